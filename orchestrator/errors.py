@@ -1,0 +1,53 @@
+"""One shape for every error a user can cause: what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class OrchestratorError(Exception):
+    """An error that is shown to a person as one clear message, never as a traceback.
+
+    `what` says what is wrong, `where` names the file, line, key or clip, and `mend`
+    says what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        super().__init__(what, where, mend)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  {self.mend}" if self.mend else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders in Ray; keyword arguments do not survive by default.
+        return (_rebuild, (type(self), self.what, self.where, self.mend))
+
+
+class RequestError(OrchestratorError):
+    """The request itself is wrong (a key, a value, a path): nothing was started. Exit code 2."""
+
+    exit_code = 2
+
+
+class JobFailed(OrchestratorError):
+    """The job started and could not finish. What it had done is kept. Exit code 1."""
+
+
+class DataError(OrchestratorError):
+    """One input cannot be used. The caller decides: quarantine it, or stop."""
+
+
+def _rebuild(kind: type[OrchestratorError], what: str, where: str, mend: str) -> OrchestratorError:
+    return kind(what, where=where, mend=mend)
+
+
+def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """A "did you mean" sentence for `word`, or the list of what is known."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + ", ".join(sorted(known))

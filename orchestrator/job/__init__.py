@@ -1,0 +1,35 @@
+"""Job files: their schema, their reading, their identity."""
+
+from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
+from orchestrator.job.loading import Job, build_job, job_schema, load_job
+from orchestrator.job.model import VJEPA2, Encoder, Future, Model, MultiBlock, Predictor
+from orchestrator.job.pack import Encode, PackJob, WeightedSource
+from orchestrator.job.parts import import_part, part_config
+from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
+
+__all__ = [
+    "VJEPA2",
+    "CropFlip",
+    "Data",
+    "Encode",
+    "Encoder",
+    "Future",
+    "Job",
+    "Model",
+    "MultiBlock",
+    "Optim",
+    "PackJob",
+    "Predictor",
+    "Scale",
+    "TrainJob",
+    "WeightedSource",
+    "build_job",
+    "differences",
+    "fingerprint",
+    "identity",
+    "import_part",
+    "job_dict",
+    "job_schema",
+    "load_job",
+    "part_config",
+]

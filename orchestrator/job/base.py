@@ -1,0 +1,47 @@
+"""What every section of a job file has in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A name that is safe as a folder, an MLflow run name and a Ray job id."""
+
+
+class Section(BaseModel):
+    """A part of a job file: unknown keys are refused, values cannot change afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+
+class CustomPart(BaseModel):
+    """A user's own part, named by its import path, with keys of its own.
+
+    `kind: package.module:Name`. The named object carries a pydantic model as its attribute
+    `Config`; the keys beside `kind` are validated by it (`orchestrator.job.parts`).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    kind: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+    """Import path, `package.module:Name`."""
+
+    def options(self) -> dict[str, Any]:
+        """The keys beside `kind`, as the file gave them."""
+        return dict(self.model_extra or {})
+
+
+def part_tag(value: Any, default: str = "") -> str:
+    """The discriminator of a part: 'custom' for an import path, else the kind itself."""
+    kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", "")
+    return "custom" if isinstance(kind, str) and ":" in kind else str(kind)

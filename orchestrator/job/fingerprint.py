@@ -1,0 +1,73 @@
+"""What makes a job the same job: a digest of the keys that decide what is learned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from orchestrator.job.loading import Job
+
+# A run may be moved, resized and watched differently and still be the same run.
+_NOT_IDENTITY = (
+    "storage",
+    "track",
+    "checkpoint",
+    "scale.workers",
+    "scale.zero",
+    "scale.offload",
+    "scale.micro_batch",
+    "scale.compile",
+    "scale.activation_checkpointing",
+    "scale.device",
+    "scale.cpus",
+    "data.decode_threads",
+    "data.prefetch",
+    "data.bad_limit",
+    "bad_limit",
+    "cpus",
+)
+
+
+def job_dict(job: Job) -> dict[str, Any]:
+    """The whole job as plain data, defaults included, keys as a file spells them."""
+    return job.model_dump(mode="json", by_alias=True)
+
+
+def identity(job: Job) -> dict[str, Any]:
+    """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`."""
+    flat = flatten(job_dict(job))
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == skip or key.startswith(f"{skip}.") for skip in _NOT_IDENTITY)
+    }
+
+
+def fingerprint(job: Job) -> str:
+    """sha256 (16 hex digits) of the job's identity."""
+    text = json.dumps(identity(job), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines that say what changed between two identities."""
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists by position."""
+    if isinstance(value, dict):
+        items = [(str(k), v) for k, v in value.items()]
+    elif isinstance(value, list):
+        items = [(str(i), v) for i, v in enumerate(value)]
+    else:
+        return {prefix: value}
+    out: dict[str, Any] = {}
+    for key, item in items:
+        out.update(flatten(item, f"{prefix}.{key}" if prefix else key))
+    return out

@@ -1,0 +1,202 @@
+"""The model and objective sections: what is trained, and to predict what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+
+from orchestrator.errors import suggest
+from orchestrator.job.base import CustomPart, Section, part_tag
+
+# V-JEPA 2 (arXiv 2506.09985), table of architectures; tiny and small are the DeiT shapes.
+ENCODER_SIZES: dict[str, dict[str, float]] = {
+    "vit-tiny": {"dim": 192, "depth": 12, "heads": 3},
+    "vit-small": {"dim": 384, "depth": 12, "heads": 6},
+    "vit-base": {"dim": 768, "depth": 12, "heads": 12},
+    "vit-large": {"dim": 1024, "depth": 24, "heads": 16},
+    "vit-huge": {"dim": 1280, "depth": 32, "heads": 16},
+    "vit-giant": {"dim": 1408, "depth": 40, "heads": 22, "mlp_ratio": 48 / 11},
+    "vit-gigantic": {"dim": 1664, "depth": 48, "heads": 26, "mlp_ratio": 64 / 13},
+}
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Heads divide the width, and a head is wide enough for three rotary axes."""
+    if dim % heads:
+        raise ValueError(f"dim {dim} does not divide by heads {heads}")
+    if dim // heads < 6:
+        raise ValueError(
+            f"a head of {dim // heads} channels is too narrow for 3D RoPE (6 at least)"
+        )
+
+
+def _named_encoder(name: str) -> dict[str, Any]:
+    if ":" in name:
+        return {"kind": name}
+    if name not in ENCODER_SIZES:
+        raise ValueError(f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
+    return dict(ENCODER_SIZES[name])
+
+
+class Encoder(Section):
+    """A video vision transformer with rotary positions. A bare name picks a published size."""
+
+    kind: Literal["vit"] = "vit"
+    """The built-in encoder; an import path names your own."""
+
+    dim: PositiveInt = 192
+    """Width of a token."""
+
+    depth: PositiveInt = 12
+    """Transformer blocks."""
+
+    heads: PositiveInt = 3
+    """Attention heads; must divide `dim`."""
+
+    mlp_ratio: PositiveFloat = 4.0
+    """Width of the MLP over `dim`."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Encoder:
+        check_heads(self.dim, self.heads)
+        return self
+
+
+class Predictor(Section):
+    """The narrow transformer that predicts the targets' features from the context's."""
+
+    depth: PositiveInt = 12
+    """Transformer blocks."""
+
+    dim: PositiveInt = 384
+    """Width of a token inside the predictor."""
+
+    heads: PositiveInt = 12
+    """Attention heads; must divide `dim`."""
+
+    mlp_ratio: PositiveFloat = 4.0
+    """Width of the MLP over `dim`."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Predictor:
+        check_heads(self.dim, self.heads)
+        return self
+
+
+AnyEncoder = Annotated[
+    Annotated[Encoder, Tag("vit")] | Annotated[CustomPart, Tag("custom")],
+    Discriminator(lambda v: part_tag(v, "vit")),
+]
+
+
+class Model(Section):
+    """Encoder, predictor and how a clip becomes tokens. A bare string means `from`."""
+
+    encoder: AnyEncoder = Encoder()
+    """A size (`vit-tiny` ... `vit-gigantic`), a `vit` with its own numbers, or your own part."""
+
+    patch: PositiveInt = 16
+    """Side of a patch in pixels; must divide `data.size`."""
+
+    tubelet: PositiveInt = 2
+    """Frames per token; must divide `data.frames`."""
+
+    predictor: Predictor = Predictor()
+    """The predictor's shape."""
+
+    start: str | None = Field(None, alias="from")
+    """A model to start from: `models:/NAME@alias` or a folder with its files."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"from": data}
+        if isinstance(data, dict) and isinstance(data.get("encoder"), str):
+            return {**data, "encoder": _named_encoder(data["encoder"])}
+        return data
+
+
+class MultiBlock(Section):
+    """V-JEPA 2's multi-block mask, of a fixed count: targets are a union of blocks.
+
+    Blocks are drawn as in V-JEPA (arXiv 2404.08471, section 3.2); the union is then trimmed or
+    grown along its border to exactly `targets` tokens, and `context` tokens are drawn from
+    the rest, so that shapes are static and no clip depends on its batch.
+    """
+
+    kind: Literal["multiblock"] = "multiblock"
+    """Union of space-time blocks."""
+
+    blocks: PositiveInt = 8
+    """Blocks in the union."""
+
+    spatial: float = Field(0.15, gt=0, le=1)
+    """Area of a block as a share of the frame."""
+
+    temporal: float = Field(1.0, gt=0, le=1)
+    """Length of a block as a share of the clip."""
+
+    aspect: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)
+    """Range of a block's height over width."""
+
+    targets: PositiveFloat = 0.75
+    """Tokens to predict: a share of all below 1, a count from 1 on."""
+
+    context: PositiveFloat = 0.22
+    """Tokens the encoder sees: a share of all below 1, a count from 1 on."""
+
+    truncate: bool = False
+    """The original's way instead: cut every clip of a batch to the batch's smallest counts."""
+
+
+class Future(Section):
+    """A mask that hides the future: context is the first tubelets, targets are what follows."""
+
+    kind: Literal["future"] = "future"
+    """Past predicts future."""
+
+    visible: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Fewest and most tubelets seen, drawn per clip."""
+
+    targets: PositiveFloat = 0.7
+    """Tokens to predict: a share of all below 1, a count from 1 on."""
+
+    context: PositiveFloat = 0.25
+    """Tokens the encoder sees: a share of all below 1, a count from 1 on."""
+
+
+AnyMask = Annotated[
+    Annotated[MultiBlock, Tag("multiblock")]
+    | Annotated[Future, Tag("future")]
+    | Annotated[CustomPart, Tag("custom")],
+    Discriminator(lambda v: part_tag(v, "multiblock")),
+]
+
+VJEPA2_MASKS = (
+    MultiBlock(blocks=8, spatial=0.15, targets=0.75, context=0.22),
+    MultiBlock(blocks=2, spatial=0.7, targets=0.9, context=0.07),
+)
+
+
+class VJEPA2(Section):
+    """V-JEPA 2: L1 between predictions and the layer-normed features of an EMA teacher.
+
+    arXiv 2506.09985, equation 1.
+    """
+
+    kind: Literal["vjepa2"] = "vjepa2"
+    """The objective."""
+
+    ema: float = Field(0.99925, ge=0, le=1)
+    """Momentum of the teacher: teacher = ema * teacher + (1 - ema) * student."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the teacher."""
+
+
+AnyObjective = Annotated[
+    Annotated[VJEPA2, Tag("vjepa2")] | Annotated[CustomPart, Tag("custom")],
+    Discriminator(lambda v: part_tag(v, "vjepa2")),
+]

@@ -1,0 +1,261 @@
+"""The `train` job: video in, a trained and registered world model out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+from orchestrator.job.base import CustomPart, Name, Section, part_tag
+from orchestrator.job.model import VJEPA2, AnyObjective, Model
+from orchestrator.job.pack import Encode, WeightedSource, require_one_source
+
+
+class CropFlip(Section):
+    """A random resized crop and a horizontal flip, the same for every frame of a clip."""
+
+    kind: Literal["crop-flip"] = "crop-flip"
+    """The built-in augmentation."""
+
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
+    """Area of the crop as a share of the frame."""
+
+    aspect: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.35)
+    """Width over height of the crop before it is resized to a square."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a mirror image. 0 where left and right differ."""
+
+
+AnyAugment = Annotated[
+    Annotated[CropFlip, Tag("crop-flip")] | Annotated[CustomPart, Tag("custom")],
+    Discriminator(lambda v: part_tag(v, "crop-flip")),
+]
+
+
+class Data(Section):
+    """Which video, and how a clip is cut from it."""
+
+    source: str | None = None
+    """A folder, manifest, WebDataset tars, packed dataset or `physics://...`."""
+
+    sources: tuple[WeightedSource, ...] = ()
+    """A weighted mixture instead of one source."""
+
+    frames: PositiveInt = 16
+    """Frames of a clip."""
+
+    fps: PositiveFloat = 4.0
+    """Frames per second of a clip; frames are chosen by timestamp."""
+
+    size: PositiveInt = 256
+    """Pixels of the square that the model sees."""
+
+    augment: AnyAugment = CropFlip()
+    """What is done to a clip before the model sees it."""
+
+    epoch: PositiveInt | None = None
+    """Positions that count as one epoch of a mixture. Default: the number of clips."""
+
+    window: PositiveInt = 16
+    """Shards that are shuffled together."""
+
+    bad_limit: float = Field(0.01, ge=0, le=1)
+    """Largest share of clips that may fail to decode before the job stops."""
+
+    decode_threads: NonNegativeInt = 0
+    """Decoding threads per worker; 0: the cores that the worker may use."""
+
+    prefetch: PositiveInt = 2
+    """Steps of decoded batches kept ready per worker."""
+
+    encode: Encode = Encode()
+    """How raw video is packed before training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, data: Any) -> Any:
+        return require_one_source(data)
+
+
+class Optim(Section):
+    """AdamW with its schedules."""
+
+    steps: PositiveInt
+    """Optimizer steps in all."""
+
+    lr: PositiveFloat = 5.25e-4
+    """Peak learning rate."""
+
+    lr_start: NonNegativeFloat | None = None
+    """Learning rate at step 0 of the warm-up. Default: lr / 5."""
+
+    lr_end: NonNegativeFloat = 1e-6
+    """Learning rate at the last step of the decay."""
+
+    warmup: NonNegativeInt = 0
+    """Steps of linear warm-up."""
+
+    decay: NonNegativeInt = 0
+    """Steps of final decay (for `cosine`: ignored, all of it decays)."""
+
+    schedule: Literal["warmup-constant-decay", "cosine"] = "warmup-constant-decay"
+    """Shape of the learning rate after the warm-up."""
+
+    weight_decay: NonNegativeFloat = 0.04
+    """Weight decay; biases and norms have none."""
+
+    weight_decay_end: NonNegativeFloat | None = None
+    """Weight decay at the last step, reached along a cosine. Default: constant."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's betas."""
+
+    eps: PositiveFloat = 1e-8
+    """AdamW's epsilon."""
+
+    clip: NonNegativeFloat = 0.0
+    """Largest gradient norm; 0: no clipping."""
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Optim:
+        if self.warmup + self.decay > self.steps:
+            raise ValueError(f"warmup {self.warmup} + decay {self.decay} exceed steps {self.steps}")
+        return self
+
+
+class Scale(Section):
+    """How the step is spread over workers. Nothing here changes what is learned."""
+
+    workers: PositiveInt = 1
+    """Training workers (one GPU each where there are GPUs)."""
+
+    zero: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage."""
+
+    offload: bool = False
+    """Keep the optimizer's state in host memory."""
+
+    global_batch: PositiveInt = 32
+    """Clips per optimizer step over all workers; the same at every number of workers."""
+
+    micro_batch: PositiveInt = 16
+    """Clips per forward and worker; gradient accumulation follows from it."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 computes in bf16 with fp32 masters and fp32 gradient accumulation."""
+
+    compile: bool = False
+    """torch.compile the encoder and predictor blocks."""
+
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto`: a GPU per worker where the cluster has any."""
+
+    cpus: PositiveFloat | None = None
+    """CPU cores per worker. Default: the cluster's cores over its workers, one left for data."""
+
+
+class Checkpoint(Section):
+    """When the training state is saved and which saves are kept."""
+
+    every: PositiveInt = 200
+    """Steps between checkpoints; the last step is always saved."""
+
+    keep_last: PositiveInt = 2
+    """Newest checkpoints kept."""
+
+    keep_best: NonNegativeInt = 0
+    """Best checkpoints kept beside them."""
+
+    best: str = "rankme"
+    """Metric that ranks checkpoints (a raw EMA loss is lowest for a collapsed model)."""
+
+    mode: Literal["max", "min"] = "max"
+    """Whether more of it is better."""
+
+
+class Track(Section):
+    """What MLflow remembers."""
+
+    uri: str | None = None
+    """Tracking server. Default: MLFLOW_TRACKING_URI, else sqlite in the storage."""
+
+    experiment: str = "default"
+    """MLflow experiment."""
+
+    register_as: Name | None = Field(None, alias="register")
+    """Registered model that the result becomes a version of, alias `candidate`."""
+
+    every: PositiveInt = 10
+    """Steps between rows of metrics."""
+
+    pictures: NonNegativeInt = 500
+    """Steps between pictures of masks and features; 0: only at the end."""
+
+
+class TrainJob(Section):
+    """Train a world model and register it."""
+
+    kind: Literal["train"]
+    """The job's kind."""
+
+    name: Name
+    """An identity: the same name continues the same run, --fresh starts another."""
+
+    storage: str = ".orchestrator"
+    """Root of everything the job leaves: a local folder, s3:// or gs://."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the order, the augmentation, the masks and the initial weights."""
+
+    data: Data
+    """Which video."""
+
+    model: Model = Model()
+    """Which model."""
+
+    objective: AnyObjective = VJEPA2()
+    """What it learns to predict."""
+
+    optim: Optim
+    """How it is optimised."""
+
+    scale: Scale = Scale()
+    """How the step is spread over workers."""
+
+    checkpoint: Checkpoint = Checkpoint()
+    """What is saved."""
+
+    track: Track = Track()
+    """What is remembered."""
+
+    @model_validator(mode="after")
+    def _clip_becomes_tokens(self) -> TrainJob:
+        if self.data.size % self.model.patch:
+            raise ValueError(
+                f"data.size {self.data.size} does not divide by model.patch {self.model.patch}"
+            )
+        if self.data.frames % self.model.tubelet:
+            raise ValueError(
+                f"data.frames {self.data.frames} does not divide by model.tubelet"
+                f" {self.model.tubelet}"
+            )
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Tokens of a clip along time, height and width."""
+        side = self.data.size // self.model.patch
+        return self.data.frames // self.model.tubelet, side, side

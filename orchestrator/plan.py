@@ -1,0 +1,40 @@
+"""Pure arithmetic on a job: what a step is made of and what it needs. No torch, no ray."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from orchestrator.job import Scale
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one global batch is dealt to `world` ranks in `accum` micro-batches each.
+
+    The dealt batch holds `padded` rows, of which `padding` have weight 0, so every world
+    size is legal and the global batch stays the same.
+    """
+
+    global_batch: int
+    world: int
+    micro: int
+    accum: int
+
+    @property
+    def padded(self) -> int:
+        """Rows dealt per step: world * micro * accum."""
+        return self.world * self.micro * self.accum
+
+    @property
+    def padding(self) -> int:
+        """Rows of weight 0 per step."""
+        return self.padded - self.global_batch
+
+    @classmethod
+    def of(cls, scale: Scale, world: int | None = None) -> BatchPlan:
+        """The plan of a job's scale, at its own number of workers or another."""
+        world = world or scale.workers
+        micro = min(scale.micro_batch, math.ceil(scale.global_batch / world))
+        accum = math.ceil(scale.global_batch / (world * micro))
+        return cls(scale.global_batch, world, micro, accum)

@@ -1,0 +1,214 @@
+"""One way to reach a folder wherever it is: a local path, `s3://` or `gs://` (pyarrow.fs).
+
+A `Storage` is a root plus the operations that the house needs. Paths are relative to the
+root and use '/'. Credentials come from the environment as pyarrow reads them
+(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), never from a job file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from orchestrator.errors import RequestError
+
+if TYPE_CHECKING:
+    import pyarrow.fs as pafs
+
+REMOTE_SCHEMES = ("s3", "gs")
+
+
+def is_remote(uri: str) -> bool:
+    """True for object stores (`s3://`, `gs://`), False for local paths."""
+    return urlsplit(uri).scheme in REMOTE_SCHEMES
+
+
+def join(root: str, *parts: str) -> str:
+    """Join path parts onto a root that may be a URI."""
+    return "/".join([root.rstrip("/"), *[part.strip("/") for part in parts if part]])
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: path relative to the storage root, bytes, and when it changed."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def identity(self) -> str:
+        return f"{self.path}:{self.size}:{self.mtime_ns}"
+
+
+class Storage:
+    """A folder, local or remote. Cheap to pickle: the file system is opened where it is used."""
+
+    def __init__(self, root: str) -> None:
+        if not is_remote(root) and "://" in root and not root.startswith("file://"):
+            raise RequestError(
+                f"storage scheme of '{root}' is not supported",
+                mend="use a local path, s3://bucket/prefix or gs://bucket/prefix",
+            )
+        self.root = root if is_remote(root) else str(Path(root.removeprefix("file://")).absolute())
+        self._fs: pafs.FileSystem | None = None
+        self._base = ""
+
+    def __repr__(self) -> str:
+        return f"Storage({self.root!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_fs": None, "_base": ""}
+
+    @property
+    def remote(self) -> bool:
+        return is_remote(self.root)
+
+    def sub(self, *parts: str) -> Storage:
+        """The storage whose root is a folder of this one."""
+        return Storage(join(self.root, *parts))
+
+    def uri(self, path: str = "") -> str:
+        """The full path or URI of `path`, as other tools take it."""
+        return join(self.root, path) if path else self.root
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        """The pyarrow file system behind the root."""
+        if self._fs is None:
+            self._fs, self._base = _open_filesystem(self.root)
+        return self._fs
+
+    def at(self, path: str = "") -> str:
+        """`path` as `self.fs` names it."""
+        _ = self.fs
+        return join(self._base, path) if path else self._base
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def exists(self, path: str = "") -> bool:
+        import pyarrow.fs as pafs
+
+        return bool(self.fs.get_file_info(self.at(path)).type != pafs.FileType.NotFound)
+
+    def is_dir(self, path: str = "") -> bool:
+        import pyarrow.fs as pafs
+
+        return bool(self.fs.get_file_info(self.at(path)).type == pafs.FileType.Directory)
+
+    def size(self, path: str) -> int:
+        return int(self.fs.get_file_info(self.at(path)).size or 0)
+
+    def read_bytes(self, path: str) -> bytes:
+        with self.fs.open_input_file(self.at(path)) as file:
+            return cast(bytes, file.read())
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`; shorter only at the end of the file."""
+        with self.fs.open_input_file(self.at(path)) as file:
+            return cast(bytes, file.read_at(length, offset))
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read_bytes(path))
+
+    def files(self, path: str = "", *, recursive: bool = True) -> Iterator[FileEntry]:
+        """Files below `path`, sorted by path; nothing when the folder does not exist."""
+        import pyarrow.fs as pafs
+
+        selector = pafs.FileSelector(self.at(path), recursive=recursive, allow_not_found=True)
+        prefix = len(self.at().rstrip("/")) + 1
+        infos = [i for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
+        for info in sorted(infos, key=lambda i: i.path):
+            yield FileEntry(info.path[prefix:], int(info.size or 0), int(info.mtime_ns or 0))
+
+    def folders(self, path: str = "") -> list[str]:
+        """Names of the folders directly below `path`, sorted."""
+        import pyarrow.fs as pafs
+
+        selector = pafs.FileSelector(self.at(path), recursive=False, allow_not_found=True)
+        infos = self.fs.get_file_info(selector)
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def mkdir(self, path: str = "") -> None:
+        if not self.remote:
+            os.makedirs(self.at(path), exist_ok=True)
+
+    def write_bytes(self, path: str, data: bytes | memoryview) -> None:
+        """Write a whole file: a reader sees the old one or the new one, never a part.
+
+        On a local disk that is a temporary file, fsync and rename; on an object store a put
+        is atomic by itself.
+        """
+        if self.remote:
+            with self.fs.open_output_stream(self.at(path)) as stream:
+                stream.write(data)
+            return
+        target = Path(self.at(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def write_json(self, path: str, value: Any) -> None:
+        self.write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write `path` only if it does not exist: True when this call made it (first wins).
+
+        Local disks: a hard link, which fails when the name is taken. Object stores:
+        pyarrow has no conditional put, so the check and the put are two requests; writers
+        that may race use unique names beside it (see `orchestrator.data.pack`).
+        """
+        if self.remote:
+            if self.exists(path):
+                return False
+            self.write_bytes(path, data)
+            return True
+        target = Path(self.at(path))
+        staged = f"{path}.{uuid.uuid4().hex[:8]}.staged"
+        self.write_bytes(staged, data)
+        try:
+            os.link(self.at(staged), target)
+        except FileExistsError:
+            return False
+        finally:
+            Path(self.at(staged)).unlink(missing_ok=True)
+        return True
+
+    def delete(self, path: str) -> None:
+        """Delete one file; nothing happens when it is gone already."""
+        if self.exists(path):
+            self.fs.delete_file(self.at(path))
+
+    def delete_tree(self, path: str) -> None:
+        """Delete a folder with all below it; nothing happens when it is gone already."""
+        if self.is_dir(path):
+            self.fs.delete_dir(self.at(path))
+
+
+def _open_filesystem(root: str) -> tuple[pafs.FileSystem, str]:
+    import pyarrow.fs as pafs
+
+    if not is_remote(root):
+        return pafs.LocalFileSystem(), root
+    parts = urlsplit(root)
+    base = (parts.netloc + parts.path).rstrip("/")
+    if parts.scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return pafs.S3FileSystem(endpoint_override=endpoint), base
+    return pafs.GcsFileSystem(), base
