@@ -2,6 +2,7 @@
 
 from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
 from orchestrator.job.loading import Job, build_job, job_schema, load_job
+from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import VJEPA2, Encoder, Future, Model, MultiBlock, Predictor
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
@@ -31,5 +32,6 @@ __all__ = [
     "job_dict",
     "job_schema",
     "load_job",
+    "mask_counts",
     "part_config",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -45,3 +46,8 @@ def part_tag(value: Any, default: str = "") -> str:
     """The discriminator of a part: 'custom' for an import path, else the kind itself."""
     kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", "")
     return "custom" if isinstance(kind, str) and ":" in kind else str(kind)
+
+
+def at(key: str, text: str) -> PydanticCustomError:
+    """An error about several keys that is shown at one of them (`data.size`), with its line."""
+    return PydanticCustomError("at", "{text}", {"key": key, "text": text})

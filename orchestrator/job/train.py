@@ -15,8 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.base import CustomPart, Name, Section, part_tag
-from orchestrator.job.model import VJEPA2, AnyObjective, Model
+from orchestrator.errors import RequestError
+from orchestrator.job.base import CustomPart, Name, Section, at, part_tag
+from orchestrator.job.masks import check_mask
+from orchestrator.job.model import VJEPA2, AnyObjective, Future, Model, MultiBlock
 from orchestrator.job.pack import Encode, WeightedSource, require_one_source
 
 
@@ -244,15 +246,25 @@ class TrainJob(Section):
     @model_validator(mode="after")
     def _clip_becomes_tokens(self) -> TrainJob:
         if self.data.size % self.model.patch:
-            raise ValueError(
-                f"data.size {self.data.size} does not divide by model.patch {self.model.patch}"
+            raise at(
+                "data.size", f"{self.data.size} does not divide by model.patch {self.model.patch}"
             )
         if self.data.frames % self.model.tubelet:
-            raise ValueError(
-                f"data.frames {self.data.frames} does not divide by model.tubelet"
-                f" {self.model.tubelet}"
+            raise at(
+                "data.frames",
+                f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
             )
+        if isinstance(self.objective, VJEPA2):
+            for i, mask in enumerate(self.objective.masks):
+                if not isinstance(mask, CustomPart):
+                    self._check_mask(i, mask)
         return self
+
+    def _check_mask(self, i: int, mask: MultiBlock | Future) -> None:
+        try:
+            check_mask(mask, self.grid)
+        except RequestError as error:
+            raise at(f"objective.masks.{i}", f"{error.what}; {error.mend}") from None
 
     @property
     def grid(self) -> tuple[int, int, int]:

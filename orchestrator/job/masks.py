@@ -1,0 +1,67 @@
+"""How many tokens a mask shows and hides: arithmetic on a job, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+
+from orchestrator.errors import RequestError
+from orchestrator.job.model import Future, MultiBlock
+
+
+def mask_counts(mask: MultiBlock | Future, tokens: int) -> tuple[int, int]:
+    """Tokens of the context and of the targets, (n_c, n_t), of a clip of `tokens` tokens.
+
+    Shares are rounded down, so that shares that sum to 1 always fit; at least one token each.
+
+    Raises:
+        RequestError: a count is no whole number, or n_c + n_t exceeds `tokens`.
+    """
+    n_c = _count(mask.context, tokens, "context")
+    n_t = _count(mask.targets, tokens, "targets")
+    if n_c + n_t > tokens:
+        raise RequestError(
+            f"context {n_c} + targets {n_t} are more than the {tokens} tokens of a clip",
+            mend="lower context or targets, or make more tokens (data.size, data.frames)",
+        )
+    return n_c, n_t
+
+
+def check_mask(mask: MultiBlock | Future, grid: tuple[int, int, int]) -> None:
+    """Refuse a mask that cannot be drawn on a grid of (time, height, width) tokens.
+
+    Raises:
+        RequestError: more tokens are asked for than there are, or than the past or the future
+            of a `future` mask holds.
+    """
+    time, height, width = grid
+    n_c, n_t = mask_counts(mask, time * height * width)
+    if isinstance(mask, MultiBlock):
+        return
+    fewest, most = mask.visible
+    if fewest > most or most >= time:
+        raise RequestError(
+            f"visible {fewest} to {most} tubelets of a clip of {time}",
+            mend=f"give two numbers in rising order between 1 and {time - 1}",
+        )
+    past, future = fewest * height * width, (time - most) * height * width
+    if n_c > past:
+        raise RequestError(
+            f"context {n_c} is more than the {past} tokens of {fewest} visible tubelets",
+            mend="lower context or raise visible",
+        )
+    if n_t > future:
+        raise RequestError(
+            f"targets {n_t} are more than the {future} tokens after {most} visible tubelets",
+            mend="lower targets or visible",
+        )
+
+
+def _count(share: float, tokens: int, name: str) -> int:
+    if share < 1:
+        # 0.29 * 100 is 28.999...: rounding down must not lose a token to binary fractions.
+        return max(1, math.floor(share * tokens + 1e-6))
+    if share != int(share):
+        raise RequestError(
+            f"{name} {share} is no count", mend="a share is below 1, a count is a whole number"
+        )
+    return int(share)
