@@ -190,6 +190,15 @@ class Storage:
             Path(self.at(staged)).unlink(missing_ok=True)
         return True
 
+    def move_tree(self, path: str, target: str) -> None:
+        """Rename a folder; on an object store: a server-side copy of each object, then delete."""
+        if not self.remote:
+            os.rename(self.at(path), self.at(target))
+            return
+        for entry in list(self.files(path)):
+            self.fs.copy_file(self.at(entry.path), self.at(target + entry.path[len(path) :]))
+        self.delete_tree(path)
+
     def delete(self, path: str) -> None:
         """Delete one file; nothing happens when it is gone already."""
         if self.exists(path):

@@ -1,0 +1,80 @@
+"""The group of ranks that train together: under Ray Train, or one process alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Group:
+    """Who this process is among the ranks. torch.distributed is initialised."""
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int
+    device: torch.device
+    exchange: Callable[[Any], Any] | None
+    """Broadcast from rank 0 (every rank calls it); None when there is no Ray."""
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 logs, decides what is kept and writes the last marker."""
+        return self.rank == 0
+
+    @property
+    def cores(self) -> int:
+        """CPU cores of this host for each of its ranks."""
+        return max(1, len(os.sched_getaffinity(0)) // self.local_world)
+
+
+def ray_group() -> Group:
+    """The group that Ray Train made; called inside its workers."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    return Group(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world=context.get_local_world_size(),
+        device=device,
+        exchange=lambda value: broadcast_object(value, device),
+    )
+
+
+@contextmanager
+def local_group(device: str) -> Iterator[Group]:
+    """A group of one, in this process: no Ray, a debugger works."""
+    use_gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
+    where = torch.device("cuda:0" if use_gpu else "cpu")
+    with tempfile.NamedTemporaryFile() as file:
+        dist.init_process_group(
+            "nccl" if use_gpu else "gloo",
+            init_method=f"file://{file.name}.store",
+            rank=0,
+            world_size=1,
+            timeout=timedelta(minutes=10),
+        )
+        try:
+            yield Group(0, 1, 0, 1, where, exchange=None)
+        finally:
+            dist.destroy_process_group()
+
+
+def broadcast_object(value: Any, device: torch.device) -> Any:
+    """`value` of rank 0 on every rank: a collective, for the main thread only."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=device)
+    return box[0]

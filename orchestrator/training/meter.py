@@ -1,0 +1,108 @@
+"""Sums over the steps between two rows of metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from orchestrator.data.batch import StepBatch
+from orchestrator.training.engine import StepResult
+
+
+class Meter:
+    """Loss, speed and memory over a window of steps.
+
+    `step_flops` is the arithmetic of one optimizer step over all ranks; `peak` the summed
+    peak FLOP/s of their devices, None where it is not known (then no MFU is claimed).
+    """
+
+    def __init__(
+        self, global_batch: int, step_flops: float, peak: float | None, device: torch.device
+    ) -> None:
+        self.global_batch = global_batch
+        self.step_flops, self.peak, self.device = step_flops, peak, device
+        self.last: dict[str, float] = {}
+        self.clips = 0.0
+        self.steps = 0
+        self.seconds = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._began = time.perf_counter()
+        self._loss = self._clips = self._wait = 0.0
+        self._failed = self._steps = self._skipped = 0
+        self._result: StepResult | None = None
+
+    def add(self, data: StepBatch, result: StepResult) -> None:
+        """One step: `data` as rank 0 got it, `result` as the engine gave it."""
+        self._steps += 1
+        self._loss += result.loss
+        self._clips += result.clips
+        self._wait += data.wait_s
+        self._failed += self.global_batch - round(result.clips)
+        self._skipped += not result.applied
+        self._result = result
+
+    def facts(self) -> dict[str, float | str]:
+        """What stands beside the progress bar."""
+        elapsed = max(time.perf_counter() - self._began, 1e-9)
+        if not self._steps:
+            return dict(self.last_facts())
+        return {
+            "loss": self._loss / self._steps,
+            "clips/s": self._clips / elapsed,
+            "data wait": f"{100 * self._wait / elapsed:.0f}%",
+        }
+
+    def last_facts(self) -> dict[str, float | str]:
+        """The same of the last whole window."""
+        if not self.last:
+            return {}
+        return {
+            "loss": self.last["train/loss"],
+            "clips/s": self.last["speed/clips_per_s"],
+            "data wait": f"{100 * self.last['speed/data_wait']:.0f}%",
+        }
+
+    def row(self) -> dict[str, float]:
+        """Means over the window, which then starts anew."""
+        elapsed = max(time.perf_counter() - self._began, 1e-9)
+        steps, result = max(self._steps, 1), self._result
+        row = {
+            "train/loss": self._loss / steps,
+            "speed/clips_per_s": self._clips / elapsed,
+            "speed/step_s": elapsed / steps,
+            "speed/data_wait": self._wait / elapsed,
+            "data/failed_clips": float(self._failed),
+            "train/skipped_steps": float(self._skipped),
+            **_memory(self.device),
+        }
+        if result is not None:
+            row["train/lr"] = result.lr
+            row["train/weight_decay"] = result.weight_decay
+            row["train/grad_norm"] = result.grad_norm
+            row["train/clips"] = result.clips
+        if self.peak is not None:
+            row["speed/mfu"] = self.step_flops * steps / elapsed / self.peak
+        self.clips += self._clips
+        self.steps += self._steps
+        self.seconds += elapsed
+        self.last = row
+        self._reset()
+        return row
+
+    def totals(self) -> dict[str, Any]:
+        """Clips, steps and seconds since this attempt began to train."""
+        return {"clips": self.clips, "steps": self.steps, "seconds": self.seconds}
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """Peak memory in GiB: the device's, and this process's resident set."""
+    import resource
+
+    values = {"memory/host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    if device.type == "cuda":
+        values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return values

@@ -1,0 +1,127 @@
+"""What is remembered of a run while it trains: metrics, pictures, checkpoints, progress."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from orchestrator.data.batch import StepBatch
+from orchestrator.jepa import pictures
+from orchestrator.jepa.pixels import normalise
+from orchestrator.job import TrainJob
+from orchestrator.plan import peak_flops, plan
+from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.run import RunRef
+from orchestrator.training import health
+from orchestrator.training.board import Board
+from orchestrator.training.checkpoint import Checkpoints
+from orchestrator.training.engine import Engine, StepResult
+from orchestrator.training.group import Group
+from orchestrator.training.meter import Meter
+
+
+class Recorder:
+    """Rank 0 measures and logs; other ranks only log their node's system metrics."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        tracking: RunRef,
+        engine: Engine,
+        group: Group,
+        start: int,
+        board: Board,
+    ) -> None:
+        self.job, self.engine, self.group, self.board = job, engine, group, board
+        # One process per node writes: rank 0 everything, the others' first rank its system metrics.
+        self.logger = (
+            RunLogger(tracking, start_step=start, node_id=f"node-{group.rank}")
+            if group.local_rank == 0
+            else None
+        )
+        self.meter = Meter(
+            job.scale.global_batch, plan(job).flops.total, _peak(group), group.device
+        )
+        self._health: dict[str, float] = {}
+        self._last: StepResult | None = None
+        self._posted = 0.0
+
+    def step(self, data: StepBatch, result: StepResult) -> None:
+        """One optimizer step is done."""
+        self._last = result
+        if not self.group.leads:
+            return
+        self.meter.add(data, result)
+        step, job = self.engine.step, self.job
+        if step % job.track.every == 0 or step == job.optim.steps:
+            self._log_row(step)
+        if step == job.optim.steps or (job.track.pictures and step % job.track.pictures == 0):
+            self._draw(step, data)
+        if time.monotonic() - self._posted > 0.5 or step == job.optim.steps:
+            self._posted = time.monotonic()
+            self.board.post(step, self.meter.facts())
+
+    def health(self) -> dict[str, float]:
+        """Health of the student's features at the last step (empty on other ranks)."""
+        if self.group.leads and self._last is not None:
+            self._health = _health(self._last, self.engine)
+        return self._health
+
+    def checkpoint(self, checkpoints: Checkpoints) -> None:
+        """A checkpoint is being written: MLflow hears of the kept ones."""
+        if self.group.leads and self.logger is not None:
+            for name, step, metrics in checkpoints.committed():
+                self.logger.checkpoint(step, checkpoints.storage.uri(name), metrics)
+
+    def summary(self) -> dict[str, Any]:
+        """Final numbers for the driver."""
+        return {"metrics": {**self.meter.last, **self._health}, "totals": self.meter.totals()}
+
+    def close(self) -> None:
+        """Send what is still queued."""
+        if self.logger is not None:
+            self.logger.close()
+
+    def _log_row(self, step: int) -> None:
+        row = self.meter.row()
+        row.update({f"health/{key}": value for key, value in self.health().items()})
+        if self.logger is not None:
+            self.logger.metrics(step, row)
+
+    @torch.no_grad()
+    def _draw(self, step: int, data: StepBatch) -> None:
+        micro = data.micro[0]
+        if self.logger is None or float(micro.weight[0]) == 0:
+            return
+        clip = micro.video[:1]
+        encoder = self.engine.teacher
+        if micro.masks:
+            masks = [(context[0], target[0]) for context, target in micro.masks]
+            self.logger.picture(step, "masks", pictures.mask_overlay(clip[0], masks, self.job.grid))
+        if encoder is not None:
+            dtype = next(encoder.parameters()).dtype
+            tokens = encoder(normalise(clip.to(self.group.device), dtype))
+            strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), self.job.grid)
+            self.logger.picture(step, "features", strip)
+            self.logger.picture(step, "features_over_time", frames)
+
+
+def _health(result: StepResult, engine: Engine) -> dict[str, float]:
+    features = result.features.float()
+    values = {
+        "feature_std": health.feature_std(features),
+        "rankme": health.rankme(features),
+        "token_cosine": health.token_cosine(features),
+    }
+    if engine.teacher is not None:
+        values["teacher_distance"] = engine.teacher_distance
+    return values
+
+
+def _peak(group: Group) -> float | None:
+    if group.device.type != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(group.device))
+    return None if peak is None else peak * group.world

@@ -1,0 +1,86 @@
+"""`runs/NAME/run.json`: whose run this is, written by the driver before a worker starts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orchestrator.errors import RequestError
+from orchestrator.job import TrainJob, differences, fingerprint, identity, job_dict
+from orchestrator.storage import Storage
+
+LAYOUT = 1
+
+
+@dataclass
+class RunRecord:
+    """The identity of a run and what it has come to."""
+
+    name: str
+    fingerprint: str
+    identity: dict[str, Any]
+    job: dict[str, Any]
+    dataset: str
+    mlflow_uri: str = ""
+    mlflow_run_id: str = ""
+    mlflow_experiment_id: str = ""
+    model_uri: str = ""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    layout: int = LAYOUT
+
+    def save(self, folder: Storage) -> None:
+        """Write run.json, whole or not at all."""
+        folder.write_json("run.json", asdict(self))
+
+
+def open_record(job: TrainJob, folder: Storage, dataset: str, *, fresh: bool) -> RunRecord:
+    """The record of the run that `job` names: continued, or begun.
+
+    Raises:
+        RequestError: another job, or other data, already stands under this name.
+    """
+    old = read_record(folder)
+    if old is not None and fresh:
+        _set_aside(folder, old)
+        old = None
+    if old is not None:
+        _refuse_another(job, old, dataset, folder)
+        old.job = job_dict(job)
+        return old
+    return RunRecord(job.name, fingerprint(job), identity(job), job_dict(job), dataset)
+
+
+def read_record(folder: Storage) -> RunRecord | None:
+    """The record in a run's folder, or None where no run has begun."""
+    if not folder.exists("run.json"):
+        return None
+    try:
+        return RunRecord(**folder.read_json("run.json"))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise RequestError(
+            f"run.json cannot be read: {error}",
+            where=folder.uri("run.json"),
+            mend="restore the file, or start another run with --fresh",
+        ) from None
+
+
+def _refuse_another(job: TrainJob, old: RunRecord, dataset: str, folder: Storage) -> None:
+    changes = differences(old.identity, json.loads(json.dumps(identity(job))))
+    if old.dataset != dataset and not changes:
+        changes = [f"the data behind data.source: {old.dataset} -> {dataset}"]
+    if changes:
+        raise RequestError(
+            f"another job already ran under the name '{job.name}'; it differs in:\n    "
+            + "\n    ".join(changes),
+            where=folder.root,
+            mend="choose another name, or start again under this one with --fresh",
+        )
+
+
+def _set_aside(folder: Storage, old: RunRecord) -> None:
+    """--fresh loses nothing: the old run moves beside, named by its MLflow run."""
+    mark = old.mlflow_run_id[:8] or old.fingerprint[:8]
+    parent = Storage(folder.root.rsplit("/", 1)[0])
+    name = folder.root.rsplit("/", 1)[1]
+    parent.move_tree(name, f"{name}.until-{mark}")
