@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data.prepare import Prepared, prepare
 from orchestrator.errors import JobFailed, OrchestratorError, RequestError
-from orchestrator.job import TrainJob, job_dict
+from orchestrator.job import TrainJob
 from orchestrator.plan import plan
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
@@ -55,7 +54,7 @@ def run_train(
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
     folder = storage.sub("runs", job.name)
-    with tempfile.TemporaryDirectory() if local else ray_session():
+    with nullcontext() if local else ray_session():
         prepared = prepare(job, progress, local=local)
         record = open_record(job, folder, prepared.digest, fresh=fresh)
         resumed = bool(record.mlflow_run_id)

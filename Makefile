@@ -1,0 +1,41 @@
+# Two commands matter: `make train` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOB ?= jobs/physics/quick.yaml
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: train test test-unit test-nightly lint format clean
+
+train: $(VENV)/.installed            ## train a small world model on simulated physics and register it
+	$(BIN)/orchestrator run $(JOB)
+
+test: $(VENV)/.installed-dev         ## every test that runs without a GPU
+	$(BIN)/python -m pytest -m "not gpu and not nightly"
+
+test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, under a minute
+	$(BIN)/python -m pytest -m "not integration and not gpu and not nightly"
+
+test-nightly: $(VENV)/.installed-dev ## the ones that take minutes
+	$(BIN)/python -m pytest -m "nightly" --timeout=3600
+
+lint: $(VENV)/.installed-dev         ## types, style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy orchestrator
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:                               ## the environment; never .orchestrator, where your runs are
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	touch $@
