@@ -12,13 +12,14 @@ def mask_counts(mask: MultiBlock | Future, tokens: int) -> tuple[int, int]:
     """Tokens of the context and of the targets, (n_c, n_t), of a clip of `tokens` tokens.
 
     Shares are rounded down, so that shares that sum to 1 always fit; at least one token each.
+    With `truncate` these are what the job names; a batch's real counts follow from its blocks.
 
     Raises:
         RequestError: a count is no whole number, or n_c + n_t exceeds `tokens`.
     """
     n_c = _count(mask.context, tokens, "context")
     n_t = _count(mask.targets, tokens, "targets")
-    if n_c + n_t > tokens:
+    if n_c + n_t > tokens and not (isinstance(mask, MultiBlock) and mask.truncate):
         raise RequestError(
             f"context {n_c} + targets {n_t} are more than the {tokens} tokens of a clip",
             mend="lower context or targets, or make more tokens (data.size, data.frames)",
@@ -36,6 +37,7 @@ def check_mask(mask: MultiBlock | Future, grid: tuple[int, int, int]) -> None:
     time, height, width = grid
     n_c, n_t = mask_counts(mask, time * height * width)
     if isinstance(mask, MultiBlock):
+        _check_blocks(mask)
         return
     fewest, most = mask.visible
     if fewest > most or most >= time:
@@ -53,6 +55,19 @@ def check_mask(mask: MultiBlock | Future, grid: tuple[int, int, int]) -> None:
         raise RequestError(
             f"targets {n_t} are more than the {future} tokens after {most} visible tubelets",
             mend="lower targets or visible",
+        )
+
+
+def _check_blocks(mask: MultiBlock) -> None:
+    if mask.aspect[0] > mask.aspect[1]:
+        raise RequestError(
+            f"aspect {mask.aspect[0]} to {mask.aspect[1]} is no range",
+            mend="give two numbers in rising order",
+        )
+    if mask.truncate and mask.spatial == 1 and mask.temporal == 1:
+        raise RequestError(
+            "a block covers the whole clip and leaves no context",
+            mend="lower spatial or temporal",
         )
 
 

@@ -1,0 +1,40 @@
+"""Pure arithmetic on a job: what a step is made of and what it needs. No torch, no ray."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.feeding import FeedPlan
+from orchestrator.plan.hardware import GPUS, Gpu, find_gpu, peak_flops
+from orchestrator.plan.memory import MemoryPlan, memory_plan
+from orchestrator.plan.shape import FlopPlan, ParameterPlan, TokenPlan
+from orchestrator.plan.whole import Plan, plan
+
+__all__ = [
+    "GPUS",
+    "BatchPlan",
+    "FeedPlan",
+    "FlopPlan",
+    "Gpu",
+    "MemoryPlan",
+    "ParameterPlan",
+    "Plan",
+    "TokenPlan",
+    "find_gpu",
+    "memory_plan",
+    "peak_flops",
+    "plan",
+]
+
+
+class _Room(ModuleType):
+    """Importing this package sets `orchestrator.plan` to the package, which would hide the
+    function that `from orchestrator import plan` promises. So the package itself can be called.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Plan:
+        return plan(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -1,0 +1,169 @@
+"""Tokens, parameters and FLOPs of a job, counted exactly from its shapes.
+
+FLOPs count the matrix products that the model defines, 2 m n k each; norms, activations and
+rotations are left out (about 1%). For a block of width d and MLP width h on n tokens:
+
+    forward = 2 n (4 d^2 + 2 d h)  +  4 n^2 d        (projections and MLP; attention)
+
+A backward pass costs twice its forward (the gradients of the input and of the weight), except
+for the first layer, whose input needs none. What is computed again (flash attention,
+activation checkpointing) is no model FLOP; checkpointing's repeat is `FlopPlan.recomputed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.job import VJEPA2, Encoder, Future, MultiBlock, Predictor, TrainJob, mask_counts
+
+
+@dataclass(frozen=True)
+class TokenPlan:
+    """Tokens of one clip: the grid over time, height, width; (context, targets) of each mask."""
+
+    grid: tuple[int, int, int]
+    masks: tuple[tuple[int, int], ...]
+
+    @property
+    def clip(self) -> int:
+        """Tokens of a whole clip."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+
+@dataclass(frozen=True)
+class ParameterPlan:
+    """Parameters of each part. The teacher has the encoder's; only the others are trained."""
+
+    encoder: int
+    predictor: int
+
+    @property
+    def teacher(self) -> int:
+        return self.encoder
+
+    @property
+    def trained(self) -> int:
+        return self.encoder + self.predictor
+
+
+@dataclass(frozen=True)
+class FlopPlan:
+    """FLOPs of one optimizer step over all ranks, by part. Rows of weight 0 are not counted."""
+
+    encoder_forward: float
+    encoder_backward: float
+    teacher_forward: float
+    predictor_forward: float
+    predictor_backward: float
+    attention: float
+    """The part of the sum that is attention (n^2)."""
+    recomputed: float
+    """What activation checkpointing would add; no part of the sum."""
+
+    @property
+    def total(self) -> float:
+        """Model FLOPs of the step, forward and backward."""
+        return (
+            self.encoder_forward
+            + self.encoder_backward
+            + self.teacher_forward
+            + self.predictor_forward
+            + self.predictor_backward
+        )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of transformer blocks."""
+
+    dim: int
+    hidden: int
+    depth: int
+    heads: int
+
+    @classmethod
+    def of(cls, part: Encoder | Predictor) -> Stack:
+        return cls(part.dim, int(part.dim * part.mlp_ratio), part.depth, part.heads)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Two norms, qkv, projection and MLP of every block, and the last norm."""
+        d, h = self.dim, self.hidden
+        block = 2 * 2 * d + (3 * d * d + 3 * d) + (d * d + d) + (d * h + h) + (h * d + d)
+        return self.depth * block + 2 * d
+
+    def flops(self, tokens: int) -> float:
+        """Forward FLOPs on a sequence of `tokens`."""
+        d, h = self.dim, self.hidden
+        return self.depth * 2.0 * tokens * (4 * d * d + 2 * d * h) + self.attention(tokens)
+
+    def attention(self, tokens: int) -> float:
+        """The part of the forward FLOPs that is QK^T and AV."""
+        return self.depth * 4.0 * tokens * tokens * self.dim
+
+
+def countable(job: TrainJob) -> bool:
+    """True when every part is built in: what a user's own part costs, only building it shows."""
+    return (
+        isinstance(job.model.encoder, Encoder)
+        and isinstance(job.objective, VJEPA2)
+        and all(isinstance(mask, (MultiBlock, Future)) for mask in job.objective.masks)
+    )
+
+
+def token_plan(job: TrainJob) -> TokenPlan:
+    """The tokens of one clip; masks that are a user's own are not listed."""
+    tokens = job.grid[0] * job.grid[1] * job.grid[2]
+    masks = job.objective.masks if isinstance(job.objective, VJEPA2) else ()
+    built_in = [mask for mask in masks if isinstance(mask, (MultiBlock, Future))]
+    return TokenPlan(job.grid, tuple(mask_counts(mask, tokens) for mask in built_in))
+
+
+def parameter_plan(job: TrainJob) -> ParameterPlan:
+    """Parameters of a job whose parts are `countable`."""
+    assert isinstance(job.objective, VJEPA2)
+    encoder, predictor = stacks(job)
+    embed = pixels_per_token(job) * encoder.dim + encoder.dim
+    mask_tokens = len(job.objective.masks) * predictor.dim
+    into = encoder.dim * predictor.dim + predictor.dim
+    out = predictor.dim * encoder.dim + encoder.dim
+    return ParameterPlan(
+        encoder=embed + encoder.parameters,
+        predictor=into + mask_tokens + predictor.parameters + out,
+    )
+
+
+def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
+    """FLOPs of a step of a job whose parts are `countable`."""
+    encoder, predictor = stacks(job)
+    clip, clips = tokens.clip, job.scale.global_batch
+    embed = 2.0 * pixels_per_token(job) * encoder.dim
+    border = 2.0 * encoder.dim * predictor.dim
+    student_blocks = sum(encoder.flops(n_c) for n_c, _ in tokens.masks)
+    student_embed = sum(embed * n_c for n_c, _ in tokens.masks)
+    predictor_blocks = sum(predictor.flops(n_c + n_t) for n_c, n_t in tokens.masks)
+    predicting = predictor_blocks + sum(border * (n_c + n_t) for n_c, n_t in tokens.masks)
+    attention = encoder.attention(clip) + 3 * sum(
+        encoder.attention(n_c) + predictor.attention(n_c + n_t) for n_c, n_t in tokens.masks
+    )
+    return FlopPlan(
+        encoder_forward=clips * (student_embed + student_blocks),
+        encoder_backward=clips * (student_embed + 2 * student_blocks),
+        teacher_forward=clips * (embed * clip + encoder.flops(clip)),
+        predictor_forward=clips * predicting,
+        predictor_backward=clips * 2 * predicting,
+        attention=clips * attention,
+        recomputed=clips * (student_blocks + predictor_blocks),
+    )
+
+
+def stacks(job: TrainJob) -> tuple[Stack, Stack]:
+    """The blocks of the encoder and of the predictor of a `countable` job."""
+    assert isinstance(job.model.encoder, Encoder)
+    return Stack.of(job.model.encoder), Stack.of(job.model.predictor)
+
+
+def pixels_per_token(job: TrainJob) -> int:
+    """Values that the patch embedding turns into one token."""
+    return 3 * job.model.tubelet * job.model.patch**2

@@ -1,0 +1,139 @@
+"""The whole plan of a train job, and the ZeRO stage that a GPU needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.job import TrainJob
+from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.feeding import FeedPlan, feed_plan
+from orchestrator.plan.hardware import Gpu, find_gpu
+from orchestrator.plan.memory import STAGES, MemoryPlan, checkpoint_bytes, memory_plan
+from orchestrator.plan.shape import (
+    FlopPlan,
+    ParameterPlan,
+    TokenPlan,
+    countable,
+    flop_plan,
+    parameter_plan,
+    token_plan,
+)
+
+# Share of the peak that a step time is estimated with: V-JEPA 2's published run reaches 0.13.
+ASSUMED_MFU = 0.25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step of a job is made of and what it needs.
+
+    `parameters`, `flops`, `memory` and `checkpoint_bytes` are None or empty when a part is a
+    user's own: what it costs, only building it shows.
+    """
+
+    name: str
+    batch: BatchPlan
+    tokens: TokenPlan
+    parameters: ParameterPlan | None
+    flops: FlopPlan | None
+    memory: tuple[MemoryPlan, ...]
+    checkpoint_bytes: int | None
+    feed: FeedPlan
+    gpu: Gpu | None
+    recommended: MemoryPlan | None
+    """The first of ZeRO 1, 2, 3 and 3 with offload that fits `gpu`; None where none does."""
+    step_s: float | None
+    """Seconds of a step: given, or at `ASSUMED_MFU` of the GPUs' peak."""
+
+    @property
+    def step_flops(self) -> float | None:
+        """Model FLOPs of one optimizer step over all ranks."""
+        return self.flops.total if self.flops else None
+
+    @property
+    def clips_per_s(self) -> float | None:
+        """Clips that must be decoded per second so that no step waits."""
+        return self.batch.padded / self.step_s if self.step_s else None
+
+    @property
+    def decode_cores(self) -> int | None:
+        """Cores over all hosts that decode that many clips (an estimate)."""
+        return self.feed.cores(self.clips_per_s) if self.clips_per_s else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, derived figures included."""
+        data = asdict(self)
+        data["batch"] |= {"padded": self.batch.padded, "padding": self.batch.padding}
+        data["tokens"]["clip"] = self.tokens.clip
+        if self.parameters:
+            data["parameters"] |= {
+                "teacher": self.parameters.teacher,
+                "trained": self.parameters.trained,
+            }
+        if self.flops:
+            data["flops"]["total"] = self.flops.total
+        for row, memory in zip(data["memory"], self.memory, strict=True):
+            row["device"] = memory.device
+        data["clips_per_s"] = self.clips_per_s
+        data["decode_cores"] = self.decode_cores
+        return data
+
+
+def plan(
+    job: TrainJob,
+    *,
+    clips: int | None = None,
+    gpu: str | None = None,
+    step_s: float | None = None,
+) -> Plan:
+    """Batch algebra, tokens, parameters, FLOPs, memory by ZeRO stage and data needs of a job.
+
+    Args:
+        job: a checked train job.
+        clips: clips of the dataset, where it is known.
+        gpu: a GPU's name (`h200`) or its memory in GiB (`24`), to recommend a stage for.
+        step_s: seconds of a step; default: estimated from the GPU's peak.
+
+    Raises:
+        RequestError: the GPU is not known.
+    """
+    device = find_gpu(gpu) if gpu else None
+    batch, tokens = BatchPlan.of(job.scale), token_plan(job)
+    feed = feed_plan(job, batch, clips)
+    if not countable(job):
+        return Plan(job.name, batch, tokens, None, None, (), None, feed, device, None, step_s)
+    parameters, flops = parameter_plan(job), flop_plan(job, tokens)
+    memory = tuple(
+        memory_plan(job, batch, tokens, parameters, stage, offload=job.scale.offload)
+        for stage in STAGES
+    )
+    if step_s is None and device and device.peak and job.scale.precision == "bf16":
+        step_s = flops.total / (batch.world * device.peak * ASSUMED_MFU)
+    return Plan(
+        name=job.name,
+        batch=batch,
+        tokens=tokens,
+        parameters=parameters,
+        flops=flops,
+        memory=memory,
+        checkpoint_bytes=checkpoint_bytes(parameters),
+        feed=feed,
+        gpu=device,
+        recommended=_recommend(job, batch, tokens, parameters, device) if device else None,
+        step_s=step_s,
+    )
+
+
+def _recommend(
+    job: TrainJob, batch: BatchPlan, tokens: TokenPlan, parameters: ParameterPlan, gpu: Gpu
+) -> MemoryPlan | None:
+    """ZeRO-1 unless memory says otherwise: each further stage communicates more."""
+    choices = [(1, False), (2, False), (3, False), (3, True)]
+    plans = (
+        memory_plan(job, batch, tokens, parameters, stage, offload=offload)
+        for stage in STAGES[1:]
+        for offload in (False, True)
+        if (stage, offload) in choices
+    )
+    return next((found for found in plans if found.fits(gpu.memory)), None)
