@@ -1,0 +1,111 @@
+"""Pre-norm transformer blocks with rotary attention, shared by encoder and predictor."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from orchestrator.jepa.rope import Rotation, rotate
+
+NORM_EPS = 1e-6
+INIT_STD = 0.02
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose queries and keys are rotated to their positions."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """[B, n, dim] -> [B, n, dim]."""
+        dim = x.shape[-1]
+        qk, v = self.qkv(x).split([2 * dim, dim], dim=-1)
+        q, k = rotate(qk.view(*x.shape[:2], 2, self.heads, -1), rotation).unbind(2)
+        v = v.view(*x.shape[:2], self.heads, -1)
+        x = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
+        return out
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, n, dim] -> [B, n, dim]."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind its norm and added to the stream."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLP(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """[B, n, dim] -> [B, n, dim]."""
+        x = x + self.attn(self.norm1(x), rotation)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """What encoder and predictor have in common: a stack of blocks and a last norm."""
+
+    def __init__(self, dim: int, depth: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.head_dim = dim // heads
+        self.checkpointing = False
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def run_blocks(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """All blocks in a row, [B, n, dim] -> [B, n, dim]; the last norm is the caller's."""
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                # No block draws random numbers, so there is no state to restore.
+                x = checkpoint(block, x, rotation, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, rotation)
+        return x
+
+    def set_activation_checkpointing(self, on: bool) -> None:
+        """Keep only the blocks' inputs for the backward pass and compute the rest again."""
+        self.checkpointing = on
+
+    def compile_blocks(self) -> None:
+        """torch.compile each block in place; the names of the weights stay as they are."""
+        for block in self.blocks:
+            block.compile()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Published initialisation: truncated normal of std 0.02, biases 0, norms 1.
+
+        The projections that write into the stream are divided by sqrt(2 * layer), layer from 1.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+                nn.init.zeros_(module.bias)
+        for layer, block in enumerate(self.blocks, start=1):
+            assert isinstance(block, Block)
+            block.attn.proj.weight /= math.sqrt(2.0 * layer)
+            block.mlp.fc2.weight /= math.sqrt(2.0 * layer)

@@ -1,0 +1,131 @@
+"""The video encoder: a vision transformer over space-time patches (arXiv 2506.09985, 2.1).
+
+An encoder of your own is named by its import path (`model.encoder.kind: package.module:Name`).
+It is a class that follows `VideoEncoder`, with a pydantic model `Config` of its keys, and is
+made by `Name(config, size=..., frames=..., patch=..., tubelet=...)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.errors import RequestError
+from orchestrator.jepa.blocks import Transformer
+from orchestrator.jepa.rope import Grid, rotation_at
+from orchestrator.job import Encoder, Model, import_part, part_config
+
+
+class VideoEncoder(Protocol):
+    """What an encoder must offer; it is an `nn.Module` as well."""
+
+    dim: int
+    """Width of a token."""
+
+    def __call__(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Normalised video [B, 3, T, H, W] -> tokens [B, N, dim], or [B, n, dim] with `keep`.
+
+        `keep` [B, n] holds token ids (t * H + y) * W + x on the grid of T / tubelet, H / patch
+        and W / patch. Tokens that are not kept must not influence the others.
+        """
+
+
+class PatchEmbed(nn.Module):
+    """One linear map per space-time patch: the published strided Conv3d, applied only where asked.
+
+    The weight is that convolution's [dim, 3, tubelet, patch, patch], flattened to two axes.
+    """
+
+    def __init__(self, dim: int, patch: int, tubelet: int) -> None:
+        super().__init__()
+        self.patch, self.tubelet = patch, tubelet
+        self.proj = nn.Linear(3 * tubelet * patch * patch, dim)
+
+    def grid(self, x: Tensor) -> Grid:
+        """Tokens along time, height and width of a video [B, 3, T, H, W]."""
+        frames, height, width = x.shape[2:]
+        return frames // self.tubelet, height // self.patch, width // self.patch
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """[B, 3, T, H, W] -> [B, n or N, dim]."""
+        t, h, w = self.grid(x)
+        # [B, t, h, w, 3, tubelet, patch, patch], a view: nothing is copied yet.
+        patches = x.view(len(x), 3, t, self.tubelet, h, self.patch, w, self.patch)
+        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7)
+        if keep is None:
+            out: Tensor = self.proj(patches.reshape(len(x), t * h * w, -1))
+        else:
+            clip = torch.arange(len(x), device=x.device)[:, None]
+            chosen = patches[clip, keep // (h * w), keep // w % h, keep % w]
+            out = self.proj(chosen.flatten(2))
+        return out
+
+
+class VisionTransformer(Transformer):
+    """V-JEPA 2's encoder: no class token, 3D rotary positions, pre-norm blocks, a last norm."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        frames: int,
+        patch: int,
+        tubelet: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__(dim, depth, heads, mlp_ratio)
+        self.dim = dim
+        self.size, self.frames = size, frames
+        self.patch_embed = PatchEmbed(dim, patch, tubelet)
+        self.init_weights()
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Encode a video, or only the tokens `keep` of it: the others are dropped at the door.
+
+        Args:
+            x: normalised video [B, 3, T, H, W]; T and H, W divide by tubelet and patch.
+            keep: token ids int64 [B, n], or None for all N tokens.
+
+        Returns:
+            [B, n or N, dim], in the order of `keep`.
+        """
+        tokens = self.patch_embed(x, keep)
+        rotation = rotation_at(self.patch_embed.grid(x), keep, self.head_dim, tokens)
+        out: Tensor = self.norm(self.run_blocks(tokens, rotation))
+        return out
+
+
+def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:
+    """The encoder of a job's `model`, built in or the user's own, freshly initialised."""
+    shape: dict[str, Any] = {
+        "size": size,
+        "frames": frames,
+        "patch": model.patch,
+        "tubelet": model.tubelet,
+    }
+    if isinstance(model.encoder, Encoder):
+        return VisionTransformer(**shape, **model.encoder.model_dump(exclude={"kind"}))
+    part = import_part(model.encoder.kind)
+    encoder: nn.Module = part(part_config(model.encoder), **shape)
+    return encoder
+
+
+def encoder_width(encoder: nn.Module) -> int:
+    """The width of an encoder's tokens.
+
+    Raises:
+        RequestError: a custom encoder has no integer attribute `dim`.
+    """
+    dim = getattr(encoder, "dim", None)
+    if not isinstance(dim, int):
+        raise RequestError(
+            f"{type(encoder).__name__} has no integer attribute 'dim'",
+            where="model.encoder",
+            mend="set self.dim to the width of a token",
+        )
+    return dim

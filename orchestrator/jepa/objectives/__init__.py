@@ -1,0 +1,29 @@
+"""Training objectives: one file each, one function that builds the one a job names."""
+
+from __future__ import annotations
+
+import torch
+
+from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
+from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
+from orchestrator.job import VJEPA2, TrainJob, import_part, part_config
+from orchestrator.randomness import generator
+
+__all__ = ["Masks", "Objective", "ObjectiveOutput", "VJEPA2Objective", "build_objective"]
+
+
+def build_objective(job: TrainJob) -> Objective:
+    """The job's objective, on the CPU in float32, its weights drawn from `job.seed`.
+
+    Every rank gets the same weights; the global generator is left as it was.
+
+    Raises:
+        RequestError: a part of the job's own cannot be imported or refuses its keys.
+    """
+    seed = int(generator(job.seed, 0, "weights").integers(2**63))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if isinstance(job.objective, VJEPA2):
+            return VJEPA2Objective(job.objective, job)
+        objective: Objective = import_part(job.objective.kind)(part_config(job.objective), job)
+        return objective

@@ -1,0 +1,63 @@
+"""What a training objective is, to the engine that trains it.
+
+An objective of your own is named by its import path (`objective.kind: package.module:Name`): a
+subclass of `Objective` with a pydantic model `Config` of its keys, made by `Name(config, job)`.
+It finds its encoder and predictor with `build_encoder` and `build_predictor`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.jepa.blocks import Transformer
+
+Masks = list[tuple[Tensor, Tensor]]
+"""Per mask of the objective: context ids int64 [B, n_c] and target ids int64 [B, n_t]."""
+
+
+@dataclass
+class ObjectiveOutput:
+    """What one forward gives."""
+
+    loss: Tensor
+    """float32 [B], one per clip; the engine weighs and averages."""
+
+    features: Tensor
+    """[B, n, dim], detached: the student's features of the first mask's context."""
+
+
+class Objective(nn.Module):
+    """The trained module as a whole: encoder, predictor and loss in one forward."""
+
+    encoder: nn.Module
+    """What is kept and judged after training."""
+
+    averaged: str | None = None
+    """Name of the submodule that an exponential-moving-average teacher follows, if any."""
+
+    momentum: float | None = None
+    """teacher = momentum * teacher + (1 - momentum) * student, after each applied step."""
+
+    @torch.no_grad()
+    def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
+        """What the teacher says about every token, [B, 3, T, H, W] -> [B, N, dim]."""
+        raise NotImplementedError
+
+    def forward(self, video: Tensor, masks: Masks, targets: Tensor | None) -> ObjectiveOutput:
+        """One loss per clip of a normalised video [B, 3, T, H, W]."""
+        raise NotImplementedError
+
+    def set_activation_checkpointing(self, on: bool) -> None:
+        """Recompute activations in the backward pass of every built-in transformer."""
+        for module in self.modules():
+            if isinstance(module, Transformer):
+                module.set_activation_checkpointing(on)
+
+    def compile_blocks(self) -> None:
+        """torch.compile the blocks of every built-in transformer."""
+        for module in self.modules():
+            if isinstance(module, Transformer):
+                module.compile_blocks()

@@ -1,0 +1,68 @@
+"""The predictor: from the context's features to the targets' (arXiv 2506.09985, equation 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.jepa.blocks import Transformer
+from orchestrator.jepa.encoder import encoder_width
+from orchestrator.jepa.rope import Grid, rotation_at
+from orchestrator.job import Model
+
+
+class Predictor(Transformer):
+    """A narrow transformer over the context's tokens and one mask token per target.
+
+    Nothing is sorted by position: rotary attention reads positions from the token ids, so the
+    order of the tokens makes no difference.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder_dim: int,
+        grid: Grid,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        mask_tokens: int = 1,
+    ) -> None:
+        super().__init__(dim, depth, heads, mlp_ratio)
+        self.grid = grid
+        self.embed = nn.Linear(encoder_dim, dim)
+        # Learned, one row per mask of the objective; they start at zero as published.
+        self.mask_tokens = nn.Parameter(torch.zeros(mask_tokens, dim))
+        self.proj = nn.Linear(dim, encoder_dim)
+        self.init_weights()
+
+    def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
+        """Predict the features of the tokens `target` from those of the tokens `context`.
+
+        Args:
+            z: the encoder's output [B, n_c, encoder_dim] at `context`.
+            context: token ids int64 [B, n_c].
+            target: token ids int64 [B, n_t].
+            mask: which of the objective's masks it is; picks the mask token.
+
+        Returns:
+            [B, n_t, encoder_dim].
+        """
+        seen = self.embed(z)
+        asked = self.mask_tokens[mask].to(seen.dtype).expand(*target.shape, -1)
+        x = torch.cat([seen, asked], dim=1)
+        ids = torch.cat([context, target], dim=1)
+        x = self.run_blocks(x, rotation_at(self.grid, ids, self.head_dim, x))
+        out: Tensor = self.proj(self.norm(x[:, context.shape[1] :]))
+        return out
+
+
+def build_predictor(model: Model, *, encoder: nn.Module, grid: Grid, mask_tokens: int) -> Predictor:
+    """The predictor of a job's `model` for an encoder of width `encoder.dim`."""
+    return Predictor(
+        encoder_dim=encoder_width(encoder),
+        grid=grid,
+        mask_tokens=mask_tokens,
+        **model.predictor.model_dump(),
+    )
