@@ -24,7 +24,7 @@ class VideoEncoder(Protocol):
     dim: int
     """Width of a token."""
 
-    def __call__(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalised video [B, 3, T, H, W] -> tokens [B, N, dim], or [B, n, dim] with `keep`.
 
         `keep` [B, n] holds token ids (t * H + y) * W + x on the grid of T / tubelet, H / patch

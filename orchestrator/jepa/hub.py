@@ -1,0 +1,271 @@
+"""A trained model as a folder: `config.json` and `model.safetensors`, nothing that can run code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from orchestrator.errors import DataError, RequestError
+from orchestrator.jepa.encoder import build_encoder
+from orchestrator.jepa.objectives import Objective
+from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.predictor import Predictor, build_predictor
+from orchestrator.job import Model, TrainJob, job_dict
+from orchestrator.job.base import Section
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+State = dict[str, Tensor]
+
+
+class ModelConfig(Section):
+    """What `config.json` holds: enough to build the model again, and where it came from."""
+
+    format: Literal[1] = 1
+    """Layout of the folder."""
+
+    model: Model
+    """Encoder, predictor, patch and tubelet."""
+
+    size: PositiveInt
+    """Pixels of the square that the model was trained on."""
+
+    frames: PositiveInt
+    """Frames of a clip that the model was trained on."""
+
+    objective: str
+    """Kind of the objective."""
+
+    job: dict[str, Any]
+    """The whole training job, for the record."""
+
+    extra: dict[str, Any]
+    """Whatever the writer knew besides: the checkpoint, the run."""
+
+
+class WorldModel(nn.Module):
+    """A trained encoder, and its predictor where the objective had the built-in one."""
+
+    def __init__(
+        self, config: ModelConfig, encoder: nn.Module, predictor: Predictor | None
+    ) -> None:
+        super().__init__()
+        self.config, self.encoder, self.predictor = config, encoder, predictor
+
+    @torch.no_grad()
+    def encode(self, video: Tensor | npt.NDArray[np.uint8]) -> Tensor:
+        """Features of every space-time patch.
+
+        Args:
+            video: uint8 [B, T, H, W, 3]. T divides by the tubelet and may differ from the
+                trained length; frames of another size are resized to the trained square as a
+                whole (crop first to keep proportions).
+
+        Returns:
+            float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x.
+
+        Raises:
+            RequestError: the video has another type or shape.
+        """
+        clip = video if isinstance(video, Tensor) else torch.from_numpy(np.asarray(video))
+        self._check(clip)
+        device = next(self.encoder.parameters()).device
+        pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
+        features: Tensor = self.encoder(pixels, None)
+        return features.float()
+
+    def _check(self, clip: Tensor) -> None:
+        if clip.dtype != torch.uint8 or clip.ndim != 5 or clip.shape[-1] != 3:
+            raise RequestError(
+                f"got {str(clip.dtype).removeprefix('torch.')} {list(clip.shape)}",
+                where="video",
+                mend="give uint8 [B, T, H, W, 3]",
+            )
+        tubelet = self.config.model.tubelet
+        if clip.shape[1] == 0 or clip.shape[1] % tubelet:
+            raise RequestError(
+                f"{clip.shape[1]} frames do not divide by the model's tubelet {tubelet}",
+                where="video",
+                mend=f"give a multiple of {tubelet} frames; it was trained on {self.config.frames}",
+            )
+
+
+def save_model(
+    folder: Path,
+    objective: Objective,
+    teacher_encoder: nn.Module | None,
+    job: TrainJob,
+    extra: dict[str, Any],
+) -> None:
+    """Write the objective's weights as float32; the teacher stands in for what it averages.
+
+    `config.json` is written last: a folder with one is whole.
+    """
+    state = dict(objective.state_dict())
+    if teacher_encoder is not None:
+        averaged = f"{objective.averaged}."
+        state = {k: v for k, v in state.items() if not k.startswith(averaged)}
+        state |= {averaged + k: v for k, v in teacher_encoder.state_dict().items()}
+    config = ModelConfig(
+        model=job.model,
+        size=job.data.size,
+        frames=job.data.frames,
+        objective=job.objective.kind,
+        job=job_dict(job),
+        extra=extra,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    # Cloned: safetensors refuses tensors that share memory.
+    whole = {k: v.detach().to("cpu", torch.float32, copy=True) for k, v in state.items()}
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file(whole, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors makes files that only their owner can read
+    os.replace(partial, folder / WEIGHTS)
+    text = json.dumps(config.model_dump(mode="json", by_alias=True), indent=2)
+    partial = folder / f"{CONFIG}.partial"
+    partial.write_text(text + "\n")
+    os.replace(partial, folder / CONFIG)
+
+
+def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
+    """The model that `save_model` wrote, ready to encode.
+
+    Raises:
+        DataError: a file is missing, damaged, or does not fit the other.
+        RequestError: the model names a custom encoder that cannot be imported here.
+    """
+    config, state = _read_config(folder), _read_weights(folder)
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(config.model, size=config.size, frames=config.frames)
+    predictor = None
+    if config.objective == "vjepa2":
+        predictor = _build_predictor(config, encoder, state, folder)
+    for name, module in (("encoder", encoder), ("predictor", predictor)):
+        if module is not None:
+            prefix = f"{name}."
+            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            _refuse_misfit(part, module.state_dict(), name, folder)
+            module.load_state_dict(part)
+    return WorldModel(config, encoder, predictor).eval().requires_grad_(False).to(device)
+
+
+def load_start(objective: Objective, folder: Path) -> None:
+    """Begin training from a saved model's weights instead of random ones (`model.from`).
+
+    Size and length of the clips may differ from the saved ones: no weight depends on them.
+
+    Raises:
+        DataError: the folder is not a whole model.
+        RequestError: its weights do not fit the job's model.
+    """
+    _read_config(folder)
+    state = _read_weights(folder)
+    misfit = _misfit(state, objective.state_dict())
+    if misfit:
+        raise RequestError(
+            f"the weights in {folder} do not fit the job's model: {misfit}",
+            where="model.from",
+            mend=f"give `model` and the number of masks as {folder / CONFIG} has them",
+        )
+    objective.load_state_dict(state)
+
+
+def _build_predictor(
+    config: ModelConfig, encoder: nn.Module, state: State, folder: Path
+) -> Predictor:
+    tokens = state.get("predictor.mask_tokens")
+    if tokens is None:
+        raise DataError(
+            "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
+        )
+    tubelet, side = config.model.tubelet, config.size // config.model.patch
+    with torch.random.fork_rng(devices=[]):
+        return build_predictor(
+            config.model,
+            encoder=encoder,
+            grid=(config.frames // tubelet, side, side),
+            mask_tokens=len(tokens),
+        )
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    path = folder / CONFIG
+    try:
+        return ModelConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"cannot read it: {error.strerror}",
+            where=str(path),
+            mend=f"name a folder with {CONFIG} and {WEIGHTS}",
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"not a model's config: {key + ': ' if key else ''}{first['msg']}",
+            where=str(path),
+            mend="export the model again, or use the version that wrote it",
+        ) from None
+
+
+def _read_weights(folder: Path) -> State:
+    path = folder / WEIGHTS
+    try:
+        state: State = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"cannot read the weights: {error}", where=str(path), mend="export the model again"
+        ) from None
+    return state
+
+
+def _refuse_misfit(found: State, wanted: State, name: str, folder: Path) -> None:
+    misfit = _misfit(found, wanted)
+    if misfit:
+        raise DataError(
+            f"the {name}'s weights do not fit {CONFIG}: {misfit}",
+            where=str(folder / WEIGHTS),
+            mend="the two files are not of one model; export it again",
+        )
+
+
+def _misfit(found: State, wanted: State) -> str:
+    """The first differences of name or shape between two states, or ''."""
+    rows = [f"{key} is missing" for key in wanted.keys() - found.keys()]
+    rows += [f"{key} is not known" for key in found.keys() - wanted.keys()]
+    rows += [
+        f"{key} is {list(found[key].shape)}, not {list(wanted[key].shape)}"
+        for key in found.keys() & wanted.keys()
+        if found[key].shape != wanted[key].shape
+    ]
+    rows.sort()
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return "; ".join(rows[:3]) + more
+
+
+def _resize(clip: Tensor, size: int) -> Tensor:
+    """uint8 [B, T, H, W, 3] -> uint8 [B, T, size, size, 3], clip by clip to bound memory."""
+    if clip.shape[2:4] == (size, size):
+        return clip
+    out = clip.new_empty(*clip.shape[:2], size, size, 3)
+    for i, frames in enumerate(clip):
+        scaled = F.interpolate(
+            frames.permute(0, 3, 1, 2).float(),
+            (size, size),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )
+        out[i] = scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return out
