@@ -1,0 +1,119 @@
+"""From a model's name to the folder of its weights."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow.artifacts
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from orchestrator.errors import RequestError, suggest
+from orchestrator.tracking.server import client_of, tracking_uri
+
+MODEL_FILE = "MLmodel"
+
+
+@contextmanager
+def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
+    """The folder of weights behind a model URI, for as long as the context lasts.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        yield _weights_in(_local_folder(uri))
+        return
+    server = tracking_uri(tracking)
+    client = client_of(server)
+    try:
+        location = _location(client, uri)
+        with tempfile.TemporaryDirectory() as temporary:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=location, dst_path=temporary, tracking_uri=server
+            )
+            yield _weights_in(Path(path))
+    except MlflowException as error:
+        raise RequestError(
+            f"no model '{uri}': {error.message}",
+            where=server,
+            mend="see what there is: orchestrator models list",
+        ) from error
+
+
+def _local_folder(uri: str) -> Path:
+    path = Path(uri).expanduser()
+    if not path.is_dir():
+        raise RequestError(
+            f"no model folder '{uri}'",
+            mend="name a folder, models:/NAME@alias, models:/NAME/VERSION or runs:/ID/model",
+        )
+    return path
+
+
+def _weights_in(folder: Path) -> Path:
+    """The folder itself, or where an MLflow model keeps its weights."""
+    spec = folder / MODEL_FILE
+    if not spec.exists():
+        return folder
+    flavor = yaml.safe_load(spec.read_text())["flavors"]["python_function"]
+    return folder / str(flavor["artifacts"]["model"]["path"])
+
+
+def _location(client: MlflowClient, uri: str) -> str:
+    """Where the artifacts of a model URI are."""
+    if uri.startswith("runs:/"):
+        run_id, _, name = uri.removeprefix("runs:/").partition("/")
+        return _location_in_run(client, run_id, name or "model")
+    version = find_version(client, uri)
+    if version.model_id:
+        return str(client.get_logged_model(version.model_id).artifact_location)
+    return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def _location_in_run(client: MlflowClient, run_id: str, name: str) -> str:
+    run = client.get_run(run_id)
+    found = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'", max_results=1
+    )
+    return str(found[0].artifact_location) if found else f"{run.info.artifact_uri}/{name}"
+
+
+def find_version(client: MlflowClient, uri: str) -> ModelVersion:
+    """The registered version behind `models:/NAME@alias`, `models:/NAME/3` or `models:/NAME`.
+
+    Raises:
+        RequestError: the URI has another form, or names nothing; says what there is.
+    """
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))?", uri)
+    if match is None:
+        raise RequestError(
+            f"'{uri}' is no model", mend="write models:/NAME@alias, models:/NAME/VERSION"
+        )
+    name, alias, number = match.groups()
+    try:
+        if number:
+            return client.get_model_version(name, number)
+        if alias:
+            return client.get_model_version_by_alias(name, alias)
+        return client.search_model_versions(f"name = '{name}'")[0]
+    except (MlflowException, IndexError) as error:
+        if isinstance(error, MlflowException) and error.get_http_status_code() >= 500:
+            raise
+        raise RequestError(
+            f"no model '{uri}' on {client.tracking_uri}", mend=_what_there_is(client, name)
+        ) from None
+
+
+def _what_there_is(client: MlflowClient, name: str) -> str:
+    models = {model.name: model for model in client.search_registered_models()}
+    if name not in models:
+        return suggest(name, list(models)) if models else "no model is registered there yet"
+    aliases = [f"@{alias} (version {v})" for alias, v in sorted(models[name].aliases.items())]
+    return f"'{name}' has " + (", ".join(aliases) or "versions, but no alias")

@@ -1,0 +1,149 @@
+"""The text on top of a run's page: what was trained on what, what came of it, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from orchestrator.job import Encoder, TrainJob
+from orchestrator.plan import plan
+
+# Metrics worth a line of their own, with the name a person reads.
+SHOWN = {
+    "train/loss": "loss",
+    "rankme": "RankMe",
+    "feature_std": "feature std",
+    "token_cosine": "token cosine",
+    "teacher_distance": "teacher distance",
+}
+
+
+class Outcome(Protocol):
+    """What the note reads of a finished run (`orchestrator.runner.RunSummary` is one)."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def clips_per_s(self) -> float: ...
+    @property
+    def dataset(self) -> Mapping[str, Any]: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def model_uri(self) -> str: ...
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def next_steps(self) -> Sequence[str]: ...
+
+
+def opening_note(job: TrainJob) -> str:
+    """Markdown for a run that has only begun."""
+    rows = [*_what(job), ("Status", f"training, {job.optim.steps:,} steps in all")]
+    return f"{_headline(job)}\n\n{_table(rows)}\n"
+
+
+def result_note(job: TrainJob, outcome: Outcome) -> str:
+    """Markdown for a run that has ended."""
+    rows = [
+        *_what(job),
+        *_dataset(outcome.dataset),
+        (
+            "Trained",
+            f"{outcome.steps:,} steps x {job.scale.global_batch} clips in"
+            f" {_duration(outcome.seconds)}, {outcome.clips_per_s:.1f} clips/s",
+        ),
+        ("Result", _metrics(outcome.metrics)),
+        ("Checkpoint", f"`{outcome.checkpoint}`"),
+        ("Model", f"`{outcome.model_uri}`"),
+    ]
+    parts = [_headline(job), _table(rows), _usage(job, outcome.model_uri)]
+    if outcome.next_steps:
+        parts.append("**What to do next**\n\n```sh\n" + "\n".join(outcome.next_steps) + "\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _headline(job: TrainJob) -> str:
+    counted = plan(job).parameters
+    size = f", {_count(counted.trained)} trained parameters" if counted else ""
+    return f"**{_objective(job)}** world model{size}"
+
+
+def _objective(job: TrainJob) -> str:
+    return {"vjepa2": "V-JEPA 2"}.get(job.objective.kind, job.objective.kind)
+
+
+def _what(job: TrainJob) -> list[tuple[str, str]]:
+    data, model, predictor = job.data, job.model, job.model.predictor
+    time, height, width = job.grid
+    encoder = model.encoder
+    shape = (
+        f"{encoder.depth} blocks of {encoder.dim}, {encoder.heads} heads"
+        if isinstance(encoder, Encoder)
+        else f"`{encoder.kind}`"
+    )
+    sources = [data.source] if data.source else [source.uri for source in data.sources]
+    return [
+        ("Encoder", f"{shape}, patch {model.patch}, tubelet {model.tubelet}"),
+        ("Predictor", f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"),
+        (
+            "Clip",
+            f"{data.frames} frames at {data.fps:g} fps, {data.size} x {data.size} px"
+            f" = {time} x {height} x {width} tokens",
+        ),
+        ("Video", ", ".join(f"`{source}`" for source in sources)),
+    ]
+
+
+def _dataset(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not facts:
+        return []
+    text = (
+        f"{facts['clips']:,} clips, {facts['hours']:.1f} h, {facts['bytes'] / 1e9:.2f} GB,"
+        f" digest `{facts['digest']}`"
+    )
+    lost = facts["quarantined"]
+    return [("Dataset", text + (f", {lost:,} quarantined" if lost else ""))]
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    known = [f"{name} {metrics[key]:.4g}" for key, name in SHOWN.items() if key in metrics]
+    return ", ".join(known) or "no metrics"
+
+
+def _usage(job: TrainJob, model_uri: str) -> str:
+    name = job.track.register_as
+    uri = f"models:/{name}@candidate" if name else model_uri
+    time, height, width = job.grid
+    encoder = job.model.encoder
+    dim = encoder.dim if isinstance(encoder, Encoder) else "dim"
+    size, frames = job.data.size, job.data.frames
+    return (
+        "**Use it**\n\n```python\n"
+        "from orchestrator import load_model\n\n"
+        f'model = load_model("{uri}")\n'
+        f"tokens = model.encode(video)  # uint8 [B, {frames}, {size}, {size}, 3]"
+        f" -> float32 [B, {time * height * width}, {dim}]\n```"
+    )
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = [(name, text.replace("|", "\\|")) for name, text in rows]
+    return "\n".join(["| | |", "|:--|:--|", *(f"| {name} | {text} |" for name, text in cells)])
+
+
+def _count(number: float) -> str:
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

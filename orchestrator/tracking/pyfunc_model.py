@@ -1,0 +1,36 @@
+"""The code of a registered model: MLflow keeps this file beside the weights and runs it to load.
+
+No pickle: the weights are the safetensors of `orchestrator.jepa.hub`, the code is this text.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from orchestrator.jepa.hub import load_folder
+
+
+class Encoder(PythonModel):  # type: ignore[misc]  # mlflow has no types
+    """Video uint8 [B, T, H, W, 3] to features float32 [B, tokens, dim]."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Called once, with the folder of weights in `context.artifacts["model"]`."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = load_folder(context.artifacts["model"], device)
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: np.ndarray[Any, Any],
+        params: dict[str, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
+        """Features of a batch of clips."""
+        video = torch.from_numpy(np.ascontiguousarray(model_input))
+        features: np.ndarray[Any, Any] = self.model.encode(video).cpu().numpy()
+        return features
+
+
+set_model(Encoder())

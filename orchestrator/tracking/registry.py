@@ -1,0 +1,244 @@
+"""Registered models: versions of safetensors folders, with aliases `candidate` and `champion`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from orchestrator.errors import JobFailed
+from orchestrator.tracking.locate import find_version, model_folder
+from orchestrator.tracking.run import RunRef, job_of_run
+from orchestrator.tracking.server import client_of, tracking_uri
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.hub import WorldModel
+
+CODE = Path(__file__).with_name("pyfunc_model.py")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jepa-orchestrator")
+# A clip is stored as JSON text with the model; larger ones would weigh more than small models.
+MAX_EXAMPLE_VALUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model, as a person wants to see it."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    created_ms: int
+    run_id: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    location: str
+
+    @property
+    def uri(self) -> str:
+        """How `load_model` takes it."""
+        return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What an alias pointed at before and points at now."""
+
+    name: str
+    alias: str
+    version: int
+    before: int | None
+
+
+def register(
+    ref: RunRef,
+    folder: Path,
+    name: str,
+    *,
+    alias: str = "candidate",
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    step: int = 0,
+) -> int:
+    """Make a version of model `name` from a folder of `jepa.hub.save_model`; returns its number.
+
+    The version is a pyfunc model whose code is text and whose weights are safetensors, with
+    the signature uint8 [-1, T, H, W, 3] -> float32 [-1, tokens, dim], linked to the run
+    `ref`; `metrics` (at `step`) stand beside it, `alias` points at it.
+
+    Raises:
+        JobFailed: MLflow or its artifact store did not take it; the folder is untouched.
+    """
+    try:
+        return _register(ref, folder, name, alias, metrics or {}, tags or {}, step)
+    except (MlflowException, OSError) as error:
+        raise JobFailed(
+            f"the model could not be registered as '{name}': {error}",
+            where=ref.uri,
+            mend="the model itself is whole; mend the server and run the same command again",
+        ) from error
+
+
+def _register(
+    ref: RunRef,
+    folder: Path,
+    name: str,
+    alias: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    step: int,
+) -> int:
+    client = client_of(ref.uri)
+    model = client.create_logged_model(
+        ref.experiment_id,
+        name="model",
+        source_run_id=ref.run_id,
+        tags=dict(tags),
+        params=_shown_params(client, ref),
+        model_type="world-model",
+    )
+    now = model.creation_timestamp
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(temporary) / "model"
+        spec = Model(
+            artifact_path=model.artifact_location,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+            run_id=ref.run_id,
+        )
+        _save(local, folder, spec, job_of_run(ref.uri, ref.run_id))
+        client.log_model_artifacts(model.model_id, str(local))
+    linked = [
+        Metric(f"result/{key.replace('/', '_')}", value, now, step, model_id=model.model_id)
+        for key, value in metrics.items()
+    ]
+    if linked:
+        client.log_batch(ref.run_id, metrics=linked)
+    client.log_outputs(ref.run_id, [LoggedModelOutput(model.model_id, step)])
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    _ensure_registered(client, name)
+    version = client.create_model_version(
+        name,
+        source=model.artifact_location,
+        run_id=ref.run_id,
+        tags=dict(tags),
+        model_id=model.model_id,
+    )
+    client.set_registered_model_alias(name, alias, version.version)
+    return int(version.version)
+
+
+def _save(local: Path, folder: Path, spec: Model, job: Mapping[str, Any]) -> None:
+    frames, size = job["data"]["frames"], job["data"]["size"]
+    tokens = frames // job["model"]["tubelet"] * (size // job["model"]["patch"]) ** 2
+    dim = job["model"]["encoder"].get("dim", -1)  # a user's own encoder need not tell its width
+    clip = (frames, size, size, 3)
+    small = int(np.prod(clip)) <= MAX_EXAMPLE_VALUES
+    mlflow.pyfunc.save_model(
+        local,
+        mlflow_model=spec,
+        python_model=str(CODE),
+        artifacts={"model": str(folder)},
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *clip))]),
+            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, tokens, dim))]),
+        ),
+        input_example=np.zeros((1, *clip), np.uint8) if small else None,
+        pip_requirements=[f"{package}=={metadata.version(package)}" for package in REQUIREMENTS],
+    )
+
+
+def _shown_params(client: MlflowClient, ref: RunRef) -> dict[str, str]:
+    """The run's params that say what model this is."""
+    shown = ("model.", "data.source", "data.frames", "data.fps", "data.size", "objective.kind")
+    params = client.get_run(ref.run_id).data.params
+    return {key: value for key, value in params.items() if key.startswith(shown)}
+
+
+def _ensure_registered(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) -> WorldModel:
+    """A model by `models:/NAME@alias`, `models:/NAME/3`, `runs:/ID/model` or a local folder.
+
+    `tracking` names the MLflow server; default: MLFLOW_TRACKING_URI, else the database in
+    `.orchestrator` of the current folder. `.encode` takes video uint8 [B, T, H, W, 3] and
+    gives float32 [B, tokens, dim].
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    from orchestrator.jepa.hub import load_folder
+
+    with model_folder(uri, tracking=tracking) as folder:
+        return load_folder(folder, device)
+
+
+def list_models(tracking: str | None = None) -> list[RegisteredVersion]:
+    """Every version of every registered model, newest first within a model."""
+    client = client_of(tracking_uri(tracking))
+    rows: list[RegisteredVersion] = []
+    for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
+        versions = client.search_model_versions(f"name = '{model.name}'")
+        shown = [_shown(client, version, dict(model.aliases)) for version in versions]
+        rows += sorted(shown, key=lambda row: -row.version)
+    return rows
+
+
+def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
+    """One registered version with its metrics.
+
+    Raises:
+        RequestError: there is no such version.
+    """
+    client = client_of(tracking_uri(tracking))
+    version = find_version(client, uri)
+    return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
+
+
+def _shown(
+    client: MlflowClient, version: ModelVersion, aliases: Mapping[str, str]
+) -> RegisteredVersion:
+    logged = client.get_logged_model(version.model_id) if version.model_id else None
+    found = (logged.metrics or []) if logged else []
+    return RegisteredVersion(
+        name=version.name,
+        version=int(version.version),
+        aliases=tuple(sorted(a for a, v in aliases.items() if int(v) == int(version.version))),
+        created_ms=int(version.creation_timestamp),
+        run_id=version.run_id or "",
+        metrics={metric.key.removeprefix("result/"): float(metric.value) for metric in found},
+        tags=dict(version.tags),
+        location=logged.artifact_location if logged else str(version.source),
+    )
+
+
+def promote(
+    name: str, version: int, alias: str = "champion", tracking: str | None = None
+) -> Promotion:
+    """Point `alias` of a model at a version.
+
+    Raises:
+        RequestError: there is no such version.
+    """
+    client = client_of(tracking_uri(tracking))
+    found = find_version(client, f"models:/{name}/{version}")
+    before = client.get_registered_model(name).aliases.get(alias)
+    client.set_registered_model_alias(name, alias, found.version)
+    return Promotion(name, alias, int(found.version), int(before) if before else None)

@@ -1,0 +1,273 @@
+"""One MLflow run per training, however often it restarts: the driver makes it."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow.artifacts
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.job import TrainJob, job_dict
+from orchestrator.job.fingerprint import flatten
+from orchestrator.storage import Storage
+from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
+from orchestrator.tracking.environment import environment, git_tags
+from orchestrator.tracking.note import Outcome, opening_note, result_note
+from orchestrator.tracking.server import (
+    artifact_root,
+    client_of,
+    is_server,
+    require_usable,
+    tracking_uri,
+)
+
+JOB_FILE = "job.yaml"
+NOTE_TAG = "mlflow.note.content"
+# MLflow's limits of one request and one value.
+PARAMS_PER_BATCH = 100
+MAX_VALUE = 6000
+MAX_KEY = 250
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """Where a run is; small, picklable, what every worker gets."""
+
+    uri: str
+    run_id: str
+    experiment_id: str
+
+    @property
+    def page(self) -> str | None:
+        """The run's page, when a server shows it."""
+        if not is_server(self.uri):
+            return None
+        return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+
+def start_run(
+    job: TrainJob,
+    storage: Storage,
+    *,
+    run_id: str | None = None,
+    plan: Mapping[str, Any],
+    datasets: Sequence[PackedDataset] = (),
+    tags: Mapping[str, str] | None = None,
+    nodes: int = 1,
+    parent: str | None = None,
+) -> RunRef:
+    """Make the job's run, or continue `run_id`; put on it what it is made of.
+
+    `datasets` stand in the order of the job's sources; `nodes` is how many machines will
+    write; `parent` is the run of the sweep or pipeline that this one belongs to.
+
+    Raises:
+        RequestError: the tracking server cannot be used, or `run_id` is not on it.
+        JobFailed: the server refused what belongs on the run.
+    """
+    uri = tracking_uri(job.track.uri, storage)
+    require_usable(uri, nodes)
+    client = client_of(uri)
+    facts = environment()
+    run = _continued(client, run_id) if run_id else _created(client, uri, job, parent)
+    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
+    try:
+        _log_params(client, run, job)
+        _set_tags(client, ref.run_id, {**_identity_tags(job, facts), **(tags or {})})
+        _log_files(client, ref.run_id, job, plan, facts)
+        if datasets:
+            client.log_inputs(ref.run_id, dataset_inputs(datasets, source_names(job)))
+    except (MlflowException, OSError) as error:
+        finish_run(ref, "FAILED")
+        raise JobFailed(
+            f"MLflow did not take the run's description: {error}",
+            where=uri,
+            mend="see that the server and its artifact store can be written",
+        ) from error
+    return ref
+
+
+def finish_run(ref: RunRef, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """End the run with `status`."""
+    client_of(ref.uri).set_terminated(ref.run_id, status)
+
+
+def describe_result(ref: RunRef, job: TrainJob, outcome: Outcome) -> None:
+    """Write what came of the run on top of its page: data, result, how to use it, what next."""
+    _set_tags(client_of(ref.uri), ref.run_id, {NOTE_TAG: result_note(job, outcome)})
+
+
+def source_names(job: TrainJob) -> list[str]:
+    """What a person calls the job's datasets: the sources as the job gives them."""
+    return [job.data.source] if job.data.source else [source.uri for source in job.data.sources]
+
+
+def find_run(uri: str, run: str) -> Run:
+    """The run with this id, else the newest run of this name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    client = client_of(uri)
+    if re.fullmatch(r"[0-9a-f]{32}", run):
+        return _existing(client, run)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    quoted = run.replace("'", "")
+    found = client.search_runs(
+        experiments,
+        f"attributes.run_name = '{quoted}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    if not found:
+        raise RequestError(
+            f"no run is called '{run}'",
+            where=uri,
+            mend="name a run id, or a run in `orchestrator ui`",
+        )
+    return found[0]
+
+
+def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
+    """The job file of a run (by id, or the newest of that name) as plain data.
+
+    Raises:
+        RequestError: there is no such run, or it was not made by a job.
+    """
+    uri = tracking_uri(uri)
+    found = find_run(uri, run)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{found.info.artifact_uri}/{JOB_FILE}",
+                dst_path=folder,
+                tracking_uri=uri,
+            )
+        except (MlflowException, OSError) as error:
+            raise RequestError(
+                f"run '{run}' has no {JOB_FILE}", where=uri, mend="name a run that a job made"
+            ) from error
+        data = yaml.safe_load(Path(path).read_text())
+    assert isinstance(data, dict)
+    return data
+
+
+def _created(client: MlflowClient, uri: str, job: TrainJob, parent: str | None) -> Run:
+    try:
+        return client.create_run(
+            _experiment(client, uri, job.track.experiment),
+            run_name=job.name,
+            tags={
+                "mlflow.user": getpass.getuser(),
+                "mlflow.source.name": f"orchestrator run {job.name}",
+                "mlflow.source.type": "JOB",
+                NOTE_TAG: opening_note(job),
+                **({"mlflow.parentRunId": parent} if parent else {}),
+            },
+        )
+    except MlflowException as error:
+        raise RequestError(
+            f"MLflow cannot make a run: {error.message}", where=uri, mend="see the server's log"
+        ) from error
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment, which is made when there is none."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_root(uri)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another driver made it in between.
+            found = client.get_experiment_by_name(name)
+            assert found is not None
+    if found.lifecycle_stage != "active":
+        raise RequestError(
+            f"the experiment '{name}' was deleted",
+            where="track.experiment",
+            mend=f"mlflow experiments restore -x {found.experiment_id}, or name another",
+        )
+    return str(found.experiment_id)
+
+
+def _continued(client: MlflowClient, run_id: str) -> Run:
+    run = _existing(client, run_id)
+    client.update_run(run_id, status="RUNNING")
+    return run
+
+
+def _existing(client: MlflowClient, run_id: str) -> Run:
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        run = None
+    if run is None or run.info.lifecycle_stage != "active":
+        raise RequestError(
+            f"run {run_id} is not on {client.tracking_uri} (or was deleted there)",
+            where="track.uri",
+            mend="name the server that has it, or begin another run with --fresh",
+        )
+    return run
+
+
+def _log_params(client: MlflowClient, run: Run, job: TrainJob) -> None:
+    """Params are written once; what a continued run changed is told in tags."""
+    known = run.data.params
+    params = {
+        re.sub(r"[^\w\-. :/]", "_", key)[:MAX_KEY]: _text(value)
+        for key, value in flatten(job_dict(job)).items()
+    }
+    fresh = [Param(key, value) for key, value in params.items() if key not in known]
+    for first in range(0, len(fresh), PARAMS_PER_BATCH):
+        client.log_batch(run.info.run_id, params=fresh[first : first + PARAMS_PER_BATCH])
+    changed = {
+        f"changed.{key}": f"{known[key]} -> {value}"
+        for key, value in params.items()
+        if key in known and known[key] != value
+    }
+    starts = int(run.data.tags.get("starts", "0")) + 1
+    _set_tags(client, run.info.run_id, {**changed, "starts": str(starts)})
+
+
+def _text(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
+
+
+def _identity_tags(job: TrainJob, facts: Mapping[str, Any]) -> dict[str, str]:
+    shown = ("orchestrator", "python", "torch", "ray", "deepspeed", "gpu", "cpu")
+    return {
+        "kind": job.kind,
+        **{f"env.{key}": str(facts[key]) for key in shown if facts[key] is not None},
+        **git_tags(Path.cwd()),
+    }
+
+
+def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _log_files(
+    client: MlflowClient,
+    run_id: str,
+    job: TrainJob,
+    plan: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    client.log_text(run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
+    client.log_dict(run_id, dict(plan), "plan.json")
+    client.log_dict(run_id, dict(facts), "environment.json")

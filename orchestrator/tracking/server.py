@@ -1,0 +1,121 @@
+"""Which MLflow keeps the runs, and how to reach it."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from orchestrator.errors import RequestError, suggest
+from orchestrator.storage import Storage
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVERS = ("http", "https", "databricks")
+# Statuses that say "not this request, ever"; everything else may pass when tried again.
+REFUSALS = (400, 404, 409, 413)
+ALIVE_TIMEOUT_S = 5.0
+
+
+def tracking_uri(given: str | None = None, storage: Storage | None = None) -> str:
+    """The tracking URI: `given`, else MLFLOW_TRACKING_URI, else sqlite inside `storage`.
+
+    A relative sqlite path is made absolute, since workers have other current folders.
+
+    Raises:
+        RequestError: the URI is of no kind that MLflow can use, or storage is an object store
+            (sqlite needs a disk).
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return _checked(uri)
+    storage = storage or Storage(".orchestrator")
+    if storage.remote:
+        raise RequestError(
+            f"runs cannot be tracked in {storage.root}: MLflow's own database needs a disk",
+            where="track.uri",
+            mend="name an MLflow server (track.uri or MLFLOW_TRACKING_URI), or on one machine"
+            " track.uri=sqlite:///mlflow.db",
+        )
+    return f"sqlite:///{storage.uri('mlflow/mlflow.db')}"
+
+
+def _checked(uri: str) -> str:
+    scheme = urlsplit(uri).scheme or "file"
+    kind = scheme.split("+")[0]
+    if kind not in (*DATABASES, *SERVERS):
+        raise RequestError(
+            f"'{uri}' is not a tracking server (MLflow no longer keeps runs in plain folders)",
+            where="track.uri",
+            mend=f"{suggest(kind, list(DATABASES + SERVERS))}; on one machine: sqlite:///mlflow.db",
+        )
+    if kind == "sqlite":
+        return f"sqlite:///{sqlite_file(uri).absolute()}"
+    return uri.rstrip("/")
+
+
+def sqlite_file(uri: str) -> Path:
+    """The database file of a sqlite URI."""
+    return Path(uri.partition(":///")[2])
+
+
+def is_sqlite(uri: str) -> bool:
+    """Whether the runs are kept in a sqlite file."""
+    return uri.startswith("sqlite")
+
+
+def is_server(uri: str) -> bool:
+    """Whether the runs are kept behind HTTP."""
+    return uri.startswith(("http://", "https://"))
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where a new experiment keeps its files: beside a sqlite file; None: the server decides."""
+    return (sqlite_file(uri).parent / "artifacts").as_uri() if is_sqlite(uri) else None
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client of one store for runs and for models; MLflow's global URI is left alone."""
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def alive(uri: str) -> bool:
+    """Whether a server answers at all within 5 s. Databases are not asked."""
+    if not is_server(uri):
+        return True
+    try:
+        urllib.request.urlopen(f"{uri}/health", timeout=ALIVE_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def require_usable(uri: str, nodes: int) -> None:
+    """Refuse what cannot work before anything is started.
+
+    Raises:
+        RequestError: a sqlite file that several nodes would write, or a server that is away.
+    """
+    if is_sqlite(uri) and nodes > 1:
+        raise RequestError(
+            f"{nodes} nodes cannot write one sqlite file ({sqlite_file(uri)})",
+            where="track.uri",
+            mend="start an MLflow server that all nodes reach and name it: track.uri=http://HOST:5000",
+        )
+    if not alive(uri):
+        raise RequestError(
+            f"the MLflow server {uri} does not answer",
+            where="track.uri",
+            mend="start it; without track.uri and MLFLOW_TRACKING_URI runs stay in the storage",
+        )
+
+
+def refused(error: MlflowException) -> bool:
+    """True when sending the same request again cannot succeed."""
+    return error.get_http_status_code() in REFUSALS

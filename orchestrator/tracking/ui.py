@@ -1,0 +1,124 @@
+"""MLflow's own pages over what the runs left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.storage import Storage
+from orchestrator.tracking.server import is_server, is_sqlite, sqlite_file, tracking_uri
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0
+
+
+def open_ui(
+    storage: Storage | None = None,
+    *,
+    uri: str | None = None,
+    port: int = 5000,
+    open_browser: bool = True,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Show the runs in a browser until Ctrl-C.
+
+    The store is found as a job finds it: `uri`, MLFLOW_TRACKING_URI, the sqlite file in
+    `storage`. What is behind a server already is opened there; for a database a server is
+    started on 127.0.0.1.
+
+    Raises:
+        RequestError: there are no runs yet, or the port is taken.
+        JobFailed: MLflow's server did not come up.
+    """
+    store = tracking_uri(uri, storage)
+    if is_server(store):
+        say(f"runs and models: {store}")
+        if open_browser:
+            webbrowser.open(store)
+        return
+    with serving(store, port) as (page, process):
+        say(f"runs and models: {page}   (Ctrl-C ends it)")
+        if open_browser:
+            webbrowser.open(page)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            say("the pages are closed; the runs stay")
+
+
+@contextmanager
+def serving(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server over a database, healthy; gives its address and process, ends it afterwards.
+
+    Raises:
+        RequestError: there are no runs yet, or the port is taken.
+        JobFailed: the server did not come up; its own words are in the message.
+    """
+    if is_sqlite(store) and not sqlite_file(store).exists():
+        raise RequestError(
+            f"no runs yet in {sqlite_file(store)}",
+            mend="run a job first, or name the storage or server that has runs",
+        )
+    _require_free(port)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    if is_sqlite(store):
+        # Runs that are made through this server keep their files where the others are.
+        command += ["--artifacts-destination", str(sqlite_file(store).parent / "artifacts")]
+    with tempfile.TemporaryFile() as output:
+        # Its own process group: Ctrl-C is ours to handle, and its workers are ended with it.
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            page = f"http://{HOST}:{port}"
+            _wait_until_healthy(page, process, output)
+            yield page, process
+        finally:
+            _end(process)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            raise RequestError(
+                f"port {port} of {HOST} is taken", mend="end what runs there, or use --port"
+            )
+
+
+def _wait_until_healthy(page: str, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{page}/health", timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    output.seek(0)
+    last = output.read().decode(errors="replace").strip().splitlines()[-5:]
+    raise JobFailed(
+        "MLflow's server did not start", where=page, mend="it said: " + "\n  ".join(last)
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
