@@ -1,0 +1,256 @@
+"""Scenes drawn by numpy: anti-aliased by signed distance, each thing only in its own window.
+
+A thing is drawn at all times at once: its windows `[T, h, w]` are cut out of the frames,
+blended and put back, so that numpy's cost per call is paid once per thing and not per frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.physics.world import (
+    VIEW,
+    Backdrop,
+    Colour,
+    Floats,
+    Scene,
+    Thing,
+    half_planes,
+    rectangle,
+)
+
+RIM = 0.09  # metres of outline
+MARK = 0.3  # a mark's width over the thing's size
+
+
+def render(
+    scene: Scene, poses: npt.NDArray[np.float64], size: int
+) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """Draw a scene over time.
+
+    Args:
+        poses: `[T, objects, >= 3]`: x, y (metres), angle (radians).
+        size: pixels of the square picture.
+
+    Returns:
+        frames: uint8 `[T, size, size, 3]`.
+        visible: float32 `[T, objects]`, the share of each thing that can be seen, from 0
+            (behind a screen, or out of the picture) to 1.
+    """
+    still, seen = _still(scene, size)
+    frames = np.empty((len(poses), size, size, 3), np.uint8)
+    frames[:] = still
+    for hung, anchor in scene.strings:
+        _draw_string(frames, poses[:, hung], anchor, scene)
+    visible = np.empty(poses.shape[:2], np.float32)
+    for number, thing in enumerate(scene.things):
+        covered = _draw_thing(frames, seen, thing, poses[:, number], scene.rim)
+        visible[:, number] = covered / (thing.area * (size / VIEW) ** 2)
+    return frames, np.clip(visible, 0, 1)
+
+
+def _still(scene: Scene, size: int) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """What never moves, uint8 `[size, size, 3]`, and where no screen hides, float32 `[size, size]`.
+
+    The screens are part of the still picture: things are drawn later, but never over them.
+    """
+    picture = _backdrop(scene.backdrop, size)
+    for solid in scene.solids:
+        _fill(picture, solid.corners, solid.colour, rim=1)
+    seen = np.ones((size, size), np.float32)
+    for screen in scene.screens:
+        corners = rectangle(screen.left, screen.bottom, screen.right, screen.top)
+        seen *= 1 - _fill(picture, corners, screen.colour, scene.rim)
+    return np.rint(picture * 255).astype(np.uint8), seen
+
+
+def _fill(picture: Floats, corners: npt.NDArray[np.float64], colour: Colour, rim: float) -> Floats:
+    """Paint a still polygon into `picture`; returns its coverage `[size, size]`."""
+    size = len(picture)
+    scale = size / VIEW
+    x = (np.arange(size, dtype=np.float32) + 0.5)[None, :]
+    y = (size - 0.5 - np.arange(size, dtype=np.float32))[:, None]
+    distance = np.full((size, size), -np.inf, np.float32)
+    for nx, ny, d in half_planes(corners).astype(np.float32):
+        np.maximum(distance, nx * x + ny * y - d * scale, out=distance)
+    cover = np.clip(0.5 - distance, 0, 1)
+    inner = np.clip(0.5 - distance - RIM * scale, 0, 1)[..., None]
+    fill, edge = _rgb(colour), _edge(colour, rim)
+    picture += cover[..., None] * (edge + inner * (fill - edge) - picture)
+    return np.asarray(cover)
+
+
+def _backdrop(backdrop: Backdrop, size: int) -> Floats:
+    """Float32 `[size, size, 3]` in [0, 1]."""
+    line = (np.arange(size) + 0.5) / size
+    if backdrop.kind == "gradient":
+        c, s = np.cos(backdrop.direction), np.sin(backdrop.direction)
+        share = 0.5 + ((line[None, :] - 0.5) * c + (line[:, None] - 0.5) * s) / (abs(c) + abs(s))
+    elif backdrop.kind == "texture":
+        share = _smooth(backdrop.grain, line)
+    else:
+        share = np.zeros((size, size))
+    first, second = map(_rgb, backdrop.colours)
+    return np.asarray(first + share[..., None].astype(np.float32) * (second - first), np.float32)
+
+
+def _smooth(
+    grain: npt.NDArray[np.float64], line: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float64]:
+    """A coarse grid `[k, k]` interpolated bilinearly at `line` x `line`."""
+    at = line * (len(grain) - 1)
+    low = np.minimum(at.astype(int), len(grain) - 2)
+    part = at - low
+    rows = grain[low] * (1 - part)[:, None] + grain[low + 1] * part[:, None]
+    return np.asarray(rows[:, low] * (1 - part) + rows[:, low + 1] * part)
+
+
+def _rgb(colour: Colour) -> Floats:
+    return np.asarray(colour, np.float32)
+
+
+def _edge(colour: Colour, rim: float) -> Floats:
+    """The outline's colour: darker for rim < 1, towards white above."""
+    fill = _rgb(colour)
+    return np.asarray(fill * rim if rim < 1 else 1 - (1 - fill) / np.float32(rim), np.float32)
+
+
+class _Window:
+    """A box of fixed size that follows a thing through the frames, kept inside the picture."""
+
+    def __init__(self, x: Floats, y: Floats, half: tuple[float, float], size: int) -> None:
+        width = min(size, int(np.ceil(2 * half[0])) + 3)
+        height = min(size, int(np.ceil(2 * half[1])) + 3)
+        self.left = np.clip(np.floor(x - width / 2).astype(int), 0, size - width)
+        self.top = np.clip(np.floor(y - height / 2).astype(int), 0, size - height)
+        self.width, self.height = width, height
+        columns = np.arange(width, dtype=np.float32) + 0.5
+        rows = np.arange(height, dtype=np.float32) + 0.5
+        # Offsets from the thing's centre, in pixels: x right, y up.
+        self.x = (columns[None, :] + (self.left - x)[:, None]).astype(np.float32)
+        self.y = ((y - self.top)[:, None] - rows[None, :]).astype(np.float32)
+
+    def along(self, nx: Floats, ny: Floats, shift: float = 0.0) -> Floats:
+        """nx * x + ny * y - shift at every pixel, `[T, h, w]`; nx and ny are `[T]`."""
+        across = (ny[:, None] * self.y - np.float32(shift))[:, :, None]
+        return np.asarray((nx[:, None] * self.x)[:, None, :] + across)
+
+    def of(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A writeable view `[T, H', W', h, w, 3]` of every window position."""
+        view = np.lib.stride_tricks.sliding_window_view(
+            pictures, (self.height, self.width), axis=(1, 2), writeable=True
+        )
+        return view.transpose(0, 1, 2, 4, 5, 3)
+
+
+def _blend(
+    frames: npt.NDArray[np.uint8], window: _Window, layers: list[Floats], colours: list[Floats]
+) -> None:
+    """Put layers over the frames: the first is the coverage, each later one repaints a part.
+
+    layers: `[T, h, w]` in [0, 1], each inside the one before; colours: their RGB.
+    """
+    steps = [colours[0], *(b - a for a, b in itertools.pairwise(colours))]
+    weights = np.stack([layer.ravel() for layer in layers], axis=1)
+    paint = weights @ (np.stack(steps) * 255).astype(np.float32)
+    keep = 1 - np.repeat(layers[0].ravel(), 3)
+    every = np.arange(len(frames))
+    view = window.of(frames)
+    patch = view[every, window.top, window.left]
+    mixed = patch.reshape(-1) * keep
+    mixed += paint.reshape(-1)
+    mixed += 0.5
+    view[every, window.top, window.left] = mixed.astype(np.uint8).reshape(patch.shape)
+
+
+def _draw_thing(
+    frames: npt.NDArray[np.uint8],
+    seen: Floats,
+    thing: Thing,
+    poses: npt.NDArray[np.float64],
+    rim: float,
+) -> Floats:
+    """Draw one thing in all frames; returns the pixels of it that are seen, `[T]`."""
+    size = frames.shape[1]
+    scale = size / VIEW
+    x = (poses[:, 0] * scale).astype(np.float32)
+    y = (size - poses[:, 1] * scale).astype(np.float32)
+    cos, sin = np.cos(poses[:, 2]).astype(np.float32), np.sin(poses[:, 2]).astype(np.float32)
+    window = _Window(x, y, _extent(thing, cos, sin, scale), size)
+    distance = _distance(thing, window, cos, sin, scale)
+    cover = np.clip(0.5 - distance, 0, 1)
+    if seen.min() < 1:
+        mask = np.lib.stride_tricks.sliding_window_view(seen, (window.height, window.width))
+        cover *= mask[window.top, window.left]
+    inner = np.clip(0.5 - RIM * scale - distance, 0, 1)
+    np.minimum(inner, cover, out=inner)
+    layers, colours = [cover, inner], [_edge(thing.colour, rim), _rgb(thing.colour)]
+    if thing.marking != "plain":
+        layers.append(inner * _mark(thing, window, cos, sin, scale))
+        colours.append(_rgb(thing.mark))
+    _blend(frames, window, layers, colours)
+    return np.asarray(cover.sum(axis=(1, 2)))
+
+
+def _extent(thing: Thing, cos: Floats, sin: Floats, scale: float) -> tuple[float, float]:
+    """The farthest that a thing ever reaches from its centre along x and y, in pixels."""
+    if thing.corners is None:
+        return thing.size * scale, thing.size * scale
+    cx, cy = thing.corners[:, 0].astype(np.float32), thing.corners[:, 1].astype(np.float32)
+    wide = np.abs(cos[:, None] * cx - sin[:, None] * cy).max()
+    high = np.abs(sin[:, None] * cx + cos[:, None] * cy).max()
+    return float(wide) * scale, float(high) * scale
+
+
+def _distance(thing: Thing, window: _Window, cos: Floats, sin: Floats, scale: float) -> Floats:
+    """Signed distance to the outline in pixels, negative inside, `[T, h, w]`."""
+    if thing.corners is None:
+        square = (window.x**2)[:, None, :] + (window.y**2)[:, :, None]
+        return np.asarray(np.sqrt(square, out=square) - np.float32(thing.size * scale))
+    distance: Floats | None = None
+    for nx, ny, d in half_planes(thing.corners).astype(np.float32):
+        edge = window.along(cos * nx - sin * ny, sin * nx + cos * ny, d * scale)
+        distance = edge if distance is None else np.maximum(distance, edge, out=distance)
+    assert distance is not None
+    return distance
+
+
+def _mark(thing: Thing, window: _Window, cos: Floats, sin: Floats, scale: float) -> Floats:
+    """Coverage of the mark, `[T, h, w]`, turning with the thing."""
+    across = window.along(-sin, cos)
+    if thing.marking == "stripe":
+        np.abs(across, out=across)
+        across -= np.float32(MARK * thing.size * scale)
+    elif thing.marking == "dot":
+        reach = np.float32(0.45 * thing.size * scale)
+        dx, dy = window.x - (reach * cos)[:, None], window.y - (reach * sin)[:, None]
+        across = np.sqrt((dx**2)[:, None, :] + (dy**2)[:, :, None])
+        across -= np.float32(MARK * thing.size * scale)
+    return np.clip(0.5 - across, 0, 1, out=across)
+
+
+def _draw_string(
+    frames: npt.NDArray[np.uint8],
+    poses: npt.NDArray[np.float64],
+    anchor: tuple[float, float],
+    scene: Scene,
+) -> None:
+    """A thin line from the anchor to a thing's centre; the thing is drawn over its end."""
+    size = frames.shape[1]
+    scale = size / VIEW
+    dx, dy = poses[:, 0] - anchor[0], poses[:, 1] - anchor[1]
+    length = np.hypot(dx, dy)
+    cos, sin = (dx / length).astype(np.float32), (dy / length).astype(np.float32)
+    middle_x = ((anchor[0] + dx / 2) * scale).astype(np.float32)
+    middle_y = (size - (anchor[1] + dy / 2) * scale).astype(np.float32)
+    half = (float(np.abs(dx).max()) / 2 * scale + 1, float(np.abs(dy).max()) / 2 * scale + 1)
+    window = _Window(middle_x, middle_y, half, size)
+    reach = (length / 2 * scale).astype(np.float32)[:, None, None]
+    beside = np.abs(window.along(-sin, cos)) - np.float32(0.04 * scale)
+    beyond = np.abs(window.along(cos, sin)) - reach
+    cover = np.clip(0.5 - np.maximum(beside, beyond), 0, 1)
+    tone = np.full(3, 0.15 if scene.rim < 1 else 0.85, np.float32)
+    _blend(frames, window, [cover], [tone])

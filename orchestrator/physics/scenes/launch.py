@@ -1,0 +1,68 @@
+"""A moving thing strikes one at rest and sets it going, by contact only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.physics.scenes.common import WALL, Palette, foot, room, thing
+from orchestrator.physics.world import Scene, Solid, Trajectory, rectangle
+
+
+def build(rng: np.random.Generator) -> Scene:
+    """A striker comes in along a ledge or the floor; one or two things wait in its way."""
+    palette = Palette.draw(rng)
+    floor = float(rng.uniform(0.4, 0.9))
+    ledge = rng.random() < 0.6
+    ground = floor + float(rng.uniform(1.8, 4.0)) if ledge else floor
+    end = float(rng.uniform(5.2, 6.8))
+    solids = room(palette, floor)
+    if ledge:
+        solids.append(Solid(rectangle(WALL, floor, end, ground), palette.solid(), "ledge"))
+    striker = thing(
+        rng,
+        palette,
+        (0.0, 0.0),
+        shapes=("ball", "ball", "box"),
+        size=(0.5, 0.8),
+        friction=(0.05, 0.2),
+        restitution=(0.8, 0.95),
+    )
+    speed = float(rng.uniform(3.0, 6.0))
+    spin = -speed / striker.size
+    if striker.corners is not None:
+        striker, spin = replace(striker, friction=float(rng.uniform(0.01, 0.04))), 0.0
+    striker = replace(
+        striker,
+        pose=(WALL + 0.3 + striker.size, ground + foot(striker) + 0.005, 0.0),
+        velocity=(speed, 0.0, spin),
+    )
+    things = [striker]
+    x = end - float(rng.uniform(0.6, 1.6)) if ledge else float(rng.uniform(4.5, 6.0))
+    for _ in range(1 if ledge or rng.random() < 0.6 else 2):
+        target = thing(
+            rng,
+            palette,
+            (0.0, 0.0),
+            shapes=("ball", "ball", "box"),
+            size=(0.45, 0.8),
+            friction=(0.03, 0.12),
+            restitution=(0.75, 0.95),
+            role="target",
+        )
+        things.append(replace(target, pose=(x, ground + foot(target) + 0.005, 0.0)))
+        x += float(rng.uniform(1.8, 2.4))
+    scene = Scene(
+        "launch", tuple(things), tuple(solids), palette.backdrop(), rim=palette.rim, shows=_struck
+    )
+    return scene.mirrored() if rng.random() < 0.5 else scene
+
+
+def _struck(seen: Trajectory) -> bool:
+    """The striker met the first target within two seconds, and that then moved fast."""
+    met = [c.time for c in seen.contacts if {c.a, c.b} == {"thing 0", "thing 1"}]
+    if not met or met[0] > 2:
+        return False
+    after = seen.poses[int(met[0] * seen.fps) + 1 :, 1, 3:5]
+    return bool(np.linalg.norm(after, axis=1).max() > 1.5)

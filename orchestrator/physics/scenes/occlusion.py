@@ -1,0 +1,98 @@
+"""Things pass behind a screen: hidden, they go on to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.physics.scenes.common import Palette, foot, room, thing
+from orchestrator.physics.world import Scene, Screen, Thing, Trajectory
+
+
+def build(rng: np.random.Generator) -> Scene:
+    """Rolling, sliding or hopping things and one screen, two screens, or a hanging board."""
+    palette = Palette.draw(rng)
+    floor = float(rng.uniform(0.4, 1.2))
+    hang = rng.random() < 0.3
+    screens = _board(rng, palette, floor) if hang else _screens(rng, palette, floor)
+    sides = [(1.3, 1), (8.7, -1)] if rng.random() < 0.5 else [(8.7, -1), (1.3, 1)]
+    count = 2 if rng.random() < 0.45 else 1
+    things = [_passer(rng, palette, floor, x, way, hang) for x, way in sides[:count]]
+    return Scene(
+        "occlusion",
+        tuple(things),
+        tuple(room(palette, floor)),
+        palette.backdrop(),
+        rim=palette.rim,
+        screens=screens,
+        shows=lambda seen: _passed(seen, screens, things),
+    )
+
+
+def _screens(rng: np.random.Generator, palette: Palette, floor: float) -> tuple[Screen, ...]:
+    """One or two boards that stand on the floor."""
+    colour = palette.screen()
+    centres = [float(rng.uniform(3.8, 6.2))]
+    if rng.random() < 0.4:
+        centres = [3.6 + float(rng.uniform(-0.3, 0.3)), 6.6 + float(rng.uniform(-0.3, 0.3))]
+    boards = []
+    for centre in centres:
+        half = float(rng.uniform(1.1, 1.7) if len(centres) == 1 else rng.uniform(0.9, 1.05))
+        top = floor + float(rng.uniform(2.6, 5.0))
+        boards.append(Screen(centre - half, floor - 0.12, centre + half, top, colour))
+    return tuple(boards)
+
+
+def _board(rng: np.random.Generator, palette: Palette, floor: float) -> tuple[Screen, ...]:
+    """A board across the room at mid height: hopping things vanish behind it and come down."""
+    bottom = floor + float(rng.uniform(2.0, 2.6))
+    return (Screen(1.6, bottom, 8.4, bottom + float(rng.uniform(1.9, 2.4)), palette.screen()),)
+
+
+def _passer(
+    rng: np.random.Generator, palette: Palette, floor: float, x: float, way: int, hang: bool
+) -> Thing:
+    """A thing near one wall on its way to the other."""
+    hops = hang or rng.random() < 0.25
+    mover = thing(
+        rng,
+        palette,
+        (x, 0.0),
+        shapes=("ball", "ball", "hexagon", "box") if hops else ("ball", "ball", "box"),
+        size=(0.45, 0.7) if hang else (0.5, 0.8),
+        restitution=(0.85, 0.95) if hops else (0.6, 0.9),
+        friction=(0.05, 0.3),
+    )
+    speed = float(rng.uniform(1.6, 4.0)) * way
+    spin = -speed / mover.size if mover.corners is None else 0.0
+    if mover.corners is not None and not hops:
+        mover = replace(mover, friction=float(rng.uniform(0.01, 0.04)))
+    height = floor + foot(mover) + 0.005
+    if hops:
+        height, spin = floor + float(rng.uniform(6.5, 7.8) if hang else rng.uniform(2.5, 5.0)), 0.0
+        speed *= 0.5 if hang else 0.8
+    return replace(mover, pose=(x, height, 0.0), velocity=(speed, 0.0, spin))
+
+
+def _passed(seen: Trajectory, screens: tuple[Screen, ...], things: list[Thing]) -> bool:
+    """The first thing was wholly hidden for a while, and in the open before and after."""
+    x, y, reach = seen.poses[:, 0, 0], seen.poses[:, 0, 1], things[0].size
+    hidden, apart = np.zeros(len(x), bool), np.ones(len(x), bool)
+    for s in screens:
+        hidden |= (
+            (x - reach > s.left)
+            & (x + reach < s.right)
+            & (y + reach < s.top)
+            & (y - reach > s.bottom - 0.3)
+        )
+        apart &= (
+            (x + reach < s.left)
+            | (x - reach > s.right)
+            | (y - reach > s.top)
+            | (y + reach < s.bottom)
+        )
+    if hidden.sum() < 0.08 * seen.fps:
+        return False
+    first, last = int(np.argmax(hidden)), int(len(hidden) - np.argmax(hidden[::-1]))
+    return bool(apart[:first].any() and apart[first:].any() and last > 0)

@@ -1,0 +1,52 @@
+"""Things roll or slide down a slope, across the floor, and often up again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.physics.scenes.common import WALL, Palette, foot, room, thing
+from orchestrator.physics.world import Scene, Solid
+
+
+def build(rng: np.random.Generator) -> Scene:
+    """A wedge against a wall, one or two things on it, sometimes another in the way below."""
+    palette = Palette.draw(rng)
+    floor = float(rng.uniform(0.4, 0.9))
+    top, end = float(rng.uniform(3.0, 6.5)), float(rng.uniform(5.0, 7.0))
+    slope = (top - floor) / (end - WALL)
+    tilt = -float(np.arctan(slope))
+    wedge = Solid(np.array([[WALL, floor], [end, floor], [WALL, top]]), palette.solid(), "ramp")
+    things = []
+    for share in [0.12] if rng.random() < 0.5 else [0.12, 0.42]:
+        mover = thing(
+            rng,
+            palette,
+            (0.0, 0.0),
+            shapes=("ball", "ball", "box"),
+            friction=(0.02, 0.12) if rng.random() < 0.5 else (0.3, 0.7),
+            restitution=(0.4, 0.8),
+            angle=tilt,
+        )
+        if mover.corners is not None:  # a box slides; with a ball's grip it would stick
+            mover = replace(mover, friction=float(rng.uniform(0.02, 0.15)))
+        x = WALL + mover.size + share * (end - WALL)
+        lift = foot(mover) / np.cos(tilt)
+        mover = replace(mover, pose=(x, float(top - slope * (x - WALL) + lift + 0.01), tilt))
+        things.append(mover)
+    if rng.random() < 0.5:
+        block = thing(
+            rng,
+            palette,
+            (0.0, 0.0),
+            shapes=("ball", "box"),
+            friction=(0.1, 0.3),
+            role="target",
+        )
+        x = float(rng.uniform(end + 0.8, max(end + 0.9, 9.5 - block.size)))
+        things.append(replace(block, pose=(x, floor + foot(block), 0.0)))
+    scene = Scene(
+        "ramp", tuple(things), (*room(palette, floor), wedge), palette.backdrop(), rim=palette.rim
+    )
+    return scene.mirrored() if rng.random() < 0.5 else scene

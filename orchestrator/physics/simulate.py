@@ -1,0 +1,137 @@
+"""One call from (family, seed, index) to a video with its ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.physics.distractors import bystanders
+from orchestrator.physics.motion import run
+from orchestrator.physics.renderer import render
+from orchestrator.physics.scenes import FAMILIES
+from orchestrator.physics.world import VIEW, Floats, Scene, Trajectory
+from orchestrator.randomness import generator
+
+VERSION = 1  # of what the simulator draws: another number gives another dataset
+COLUMNS = ("x", "y", "angle", "vx", "vy", "omega", "size", "visible")
+TRIES = 64
+LIVELY = 0.25  # m/s: something moves at least this fast ...
+LIVELY_SHARE = 0.65  # ... in this share of the first seconds
+LIVELY_SECONDS = 5.0
+IN_VIEW = 0.94
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A simulated video.
+
+    Metres, seconds, radians; x right, y up from the picture's lower left corner; the picture
+    shows `meta["view"]` metres, so pixel = (x * size / view, size - y * size / view).
+    """
+
+    frames: npt.NDArray[np.uint8]
+    """`[T, H, W, 3]`, frame t at time t / fps."""
+    states: Floats
+    """`[T, objects, 8]`, columns as in `COLUMNS`; visible is a share from 0 to 1."""
+    meta: dict[str, Any]
+    """Family, objects, contacts and everything else as plain JSON values."""
+
+
+def simulate(
+    family: str,
+    seed: int,
+    index: int,
+    *,
+    size: int = 128,
+    fps: float = 24.0,
+    seconds: float = 5.0,
+    distractors: int = 2,
+) -> Simulation:
+    """Simulate and draw one scene; a pure function of its arguments.
+
+    Args:
+        family: a key of `scenes.FAMILIES`.
+        size: pixels of the square picture.
+        seconds: length; the video has round(fps * seconds) frames.
+        distractors: most bystanders that a scene may have.
+
+    Raises:
+        RuntimeError: no draw shows what the family is about (a fault of the family).
+    """
+    frames = round(fps * seconds)
+    for attempt in range(TRIES):
+        # Families differ in their draws too, or the same index had the same colours in each.
+        rng = generator(seed, index, "physics", list(FAMILIES).index(family) * TRIES + attempt)
+        scene = FAMILIES[family](rng)
+        seen = run(scene, frames, fps)
+        if _in_view(seen) and _lively(seen) and scene.shows(seen):
+            break
+    else:
+        raise RuntimeError(f"no usable '{family}' scene for seed {seed}, index {index}")
+    scene, seen = _with_bystanders(rng, scene, seen, distractors)
+    pictures, visible = render(scene, seen.poses, size)
+    sizes = np.broadcast_to([thing.size for thing in scene.things], visible.shape)
+    states = np.concatenate([seen.poses, sizes[..., None], visible[..., None]], axis=2)
+    return Simulation(
+        pictures, states.astype(np.float32), _meta(scene, seen, seed=seed, index=index, size=size)
+    )
+
+
+def _in_view(seen: Trajectory) -> bool:
+    centres = seen.poses[:, :, :2]
+    inside = ((centres > 0) & (centres < VIEW)).all(axis=2)
+    return bool(inside.mean(axis=0).min() >= IN_VIEW)
+
+
+def _lively(seen: Trajectory) -> bool:
+    speeds = np.linalg.norm(seen.poses[: round(LIVELY_SECONDS * seen.fps), :, 3:5], axis=2)
+    return bool((speeds.max(axis=1) > LIVELY).mean() >= LIVELY_SHARE)
+
+
+def _with_bystanders(
+    rng: np.random.Generator, scene: Scene, seen: Trajectory, most: int
+) -> tuple[Scene, Trajectory]:
+    """Add bystanders, which run in a space of their own: nothing touches them."""
+    others = bystanders(rng, scene, seen, most)
+    if others is None:
+        return scene, seen
+    moved = run(others, len(seen.poses), seen.fps)
+    first = len(scene.things)
+    strings = tuple((first + number, anchor) for number, anchor in others.strings)
+    both = replace(
+        scene,
+        things=scene.things + others.things,
+        solids=scene.solids + others.solids,
+        strings=strings,
+    )
+    return both, replace(seen, poses=np.concatenate([seen.poses, moved.poses], axis=1))
+
+
+def _meta(scene: Scene, seen: Trajectory, **given: Any) -> dict[str, Any]:
+    return {
+        "family": scene.family,
+        **given,
+        "fps": seen.fps,
+        "simulator": VERSION,
+        "view": VIEW,
+        "gravity": scene.gravity,
+        "columns": list(COLUMNS),
+        "objects": [
+            {
+                "role": thing.role,
+                "shape": thing.shape,
+                "mass": thing.mass,
+                "size": thing.size,
+                "colour": [round(255 * part) for part in thing.colour],
+                "restitution": thing.restitution,
+                "friction": thing.friction,
+            }
+            for thing in scene.things
+        ],
+        "solids": [solid.name for solid in scene.solids],
+        "screens": [[s.left, s.bottom, s.right, s.top] for s in scene.screens],
+        "contacts": [{"time": c.time, "a": c.a, "b": c.b, "speed": c.speed} for c in seen.contacts],
+    }

@@ -1,0 +1,103 @@
+"""`physics://` as a source of clips: simulated, encoded as H.264, with its ground truth."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.data.encode import encode_h264
+from orchestrator.job.pack import Encode
+from orchestrator.physics.simulate import VERSION, Simulation, simulate
+from orchestrator.physics.uri import parse
+
+if TYPE_CHECKING:
+    from orchestrator.data.sources import RawClip, Rejected, WorkUnit
+
+UNIT = 64  # videos that are simulated, and committed, as a whole
+
+
+class PhysicsSource:
+    """Simulated videos, each a pure function of the URI's options and its index.
+
+    There is no coded stream to keep, so `encode.mode: copy` encodes as well.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Read the URI.
+
+        Raises:
+            RequestError: see `physics.uri.parse`.
+        """
+        self.uri = uri
+        self.options = parse(uri)
+
+    def units(self) -> list[WorkUnit]:
+        """Runs of 64 indices. The number of clips is no part of a unit's identity."""
+        from orchestrator.data.sources import WorkUnit
+
+        identity = f"{self.options.scenes} simulator {VERSION}"
+        return [
+            WorkUnit(
+                id=f"physics-{self.options.family}-{first:08d}",
+                inputs=tuple(
+                    str(index) for index in range(first, min(first + UNIT, self.options.clips))
+                ),
+                identity=identity,
+            )
+            for first in range(0, self.options.clips, UNIT)
+        ]
+
+    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+        """Simulate and encode the videos of a unit; nothing is ever rejected.
+
+        A picture larger than `encode.short_side` is drawn smaller, and a video longer than
+        `encode.segment` is cut into even segments, as any other video would be.
+        """
+        given = self.options
+        size = min(given.size, encode.short_side // 2 * 2)
+        for index in map(int, unit.inputs):
+            simulation = simulate(
+                given.family_of(index),
+                given.seed,
+                index,
+                size=size,
+                fps=given.fps,
+                seconds=given.seconds,
+                distractors=given.distractors,
+            )
+            yield from self._segments(simulation, index, encode)
+
+    def _segments(self, simulation: Simulation, index: int, encode: Encode) -> Iterator[RawClip]:
+        from orchestrator.data.sources import RawClip
+
+        fps = self.options.fps
+        key = f"{simulation.meta['family']}-{self.options.seed}-{index:08d}"
+        parts = math.ceil(self.options.seconds / encode.segment)
+        start = 0
+        for number, frames in enumerate(np.array_split(simulation.frames, parts)):
+            states = simulation.states[start : start + len(frames)]
+            meta = {**simulation.meta, "start": start / fps}
+            yield RawClip(
+                key=key if parts == 1 else f"{key}-{number:03d}",
+                payload=encode_h264(frames, fps, encode.gop, encode.crf),
+                frames=len(frames),
+                fps=fps,
+                width=frames.shape[2],
+                height=frames.shape[1],
+                duration_s=len(frames) / fps,
+                source=f"{self.options.scenes}#{index}",
+                extras={"states.npy": _npy(states), "json": json.dumps(meta).encode()},
+            )
+            start += len(frames)
+
+
+def _npy(array: npt.NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,183 @@
+"""What a scene is made of: things that move, solids that stand, screens that hide.
+
+Units are metres, seconds and kilograms; x points right, y up, and the picture shows
+`VIEW` x `VIEW` metres with its lower left corner at the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+VIEW = 10.0
+GRAVITY = 9.81
+
+Floats = npt.NDArray[np.float32]
+Colour = tuple[float, float, float]  # RGB, each in [0, 1]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One rigid body: a ball, or a convex polygon about its centre of mass."""
+
+    shape: str
+    """`ball`, or the name of the polygon."""
+    size: float
+    """Radius; of a polygon the distance from its centre to the farthest corner."""
+    mass: float
+    pose: tuple[float, float, float]
+    """x, y, angle at time 0."""
+    colour: Colour
+    mark: Colour
+    """Colour of the mark that makes the angle visible."""
+    marking: str = "plain"
+    """`plain`, `half`, `stripe` or `dot`."""
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """vx, vy, omega at time 0."""
+    restitution: float = 0.5
+    friction: float = 0.5
+    corners: npt.NDArray[np.float64] | None = None
+    """`[n, 2]` counter-clockwise about the centre of mass; None for a ball."""
+    role: str = "mover"
+    """`mover`, `target`, `plank` or `distractor`."""
+
+    @property
+    def area(self) -> float:
+        """Square metres of the picture that the whole thing covers."""
+        if self.corners is None:
+            return float(np.pi * self.size**2)
+        x, y = self.corners.T
+        return float(0.5 * np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
+
+    @property
+    def moment(self) -> float:
+        """Moment of inertia about the centre of mass, for an even density."""
+        if self.corners is None:
+            return 0.5 * self.mass * self.size**2
+        a, b = self.corners, np.roll(self.corners, -1, axis=0)
+        cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+        spread = (a * a + a * b + b * b).sum(axis=1)
+        return float(self.mass * np.sum(cross * spread) / (6 * np.sum(cross)))
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A convex polygon that stands still and that things bounce from."""
+
+    corners: npt.NDArray[np.float64]
+    """`[n, 2]` counter-clockwise, in the world."""
+    colour: Colour
+    name: str = "floor"
+    friction: float = 1.0
+
+
+@dataclass(frozen=True)
+class Screen:
+    """An upright board in front of everything; it touches nothing."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What is behind the scene: two colours, mixed plainly, along a line or by a texture."""
+
+    kind: str
+    colours: tuple[Colour, Colour]
+    direction: float = 0.0
+    """Angle of the gradient, in radians."""
+    grain: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    """`[k, k]` in [0, 1]: the texture's coarse grid."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What the simulation saw, before anything is drawn."""
+
+    poses: npt.NDArray[np.float64]
+    """`[T, objects, 6]`: x, y, angle, vx, vy, omega."""
+    contacts: list[Contact]
+    fps: float
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Two things, or a thing and a solid, begin to touch."""
+
+    time: float
+    a: str
+    """`thing 0`, `thing 1`, ... or the name of a solid."""
+    b: str
+    speed: float
+    """Speed of approach along the normal, in m/s."""
+
+
+def _always(trajectory: Trajectory) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that decides a video before time runs."""
+
+    family: str
+    things: tuple[Thing, ...]
+    solids: tuple[Solid, ...]
+    backdrop: Backdrop
+    rim: float
+    """Outlines: below 1 darker than the fill by this factor, above 1 towards white."""
+    screens: tuple[Screen, ...] = ()
+    pins: tuple[tuple[int, tuple[float, float]], ...] = ()
+    """Things that turn about a fixed point of the world (through their centre)."""
+    strings: tuple[tuple[int, tuple[float, float]], ...] = ()
+    """Things that hang from a fixed point of the world by a stiff string."""
+    unmet: tuple[tuple[int, str], ...] = ()
+    """A thing and a solid that pass each other by (a plank and its own fulcrum)."""
+    gravity: float = GRAVITY
+    shows: Callable[[Trajectory], bool] = _always
+    """Whether what the family is about did happen; if not, the scene is drawn again."""
+
+    def mirrored(self) -> Scene:
+        """The same scene with left and right exchanged."""
+        return replace(
+            self,
+            things=tuple(map(_mirror_thing, self.things)),
+            solids=tuple(replace(s, corners=_mirror(s.corners)) for s in self.solids),
+            screens=tuple(
+                replace(s, left=VIEW - s.right, right=VIEW - s.left) for s in self.screens
+            ),
+            pins=tuple((thing, (VIEW - x, y)) for thing, (x, y) in self.pins),
+            strings=tuple((thing, (VIEW - x, y)) for thing, (x, y) in self.strings),
+        )
+
+
+def _mirror(corners: npt.NDArray[np.float64], about: float = VIEW) -> npt.NDArray[np.float64]:
+    # Reversed as well, so that the corners still run counter-clockwise.
+    return np.stack([about - corners[::-1, 0], corners[::-1, 1]], axis=1)
+
+
+def _mirror_thing(thing: Thing) -> Thing:
+    x, y, angle = thing.pose
+    vx, vy, omega = thing.velocity
+    corners = None if thing.corners is None else _mirror(thing.corners, about=0.0)
+    return replace(thing, pose=(VIEW - x, y, -angle), velocity=(-vx, vy, -omega), corners=corners)
+
+
+def rectangle(left: float, bottom: float, right: float, top: float) -> npt.NDArray[np.float64]:
+    """Corners `[4, 2]` of an upright rectangle, counter-clockwise."""
+    return np.array([[left, bottom], [right, bottom], [right, top], [left, top]])
+
+
+def half_planes(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Edges of a convex polygon as `[n, 3]` rows (nx, ny, d): inside is nx*x + ny*y <= d."""
+    along = np.roll(corners, -1, axis=0) - corners
+    normal = np.stack([along[:, 1], -along[:, 0]], axis=1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    return np.concatenate([normal, np.sum(normal * corners, axis=1, keepdims=True)], axis=1)
