@@ -1,11 +1,12 @@
 """Job files: their schema, their reading, their identity."""
 
 from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
-from orchestrator.job.loading import Job, build_job, job_schema, load_job
+from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import VJEPA2, Encoder, Future, Model, MultiBlock, Predictor
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
+from orchestrator.job.schema import job_schema
 from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
 
 __all__ = [

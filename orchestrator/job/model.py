@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from orchestrator.errors import suggest
-from orchestrator.job.base import CustomPart, Section, part_tag
+from orchestrator.job.base import CustomPart, Section, at, part_tag
 
 # V-JEPA 2 (arXiv 2506.09985), table of architectures; tiny and small are the DeiT shapes.
 ENCODER_SIZES: dict[str, dict[str, float]] = {
@@ -35,7 +35,7 @@ def _named_encoder(name: str) -> dict[str, Any]:
     if ":" in name:
         return {"kind": name}
     if name not in ENCODER_SIZES:
-        raise ValueError(f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
+        raise at("model.encoder", f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
     return dict(ENCODER_SIZES[name])
 
 

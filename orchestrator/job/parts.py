@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.errors import RequestError
+from orchestrator.errors import RequestError, suggest
 from orchestrator.job.base import CustomPart
+from orchestrator.job.explain import explain
 
 
 def import_part(path: str) -> Any:
@@ -32,14 +33,14 @@ def import_part(path: str) -> Any:
             where=path,
             mend="an import path is package.module:Name, importable from the current folder",
         ) from error
-    try:
-        part: Any = module
-        for attribute in name.split("."):
-            part = getattr(part, attribute)
-    except AttributeError:
-        raise RequestError(
-            f"module '{module_name}' has no '{name}'", where=path, mend="check the name"
-        ) from None
+    part: Any = module
+    for attribute in name.split("."):
+        if not hasattr(part, attribute):
+            names = [known for known in vars(part) if not known.startswith("_")]
+            raise RequestError(
+                f"module '{module_name}' has no '{name}'", where=path, mend=suggest(name, names)
+            )
+        part = getattr(part, attribute)
     return part
 
 
@@ -55,16 +56,16 @@ def part_config(part: CustomPart) -> BaseModel:
         raise RequestError(
             "a part needs an attribute 'Config', a pydantic model of its keys",
             where=part.kind,
-            mend="add `class Config(pydantic.BaseModel): ...` to it",
+            mend="add `class Config(pydantic.BaseModel, extra='forbid'): ...` to it",
         )
+    options = part.options()
+    # Pydantic ignores unknown keys unless told otherwise; a mistyped key would do nothing.
+    extra = config.model_config.get("extra") or "forbid"
     try:
-        return config.model_validate(part.options())
+        return config.model_validate(options, extra=extra)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RequestError(
-            f"{key}: {first['msg']}", where=part.kind, mend="see its Config"
-        ) from None
+        mend = f"its keys: {', '.join(config.model_fields) or 'none'}"
+        raise explain(error, config, options, part.kind, {}, mend) from None
 
 
 def check_parts(section: BaseModel) -> None:

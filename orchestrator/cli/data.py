@@ -1,0 +1,72 @@
+"""`orchestrator data`: look at video and check packed datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.job import TrainJob
+
+app = typer.Typer(
+    help="Look at video and check packed datasets.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command()
+def inspect(
+    source: Annotated[
+        str, typer.Argument(metavar="JOB|SOURCE", help="A train job, or video of any kind.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the job.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("sheet.png"),
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Clips on the sheet.")] = 6,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """A contact sheet of clips, crops and masks, as a training would see them."""
+    from orchestrator.cli.show import print_json
+    from orchestrator.data.inspect import inspect_dataset
+
+    found = inspect_dataset(job_of(source, overrides or []), out, clips)
+    if json:
+        print_json(found)
+    else:
+        print(found)
+
+
+@app.command()
+def verify(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A packed dataset.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Read a packed dataset whole and compare every clip with the index."""
+    from orchestrator.cli.show import print_json
+    from orchestrator.data.index import Index
+    from orchestrator.data.index import verify as verify_index
+
+    found = verify_index(Index.open(uri))
+    if json:
+        print_json(found)
+    else:
+        print(found)
+
+
+def job_of(source: str, overrides: list[str]) -> TrainJob:
+    """The train job of a file, or of a video source with every other key at its default."""
+    from orchestrator.errors import RequestError
+    from orchestrator.job import TrainJob, build_job, load_job
+
+    if source.endswith((".yaml", ".yml")):
+        job = load_job(source, overrides)
+    else:
+        data = {"kind": "train", "name": "look", "data": {"source": source}, "optim": {"steps": 1}}
+        job = build_job(data, overrides, where=source)
+    if not isinstance(job, TrainJob):
+        raise RequestError(
+            f"a job of kind '{job.kind}'", where=source, mend="name a train job, or its source"
+        )
+    return job

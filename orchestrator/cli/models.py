@@ -1,0 +1,111 @@
+"""`orchestrator models`: what was registered."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.ui import STORAGE, TRACKING
+
+if TYPE_CHECKING:
+    from orchestrator.tracking.registry import RegisteredVersion
+
+app = typer.Typer(help="Registered models.", no_args_is_help=True, rich_markup_mode=None)
+
+MODEL = typer.Argument(metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS.")
+
+
+@app.command("list")
+def list_(
+    storage: Annotated[str, STORAGE] = ".orchestrator",
+    tracking: Annotated[str | None, TRACKING] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Every version of every registered model."""
+    from orchestrator.cli.show import print_json, print_table
+    from orchestrator.tracking.registry import list_models
+
+    versions = list_models(_server(tracking, storage))
+    if json:
+        print_json([_plain(version) for version in versions])
+    elif not versions:
+        print("no models are registered yet; a train job with track.register makes one")
+    else:
+        head = ["model", "alias", "made", "run", "result"]
+        print_table(head, [_row(version) for version in versions])
+
+
+@app.command()
+def show(
+    model: Annotated[str, MODEL],
+    storage: Annotated[str, STORAGE] = ".orchestrator",
+    tracking: Annotated[str | None, TRACKING] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """One version: where it is, what made it, and its metrics."""
+    from orchestrator.cli.show import print_json
+    from orchestrator.tracking.registry import show_model
+
+    version = show_model(model, _server(tracking, storage))
+    if json:
+        print_json(_plain(version))
+        return
+    rows = [
+        ("model", version.uri),
+        ("alias", ", ".join(version.aliases) or "none"),
+        ("made", _date(version)),
+        ("run", version.run_id),
+        ("files", version.location),
+        *((key, value) for key, value in sorted(version.tags.items())),
+        *((key, f"{value:.5g}") for key, value in sorted(version.metrics.items())),
+    ]
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        print(f"{name:<{width}}{value}")
+
+
+@app.command()
+def promote(
+    model: Annotated[str, MODEL],
+    alias: Annotated[str, typer.Option("--alias", help="The alias to move.")] = "champion",
+    storage: Annotated[str, STORAGE] = ".orchestrator",
+    tracking: Annotated[str | None, TRACKING] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Point an alias at a version, so that models:/NAME@champion means it."""
+    from orchestrator.cli.show import print_json
+    from orchestrator.tracking import registry
+
+    server = _server(tracking, storage)
+    version = registry.show_model(model, server)
+    promotion = registry.promote(version.name, version.version, alias, server)
+    if json:
+        print_json(asdict(promotion))
+        return
+    before = f", before: version {promotion.before}" if promotion.before else ""
+    print(f"models:/{promotion.name}@{promotion.alias} is version {promotion.version}{before}")
+
+
+def _server(tracking: str | None, storage: str) -> str:
+    from orchestrator.storage import Storage
+    from orchestrator.tracking.server import tracking_uri
+
+    return tracking_uri(tracking, Storage(storage))
+
+
+def _plain(version: RegisteredVersion) -> dict[str, Any]:
+    return {**asdict(version), "uri": version.uri}
+
+
+def _row(version: RegisteredVersion) -> list[str]:
+    result = "  ".join(f"{key} {value:.4g}" for key, value in sorted(version.metrics.items())[:4])
+    aliases = ", ".join(version.aliases)
+    return [version.uri, aliases, _date(version), version.run_id[:8], result]
+
+
+def _date(version: RegisteredVersion) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(version.created_ms / 1000).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,167 @@
+"""`orchestrator plan`: what a job needs, before anything is rented or started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.job import TrainJob
+    from orchestrator.plan import MemoryPlan, Plan
+
+Rows = list[tuple[str, str]]
+
+
+def plan(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A train job (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the file's."),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="A GPU (h200) or its memory in GiB (24): which ZeRO fits."),
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option("--clips", min=1, help="Clips of the dataset, for the epochs.")
+    ] = None,
+    step_s: Annotated[
+        float | None,
+        typer.Option("--step-s", min=1e-6, help="Seconds of a step, for the decoding rate."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Batch, tokens, parameters, memory by ZeRO stage, FLOPs and decoding that a job needs.
+
+    Pure arithmetic: nothing is started and nothing is read but the job file.
+    """
+    from orchestrator.errors import RequestError
+    from orchestrator.job import TrainJob, load_job
+    from orchestrator.plan import plan as make_plan
+
+    checked = load_job(job, overrides or [])
+    if not isinstance(checked, TrainJob):
+        raise RequestError(
+            f"a plan of kind '{checked.kind}'", where=job, mend="only train jobs have a plan"
+        )
+    result = make_plan(checked, clips=clips, gpu=gpu, step_s=step_s)
+    if json:
+        from orchestrator.cli.show import print_json
+
+        print_json(result.to_dict())
+        return
+    _show(result, checked)
+
+
+def _show(plan: Plan, job: TrainJob) -> None:
+    print(f"{plan.name}")
+    for title, rows in (
+        ("batch", _batch(plan)),
+        ("clip", _clip(plan)),
+        ("model", _model(plan)),
+        ("data", _data(plan)),
+    ):
+        for i, (name, text) in enumerate(rows):
+            print(f"{title if i == 0 else '':<8}{name:<12}{text}")
+    if plan.memory:
+        print()
+        _memory(plan, job)
+
+
+def _batch(plan: Plan) -> Rows:
+    b = plan.batch
+    dealt = f"{b.global_batch} clips = {b.world} ranks x {b.micro} x {b.accum} accumulated"
+    if b.padding:
+        dealt += f" - {b.padding} rows of weight 0"
+    rows = [("step", dealt)]
+    if plan.feed.steps_per_epoch:
+        rows.append(
+            (
+                "epoch",
+                f"{plan.feed.steps_per_epoch:,.1f} steps; the job is {plan.feed.epochs:,.2f}"
+                " epochs",
+            )
+        )
+    return rows
+
+
+def _clip(plan: Plan) -> Rows:
+    t, h, w = plan.tokens.grid
+    rows = [("tokens", f"{plan.tokens.clip:,} = {t} x {h} x {w} (time, height, width)")]
+    rows += [
+        (f"mask {i}", f"{n_c:,} context, {n_t:,} targets")
+        for i, (n_c, n_t) in enumerate(plan.tokens.masks)
+    ]
+    return rows
+
+
+def _model(plan: Plan) -> Rows:
+    from orchestrator.cli.show import number, size
+
+    if plan.parameters is None or plan.flops is None or plan.checkpoint_bytes is None:
+        return [("", "a part is your own: what it costs is known when it is built")]
+    p, f = plan.parameters, plan.flops
+    shares = {
+        "teacher": f.teacher_forward,
+        "encoder": f.encoder_forward + f.encoder_backward,
+        "predictor": f.predictor_forward + f.predictor_backward,
+    }
+    split = ", ".join(f"{name} {100 * part / f.total:.0f}%" for name, part in shares.items())
+    return [
+        ("parameters", f"{number(p.trained)} trained: encoder {number(p.encoder)}, predictor"
+         f" {number(p.predictor)}; teacher {number(p.teacher)}"),
+        ("FLOPs", f"{number(f.total)} a step: {split}; attention"
+         f" {100 * f.attention / f.total:.0f}% of it"),
+        ("checkpoint", size(plan.checkpoint_bytes)),
+    ]  # fmt: skip
+
+
+def _data(plan: Plan) -> Rows:
+    from orchestrator.cli.show import duration, number, size
+
+    feed = plan.feed
+    rows = [
+        ("step reads", f"about {size(feed.step_bytes)} of encoded video"
+         + (f"; the dataset about {size(feed.dataset_bytes)}" if feed.dataset_bytes else "")),
+        ("a core", f"decodes about {number(feed.core_clips_per_s)} clips/s"
+         f" ({number(plan.batch.global_batch / feed.core_clips_per_s)} core-seconds a step)"),
+    ]  # fmt: skip
+    if plan.step_s and plan.clips_per_s:
+        rows.append(
+            (
+                "decoding",
+                f"{plan.clips_per_s:,.1f} clips/s at {duration(plan.step_s)} a step:"
+                f" about {plan.decode_cores} cores",
+            )
+        )
+    return rows
+
+
+def _memory(plan: Plan, job: TrainJob) -> None:
+    from orchestrator.cli.show import print_table, size
+
+    head = ["memory per rank", "params", "gradients", "optimizer", "teacher", "activations",
+            "device", "host"]  # fmt: skip
+    rows = []
+    for m in plan.memory:
+        mark = " (the job's)" if m.stage == job.scale.zero else ""
+        parts = (m.parameters, m.gradients, m.optimizer, m.teacher, m.activations, m.device, m.host)
+        rows.append([f"ZeRO {m.stage}{mark}", *[size(part) for part in parts]])
+    print_table(head, rows, numbers=len(head) - 1)
+    if plan.gpu:
+        print(f"\n{plan.gpu.name} ({size(plan.gpu.memory)}): {_advice(plan.recommended, job)}")
+
+
+def _advice(recommended: MemoryPlan | None, job: TrainJob) -> str:
+    from orchestrator.cli.show import size
+
+    if recommended is not None:
+        change = f"scale.zero={recommended.stage}"
+        if recommended.offload != job.scale.offload:
+            change += f" scale.offload={str(recommended.offload).lower()}"
+        return f"{change} fits with {size(recommended.device)}"
+    return (
+        "no stage fits; lower scale.micro_batch, set scale.activation_checkpointing=true,"
+        " or take more workers"
+    )

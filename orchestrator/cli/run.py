@@ -1,0 +1,163 @@
+"""`orchestrator run`: a job of any kind, here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.job import Job
+    from orchestrator.runner import RunSummary
+
+# A summary shows these of a training's metrics, in this order, where they are there.
+_HEADLINES = {
+    "train/loss": "loss",
+    "health/rankme": "RankMe",
+    "health/feature_std": "feature std",
+    "health/teacher_distance": "teacher distance",
+    "speed/mfu": "MFU",
+}
+
+
+def run(
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="A job file (YAML).")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the file's."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="The job of an MLflow run, by id.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew under this name; the old run is set aside.")
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="One process, no Ray: a debugger works.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Leave a trace and where a step's time goes.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only errors and the last line.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
+) -> None:
+    """Run a job here: on the Ray cluster that is there, or on this machine.
+
+    The same name continues the same run.
+
+    Examples:
+
+        orchestrator run jobs/physics/quick.yaml
+
+        orchestrator run jobs/video/pretrain.yaml data.source=videos scale.workers=4
+    """
+    checked = _job(job, overrides or [], source)
+
+    from orchestrator.cli.terminal import open_progress
+    from orchestrator.runner import run as run_job
+
+    with open_progress(quiet=quiet, json=json) as progress:
+        summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
+    if json:
+        from orchestrator.cli.show import print_json
+
+        print_json(summary.to_dict())
+    elif quiet:
+        print(_last_line(summary))
+    else:
+        show_summary(summary)
+
+
+def _job(job: str | None, overrides: list[str], source: str | None) -> Job:
+    from orchestrator.errors import RequestError
+    from orchestrator.job import load_job
+
+    if source is None:
+        if job is None:
+            raise RequestError(
+                "which job?", where="run", mend="orchestrator run jobs/physics/quick.yaml"
+            )
+        return load_job(job, overrides)
+    if job is not None:
+        overrides = [job, *overrides]
+    for override in overrides:
+        if "=" not in override:
+            raise RequestError(
+                f"'{override}' beside --from {source}",
+                where="run",
+                mend="give a job file or --from RUN, not both; what follows is KEY=VALUE",
+            )
+    from orchestrator.tracking.run import job_of_run
+
+    return job_of_run(source, overrides)
+
+
+def show_summary(summary: RunSummary) -> None:
+    """One screen: what was made, the final numbers, where it lives, what to do next."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from orchestrator.cli.show import console
+
+    screen = console()
+    screen.print(f"\n[bold green]done[/] [bold]{escape(_headline(summary))}[/]")
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    for name, text in _facts(summary):
+        facts.add_row(name, escape(text))
+    screen.print(facts)
+    if summary.next_steps:
+        screen.print("[bold]next[/]")
+        for step in summary.next_steps:
+            screen.print(f"  {escape(step)}", soft_wrap=True)
+    screen.print(escape(_last_line(summary)), soft_wrap=True)
+
+
+def _headline(summary: RunSummary) -> str:
+    from orchestrator.cli.show import duration
+
+    took = duration(summary.seconds)
+    if summary.kind != "train":
+        return f"{summary.name}: packed in {took}"
+    text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
+    if summary.seconds_to_first_step is not None:
+        text += f", first step after {duration(summary.seconds_to_first_step)}"
+    return text
+
+
+def _facts(summary: RunSummary) -> list[tuple[str, str]]:
+    from orchestrator.cli.show import duration, size
+
+    rows: list[tuple[str, str]] = []
+    data = summary.dataset
+    if data:
+        text = f"{data['clips']:,} clips, {duration(3600 * data['hours'])}, {size(data['bytes'])}"
+        if data.get("quarantined"):
+            text += f", {data['quarantined']:,} quarantined"
+        rows.append(("data", text))
+        rows += [("", uri) for uri in data["uris"]]
+    numbers = [
+        f"{label} {summary.metrics[name]:.4g}"
+        for name, label in _HEADLINES.items()
+        if name in summary.metrics
+    ]
+    if numbers:
+        rows.append(("result", "   ".join(numbers)))
+    for name, text in (
+        ("model", summary.model_uri),
+        ("checkpoint", summary.checkpoint),
+        ("run", f"{summary.run_id} in {summary.tracking_uri}" if summary.run_id else ""),
+    ):
+        if text:
+            rows.append((name, text))
+    return rows
+
+
+def _last_line(summary: RunSummary) -> str:
+    """The one line that `--quiet` shows: where the result is."""
+    if summary.kind == "train":
+        return f"model {summary.model_uri or summary.checkpoint}"
+    return "dataset " + " ".join(summary.dataset.get("uris", []))

@@ -1,0 +1,141 @@
+"""Progress on the terminal: bars with the time left, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from orchestrator.cli.show import console, duration
+from orchestrator.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+Facts = dict[str, float | str]
+
+_LINE_EVERY_S = 5.0
+
+
+def open_progress(*, quiet: bool, json: bool) -> AbstractContextManager[Progress]:
+    """The progress that suits the terminal. JSON has stdout for itself, so bars go to stderr."""
+    if quiet:
+        return _Quiet()
+    stream = sys.stderr if json else sys.stdout
+    return Bars(stderr=json) if stream.isatty() else Lines(stream)
+
+
+class _Quiet(Silent):
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was opened."""
+
+
+class Bars:
+    """One bar per stage, with the time left and the facts beside it."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[facts]}"),
+            console=console(stderr=stderr),
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, stage: str, done: float, total: float, facts: Facts | None = None) -> None:
+        """Move the bar of `stage`; the first call makes it."""
+        with self._lock:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, total=None, count="", facts="")
+            self._bars.update(
+                self._tasks[stage],
+                completed=done,
+                total=total if total > 0 else None,
+                count=_count(done, total),
+                facts=_facts(facts),
+            )
+
+    def message(self, text: str) -> None:
+        """One line above the bars."""
+        self._bars.console.print(text, markup=False)
+
+
+class Lines:
+    """A plain line per stage every few seconds, rarer as the work grows long."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._began: dict[str, tuple[float, float]] = {}
+        self._shown: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was opened."""
+
+    def update(self, stage: str, done: float, total: float, facts: Facts | None = None) -> None:
+        """A line if the stage began or ended, or if the last line is old."""
+        now = time.monotonic()
+        with self._lock:
+            began, first = self._began.setdefault(stage, (now, done))
+            shown_at, shown = self._shown.get(stage, (float("-inf"), -1.0))
+            ended = done >= total > 0
+            if done == shown or (
+                not ended and now - shown_at < max(_LINE_EVERY_S, 0.01 * (now - began))
+            ):
+                return
+            self._shown[stage] = (now, done)
+        parts = [f"{stage:<8} {_count(done, total)}"]
+        if total > 0:
+            parts.append(f"{100 * done / total:3.0f}%")
+        if total > done > first:
+            left = (now - began) * (total - done) / (done - first)
+            parts.append(f"{duration(left)} left")
+        self._print("  ".join([*parts, _facts(facts)]).rstrip())
+
+    def message(self, text: str) -> None:
+        """One line."""
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+def _count(done: float, total: float) -> str:
+    return f"{done:,.0f}/{total:,.0f}" if total > 0 else f"{done:,.0f}"
+
+
+def _facts(facts: Facts | None) -> str:
+    return "  ".join(
+        f"{name} {value}" if isinstance(value, str) else f"{name} {value:.4g}"
+        for name, value in (facts or {}).items()
+    )

@@ -1,0 +1,131 @@
+"""A job kind's schema as JSON schema, and as lines that read like an annotated job file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from orchestrator.errors import RequestError, suggest
+from orchestrator.job.loading import KINDS
+
+_REQUIRED = "..."
+
+
+@dataclass(frozen=True)
+class SchemaLine:
+    """One key: where it stands, what it is when it is not given, and what it means.
+
+    `value` is the default as YAML, `...` for a key that must be given, and empty for a section.
+    """
+
+    indent: int
+    key: str
+    value: str
+    type: str
+    text: str
+
+
+def job_schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of a job kind, with descriptions, defaults and bounds.
+
+    Raises:
+        RequestError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise RequestError(f"unknown job kind '{kind}'", mend=suggest(kind, list(KINDS)))
+    return TypeAdapter(KINDS[kind]).json_schema(by_alias=True)
+
+
+def schema_lines(kind: str) -> list[SchemaLine]:
+    """Every key of a job kind, in the order of the schema, sections opened in place."""
+    schema = job_schema(kind)
+    return list(_section(schema, schema["$defs"], 0))
+
+
+def _section(section: dict[str, Any], defs: dict[str, Any], indent: int) -> Iterator[SchemaLine]:
+    required = section.get("required", [])
+    for key, field in section["properties"].items():
+        yield from _key(key, field, defs, indent, required=key in required)
+
+
+def _key(
+    key: str, field: dict[str, Any], defs: dict[str, Any], indent: int, *, required: bool
+) -> Iterator[SchemaLine]:
+    items = field.get("items", {})
+    choices = _sections(field, defs)
+    kind = _type(field)
+    text = _first_paragraph(field.get("description", ""))
+    value = "" if choices else _value(field, required)
+    yield SchemaLine(indent, key, value, kind + (", required" if required else ""), text)
+    for name, section in choices:
+        if name:
+            about = _first_paragraph(section.get("description", ""))
+            yield SchemaLine(indent + 1, f"# {name}", "", "", about)
+        yield from _section(section, defs, indent + 1)
+    entries = _sections(items, defs)
+    for name, section in entries:
+        about = _first_paragraph(section.get("description", ""))
+        yield SchemaLine(indent + 1, f"# {name or 'an entry'}", "", "", about)
+        yield from _section(section, defs, indent + 1)
+
+
+def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The sections that a key may hold, each with its name where there is a choice."""
+    refs = [option["$ref"] for option in field.get("oneOf", [field]) if "$ref" in option]
+    found = [defs[ref.removeprefix("#/$defs/")] for ref in refs]
+    return [(_kind(section) if len(found) > 1 else "", section) for section in found]
+
+
+def _kind(section: dict[str, Any]) -> str:
+    kind = section["properties"]["kind"]
+    return f"kind: {kind['const']}" if "const" in kind else "kind: package.module:Name"
+
+
+def _value(field: dict[str, Any], required: bool) -> str:
+    if "const" in field:
+        return str(field["const"])
+    if required:
+        return _REQUIRED
+    default = field.get("default")
+    if isinstance(default, list) and default and isinstance(default[0], dict):
+        return f"[{len(default)} entries]"
+    return default if isinstance(default, str) else json.dumps(default)
+
+
+def _type(field: dict[str, Any]) -> str:
+    """What a key takes: `integer > 0`, `bf16 | fp32`, `list of ...`."""
+    if "anyOf" in field:
+        return " or ".join(_type(option) for option in field["anyOf"])
+    if "$ref" in field or "oneOf" in field:
+        return "section"
+    if "const" in field:
+        return "fixed"
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if "prefixItems" in field:
+        return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}s"
+    name = {"string": "text", "boolean": "true | false"}.get(field["type"], field["type"])
+    return name + _bounds(field)
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    low = field.get("minimum")
+    above, high = field.get("exclusiveMinimum"), field.get("maximum")
+    if low is not None and high is not None:
+        return f" {low} to {high}"
+    parts = [
+        f" >= {low}" if low is not None else "",
+        f" > {above}" if above is not None else "",
+        f" <= {high}" if high is not None else "",
+    ]
+    return ",".join(part for part in parts if part)
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split()).replace("``", "`")
