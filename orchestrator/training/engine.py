@@ -1,0 +1,185 @@
+"""The training step: one objective, wrapped by DeepSpeed, followed by its teacher."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from orchestrator.errors import JobFailed
+from orchestrator.jepa.objectives import Objective
+from orchestrator.jepa.pixels import normalise
+from orchestrator.job import TrainJob
+from orchestrator.plan import BatchPlan
+from orchestrator.training import layout, state
+from orchestrator.training.clock import StepClock
+from orchestrator.training.deepspeed_config import deepspeed_config, import_deepspeed
+from orchestrator.training.optimizer import build_optimizer, set_schedule
+from orchestrator.training.step import StepModule, StepResult
+from orchestrator.training.teacher import Teacher
+
+if TYPE_CHECKING:
+    from orchestrator.data.batch import Batch
+
+# Steps in a row whose gradient was not finite, after which the run is lost.
+MAX_SKIPPED = 10
+
+
+class Engine:
+    """Trains an objective. torch.distributed is initialised, and every rank makes one."""
+
+    def __init__(
+        self, objective: Objective, job: TrainJob, batch: BatchPlan, device: torch.device
+    ) -> None:
+        deepspeed = import_deepspeed(device)
+        config = deepspeed_config(job, batch, device)
+        self.job, self.batch, self.device, self.stage = job, batch, device, job.scale.zero
+        self.dtype = torch.bfloat16 if job.scale.precision == "bf16" else torch.float32
+        self.objective = objective.to(device).train()
+        self.followed = objective.averaged
+        self.step = 0
+        self.teacher_distance = 0.0
+        """|teacher - student| / |student| of the followed weights, at the last logged step."""
+        self._skipped = 0
+        self._clock = StepClock(device)
+
+        for parameter in objective.parameters():
+            dist.broadcast(parameter.data, src=0)
+        exact = {name: p.data for name, p in objective.named_parameters()}
+        self.frozen = {
+            n: p.data.cpu() for n, p in objective.named_parameters() if not p.requires_grad
+        }
+        teacher = copy.deepcopy(objective.get_submodule(self.followed)) if self.followed else None
+        objective.set_activation_checkpointing(job.scale.activation_checkpointing)
+        if job.scale.compile:
+            objective.compile_blocks()
+        self._names = {id(p): name for name, p in objective.named_parameters()}
+        self.optimizer = build_optimizer(
+            objective.named_parameters(), job.optim, followed=self.followed, stage=self.stage
+        )
+        autocast = self.dtype != torch.float32 and self.stage == 0
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=StepModule(objective, autocast),
+            optimizer=self.optimizer,
+            config=config,
+            dist_init_required=False,
+        )
+        if self.stage == 0 and batch.world == 1:
+            # Nothing to reduce: saves two copies of every gradient.
+            self.deepspeed.enable_backward_allreduce = False
+        self.shards = self.read_shards()
+        state.write_masters(self.shards, exact)
+        layout.check(self.shards)
+        self.follower = self._follow(teacher) if teacher is not None else None
+
+    def _follow(self, module: nn.Module) -> Teacher:
+        if self.objective.momentum is None:
+            raise JobFailed(
+                "an objective that names what its teacher follows needs a momentum",
+                where=type(self.objective).__name__,
+                mend="set `momentum` beside `averaged`",
+            )
+        teacher = Teacher(
+            module,
+            self.shards,
+            prefix=str(self.followed),
+            momentum=self.objective.momentum,
+            dtype=self.dtype,
+            device=self.device,
+            stage=self.stage,
+        )
+        teacher.check()
+        return teacher
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher: compute dtype, whole on every rank."""
+        return self.follower.module if self.follower is not None else None
+
+    @property
+    def adam_step(self) -> int:
+        """Applied steps, as AdamW counts them."""
+        return int(self.shards[0].step)
+
+    def read_shards(self) -> list[layout.Shard]:
+        """This rank's masters and moments, where DeepSpeed holds them now."""
+        return layout.read_layout(self.deepspeed, self.optimizer, self._names)
+
+    def snapshot(self) -> state.Snapshot:
+        """Host copies of what this rank owns."""
+        return state.take_snapshot(self)
+
+    def train_step(self, micro: list[Batch]) -> StepResult:
+        """One optimizer step over all micro-batches of all ranks: a collective.
+
+        The gradient is that of sum(w l) / sum(w) over every clip of the global batch.
+
+        Raises:
+            JobFailed: the gradient was not finite `MAX_SKIPPED` times in a row.
+        """
+        self._clock.start()
+        rate, decay = set_schedule(self.optimizer, self.job.optim, self.step)
+        weights = torch.stack([batch.weight.sum() for batch in micro]).sum().to(self.device)
+        dist.all_reduce(weights)
+        # DeepSpeed averages over ranks and micro-batches; their sum is what is wanted.
+        averaged = self.batch.world * self.batch.accum
+        scale = averaged / weights.clamp_min(torch.finfo(torch.float32).tiny)
+        losses, features = zip(*(self._micro_step(batch, scale) for batch in micro), strict=True)
+        applied = bool(self.deepspeed.was_step_applied())
+        if applied and self.follower is not None:
+            self.follower.update()
+        self.step += 1
+        loss, clips = self._summarise(torch.stack(losses).sum(), weights)
+        self._count_skipped(applied and math.isfinite(loss))
+        norm = float(self.deepspeed.get_global_grad_norm())
+        times = self._clock.seconds()
+        return StepResult(loss, norm, rate, decay, clips, applied, features[0], times)
+
+    def _micro_step(self, batch: Batch, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward, backward and, after the last micro-batch, the update."""
+        video = normalise(batch.video.to(self.device, non_blocking=True), self.dtype)
+        weight = batch.weight.to(self.device, non_blocking=True) * scale
+        masks = [
+            (context.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True))
+            for context, target in batch.masks
+        ]
+        targets = None
+        if self.teacher is not None:
+            targets = self.objective.targets(self.teacher, video)
+        self._clock.mark("teacher")
+        loss, features = self.deepspeed(video, masks, targets, weight)
+        self.deepspeed.backward(loss)
+        self._clock.mark("student")
+        self.deepspeed.step()
+        self._clock.mark("update")
+        counted = batch.weight.nonzero().flatten()
+        return loss.detach(), features[counted] if len(counted) else features
+
+    def _summarise(self, loss: Tensor, weights: Tensor) -> tuple[float, float]:
+        """Loss and clips over all ranks, and now and then the teacher's distance: one wait."""
+        track, save, steps = self.job.track.every, self.job.checkpoint.every, self.job.optim.steps
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        sums[0], sums[1] = loss / self.batch.accum, weights
+        looked_at = self.step % track == 0 or self.step % save == 0 or self.step == steps
+        if self.follower is not None and looked_at:
+            sums[2:] = self.follower.squared_distance()
+        dist.all_reduce(sums)
+        self._clock.mark("update")
+        loss_sum, clips, apart, size = (sums / self.batch.world).tolist()
+        if size > 0:
+            self.teacher_distance = math.sqrt(apart / size)
+        return loss_sum, clips
+
+    def _count_skipped(self, fine: bool) -> None:
+        self._skipped = 0 if fine else self._skipped + 1
+        if self._skipped >= MAX_SKIPPED:
+            raise JobFailed(
+                f"the gradient was not finite for {self._skipped} steps in a row",
+                where=f"step {self.step}",
+                mend="lower optim.lr, set optim.clip, or train in fp32; "
+                "the last checkpoint is untouched",
+            )

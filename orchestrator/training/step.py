@@ -1,0 +1,56 @@
+"""What goes into one training step and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.jepa.objectives import Objective
+
+
+@dataclass
+class StepResult:
+    """What one optimizer step was."""
+
+    loss: float
+    """sum(w l) / sum(w) over all micro-batches and ranks."""
+
+    grad_norm: float
+    """Norm of the whole gradient before clipping; infinite or NaN when not applied."""
+
+    lr: float
+    weight_decay: float
+    clips: float
+    """Sum of the weights: clips that counted."""
+
+    applied: bool
+    """False when the gradient was not finite: weights, moments and teacher stay as they were."""
+
+    features: Tensor
+    """[B, n, dim], detached: this rank's student features of its first micro-batch."""
+
+    times: dict[str, float] = field(default_factory=dict)
+    """Seconds of this rank: teacher, student (forward and backward), update, step."""
+
+
+class StepModule(nn.Module):
+    """What DeepSpeed wraps: tensors in, tensors out, and autocast where parameters are fp32."""
+
+    def __init__(self, objective: Objective, autocast: bool) -> None:
+        super().__init__()
+        self.objective = objective
+        self.autocast = autocast
+
+    def forward(
+        self,
+        video: Tensor,
+        masks: list[tuple[Tensor, Tensor]],
+        targets: Tensor | None,
+        weight: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the clips' losses (scalar), and the features [B, n, dim]."""
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.autocast):
+            output = self.objective(video, masks, targets)
+        return (output.loss.float() * weight).sum(), output.features
