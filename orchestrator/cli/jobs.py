@@ -36,7 +36,8 @@ def schema(
         head = "  " * line.indent + line.key
         if not line.key.startswith("#"):
             head += f": {line.value}".rstrip()
-        _print_line(head, f"{line.type}. {line.text}" if line.type else line.text)
+        comment = f"{line.type}. {line.text}" if line.type else line.text
+        _print_line(head, comment)
 
 
 def _print_line(head: str, comment: str) -> None:
@@ -45,10 +46,10 @@ def _print_line(head: str, comment: str) -> None:
     import textwrap
 
     width = max(shutil.get_terminal_size((110, 24)).columns, 70) - _COMMENT_COLUMN - 2
-    first, *rest = textwrap.wrap(comment, width) or [""]
+    first, *rest = textwrap.wrap(comment, width, break_on_hyphens=False) or [""]
     if len(head) >= _COMMENT_COLUMN:
         print(head)
         head = ""
-    print(f"{head:<{_COMMENT_COLUMN}}# {first}".rstrip())
+    print(f"{head:<{_COMMENT_COLUMN}}# {first}" if comment else head)
     for text in rest:
         print(f"{'':<{_COMMENT_COLUMN}}#   {text}")

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from orchestrator.job import TrainJob
-    from orchestrator.plan import MemoryPlan, Plan
+    from orchestrator.plan import Plan
 
 Rows = list[tuple[str, str]]
 
@@ -32,9 +32,10 @@ def plan(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Batch, tokens, parameters, memory by ZeRO stage, FLOPs and decoding that a job needs.
+    """Show what a job needs.
 
-    Pure arithmetic: nothing is started and nothing is read but the job file.
+    The batch, tokens, parameters, FLOPs, memory by ZeRO stage and decoding. Pure arithmetic:
+    nothing is started and nothing is read but the job file.
     """
     from orchestrator.errors import RequestError
     from orchestrator.job import TrainJob, load_job
@@ -150,18 +151,14 @@ def _memory(plan: Plan, job: TrainJob) -> None:
         rows.append([f"ZeRO {m.stage}{mark}", *[size(part) for part in parts]])
     print_table(head, rows, numbers=len(head) - 1)
     if plan.gpu:
-        print(f"\n{plan.gpu.name} ({size(plan.gpu.memory)}): {_advice(plan.recommended, job)}")
+        print(f"\n{plan.gpu.name}, {size(plan.gpu.memory)}: {_advice(plan, job)}")
 
 
-def _advice(recommended: MemoryPlan | None, job: TrainJob) -> str:
+def _advice(plan: Plan, job: TrainJob) -> str:
     from orchestrator.cli.show import size
 
-    if recommended is not None:
-        change = f"scale.zero={recommended.stage}"
-        if recommended.offload != job.scale.offload:
-            change += f" scale.offload={str(recommended.offload).lower()}"
-        return f"{change} fits with {size(recommended.device)}"
-    return (
-        "no stage fits; lower scale.micro_batch, set scale.activation_checkpointing=true,"
-        " or take more workers"
-    )
+    found = plan.recommended
+    if found is None:
+        return "not even one clip fits; take more workers or a smaller model"
+    changes = " ".join(found.overrides(job)) or "the job as it is"
+    return f"{changes} fits with {size(found.memory.device)}"

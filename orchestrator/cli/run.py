@@ -29,6 +29,10 @@ def run(
     source: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="The job of an MLflow run, by id.")
     ] = None,
+    tracking: Annotated[
+        str | None,
+        typer.Option("--tracking", metavar="URI", help="Where the run of --from is remembered."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew under this name; the old run is set aside.")
     ] = False,
@@ -43,9 +47,9 @@ def run(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
 ) -> None:
-    """Run a job here: on the Ray cluster that is there, or on this machine.
+    """Run a job here, to its end.
 
-    The same name continues the same run.
+    On the Ray cluster that is there, or on this machine. The same name continues the same run.
 
     Examples:
 
@@ -53,7 +57,7 @@ def run(
 
         orchestrator run jobs/video/pretrain.yaml data.source=videos scale.workers=4
     """
-    checked = _job(job, overrides or [], source)
+    checked = _job(job, overrides or [], source, tracking)
 
     from orchestrator.cli.terminal import open_progress
     from orchestrator.runner import run as run_job
@@ -70,9 +74,9 @@ def run(
         show_summary(summary)
 
 
-def _job(job: str | None, overrides: list[str], source: str | None) -> Job:
+def _job(job: str | None, overrides: list[str], source: str | None, tracking: str | None) -> Job:
     from orchestrator.errors import RequestError
-    from orchestrator.job import load_job
+    from orchestrator.job import build_job, load_job
 
     if source is None:
         if job is None:
@@ -91,7 +95,7 @@ def _job(job: str | None, overrides: list[str], source: str | None) -> Job:
             )
     from orchestrator.tracking.run import job_of_run
 
-    return job_of_run(source, overrides)
+    return build_job(job_of_run(tracking, source), overrides, where=f"run {source}")
 
 
 def show_summary(summary: RunSummary) -> None:

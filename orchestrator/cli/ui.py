@@ -18,7 +18,10 @@ def ui(
         bool, typer.Option("--browser/--no-browser", help="Open a browser on the page.")
     ] = True,
 ) -> None:
-    """Curves, pictures and models of all runs, in a browser, until Ctrl-C."""
+    """Show runs and models in a browser.
+
+    Curves, pictures and models of all runs, until Ctrl-C.
+    """
     from orchestrator.storage import Storage
     from orchestrator.tracking.ui import open_ui
 

@@ -46,43 +46,44 @@ def schema_lines(kind: str) -> list[SchemaLine]:
     return list(_section(schema, schema["$defs"], 0))
 
 
-def _section(section: dict[str, Any], defs: dict[str, Any], indent: int) -> Iterator[SchemaLine]:
+def _section(
+    section: dict[str, Any], defs: dict[str, Any], indent: int, about: str = "", bullet: str = ""
+) -> Iterator[SchemaLine]:
+    """A section's keys. Its own description stands at its `kind` where a choice gives one."""
     required = section.get("required", [])
     for key, field in section["properties"].items():
-        yield from _key(key, field, defs, indent, required=key in required)
+        if key == "kind" and about:
+            yield SchemaLine(indent, bullet + key, _kind(section), "", about)
+        else:
+            yield from _key(bullet + key, field, defs, indent, required=key in required)
+        bullet = "  " if bullet else ""
 
 
 def _key(
     key: str, field: dict[str, Any], defs: dict[str, Any], indent: int, *, required: bool
 ) -> Iterator[SchemaLine]:
-    items = field.get("items", {})
+    bullet = ""
     choices = _sections(field, defs)
-    kind = _type(field)
-    text = _first_paragraph(field.get("description", ""))
     value = "" if choices else _value(field, required)
-    yield SchemaLine(indent, key, value, kind + (", required" if required else ""), text)
-    for name, section in choices:
-        if name:
-            about = _first_paragraph(section.get("description", ""))
-            yield SchemaLine(indent + 1, f"# {name}", "", "", about)
-        yield from _section(section, defs, indent + 1)
-    entries = _sections(items, defs)
-    for name, section in entries:
-        about = _first_paragraph(section.get("description", ""))
-        yield SchemaLine(indent + 1, f"# {name or 'an entry'}", "", "", about)
-        yield from _section(section, defs, indent + 1)
+    text = _first_paragraph(field.get("description", ""))
+    yield SchemaLine(indent, key, value, _type(field) + (", required" if required else ""), text)
+    if not choices:
+        choices, bullet = _sections(field.get("items", {}), defs), "- "
+    for i, section in enumerate(choices):
+        about = _first_paragraph(section["description"]) if len(choices) > 1 else ""
+        if i > 0:
+            yield SchemaLine(indent + 1, "# or", "", "", "")
+        yield from _section(section, defs, indent + 1, about, bullet)
 
 
-def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The sections that a key may hold, each with its name where there is a choice."""
+def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sections that a key may hold."""
     refs = [option["$ref"] for option in field.get("oneOf", [field]) if "$ref" in option]
-    found = [defs[ref.removeprefix("#/$defs/")] for ref in refs]
-    return [(_kind(section) if len(found) > 1 else "", section) for section in found]
+    return [defs[ref.removeprefix("#/$defs/")] for ref in refs]
 
 
 def _kind(section: dict[str, Any]) -> str:
-    kind = section["properties"]["kind"]
-    return f"kind: {kind['const']}" if "const" in kind else "kind: package.module:Name"
+    return str(section["properties"]["kind"].get("const", "package.module:Name"))
 
 
 def _value(field: dict[str, Any], required: bool) -> str:
@@ -110,7 +111,8 @@ def _type(field: dict[str, Any]) -> str:
         return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}s"
-    name = {"string": "text", "boolean": "true | false"}.get(field["type"], field["type"])
+    name = str(field["type"])
+    name = {"string": "text", "boolean": "true | false"}.get(name, name)
     return name + _bounds(field)
 
 

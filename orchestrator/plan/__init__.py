@@ -9,7 +9,7 @@ from orchestrator.plan.feeding import FeedPlan
 from orchestrator.plan.hardware import GPUS, Gpu, find_gpu, peak_flops
 from orchestrator.plan.memory import MemoryPlan, memory_plan
 from orchestrator.plan.shape import FlopPlan, ParameterPlan, TokenPlan
-from orchestrator.plan.whole import Plan, plan
+from orchestrator.plan.whole import Plan, Recommendation, plan
 
 __all__ = [
     "GPUS",
@@ -20,6 +20,7 @@ __all__ = [
     "MemoryPlan",
     "ParameterPlan",
     "Plan",
+    "Recommendation",
     "TokenPlan",
     "find_gpu",
     "memory_plan",

@@ -51,7 +51,7 @@ def find_gpu(text: str) -> Gpu:
         RequestError: neither a known name nor a number of GiB.
     """
     if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0:
-        return Gpu(f"{text} GiB", None, float(text) * GIB)
+        return Gpu("a GPU", None, float(text) * GIB)
     gpu = GPUS.get(text.lower()) or _by_device_name(text)
     if gpu is None:
         raise RequestError(

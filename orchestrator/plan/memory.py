@@ -1,18 +1,20 @@
 """Bytes per rank by ZeRO stage: what training keeps, and an estimate of what it holds a moment.
 
 P trained parameters, E of them the encoder's (and so the teacher's), W ranks, and b bytes in
-the compute dtype (bf16: 2, fp32: 4):
+the compute dtype (bf16: 2, fp32: 4). What DeepSpeed and the teacher keep between steps:
 
-    stage                     0                   1             2             3
-    parameters                4 P (+ casts)       b P           b P           b P / W
-    gradients                 4 P                 b P + 4 P     (b + 4) P/W   (b + 4) P/W
-    master and moments        8 P                 12 P / W      12 P / W      12 P / W
-    teacher's fp32 shards     4 E                 4 E / W       4 E / W       4 E / W
-    teacher's copy            b E                 b E           b E           b E
+    stage                     0             1             2             3
+    parameters                4 P           b P           b P           b P / W
+    gradients, fp32           4 P           4 P           4 P / W       4 P / W
+    master and moments        8 P           12 P / W      12 P / W      12 P / W
+    teacher's fp32 shards     4 E           4 E / W       4 E / W       4 E / W
+    teacher's copy            b E           b E           b E           b E
 
-Stage 0 in bf16 computes by autocast over fp32 parameters, whose casts it keeps for a step. At
-the other stages gradients are accumulated in fp32 beside the ones that the backward pass makes.
-Offload moves master, moments and the teacher's shards to the host.
+Beside it, for a moment: at stage 0 the casts of autocast (bf16) and, with several ranks, two
+flat copies of the gradients; at stage 1 in fp32 this rank's part of them once more; from
+stage 2 the bucket that is being reduced; at stage 3 the parameters that were gathered, which
+DeepSpeed keeps up to 10^9 of. At stage 0 in fp32 the teacher's accumulator is its copy.
+Offload moves master, moments and the teacher's shards to the host, with the gradients' part.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ STAGES: tuple[Stage, ...] = (0, 1, 2, 3)
 
 # What a CUDA context, NCCL's buffers and the allocator's fragments take of a GPU.
 _USABLE = 0.92
-# DeepSpeed's buckets: elements of a reduction or an all-gather that are in flight at a time.
-_BUCKET = 500_000_000
+# Elements: the bucket of `training.deepspeed_config`; DeepSpeed's own bucket at stage 0; and
+# the parameters that its stage 3 keeps gathered (stage3_max_live_parameters).
+_BUCKET = 50_000_000
+_BUCKET_STAGE_0 = 500_000_000
+_LIVE_STAGE_3 = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -69,29 +74,37 @@ def memory_plan(
     offload = offload and stage > 0
     p, e, world = parameters.trained, parameters.teacher, batch.world
     b = 2 if job.scale.precision == "bf16" else 4
-    share = 1 if stage == 0 else world
-    if stage == 0:
-        weights: float = 4 * p + (b * p if b < 4 else 0)
-        gradients: float = 4 * p
-        optimizer: float = 8 * p
-    else:
-        weights = b * p / (world if stage == 3 else 1)
-        gradients = (b * p + 4 * p) / (world if stage >= 2 else 1)
-        gradients += b * min(_BUCKET, p) if stage >= 2 else 0
-        weights += b * min(_BUCKET, p) if stage == 3 else 0
-        optimizer = 12 * p / world
-    shards = 4 * e / share
-    moved = optimizer + shards if offload else 0.0
+    optimizer = 8 * p if stage == 0 else 12 * p / world
+    shards = 4 * e / (world if stage else 1)
+    copy = 0 if stage == 0 and b == 4 else b * e
     return MemoryPlan(
         stage=stage,
         offload=offload,
-        parameters=weights,
-        gradients=gradients,
+        parameters=_weights(p, world, b, stage),
+        gradients=_gradients(p, world, b, stage, offload),
         optimizer=0.0 if offload else optimizer,
-        teacher=b * e + (0.0 if offload else shards),
+        teacher=copy + (0.0 if offload else shards),
         activations=batch.micro * activation_bytes(job, tokens, b),
-        host=moved,
+        host=optimizer + shards + 4 * p / world if offload else 0.0,
     )
+
+
+def _weights(p: int, world: int, b: int, stage: Stage) -> float:
+    if stage == 0:
+        return 4 * p + (b * p if b < 4 else 0)
+    if stage == 3:
+        return b * p / world + (b * min(p, _LIVE_STAGE_3) if world > 1 else 0)
+    return b * p
+
+
+def _gradients(p: int, world: int, b: int, stage: Stage, offload: bool) -> float:
+    if stage == 0:
+        return 4 * p + (8 * min(p, _BUCKET_STAGE_0) if world > 1 else 0)
+    if stage == 1:
+        # Offload accumulates beside what the backward pass leaves; fp32 accumulates in place.
+        beside = 4 * p / world if b == 4 else b * p if offload else 0
+        return 4 * p + beside
+    return 4 * p / world + (b + 4) * min(p, _BUCKET)
 
 
 def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:

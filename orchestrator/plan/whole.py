@@ -9,7 +9,7 @@ from orchestrator.job import TrainJob
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.feeding import FeedPlan, feed_plan
 from orchestrator.plan.hardware import Gpu, find_gpu
-from orchestrator.plan.memory import STAGES, MemoryPlan, checkpoint_bytes, memory_plan
+from orchestrator.plan.memory import STAGES, MemoryPlan, Stage, checkpoint_bytes, memory_plan
 from orchestrator.plan.shape import (
     FlopPlan,
     ParameterPlan,
@@ -22,6 +22,33 @@ from orchestrator.plan.shape import (
 
 # Share of the peak that a step time is estimated with: V-JEPA 2's published run reaches 0.13.
 ASSUMED_MFU = 0.25
+
+
+_STAGES_BY_COST: tuple[tuple[Stage, bool], ...] = ((1, False), (2, False), (3, False), (3, True))
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What fits a GPU: a ZeRO stage, and how large a micro-batch, recomputed or not."""
+
+    micro_batch: int
+    activation_checkpointing: bool
+    memory: MemoryPlan
+
+    def overrides(self, job: TrainJob) -> list[str]:
+        """The keys of `job` that it changes, as `run` takes them."""
+        wanted = {
+            "zero": self.memory.stage,
+            "offload": self.memory.offload,
+            "micro_batch": self.micro_batch,
+            "activation_checkpointing": self.activation_checkpointing,
+        }
+        now = job.scale.model_dump() | {"micro_batch": BatchPlan.of(job.scale).micro}
+        return [
+            f"scale.{key}={str(value).lower()}"
+            for key, value in wanted.items()
+            if now[key] != value
+        ]
 
 
 @dataclass(frozen=True)
@@ -41,8 +68,8 @@ class Plan:
     checkpoint_bytes: int | None
     feed: FeedPlan
     gpu: Gpu | None
-    recommended: MemoryPlan | None
-    """The first of ZeRO 1, 2, 3 and 3 with offload that fits `gpu`; None where none does."""
+    recommended: Recommendation | None
+    """What fits `gpu` and changes the job least; None where nothing does."""
     step_s: float | None
     """Seconds of a step: given, or at `ASSUMED_MFU` of the GPUs' peak."""
 
@@ -75,6 +102,8 @@ class Plan:
             data["flops"]["total"] = self.flops.total
         for row, memory in zip(data["memory"], self.memory, strict=True):
             row["device"] = memory.device
+        if self.recommended:
+            data["recommended"]["memory"]["device"] = self.recommended.memory.device
         data["clips_per_s"] = self.clips_per_s
         data["decode_cores"] = self.decode_cores
         return data
@@ -120,20 +149,26 @@ def plan(
         checkpoint_bytes=checkpoint_bytes(parameters),
         feed=feed,
         gpu=device,
-        recommended=_recommend(job, batch, tokens, parameters, device) if device else None,
+        recommended=_recommend(job, device) if device else None,
         step_s=step_s,
     )
 
 
-def _recommend(
-    job: TrainJob, batch: BatchPlan, tokens: TokenPlan, parameters: ParameterPlan, gpu: Gpu
-) -> MemoryPlan | None:
-    """ZeRO-1 unless memory says otherwise: each further stage communicates more."""
-    choices = [(1, False), (2, False), (3, False), (3, True)]
-    plans = (
-        memory_plan(job, batch, tokens, parameters, stage, offload=offload)
-        for stage in STAGES[1:]
-        for offload in (False, True)
-        if (stage, offload) in choices
-    )
-    return next((found for found in plans if found.fits(gpu.memory)), None)
+def _recommend(job: TrainJob, gpu: Gpu) -> Recommendation | None:
+    """The job as it is, if a stage fits; else what costs least: recomputation, smaller batches.
+
+    ZeRO-1 unless memory says otherwise: each further stage communicates more.
+    """
+    tokens, parameters = token_plan(job), parameter_plan(job)
+    micro = BatchPlan.of(job.scale).micro
+    while micro:
+        for recompute in sorted({job.scale.activation_checkpointing, True}):
+            update = {"micro_batch": micro, "activation_checkpointing": recompute}
+            changed = job.model_copy(update={"scale": job.scale.model_copy(update=update)})
+            batch = BatchPlan.of(changed.scale)
+            for stage, offload in _STAGES_BY_COST:
+                memory = memory_plan(changed, batch, tokens, parameters, stage, offload=offload)
+                if memory.fits(gpu.memory):
+                    return Recommendation(micro, recompute, memory)
+        micro //= 2
+    return None
