@@ -42,7 +42,8 @@ def encode_h264(
         if container is None:
             shape = frame.shape
             container = av.open(buffer, "w", format="mp4")
-            stream = _stream(container, shape, Fraction(fps).limit_denominator(1001), gop, crf)
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = h264_stream(container, shape[0], shape[1], rate, gop=gop, crf=crf)
         # One thread: swscale's pool costs three times the conversion on frames this small.
         picture = to_yuv.reformat(
             av.VideoFrame.from_ndarray(frame, format="rgb24"), format="yuv420p", threads=1
@@ -66,10 +67,13 @@ def _check(frame: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
         raise ValueError(f"frames change size: {list(shape)}, then {list(frame.shape)}")
 
 
-def _stream(container: Any, shape: tuple[int, ...], fps: Fraction, gop: int, crf: int) -> Any:
-    options = {"preset": "superfast", "tune": "fastdecode", "crf": str(crf), "g": str(gop)}
+def h264_stream(
+    container: Any, height: int, width: int, fps: Fraction, *, gop: int, crf: int
+) -> Any:
+    """The H.264 stream that everything here encodes with; its pictures are yuv420p, BT.601."""
+    options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(crf), "g": str(gop)}
     stream = container.add_stream("libx264", rate=fps, options=options)
-    stream.height, stream.width = shape[0], shape[1]
+    stream.height, stream.width = height, width
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.thread_count = 1

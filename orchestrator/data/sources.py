@@ -1,0 +1,222 @@
+"""Where video comes from: the protocol of a source, and which one a URI names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, cast, runtime_checkable
+from urllib.parse import parse_qsl
+
+from orchestrator.data.index_writer import ShardRows
+from orchestrator.errors import RequestError
+from orchestrator.job import Encode, import_part, part_config
+from orchestrator.job.base import CustomPart
+from orchestrator.storage import FileEntry, Storage
+
+# fmt: off
+VIDEO_EXTENSIONS = frozenset((
+    "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "h265", "hevc", "ivf",
+    "m2ts", "m2v", "m4v", "mkv", "mjpeg", "mjpg", "mov", "mp4", "mpeg", "mpg", "mts", "mxf",
+    "ogm", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m",
+))
+# fmt: on
+"""Names that are taken for videos in folders and tars, lower case, without the dot."""
+
+MANIFEST_EXTENSIONS = ("csv", "tsv", "txt")
+
+CHANGED = "changed while packing"
+"""Reason of an input that is not, when it is read, what it was when the job listed it."""
+
+_CUSTOM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\?.*)?$")
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """A fixed list of inputs that is packed and committed as a whole.
+
+    `id`: safe as part of a file name, unique in its source, sorted as the source is.
+    `inputs`: what the source needs to find each input. `identity`: changes when any input
+    does (sizes and modification times).
+    """
+
+    id: str
+    inputs: tuple[str, ...]
+    identity: str
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """One clip on its way into a tar: `KEY.mp4`, `KEY.json` and whatever stands beside it.
+
+    `payload`: an mp4. `frames`, `fps` (average), `duration_s`, `width` and `height` (upright)
+    describe it. `extras`: extension to bytes, e.g. "states.npy"; a "json" among them is an
+    object that is merged into KEY.json.
+    """
+
+    key: str
+    payload: bytes
+    frames: int
+    fps: float
+    width: int
+    height: int
+    duration_s: float
+    source: str
+    extras: dict[str, bytes] = field(default_factory=dict)
+    codec: str = "h264"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An input, or a part of it, that cannot be used. `share`: how much of one input is lost."""
+
+    source: str
+    reason: str
+    share: float = 1.0
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Raw video that packing turns into tars. Travels to Ray tasks, so it is small to pickle."""
+
+    uri: str
+
+    def units(self) -> list[WorkUnit]:
+        """Every input, in fixed lists; the same lists each time while nothing changes."""
+
+    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+        """The clips of a unit, one at a time, in a fixed order. Runs inside a Ray task."""
+
+
+@runtime_checkable
+class InPlaceSource(Protocol):
+    """Tars that are indexed where they lie; nothing is written but the index."""
+
+    uri: str
+
+    def units(self) -> list[WorkUnit]:
+        """Every tar, in fixed lists."""
+
+    def shards(self, unit: WorkUnit) -> Iterator[ShardRows | Rejected]:
+        """The shards of a unit with their clips, and what cannot be used in them."""
+
+
+@dataclass(frozen=True)
+class PackedSource:
+    """A dataset that was packed before: there is nothing to do."""
+
+    uri: str
+
+
+AnySource = Source | InPlaceSource | PackedSource
+
+
+def open_source(uri: str, unit: int = 32) -> AnySource:
+    """The source behind a URI; `unit` is the number of inputs per work unit.
+
+    A folder of videos (searched recursively), a V-JEPA manifest (.csv, .tsv, .txt), a tar or
+    a folder or `{000..123}` pattern of tars, a packed dataset, `physics://...`, or
+    `package.module:Name?key=value` for a class of one's own.
+
+    Raises:
+        RequestError: nothing is there, it cannot be read, or it is none of these.
+    """
+    from orchestrator.data import folder, manifest, tars
+
+    if uri.startswith("physics://"):
+        return cast(Source, import_part("orchestrator.physics.source:PhysicsSource")(uri))
+    if _CUSTOM.match(uri):
+        return _custom(uri)
+    uri = Storage(uri).root
+    if "{" in uri and ".tar" in uri:
+        return tars.TarSource(uri)
+    here = Storage(uri)
+    kind, name = _kind(here), uri.rpartition("/")[2]
+    extension = name.rpartition(".")[2].lower()
+    if kind == "file":
+        if extension == "tar":
+            return tars.TarSource(uri)
+        if extension in MANIFEST_EXTENSIONS:
+            return manifest.ManifestSource(uri, unit)
+        if extension in VIDEO_EXTENSIONS:
+            return folder.FolderSource(uri, unit, single=True)
+        raise RequestError(
+            f"a file ending in '.{extension}' is not a source",
+            where=uri,
+            mend="name a folder of videos, a manifest (.csv, .tsv, .txt), a video or a .tar",
+        )
+    if here.exists("index.parquet") or here.exists("shards.parquet"):
+        return PackedSource(uri)
+    return _folder_or_tars(here, unit)
+
+
+def _folder_or_tars(here: Storage, unit: int) -> Source | InPlaceSource:
+    from orchestrator.data import folder, tars
+
+    names = [entry.path.lower() for entry in list_files(here)]
+    extensions = {name.rpartition(".")[2] for name in names}
+    if extensions & VIDEO_EXTENSIONS:
+        return folder.FolderSource(here.root, unit)
+    if "tar" in extensions:
+        return tars.TarSource(here.root)
+    compressed = any(name.endswith((".tar.gz", ".tgz", ".tar.zst")) for name in names)
+    raise RequestError(
+        "the folder is empty" if not names else f"no video among {len(names)} files",
+        where=here.root,
+        mend="compressed tars cannot be read at random: unpack them to .tar"
+        if compressed
+        else "name a folder with videos in it (mp4, mkv, avi, webm, mov, ...) or with .tar files",
+    )
+
+
+def list_files(storage: Storage) -> list[FileEntry]:
+    """Files below a folder, hidden ones left out.
+
+    Raises:
+        RequestError: the folder cannot be read.
+    """
+    try:
+        found = list(storage.files())
+    except OSError as error:
+        raise RequestError(
+            f"cannot be listed: {error}", where=storage.root, mend="check the path and its rights"
+        ) from None
+    return [e for e in found if not any(p.startswith(".") for p in e.path.split("/"))]
+
+
+def _kind(storage: Storage) -> str:
+    """'file' or 'folder'.
+
+    Raises:
+        RequestError: neither, or it cannot be reached.
+    """
+    try:
+        if storage.is_dir():
+            return "folder"
+        if storage.exists():
+            return "file"
+    except OSError as error:
+        raise RequestError(
+            f"cannot be reached: {error}",
+            where=storage.root,
+            mend="check the path and its credentials",
+        ) from None
+    raise RequestError(
+        "nothing is there",
+        where=storage.root,
+        mend="name a folder of videos, a manifest, tars, a packed dataset or physics://mixed",
+    )
+
+
+def _custom(uri: str) -> Source:
+    """A user's own source: `package.module:Name?key=value`, checked by its `Config`."""
+    path, _, query = uri.partition("?")
+    part = CustomPart.model_validate({"kind": path, **dict(parse_qsl(query))})
+    source = import_part(path)(part_config(part))
+    if not isinstance(source, Source):
+        raise RequestError(
+            "a source has 'uri', 'units' and 'clips'",
+            where=path,
+            mend="see orchestrator.data.sources.Source",
+        )
+    return source
