@@ -72,8 +72,6 @@ def _location(client: MlflowClient, uri: str) -> str:
         run_id, _, name = uri.removeprefix("runs:/").partition("/")
         return _location_in_run(client, run_id, name or "model")
     version = find_version(client, uri)
-    if version.model_id:
-        return str(client.get_logged_model(version.model_id).artifact_location)
     return str(client.get_model_version_download_uri(version.name, version.version))
 
 

@@ -41,12 +41,12 @@ class Outcome(Protocol):
 
 def opening_note(job: TrainJob) -> str:
     """Markdown for a run that has only begun."""
-    rows = [*_what(job), ("Status", f"training, {job.optim.steps:,} steps in all")]
-    return f"{_headline(job)}\n\n{_table(rows)}\n"
+    return f"{_headline(job)}\n\nIn training: {job.optim.steps:,} steps.\n\n{_table(_what(job))}\n"
 
 
 def result_note(job: TrainJob, outcome: Outcome) -> str:
-    """Markdown for a run that has ended."""
+    """Markdown for a run that has ended. MLflow shows its first lines only: the result leads."""
+    result = f"Result: **{_metrics(outcome.metrics)}** after {outcome.steps:,} steps."
     rows = [
         *_what(job),
         *_dataset(outcome.dataset),
@@ -55,11 +55,10 @@ def result_note(job: TrainJob, outcome: Outcome) -> str:
             f"{outcome.steps:,} steps x {job.scale.global_batch} clips in"
             f" {_duration(outcome.seconds)}, {outcome.clips_per_s:.1f} clips/s",
         ),
-        ("Result", _metrics(outcome.metrics)),
         ("Checkpoint", f"`{outcome.checkpoint}`"),
         ("Model", f"`{outcome.model_uri}`"),
     ]
-    parts = [_headline(job), _table(rows), _usage(job, outcome.model_uri)]
+    parts = [_headline(job), result, _usage(job, outcome.model_uri), _table(rows)]
     if outcome.next_steps:
         parts.append("**What to do next**\n\n```sh\n" + "\n".join(outcome.next_steps) + "\n```")
     return "\n\n".join(parts) + "\n"
@@ -68,7 +67,9 @@ def result_note(job: TrainJob, outcome: Outcome) -> str:
 def _headline(job: TrainJob) -> str:
     counted = plan(job).parameters
     size = f", {_count(counted.trained)} trained parameters" if counted else ""
-    return f"**{_objective(job)}** world model{size}"
+    sources = [job.data.source] if job.data.source else [s.uri for s in job.data.sources]
+    video = " + ".join(f"`{source}`" for source in sources)
+    return f"**{_objective(job)}** world model of {video}{size}."
 
 
 def _objective(job: TrainJob) -> str:
@@ -84,7 +85,6 @@ def _what(job: TrainJob) -> list[tuple[str, str]]:
         if isinstance(encoder, Encoder)
         else f"`{encoder.kind}`"
     )
-    sources = [data.source] if data.source else [source.uri for source in data.sources]
     return [
         ("Encoder", f"{shape}, patch {model.patch}, tubelet {model.tubelet}"),
         ("Predictor", f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"),
@@ -93,7 +93,6 @@ def _what(job: TrainJob) -> list[tuple[str, str]]:
             f"{data.frames} frames at {data.fps:g} fps, {data.size} x {data.size} px"
             f" = {time} x {height} x {width} tokens",
         ),
-        ("Video", ", ".join(f"`{source}`" for source in sources)),
     ]
 
 

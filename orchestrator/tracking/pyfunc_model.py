@@ -3,6 +3,7 @@
 No pickle: the weights are the safetensors of `orchestrator.jepa.hub`, the code is this text.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,16 @@ class Encoder(PythonModel):  # type: ignore[misc]  # mlflow has no types
     def load_context(self, context: PythonModelContext) -> None:
         """Called once, with the folder of weights in `context.artifacts["model"]`."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_folder(context.artifacts["model"], device)
+        self.model = load_folder(Path(context.artifacts["model"]), device)
 
     def predict(
         self,
         context: PythonModelContext,
-        model_input: np.ndarray[Any, Any],
+        model_input: np.ndarray,  # bare, as MLflow knows it
         params: dict[str, Any] | None = None,
     ) -> np.ndarray[Any, Any]:
         """Features of a batch of clips."""
-        video = torch.from_numpy(np.ascontiguousarray(model_input))
-        features: np.ndarray[Any, Any] = self.model.encode(video).cpu().numpy()
+        features: np.ndarray[Any, Any] = self.model.encode(model_input).cpu().numpy()
         return features
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow.pyfunc
 import numpy as np
@@ -20,7 +21,7 @@ from mlflow.types import Schema, TensorSpec
 
 from orchestrator.errors import JobFailed
 from orchestrator.tracking.locate import find_version, model_folder
-from orchestrator.tracking.run import RunRef, job_of_run
+from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import client_of, tracking_uri
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jepa-orchestrator")
+# MLflow's SQL registry takes a model id and forgets it: versions carry it as a tag.
+MODEL_ID_TAG = "model_id"
 # A clip is stored as JSON text with the model; larger ones would weigh more than small models.
 MAX_EXAMPLE_VALUES = 1_000_000
 
@@ -117,7 +120,7 @@ def _register(
             model_id=model.model_id,
             run_id=ref.run_id,
         )
-        _save(local, folder, spec, job_of_run(ref.uri, ref.run_id))
+        _save(local, folder, spec)
         client.log_model_artifacts(model.model_id, str(local))
     linked = [
         Metric(f"result/{key.replace('/', '_')}", value, now, step, model_id=model.model_id)
@@ -132,17 +135,21 @@ def _register(
         name,
         source=model.artifact_location,
         run_id=ref.run_id,
-        tags=dict(tags),
+        tags={**tags, MODEL_ID_TAG: model.model_id},
         model_id=model.model_id,
     )
+    # MLflow's pages link a model to its versions by this tag.
+    link = json.dumps([{"name": name, "version": int(version.version)}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
     client.set_registered_model_alias(name, alias, version.version)
     return int(version.version)
 
 
-def _save(local: Path, folder: Path, spec: Model, job: Mapping[str, Any]) -> None:
-    frames, size = job["data"]["frames"], job["data"]["size"]
-    tokens = frames // job["model"]["tubelet"] * (size // job["model"]["patch"]) ** 2
-    dim = job["model"]["encoder"].get("dim", -1)  # a user's own encoder need not tell its width
+def _save(local: Path, folder: Path, spec: Model) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    frames, size, model = config["frames"], config["size"], config["model"]
+    tokens = frames // model["tubelet"] * (size // model["patch"]) ** 2
+    dim = model["encoder"].get("dim", -1)  # a user's own encoder need not tell its width
     clip = (frames, size, size, 3)
     small = int(np.prod(clip)) <= MAX_EXAMPLE_VALUES
     mlflow.pyfunc.save_model(
@@ -215,7 +222,8 @@ def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
 def _shown(
     client: MlflowClient, version: ModelVersion, aliases: Mapping[str, str]
 ) -> RegisteredVersion:
-    logged = client.get_logged_model(version.model_id) if version.model_id else None
+    model_id = version.tags.get(MODEL_ID_TAG)
+    logged = client.get_logged_model(model_id) if model_id else None
     found = (logged.metrics or []) if logged else []
     return RegisteredVersion(
         name=version.name,
@@ -224,7 +232,7 @@ def _shown(
         created_ms=int(version.creation_timestamp),
         run_id=version.run_id or "",
         metrics={metric.key.removeprefix("result/"): float(metric.value) for metric in found},
-        tags=dict(version.tags),
+        tags={key: value for key, value in version.tags.items() if key != MODEL_ID_TAG},
         location=logged.artifact_location if logged else str(version.source),
     )
 

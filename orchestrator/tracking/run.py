@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, job_dict
-from orchestrator.job.fingerprint import flatten
 from orchestrator.storage import Storage
 from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
 from orchestrator.tracking.environment import environment, git_tags
@@ -186,7 +185,9 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifact_root(uri)))
+            # The tag makes MLflow's pages open with charts of training, not of chat traces.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifact_root(uri), tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -226,11 +227,7 @@ def _existing(client: MlflowClient, run_id: str) -> Run:
 
 def _log_params(client: MlflowClient, run: Run, job: TrainJob) -> None:
     """Params are written once; what a continued run changed is told in tags."""
-    known = run.data.params
-    params = {
-        re.sub(r"[^\w\-. :/]", "_", key)[:MAX_KEY]: _text(value)
-        for key, value in flatten(job_dict(job)).items()
-    }
+    known, params = run.data.params, flat_params(job_dict(job))
     fresh = [Param(key, value) for key, value in params.items() if key not in known]
     for first in range(0, len(fresh), PARAMS_PER_BATCH):
         client.log_batch(run.info.run_id, params=fresh[first : first + PARAMS_PER_BATCH])
@@ -243,9 +240,20 @@ def _log_params(client: MlflowClient, run: Run, job: TrainJob) -> None:
     _set_tags(client, run.info.run_id, {**changed, "starts": str(starts)})
 
 
-def _text(value: Any) -> str:
-    text = "null" if value is None else str(value)
-    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
+def flat_params(value: Any, prefix: str = "") -> dict[str, str]:
+    """A job as MLflow's params: dotted keys, a list of plain values as one param."""
+    if isinstance(value, dict):
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        items = [(str(i), item) for i, item in enumerate(value)]
+    else:
+        text = "null" if value is None else str(value)
+        short = text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
+        return {re.sub(r"[^\w\-. :/]", "_", prefix)[:MAX_KEY]: short}
+    params: dict[str, str] = {}
+    for key, item in items:
+        params |= flat_params(item, f"{prefix}.{key}" if prefix else key)
+    return params
 
 
 def _identity_tags(job: TrainJob, facts: Mapping[str, Any]) -> dict[str, str]:
