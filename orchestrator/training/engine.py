@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,12 +64,13 @@ class Engine:
             objective.named_parameters(), job.optim, followed=self.followed, stage=self.stage
         )
         autocast = self.dtype != torch.float32 and self.stage == 0
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=StepModule(objective, autocast),
-            optimizer=self.optimizer,
-            config=config,
-            dist_init_required=False,
-        )
+        with redirect_stdout(io.StringIO()):  # it prints memory statistics
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=StepModule(objective, autocast),
+                optimizer=self.optimizer,
+                config=config,
+                dist_init_required=False,
+            )
         if self.stage == 0 and batch.world == 1:
             # Nothing to reduce: saves two copies of every gradient.
             self.deepspeed.enable_backward_allreduce = False

@@ -81,6 +81,8 @@ def restore(engine: Engine, reader: SliceReader, step: int, adam_step: int) -> N
 def _verify(engine: Engine, wanted: list[Slice], adam_step: int) -> None:
     """Read everything back from where DeepSpeed holds it now."""
     fresh = engine.read_shards()
+    for now, before in zip(fresh, engine.shards, strict=True):
+        now.teacher = before.teacher
     for (kind, piece, values), slice_ in zip(_held(engine, fresh), wanted, strict=True):
         if not torch.equal(values.detach().cpu(), slice_.data):
             raise JobFailed(
