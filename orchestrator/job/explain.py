@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +25,8 @@ def explain(
     for item in found:
         # A list whose entries are wrong is reported once more, as too short: once is enough.
         if any(other[: len(item["loc"])] == item["loc"] != other for other in locations):
+            continue
+        if item["type"] == "missing" and _is_mistyped(item["loc"], found, model):
             continue
         path = _written_path(item, data)
         spot = nearest_spot(path, spots) or where
@@ -115,6 +117,16 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield key
         for section in _models_in(field.annotation):
             yield from _dotted_keys(section, f"{key}.")
+
+
+def _is_mistyped(loc: Path, found: Sequence[Any], model: type[BaseModel]) -> bool:
+    """True when a missing key stands there misspelled, which is told already."""
+    return any(
+        other["type"] == "extra_forbidden"
+        and other["loc"][:-1] == loc[:-1]
+        and f"'{loc[-1]}'" in _meant(other["loc"], model)
+        for other in found
+    )
 
 
 def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:

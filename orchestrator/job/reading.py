@@ -71,6 +71,8 @@ def _yaml_hint(problem: str) -> str:
         return "indent with spaces, not tabs"
     if "mapping values are not allowed" in problem:
         return "quote a value that holds ': ', or mend the indentation"
+    if "expected ',' or" in problem:
+        return "inside brackets, quote text that holds one of : ? # , as '...'"
     return "check colons, brackets, quotes and the indentation around that line"
 
 
@@ -107,10 +109,7 @@ def apply_override(data: dict[str, Any], override: str, spots: Spots) -> None:
         raise RequestError(
             "not KEY=VALUE", where=where, mend="write it like scale.workers=4, with no spaces"
         )
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        value = raw
+    value = _override_value(raw, where)
     here: Any = data
     path: KeyPath = ()
     for i, name in enumerate(names[:-1]):
@@ -123,6 +122,21 @@ def apply_override(data: dict[str, Any], override: str, spots: Spots) -> None:
         here.pop("sources" if last == "source" else "source", None)
     here[last] = value
     spots[(*path, last)] = where
+
+
+def _override_value(raw: str, where: str) -> Any:
+    """The value as YAML reads it; what it cannot read is plain text, unless it opens a list."""
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        if not raw.startswith(("[", "{", "'", '"')):
+            return raw
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise RequestError(
+            f"not a valid value: {problem}",
+            where=where,
+            mend="inside brackets, quote text that holds one of : ? # , as '...'",
+        ) from None
 
 
 def _open(here: Any, step: str | int, below: str, where: str) -> Any:
