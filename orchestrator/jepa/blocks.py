@@ -13,6 +13,7 @@ from orchestrator.jepa.rope import Rotation, rotate
 
 NORM_EPS = 1e-6
 INIT_STD = 0.02
+COMPILED_SHAPES = 64
 
 
 class Attention(nn.Module):
@@ -90,10 +91,17 @@ class Transformer(nn.Module):
         """Keep only the blocks' inputs for the backward pass and compute the rest again."""
         self.checkpointing = on
 
-    def compile_blocks(self) -> None:
-        """torch.compile each block in place; the names of the weights stay as they are."""
+    def compile_blocks(self, *, fixed_shapes: bool = True) -> None:
+        """torch.compile each block in place; the names of the weights stay as they are.
+
+        With fixed shapes every count of tokens gets kernels of its own, shared by all blocks.
+        """
         for block in self.blocks:
-            block.compile()
+            block.compile(
+                dynamic=False if fixed_shapes else None,
+                # All blocks are one piece of code: each mask and the teacher adds a shape to it.
+                recompile_limit=COMPILED_SHAPES,
+            )
 
     @torch.no_grad()
     def init_weights(self) -> None:

@@ -76,7 +76,9 @@ def test_loss_and_gradients_against_a_naive_float64_reference(
     exact.zero_grad()
     losses = [naive_loss(exact, exact_teacher, x.double(), masks, clip) for clip in range(2)]
     for clip in range(2):
-        assert float(output.loss[clip].detach()) == pytest.approx(float(losses[clip]), rel=1e-6)
+        assert float(output.loss[clip].detach()) == pytest.approx(
+            float(losses[clip].detach()), rel=1e-6
+        )
     sum(w * loss for w, loss in zip(weight.double(), losses, strict=True)).backward()
     for (name, ours), theirs in zip(objective.named_parameters(), exact.parameters(), strict=True):
         assert ours.grad is not None, name
@@ -166,7 +168,7 @@ def test_activation_checkpointing_changes_nothing(
 
 @pytest.mark.integration
 def test_compiled_blocks_agree(make_job: Any, masks_of: Any, video: Tensor) -> None:
-    job = make_job(MASKS)
+    job = make_job("objective.masks=[{targets: 0.5, context: 0.25}]")
     masks, x = masks_of(job, 2), normalise(video, torch.float32)
     plain, fast = build_objective(job), build_objective(job)
     fast.compile_blocks()

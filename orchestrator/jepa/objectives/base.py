@@ -41,6 +41,9 @@ class Objective(nn.Module):
     momentum: float | None = None
     """teacher = momentum * teacher + (1 - momentum) * student, after each applied step."""
 
+    fixed_shapes: bool = True
+    """Whether every batch has the same counts of tokens; only compiling asks."""
+
     @torch.no_grad()
     def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
         """What the teacher says about every token, [B, 3, T, H, W] -> [B, N, dim]."""
@@ -60,4 +63,4 @@ class Objective(nn.Module):
         """torch.compile the blocks of every built-in transformer."""
         for module in self.modules():
             if isinstance(module, Transformer):
-                module.compile_blocks()
+                module.compile_blocks(fixed_shapes=self.fixed_shapes)

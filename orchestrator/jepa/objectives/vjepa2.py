@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from orchestrator.jepa.encoder import build_encoder
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
 from orchestrator.jepa.predictor import build_predictor
-from orchestrator.job import VJEPA2, TrainJob
+from orchestrator.job import VJEPA2, MultiBlock, TrainJob
 
 
 class VJEPA2Objective(Objective):
@@ -20,6 +20,7 @@ class VJEPA2Objective(Objective):
     def __init__(self, config: VJEPA2, job: TrainJob) -> None:
         super().__init__()
         self.momentum = config.ema
+        self.fixed_shapes = not any(isinstance(m, MultiBlock) and m.truncate for m in config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
         self.predictor = build_predictor(
             job.model, encoder=self.encoder, grid=job.grid, mask_tokens=len(config.masks)
