@@ -110,7 +110,7 @@ class Lines:
             shown_at, shown = self._shown.get(stage, (float("-inf"), -1.0))
             ended = done >= total > 0
             if done == shown or (
-                not ended and now - shown_at < max(_LINE_EVERY_S, 0.01 * (now - began))
+                not ended and now - shown_at < max(_LINE_EVERY_S, 0.02 * (now - began))
             ):
                 return
             self._shown[stage] = (now, done)
