@@ -11,6 +11,7 @@ from orchestrator.physics.world import Contact, Scene, Thing, Trajectory
 
 STEPS_PER_SECOND = 480
 ITERATIONS = 20
+SOFTEST = 0.05  # m/s: a resting thing's tremble is no contact of note
 SLOP = 0.002  # metres of overlap that the solver leaves alone, far below a pixel
 
 
@@ -94,5 +95,7 @@ class _ContactLog:
             point
         )
         speed = float(closing.dot(touch.normal))
+        if speed < SOFTEST:
+            return
         names = self._names[first], self._names[second]
         self.contacts.append(Contact(round(self.time, 4), *names, round(speed, 3)))

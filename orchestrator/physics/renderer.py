@@ -23,7 +23,7 @@ from orchestrator.physics.world import (
 )
 
 RIM = 0.09  # metres of outline
-MARK = 0.3  # a mark's width over the thing's size
+BALL_MARK, POLYGON_MARK = 0.3, 0.16  # half a mark's width over the thing's size
 
 
 def render(
@@ -221,14 +221,15 @@ def _distance(thing: Thing, window: _Window, cos: Floats, sin: Floats, scale: fl
 def _mark(thing: Thing, window: _Window, cos: Floats, sin: Floats, scale: float) -> Floats:
     """Coverage of the mark, `[T, h, w]`, turning with the thing."""
     across = window.along(-sin, cos)
+    half = np.float32((BALL_MARK if thing.corners is None else POLYGON_MARK) * thing.size * scale)
     if thing.marking == "stripe":
         np.abs(across, out=across)
-        across -= np.float32(MARK * thing.size * scale)
+        across -= half
     elif thing.marking == "dot":
         reach = np.float32(0.45 * thing.size * scale)
         dx, dy = window.x - (reach * cos)[:, None], window.y - (reach * sin)[:, None]
         across = np.sqrt((dx**2)[:, None, :] + (dy**2)[:, :, None])
-        across -= np.float32(MARK * thing.size * scale)
+        across -= half
     return np.clip(0.5 - across, 0, 1, out=across)
 
 

@@ -18,10 +18,10 @@ from orchestrator.randomness import generator
 VERSION = 1  # of what the simulator draws: another number gives another dataset
 COLUMNS = ("x", "y", "angle", "vx", "vy", "omega", "size", "visible")
 TRIES = 64
+JUDGED_SECONDS = 5.0  # a scene is judged by its first seconds, however long the video is
 LIVELY = 0.25  # m/s: something moves at least this fast ...
-LIVELY_SHARE = 0.65  # ... in this share of the first seconds
-LIVELY_SECONDS = 5.0
-IN_VIEW = 0.94
+LIVELY_SHARE = 0.6  # ... in this share of them
+IN_VIEW = 0.94  # share of them that every thing's centre is in the picture
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ def simulate(
     Raises:
         RuntimeError: no draw shows what the family is about (a fault of the family).
     """
-    frames = round(fps * seconds)
+    frames, judged = round(fps * seconds), round(fps * JUDGED_SECONDS)
     for attempt in range(TRIES):
         # Families differ in their draws too, or the same index had the same colours in each.
         rng = generator(seed, index, "physics", list(FAMILIES).index(family) * TRIES + attempt)
         scene = FAMILIES[family](rng)
-        seen = run(scene, frames, fps)
-        if _in_view(seen) and _lively(seen) and scene.shows(seen):
+        seen = run(scene, max(frames, judged), fps)
+        if _is_good(scene, seen.first(judged)):
             break
     else:
         raise RuntimeError(f"no usable '{family}' scene for seed {seed}, index {index}")
-    scene, seen = _with_bystanders(rng, scene, seen, distractors)
+    scene, seen = _with_bystanders(rng, scene, seen.first(frames), distractors)
     pictures, visible = render(scene, seen.poses, size)
     sizes = np.broadcast_to([thing.size for thing in scene.things], visible.shape)
     states = np.concatenate([seen.poses, sizes[..., None], visible[..., None]], axis=2)
@@ -80,15 +80,14 @@ def simulate(
     )
 
 
-def _in_view(seen: Trajectory) -> bool:
-    centres = seen.poses[:, :, :2]
+def _is_good(scene: Scene, seen: Trajectory) -> bool:
+    """Things stay in view, motion goes on, and what the family is about does happen."""
+    centres, velocities = seen.poses[:, :, :2], seen.poses[:, :, 3:5]
     inside = ((centres > 0) & (centres < VIEW)).all(axis=2)
-    return bool(inside.mean(axis=0).min() >= IN_VIEW)
-
-
-def _lively(seen: Trajectory) -> bool:
-    speeds = np.linalg.norm(seen.poses[: round(LIVELY_SECONDS * seen.fps), :, 3:5], axis=2)
-    return bool((speeds.max(axis=1) > LIVELY).mean() >= LIVELY_SHARE)
+    moves = np.linalg.norm(velocities, axis=2).max(axis=1) > LIVELY
+    return bool(
+        inside.mean(axis=0).min() >= IN_VIEW and moves.mean() >= LIVELY_SHARE and scene.shows(seen)
+    )
 
 
 def _with_bystanders(
@@ -128,10 +127,11 @@ def _meta(scene: Scene, seen: Trajectory, **given: Any) -> dict[str, Any]:
                 "colour": [round(255 * part) for part in thing.colour],
                 "restitution": thing.restitution,
                 "friction": thing.friction,
+                "corners": None if thing.corners is None else thing.corners.tolist(),
             }
             for thing in scene.things
         ],
-        "solids": [solid.name for solid in scene.solids],
+        "solids": [{"name": s.name, "corners": s.corners.tolist()} for s in scene.solids],
         "screens": [[s.left, s.bottom, s.right, s.top] for s in scene.screens],
         "contacts": [{"time": c.time, "a": c.a, "b": c.b, "speed": c.speed} for c in seen.contacts],
     }

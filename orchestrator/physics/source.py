@@ -6,18 +6,15 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.data.encode import encode_h264
+from orchestrator.data.sources import RawClip, Rejected, WorkUnit
 from orchestrator.job.pack import Encode
 from orchestrator.physics.simulate import VERSION, Simulation, simulate
 from orchestrator.physics.uri import parse
-
-if TYPE_CHECKING:
-    from orchestrator.data.sources import RawClip, Rejected, WorkUnit
 
 UNIT = 64  # videos that are simulated, and committed, as a whole
 
@@ -39,8 +36,6 @@ class PhysicsSource:
 
     def units(self) -> list[WorkUnit]:
         """Runs of 64 indices. The number of clips is no part of a unit's identity."""
-        from orchestrator.data.sources import WorkUnit
-
         identity = f"{self.options.scenes} simulator {VERSION}"
         return [
             WorkUnit(
@@ -55,6 +50,9 @@ class PhysicsSource:
 
     def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
         """Simulate and encode the videos of a unit; nothing is ever rejected.
+
+        Beside each: its ground truth, `states.npy` (float32 `[T, objects, 8]`, see
+        `simulate.COLUMNS`), and under "physics" in the JSON what `Simulation.meta` holds.
 
         A picture larger than `encode.short_side` is drawn smaller, and a video longer than
         `encode.segment` is cut into even segments, as any other video would be.
@@ -74,8 +72,6 @@ class PhysicsSource:
             yield from self._segments(simulation, index, encode)
 
     def _segments(self, simulation: Simulation, index: int, encode: Encode) -> Iterator[RawClip]:
-        from orchestrator.data.sources import RawClip
-
         fps = self.options.fps
         key = f"{simulation.meta['family']}-{self.options.seed}-{index:08d}"
         parts = math.ceil(self.options.seconds / encode.segment)
@@ -92,7 +88,7 @@ class PhysicsSource:
                 height=frames.shape[1],
                 duration_s=len(frames) / fps,
                 source=f"{self.options.scenes}#{index}",
-                extras={"states.npy": _npy(states), "json": json.dumps(meta).encode()},
+                extras={"states.npy": _npy(states), "json": json.dumps({"physics": meta}).encode()},
             )
             start += len(frames)
 

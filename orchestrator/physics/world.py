@@ -106,6 +106,11 @@ class Trajectory:
     contacts: list[Contact]
     fps: float
 
+    def first(self, frames: int) -> Trajectory:
+        """The first frames only."""
+        contacts = [one for one in self.contacts if one.time < frames / self.fps]
+        return Trajectory(self.poses[:frames], contacts, self.fps)
+
 
 @dataclass(frozen=True)
 class Contact:

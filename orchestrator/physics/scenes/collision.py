@@ -35,7 +35,7 @@ def build(rng: np.random.Generator) -> Scene:
                     speed * float(np.sin(heading)),
                     float(rng.uniform(-1.5, 1.5)) if speed else 0.0,
                 ),
-                restitution=(0.85, 1.0),
+                restitution=(0.85, 0.97),
                 friction=(0.05, 0.4),
                 angle=float(rng.uniform(-np.pi, np.pi)),
                 role="mover" if speed else "target",

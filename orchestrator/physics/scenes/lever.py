@@ -41,7 +41,7 @@ def build(rng: np.random.Generator) -> Scene:
         shapes=("box", "triangle"),
         size=(0.45, 0.65),
         friction=(0.8, 0.95),
-        restitution=(0.4, 0.7),
+        restitution=(0.5, 0.8),
         angle=tilt,
         role="target",
     )
@@ -51,7 +51,7 @@ def build(rng: np.random.Generator) -> Scene:
         palette,
         (middle + half * float(rng.uniform(0.72, 0.88)), float(rng.uniform(6.5, 8.6))),
         size=(0.6, 0.85),
-        restitution=(0.2, 0.5),
+        restitution=(0.3, 0.6),
         friction=(0.3, 0.8),
     )
     heavy = replace(heavy, mass=float(rng.uniform(2.5, 6.0)))

@@ -35,10 +35,10 @@ def _screens(rng: np.random.Generator, palette: Palette, floor: float) -> tuple[
     colour = palette.screen()
     centres = [float(rng.uniform(3.8, 6.2))]
     if rng.random() < 0.4:
-        centres = [3.6 + float(rng.uniform(-0.3, 0.3)), 6.6 + float(rng.uniform(-0.3, 0.3))]
+        centres = [3.45 + float(rng.uniform(-0.2, 0.2)), 6.65 + float(rng.uniform(-0.2, 0.2))]
     boards = []
     for centre in centres:
-        half = float(rng.uniform(1.1, 1.7) if len(centres) == 1 else rng.uniform(0.9, 1.05))
+        half = float(rng.uniform(1.2, 1.8) if len(centres) == 1 else rng.uniform(1.0, 1.15))
         top = floor + float(rng.uniform(2.6, 5.0))
         boards.append(Screen(centre - half, floor - 0.12, centre + half, top, colour))
     return tuple(boards)
@@ -60,7 +60,7 @@ def _passer(
         palette,
         (x, 0.0),
         shapes=("ball", "ball", "hexagon", "box") if hops else ("ball", "ball", "box"),
-        size=(0.45, 0.7) if hang else (0.5, 0.8),
+        size=(0.45, 0.7) if hang else (0.5, 0.75),
         restitution=(0.85, 0.95) if hops else (0.6, 0.9),
         friction=(0.05, 0.3),
     )

@@ -25,12 +25,12 @@ def build(rng: np.random.Generator) -> Scene:
             palette,
             (0.0, 0.0),
             shapes=("ball", "ball", "box"),
-            friction=(0.02, 0.12) if rng.random() < 0.5 else (0.3, 0.7),
-            restitution=(0.4, 0.8),
+            friction=(0.3, 0.7),
+            restitution=(0.6, 0.9),
             angle=tilt,
         )
         if mover.corners is not None:  # a box slides; with a ball's grip it would stick
-            mover = replace(mover, friction=float(rng.uniform(0.02, 0.15)))
+            mover = replace(mover, friction=float(rng.uniform(0.01, 0.06)))
         x = WALL + mover.size + share * (end - WALL)
         lift = foot(mover) / np.cos(tilt)
         mover = replace(mover, pose=(x, float(top - slope * (x - WALL) + lift + 0.01), tilt))
@@ -41,7 +41,8 @@ def build(rng: np.random.Generator) -> Scene:
             palette,
             (0.0, 0.0),
             shapes=("ball", "box"),
-            friction=(0.1, 0.3),
+            friction=(0.02, 0.15),
+            restitution=(0.7, 0.95),
             role="target",
         )
         x = float(rng.uniform(end + 0.8, max(end + 0.9, 9.5 - block.size)))
