@@ -154,7 +154,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Keep the newest `keep_last` and the `keep_best` best; COMPLETE goes first."""
-        names = self._complete()
+        names = self.complete()
         keep = set(names[-self.policy.keep_last :])
         if self.policy.keep_best:
             scores = {}
@@ -174,7 +174,7 @@ class Checkpoints:
     def newest(self) -> str | None:
         """The newest complete checkpoint, or None. Rank 0 removes torn ones and says so."""
         self.wait()
-        complete = self._complete()
+        complete = self.complete()
         if self.rank == 0:
             for name in self.storage.folders():
                 if name.startswith("step-") and name not in complete:
@@ -201,7 +201,8 @@ class Checkpoints:
         training_state.restore(engine, reader, int(state["step"]), int(state["adam_step"]))
         return state
 
-    def _complete(self) -> list[str]:
+    def complete(self) -> list[str]:
+        """Names of the complete checkpoints, oldest first."""
         folders = (name for name in self.storage.folders() if name.startswith("step-"))
         return [name for name in folders if self.storage.exists(f"{name}/{COMPLETE}")]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from orchestrator.data.batch import StepBatch
-from orchestrator.training.engine import StepResult
+from orchestrator.training.step import StepResult
 
 
 class Meter:
@@ -19,7 +19,7 @@ class Meter:
     """
 
     def __init__(
-        self, global_batch: int, step_flops: float, peak: float | None, device: torch.device
+        self, global_batch: int, step_flops: float | None, peak: float | None, device: torch.device
     ) -> None:
         self.global_batch = global_batch
         self.step_flops, self.peak, self.device = step_flops, peak, device
@@ -84,7 +84,7 @@ class Meter:
             row["train/weight_decay"] = result.weight_decay
             row["train/grad_norm"] = result.grad_norm
             row["train/clips"] = result.clips
-        if self.peak is not None:
+        if self.peak is not None and self.step_flops is not None:
             row["speed/mfu"] = self.step_flops * steps / elapsed / self.peak
         self.clips += self._clips
         self.steps += self._steps

@@ -9,7 +9,7 @@ import torch
 
 from orchestrator.data.batch import StepBatch
 from orchestrator.storage import Storage
-from orchestrator.training.engine import StepResult
+from orchestrator.training.step import StepResult
 
 # The first steps pay for allocation and compilation; then a few are recorded.
 WARM_UP, RECORDED = 3, 5

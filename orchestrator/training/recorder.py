@@ -17,9 +17,10 @@ from orchestrator.tracking.run import RunRef
 from orchestrator.training import health
 from orchestrator.training.board import Board
 from orchestrator.training.checkpoint import Checkpoints
-from orchestrator.training.engine import Engine, StepResult
+from orchestrator.training.engine import Engine
 from orchestrator.training.group import Group
 from orchestrator.training.meter import Meter
+from orchestrator.training.step import StepResult
 
 
 class Recorder:
@@ -42,11 +43,12 @@ class Recorder:
             else None
         )
         self.meter = Meter(
-            job.scale.global_batch, plan(job).flops.total, _peak(group), group.device
+            job.scale.global_batch, plan(job).step_flops, _peak(group), group.device
         )
         self._health: dict[str, float] = {}
         self._last: StepResult | None = None
         self._posted = 0.0
+        self._announced: dict[str, int] = {}
 
     def step(self, data: StepBatch, result: StepResult) -> None:
         """One optimizer step is done."""
@@ -74,6 +76,9 @@ class Recorder:
         if self.group.leads and self.logger is not None:
             for name, step, metrics in checkpoints.committed():
                 self.logger.checkpoint(step, checkpoints.storage.uri(name), metrics)
+                self._announced[name] = step
+            for name in self._announced.keys() - set(checkpoints.complete()):
+                self.logger.checkpoint_dropped(self._announced.pop(name))
 
     def summary(self) -> dict[str, Any]:
         """Final numbers for the driver."""
