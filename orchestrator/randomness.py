@@ -19,5 +19,5 @@ def generator(seed: int, position: int, stream: str, part: int = 0) -> np.random
     import numpy as np
 
     counter = [0, 0, part, STREAMS[stream]]
-    key = [seed & (2**64 - 1), position & (2**64 - 1)]
+    key = np.array([seed & (2**64 - 1), position & (2**64 - 1)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -18,6 +18,9 @@ from orchestrator.data.permute import permute, subkeys
 from orchestrator.errors import RequestError
 from orchestrator.randomness import generator
 
+PADDING = -1
+"""Position of a row that only fills up a batch: weight 0, black, in no ledger."""
+
 CYCLE = 4096
 """Slots of the interleave: shares of sources are exact to 1/4096."""
 

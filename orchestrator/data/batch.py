@@ -1,0 +1,54 @@
+"""What the feed hands to the training loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A position whose clip could not be used. It keeps its place, with weight 0."""
+
+    position: int
+    key: str
+    shard: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """One micro-batch on the CPU."""
+
+    video: torch.Tensor
+    """uint8 [B, T, H, W, 3]; black where the weight is 0."""
+
+    weight: torch.Tensor
+    """float32 [B]; 0 for padding and for clips that failed."""
+
+    position: np.ndarray
+    """int64 [B]; -1 for padding."""
+
+    masks: list[tuple[torch.Tensor, torch.Tensor]]
+    """Per mask kind: context int64 [B, n_c] and target int64 [B, n_t]."""
+
+    keys: list[str]
+    """The clips' keys; empty for padding."""
+
+    hashes: list[str]
+    """sha256 of the payloads that were decoded; empty for padding."""
+
+    failures: list[Failure]
+    """The rows that failed, by position."""
+
+
+@dataclass
+class StepBatch:
+    """One rank's share of one optimizer step."""
+
+    step: int
+    micro: list[Batch]
+    wait_s: float
+    """Seconds that the training loop waited for this step's data."""

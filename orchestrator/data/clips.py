@@ -1,0 +1,136 @@
+"""Reading coded clips: from places in the indexes to arrow rows with their payloads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.data.order import PADDING, Order
+from orchestrator.errors import DataError
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),  # -1 for padding
+        ("weight", pa.float32()),  # 0 for padding and for clips that cannot be read
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("sha256", pa.string()),
+        ("duration_s", pa.float64()),
+        ("reason", pa.string()),  # why the weight of a clip is 0
+        ("payload", pa.large_binary()),
+    ]
+)
+
+_COLUMNS = ["key", "shard", "offset", "bytes", "duration_s", "sha256"]
+_PAD = {"position": PADDING, "weight": 0.0, "key": "", "shard": "", "sha256": ""}
+
+
+Payload = bytes  # a name of its own: `Clips.bytes` is a number
+
+
+class Clips(Protocol):
+    """What the feed needs of a dataset's index (`orchestrator.data.index.Index`)."""
+
+    clips: int
+    bytes: int
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [shards]: clips per shard."""
+
+    def rows(self, shard: int) -> pa.Table:
+        """The clips of a shard."""
+
+    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> Payload:
+        """A payload, checked against its hash."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some positions and where their clips lie; int64 arrays of one length."""
+
+    position: np.ndarray
+    source: np.ndarray
+    shard: np.ndarray
+    row: np.ndarray
+
+    @classmethod
+    def of(cls, order: Order, position: np.ndarray) -> Span:
+        """Look positions up in the order; padding lies nowhere (all -1)."""
+        places = np.full((3, len(position)), PADDING, dtype=np.int64)
+        real = position != PADDING
+        draws = order.at(position[real])
+        places[:, real] = draws.source, draws.shard, draws.row
+        return cls(position, *places)
+
+    def split(self, rows: int) -> list[Span]:
+        """Consecutive spans of `rows` positions."""
+        return [
+            Span(*(part[at : at + rows] for part in self._parts()))
+            for at in range(0, len(self.position), rows)
+        ]
+
+    def _parts(self) -> tuple[np.ndarray, ...]:
+        return self.position, self.source, self.shard, self.row
+
+
+class ClipReader:
+    """Reads spans, shard by shard, keeping the row groups of the shards in use.
+
+    Args:
+        row_groups: row groups kept per dataset; the order reads from one window of shards
+            at a time, and from two where windows meet.
+    """
+
+    def __init__(self, indexes: Sequence[Clips], row_groups: int) -> None:
+        self._indexes, self._keep = indexes, row_groups
+        self._tables: list[OrderedDict[int, pa.Table]] = [OrderedDict() for _ in indexes]
+
+    def read(self, span: Span) -> pa.Table:
+        """One row per position, in the span's order; columns as `ROW_SCHEMA`.
+
+        A clip that cannot be read, or whose bytes are not those that were indexed, keeps its
+        row with weight 0, no payload and the reason.
+        """
+        rows: list[dict[str, Any]] = [dict(_PAD) for _ in span.position]
+        # Within a shard by row, so that a tar is read forward.
+        for at in np.lexsort((span.row, span.shard, span.source)).tolist():
+            if span.position[at] != PADDING:
+                rows[at] = self._clip(
+                    int(span.position[at]),
+                    int(span.source[at]),
+                    int(span.shard[at]),
+                    int(span.row[at]),
+                )
+        return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
+
+    def _clip(self, position: int, source: int, shard: int, row: int) -> dict[str, Any]:
+        clip: dict[str, Any] = {
+            "position": position,
+            "weight": 0.0,
+            "key": f"clip {row}",
+            "shard": f"shard {shard}",
+            "sha256": "",
+        }
+        try:
+            table = self._table(source, shard)
+            clip |= {name: table[name][row].as_py() for name in _COLUMNS}
+            offset, length = clip.pop("offset"), clip.pop("bytes")
+            payload = self._indexes[source].read(shard, offset, length, clip["sha256"])
+        except DataError as error:
+            return {**clip, "reason": f"{error.where}: {error.what}" if error.where else error.what}
+        return {**clip, "weight": 1.0, "payload": payload}
+
+    def _table(self, source: int, shard: int) -> pa.Table:
+        tables = self._tables[source]
+        if shard not in tables:
+            tables[shard] = self._indexes[source].rows(shard).select(_COLUMNS)
+            if len(tables) > self._keep:
+                tables.popitem(last=False)
+        tables.move_to_end(shard)
+        return tables[shard]

@@ -1,0 +1,210 @@
+"""The feed: one rank's batches, step after step, decoded beside the training step."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.data.assemble import Assembler, PendingBatch
+from orchestrator.data.batch import Batch, Failure, StepBatch
+from orchestrator.data.clips import ClipReader, Span
+from orchestrator.data.layout import Layout
+from orchestrator.data.order import PADDING, Order
+from orchestrator.errors import JobFailed
+from orchestrator.job import TrainJob
+from orchestrator.plan import BatchPlan
+
+if TYPE_CHECKING:
+    from orchestrator.data.prepare import Prepared
+
+LEAST_CLIPS = 100
+"""Clips after which a share of failures says something."""
+
+
+def open_feed(
+    job: TrainJob,
+    prepared: Prepared,
+    batch: BatchPlan,
+    *,
+    rank: int,
+    start_step: int,
+    threads: int,
+    exchange: Callable[[Any], Any] | None,
+) -> Feed:
+    """One rank's feed for steps `start_step` to `optim.steps` - 1.
+
+    Args:
+        threads: decoding threads of this rank.
+        exchange: a broadcast from rank 0 (its argument on rank 0, returned on every rank),
+            called inside `next(feed)` at steps that every rank knows. None: one process that
+            reads by itself, without Ray.
+
+    Raises:
+        RequestError: a source without clips.
+    """
+    indexes = prepared.indexes
+    counts = [index.counts for index in indexes]
+    order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
+    clip_bytes = sum(i.bytes for i in indexes) / sum(i.clips for i in indexes)
+    layout = Layout.of(batch, clip_bytes)
+    steps = range(start_step, job.optim.steps)
+    source: Blocks
+    if exchange is None:
+        source = LocalBlocks(ClipReader(indexes, job.data.window + 2), order, layout, rank)
+    else:
+        from orchestrator.data.legs import LegBuilder, RayBlocks
+
+        builder = None
+        if rank == 0:
+            builder = LegBuilder(indexes, order, layout, job.data.window, job.data.prefetch)
+        source = RayBlocks(steps, layout, rank, exchange, builder)
+    assembler = Assembler(job, batch.micro, threads)
+    return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
+
+
+class Blocks(Protocol):
+    """Where a rank's rows come from."""
+
+    def advance(self, step: int) -> None:
+        """Called on the main thread before each step."""
+
+    def blocks(self, step: int) -> list[pa.Table]:
+        """The rank's blocks of a step; called on the feed's thread, steps ascending."""
+
+    def close(self) -> None:
+        """End what runs in the background."""
+
+
+class LocalBlocks:
+    """Reads a rank's rows itself."""
+
+    def __init__(self, reader: ClipReader, order: Order, layout: Layout, rank: int) -> None:
+        self._reader, self._order, self._layout, self._rank = reader, order, layout, rank
+
+    def advance(self, step: int) -> None:
+        """Nothing is due: there is nobody to meet."""
+
+    def blocks(self, step: int) -> list[pa.Table]:
+        dealt = self._layout.dealt(step, self._rank)
+        return [self._reader.read(Span.of(self._order, positions)) for positions in dealt]
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Feed:
+    """Iterates over `StepBatch`. A thread keeps `prefetch` steps being decoded ahead.
+
+    Raises, from `next`:
+        JobFailed: more clips failed than `bad_limit` allows, or Ray delivered rows that do
+            not belong to this rank and step.
+    """
+
+    def __init__(
+        self,
+        steps: range,
+        layout: Layout,
+        rank: int,
+        source: Blocks,
+        assembler: Assembler,
+        prefetch: int,
+        bad_limit: float,
+    ) -> None:
+        self._steps, self._layout, self._rank = steps, layout, rank
+        self._source, self._assembler = source, assembler
+        self._failures = FailureCount(bad_limit)
+        self._upcoming = iter(steps)
+        self._room = threading.Semaphore(prefetch)
+        self._pending: queue.Queue[list[PendingBatch] | BaseException] = queue.Queue()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> StepBatch:
+        step = next(self._upcoming)
+        began = time.perf_counter()
+        self._source.advance(step)
+        if step == self._steps.start:
+            self._thread.start()
+        pending = self._pending.get()
+        if isinstance(pending, BaseException):
+            raise pending
+        micro = [batch.finish() for batch in pending]
+        self._room.release()
+        for batch in micro:
+            self._failures.add(batch)
+        return StepBatch(step, micro, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """End the threads; what is being decoded is dropped."""
+        self._closed.set()
+        self._room.release()
+        self._source.close()
+        self._assembler.close()
+
+    def _run(self) -> None:
+        try:
+            for step in self._steps:
+                self._room.acquire()
+                if self._closed.is_set():
+                    return
+                blocks = self._source.blocks(step)
+                check_dealt(self._layout, step, self._rank, blocks)
+                self._pending.put(self._assembler.begin(blocks))
+        except BaseException as error:
+            self._pending.put(error)
+
+
+def check_dealt(layout: Layout, step: int, rank: int, blocks: list[pa.Table]) -> None:
+    """Compare the rows that arrived with the rows that a rank must get.
+
+    Raises:
+        JobFailed: they differ. The splitting of Ray Data is not ours; this never trains on
+            other clips than the order names.
+    """
+    expected = layout.dealt(step, rank)
+    got = [block["position"].to_numpy() for block in blocks]
+    if len(got) == len(expected) and all(map(np.array_equal, got, expected)):
+        return
+    raise JobFailed(
+        f"rank {rank} was dealt positions {[g.tolist() for g in got]} at step {step},"
+        f" not {expected.tolist()}",
+        mend="this is a fault of the feed or of this version of Ray; please report it",
+    )
+
+
+class FailureCount:
+    """Counts clips that failed, and stops the job when they are too many."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit, self._seen = limit, 0
+        self._failures = 0
+        self._last: list[Failure] = []
+
+    def add(self, batch: Batch) -> None:
+        """Count one micro-batch.
+
+        Raises:
+            JobFailed: more than `limit` of the clips so far failed (of 100 at least, so that
+                one bad clip at the start does not stop a job).
+        """
+        self._seen += int((batch.position != PADDING).sum())
+        self._failures += len(batch.failures)
+        self._last = [*self._last, *batch.failures][-5:]
+        if self._failures <= self._limit * max(self._seen, LEAST_CLIPS):
+            return
+        named = "".join(f"\n    {f.shard} {f.key}: {f.reason}" for f in self._last)
+        raise JobFailed(
+            f"{self._failures} of {self._seen} clips could not be used, more than data.bad_limit"
+            f" {self._limit:g}; the last:{named}",
+            mend="mend or remove them (orchestrator data verify lists all), or raise"
+            " data.bad_limit",
+        )

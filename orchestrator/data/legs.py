@@ -1,0 +1,220 @@
+"""Streaming through Ray Data in bounded legs, each a dataset split among the ranks.
+
+A dataset of Ray Data has no state in its middle, so one dataset holds a leg: a run of steps
+from the present position, whatever the epoch. Rank 0 builds the next leg while the present
+one is read and hands its iterators to the other ranks halfway; every rank starts to read it
+at once, into a bounded queue, so that no step waits where two legs meet.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.exceptions
+
+from orchestrator.data.clips import Clips, Span
+from orchestrator.data.datasource import Library, leg_dataset
+from orchestrator.data.layout import Layout
+from orchestrator.data.order import Order
+from orchestrator.errors import JobFailed, OrchestratorError
+
+TASKS_PER_LEG = 2000
+"""Read tasks of a leg: Ray Data keeps them all in the object store while the leg runs."""
+
+LEAST_STEPS = 16
+"""Steps of a leg at least, however many ranks there are."""
+
+Exchange = Callable[[Any], Any]
+
+
+def cut_legs(steps: range, blocks_per_step: int) -> list[range]:
+    """Consecutive runs of steps, one per leg."""
+    length = max(LEAST_STEPS, TASKS_PER_LEG // blocks_per_step)
+    return [steps[at : at + length] for at in range(0, len(steps), length)]
+
+
+class LegBuilder:
+    """Rank 0's side: makes a leg's dataset and splits it, in a thread of its own."""
+
+    def __init__(
+        self, indexes: Sequence[Clips], order: Order, layout: Layout, window: int, prefetch: int
+    ) -> None:
+        self._order, self._layout = order, layout
+        self._library = Library(indexes, row_groups=window + 2)
+        clips = sum(index.clips for index in indexes)
+        self._clip_bytes = sum(index.bytes for index in indexes) / clips
+        world = layout.batch.world
+        # A quarter of the cores at most (reading is light), two at least.
+        self._readers = min(2 * world, max(2, int(ray.cluster_resources()["CPU"] / 4)))
+        ahead = layout.batch.padded * (prefetch + 2) + 2 * self._readers * layout.block
+        self._store_bytes = max(64_000_000, int(2 * ahead * self._clip_bytes))
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="legs")
+        self._kept: list[list[Any]] = []
+
+    def start(self, steps: range) -> Future[list[Any]]:
+        """Begin to build a leg; the result is one iterator per rank."""
+        return self._pool.submit(self._build, steps)
+
+    def _build(self, steps: range) -> list[Any]:
+        positions = np.concatenate([self._layout.blocks(step) for step in steps]).reshape(-1)
+        spans = Span.of(self._order, positions).split(self._layout.block)
+        dataset = leg_dataset(
+            self._library,
+            spans,
+            self._clip_bytes,
+            readers=self._readers,
+            store_bytes=self._store_bytes,
+        )
+        iterators: list[Any] = dataset.streaming_split(self._layout.batch.world, equal=True)
+        # The leg's coordinator lives as long as this process holds its handle. When a leg is
+        # built, all ranks are done with the one before the last: they met to receive the last.
+        self._kept = [*self._kept[-1:], iterators]
+        return iterators
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._kept.clear()
+
+
+@dataclass
+class _Broken:
+    """What a thread says instead of its result."""
+
+    error: BaseException
+
+
+class LegReader:
+    """Reads one rank's share of one leg into a bounded queue, in a thread of its own."""
+
+    def __init__(self, iterator: Any, blocks: int, ahead: int) -> None:
+        self._queue: queue.Queue[pa.Table | _Broken] = queue.Queue(maxsize=ahead)
+        self._iterator, self._blocks, self._stopped = iterator, blocks, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leg", daemon=True)
+        self._thread.start()
+
+    def get(self) -> pa.Table:
+        """The next block."""
+        item = self._queue.get()
+        if isinstance(item, _Broken):
+            raise item.error
+        return item
+
+    def stop(self) -> None:
+        """Let the thread end; it may be waiting for Ray, so it is not waited for."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        try:
+            count = 0
+            for block in self._read():
+                if not self._put(block):
+                    return
+                count += 1
+            if count != self._blocks:
+                raise JobFailed(f"a leg of {self._blocks} blocks ended after {count}")
+        except BaseException as error:
+            self._put(_Broken(_explain(error)))
+
+    def _read(self) -> Iterator[pa.Table]:
+        yield from self._iterator.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=2
+        )
+
+    def _put(self, item: pa.Table | _Broken) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=1.0)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+class RayBlocks:
+    """A rank's blocks, leg after leg.
+
+    Args:
+        builder: on rank 0 only.
+        exchange: broadcast from rank 0, called by `advance` at steps that all ranks know.
+    """
+
+    def __init__(
+        self,
+        steps: range,
+        layout: Layout,
+        rank: int,
+        exchange: Exchange,
+        builder: LegBuilder | None,
+    ) -> None:
+        self._layout, self._rank, self._exchange = layout, rank, exchange
+        self._legs = cut_legs(steps, layout.blocks_per_step)
+        # A leg is handed over when the one before it is half consumed.
+        halves = [leg[len(leg) // 2] for leg in self._legs[:-1]]
+        self._due = dict(zip([steps.start, *halves], self._legs, strict=False))
+        self._builder = builder
+        self._built = builder.start(self._legs[0]) if builder and self._legs else None
+        self._readers: queue.Queue[tuple[range, LegReader]] = queue.Queue()
+        self._all_readers: list[LegReader] = []
+        self._current: tuple[range, LegReader] | None = None
+
+    def advance(self, step: int) -> None:
+        """Called on the main thread before each step: receives the leg that is due."""
+        leg = self._due.pop(step, None)
+        if leg is None:
+            return
+        iterators = self._exchange(self._take_built(leg))
+        if isinstance(iterators, _Broken):
+            raise iterators.error
+        blocks = len(leg) * self._layout.blocks_per_rank
+        reader = LegReader(
+            ray.cloudpickle.loads(iterators)[self._rank], blocks, self._layout.blocks_per_rank
+        )
+        self._all_readers = [*self._all_readers[-1:], reader]
+        self._readers.put((leg, reader))
+
+    def _take_built(self, leg: range) -> bytes | _Broken | None:
+        """Rank 0: the leg's iterators, pickled, and a start on the leg after it."""
+        if self._builder is None or self._built is None:
+            return None
+        try:
+            iterators: bytes = ray.cloudpickle.dumps(self._built.result())
+        except BaseException as error:
+            # Every rank is told, or the others would wait for ever.
+            return _Broken(_explain(error))
+        following = self._legs.index(leg) + 1
+        if following < len(self._legs):
+            self._built = self._builder.start(self._legs[following])
+        return iterators
+
+    def blocks(self, step: int) -> list[pa.Table]:
+        """The blocks of one step; called on the feed's own thread."""
+        if self._current is None or step not in self._current[0]:
+            self._current = self._readers.get()
+        return [self._current[1].get() for _ in range(self._layout.blocks_per_rank)]
+
+    def close(self) -> None:
+        for reader in self._all_readers:
+            reader.stop()
+        if self._builder is not None:
+            self._builder.close()
+
+
+def _explain(error: BaseException) -> BaseException:
+    """An error of a Ray task as the error that it wraps, or as a failed job."""
+    if isinstance(error, OrchestratorError):
+        return error
+    cause = getattr(error, "cause", None) or error.__cause__
+    if isinstance(cause, BaseException) and cause is not error:
+        return _explain(cause)
+    if isinstance(error, ray.exceptions.RayError):
+        first = str(error).strip().splitlines()[0]
+        return JobFailed(f"reading clips failed: {first}", mend="run the job again to continue")
+    return error
