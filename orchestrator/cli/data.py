@@ -41,18 +41,31 @@ def inspect(
 @app.command()
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="A packed dataset.")],
+    clips: Annotated[
+        int | None,
+        typer.Option("--clips", min=0, help="Read only this many clips, evenly spread; 0: none."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Read a packed dataset whole and compare every clip with the index."""
+    """Compare a packed dataset with its index.
+
+    By default every byte is read. Exit code 1 when something is wrong.
+    """
     from orchestrator.cli.show import print_json
     from orchestrator.data.index import Index
-    from orchestrator.data.index import verify as verify_index
+    from orchestrator.data.verify import verify as verify_index
 
-    found = verify_index(Index.open(uri))
+    index = Index.open(uri)
+    problems = verify_index(index, clips)
     if json:
-        print_json(found)
+        print_json({"uri": uri, "clips": index.clips, "digest": index.digest, "wrong": problems})
+    elif problems:
+        print("\n".join(problems))
+        print(f"{len(problems)} wrong in {uri}; pack it again, or restore the tars")
     else:
-        print(found)
+        looked = index.clips if clips is None else min(clips, index.clips)
+        print(f"{uri}: {index.clips:,} clips, {looked:,} read, all as indexed")
+    raise typer.Exit(1 if problems else 0)
 
 
 def job_of(source: str, overrides: list[str]) -> TrainJob:

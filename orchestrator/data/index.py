@@ -13,7 +13,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,6 +55,8 @@ SHARD_SCHEMA = pa.schema(
         ("bytes", pa.int64()),  # of the whole tar
         ("sha256", pa.string()),  # of the whole tar
         ("seconds", pa.float64()),
+        ("shortest", pa.float64()),  # seconds of the shortest clip
+        ("longest", pa.float64()),
     ]
 )
 REQUIRED_COLUMNS = CLIP_SCHEMA.names[:11]
@@ -169,6 +171,15 @@ class Index:
             )
         return table
 
+    def durations(self) -> tuple[float, float]:
+        """Seconds of the shortest and of the longest clip."""
+        file = _open_parquet(self._storage, SHARDS)
+        if {"shortest", "longest"} <= set(file.schema_arrow.names):
+            table = file.read(columns=["shortest", "longest"])
+            return min(table["shortest"].to_numpy()), max(table["longest"].to_numpy())
+        seconds = [s.to_numpy() for s in self._all_seconds()]
+        return float(min(map(np.min, seconds))), float(max(map(np.max, seconds)))
+
     def shard_info(self, shard: int) -> dict[str, Any]:
         """The row of shards.parquet: shard, count, bytes, sha256, seconds."""
         if not 0 <= shard < self.shards:
@@ -266,11 +277,12 @@ class Index:
             )
 
     def _count_seconds(self) -> float:
-        total = 0.0
+        return float(sum(np.sum(column.to_numpy()) for column in self._all_seconds()))
+
+    def _all_seconds(self) -> Iterator[Any]:
         for name in self._part_table()[1]:
-            column = _open_parquet(self._storage, name).read(columns=["duration_s"])["duration_s"]
-            total += float(np.sum(column.to_numpy()))
-        return total
+            file = _open_parquet(self._storage, name)
+            yield file.read(columns=["duration_s"])["duration_s"]
 
 
 class _Recent:

@@ -86,13 +86,16 @@ class _ShardLines:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, shard: ShardRows) -> None:
+        seconds = [clip["duration_s"] for clip in shard.clips]
         self._rows.append(
             {
                 "shard": shard.shard,
                 "count": len(shard.clips),
                 "bytes": shard.bytes,
                 "sha256": shard.sha256,
-                "seconds": sum(clip["duration_s"] for clip in shard.clips),
+                "seconds": sum(seconds),
+                "shortest": min(seconds),
+                "longest": max(seconds),
             }
         )
         if len(self._rows) >= _SHARD_ROWS:

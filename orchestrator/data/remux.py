@@ -110,7 +110,7 @@ class _Piece:
         self._facts, self._base = facts, stream.time_base
         self._buffer = io.BytesIO()
         self._container: Any = av.open(self._buffer, "w", format="mp4")
-        self._out = self._container.add_stream_from_template(stream)
+        self._out = self._container.add_stream_from_template(stream, opaque=True)
         self._shift: int | None = None
         self._last, self._frames = 0, 0
 

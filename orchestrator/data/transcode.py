@@ -94,9 +94,7 @@ def _inside(times: np.ndarray, window: tuple[float, float]) -> int:
     return int(np.count_nonzero((times >= window[0] - 1e-9) & (times < window[1] - 1e-9)))
 
 
-def _decode(
-    container: Any, stream: Any, facts: VideoFacts, seen: list[float]
-) -> Iterator[_Shown]:
+def _decode(container: Any, stream: Any, facts: VideoFacts, seen: list[float]) -> Iterator[_Shown]:
     """Frames in display order. After an error, frames are damaged until the next key frame."""
     base, origin, damaged = stream.time_base, None, False
     number = 0
@@ -219,6 +217,7 @@ class _Encoder:
     def add(self, picture: Any) -> None:
         if picture is not None:
             picture.pts = self._frames
+            picture.pict_type = 0  # else the source's key frames are forced upon x264
             picture.time_base = 1 / self._fps
             self._container.mux(self._stream.encode(picture))
         self._frames += 1

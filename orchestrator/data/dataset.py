@@ -1,0 +1,178 @@
+"""A dataset's folder: its name before it is packed, and its completion afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.data.index import Index
+from orchestrator.data.index_writer import ShardRows, write_index
+from orchestrator.data.sources import InPlaceSource, Rejected, Source, WorkUnit
+from orchestrator.data.unit import COMPLETE, UNITS, Manifest, manifest_name
+from orchestrator.errors import DataError, JobFailed
+from orchestrator.job import Encode
+from orchestrator.storage import Storage, is_remote
+
+LAYOUT = 1
+RECIPE = 1
+"""Raised when packing the same video with the same options gives other clips."""
+
+QUARANTINE = "quarantine.parquet"
+
+_READERS, _AT_ONCE = 16, 256
+_QUARANTINE_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
+
+
+def dataset_digest(uri: str, units: list[WorkUnit], encode: Encode, *, in_place: bool) -> str:
+    """16 hex digits of what will be packed and how: the name of the dataset's folder."""
+    options = {} if in_place else encode.model_dump(mode="json")
+    head = {"layout": LAYOUT, "recipe": RECIPE, "source": uri, "encode": options}
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    for unit in units:
+        digest.update(json.dumps([unit.id, unit.inputs, unit.identity]).encode())
+    return digest.hexdigest()[:16]
+
+
+def is_complete(storage: Storage) -> bool:
+    """True once a dataset is whole."""
+    return storage.exists(COMPLETE)
+
+
+def read_manifests(storage: Storage, names: Iterable[str]) -> Iterator[Manifest]:
+    """Manifests of units, in the order given, a few read ahead."""
+    waiting = iter(names)
+    with ThreadPoolExecutor(_READERS) as pool:
+        while batch := list(islice(waiting, _AT_ONCE)):
+            yield from pool.map(
+                lambda unit: Manifest.decode(storage.read_bytes(manifest_name(unit))), batch
+            )
+
+
+def complete(
+    storage: Storage, source: Source | InPlaceSource, units: list[WorkUnit], encode: Encode
+) -> Index:
+    """The index as the union of the committed manifests, then `dataset.json`, then tidying.
+
+    Raises:
+        JobFailed: not one clip could be made.
+    """
+    rejected: list[Rejected] = []
+    names = [unit.id for unit in units]
+    keys = _Keys()
+    try:
+        index = write_index(storage, _shards(read_manifests(storage, names), rejected, keys))
+        if keys.repeat():
+            shards = _shards(read_manifests(storage, names), [], keys)
+            index = write_index(storage, (_qualified(shard) for shard in shards))
+    except DataError:
+        write_quarantine(storage, rejected)
+        raise JobFailed(
+            f"not one clip could be made of {sum(len(u.inputs) for u in units)} inputs",
+            where=source.uri,
+            mend=f"the first reasons: {first_reasons(rejected)}",
+        ) from None
+    write_quarantine(storage, rejected)
+    in_place = isinstance(source, InPlaceSource)
+    storage.write_json(
+        COMPLETE,
+        {
+            "layout": LAYOUT,
+            "digest": storage.root.rpartition("/")[2],
+            "content": index.digest,
+            "source": source.uri,
+            "in_place": in_place,
+            "encode": None if in_place else encode.model_dump(mode="json"),
+            "clips": index.clips,
+            "shards": index.shards,
+            "seconds": index.seconds,
+            "bytes": index.bytes,
+            "inputs": sum(len(unit.inputs) for unit in units),
+            "quarantined": len(rejected),
+        },
+    )
+    tidy(storage, index)
+    return index
+
+
+def tidy(storage: Storage, index: Index) -> None:
+    """Remove tars that no manifest names, and then the manifests; for complete datasets only."""
+    if not storage.is_dir(UNITS):
+        return
+    named = {index.shard_info(shard)["shard"] for shard in range(index.shards)}
+    for entry in list(storage.files(recursive=False)):
+        if entry.path.endswith(".tar") and entry.path not in named:
+            storage.delete(entry.path)
+    storage.delete_tree(UNITS)
+
+
+def describe(storage: Storage) -> dict[str, Any]:
+    """dataset.json."""
+    facts: dict[str, Any] = storage.read_json(COMPLETE)
+    return facts
+
+
+def write_quarantine(storage: Storage, rejected: list[Rejected]) -> None:
+    """`quarantine.parquet`: what could not be used, and why."""
+    rows = [{"source": row.source, "reason": row.reason} for row in rejected]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_QUARANTINE_SCHEMA), sink)
+    storage.write_bytes(QUARANTINE, memoryview(sink.getvalue()))
+
+
+def read_quarantine(storage: Storage) -> list[Rejected]:
+    """The rows of `quarantine.parquet`; none where a dataset has no such file."""
+    if not storage.exists(QUARANTINE):
+        return []
+    table = pq.read_table(pa.BufferReader(storage.read_bytes(QUARANTINE)))
+    return [Rejected(row["source"], row["reason"]) for row in table.to_pylist()]
+
+
+def first_reasons(rejected: list[Rejected], count: int = 5) -> str:
+    """A few rows as text, and how many more there are."""
+    lines = [f"{row.source}: {row.reason}" for row in rejected[:count]]
+    if len(rejected) > count:
+        lines.append(f"and {len(rejected) - count} more")
+    return "; ".join(lines)
+
+
+class _Keys:
+    """Hashes of all keys, 8 bytes each, to find out whether two clips share one."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+
+    def add(self, shard: ShardRows) -> None:
+        hashes = [hashlib.sha256(clip["key"].encode()).digest()[:8] for clip in shard.clips]
+        self._parts.append(np.frombuffer(b"".join(hashes), dtype=np.uint64))
+
+    def repeat(self) -> bool:
+        """True when a key stands in two tars; it forgets them all."""
+        hashes = np.sort(np.concatenate(self._parts))
+        self._parts = []
+        return bool((hashes[1:] == hashes[:-1]).any())
+
+
+def _shards(
+    manifests: Iterator[Manifest], rejected: list[Rejected], keys: _Keys
+) -> Iterator[ShardRows]:
+    for manifest in manifests:
+        rejected.extend(manifest.rejected)
+        for shard in manifest.shards:
+            keys.add(shard)
+            yield shard
+
+
+def _qualified(shard: ShardRows) -> ShardRows:
+    """Keys with their tar's name before them, for tars that each count from zero."""
+    name = shard.shard if is_remote(shard.shard) else shard.shard.lstrip("/")
+    stem = name.removesuffix(".tar").rpartition("/")[2]
+    clips = [{**clip, "key": f"{stem}/{clip['key']}"} for clip in shard.clips]
+    return ShardRows(shard.shard, shard.bytes, shard.sha256, clips)

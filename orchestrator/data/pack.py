@@ -1,0 +1,165 @@
+"""`kind: pack`: raw video into a dataset, a work unit per Ray Data task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.data.dataset import (
+    complete,
+    dataset_digest,
+    first_reasons,
+    is_complete,
+    read_manifests,
+    tidy,
+    write_quarantine,
+)
+from orchestrator.data.index import Index
+from orchestrator.data.sources import (
+    AnySource,
+    InPlaceSource,
+    PackedSource,
+    Rejected,
+    Source,
+    WorkUnit,
+    open_source,
+)
+from orchestrator.data.unit import UNITS, Report, run_unit
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.job import Encode, PackJob
+from orchestrator.progress import Progress
+from orchestrator.storage import Storage
+
+
+def run_pack(job: PackJob, progress: Progress, local: bool = False) -> list[Index]:
+    """Pack every source of the job into `datasets/DIGEST`; continues what was begun.
+
+    `local`: one process, no Ray.
+
+    Raises:
+        RequestError: a source is not there or holds no video.
+        JobFailed: the disk is full, or more inputs than `bad_limit` cannot be used; what is
+            committed stays and is continued next time.
+    """
+    uris = [job.source] if job.source else [source.uri for source in job.sources]
+    sources = [open_source(uri, job.unit) for uri in uris]
+    storage = Storage(job.storage).sub("datasets")
+    limits = (job.bad_limit, job.cpus)
+    return [
+        pack_source(source, job.encode, storage, *limits, progress=progress, local=local)
+        for source in sources
+    ]
+
+
+def pack_source(
+    source: AnySource,
+    encode: Encode,
+    datasets: Storage,
+    bad_limit: float,
+    cpus: float = 1.0,
+    *,
+    progress: Progress,
+    local: bool = False,
+) -> Index:
+    """The dataset of one source: opened where it is complete, otherwise made.
+
+    Raises:
+        RequestError: no input, or a task needs more cores than there are.
+        JobFailed: see `run_pack`.
+    """
+    if isinstance(source, PackedSource):
+        return Index.open(source.uri)
+    units = source.units()
+    if not units:
+        raise RequestError("the source has no inputs", where=source.uri, mend="check the source")
+    in_place = isinstance(source, InPlaceSource)
+    digest = dataset_digest(source.uri, units, encode, in_place=in_place)
+    storage = datasets.sub(digest)
+    if is_complete(storage):
+        index = Index.open(storage.root)
+        tidy(storage, index)
+        return index
+    storage.mkdir()
+    tally = _Tally(source.uri, storage, units, bad_limit, progress)
+    done = {e.path.rpartition("/")[2].removesuffix(".json") for e in _manifests(storage)}
+    for manifest in read_manifests(storage, [unit.id for unit in units if unit.id in done]):
+        tally.add(manifest.report())
+    todo = [unit for unit in units if unit.id not in done]
+    if todo:
+        work = _here(storage, source, todo, encode)
+        if not local:
+            from orchestrator.data.ray_units import on_ray
+
+            work = on_ray(storage, source, todo, encode, cpus)
+        for report in work:
+            tally.add(report)
+    return complete(storage, source, units, encode)
+
+
+class _Tally:
+    """Counts what units report, shows it, and stops the job when too much is bad."""
+
+    def __init__(
+        self,
+        uri: str,
+        storage: Storage,
+        units: list[WorkUnit],
+        bad_limit: float,
+        progress: Progress,
+    ) -> None:
+        self._uri, self._storage, self._units = uri, storage, len(units)
+        self._inputs = sum(len(unit.inputs) for unit in units)
+        self._limit, self._progress = bad_limit, progress
+        self._kept, self._done, self._clips, self._seconds = 0, 0, 0, 0.0
+        self._rejected: list[Rejected] = []
+        self._bad = 0.0
+
+    def add(self, report: Report) -> None:
+        """Count one unit.
+
+        Raises:
+            JobFailed: the unit failed, or the bad share is over the limit.
+        """
+        if report.failure:
+            raise JobFailed(
+                f"packing stopped: {report.failure}",
+                where=self._uri,
+                mend=f"{self._kept} of {self._units} units are kept in {self._storage.root};"
+                " mend the cause and run the same job again to continue",
+            )
+        self._kept += 1
+        self._done += report.inputs
+        self._clips += report.clips
+        self._seconds += report.seconds
+        self._rejected += report.rejected
+        self._bad += math.fsum(row.share for row in report.rejected)
+        self._show()
+        if self._bad > self._limit * self._inputs + 1e-9:
+            write_quarantine(self._storage, self._rejected)
+            raise JobFailed(
+                f"{self._bad:.3g} of {self._inputs} inputs cannot be used, more than bad_limit"
+                f" {self._limit:g} allows: {first_reasons(self._rejected)}",
+                where=self._uri,
+                mend="mend or remove them, or raise bad_limit; all are listed in"
+                f" {self._storage.uri('quarantine.parquet')}, and what is packed is kept",
+            )
+
+    def _show(self) -> None:
+        facts: dict[str, float | str] = {
+            "clips": self._clips,
+            "hours": round(self._seconds / 3600, 3),
+            "quarantined": len(self._rejected),
+        }
+        self._progress.update("pack", self._done, self._inputs, facts)
+
+
+def _manifests(storage: Storage) -> list[Any]:
+    return [e for e in storage.files(UNITS) if e.path.endswith(".json")]
+
+
+def _here(
+    storage: Storage, source: Source | InPlaceSource, units: list[WorkUnit], encode: Encode
+) -> Iterator[Report]:
+    for unit in units:
+        yield run_unit(storage, source, unit, encode)

@@ -1,0 +1,96 @@
+"""From a train job's sources to indexes: packs or indexes what is not yet, opens what is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from orchestrator.data.dataset import read_quarantine
+from orchestrator.data.index import Index
+from orchestrator.data.pack import pack_source
+from orchestrator.data.select import longer_than
+from orchestrator.data.sources import AnySource, PackedSource, open_source
+from orchestrator.data.verify import verify
+from orchestrator.errors import DataError, RequestError
+from orchestrator.job import TrainJob, WeightedSource
+from orchestrator.progress import Progress
+from orchestrator.storage import Storage
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The datasets of a training, one per source, and the digest (16 hex digits) of them all.
+
+    `quarantined`: inputs and clips that packing could not use.
+    """
+
+    indexes: list[Index]
+    weights: list[float | None]
+    digest: str
+    quarantined: int
+
+
+def prepare(job: TrainJob, progress: Progress, local: bool = False) -> Prepared:
+    """The datasets of a train job. Doing it again finds them made.
+
+    `local`: one process, no Ray. Otherwise Ray is used if there is something to pack.
+
+    Raises:
+        RequestError: a source is not there, holds no video, or no video is as long as a clip.
+        JobFailed: packing stopped; what is committed stays and is continued next time.
+        DataError: tars are missing or are not what their index says.
+    """
+    wanted = _wanted(job)
+    _refuse_short_segments(job, sources := [open_source(source.uri) for source in wanted])
+    datasets = Storage(job.storage).sub("datasets")
+    indexes, quarantined = [], 0
+    for source in sources:
+        index = pack_source(
+            source, job.data.encode, datasets, job.data.bad_limit, progress=progress, local=local
+        )
+        _refuse_lost_tars(index)
+        quarantined += len(read_quarantine(Storage(index.uri)))
+        enough = longer_than(index, clip_span(job), datasets)
+        if enough.clips < index.clips:
+            progress.message(
+                f"{index.clips - enough.clips} of {index.clips} segments of {source.uri} are"
+                f" shorter than a clip ({clip_span(job):.2f} s) and are left out"
+            )
+        indexes.append(enough)
+    digest = hashlib.sha256("\n".join(index.digest for index in indexes).encode())
+    weights = [source.weight for source in wanted]
+    return Prepared(indexes, weights, digest.hexdigest()[:16], quarantined)
+
+
+def clip_span(job: TrainJob) -> float:
+    """Seconds from a clip's first frame to its last; a video must last longer."""
+    return (job.data.frames - 1) / job.data.fps
+
+
+def _wanted(job: TrainJob) -> tuple[WeightedSource, ...]:
+    if job.data.source is not None:
+        return (WeightedSource(uri=job.data.source),)
+    return job.data.sources
+
+
+def _refuse_short_segments(job: TrainJob, sources: list[AnySource]) -> None:
+    """Find out before hours of packing that no segment can hold a clip."""
+    segment = job.data.encode.segment
+    if clip_span(job) >= segment and any(not isinstance(s, PackedSource) for s in sources):
+        raise RequestError(
+            f"a clip of {job.data.frames} frames at {job.data.fps:g} fps spans"
+            f" {clip_span(job):.2f} s, but videos are cut into segments of at most {segment:g} s",
+            where="data.encode.segment",
+            mend=f"set data.encode.segment={4 * clip_span(job):.0f}",
+        )
+
+
+def _refuse_lost_tars(index: Index) -> None:
+    problems = verify(index, clips=0)
+    if problems:
+        raise DataError(
+            f"the index does not match its tars: {problems[0]}"
+            + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
+            where=index.uri,
+            mend="restore the tars, or delete the folder and pack again",
+        )

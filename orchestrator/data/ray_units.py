@@ -1,0 +1,68 @@
+"""Work units as Ray Data tasks, one each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from ray.data import DataContext
+
+from orchestrator.data.sources import InPlaceSource, Source, WorkUnit
+from orchestrator.data.unit import Report, run_unit
+from orchestrator.errors import RequestError
+from orchestrator.job import Encode
+from orchestrator.ray_session import ray_session
+from orchestrator.storage import Storage
+
+_MOST_BLOCKS = 10_000
+
+
+def on_ray(
+    storage: Storage,
+    source: Source | InPlaceSource,
+    units: list[WorkUnit],
+    encode: Encode,
+    cpus: float,
+) -> Iterator[Report]:
+    """Reports as units finish, in any order, each task with `cpus` cores.
+
+    Raises:
+        RequestError: the cluster has fewer cores than one task asks for.
+    """
+    with ray_session() as ray, _quiet():
+        there = float(ray.cluster_resources().get("CPU", 0))
+        if cpus > there:
+            raise RequestError(
+                f"a packing task asks for {cpus:g} CPU cores, the cluster has {there:g}",
+                where="cpus",
+                mend=f"set cpus={there:g} or less",
+            )
+
+        def work(row: dict[str, Any]) -> dict[str, str]:
+            unit = WorkUnit(str(row["id"]), tuple(row["inputs"]), str(row["identity"]))
+            return {"report": run_unit(storage, source, unit, encode).encode()}
+
+        rows = [asdict(unit) for unit in units]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+        dataset = dataset.map(work, num_cpus=cpus)
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            for text in batch["report"]:
+                yield Report.decode(str(text))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without bars and log lines of its own: `Progress` tells how far it is."""
+    context = DataContext.get_current()
+    logger = logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
