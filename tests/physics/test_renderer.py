@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from orchestrator.physics import simulate as module
 from orchestrator.physics.renderer import render
 from orchestrator.physics.scenes import FAMILIES
 from orchestrator.physics.scenes.common import box, polygon
@@ -72,8 +73,6 @@ def test_visible_is_the_share_in_the_picture_and_not_behind_a_screen() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_thing_is_where_its_state_says(family: str) -> None:
     """The centroid of the pixels that a thing changes lies on its state's x and y."""
-    from orchestrator.physics import simulate as module
-
     seen: list[tuple[Scene, np.ndarray]] = []
 
     def spy(scene: Scene, poses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,24 +81,24 @@ def test_each_thing_is_where_its_state_says(family: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "render", spy)
-        video = simulate(family, 21, 1, size=128)
+        video = simulate(family, 21, 1, size=96, fps=8)
     scene, poses = seen[0]
     for number in range(len(scene.things)):
         bare = replace(scene, strings=())
         away = poses.copy()
         away[:, number, :2] = 100.0
         difference = np.abs(
-            render(bare, poses, 128)[0].astype(float) - render(bare, away, 128)[0]
+            render(bare, poses, 96)[0].astype(float) - render(bare, away, 96)[0]
         ).sum(axis=3)
         weight = np.minimum(difference, 60)
-        x, y = (np.arange(128) + 0.5) * VIEW / 128, (127.5 - np.arange(128)) * VIEW / 128
+        x, y = (np.arange(96) + 0.5) * VIEW / 96, (95.5 - np.arange(96)) * VIEW / 96
         total = weight.sum(axis=(1, 2))
         clear = video.states[:, number, 7] > 0.98
         cx = (weight.sum(axis=1) @ x)[clear] / total[clear]
         cy = (weight.sum(axis=2) @ y)[clear] / total[clear]
         assert clear.any()
         away_by = np.hypot(cx - video.states[clear, number, 0], cy - video.states[clear, number, 1])
-        assert np.median(away_by) < 0.5 * VIEW / 128
+        assert np.median(away_by) < 0.5 * VIEW / 96
 
 
 def test_things_stand_out_from_what_is_behind_them() -> None:

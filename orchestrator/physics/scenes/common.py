@@ -39,7 +39,7 @@ class Palette:
         return colorsys.hsv_to_rgb(self.hue, saturation, value)
 
     def mark(self) -> Colour:
-        """White-like on dark worlds' things, and the other way round now and then."""
+        """Nearly white, or now and then nearly black."""
         value = 0.97 if self.rng.random() < 0.75 else 0.12
         return (value, value, value)
 
