@@ -1,0 +1,122 @@
+"""The ledger: what entered the forward, by step, as each rank saw it.
+
+Parts are parquet files `ATTEMPT/rank-00003/steps-00000200-00000399.parquet`, written when a
+checkpoint is saved. Nothing is ever rewritten: when a run goes back to a checkpoint, its next
+attempt writes the repeated steps again, and the reader marks the rows of the earlier attempt
+from there on as superseded.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.data.batch import Batch
+from orchestrator.data.order import PADDING
+from orchestrator.storage import Storage
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("position", pa.int64()),
+        ("key", pa.string()),
+        ("sha256", pa.string()),  # of the payload
+        ("weight", pa.float32()),  # 0: the clip failed and counted for nothing
+        ("reason", pa.string()),  # why it failed
+    ]
+)
+
+_PART = re.compile(r"^(?P<attempt>[^/]+)/rank-(?P<rank>\d+)/steps-(?P<first>\d+)-\d+\.parquet$")
+
+
+class Ledger:
+    """One rank's writer.
+
+    Args:
+        storage: the run's `ledger` folder.
+        attempt: a name of this start of the worker group; a later attempt sorts behind.
+    """
+
+    def __init__(self, storage: Storage, rank: int, attempt: str) -> None:
+        self._storage, self._folder = storage, f"{attempt}/rank-{rank:05d}"
+        self._rows: list[dict[str, object]] = []
+
+    def enter(self, step: int, batch: Batch) -> None:
+        """Note one micro-batch. Padding is not noted: no clip stood there."""
+        reasons = {failure.position: failure.reason for failure in batch.failures}
+        rows = zip(
+            batch.position.tolist(), batch.keys, batch.hashes, batch.weight.tolist(), strict=True
+        )
+        self._rows += [
+            {
+                "step": step,
+                "position": position,
+                "key": key,
+                "sha256": sha256,
+                "weight": weight,
+                "reason": reasons.get(position),
+            }
+            for position, key, sha256, weight in rows
+            if position != PADDING
+        ]
+
+    def flush(self) -> None:
+        """Write what was noted since the last flush as one part."""
+        if not self._rows:
+            return
+        first, last = self._rows[0]["step"], self._rows[-1]["step"]
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), sink)
+        self._storage.write_bytes(
+            f"{self._folder}/steps-{first:08d}-{last:08d}.parquet", sink.getbuffer()
+        )
+        self._rows = []
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: str
+    attempt: str
+    rank: int
+    first: int
+
+
+def read_ledger(storage: Storage) -> pa.Table:
+    """All rows of a run's `ledger` folder, sorted by step and position.
+
+    Beside the columns of `SCHEMA`: attempt (string), rank (int32) and superseded (bool), true
+    for rows whose step a later attempt trained again from an earlier checkpoint.
+    """
+    parts = [
+        _Part(entry.path, found["attempt"], int(found["rank"]), int(found["first"]))
+        for entry in storage.files()
+        if (found := _PART.match(entry.path))
+    ]
+    starts: dict[str, int] = {}
+    for part in parts:
+        starts[part.attempt] = min(part.first, starts.get(part.attempt, part.first))
+    tables = [_read_part(storage, part, _end(starts, part.attempt)) for part in parts]
+    if not tables:
+        extra = [("attempt", pa.string()), ("rank", pa.int32()), ("superseded", pa.bool_())]
+        return pa.schema([*SCHEMA, *extra]).empty_table()
+    return pa.concat_tables(tables).sort_by([("step", "ascending"), ("position", "ascending")])
+
+
+def _end(starts: dict[str, int], attempt: str) -> int | None:
+    """The step from which later attempts trained an attempt's steps again."""
+    return min((first for other, first in starts.items() if other > attempt), default=None)
+
+
+def _read_part(storage: Storage, part: _Part, end: int | None) -> pa.Table:
+    table = pq.read_table(io.BytesIO(storage.read_bytes(part.path)), schema=SCHEMA)
+    superseded = (
+        pa.array([False] * len(table)) if end is None else pc.greater_equal(table["step"], end)
+    )
+    table = table.append_column("attempt", pa.array([part.attempt] * len(table), pa.string()))
+    table = table.append_column("rank", pa.array([part.rank] * len(table), pa.int32()))
+    return table.append_column("superseded", superseded)
