@@ -28,12 +28,14 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """A contact sheet of clips, crops and masks, as a training would see them."""
+    from dataclasses import asdict
+
     from orchestrator.cli.show import print_json
     from orchestrator.data.inspect import inspect_dataset
 
     found = inspect_dataset(job_of(source, overrides or []), out, clips)
     if json:
-        print_json(found)
+        print_json(asdict(found))
     else:
         print(found)
 

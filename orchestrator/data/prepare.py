@@ -40,7 +40,7 @@ def prepare(job: TrainJob, progress: Progress, local: bool = False) -> Prepared:
         JobFailed: packing stopped; what is committed stays and is continued next time.
         DataError: tars are missing or are not what their index says.
     """
-    wanted = _wanted(job)
+    wanted = wanted_sources(job)
     _refuse_short_segments(job, sources := [open_source(source.uri) for source in wanted])
     datasets = Storage(job.storage).sub("datasets")
     indexes, quarantined = [], 0
@@ -67,7 +67,8 @@ def clip_span(job: TrainJob) -> float:
     return (job.data.frames - 1) / job.data.fps
 
 
-def _wanted(job: TrainJob) -> tuple[WeightedSource, ...]:
+def wanted_sources(job: TrainJob) -> tuple[WeightedSource, ...]:
+    """The sources of a train job, one or several."""
     if job.data.source is not None:
         return (WeightedSource(uri=job.data.source),)
     return job.data.sources
