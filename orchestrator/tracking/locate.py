@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.tracking.server import client_of, tracking_uri
+from orchestrator.tracking.server import client_of, existing_store
 
 MODEL_FILE = "MLmodel"
 
@@ -30,7 +30,7 @@ def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
     if not uri.startswith(("models:/", "runs:/")):
         yield _weights_in(_local_folder(uri))
         return
-    server = tracking_uri(tracking)
+    server = existing_store(tracking)
     client = client_of(server)
     try:
         location = _location(client, uri)

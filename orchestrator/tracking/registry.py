@@ -22,7 +22,7 @@ from mlflow.types import Schema, TensorSpec
 from orchestrator.errors import JobFailed
 from orchestrator.tracking.locate import find_version, model_folder
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of, tracking_uri
+from orchestrator.tracking.server import client_of, existing_store
 
 if TYPE_CHECKING:
     from orchestrator.jepa.hub import WorldModel
@@ -199,7 +199,7 @@ def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) ->
 
 def list_models(tracking: str | None = None) -> list[RegisteredVersion]:
     """Every version of every registered model, newest first within a model."""
-    client = client_of(tracking_uri(tracking))
+    client = client_of(existing_store(tracking))
     rows: list[RegisteredVersion] = []
     for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
         versions = client.search_model_versions(f"name = '{model.name}'")
@@ -214,7 +214,7 @@ def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
     Raises:
         RequestError: there is no such version.
     """
-    client = client_of(tracking_uri(tracking))
+    client = client_of(existing_store(tracking))
     version = find_version(client, uri)
     return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
 
@@ -245,7 +245,7 @@ def promote(
     Raises:
         RequestError: there is no such version.
     """
-    client = client_of(tracking_uri(tracking))
+    client = client_of(existing_store(tracking))
     found = find_version(client, f"models:/{name}/{version}")
     before = client.get_registered_model(name).aliases.get(alias)
     client.set_registered_model_alias(name, alias, found.version)

@@ -25,6 +25,7 @@ from orchestrator.tracking.note import Outcome, opening_note, result_note
 from orchestrator.tracking.server import (
     artifact_root,
     client_of,
+    existing_store,
     is_server,
     require_usable,
     tracking_uri,
@@ -143,7 +144,7 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
     Raises:
         RequestError: there is no such run, or it was not made by a job.
     """
-    uri = tracking_uri(uri)
+    uri = existing_store(uri)
     found = find_run(uri, run)
     with tempfile.TemporaryDirectory() as folder:
         try:

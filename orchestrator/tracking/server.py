@@ -44,6 +44,22 @@ def tracking_uri(given: str | None = None, storage: Storage | None = None) -> st
     return f"sqlite:///{storage.uri('mlflow/mlflow.db')}"
 
 
+def existing_store(given: str | None = None, storage: Storage | None = None) -> str:
+    """The tracking URI of a store to read from. Opening a sqlite file that is not there makes
+    one; this refuses instead.
+
+    Raises:
+        RequestError: there are no runs there yet.
+    """
+    uri = tracking_uri(given, storage)
+    if is_sqlite(uri) and not sqlite_file(uri).exists():
+        raise RequestError(
+            f"no runs yet in {sqlite_file(uri)}",
+            mend="run a job first, or name the storage or the MLflow server that has runs",
+        )
+    return uri
+
+
 def _checked(uri: str) -> str:
     scheme = urlsplit(uri).scheme or "file"
     kind = scheme.split("+")[0]

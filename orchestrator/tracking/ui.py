@@ -18,7 +18,13 @@ from typing import IO
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage
-from orchestrator.tracking.server import is_server, is_sqlite, sqlite_file, tracking_uri
+from orchestrator.tracking.server import (
+    existing_store,
+    is_server,
+    is_sqlite,
+    sqlite_file,
+    tracking_uri,
+)
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
@@ -66,21 +72,23 @@ def serving(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes
         RequestError: there are no runs yet, or the port is taken.
         JobFailed: the server did not come up; its own words are in the message.
     """
-    if is_sqlite(store) and not sqlite_file(store).exists():
-        raise RequestError(
-            f"no runs yet in {sqlite_file(store)}",
-            mend="run a job first, or name the storage or server that has runs",
-        )
+    existing_store(store)
     _require_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     if is_sqlite(store):
         # Runs that are made through this server keep their files where the others are.
         command += ["--artifacts-destination", str(sqlite_file(store).parent / "artifacts")]
+    # MLflow's job runner serves its chat features only, with several processes of its own.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with tempfile.TemporaryFile() as output:
         # Its own process group: Ctrl-C is ours to handle, and its workers are ended with it.
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
         )
         try:
             page = f"http://{HOST}:{port}"

@@ -1,0 +1,203 @@
+"""The logger: each step once whatever happens, and nothing lost in silence."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import artifacts, history
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.run import RunRef
+from orchestrator.tracking.server import client_of
+
+NewRun = Callable[..., RunRef]
+
+
+def logger(ref: RunRef, start_step: int = 0, **options: Any) -> RunLogger:
+    return RunLogger(ref, start_step, **{"pause": 0.05, "patience": 20.0, **options})
+
+
+def log_steps(ref: RunRef, first: int, last: int, value: float, start: int) -> None:
+    log = logger(ref, start)
+    for step in range(first, last + 1):
+        log.metrics(step, {"train/loss": value + step, "health/rankme": value})
+    assert log.close() == []
+
+
+def test_a_replayed_step_keeps_its_first_value(new_run: NewRun) -> None:
+    ref = new_run()
+    log_steps(ref, 1, 10, value=100.0, start=0)
+    first = client_of(ref.uri).get_metric_history(ref.run_id, "train/loss")
+    log_steps(ref, 6, 14, value=500.0, start=5)
+    expected = [(s, 100.0 + s) for s in range(1, 11)] + [(s, 500.0 + s) for s in range(11, 15)]
+    assert history(ref, "train/loss") == expected
+    stamps = {metric.step: metric.timestamp for metric in first}
+    again = client_of(ref.uri).get_metric_history(ref.run_id, "train/loss")
+    assert {m.step: m.timestamp for m in again if m.step <= 10} == stamps
+    assert client_of(ref.uri).get_run(ref.run_id).data.metrics["replayed_steps"] == 5
+
+
+def test_replays_add_up_over_restarts_even_when_one_dies_on_the_way(new_run: NewRun) -> None:
+    ref = new_run()
+    log_steps(ref, 1, 10, value=0.0, start=0)
+    log_steps(ref, 6, 8, value=1.0, start=5)
+    log_steps(ref, 6, 12, value=2.0, start=5)
+    assert history(ref, "train/loss")[-3:] == [(10, 10.0), (11, 13.0), (12, 14.0)]
+    assert client_of(ref.uri).get_run(ref.run_id).data.metrics["replayed_steps"] == 3 + 5
+
+
+def test_a_metric_that_is_new_is_not_taken_for_a_replay(new_run: NewRun) -> None:
+    ref = new_run()
+    log_steps(ref, 1, 4, value=0.0, start=0)
+    log = logger(ref, 2)
+    log.metrics(3, {"train/loss": 9.0, "train/other": 1.0})
+    log.close()
+    assert history(ref, "train/other") == [(3, 1.0)]
+
+
+def test_a_lost_answer_does_not_double_a_row(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server commits, the answer is lost, the rows are sent again."""
+    ref, send, failures = new_run(), MlflowClient.log_batch, [1, 2]
+
+    def forgetful(self: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+        send(self, *args, **kwargs)
+        if failures:
+            failures.pop()
+            raise MlflowException("connection lost")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", forgetful)
+    monkeypatch.setattr("orchestrator.tracking.logger.FIRST_BACKOFF_S", 0.05)
+    log_steps(ref, 1, 5, value=0.0, start=0)
+    assert history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
+
+
+def test_rows_wait_while_mlflow_is_away(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref, send, away = new_run(), MlflowClient.log_batch, [True]
+
+    def broken(self: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+        if away:
+            raise MlflowException("no route to host")
+        return send(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", broken)
+    monkeypatch.setattr("orchestrator.tracking.logger.FIRST_BACKOFF_S", 0.05)
+    log = logger(ref)
+    with caplog.at_level(logging.WARNING, "orchestrator.tracking.logger"):
+        for step in range(1, 6):
+            log.metrics(step, {"train/loss": float(step)})
+            time.sleep(0.1)
+        away.clear()
+        assert log.close() == []
+    assert history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
+    said = [record.message for record in caplog.records]
+    assert sum("cannot be written" in text for text in said) == 1
+    assert any("has everything again" in text for text in said)
+
+
+def test_what_never_arrived_is_said_plainly(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise MlflowException("no route to host")
+
+    ref = new_run()
+    monkeypatch.setattr(MlflowClient, "log_batch", broken)
+    log = logger(ref, patience=0.3)
+    for step in (10, 20, 30):
+        log.metrics(step, {"train/loss": 1.0})
+    with caplog.at_level(logging.WARNING, "orchestrator.tracking.logger"):
+        lost = log.close()
+    assert len(lost) == 3
+    assert "3 rows of metrics (steps 10 to 30) never reached MLflow" in caplog.text
+
+
+def test_a_refused_row_takes_no_other_with_it(
+    new_run: NewRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref = new_run()
+    log = logger(ref, pause=0.3)
+    log.metrics(1, {"train/loss": 1.0})
+    log.metrics(2, {"no?such*name": 2.0})
+    log.metrics(3, {"train/loss": 3.0})
+    (lost,) = log.close()
+    assert history(ref, "train/loss") == [(1, 1.0), (3, 3.0)]
+    assert "refuses" in caplog.text
+    assert getattr(lost, "step", None) == 2
+
+
+def test_a_broken_picture_store_does_not_hold_up_rows(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    ref = new_run()
+    monkeypatch.setattr(MlflowClient, "log_artifact", full)
+    log = logger(ref, patience=1.5)
+    log.picture(1, "masks", Image.new("RGB", (8, 8)))
+    log.metrics(1, {"train/loss": 1.0})
+    time.sleep(0.3)
+    log.metrics(2, {"train/loss": 2.0})
+    assert len(log.close()) == 1
+    assert history(ref, "train/loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_two_loggers_write_one_run(new_run: NewRun) -> None:
+    ref = new_run()
+    both = [logger(ref, node_id=f"node-{i}", sample_every=0.1) for i in range(2)]
+    both[0].metrics(1, {"train/loss": 1.0})
+    time.sleep(0.3)
+    assert [log.close() for log in both] == [[], []]
+    metrics = client_of(ref.uri).get_run(ref.run_id).data.metrics
+    for i in range(2):
+        assert f"system/node-{i}/cpu_utilization_percentage" in metrics
+    assert history(ref, "train/loss") == [(1, 1.0)]
+    assert "replayed_steps" not in metrics
+
+
+def test_pictures_are_named_by_step_and_drawn_once(new_run: NewRun) -> None:
+    ref = new_run()
+    frames = [Image.new("RGB", (8, 8), (i * 60, 0, 0)) for i in range(4)]
+    for _ in range(2):  # the second time is a replay
+        log = logger(ref)
+        log.picture(500, "masks", frames[0])
+        log.picture(500, "features", frames)
+        log.close()
+    paths = artifacts(client_of(ref.uri), ref)
+    assert "pictures/masks/step-00000500.png" in paths
+    assert "pictures/features/step-00000500.gif" in paths
+    assert len([p for p in paths if p.startswith("images/masks") and p.endswith(".png")]) == 1
+
+
+def test_a_kept_checkpoint_is_a_logged_model_until_it_is_dropped(new_run: NewRun) -> None:
+    ref = new_run()
+    client = client_of(ref.uri)
+    for _ in range(2):  # told twice, made once
+        log = logger(ref)
+        log.checkpoint(200, "/runs/tiny/checkpoints/step-00000200", {"rankme": 12.0})
+        log.checkpoint(400, "/runs/tiny/checkpoints/step-00000400", {"rankme": 14.0})
+        log.close()
+    mine = f"source_run_id = '{ref.run_id}'"
+    models = client.search_logged_models([ref.experiment_id], mine)
+    assert sorted(model.name for model in models) == ["step-00000200", "step-00000400"]
+    newest = max(models, key=lambda model: str(model.name))
+    assert newest.status == "READY"
+    assert newest.tags["checkpoint.uri"].endswith("step-00000400")
+    assert [(m.key, m.value) for m in newest.metrics] == [("checkpoint/rankme", 14.0)]
+    outputs = client.get_run(ref.run_id).outputs.model_outputs
+    assert {(o.model_id, o.step) for o in outputs} >= {(newest.model_id, 400)}
+
+    log = logger(ref)
+    log.checkpoint_dropped(200)
+    log.close()
+    models = client.search_logged_models([ref.experiment_id], mine)
+    assert [model.name for model in models] == ["step-00000400"]

@@ -1,0 +1,69 @@
+"""The text on top of a run's page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from conftest import make_job
+
+from orchestrator.tracking.note import opening_note, result_note
+from orchestrator.tracking.run import RunRef, describe_result
+from orchestrator.tracking.server import client_of
+
+
+@dataclass
+class Ended:
+    """A finished run."""
+
+    seconds: float = 3725.0
+    steps: int = 2000
+    clips_per_s: float = 17.2
+    model_uri: str = "models:/tiny/3"
+    checkpoint: str = "step-00002000"
+    next_steps: tuple[str, ...] = ("orchestrator ui",)
+    metrics: dict[str, float] = field(
+        default_factory=lambda: {"train/loss": 0.41234567, "rankme": 24.1}
+    )
+    dataset: dict[str, Any] = field(
+        default_factory=lambda: {
+            "clips": 2000,
+            "hours": 2.0,
+            "bytes": 5e7,
+            "digest": "d1",
+            "quarantined": 3,
+        }
+    )
+
+
+def test_the_result_stands_in_the_lines_that_mlflow_shows_first() -> None:
+    note = result_note(make_job(), Ended())
+    first = note.split("\n\n")[:2]
+    assert "V-JEPA 2" in first[0]
+    assert "`physics://mixed?clips=100`" in first[0]
+    assert first[1] == "Result: **loss 0.4123, RankMe 24.1** after 2,000 steps."
+
+
+def test_the_note_says_how_to_load_the_model_and_what_it_takes() -> None:
+    note = result_note(make_job(), Ended())
+    assert 'load_model("models:/tiny@candidate")' in note
+    assert "uint8 [B, 4, 16, 16, 3] -> float32 [B, 8, 24]" in note
+    assert "2,000 clips, 2.0 h, 0.05 GB, digest `d1`, 3 quarantined" in note
+    assert "1 h 2 min" in note
+    assert "orchestrator ui" in note
+
+
+def test_every_row_of_the_table_has_two_cells() -> None:
+    note = result_note(make_job(data__source="a|b"), Ended(model_uri="/a|b"))
+    rows = [line for line in note.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in rows} == {3}
+
+
+def test_a_run_is_described_from_its_start_to_its_end(new_run: Callable[..., RunRef]) -> None:
+    job = make_job()
+    ref = new_run(job)
+    client = client_of(ref.uri)
+    tag = "mlflow.note.content"
+    assert client.get_run(ref.run_id).data.tags[tag] == opening_note(job)
+    assert "In training: 20 steps" in opening_note(job)
+    describe_result(ref, job, Ended())
+    assert client.get_run(ref.run_id).data.tags[tag] == result_note(job, Ended())
