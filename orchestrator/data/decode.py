@@ -140,7 +140,8 @@ def _read_packets(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
         # A demuxer that seeks by decoding time can land on a key frame that is shown too late.
         if first.pts <= wanted[0] + 0.5 or target <= (stream.start_time or 0):
             return packets
-        target = max(min(target, first.dts) - 1, stream.start_time or 0)
+        earlier = first.pts if first.dts is None else first.dts
+        target = max(min(target, earlier) - 1, stream.start_time or 0)
 
 
 def _demux(container: Any, stream: Any, last: float) -> list[Any]:
@@ -148,12 +149,13 @@ def _demux(container: Any, stream: Any, last: float) -> list[Any]:
     for packet in container.demux(stream):
         if packet.size == 0 or (not packets and not packet.is_keyframe):
             continue
-        if packet.pts is None or packet.dts is None:
+        if packet.pts is None:
             raise DataError("has frames without a timestamp", mend="pack it with mode h264")
         if packet.is_corrupt:
             raise DataError("is damaged")
         # Frames are shown no earlier than they are decoded: nothing wanted comes after this.
-        if packet.dts > last + 0.5:
+        # (Matroska does not store decoding times; right after a seek they are unknown.)
+        if packet.dts is not None and packet.dts > last + 0.5:
             break
         packets.append(packet)
     return packets

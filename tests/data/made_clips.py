@@ -124,9 +124,7 @@ class Sources:
     weights: list[float | None]
 
 
-def train_job(
-    *, steps: int = 4, global_batch: int = 4, micro: int = 2, **data: Any
-) -> TrainJob:
+def train_job(*, steps: int = 4, global_batch: int = 4, micro: int = 2, **data: Any) -> TrainJob:
     """A job of tiny clips: 4 frames of 16 x 16 pixels."""
     return TrainJob.model_validate(
         {

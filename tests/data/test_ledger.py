@@ -60,7 +60,7 @@ def test_rows_say_what_was_trained_and_what_failed(tmp_path: Path) -> None:
 def test_a_restart_at_another_size_supersedes_what_it_repeats(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     # The parts of steps 4-7 were written, but their checkpoint was not: the run went back to 4.
-    train(storage, "0001", range(0, 8), world=2, flush_every=4)
+    train(storage, "0001", range(8), world=2, flush_every=4)
     train(storage, "0002", range(4, 9), world=4, flush_every=4)  # step 8 never reached a flush
     train(storage, "0003", range(8, 12), world=1, flush_every=4)
     table = read_ledger(storage)
@@ -74,7 +74,7 @@ def test_a_restart_at_another_size_supersedes_what_it_repeats(tmp_path: Path) ->
 
 def test_a_later_attempt_that_goes_further_back_wins(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    train(storage, "0001", range(0, 4), world=1, flush_every=2)
+    train(storage, "0001", range(4), world=1, flush_every=2)
     train(storage, "0002", range(4, 8), world=1, flush_every=2)
     train(storage, "0003", range(2, 6), world=1, flush_every=2)
     table = read_ledger(storage)
