@@ -48,7 +48,8 @@ def remux(file: IO[bytes], facts: VideoFacts, encode: Encode) -> Iterator[Piece 
     if facts.codec not in FITS_MP4:
         raise DataError(f"codec {facts.codec} does not fit mp4: use encode.mode=h264")
     layout = _read_layout(file)
-    starts = _cuts(layout.keys, facts.duration_s, encode.segment)
+    half_a_frame = 0.5 / float(facts.fps)  # timestamps are often rounded to milliseconds
+    starts = _cuts(layout.keys, facts.duration_s, encode.segment + half_a_frame)
     file.seek(0)
     with open_video(file) as (container, stream):
         packets = (p for p in container.demux(stream) if p.size)
@@ -94,12 +95,12 @@ def _cuts(keys: list[_Key], duration: float, segment: float) -> list[_Key]:
     cuts = [keys[0]]
     while True:
         here = cuts[-1]
-        pieces = math.ceil((duration - here.time) / segment - 1e-6)
+        pieces = math.ceil((duration - here.time) / segment)
         later = [key for key in keys if key.packet > here.packet]
         if pieces <= 1 or not later:
             return cuts
         target = here.time + (duration - here.time) / pieces
-        within = [key for key in later if key.time <= here.time + segment + 1e-6]
+        within = [key for key in later if key.time <= here.time + segment]
         cuts.append(min(within, key=lambda k: abs(k.time - target)) if within else later[0])
 
 
