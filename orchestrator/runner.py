@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, PackJob, TrainJob
 from orchestrator.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from orchestrator.training.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,14 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
 def _run_train(
     job: TrainJob, progress: Progress, *, fresh: bool, local: bool, profile: bool
 ) -> RunSummary:
+    from orchestrator.tracking.run import describe_result
     from orchestrator.training.driver import run_train
 
     began = time.time()
     result = run_train(job, progress, fresh=fresh, local=local, profile=profile)
     record, outcome = result.record, result.record.outcome
     totals = outcome.get("totals", {})
-    return RunSummary(
+    summary = RunSummary(
         kind="train",
         name=job.name,
         storage=job.storage,
@@ -106,8 +110,10 @@ def _run_train(
         seconds_to_first_step=result.first_step_at and result.first_step_at - began,
         clips_per_s=totals.get("clips", 0.0) / max(totals.get("seconds", 0.0), 1e-9),
         metrics=outcome.get("metrics", {}),
-        next_steps=_next_steps(job, record.model_uri, profile),
+        next_steps=_next_steps(job, record, profile),
     )
+    describe_result(result.tracking, job, summary)
+    return summary
 
 
 def _dataset_facts(indexes: list[Any]) -> dict[str, Any]:
@@ -119,14 +125,17 @@ def _dataset_facts(indexes: list[Any]) -> dict[str, Any]:
     }
 
 
-def _next_steps(job: TrainJob, model_uri: str, profile: bool) -> list[str]:
+def _next_steps(job: TrainJob, record: RunRecord, profile: bool) -> list[str]:
+    """Commands that work as they stand, from the folder that the job was run in."""
     name = job.track.register_as
-    uri = f"models:/{name}@candidate" if name else model_uri
-    where = "" if job.storage == ".orchestrator" else f" --storage {job.storage}"
+    uri = f"models:/{name}@candidate" if name else record.model_uri
+    elsewhere = job.storage != ".orchestrator"
+    ui = f"orchestrator ui --storage {job.storage}" if elsewhere else "orchestrator ui"
+    tracking = f"MLFLOW_TRACKING_URI={record.mlflow_uri} " if elsewhere else ""
     steps = [
-        f"orchestrator ui{where}   # curves, pictures and the model, in a browser",
-        f"python -c \"from orchestrator import load_model; print(load_model('{uri}'))\"",
+        f"{ui}   # curves, pictures and the model, in a browser",
+        f"{tracking}python -c \"from orchestrator import load_model; print(load_model('{uri}'))\"",
     ]
     if profile:
-        steps.append(f"open {job.storage}/runs/{job.name}/profile/trace.json   # in Perfetto")
+        steps.append(f"{job.storage}/runs/{job.name}/profile/trace.json   # open it in Perfetto")
     return steps

@@ -11,10 +11,10 @@ from orchestrator.plan import plan
 # Metrics worth a line of their own, with the name a person reads.
 SHOWN = {
     "train/loss": "loss",
-    "rankme": "RankMe",
-    "feature_std": "feature std",
-    "token_cosine": "token cosine",
-    "teacher_distance": "teacher distance",
+    "health/rankme": "RankMe",
+    "health/feature_std": "feature std",
+    "health/token_cosine": "token cosine",
+    "health/teacher_distance": "teacher distance",
 }
 
 

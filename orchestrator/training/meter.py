@@ -66,8 +66,8 @@ class Meter:
             "data wait": f"{100 * self.last['speed/data_wait']:.0f}%",
         }
 
-    def row(self) -> dict[str, float]:
-        """Means over the window, which then starts anew."""
+    def row(self, extra: dict[str, float]) -> dict[str, float]:
+        """Means over the window, which then starts anew; `extra` stands beside them."""
         elapsed = max(time.perf_counter() - self._began, 1e-9)
         steps, result = max(self._steps, 1), self._result
         row = {
@@ -78,6 +78,7 @@ class Meter:
             "data/failed_clips": float(self._failed),
             "train/skipped_steps": float(self._skipped),
             **_memory(self.device),
+            **extra,
         }
         if result is not None:
             row["train/lr"] = result.lr

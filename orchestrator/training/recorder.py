@@ -42,9 +42,7 @@ class Recorder:
             if group.local_rank == 0
             else None
         )
-        self.meter = Meter(
-            job.scale.global_batch, plan(job).step_flops, _peak(group), group.device
-        )
+        self.meter = Meter(job.scale.global_batch, plan(job).step_flops, _peak(group), group.device)
         self._health: dict[str, float] = {}
         self._last: StepResult | None = None
         self._posted = 0.0
@@ -82,7 +80,7 @@ class Recorder:
 
     def summary(self) -> dict[str, Any]:
         """Final numbers for the driver."""
-        return {"metrics": {**self.meter.last, **self._health}, "totals": self.meter.totals()}
+        return {"metrics": dict(self.meter.last), "totals": self.meter.totals()}
 
     def close(self) -> None:
         """Send what is still queued."""
@@ -90,8 +88,7 @@ class Recorder:
             self.logger.close()
 
     def _log_row(self, step: int) -> None:
-        row = self.meter.row()
-        row.update({f"health/{key}": value for key, value in self.health().items()})
+        row = self.meter.row({f"health/{key}": value for key, value in self.health().items()})
         if self.logger is not None:
             self.logger.metrics(step, row)
 

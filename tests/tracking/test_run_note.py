@@ -22,7 +22,7 @@ class Ended:
     checkpoint: str = "step-00002000"
     next_steps: tuple[str, ...] = ("orchestrator ui",)
     metrics: dict[str, float] = field(
-        default_factory=lambda: {"train/loss": 0.41234567, "rankme": 24.1}
+        default_factory=lambda: {"train/loss": 0.41234567, "health/rankme": 24.1}
     )
     dataset: dict[str, Any] = field(
         default_factory=lambda: {
