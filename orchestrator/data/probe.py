@@ -78,7 +78,9 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
     """
     try:
         # A playlist that is named like a video must not open other files or addresses.
-        container = av.open(file, metadata_errors="ignore", options={"protocol_whitelist": "none"})
+        container = av.open(
+            file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
+        )
     except (FFmpegError, ValueError) as error:
         raise DataError(f"not a readable video: {reason_of(error)}") from None
     with container:

@@ -136,7 +136,7 @@ def test_damage_costs_its_segment_and_not_the_video(tmp_path: Path) -> None:
 
 
 def test_copying_keeps_the_coded_pictures(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "c.mkv", frames=90, fps=30, g="15", bf="2")
+    path = write_video(tmp_path / "c.mkv", frames=90, fps=30, g="15", bf="2", sc_threshold="0")
     source = decoded(path.read_bytes())
     pieces = clips(path, mode="copy", segment=1.0)
     assert len(pieces) == 3
