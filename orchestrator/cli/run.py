@@ -150,6 +150,9 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     ]
     if numbers:
         rows.append(("result", "   ".join(numbers)))
+    if summary.phases:
+        parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
+        rows.append(("a step", "   ".join(parts)))
     for name, text in (
         ("model", summary.model_uri),
         ("checkpoint", summary.checkpoint),

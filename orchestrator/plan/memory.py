@@ -11,9 +11,9 @@ the compute dtype (bf16: 2, fp32: 4). What DeepSpeed and the teacher keep betwee
     teacher's copy            b E           b E           b E           b E
 
 Beside it, for a moment: at stage 0 the casts of autocast (bf16) and, with several ranks, two
-flat copies of the gradients; at stage 1 in fp32 this rank's part of them once more; from
-stage 2 the bucket that is being reduced; at stage 3 the parameters that were gathered, which
-DeepSpeed keeps up to 10^9 of. At stage 0 in fp32 the teacher's accumulator is its copy.
+flat copies of the gradients; at stage 1 in fp32 this rank's part of them once more; the
+bucket that is being reduced (not at stage 1 in bf16); at stage 3 the parameters that were
+gathered, which DeepSpeed keeps up to 10^9 of. At stage 0 in fp32 the teacher's accumulator is its copy.
 Offload moves master, moments and the teacher's shards to the host, with the gradients' part.
 """
 
@@ -100,11 +100,13 @@ def _weights(p: int, world: int, b: int, stage: Stage) -> float:
 def _gradients(p: int, world: int, b: int, stage: Stage, offload: bool) -> float:
     if stage == 0:
         return 4 * p + (8 * min(p, _BUCKET_STAGE_0) if world > 1 else 0)
+    if stage == 1 and b == 2 and not offload:
+        return 4 * p
     if stage == 1:
         # Offload accumulates beside what the backward pass leaves; fp32 accumulates in place.
-        beside = 4 * p / world if b == 4 else b * p if offload else 0
-        return 4 * p + beside
-    return 4 * p / world + (b + 4) * min(p, _BUCKET)
+        return 4 * p + b * _BUCKET + (4 * p / world if b == 4 else b * p)
+    # Stage 2 reduces a bucket in the compute dtype by way of an fp32 copy; stage 3 keeps one.
+    return 4 * p / world + (4 if stage == 3 else b + 4) * _BUCKET
 
 
 def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:
