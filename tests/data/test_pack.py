@@ -1,0 +1,376 @@
+"""Packing: every clip once, whatever interrupts it; nothing half-done is ever an index."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from made_videos import Told, decoded, level_of, pack_job, write_video
+
+from orchestrator.data import unit as unit_module
+from orchestrator.data.dataset import read_quarantine
+from orchestrator.data.folder import FolderSource
+from orchestrator.data.index import Index
+from orchestrator.data.pack import run_pack
+from orchestrator.data.shard_writer import ShardWriter
+from orchestrator.data.sources import RawClip, Rejected, WorkUnit, open_source
+from orchestrator.data.unit import Manifest, run_unit
+from orchestrator.data.verify import verify
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.job import Encode
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+
+
+def videos(folder: Path, count: int, **options: Any) -> Path:
+    for number in range(count):
+        write_video(folder / f"v{number}.mp4", frames=40, fps=20, **options)
+    return folder
+
+
+def rows(index: Index) -> list[dict[str, Any]]:
+    return [row for shard in range(index.shards) for row in index.rows(shard).to_pylist()]
+
+
+def pack(source: Path | str, storage: Path, **keys: Any) -> Index:
+    (index,) = run_pack(pack_job(source, storage, **keys), Silent(), local=True)
+    return index
+
+
+def test_a_folder_becomes_tars_with_an_index_beside_them(tmp_path: Path) -> None:
+    videos(tmp_path / "in", 3)
+    told = Told()
+    job = pack_job(tmp_path / "in", tmp_path / "out", unit=2, encode={"segment": 1.0})
+    (index,) = run_pack(job, told, local=True)
+    found = rows(index)
+    assert [row["key"].rpartition("-")[0].rpartition("-")[0] for row in found] == [
+        name for name in ("v0", "v1", "v2") for _ in range(2)
+    ]
+    assert len({row["key"] for row in found}) == 6
+    assert {row["source"] for row in found} == {str(tmp_path / f"in/v{n}.mp4") for n in range(3)}
+    for row in found:
+        shard = [index.shard_info(s)["shard"] for s in range(index.shards)].index(row["shard"])
+        payload = index.read(shard, row["offset"], row["bytes"], row["sha256"])
+        frames = decoded(payload)
+        assert len(frames) == row["frames"] == 20
+        assert frames[0].shape == (row["height"], row["width"], 3)
+    assert verify(index) == []
+    assert told.updates[-1][:3] == ("pack", 3, 3)
+    assert told.updates[-1][3]["clips"] == 6
+    facts = json.loads((Path(index.uri) / "dataset.json").read_text())
+    assert (facts["layout"], facts["clips"], facts["inputs"], facts["quarantined"]) == (1, 6, 3, 0)
+    assert facts["digest"] == Path(index.uri).name
+
+
+def test_any_reader_of_tars_sees_key_mp4_and_key_json(tmp_path: Path) -> None:
+    write_video(tmp_path / "in/a.mp4", frames=40, fps=20)
+    (tmp_path / "in/list.csv").write_text("a.mp4 7\n")
+    index = pack(tmp_path / "in/list.csv", tmp_path / "out")
+    (row,) = rows(index)
+    with tarfile.open(index.tar(0)) as tar:
+        names = tar.getnames()
+        facts = json.loads(tar.extractfile(f"{row['key']}.json").read())  # type: ignore[union-attr]
+        payload = tar.extractfile(f"{row['key']}.mp4").read()  # type: ignore[union-attr]
+    assert names == [f"{row['key']}.mp4", f"{row['key']}.json"]
+    assert (facts["label"], facts["frames"], facts["fps"]) == (7, 40, 20.0)
+    assert payload == index.read(0, row["offset"], row["bytes"])
+    extra = {e["name"]: index.read(0, e["offset"], e["bytes"]) for e in row["extras"]}
+    assert json.loads(extra["json"]) == facts
+
+
+def test_tars_stay_below_their_bound(tmp_path: Path) -> None:
+    videos(tmp_path / "in", 6)
+    index = pack(tmp_path / "in", tmp_path / "out", encode={"shard_bytes": 12_000})
+    assert index.shards > 1
+    for shard in range(index.shards):
+        info = index.shard_info(shard)
+        assert info["bytes"] == os.path.getsize(index.tar(shard))
+        assert info["bytes"] <= 12_000 or info["count"] == 1
+    assert index.clips == 6
+
+
+def test_packing_again_does_nothing_and_the_same_input_gives_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    videos(tmp_path / "in", 2)
+    first = pack(tmp_path / "in", tmp_path / "one")
+    before = {p.name: p.stat().st_mtime_ns for p in Path(first.uri).iterdir()}
+    again = pack(tmp_path / "in", tmp_path / "one")
+    assert {p.name: p.stat().st_mtime_ns for p in Path(again.uri).iterdir()} == before
+    other = pack(tmp_path / "in", tmp_path / "two")
+    assert other.digest == first.digest
+    assert Path(other.uri).name == Path(first.uri).name
+
+
+def test_the_name_follows_inputs_and_options(tmp_path: Path) -> None:
+    videos(tmp_path / "in", 2)
+    names = {Path(pack(tmp_path / "in", tmp_path / "out").uri).name}
+    names.add(Path(pack(tmp_path / "in", tmp_path / "out", encode={"crf": 30}).uri).name)
+    os.utime(tmp_path / "in/v1.mp4", ns=(5, 5))
+    names.add(Path(pack(tmp_path / "in", tmp_path / "out").uri).name)
+    assert len(names) == 3
+
+
+class Stopping(FolderSource):
+    """Fails at one of its videos, as a crash in the middle would."""
+
+    def __init__(self, uri: str, unit: int, at: str, error: Exception) -> None:
+        super().__init__(uri, unit)
+        self.at, self.error = at, error
+
+    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+        for item in super().clips(unit, encode):
+            yield item
+            if item.source.endswith(self.at):
+                raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the storage"),
+        (ValueError("boom"), "ValueError: boom"),
+    ],
+)
+def test_what_is_committed_survives_a_failure_and_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    videos(tmp_path / "in", 6)
+    job = pack_job(tmp_path / "in", tmp_path / "out", unit=2)
+    failing = Stopping(str(tmp_path / "in"), 2, "v4.mp4", error)
+    monkeypatch.setattr("orchestrator.data.pack.open_source", lambda uri, unit: failing)
+    with pytest.raises(JobFailed, match=said) as caught:
+        run_pack(job, Silent(), local=True)
+    assert "2 of 3 units are kept" in caught.value.mend
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "out/datasets").iterdir()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    assert len(kept) == 2
+    assert not (folder / "index.parquet").exists()
+    (folder / "orphan-of-a-killed-attempt-000.tar").write_bytes(b"half a tar")
+    (index,) = run_pack(job, Silent(), local=True)
+    assert index.uri == str(folder)
+    assert Counter(row["source"].rpartition("/")[2] for row in rows(index)) == {
+        f"v{number}.mp4": 1 for number in range(6)
+    }
+    tars = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    assert len(tars) == 3
+    assert kept.items() <= tars.items()
+    assert not (folder / "units").exists()
+    assert verify(index) == []
+
+
+def test_the_first_manifest_wins_and_the_second_attempt_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two attempts at one unit at the same time, as after a lost node that comes back."""
+    videos(tmp_path / "in", 2)
+    storage = Storage(str(tmp_path / "out"))
+    source = FolderSource(str(tmp_path / "in"), 2)
+    (unit,) = source.units()
+    finish = ShardWriter.finish
+    first: list[Any] = []
+
+    def overtaken(self: ShardWriter) -> Any:
+        if not first:
+            first.append(None)
+            first[0] = run_unit(storage, source, unit, Encode())
+        return finish(self)
+
+    monkeypatch.setattr(unit_module.ShardWriter, "finish", overtaken)
+    second = run_unit(storage, source, unit, Encode())
+    assert second == first[0]
+    (manifest,) = (tmp_path / "out/units").glob("*.json")
+    named = {shard.shard for shard in Manifest.decode(manifest.read_bytes()).shards}
+    assert {path.name for path in (tmp_path / "out").glob("*.tar")} == named
+
+
+def test_an_input_that_changes_while_packing_is_quarantined(tmp_path: Path) -> None:
+    videos(tmp_path / "in", 4)
+    storage = Storage(str(tmp_path / "out"))
+    source = FolderSource(str(tmp_path / "in"), 4)
+    (unit,) = source.units()
+    write_video(tmp_path / "in/v1.mp4", frames=50)
+    (tmp_path / "in/v2.mp4").unlink()
+    seen = []
+    for item in source.clips(unit, Encode()):
+        if item.source.endswith("v3.mp4") and isinstance(item, RawClip):
+            os.utime(tmp_path / "in/v3.mp4", ns=(1, 1))
+        seen.append((item.source[-6:], getattr(item, "reason", "")))
+    changed = "changed while packing"
+    assert seen == [
+        ("v0.mp4", ""), ("v1.mp4", changed), ("v2.mp4", changed), ("v3.mp4", ""),
+        ("v3.mp4", changed),
+    ]  # fmt: skip
+    report = run_unit(storage, source, unit, Encode())
+    assert report.clips == 1
+    assert {row.reason for row in report.rejected} == {changed}
+
+
+def test_a_video_that_changes_while_it_is_read_leaves_no_clip(tmp_path: Path) -> None:
+    videos(tmp_path / "in", 2)
+
+    class Changing(FolderSource):
+        def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+            for item in super().clips(unit, encode):
+                os.utime(tmp_path / "in/v1.mp4", ns=(1, 1)) if "v1" in item.source else None
+                yield item
+
+    source = Changing(str(tmp_path / "in"), 2)
+    report = run_unit(Storage(str(tmp_path / "out")), source, source.units()[0], Encode())
+    assert (report.clips, [r.reason for r in report.rejected]) == (1, ["changed while packing"])
+
+
+def test_too_many_bad_inputs_stop_the_job_and_are_named(tmp_path: Path) -> None:
+    videos(tmp_path / "in", 3)
+    (tmp_path / "in/text.mp4").write_text("not a video" * 50)
+    with pytest.raises(JobFailed, match=r"1 of 4 inputs.*text\.mp4: not a readable") as caught:
+        pack(tmp_path / "in", tmp_path / "out", bad_limit=0.2)
+    (folder,) = (tmp_path / "out/datasets").iterdir()
+    assert "bad_limit" in caught.value.mend
+    assert [r.source[-8:] for r in read_quarantine(Storage(str(folder)))] == ["text.mp4"]
+    index = pack(tmp_path / "in", tmp_path / "out", bad_limit=0.25)
+    assert index.clips == 3
+    assert len(read_quarantine(Storage(index.uri))) == 1
+
+
+def test_no_clip_at_all_is_an_error_and_not_an_empty_dataset(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.mp4").write_bytes(b"")
+    with pytest.raises(JobFailed, match=r"not one clip could be made of 1 inputs") as caught:
+        pack(tmp_path / "in", tmp_path / "out", bad_limit=1.0)
+    assert "zero bytes" in caught.value.mend
+
+
+def test_keys_that_a_source_repeats_are_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos(tmp_path / "in", 2)
+
+    class Twice(FolderSource):
+        def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+            for item in super().clips(unit, encode):
+                yield from (item, item)
+
+    twice = Twice(str(tmp_path / "in"), 4)
+    monkeypatch.setattr("orchestrator.data.pack.open_source", lambda uri, unit: twice)
+    index = pack(tmp_path / "in", tmp_path / "out", bad_limit=1.0)
+    assert index.clips == 2
+    assert all("duplicate key" in r.reason for r in read_quarantine(Storage(index.uri)))
+
+
+def test_physics_is_packed_like_any_video_with_its_states(tmp_path: Path) -> None:
+    index = pack("physics://mixed?clips=3&seconds=1", tmp_path)
+    found = rows(index)
+    assert len(found) == 3
+    assert all({"json", "states.npy"} == {e["name"] for e in row["extras"]} for row in found)
+
+
+def test_several_sources_become_datasets_of_their_own(tmp_path: Path) -> None:
+    videos(tmp_path / "a", 1)
+    videos(tmp_path / "b", 2)
+    sources = [{"uri": str(tmp_path / "a")}, {"uri": str(tmp_path / "b")}]
+    job = pack_job("", tmp_path / "out", sources=sources)
+    assert [index.clips for index in run_pack(job, Silent(), local=True)] == [1, 2]
+
+
+# -- with Ray ----------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+import ray
+from made_videos import pack_job
+from orchestrator.data.pack import run_pack
+from orchestrator.progress import Silent
+
+class Told(Silent):
+    def update(self, stage, done, total, facts=None):
+        print("DONE", done, flush=True)
+
+ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
+job = pack_job(sys.argv[1], sys.argv[2], unit=2, encode={"segment": 1.0})
+(index,) = run_pack(job, Told())
+print("CLIPS", index.clips, flush=True)
+"""
+
+
+def script(source: Path, storage: Path) -> subprocess.Popen[str]:
+    here = str(Path(__file__).parent)
+    env = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(source), str(storage)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+    )
+
+
+@pytest.mark.integration
+def test_killed_in_the_middle_and_started_again_no_clip_is_lost_or_twice(tmp_path: Path) -> None:
+    source = videos(tmp_path / "in", 16)
+    first = script(source, tmp_path / "out")
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.startswith("DONE"):
+            break
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    (folder,) = (tmp_path / "out/datasets").iterdir()
+    time.sleep(2)  # the dead driver's tasks end with its cluster
+    assert not (folder / "dataset.json").exists()
+    kept = {path.name for path in (folder / "units").glob("*.json")}
+    assert 1 <= len(kept) < 8
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+
+    second = script(source, tmp_path / "out")
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, output
+    assert "CLIPS 32" in output
+    index = Index.open(str(folder))
+    found = rows(index)
+    assert Counter(row["source"].rpartition("/")[2] for row in found) == {
+        f"v{number}.mp4": 2 for number in range(16)
+    }
+    assert len({row["key"] for row in found}) == 32
+    assert verify(index) == []
+    tars = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    assert len(tars) == index.shards == 8
+    assert len(made.items() & tars.items()) >= len(kept)
+    alone = pack(source, tmp_path / "alone", unit=2, encode={"segment": 1.0})
+    assert alone.digest == index.digest
+
+
+def test_more_cores_than_there_are_is_refused_and_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def two_cores() -> Iterator[Any]:
+        yield SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0})
+
+    videos(tmp_path / "in", 1)
+    monkeypatch.setattr("orchestrator.data.ray_units.ray_session", two_cores)
+    with pytest.raises(RequestError, match="asks for 64 CPU cores, the cluster has 2"):
+        run_pack(pack_job(tmp_path / "in", tmp_path / "out", cpus=64), Silent())
+
+
+def test_variable_rate_and_portrait_survive_the_whole_way(tmp_path: Path) -> None:
+    ticks = [*range(0, 1000, 100), *range(1000, 2001, 20)]
+    write_video(tmp_path / "in/vfr.mkv", ticks=ticks)
+    write_video(tmp_path / "in/phone.mp4", rotation=90, width=128, height=72)
+    index = pack(tmp_path / "in", tmp_path / "out")
+    phone, vfr = rows(index)
+    assert (phone["width"], phone["height"]) == (72, 128)
+    levels = [level_of(f) for f in decoded(index.read(0, vfr["offset"], vfr["bytes"]))]
+    assert levels[vfr["frames"] // 2] == pytest.approx(0.5, abs=0.05)
+    assert isinstance(open_source(index.uri).uri, str)
