@@ -35,10 +35,9 @@ LEAST_STEPS = 16
 Exchange = Callable[[Any], Any]
 
 
-def cut_legs(steps: range, blocks_per_step: int) -> list[range]:
-    """Consecutive runs of steps, one per leg."""
-    length = max(LEAST_STEPS, TASKS_PER_LEG // blocks_per_step)
-    return [steps[at : at + length] for at in range(0, len(steps), length)]
+def leg_length(blocks_per_step: int) -> int:
+    """Steps of a leg."""
+    return max(LEAST_STEPS, TASKS_PER_LEG // blocks_per_step)
 
 
 class LegBuilder:
@@ -155,22 +154,25 @@ class RayBlocks:
         builder: LegBuilder | None,
     ) -> None:
         self._layout, self._rank, self._exchange = layout, rank, exchange
-        self._legs = cut_legs(steps, layout.blocks_per_step)
-        # A leg is handed over when the one before it is half consumed.
-        halves = [leg[len(leg) // 2] for leg in self._legs[:-1]]
-        self._due = dict(zip([steps.start, *halves], self._legs, strict=False))
+        self._steps, self._length = steps, leg_length(layout.blocks_per_step)
+        self._leg = steps[: self._length]
+        self._due = steps.start
         self._builder = builder
-        self._built = builder.start(self._legs[0]) if builder and self._legs else None
+        self._built = builder.start(self._leg) if builder and steps else None
         self._readers: queue.Queue[tuple[range, LegReader]] = queue.Queue()
         self._all_readers: list[LegReader] = []
         self._current: tuple[range, LegReader] | None = None
 
     def advance(self, step: int) -> None:
         """Called on the main thread before each step: receives the leg that is due."""
-        leg = self._due.pop(step, None)
-        if leg is None:
+        if step != self._due:
             return
-        iterators = self._exchange(self._take_built(leg))
+        leg = self._leg
+        after = leg.stop - self._steps.start
+        self._leg = self._steps[after : after + self._length]
+        # The leg after this one is handed over when half of this one is consumed.
+        self._due = leg[len(leg) // 2] if self._leg else -1
+        iterators = self._exchange(self._take_built())
         if isinstance(iterators, _Broken):
             raise iterators.error
         blocks = len(leg) * self._layout.blocks_per_rank
@@ -180,8 +182,8 @@ class RayBlocks:
         self._all_readers = [*self._all_readers[-1:], reader]
         self._readers.put((leg, reader))
 
-    def _take_built(self, leg: range) -> bytes | _Broken | None:
-        """Rank 0: the leg's iterators, pickled, and a start on the leg after it."""
+    def _take_built(self) -> bytes | _Broken | None:
+        """Rank 0: the iterators of the leg that is due, pickled; the next leg is begun."""
         if self._builder is None or self._built is None:
             return None
         try:
@@ -189,9 +191,8 @@ class RayBlocks:
         except BaseException as error:
             # Every rank is told, or the others would wait for ever.
             return _Broken(_explain(error))
-        following = self._legs.index(leg) + 1
-        if following < len(self._legs):
-            self._built = self._builder.start(self._legs[following])
+        if self._leg:
+            self._built = self._builder.start(self._leg)
         return iterators
 
     def blocks(self, step: int) -> list[pa.Table]:
@@ -208,13 +209,11 @@ class RayBlocks:
 
 
 def _explain(error: BaseException) -> BaseException:
-    """An error of a Ray task as the error that it wraps, or as a failed job."""
-    if isinstance(error, OrchestratorError):
-        return error
+    """What went wrong in a reading task, without Ray's wrapping."""
     cause = getattr(error, "cause", None) or error.__cause__
-    if isinstance(cause, BaseException) and cause is not error:
+    if isinstance(error, ray.exceptions.RayError) and isinstance(cause, BaseException):
         return _explain(cause)
-    if isinstance(error, ray.exceptions.RayError):
-        first = str(error).strip().splitlines()[0]
-        return JobFailed(f"reading clips failed: {first}", mend="run the job again to continue")
-    return error
+    if isinstance(error, OrchestratorError) or not isinstance(error, ray.exceptions.RayError):
+        return error
+    first = str(error).strip().splitlines()[0]
+    return JobFailed(f"reading clips failed: {first}", mend="run the job again to continue")

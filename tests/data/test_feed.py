@@ -1,0 +1,213 @@
+"""The feed gives each rank its positions, at any world size, and loses nothing silently."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_clips import MadeIndex, Sources, padded, small_video, train_job
+from pydantic import BaseModel
+
+from orchestrator.data.batch import StepBatch
+from orchestrator.data.clips import ClipReader, Span
+from orchestrator.data.feed import check_dealt, open_feed
+from orchestrator.data.layout import Layout
+from orchestrator.data.order import Order
+from orchestrator.errors import JobFailed
+from orchestrator.job import TrainJob
+from orchestrator.plan import BatchPlan
+
+VIDEOS = [small_video(seed) for seed in range(4)]
+
+
+def made(counts: tuple[int, ...] = (3, 4, 2), **options: Any) -> MadeIndex:
+    return MadeIndex("a", [[VIDEOS[(s + r) % 4] for r in range(n)] for s, n in enumerate(counts)],
+                     **options)  # fmt: skip
+
+
+def local(job: TrainJob, index: MadeIndex, world: int = 1, start: int = 0) -> list[list[StepBatch]]:
+    """All steps of all ranks, one rank after the other, without Ray."""
+    ranks = []
+    for rank in range(world):
+        feed = open_feed(
+            job,
+            Sources([index], [None]),  # type: ignore[arg-type]
+            BatchPlan.of(job.scale, world),
+            rank=rank,
+            start_step=start,
+            threads=2,
+            exchange=None,
+        )
+        with closing(feed):
+            ranks.append(list(feed))
+    return ranks
+
+
+def by_position(ranks: list[list[StepBatch]]) -> dict[int, tuple[torch.Tensor, ...]]:
+    """Pixels and masks of every real row."""
+    out = {}
+    for steps in ranks:
+        for batch in (micro for step in steps for micro in step.micro):
+            for row, position in enumerate(batch.position.tolist()):
+                if position >= 0:
+                    masks = [ids[row] for mask in batch.masks for ids in mask]
+                    assert position not in out
+                    out[position] = (batch.video[row], *masks)
+    return out
+
+
+@pytest.mark.parametrize("world", [2, 3, 4, 7])
+def test_every_world_size_trains_the_same_pixels_and_masks(world: int) -> None:
+    job = train_job(steps=3, global_batch=8, micro=4)
+    one, many = by_position(local(job, made())), by_position(local(job, made(), world))
+    assert sorted(one) == sorted(many) == list(range(24))
+    for position, row in one.items():
+        assert all(map(torch.equal, row, many[position]))
+
+
+@pytest.mark.parametrize("world", [1, 3, 5])
+def test_padding_has_no_weight_and_is_black(world: int) -> None:
+    job = train_job(steps=2, global_batch=8, micro=3)
+    plan = BatchPlan.of(job.scale, world)
+    for steps in zip(*local(job, made(), world), strict=True):
+        batches = [micro for step in steps for micro in step.micro]
+        assert all(len(b.weight) == plan.micro for b in batches)
+        assert len(batches) == world * plan.accum
+        weight = torch.cat([b.weight for b in batches])
+        assert weight.sum() == 8
+        assert len(weight) == plan.padded
+        for batch in batches:
+            padding = torch.from_numpy(batch.position) < 0
+            assert torch.equal(batch.weight == 0, padding)
+            assert not batch.video[padding].any()
+            assert not batch.failures
+
+
+def test_a_restart_in_the_middle_changes_nothing() -> None:
+    job = train_job(steps=7, global_batch=4, micro=4)
+    whole, rest = by_position(local(job, made())), by_position(local(job, made(), 2, start=4))
+    assert sorted(rest) == list(range(16, 28))
+    for position, row in rest.items():
+        assert all(map(torch.equal, row, whole[position]))
+
+
+def test_what_cannot_be_used_keeps_its_place_with_no_weight() -> None:
+    index = made()
+    index.payloads[1][2] = VIDEOS[0][:1000]  # truncated, and indexed so
+    index.claims[(0, 1)] = "0" * 64  # other bytes than were indexed
+    job = train_job(steps=2, global_batch=9, micro=9, bad_limit=1.0)
+    good = by_position(local(job, made()))
+    (steps,) = local(job, index)
+    for step in steps:
+        (batch,) = step.micro
+        reasons = {failure.key: failure.reason for failure in batch.failures}
+        assert set(reasons) == {"a-1-2", "a-0-1"}
+        assert "cannot be decoded" in reasons["a-1-2"]
+        assert "sha256 differs" in reasons["a-0-1"]
+        failed = {failure.position for failure in batch.failures}
+        for row, position in enumerate(batch.position.tolist()):
+            assert batch.weight[row] == (position not in failed)
+            expected = torch.zeros(1) if position in failed else good[position][0]
+            assert torch.equal(batch.video[row], expected.to(torch.uint8).expand(4, 16, 16, 3))
+
+
+def test_too_many_failures_stop_the_job_and_are_named() -> None:
+    index = made((20,))
+    index.payloads[0][7] = b"no video"
+    job = train_job(steps=30, global_batch=20, micro=20, bad_limit=0.02)
+    with pytest.raises(JobFailed, match=r"3 of 60 clips .* data.bad_limit 0.02(.|\n)*a-0-7"):
+        local(job, index)
+    assert len(local(train_job(steps=8, global_batch=20, micro=20, bad_limit=0.05), index)[0]) == 8
+
+
+def test_rows_that_are_not_a_ranks_own_stop_the_job() -> None:
+    layout = Layout(BatchPlan(8, 2, 4, 1), 2)
+    order = Order([np.array([3, 4, 2])], [None], 0, 2)
+    reader = ClipReader([made()], 2)
+    blocks = [reader.read(Span.of(order, positions)) for positions in layout.blocks(5)]
+    check_dealt(layout, 5, 0, blocks[::2])
+    check_dealt(layout, 5, 1, blocks[1::2])
+    for wrong in (blocks[1::2], blocks[:2], blocks[:1], [blocks[2], blocks[0]]):
+        with pytest.raises(JobFailed, match="rank 0 was dealt positions"):
+            check_dealt(layout, 5, 0, wrong)
+
+
+class Breaks:
+    """A user's augmentation with a mistake in it."""
+
+    class Config(BaseModel):
+        """No keys."""
+
+    def __init__(self, config: Config, size: int) -> None:
+        pass
+
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        raise ZeroDivisionError("a mistake in mylab")
+
+
+def test_an_error_in_a_thread_is_raised_by_next() -> None:
+    job = train_job(augment={"kind": "test_feed:Breaks"})
+    with pytest.raises(ZeroDivisionError, match="a mistake in mylab"):
+        local(job, made())
+
+
+def test_an_index_that_cannot_be_read_is_raised_by_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: MadeIndex, shard: int) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(MadeIndex, "rows", gone)
+    with pytest.raises(MemoryError, match="no room"):
+        local(train_job(), made())
+
+
+def test_no_more_than_the_prefetch_is_decoded_ahead() -> None:
+    class Counting(MadeIndex):
+        reads = 0
+
+        def read(self, *place: Any, **options: Any) -> bytes:
+            Counting.reads += 1
+            return super().read(*place, **options)
+
+    job = train_job(steps=20, global_batch=4, micro=4, prefetch=3)
+    index = Counting("a", made().payloads)
+    feed = open_feed(
+        job,
+        Sources([index], [None]),  # type: ignore[arg-type]
+        BatchPlan.of(job.scale, 1),
+        rank=0,
+        start_step=0,
+        threads=1,
+        exchange=None,
+    )
+    next(feed)
+    time.sleep(0.5)
+    assert Counting.reads == 4 * (1 + 3)
+    feed.close()  # in the middle: nothing is left running
+    time.sleep(0.2)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("feed", "decode"))]
+
+
+def test_blocks_divide_a_micro_batch_and_stay_small() -> None:
+    plan = BatchPlan(3072, 128, 24, 1)
+    assert Layout.of(plan, 300_000).block == 24
+    assert Layout.of(plan, 700_000).block == 8
+    assert Layout.of(plan, 50_000_000).block == 1
+    layout = Layout.of(BatchPlan(32, 3, 8, 2), 3_000_000)
+    assert layout.block == 2
+    dealt = np.stack([layout.dealt(7, rank) for rank in range(3)])
+    assert dealt.shape == (3, 8, 2)
+    assert sorted(dealt[dealt >= 0].tolist()) == list(range(7 * 32, 8 * 32))
+
+
+def test_clips_of_very_different_size_are_read_whole() -> None:
+    sizes = [1000, 100_000, 5_000_000]
+    payloads = [padded(VIDEOS[i], size) for i, size in enumerate(sizes)]
+    order = Order([np.array([3])], [None], 0, 1)
+    table = ClipReader([MadeIndex("a", [payloads])], 1).read(Span.of(order, np.arange(3)))
+    assert sorted(map(len, table["payload"].to_pylist())) == sorted(map(len, payloads))

@@ -1,0 +1,250 @@
+"""The feed through Ray Data: every global batch is the same, whoever reads it and however."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import made_clips
+import numpy as np
+import pytest
+from made_clips import MadeIndex, Sources, padded, small_video, train_job
+
+from orchestrator.data import legs
+from orchestrator.data.feed import open_feed
+from orchestrator.data.order import Order
+from orchestrator.errors import JobFailed
+from orchestrator.job import TrainJob
+from orchestrator.plan import BatchPlan
+
+pytestmark = pytest.mark.integration
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    import ray.cloudpickle
+
+    for module in (made_clips, sys.modules[__name__]):
+        ray.cloudpickle.register_pickle_by_value(module)
+    ray.init(
+        num_cpus=2,
+        object_store_memory=200_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+class Ranks:
+    """The ranks of a group as threads of this process, with a broadcast from rank 0."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self._barrier = world, threading.Barrier(world)
+        self._value: Any = None
+
+    def exchange(self, rank: int) -> Callable[[Any], Any]:
+        def broadcast(value: Any) -> Any:
+            if rank == 0:
+                self._value = value
+            self._barrier.wait(60)
+            received = self._value
+            self._barrier.wait(60)
+            return received
+
+        return broadcast
+
+    def run(self, work: Callable[[int], Any]) -> list[Any]:
+        results: list[Any] = [None] * self.world
+
+        def one(rank: int) -> None:
+            try:
+                results[rank] = work(rank)
+            except BaseException as error:
+                results[rank] = error
+
+        threads = [threading.Thread(target=one, args=(r,)) for r in range(self.world)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        return results
+
+
+def feed_of(job: TrainJob, index: Any, ranks: Ranks, rank: int, start: int = 0) -> Any:
+    return closing(
+        open_feed(
+            job,
+            Sources([index], [None]),  # type: ignore[arg-type]
+            BatchPlan.of(job.scale, ranks.world),
+            rank=rank,
+            start_step=start,
+            threads=1,
+            exchange=ranks.exchange(rank),
+        )
+    )
+
+
+def uneven() -> MadeIndex:
+    """15 clips of 2 kB to 1 MB in three shards; every process is slow at its first read."""
+    rng = np.random.default_rng(0)
+    sizes = 10 ** rng.uniform(3.3, 6, 15)
+    clips = [padded(small_video(i % 3), int(size)) for i, size in enumerate(sizes)]
+    return MadeIndex("a", [clips[:5], clips[5:8], clips[8:]], delay_s=1.0)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_global_batches_are_the_same_at_every_world_size(
+    world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 12 steps of 4 are three epochs and a bit of 15 clips; two legs, so one seam is crossed.
+    monkeypatch.setattr(legs, "LEAST_STEPS", 6)
+    monkeypatch.setattr(legs, "TASKS_PER_LEG", 1)
+    index, ranks = uneven(), Ranks(world)
+    job = train_job(steps=12, global_batch=4, micro=2)
+
+    def keys(rank: int) -> list[list[tuple[int, str]]]:
+        with feed_of(job, index, ranks, rank) as feed:
+            return [
+                [
+                    (int(position), key)
+                    for micro in step.micro
+                    for position, key, weight in zip(
+                        micro.position, micro.keys, micro.weight, strict=True
+                    )
+                    if weight
+                ]
+                for step in feed
+            ]
+
+    dealt = ranks.run(keys)
+    drawn = Order([index.counts], [None], job.seed, job.data.window).at(np.arange(48))
+    names = [f"a-{s}-{r}" for s, r in zip(drawn.shard, drawn.row, strict=True)]
+    for step in range(12):
+        got = sorted(row for rank in dealt for row in rank[step])
+        assert got == [(p, names[p]) for p in range(4 * step, 4 * step + 4)]
+    for epoch in range(3):
+        assert len(set(names[15 * epoch : 15 * epoch + 15])) == 15
+
+
+def test_a_reader_that_cannot_read_fails_every_rank() -> None:
+    @dataclass
+    class Unreadable(MadeIndex):
+        def rows(self, shard: int) -> Any:
+            raise PermissionError("shards of another user")
+
+    ranks, index = Ranks(2), Unreadable("a", uneven().payloads)
+
+    def work(rank: int) -> None:
+        with feed_of(train_job(), index, ranks, rank) as feed:
+            list(feed)
+
+    for error in ranks.run(work):
+        assert type(error) is PermissionError
+        assert str(error).startswith("shards of another user")
+
+
+def test_a_reader_that_cannot_open_the_datasets_fails_and_does_not_hang() -> None:
+    class Elsewhere(MadeIndex):
+        """Pickles, but cannot be unpickled in a reading process."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return _only_here, (os.getpid(),)
+
+    ranks = Ranks(1)
+
+    def work(rank: int) -> None:
+        with feed_of(train_job(), Elsewhere("a", uneven().payloads), ranks, rank) as feed:
+            list(feed)
+
+    (error,) = ranks.run(work)
+    assert type(error) is JobFailed
+    assert "cannot open the datasets" in str(error)
+
+
+def _only_here(process: int) -> None:
+    if os.getpid() != process:
+        raise ModuleNotFoundError("No module named 'mylab'")
+
+
+@dataclass
+class Billion(MadeIndex):
+    """1e9 clips in 1e6 shards that are made up as they are asked for."""
+
+    shards: int = 1_000_000
+
+    @property
+    def counts(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(500, 1500, self.shards)
+
+    @property
+    def bytes(self) -> int:
+        return self.clips * len(self.payloads[0][0])
+
+    def rows(self, shard: int) -> Any:
+        return MadeIndex(f"s{shard}", [self.payloads[0] * 1500]).rows(0)
+
+    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
+        return self.payloads[0][0]
+
+
+def private_bytes() -> int:
+    """Memory of this process and all below it that is not shared with any other."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                stat = Path(f"/proc/{name}/stat").read_text()
+            except OSError:
+                continue  # it ended meanwhile
+            parents[int(name)] = int(stat.rsplit(")", 1)[1].split()[1])
+    total = 0
+    for pid in parents:
+        ancestor = pid
+        while ancestor not in (os.getpid(), 0, 1):
+            ancestor = parents.get(ancestor, 0)
+        if ancestor == os.getpid():
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            private = [line for line in rollup.splitlines() if line.startswith("Private_")]
+            total += 1024 * sum(int(line.split()[1]) for line in private)
+    return total
+
+
+def test_a_billion_clips_through_the_feed() -> None:
+    job = train_job(steps=10**9, global_batch=8, micro=4)
+    ranks = Ranks(2)
+
+    def first_steps(index: MadeIndex, start: int) -> tuple[int, list[int]]:
+        def work(rank: int) -> list[int]:
+            with feed_of(job, index, ranks, rank, start) as feed:
+                steps = [next(feed) for _ in range(6)]
+                memory.append(private_bytes())
+            return [int(p) for step in steps for micro in step.micro for p in micro.position]
+
+        memory: list[int] = []
+        dealt = ranks.run(work)
+        assert not [error for error in dealt if isinstance(error, BaseException)]
+        return max(memory), sorted(dealt[0] + dealt[1])
+
+    clip = [[small_video()]]
+    first_steps(Billion("small", clip, shards=50), 0)  # processes start, modules are imported
+    small, _ = first_steps(Billion("small", clip, shards=50), 0)
+    index = Billion("a", clip)
+    assert index.clips > 990_000_000
+    start = index.clips // 8 - 2  # the seam of two passes: both are held
+    large, positions = first_steps(index, start)
+    assert positions == list(range(8 * start, 8 * start + 48))
+    print(f"{(large - small) / 1e6:.0f} MB more than for 50 shards")
+    assert large - small < 100e6
