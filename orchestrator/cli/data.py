@@ -27,17 +27,20 @@ def inspect(
     clips: Annotated[int, typer.Option("--clips", min=1, help="Clips on the sheet.")] = 6,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """A contact sheet of clips, crops and masks, as a training would see them."""
+    """Draw clips, crops and masks as a training would see them.
+
+    A contact sheet, and what the source holds. Nothing is packed or stored.
+    """
     from dataclasses import asdict
 
     from orchestrator.cli.show import print_json
     from orchestrator.data.inspect import inspect_dataset
 
-    found = inspect_dataset(job_of(source, overrides or []), out, clips)
+    report = inspect_dataset(job_of(source, overrides or []), out, clips)
     if json:
-        print_json(asdict(found))
+        print_json(asdict(report))
     else:
-        print(found)
+        print(report)
 
 
 @app.command()
