@@ -171,8 +171,10 @@ class Storage:
         """Write `path` only if it does not exist: True when this call made it (first wins).
 
         Local disks: a hard link, which fails when the name is taken. Object stores:
-        pyarrow has no conditional put, so the check and the put are two requests; writers
-        that may race use unique names beside it (see `orchestrator.data.pack`).
+        pyarrow has no conditional put, so the check and the put are two requests, and of two
+        writers in that instant the later replaces the earlier. What such a file names must
+        carry names of its own, and be read by nobody before all writers are done (as in
+        `orchestrator.data.unit`).
         """
         if self.remote:
             if self.exists(path):

@@ -92,6 +92,12 @@ class Index:
     def __repr__(self) -> str:
         return f"Index({self.uri!r}, clips={self.clips}, digest={self.digest})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Index) and (self.uri, self.digest) == (other.uri, other.digest)
+
+    def __hash__(self) -> int:
+        return hash((self.uri, self.digest))
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
