@@ -31,6 +31,9 @@ class RunSummary:
     seconds_to_first_step: float | None = None
     clips_per_s: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    """With `profile`: seconds of each part of a step, on rank 0."""
+
     next_steps: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +113,7 @@ def _run_train(
         seconds_to_first_step=result.first_step_at and result.first_step_at - began,
         clips_per_s=totals.get("clips", 0.0) / max(totals.get("seconds", 0.0), 1e-9),
         metrics=outcome.get("metrics", {}),
+        phases=outcome.get("phases", {}),
         next_steps=_next_steps(job, record, profile),
     )
     describe_result(result.tracking, job, summary)

@@ -101,18 +101,13 @@ def _job(job: str | None, overrides: list[str], source: str | None, tracking: st
 def show_summary(summary: RunSummary) -> None:
     """One screen: what was made, the final numbers, where it lives, what to do next."""
     from rich.markup import escape
-    from rich.table import Table
 
     from orchestrator.cli.show import console
 
     screen = console()
     screen.print(f"\n[bold green]done[/] [bold]{escape(_headline(summary))}[/]")
-    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
     for name, text in _facts(summary):
-        facts.add_row(name, escape(text))
-    screen.print(facts)
+        screen.print(f"  [dim]{name:<12}[/]{escape(text)}", soft_wrap=True)
     if summary.next_steps:
         screen.print("[bold]next[/]")
         for step in summary.next_steps:

@@ -39,7 +39,6 @@ class TrainResult:
     tracking: RunRef
     prepared: Prepared
     first_step_at: float | None
-    resumed: bool
 
 
 def run_train(
@@ -57,7 +56,6 @@ def run_train(
     with nullcontext() if local else ray_session():
         prepared = prepare(job, progress, local=local)
         record = open_record(job, folder, prepared.digest, fresh=fresh)
-        resumed = bool(record.mlflow_run_id)
         tracking = start_run(
             job,
             storage,
@@ -69,15 +67,20 @@ def run_train(
         )
         record.mlflow_uri, record.mlflow_run_id = tracking.uri, tracking.run_id
         record.mlflow_experiment_id = tracking.experiment_id
+        record.launches += 1
         record.save(folder)
         with _closing_run(tracking):
-            news = _train(job, folder, prepared, tracking, record, progress, local, profile)
-            if not record.outcome or news.outcome:
-                record.outcome = news.outcome
+            first_step_at = None
+            if record.outcome:
+                progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
+            else:
+                news = _train(job, folder, prepared, tracking, record, progress, local, profile)
+                record.outcome, first_step_at = news.outcome, news.first_step_at
+                record.save(folder)
             if not record.model_uri:
                 record.model_uri = _register(job, folder, record, tracking)
             record.save(folder)
-    return TrainResult(record, tracking, prepared, news.first_step_at, resumed)
+    return TrainResult(record, tracking, prepared, first_step_at)
 
 
 @contextmanager
@@ -110,7 +113,7 @@ def _train(
         "mlflow_run_id": tracking.run_id,
     }
     board = LocalBoard() if local else RayBoard.create()
-    assignment = Assignment(job, folder, prepared, tracking, board, state, profile)
+    assignment = Assignment(job, folder, prepared, tracking, board, record.launches, state, profile)
     with _watching(board, progress, job.optim.steps):
         if local:
             _fit_local(assignment)
@@ -123,8 +126,7 @@ def _fit_local(assignment: Assignment) -> None:
     from orchestrator.training.group import local_group
     from orchestrator.training.worker import train
 
-    with local_group(assignment.job.scale.device) as group:
-        train(assignment, group)
+    train(assignment, local_group(assignment.job.scale.device))
 
 
 def _fit_ray(assignment: Assignment) -> None:

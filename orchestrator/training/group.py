@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -54,23 +52,17 @@ def ray_group() -> Group:
     )
 
 
-@contextmanager
-def local_group(device: str) -> Iterator[Group]:
-    """A group of one, in this process: no Ray, a debugger works."""
+def local_group(device: str) -> Group:
+    """A group of one, in this process: no Ray, a debugger works.
+
+    The process group stays for the process's life, since DeepSpeed remembers the first one.
+    """
     use_gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
-    where = torch.device("cuda:0" if use_gpu else "cpu")
-    with tempfile.NamedTemporaryFile() as file:
-        dist.init_process_group(
-            "nccl" if use_gpu else "gloo",
-            init_method=f"file://{file.name}.store",
-            rank=0,
-            world_size=1,
-            timeout=timedelta(minutes=10),
-        )
-        try:
-            yield Group(0, 1, 0, 1, where, exchange=None)
-        finally:
-            dist.destroy_process_group()
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        atexit.register(dist.destroy_process_group)
+    return Group(0, 1, 0, 1, torch.device("cuda:0" if use_gpu else "cpu"), exchange=None)
 
 
 def broadcast_object(value: Any, device: torch.device) -> Any:

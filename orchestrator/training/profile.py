@@ -58,9 +58,12 @@ class StepProfile:
         if self._profiler is None:
             return
         self._profiler.__exit__(kind, error, trace)
+        self.folder.write_json("profile/phases.json", {"seconds_per_step": self.per_step()})
+
+    def per_step(self) -> dict[str, float]:
+        """Mean seconds of each phase, the first steps left out; empty when profiling is off."""
         measured = max(self.steps - WARM_UP, 1)
-        per_step = {phase: seconds / measured for phase, seconds in self.phases.items()}
-        self.folder.write_json("profile/phases.json", {"seconds_per_step": per_step})
+        return {phase: seconds / measured for phase, seconds in self.phases.items()}
 
     def _save_trace(self, profiler: Any) -> None:
         import tempfile

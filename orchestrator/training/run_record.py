@@ -26,6 +26,9 @@ class RunRecord:
     mlflow_run_id: str = ""
     mlflow_experiment_id: str = ""
     model_uri: str = ""
+    launches: int = 0
+    """How often a driver began or continued this run."""
+
     outcome: dict[str, Any] = field(default_factory=dict)
     layout: int = LAYOUT
 

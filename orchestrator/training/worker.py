@@ -35,6 +35,9 @@ class Assignment:
     prepared: Prepared
     tracking: RunRef
     board: Board
+    launch: int
+    """How often a driver has begun or continued this run."""
+
     state: dict[str, Any]
     """What a checkpoint's state.json carries beside step and position."""
 
@@ -79,7 +82,9 @@ def _train(assignment: Assignment, group: Group, attempt: int) -> None:
             exchange=group.exchange,
         )
         stack.callback(feed.close)
-        ledger = Ledger(folder.sub("ledger"), group.rank, attempt=f"{attempt:04d}-{start:08d}")
+        ledger = Ledger(
+            folder.sub("ledger"), group.rank, attempt=f"{assignment.launch:04d}-{attempt:04d}"
+        )
         recorder = Recorder(job, assignment.tracking, engine, group, start, assignment.board)
         stack.callback(recorder.close)
         profile = stack.enter_context(StepProfile(folder, assignment.profile and group.leads))
@@ -106,7 +111,8 @@ def _train(assignment: Assignment, group: Group, attempt: int) -> None:
         recorder.checkpoint(checkpoints)
     if group.leads:
         newest = checkpoints.newest()
-        assignment.board.finish({"checkpoint": newest, **recorder.summary()})
+        phases = profile.per_step()
+        assignment.board.finish({"checkpoint": newest, "phases": phases, **recorder.summary()})
 
 
 def resume(engine: Engine, checkpoints: Checkpoints, board: Board, group: Group) -> None:
