@@ -38,7 +38,6 @@ class Picture:
     """One encoded picture of a step; `suffix` is png or gif."""
 
     step: int
-    timestamp: int
     name: str
     suffix: str
     data: bytes = field(repr=False)
@@ -131,7 +130,7 @@ def _bare(entry: Entry) -> Entry:
     if isinstance(entry, Sample):
         return Sample(entry.timestamp, {})
     if isinstance(entry, Picture):
-        return Picture(entry.step, entry.timestamp, entry.name, entry.suffix, b"")
+        return Picture(entry.step, entry.name, entry.suffix, b"")
     return entry
 
 

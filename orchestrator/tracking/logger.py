@@ -75,7 +75,7 @@ class RunLogger:
             first.save(
                 stream, "GIF", save_all=True, append_images=rest, duration=GIF_FRAME_MS, loop=0
             )
-        self.pictures.add(Picture(step, _now(), name, suffix, stream.getvalue()))
+        self.pictures.add(Picture(step, name, suffix, stream.getvalue()))
 
     def checkpoint(self, step: int, uri: str, metrics: dict[str, float]) -> None:
         """A complete checkpoint at `uri`: a LoggedModel of the run, `metrics` linked to it."""

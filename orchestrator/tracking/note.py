@@ -44,8 +44,11 @@ def opening_note(job: TrainJob) -> str:
     return f"{_headline(job)}\n\nIn training: {job.optim.steps:,} steps.\n\n{_table(_what(job))}\n"
 
 
-def result_note(job: TrainJob, outcome: Outcome) -> str:
-    """Markdown for a run that has ended. MLflow shows its first lines only: the result leads."""
+def result_note(job: TrainJob, outcome: Outcome, pictures: Mapping[str, str]) -> str:
+    """Markdown for a run that has ended. MLflow shows its first lines only: the result leads.
+
+    `pictures` maps captions to addresses of pictures, as a page of the server resolves them.
+    """
     result = f"Result: **{_metrics(outcome.metrics)}** after {outcome.steps:,} steps."
     rows = [
         *_what(job),
@@ -58,10 +61,11 @@ def result_note(job: TrainJob, outcome: Outcome) -> str:
         ("Checkpoint", f"`{outcome.checkpoint}`"),
         ("Model", f"`{outcome.model_uri}`"),
     ]
-    parts = [_headline(job), result, _usage(job, outcome.model_uri), _table(rows)]
+    parts = [_headline(job), result, _usage(job, outcome.model_uri)]
     if outcome.next_steps:
         parts.append("**What to do next**\n\n```sh\n" + "\n".join(outcome.next_steps) + "\n```")
-    return "\n\n".join(parts) + "\n"
+    parts += [f"**{caption}**\n\n![{caption}]({link})" for caption, link in pictures.items()]
+    return "\n\n".join([*parts, _table(rows)]) + "\n"
 
 
 def _headline(job: TrainJob) -> str:
@@ -130,7 +134,9 @@ def _usage(job: TrainJob, model_uri: str) -> str:
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     cells = [(name, text.replace("|", "\\|")) for name, text in rows]
-    return "\n".join(["| | |", "|:--|:--|", *(f"| {name} | {text} |" for name, text in cells)])
+    return "\n".join(
+        ["| | |", "|:--|:--|", *(f"| {name}&emsp; | {text} |" for name, text in cells)]
+    )
 
 
 def _count(number: float) -> str:

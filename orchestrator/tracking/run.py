@@ -23,6 +23,7 @@ from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
 from orchestrator.tracking.environment import environment, git_tags
 from orchestrator.tracking.note import Outcome, opening_note, result_note
 from orchestrator.tracking.server import (
+    AS_TRAINING,
     artifact_root,
     client_of,
     existing_store,
@@ -32,6 +33,7 @@ from orchestrator.tracking.server import (
 )
 
 JOB_FILE = "job.yaml"
+PICTURES = "pictures"
 NOTE_TAG = "mlflow.note.content"
 # MLflow's limits of one request and one value.
 PARAMS_PER_BATCH = 100
@@ -52,7 +54,7 @@ class RunRef:
         """The run's page, when a server shows it."""
         if not is_server(self.uri):
             return None
-        return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}{AS_TRAINING}"
 
 
 def start_run(
@@ -103,8 +105,23 @@ def finish_run(ref: RunRef, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
 
 
 def describe_result(ref: RunRef, job: TrainJob, outcome: Outcome) -> None:
-    """Write what came of the run on top of its page: data, result, how to use it, what next."""
-    _set_tags(client_of(ref.uri), ref.run_id, {NOTE_TAG: result_note(job, outcome)})
+    """Write what came of the run on top of its page: result, use, pictures, data, what next."""
+    client = client_of(ref.uri)
+    note = result_note(job, outcome, _newest_pictures(client, ref))
+    _set_tags(client, ref.run_id, {NOTE_TAG: note})
+
+
+def _newest_pictures(client: MlflowClient, ref: RunRef) -> dict[str, str]:
+    """Caption and address of the newest picture of each name, as the run's own page reads it."""
+    found = {}
+    for folder in client.list_artifacts(ref.run_id, PICTURES):
+        files = client.list_artifacts(ref.run_id, folder.path)
+        newest = max((file.path for file in files if not file.is_dir), default=None)
+        if newest is not None:
+            name, step = Path(folder.path).name, int(Path(newest).stem.removeprefix("step-"))
+            caption = f"{name.replace('_', ' ')}, step {step:,}"
+            found[caption] = f"get-artifact?path={newest}&run_uuid={ref.run_id}"
+    return found
 
 
 def source_names(job: TrainJob) -> list[str]:
@@ -186,7 +203,7 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            # The tag makes MLflow's pages open with charts of training, not of chat traces.
+            # Otherwise MLflow's pages guess what kind of experiment this is.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, artifact_root(uri), tags))
         except MlflowException as error:

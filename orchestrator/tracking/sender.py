@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,10 +10,9 @@ from typing import TypeVar
 
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
-from PIL import Image
 
 from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample
-from orchestrator.tracking.run import RunRef
+from orchestrator.tracking.run import PICTURES, RunRef
 from orchestrator.tracking.server import client_of, refused
 
 log = logging.getLogger(__name__)
@@ -107,7 +105,7 @@ class Sender:
     # -- pictures --------------------------------------------------------------------------
 
     def _send_picture(self, picture: Picture) -> None:
-        folder = f"pictures/{picture.name}"
+        folder = f"{PICTURES}/{picture.name}"
         file = f"step-{picture.step:08d}.{picture.suffix}"
         if folder not in self._drawn:
             listed = self.client.list_artifacts(self.ref.run_id, folder)
@@ -117,16 +115,6 @@ class Sender:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / file
             path.write_bytes(picture.data)
-            if picture.suffix == "png":
-                # MLflow's own form beside the file: the charts show it with a slider of steps.
-                self.client.log_image(
-                    self.ref.run_id,
-                    Image.open(io.BytesIO(picture.data)),
-                    key=picture.name,
-                    step=picture.step,
-                    timestamp=picture.timestamp,
-                    synchronous=True,
-                )
             self.client.log_artifact(self.ref.run_id, str(path), folder)
         self._drawn[folder].add(file)
 

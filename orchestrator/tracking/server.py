@@ -19,6 +19,8 @@ SERVERS = ("http", "https", "databricks")
 # Statuses that say "not this request, ever"; everything else may pass when tried again.
 REFUSALS = (400, 404, 409, 413)
 ALIVE_TIMEOUT_S = 5.0
+# MLflow's pages are made for chat applications unless their address says otherwise.
+AS_TRAINING = "?workflowType=machine_learning"
 
 
 def tracking_uri(given: str | None = None, storage: Storage | None = None) -> str:

@@ -19,6 +19,8 @@ from typing import IO
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage
 from orchestrator.tracking.server import (
+    AS_TRAINING,
+    client_of,
     existing_store,
     is_server,
     is_sqlite,
@@ -50,18 +52,31 @@ def open_ui(
     """
     store = tracking_uri(uri, storage)
     if is_server(store):
-        say(f"runs and models: {store}")
-        if open_browser:
-            webbrowser.open(store)
+        _show(landing(store, store), open_browser, say)
         return
-    with serving(store, port) as (page, process):
-        say(f"runs and models: {page}   (Ctrl-C ends it)")
-        if open_browser:
-            webbrowser.open(page)
+    with serving(store, port) as (address, process):
+        _show(landing(store, address), open_browser, say)
+        say("Ctrl-C closes the pages")
         try:
             process.wait()
         except KeyboardInterrupt:
             say("the pages are closed; the runs stay")
+
+
+def landing(store: str, address: str) -> str:
+    """The page to begin with: the runs of the experiment that ran last."""
+    client = client_of(store)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    newest = client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
+    if not newest:
+        return f"{address}/#/experiments{AS_TRAINING}"
+    return f"{address}/#/experiments/{newest[0].info.experiment_id}/runs{AS_TRAINING}"
+
+
+def _show(page: str, open_browser: bool, say: Callable[[str], None]) -> None:
+    say(f"runs and models: {page}")
+    if open_browser:
+        webbrowser.open(page)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_an_entry_that_was_dropped_while_it_was_sent_takes_no_other_with_it() ->
 
 def test_what_is_given_up_is_counted() -> None:
     backlog = Backlog(10_000)
-    entries: list[Entry] = [row(10), row(20), Picture(20, 0, "masks", "png", b"1234")]
+    entries: list[Entry] = [row(10), row(20), Picture(20, "masks", "png", b"1234")]
     for entry in entries:
         backlog.add(entry)
     backlog.give_up()

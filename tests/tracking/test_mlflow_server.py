@@ -27,7 +27,7 @@ from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.registry import load_model, register, show_model
 from orchestrator.tracking.run import finish_run, job_of_run, start_run
 from orchestrator.tracking.server import client_of
-from orchestrator.tracking.ui import serving
+from orchestrator.tracking.ui import landing, serving
 
 pytestmark = pytest.mark.integration
 
@@ -99,6 +99,8 @@ def test_the_pages_show_what_a_local_run_left(store: Storage) -> None:
     with server(store, port) as page:
         query = urllib.request.urlopen(f"{page}/api/2.0/mlflow/runs/get?run_id={ref.run_id}")
         assert json.load(query)["run"]["info"]["run_name"] == "tiny"
+        runs = f"{page}/#/experiments/{ref.experiment_id}/runs?workflowType=machine_learning"
+        assert landing(ref.uri, page) == runs
         file = f"{page}/get-artifact?path=job.yaml&run_uuid={ref.run_id}"
         assert b"name: tiny" in urllib.request.urlopen(file).read()
         with (

@@ -9,7 +9,7 @@ import pytest
 from conftest import artifacts, history
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.run import RunRef
@@ -167,15 +167,18 @@ def test_two_loggers_write_one_run(new_run: NewRun) -> None:
 def test_pictures_are_named_by_step_and_drawn_once(new_run: NewRun) -> None:
     ref = new_run()
     frames = [Image.new("RGB", (8, 8), (i * 60, 0, 0)) for i in range(4)]
-    for _ in range(2):  # the second time is a replay
+    for mask in (frames[0], frames[3]):  # the second time is a replay
         log = logger(ref)
-        log.picture(500, "masks", frames[0])
+        log.picture(500, "masks", mask)
         log.picture(500, "features", frames)
         log.close()
-    paths = artifacts(client_of(ref.uri), ref)
-    assert "pictures/masks/step-00000500.png" in paths
-    assert "pictures/features/step-00000500.gif" in paths
-    assert len([p for p in paths if p.startswith("images/masks") and p.endswith(".png")]) == 1
+    client = client_of(ref.uri)
+    paths = [path for path in artifacts(client, ref) if path.startswith("pictures/")]
+    assert paths == ["pictures/features/step-00000500.gif", "pictures/masks/step-00000500.png"]
+    local = client.download_artifacts(ref.run_id, "pictures/masks/step-00000500.png")
+    assert Image.open(local).getpixel((0, 0)) == (0, 0, 0)
+    moving = Image.open(client.download_artifacts(ref.run_id, paths[0]))
+    assert len(list(ImageSequence.Iterator(moving))) == 4
 
 
 def test_a_kept_checkpoint_is_a_logged_model_until_it_is_dropped(new_run: NewRun) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conftest import make_job
+from PIL import Image
 
+from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.note import opening_note, result_note
 from orchestrator.tracking.run import RunRef, describe_result
 from orchestrator.tracking.server import client_of
@@ -36,7 +38,7 @@ class Ended:
 
 
 def test_the_result_stands_in_the_lines_that_mlflow_shows_first() -> None:
-    note = result_note(make_job(), Ended())
+    note = result_note(make_job(), Ended(), {})
     first = note.split("\n\n")[:2]
     assert "V-JEPA 2" in first[0]
     assert "`physics://mixed?clips=100`" in first[0]
@@ -44,7 +46,7 @@ def test_the_result_stands_in_the_lines_that_mlflow_shows_first() -> None:
 
 
 def test_the_note_says_how_to_load_the_model_and_what_it_takes() -> None:
-    note = result_note(make_job(), Ended())
+    note = result_note(make_job(), Ended(), {})
     assert 'load_model("models:/tiny@candidate")' in note
     assert "uint8 [B, 4, 16, 16, 3] -> float32 [B, 8, 24]" in note
     assert "2,000 clips, 2.0 h, 0.05 GB, digest `d1`, 3 quarantined" in note
@@ -53,7 +55,7 @@ def test_the_note_says_how_to_load_the_model_and_what_it_takes() -> None:
 
 
 def test_every_row_of_the_table_has_two_cells() -> None:
-    note = result_note(make_job(data__source="a|b"), Ended(model_uri="/a|b"))
+    note = result_note(make_job(data__source="a|b"), Ended(model_uri="/a|b"), {})
     rows = [line for line in note.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {3}
 
@@ -65,5 +67,13 @@ def test_a_run_is_described_from_its_start_to_its_end(new_run: Callable[..., Run
     tag = "mlflow.note.content"
     assert client.get_run(ref.run_id).data.tags[tag] == opening_note(job)
     assert "In training: 20 steps" in opening_note(job)
+    log = RunLogger(ref, 0)
+    for step in (500, 2000):
+        log.picture(step, "feature_map", Image.new("RGB", (8, 8)))
+    log.close()
     describe_result(ref, job, Ended())
-    assert client.get_run(ref.run_id).data.tags[tag] == result_note(job, Ended())
+    note = client.get_run(ref.run_id).data.tags[tag]
+    assert "Result: **loss 0.4123" in note
+    file = f"get-artifact?path=pictures/feature_map/step-00002000.png&run_uuid={ref.run_id}"
+    assert f"![feature map, step 2,000]({file})" in note
+    assert "step-00000500" not in note
