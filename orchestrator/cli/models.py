@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Registered models.", no_args_is_help=True, rich_markup_mode=None)
 
+# The list shows these metrics of a version where they are there.
+_HEADLINES = {
+    "train_loss": "loss",
+    "health_rankme": "RankMe",
+    "health_feature_std": "feature std",
+}
+
 MODEL = typer.Argument(metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS.")
 
 
@@ -56,9 +63,9 @@ def show(
         ("model", version.uri),
         ("alias", ", ".join(version.aliases) or "none"),
         ("made", _date(version)),
-        ("run", version.run_id),
+        ("run", f"{version.run_id} {version.tags.get('run', '')}".rstrip()),
         ("files", version.location),
-        *((key, value) for key, value in sorted(version.tags.items())),
+        *((key, value) for key, value in sorted(version.tags.items()) if key != "run"),
         *((key, f"{value:.5g}") for key, value in sorted(version.metrics.items())),
     ]
     width = max(len(name) for name, _ in rows) + 2
@@ -100,7 +107,11 @@ def _plain(version: RegisteredVersion) -> dict[str, Any]:
 
 
 def _row(version: RegisteredVersion) -> list[str]:
-    result = "  ".join(f"{key} {value:.4g}" for key, value in sorted(version.metrics.items())[:4])
+    result = "  ".join(
+        f"{label} {version.metrics[key]:.4g}"
+        for key, label in _HEADLINES.items()
+        if key in version.metrics
+    )
     aliases = ", ".join(version.aliases)
     return [version.uri, aliases, _date(version), version.run_id[:8], result]
 

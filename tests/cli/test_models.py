@@ -1,0 +1,85 @@
+"""`orchestrator models`: what a person and a script see of the registry."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.tracking import registry
+from orchestrator.tracking.registry import Promotion, RegisteredVersion
+
+VERSION = RegisteredVersion(
+    name="physics",
+    version=3,
+    aliases=("candidate",),
+    created_ms=1_700_000_000_000,
+    run_id="f00df00df00df00d",
+    metrics={"train_loss": 0.51234, "health_rankme": 12.5, "speed_step_s": 0.4},
+    tags={"dataset": "ab12", "run": "physics-quick"},
+    location="file:///models/m-1",
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The registry is replaced: which server was asked, and what for."""
+    asked: list[Any] = []
+
+    def list_models(tracking: str | None = None) -> list[RegisteredVersion]:
+        asked.append(tracking)
+        return [VERSION]
+
+    def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
+        asked.append((uri, tracking))
+        return VERSION
+
+    def promote(name: str, version: int, alias: str, tracking: str | None = None) -> Promotion:
+        asked.append((name, version, alias, tracking))
+        return Promotion(name, alias, version, before=2)
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for function in (list_models, show_model, promote):
+        monkeypatch.setattr(registry, function.__name__, function)
+    return asked
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "models", *args])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+def test_list_show_and_promote(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[Any]
+) -> None:
+    out = said(monkeypatch, capsys, "list", "--storage", "/data/lab")
+    assert "models:/physics/3  candidate" in out
+    assert "loss 0.5123  RankMe 12.5" in out
+    assert asked.pop() == "sqlite:////data/lab/mlflow/mlflow.db"
+
+    out = said(monkeypatch, capsys, "show", "models:/physics@candidate", "--tracking", "http://m")
+    assert "f00df00df00df00d physics-quick" in out
+    assert "speed_step_s" in out
+    assert asked.pop() == ("models:/physics@candidate", "http://m")
+
+    out = said(
+        monkeypatch, capsys, "promote", "models:/physics@candidate", "--tracking", "http://m"
+    )
+    assert out == "models:/physics@champion is version 3, before: version 2\n"
+    assert asked.pop() == ("physics", 3, "champion", "http://m")
+
+
+def test_scripts_get_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[Any]
+) -> None:
+    row = json.loads(said(monkeypatch, capsys, "list", "--json"))[0]
+    assert (row["uri"], row["aliases"]) == ("models:/physics/3", ["candidate"])
+    assert (
+        json.loads(said(monkeypatch, capsys, "show", "models:/physics/3", "--json"))["version"] == 3
+    )
