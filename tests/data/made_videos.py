@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from orchestrator.job import PackJob
+from orchestrator.job import PackJob, TrainJob
 
 CORNER = 16
 """Pixels of the red square in the upper left corner: says which way is up."""
@@ -123,3 +123,17 @@ class Told:
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+def train_job(storage: Path | str, **data: Any) -> TrainJob:
+    """A train job with small defaults; `data` are keys of its data section."""
+    return TrainJob.model_validate(
+        {
+            "kind": "train",
+            "name": "t",
+            "storage": str(storage),
+            "data": {"frames": 8, "fps": 4.0, "size": 32, **data},
+            "model": {"patch": 8},
+            "optim": {"steps": 1},
+        }
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from made_videos import pack_job, write_tar, write_video
 
+from orchestrator.data.dataset import complete
 from orchestrator.data.index import Index
 from orchestrator.data.pack import run_pack
 from orchestrator.data.prepare import prepare
@@ -95,9 +96,10 @@ def test_an_interrupted_packing_goes_on_where_it_was(
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("orchestrator.data.pack.complete", dies)
+    monkeypatch.setattr("orchestrator.data.pack.complete", dies)
+    with pytest.raises(KeyboardInterrupt):
         run_pack(job, Silent(), local=True)
+    monkeypatch.setattr("orchestrator.data.pack.complete", complete)
     (name,) = Storage(f"{bucket}/half-out/datasets").folders()
     storage = Storage(f"{bucket}/half-out/datasets/{name}")
     before = {e.identity for e in storage.files() if e.path.endswith(".tar")}
