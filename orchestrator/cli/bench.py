@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
 app = typer.Typer(
@@ -9,3 +12,61 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+JOB = typer.Argument(metavar="JOB", help="A train job (YAML).")
+OVERRIDES = typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the file's.")
+
+
+@app.callback()
+def group() -> None:
+    """Measure speed beside something to compare it with."""
+
+
+@app.command()
+def step(
+    job: Annotated[str, JOB],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against", metavar="CHECKOUT", help="A checkout of facebookresearch/vjepa2."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Time a training step in one process.
+
+    Data is in memory. A bare DeepSpeed loop of the same model takes turns with it, and V-JEPA
+    2's published step where a checkout is given.
+    """
+    from orchestrator.bench.step import bench_step
+    from orchestrator.cli.data import job_of
+    from orchestrator.cli.show import print_json, print_table
+
+    found = bench_step(job_of(job, overrides or []), against, steps)
+    if json:
+        print_json(found)
+        return
+    rows = [
+        [who, f"{seconds:.4f}", f"{found.get(f'{who}_over_ours', 1.0):.3f}",
+         f"{found['first_loss'][who]:.6f}"]
+        for who, seconds in found["step_s"].items()
+    ]  # fmt: skip
+    print_table(["", "s/step", "over ours", "first loss"], rows, numbers=3)
+    shown = ("device", "threads", "clips", "zero", "precision", "compile", "steps")
+    print(", ".join(f"{key} {found[key]}" for key in shown))
+    print(f"ours: {_rates(found)}")
+
+
+def _rates(found: dict[str, Any]) -> str:
+    from orchestrator.cli.show import number
+
+    parts = [f"{found['clips_per_s']:.4g} clips/s"]
+    if "flops_per_s" in found:
+        parts.append(f"{number(found['flops_per_s'])}FLOP/s")
+    if found.get("mfu") is not None:
+        parts.append(f"MFU {100 * found['mfu']:.1f}%")
+    if "memory_gib" in found:
+        parts.append(f"peak memory {found['memory_gib']:.3g} GiB")
+    return ", ".join(parts)
