@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,9 @@ TASKS_PER_LEG = 2000
 
 LEAST_STEPS = 16
 """Steps of a leg at least, however many ranks there are."""
+
+PATIENCE_S = 5.0
+"""How long closing waits for a thread that reads."""
 
 Exchange = Callable[[Any], Any]
 
@@ -107,22 +111,27 @@ class LegReader:
         return item
 
     def stop(self) -> None:
-        """Let the thread end; it may be waiting for Ray, so it is not waited for."""
+        """Tell the thread to end."""
         self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until it has; not for ever, for it may itself wait for a rank that is gone."""
+        self._thread.join(PATIENCE_S)
 
     def _run(self) -> None:
         try:
             count = 0
-            for block in self._read():
-                if not self._put(block):
-                    return
-                count += 1
+            with closing(self._read()) as blocks:
+                for block in blocks:
+                    if not self._put(block):
+                        return
+                    count += 1
             if count != self._blocks:
                 raise JobFailed(f"a leg of {self._blocks} blocks ended after {count}")
         except BaseException as error:
             self._put(_Broken(_explain(error)))
 
-    def _read(self) -> Iterator[pa.Table]:
+    def _read(self) -> Generator[pa.Table, None, None]:
         yield from self._iterator.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=2
         )
@@ -130,7 +139,7 @@ class LegReader:
     def _put(self, item: pa.Table | _Broken) -> bool:
         while not self._stopped.is_set():
             try:
-                self._queue.put(item, timeout=1.0)
+                self._queue.put(item, timeout=0.1)
                 return True
             except queue.Full:
                 continue
@@ -204,6 +213,8 @@ class RayBlocks:
     def close(self) -> None:
         for reader in self._all_readers:
             reader.stop()
+        for reader in self._all_readers:
+            reader.join()
         if self._builder is not None:
             self._builder.close()
 

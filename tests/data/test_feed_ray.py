@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,28 +199,30 @@ class Billion(MadeIndex):
 
 
 def private_bytes() -> int:
-    """Memory of this process and all below it that is not shared with any other."""
+    """Private memory of this process (the ranks) plus the largest of the processes below it.
+
+    Not their sum: Ray starts and keeps idle processes as it likes.
+    """
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                stat = Path(f"/proc/{name}/stat").read_text()
-            except OSError:
-                continue  # it ended meanwhile
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it ended meanwhile
+            stat = Path(f"/proc/{name}/stat").read_text()
             parents[int(name)] = int(stat.rsplit(")", 1)[1].split()[1])
-    total = 0
+    below = []
     for pid in parents:
-        ancestor = pid
+        ancestor = parents[pid]
         while ancestor not in (os.getpid(), 0, 1):
             ancestor = parents.get(ancestor, 0)
         if ancestor == os.getpid():
-            try:
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            except OSError:
-                continue
-            private = [line for line in rollup.splitlines() if line.startswith("Private_")]
-            total += 1024 * sum(int(line.split()[1]) for line in private)
-    return total
+            below.append(_private(pid))
+    return _private(os.getpid()) + max(below)
+
+
+def _private(pid: int) -> int:
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(1024 * int(x.split()[1]) for x in lines if x.startswith("Private_"))
+    return 0
 
 
 def test_a_billion_clips_through_the_feed() -> None:
@@ -248,3 +251,45 @@ def test_a_billion_clips_through_the_feed() -> None:
     assert positions == list(range(8 * start, 8 * start + 48))
     print(f"{(large - small) / 1e6:.0f} MB more than for 50 shards")
     assert large - small < 100e6
+
+
+def test_it_flows_where_the_trainers_have_reserved_every_core(tmp_path: Path) -> None:
+    """Ray Train's own workers, in placement groups that hold the whole cluster; a real broadcast
+    carries the iterators from one process to the other."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    def worker(config: dict[str, Any]) -> None:
+        from orchestrator.training.group import ray_group
+
+        group = ray_group()
+        job: TrainJob = config["job"]
+        feed = open_feed(
+            job,
+            config["sources"],
+            BatchPlan.of(job.scale, group.world),
+            rank=group.rank,
+            start_step=3,
+            threads=1,
+            exchange=group.exchange,
+        )
+        with closing(feed):
+            seen = [(s.step, p, k) for s in feed for m in s.micro
+                    for p, k in zip(m.position.tolist(), m.keys, strict=True)]  # fmt: skip
+        Path(config["out"], str(group.rank)).write_text(json.dumps(seen))
+
+    job, index = train_job(steps=40, global_batch=4, micro=2), uneven()
+    TorchTrainer(
+        worker,
+        train_loop_config={
+            "job": job,
+            "sources": Sources([index], [None]),
+            "out": str(tmp_path),
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        run_config=ray.train.RunConfig(name="feed", storage_path=str(tmp_path / "ray")),
+    ).fit()
+    seen = sorted(tuple(row) for rank in "01" for row in json.loads((tmp_path / rank).read_text()))
+    drawn = Order([index.counts], [None], job.seed, job.data.window).at(np.arange(12, 160))
+    keys = [f"a-{s}-{r}" for s, r in zip(drawn.shard, drawn.row, strict=True)]
+    assert seen == [(p // 4, p, key) for p, key in zip(range(12, 160), keys, strict=True)]
