@@ -1,4 +1,4 @@
-"""Pure arithmetic on a job: what a step is made of and what it needs. No torch, no ray."""
+"""Batch algebra: how a global batch is dealt to ranks and micro-batches."""
 
 from __future__ import annotations
 
