@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 
 JOB = typer.Argument(metavar="JOB", help="A train job (YAML).")
-OVERRIDES = typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the file's.")
+OVERRIDES = typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's.")
 
 
 @app.callback()

@@ -21,7 +21,7 @@ def inspect(
         str, typer.Argument(metavar="JOB|SOURCE", help="A train job, or video of any kind.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the job.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of the job.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("sheet.png"),
     clips: Annotated[int, typer.Option("--clips", min=1, help="Clips on the sheet.")] = 6,

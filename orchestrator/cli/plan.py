@@ -17,7 +17,7 @@ def plan(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A train job (YAML).")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the file's."),
+        typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's."),
     ] = None,
     gpu: Annotated[
         str | None,

@@ -24,10 +24,11 @@ def run(
     job: Annotated[str | None, typer.Argument(metavar="JOB", help="A job file (YAML).")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the file's."),
+        typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="The job of an MLflow run, by id.")
+        str | None,
+        typer.Option("--from", metavar="RUN", help="The job of an MLflow run (id or name)."),
     ] = None,
     tracking: Annotated[
         str | None,
@@ -55,7 +56,7 @@ def run(
 
         orchestrator run jobs/physics/quick.yaml
 
-        orchestrator run jobs/video/pretrain.yaml data.source=videos scale.workers=4
+        orchestrator run jobs/video/pretrain.yaml data.source=videos
     """
     checked = _job(job, overrides or [], source, tracking)
 

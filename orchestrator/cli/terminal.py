@@ -73,7 +73,10 @@ class Bars:
         """Move the bar of `stage`; the first call makes it."""
         with self._lock:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=None, count="", facts="")
+                # Begun at `done`: what an earlier run did must not count as this one's speed.
+                self._tasks[stage] = self._bars.add_task(
+                    stage, total=None, completed=int(done), count="", facts=""
+                )
             self._bars.update(
                 self._tasks[stage],
                 completed=done,
