@@ -10,11 +10,14 @@ from orchestrator.data.index import Index
 from orchestrator.data.pack import pack_source
 from orchestrator.data.select import longer_than
 from orchestrator.data.sources import AnySource, PackedSource, open_source
-from orchestrator.data.verify import verify
+from orchestrator.data.verify import wrong_sizes
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import TrainJob, WeightedSource
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
+
+_TARS = 256
+"""Tars, evenly spread, whose presence and size are looked at before a training."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _refuse_short_segments(job: TrainJob, sources: list[AnySource]) -> None:
 
 
 def _refuse_lost_tars(index: Index) -> None:
-    problems = verify(index, clips=0)
+    problems = wrong_sizes(index, _TARS)
     if problems:
         raise DataError(
             f"the index does not match its tars: {problems[0]}"

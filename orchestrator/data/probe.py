@@ -114,7 +114,7 @@ def probe(file: IO[bytes]) -> VideoFacts:
     with open_video(file) as (container, stream):
         ticks: list[int | None] = []
         first: Any = None
-        end = 0.0
+        end, cut = 0.0, False
         try:
             for packet in container.demux():
                 if packet.time_base and packet.pts is not None:
@@ -122,8 +122,7 @@ def probe(file: IO[bytes]) -> VideoFacts:
                     end = max(end, float((packet.pts + length) * packet.time_base))
                 if packet.stream.index != stream.index or not packet.size:
                     continue
-                if packet.is_corrupt:
-                    raise DataError(f"truncated: cut inside frame {len(ticks)}")
+                cut = packet.is_corrupt
                 ticks.append(packet.pts if packet.pts is not None else packet.dts)
                 first = first or _first_frame(packet)
             first = first or _first_frame(None, stream)
@@ -131,6 +130,8 @@ def probe(file: IO[bytes]) -> VideoFacts:
             raise DataError(
                 f"damaged or truncated after {len(ticks)} frames: {reason_of(error)}"
             ) from None
+        if cut:  # by the last packet; one that is damaged on the way costs its segment only
+            raise DataError(f"truncated: cut inside frame {len(ticks) - 1}")
         _refuse_cut_off(container, stream, len(ticks), end)
         if len(ticks) < 2:
             raise DataError("one frame is not a video" if ticks else "no frames")

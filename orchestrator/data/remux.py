@@ -60,6 +60,9 @@ def remux(file: IO[bytes], facts: VideoFacts, encode: Encode) -> Iterator[Piece 
                 if number >= start.packet:
                     piece.add(waiting, layout.dts[number])
                 number, waiting = number + 1, next(packets, None)
+            if piece.damaged:
+                yield "damaged packets"
+                continue
             try:
                 yield piece.finish()
             except FFmpegError as error:
@@ -114,8 +117,10 @@ class _Piece:
         self._out = self._container.add_stream_from_template(stream, opaque=True)
         self._shift: int | None = None
         self._last, self._frames = 0, 0
+        self.damaged = False
 
     def add(self, packet: Any, dts: int) -> None:
+        self.damaged = self.damaged or packet.is_corrupt
         if self._shift is None:
             self._shift = int(packet.pts)
         if packet.pts < self._shift:

@@ -99,6 +99,7 @@ def _decode(container: Any, stream: Any, facts: VideoFacts, seen: list[float]) -
     base, origin, damaged = stream.time_base, None, False
     number = 0
     for packet in container.demux(stream):
+        damaged = damaged or packet.is_corrupt
         try:
             frames = packet.decode()
         except FFmpegError:
@@ -106,7 +107,7 @@ def _decode(container: Any, stream: Any, facts: VideoFacts, seen: list[float]) -
         for frame in frames:
             if frame.is_corrupt:
                 damaged = True
-            elif frame.key_frame:
+            elif frame.key_frame and not packet.is_corrupt:
                 damaged = False
             tick = frame.pts if frame.pts is not None else frame.dts
             if facts.timed and tick is not None:
