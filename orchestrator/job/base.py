@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that is safe as a folder, an MLflow run name and a Ray job id."""
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"the first of {list(value)} is above the second")
+    return value
+
+
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+"""Two positive numbers, the smaller first."""
 
 
 class Section(BaseModel):

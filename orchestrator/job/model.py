@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from orchestrator.errors import suggest
-from orchestrator.job.base import CustomPart, Section, at, part_tag
+from orchestrator.job.base import CustomPart, Range, Section, at, part_tag
 
 # V-JEPA 2 (arXiv 2506.09985), table of architectures; tiny and small are the DeiT shapes.
 ENCODER_SIZES: dict[str, dict[str, float]] = {
@@ -138,7 +138,7 @@ class MultiBlock(Section):
     temporal: float = Field(1.0, gt=0, le=1)
     """Length of a block as a share of the clip."""
 
-    aspect: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)
+    aspect: Range = (0.75, 1.5)
     """Range of a block's height over width."""
 
     targets: PositiveFloat = 0.5

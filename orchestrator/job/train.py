@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from orchestrator.errors import RequestError
-from orchestrator.job.base import CustomPart, Name, Section, at, part_tag
+from orchestrator.job.base import CustomPart, Name, Range, Section, at, part_tag
 from orchestrator.job.masks import check_mask
 from orchestrator.job.model import VJEPA2, AnyObjective, Future, Model, MultiBlock
 from orchestrator.job.pack import Encode, WeightedSource, require_one_source
@@ -28,14 +28,20 @@ class CropFlip(Section):
     kind: Literal["crop-flip"] = "crop-flip"
     """The built-in augmentation."""
 
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
+    scale: Range = (0.3, 1.0)
     """Area of the crop as a share of the frame."""
 
-    aspect: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.35)
+    aspect: Range = (0.75, 1.35)
     """Width over height of the crop before it is resized to a square."""
 
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a mirror image. 0 where left and right differ."""
+
+    @model_validator(mode="after")
+    def _inside_the_frame(self) -> CropFlip:
+        if self.scale[1] > 1:
+            raise ValueError(f"scale {self.scale[1]} is more than the whole frame (1.0)")
+        return self
 
 
 AnyAugment = Annotated[
@@ -89,6 +95,9 @@ class Data(Section):
         return require_one_source(data)
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optim(Section):
     """AdamW with its schedules."""
 
@@ -119,7 +128,7 @@ class Optim(Section):
     weight_decay_end: NonNegativeFloat | None = None
     """Weight decay at the last step, reached along a cosine. Default: constant."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's betas."""
 
     eps: PositiveFloat = 1e-8
@@ -167,6 +176,12 @@ class Scale(Section):
 
     cpus: PositiveFloat | None = None
     """CPU cores per worker. Default: the cluster's cores over its workers, one left for data."""
+
+    @model_validator(mode="after")
+    def _offload_needs_shards(self) -> Scale:
+        if self.offload and self.zero == 0:
+            raise at("scale.offload", "needs a sharded optimizer; set scale.zero to 1, 2 or 3")
+        return self
 
 
 class Checkpoint(Section):

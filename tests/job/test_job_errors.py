@@ -57,6 +57,10 @@ def edited(path: Path, old: str, new: str) -> Path:
         ("  source: videos\n", "", 3, "data: give either"),
         ("{steps: 100}", "{steps: 100, lr: .nan}", 14, "optim.lr: should be a finite number"),
         ("{steps: 100}", "{steps: 100, betas: [0.9]}", 14, "optim.betas.1: this key is required"),
+        ("{steps: 100}", "{steps: 100, betas: [0.9, 1.5]}", 14, "should be less than 1 (got 1.5)"),
+        ("optim:", "scale: {zero: 0, offload: true}\noptim:", 14, "scale.offload: needs a sharded"),
+        ("{blocks: 2}", "{aspect: [2, 1]}", 12, "the first of [2.0, 1.0] is above the second"),
+        ("size: 64", "size: 64\n  augment: {scale: [0.3, 3]}", 6, "more than the whole frame"),
         ("encoder: {dim: 96, depth: 2, heads: 4}", "encoder: vit-lage", 7, "mean 'vit-large'?"),
     ],
 )
