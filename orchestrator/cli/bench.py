@@ -23,6 +23,51 @@ def group() -> None:
 
 
 @app.command()
+def feed(
+    job: Annotated[str, JOB],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Measured seconds of each contender.")
+    ] = 60.0,
+    webdataset: Annotated[
+        bool, typer.Option("--webdataset", help="Race webdataset with a DataLoader as well.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Time the feed: decoded, augmented and masked clips a second.
+
+    A bare loop over the same clips with the same decoder and resize takes turns with it, and
+    the decoder alone. Raw video is packed first.
+    """
+    from orchestrator.bench.feed import bench_feed
+    from orchestrator.cli.data import job_of
+    from orchestrator.cli.show import print_json, print_table, size
+    from orchestrator.cli.terminal import open_progress
+    from orchestrator.data.prepare import prepare
+    from orchestrator.ray_session import ray_session
+
+    checked = job_of(job, overrides or [])
+    with ray_session(), open_progress(quiet=False, json=json) as progress:
+        prepared = prepare(checked, progress)
+        found = bench_feed(checked, prepared, seconds, webdataset)
+    if json:
+        print_json(found)
+        return
+    rows = [
+        [who, f"{rate:.1f}", f"{found.get(f'feed_over_{who}', 1.0):.3f}"]
+        for who, rate in found["clips_per_s"].items()
+    ]
+    print_table(["", "clips/s", "feed over it"], rows, numbers=2)
+    store = found["store_bytes"]
+    print(
+        f"{found['clips']:,} clips of {found['frames']} frames at {found['size']} pixels,"
+        f" {found['threads']} threads; object store {size(store['before'])} before,"
+        f" {size(store['peak'])} at most, {size(store['after'])} after,"
+        f" {size(found['spilled_bytes'])} spilled"
+    )
+
+
+@app.command()
 def step(
     job: Annotated[str, JOB],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
