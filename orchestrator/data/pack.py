@@ -80,6 +80,27 @@ def pack_source(
         index = Index.open(storage.root)
         tidy(storage, index)
         return index
+    try:
+        return _make(storage, source, units, encode, bad_limit, cpus, progress, local)
+    except OSError as error:
+        raise JobFailed(
+            f"the storage cannot be read or written: {error}",
+            where=storage.root,
+            mend="mend the cause and run the same job again; what is committed is kept",
+        ) from None
+
+
+def _make(
+    storage: Storage,
+    source: Source | InPlaceSource,
+    units: list[WorkUnit],
+    encode: Encode,
+    bad_limit: float,
+    cpus: float,
+    progress: Progress,
+    local: bool,
+) -> Index:
+    """Do the units that no manifest stands for, then complete the dataset."""
     storage.mkdir()
     tally = _Tally(source.uri, storage, units, bad_limit, progress)
     done = {e.path.rpartition("/")[2].removesuffix(".json") for e in _manifests(storage)}

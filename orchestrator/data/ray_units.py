@@ -12,12 +12,14 @@ from ray.data import DataContext
 
 from orchestrator.data.sources import InPlaceSource, Source, WorkUnit
 from orchestrator.data.unit import Report, run_unit
-from orchestrator.errors import RequestError
+from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Encode
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 
 _MOST_BLOCKS = 10_000
+_RETRIES = 3
+"""Ray Data would repeat a task whose process dies for ever."""
 
 
 def on_ray(
@@ -31,6 +33,7 @@ def on_ray(
 
     Raises:
         RequestError: the cluster has fewer cores than one task asks for.
+        JobFailed: a task's process died again and again.
     """
     with ray_session() as ray, _quiet():
         there = float(ray.cluster_resources().get("CPU", 0))
@@ -47,10 +50,18 @@ def on_ray(
 
         rows = [asdict(unit) for unit in units]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
-        dataset = dataset.map(work, num_cpus=cpus)
-        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-            for text in batch["report"]:
-                yield Report.decode(str(text))
+        dataset = dataset.map(work, num_cpus=cpus, max_retries=_RETRIES)
+        try:
+            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                for text in batch["report"]:
+                    yield Report.decode(str(text))
+        except ray.exceptions.RayError as error:
+            raise JobFailed(
+                f"a packing task died {_RETRIES + 1} times: {type(error).__name__}",
+                where=source.uri,
+                mend="is there memory enough? What is committed is kept; 'orchestrator run"
+                " --local' names the input at which it happens",
+            ) from error
 
 
 @contextmanager
