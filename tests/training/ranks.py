@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import warnings
@@ -19,11 +20,24 @@ from orchestrator.job import TrainJob, build_job
 from orchestrator.plan import BatchPlan
 from orchestrator.training.slices import Slice
 
+# A server imports the heavy modules once; every rank is a fork of it.
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+multiprocessing.set_forkserver_preload(
+    [
+        "deepspeed.runtime.zero.stage3",
+        "deepspeed.runtime.zero.muon.muon_optimizer",
+        "orchestrator.training.checkpoint",
+        "orchestrator.training.engine",
+    ]
+)
+
 STEPS = 50
 GLOBAL_BATCH = 8
 
 
-def tiny_job(*, scale: dict[str, Any] | None = None, ema: float = 0.99, **optim: Any) -> TrainJob:
+def tiny_job(
+    *, scale: dict[str, Any] | None = None, ema: float = 0.99, depth: int = 2, **optim: Any
+) -> TrainJob:
     """A V-JEPA 2 of 20,000 weights over clips of 4 x 32 x 32: 32 tokens."""
     job = build_job(
         {
@@ -31,7 +45,7 @@ def tiny_job(*, scale: dict[str, Any] | None = None, ema: float = 0.99, **optim:
             "name": "tiny",
             "data": {"source": "unused", "frames": 4, "size": 32},
             "model": {
-                "encoder": {"dim": 24, "depth": 2, "heads": 2},
+                "encoder": {"dim": 24, "depth": depth, "heads": 2},
                 "patch": 8,
                 "tubelet": 2,
                 "predictor": {"dim": 12, "depth": 1, "heads": 2},
@@ -124,7 +138,9 @@ def whole(slices: list[Slice], kind: str) -> dict[str, torch.Tensor]:
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """`function(rank, world, *arguments)` in `world` processes; what each returned."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_one_rank, (world, folder, function, arguments), nprocs=world)
+        mp.start_processes(
+            _one_rank, (world, folder, function, arguments), world, start_method="forkserver"
+        )
         return [
             torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)
         ]

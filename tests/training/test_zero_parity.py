@@ -84,6 +84,8 @@ def train_case(
     """Train; `persist` is ZeRO-3's threshold for parameters that stay whole."""
     from orchestrator.training import engine as engine_module
 
+    # World 1 and 2 accumulate two micro-batches, 3 pads four rows, 4 does neither.
+    scale = {"micro_batch": 4 if world == 1 else 2} | scale
     configure = engine_module.deepspeed_config
     if persist is not None:
 

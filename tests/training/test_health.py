@@ -1,0 +1,53 @@
+"""Health of features against naive formulas, and at the two ends: collapsed and isotropic."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from orchestrator.training import health
+
+
+def test_collapsed_to_a_point() -> None:
+    features = torch.ones(4, 16, 8) * torch.randn(8)
+    assert health.feature_std(features) == pytest.approx(0, abs=1e-6)
+    assert health.rankme(features) == pytest.approx(1, abs=1e-3)
+    assert health.token_cosine(features) == pytest.approx(1, abs=1e-5)
+
+
+def test_isotropic_features_fill_their_dimensions() -> None:
+    features = torch.randn(8, 512, 16, generator=torch.Generator().manual_seed(0))
+    assert health.feature_std(features) == pytest.approx(1, abs=0.02)
+    assert health.rankme(features) > 15.9
+    assert abs(health.token_cosine(features)) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 24), (1, 9, 24)])
+def test_the_naive_formulas_agree(shape: tuple[int, int, int]) -> None:
+    features = torch.randn(*shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    rows = features.reshape(-1, shape[-1]).double()
+    singular = torch.linalg.svdvals(rows)
+    share = singular / singular.sum()
+    entropy = -sum(float(p) * math.log(float(p)) for p in share if p > 0)
+    assert health.rankme(features) == pytest.approx(math.exp(entropy), rel=1e-3)
+    units = rows / rows.norm(dim=1, keepdim=True)
+    pairs = [float(a @ b) for i, a in enumerate(units) for j, b in enumerate(units) if i != j]
+    assert health.token_cosine(features) == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+
+
+def test_the_sample_is_bounded_and_spread() -> None:
+    rows = health.sample_tokens(torch.arange(100_000.0).view(10, 10_000, 1))
+    assert len(rows) <= health.MAX_TOKENS
+    assert float(rows.mean()) == pytest.approx(50_000, rel=0.01)
+
+
+def test_distance_is_of_whole_vectors_over_all_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "CHUNK", 7)
+    teacher, student = [torch.randn(20), torch.randn(5)], [torch.randn(20), torch.randn(5)]
+    apart, size = health.squared_distance(teacher, student)
+    whole_t, whole_s = torch.cat(teacher), torch.cat(student)
+    assert float((apart / size).sqrt()) == pytest.approx(
+        float((whole_t - whole_s).norm() / whole_s.norm()), rel=1e-5
+    )
