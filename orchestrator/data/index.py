@@ -126,12 +126,11 @@ class Index:
         if absent:
             raise DataError(f"columns missing: {', '.join(absent)}", where=storage.uri(SHARDS))
         has_seconds = "seconds" in file.schema_arrow.names
-        table = file.read(columns=["count", "bytes", *(["seconds"] if has_seconds else [])])
-        counts = table["count"].to_numpy().astype(np.int64)
+        counts = _read_counts(file)
         meta = file.schema_arrow.metadata or {}
         digest = meta[b"digest"].decode() if b"digest" in meta else _digest_of_file(file)
-        seconds = float(np.sum(table["seconds"].to_numpy())) if has_seconds else 0.0
-        size = int(np.sum(table["bytes"].to_numpy()))
+        seconds = sum(float(np.sum(c)) for c in _column(file, "seconds")) if has_seconds else 0.0
+        size = sum(int(np.sum(c)) for c in _column(file, "bytes"))
         index = cls(storage.root, digest, int(counts.sum()), seconds, size)
         index._counts = counts
         index._check_parts()
@@ -143,8 +142,7 @@ class Index:
     def counts(self) -> np.ndarray:
         """int64 [shards]: clips per shard, in shard order."""
         if self._counts is None:
-            file = _open_parquet(self._storage, SHARDS)
-            self._counts = file.read(columns=["count"])["count"].to_numpy().astype(np.int64)
+            self._counts = _read_counts(_open_parquet(self._storage, SHARDS))
         return self._counts
 
     @property
@@ -167,7 +165,7 @@ class Index:
                     where=self._storage.uri(part),
                     mend="index.parquet and shards.parquet do not belong together; pack again",
                 )
-            table = file.read_row_group(group)
+            table = file.read_row_group(group, use_threads=False)
         if table.num_rows != self.counts[shard]:
             raise DataError(
                 f"shard {shard} has {table.num_rows} rows, shards.parquet says"
@@ -181,8 +179,8 @@ class Index:
         """Seconds of the shortest and of the longest clip."""
         file = _open_parquet(self._storage, SHARDS)
         if {"shortest", "longest"} <= set(file.schema_arrow.names):
-            table = file.read(columns=["shortest", "longest"])
-            return min(table["shortest"].to_numpy()), max(table["longest"].to_numpy())
+            shortest = min(float(np.min(c)) for c in _column(file, "shortest"))
+            return shortest, max(float(np.max(c)) for c in _column(file, "longest"))
         seconds = [s.to_numpy() for s in self._all_seconds()]
         return float(min(map(np.min, seconds))), float(max(map(np.max, seconds)))
 
@@ -197,7 +195,7 @@ class Index:
             while row >= file.metadata.row_group(group).num_rows:
                 row -= file.metadata.row_group(group).num_rows
                 group += 1
-            table = self._names.get(group, lambda: file.read_row_group(group))
+            table = self._names.get(group, lambda: file.read_row_group(group, use_threads=False))
         info: dict[str, Any] = table.slice(row, 1).to_pylist()[0]
         return info
 
@@ -321,6 +319,21 @@ def _open_parquet(storage: Storage, name: str) -> Any:
             where=storage.uri(name),
             mend="restore the file, or pack again",
         ) from None
+
+
+def _column(file: Any, name: str) -> Iterator[np.ndarray]:
+    """One column, a row group at a time: never more than that is in memory."""
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=[name], use_threads=False)[name].to_numpy()
+
+
+def _read_counts(file: Any) -> np.ndarray:
+    counts = np.empty(file.metadata.num_rows, dtype=np.int64)
+    at = 0
+    for part in _column(file, "count"):
+        counts[at : at + len(part)] = part
+        at += len(part)
+    return counts
 
 
 def _part_table(storage: Storage) -> tuple[list[int], list[str]]:

@@ -24,7 +24,7 @@ from orchestrator.storage import Storage
 PART_SHARDS = 256
 """Row groups per parquet file: its footer stays below a megabyte."""
 
-_SHARD_ROWS = 65536
+_SHARD_ROWS = 8192
 
 
 @dataclass(frozen=True)
