@@ -42,7 +42,7 @@ def size(count: float) -> str:
         if abs(count) < 1024 or unit == "TiB":
             break
         count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+    return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 100 else f"{count:.3g} {unit}"
 
 
 def number(value: float) -> str:
