@@ -13,8 +13,9 @@ the compute dtype (bf16: 2, fp32: 4). What DeepSpeed and the teacher keep betwee
 Beside it, for a moment: at stage 0 the casts of autocast (bf16) and, with several ranks, two
 flat copies of the gradients; at stage 1 in fp32 this rank's part of them once more; the
 bucket that is being reduced (not at stage 1 in bf16); at stage 3 the parameters that were
-gathered, which DeepSpeed keeps up to 10^9 of. At stage 0 in fp32 the teacher's accumulator is its copy.
-Offload moves master, moments and the teacher's shards to the host, with the gradients' part.
+gathered, which DeepSpeed keeps up to 10^9 of. At stage 0 in fp32 the teacher's accumulator is
+its copy. Offload moves master, moments and the teacher's shards to the host, with the
+gradients' part.
 """
 
 from __future__ import annotations
