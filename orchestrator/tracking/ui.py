@@ -54,6 +54,9 @@ def open_ui(
     if is_server(store):
         _show(landing(store, store), open_browser, say)
         return
+    # Whatever ends this process must end the server too.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     with serving(store, port) as (address, process):
         _show(landing(store, address), open_browser, say)
         say("Ctrl-C closes the pages")
@@ -141,7 +144,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
     os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=3)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
