@@ -60,7 +60,7 @@ def local_group(device: str) -> Group:
     use_gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         atexit.register(dist.destroy_process_group)
     return Group(0, 1, 0, 1, torch.device("cuda:0" if use_gpu else "cpu"), exchange=None)
 
