@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from ray.data import DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from orchestrator.data.sources import InPlaceSource, Source, WorkUnit
 from orchestrator.data.unit import Report, run_unit
@@ -50,7 +52,10 @@ def on_ray(
 
         rows = [asdict(unit) for unit in units]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
-        dataset = dataset.map(work, num_cpus=cpus, max_retries=_RETRIES)
+        with warnings.catch_warnings():
+            # Named arguments cannot say it in this release of Ray; from 2.64 on they must.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            dataset = dataset.map(work, num_cpus=cpus, max_retries=_RETRIES)
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                 for text in batch["report"]:
