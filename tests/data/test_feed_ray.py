@@ -293,3 +293,17 @@ def test_it_flows_where_the_trainers_have_reserved_every_core(tmp_path: Path) ->
     drawn = Order([index.counts], [None], job.seed, job.data.window).at(np.arange(12, 160))
     keys = [f"a-{s}-{r}" for s, r in zip(drawn.shard, drawn.row, strict=True)]
     assert seen == [(p // 4, p, key) for p, key in zip(range(12, 160), keys, strict=True)]
+
+
+def test_the_bench_races_the_feed_and_watches_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.bench import feed
+
+    monkeypatch.setattr(feed, "TURN_S", 0.5)
+    sources = Sources([uneven()], [None])
+    found = feed.bench_feed(train_job(global_batch=16, micro=16), sources, seconds=1.0)  # type: ignore[arg-type]
+    assert set(found["clips_per_s"]) == {"feed", "bare", "decoder"}
+    assert min(found["clips_per_s"].values()) > 0
+    assert found["feed_over_bare"] > 0
+    assert len(found["rounds"]) == 2
+    assert found["store_bytes"]["peak"] > 0
+    assert found["spilled_bytes"] == 0
