@@ -47,6 +47,11 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(name: str) -> int:
+    """The step of a folder's name."""
+    return int(name.removeprefix("step-"))
+
+
 class Checkpoints:
     """The checkpoints of one run in `storage`. Every rank makes one; rank 0 commits."""
 

@@ -16,7 +16,7 @@ from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.run import RunRef
 from orchestrator.training import health
 from orchestrator.training.board import Board
-from orchestrator.training.checkpoint import Checkpoints
+from orchestrator.training.checkpoint import Checkpoints, step_of
 from orchestrator.training.engine import Engine
 from orchestrator.training.group import Group
 from orchestrator.training.meter import Meter
@@ -34,6 +34,7 @@ class Recorder:
         group: Group,
         start: int,
         board: Board,
+        checkpoints: Checkpoints,
     ) -> None:
         self.job, self.engine, self.group, self.board = job, engine, group, board
         # One process per node writes: rank 0 everything, the others' first rank its system metrics.
@@ -46,7 +47,9 @@ class Recorder:
         self._health: dict[str, float] = {}
         self._last: StepResult | None = None
         self._posted = 0.0
-        self._announced: dict[str, int] = {}
+        self.checkpoints = checkpoints
+        # What an earlier start of this run told MLflow of: it may be dropped by this one.
+        self._announced = {name: step_of(name) for name in checkpoints.complete()}
 
     def step(self, data: StepBatch, result: StepResult) -> None:
         """One optimizer step is done."""
@@ -69,13 +72,13 @@ class Recorder:
             self._health = _health(self._last, self.engine)
         return self._health
 
-    def checkpoint(self, checkpoints: Checkpoints) -> None:
-        """A checkpoint is being written: MLflow hears of the kept ones."""
+    def checkpoint(self) -> None:
+        """A checkpoint is being written: MLflow hears of the kept ones, and of dropped ones."""
         if self.group.leads and self.logger is not None:
-            for name, step, metrics in checkpoints.committed():
-                self.logger.checkpoint(step, checkpoints.storage.uri(name), metrics)
+            for name, step, metrics in self.checkpoints.committed():
+                self.logger.checkpoint(step, self.checkpoints.storage.uri(name), metrics)
                 self._announced[name] = step
-            for name in self._announced.keys() - set(checkpoints.complete()):
+            for name in self._announced.keys() - set(self.checkpoints.complete()):
                 self.logger.checkpoint_dropped(self._announced.pop(name))
 
     def summary(self) -> dict[str, Any]:

@@ -85,7 +85,9 @@ def _train(assignment: Assignment, group: Group, attempt: int) -> None:
         ledger = Ledger(
             folder.sub("ledger"), group.rank, attempt=f"{assignment.launch:04d}-{attempt:04d}"
         )
-        recorder = Recorder(job, assignment.tracking, engine, group, start, assignment.board)
+        recorder = Recorder(
+            job, assignment.tracking, engine, group, start, assignment.board, checkpoints
+        )
         stack.callback(recorder.close)
         profile = stack.enter_context(StepProfile(folder, assignment.profile and group.leads))
 
@@ -105,10 +107,10 @@ def _train(assignment: Assignment, group: Group, attempt: int) -> None:
                     "position": engine.step * job.scale.global_batch,
                 }
                 checkpoints.save(engine.snapshot(), state, recorder.health())
-                recorder.checkpoint(checkpoints)
+                recorder.checkpoint()
         ledger.flush()
         checkpoints.wait()
-        recorder.checkpoint(checkpoints)
+        recorder.checkpoint()
     if group.leads:
         newest = checkpoints.newest()
         phases = profile.per_step()
