@@ -38,9 +38,8 @@ class Assembler:
         self._masks = build_masks(job)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def begin(self, blocks: list[pa.Table]) -> list[PendingBatch]:
+    def begin(self, rows: pa.Table) -> list[PendingBatch]:
         """Start on one step's rows; the micro-batches come from `PendingBatch.finish`."""
-        rows = pa.concat_tables(blocks)
         return [self._begin(rows.slice(at, self._micro)) for at in range(0, len(rows), self._micro)]
 
     def close(self) -> None:

@@ -68,15 +68,11 @@ class Span:
         places[:, real] = draws.source, draws.shard, draws.row
         return cls(position, *places)
 
-    def split(self, rows: int) -> list[Span]:
-        """Consecutive spans of `rows` positions."""
-        return [
-            Span(*(part[at : at + rows] for part in self._parts()))
-            for at in range(0, len(self.position), rows)
-        ]
-
-    def _parts(self) -> tuple[np.ndarray, ...]:
-        return self.position, self.source, self.shard, self.row
+    def split(self, lengths: list[int]) -> list[Span]:
+        """Consecutive spans of so many positions."""
+        at = np.cumsum(lengths)[:-1]
+        parts = (self.position, self.source, self.shard, self.row)
+        return [Span(*cut) for cut in zip(*(np.split(part, at) for part in parts), strict=True)]
 
 
 class ClipReader:

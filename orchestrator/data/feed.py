@@ -54,34 +54,34 @@ def open_feed(
     clip_bytes = sum(i.bytes for i in indexes) / sum(i.clips for i in indexes)
     layout = Layout.of(batch, clip_bytes)
     steps = range(start_step, job.optim.steps)
-    source: Blocks
+    source: Rows
     if exchange is None:
-        source = LocalBlocks(ClipReader(indexes, job.data.window + 2), order, layout, rank)
+        source = LocalRows(ClipReader(indexes, job.data.window + 2), order, layout, rank)
     else:
-        from orchestrator.data.legs import LegBuilder, RayBlocks
+        from orchestrator.data.legs import LegBuilder, RayRows
 
         builder = None
         if rank == 0:
             builder = LegBuilder(indexes, order, layout, job.data.window, job.data.prefetch)
-        source = RayBlocks(steps, layout, rank, exchange, builder)
+        source = RayRows(steps, layout, rank, exchange, builder)
     assembler = Assembler(job, batch.micro, threads)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
 
 
-class Blocks(Protocol):
+class Rows(Protocol):
     """Where a rank's rows come from."""
 
     def advance(self, step: int) -> None:
         """Called on the main thread before each step."""
 
-    def blocks(self, step: int) -> list[pa.Table]:
-        """The rank's blocks of a step; called on the feed's thread, steps ascending."""
+    def rows(self, step: int) -> pa.Table:
+        """The rank's rows of a step; called on the feed's thread, steps ascending."""
 
     def close(self) -> None:
         """End what runs in the background."""
 
 
-class LocalBlocks:
+class LocalRows:
     """Reads a rank's rows itself."""
 
     def __init__(self, reader: ClipReader, order: Order, layout: Layout, rank: int) -> None:
@@ -90,9 +90,8 @@ class LocalBlocks:
     def advance(self, step: int) -> None:
         """Nothing is due: there is nobody to meet."""
 
-    def blocks(self, step: int) -> list[pa.Table]:
-        dealt = self._layout.dealt(step, self._rank)
-        return [self._reader.read(Span.of(self._order, positions)) for positions in dealt]
+    def rows(self, step: int) -> pa.Table:
+        return self._reader.read(Span.of(self._order, self._layout.dealt(step, self._rank)))
 
     def close(self) -> None:
         """Nothing runs."""
@@ -111,7 +110,7 @@ class Feed:
         steps: range,
         layout: Layout,
         rank: int,
-        source: Blocks,
+        source: Rows,
         assembler: Assembler,
         prefetch: int,
         bad_limit: float,
@@ -156,29 +155,27 @@ class Feed:
                 self._room.acquire()
                 if self._closed.is_set():
                     return
-                blocks = self._source.blocks(step)
-                check_dealt(self._layout, step, self._rank, blocks)
-                self._pending.put(self._assembler.begin(blocks))
+                rows = self._source.rows(step)
+                check_dealt(self._layout, step, self._rank, rows)
+                self._pending.put(self._assembler.begin(rows))
         except BaseException as error:
             self._pending.put(error)
 
 
-def check_dealt(layout: Layout, step: int, rank: int, blocks: list[pa.Table]) -> None:
+def check_dealt(layout: Layout, step: int, rank: int, rows: pa.Table) -> None:
     """Compare the rows that arrived with the rows that a rank must get.
 
     Raises:
         JobFailed: they differ. The splitting of Ray Data is not ours; this never trains on
             other clips than the order names.
     """
-    expected = layout.dealt(step, rank)
-    got = [block["position"].to_numpy() for block in blocks]
-    if len(got) == len(expected) and all(map(np.array_equal, got, expected)):
-        return
-    raise JobFailed(
-        f"rank {rank} was dealt positions {[g.tolist() for g in got]} at step {step},"
-        f" not {expected.tolist()}",
-        mend="this is a fault of the feed or of this version of Ray; please report it",
-    )
+    expected, got = layout.dealt(step, rank), rows["position"].to_numpy()
+    if not np.array_equal(expected, got):
+        raise JobFailed(
+            f"rank {rank} was dealt positions {got.tolist()} at step {step},"
+            f" not {expected.tolist()}",
+            mend="this is a fault of the feed or of this version of Ray; please report it",
+        )
 
 
 class FailureCount:

@@ -39,9 +39,10 @@ PATIENCE_S = 5.0
 Exchange = Callable[[Any], Any]
 
 
-def leg_length(blocks_per_step: int) -> int:
-    """Steps of a leg."""
-    return max(LEAST_STEPS, TASKS_PER_LEG // blocks_per_step)
+def leg_length(layout: Layout) -> int:
+    """Steps of a leg: whole blocks."""
+    steps = max(LEAST_STEPS, int(TASKS_PER_LEG / layout.blocks_per_step))
+    return -(-steps // layout.steps) * layout.steps
 
 
 class LegBuilder:
@@ -67,8 +68,8 @@ class LegBuilder:
         return self._pool.submit(self._build, steps)
 
     def _build(self, steps: range) -> list[Any]:
-        positions = np.concatenate([self._layout.blocks(step) for step in steps]).reshape(-1)
-        spans = Span.of(self._order, positions).split(self._layout.block)
+        blocks = self._layout.blocks(steps)
+        spans = Span.of(self._order, np.concatenate(blocks)).split([len(b) for b in blocks])
         dataset = leg_dataset(
             self._library,
             spans,
@@ -97,18 +98,24 @@ class _Broken:
 class LegReader:
     """Reads one rank's share of one leg into a bounded queue, in a thread of its own."""
 
-    def __init__(self, iterator: Any, blocks: int, ahead: int) -> None:
+    def __init__(self, iterator: Any, rows: int, ahead: int) -> None:
         self._queue: queue.Queue[pa.Table | _Broken] = queue.Queue(maxsize=ahead)
-        self._iterator, self._blocks, self._stopped = iterator, blocks, threading.Event()
+        self._iterator, self._rows, self._stopped = iterator, rows, threading.Event()
+        self._rest: pa.Table | None = None
         self._thread = threading.Thread(target=self._run, name="leg", daemon=True)
         self._thread.start()
 
-    def get(self) -> pa.Table:
-        """The next block."""
-        item = self._queue.get()
-        if isinstance(item, _Broken):
-            raise item.error
-        return item
+    def take(self, rows: int) -> pa.Table:
+        """The next rows, out of as many blocks as it takes."""
+        found = [] if self._rest is None else [self._rest]
+        while sum(map(len, found)) < rows:
+            item = self._queue.get()
+            if isinstance(item, _Broken):
+                raise item.error
+            found.append(item)
+        table = pa.concat_tables(found)
+        self._rest = table.slice(rows) if len(table) > rows else None
+        return table.slice(0, rows)
 
     def stop(self) -> None:
         """Tell the thread to end."""
@@ -125,9 +132,9 @@ class LegReader:
                 for block in blocks:
                     if not self._put(block):
                         return
-                    count += 1
-            if count != self._blocks:
-                raise JobFailed(f"a leg of {self._blocks} blocks ended after {count}")
+                    count += len(block)
+            if count != self._rows:
+                raise JobFailed(f"a leg of {self._rows} rows ended after {count}")
         except BaseException as error:
             self._put(_Broken(_explain(error)))
 
@@ -146,8 +153,8 @@ class LegReader:
         return False
 
 
-class RayBlocks:
-    """A rank's blocks, leg after leg.
+class RayRows:
+    """A rank's rows, leg after leg.
 
     Args:
         builder: on rank 0 only.
@@ -163,7 +170,8 @@ class RayBlocks:
         builder: LegBuilder | None,
     ) -> None:
         self._layout, self._rank, self._exchange = layout, rank, exchange
-        self._steps, self._length = steps, leg_length(layout.blocks_per_step)
+        self._steps, self._length = steps, leg_length(layout)
+        self._share = layout.batch.micro * layout.batch.accum
         self._leg = steps[: self._length]
         self._due = steps.start
         self._builder = builder
@@ -184,10 +192,10 @@ class RayBlocks:
         iterators = self._exchange(self._take_built())
         if isinstance(iterators, _Broken):
             raise iterators.error
-        blocks = len(leg) * self._layout.blocks_per_rank
-        reader = LegReader(
-            ray.cloudpickle.loads(iterators)[self._rank], blocks, self._layout.blocks_per_rank
-        )
+        # One step's blocks wait in the queue; the blocks before them wait with Ray.
+        ahead = -(-self._share // self._layout.block)
+        iterator = ray.cloudpickle.loads(iterators)[self._rank]
+        reader = LegReader(iterator, len(leg) * self._share, ahead)
         self._all_readers = [*self._all_readers[-1:], reader]
         self._readers.put((leg, reader))
 
@@ -204,11 +212,11 @@ class RayBlocks:
             self._built = self._builder.start(self._leg)
         return iterators
 
-    def blocks(self, step: int) -> list[pa.Table]:
-        """The blocks of one step; called on the feed's own thread."""
+    def rows(self, step: int) -> pa.Table:
+        """The rank's rows of one step; called on the feed's own thread."""
         if self._current is None or step not in self._current[0]:
             self._current = self._readers.get()
-        return [self._current[1].get() for _ in range(self._layout.blocks_per_rank)]
+        return self._current[1].take(self._share)
 
     def close(self) -> None:
         for reader in self._all_readers:

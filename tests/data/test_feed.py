@@ -129,10 +129,10 @@ def test_rows_that_are_not_a_ranks_own_stop_the_job() -> None:
     layout = Layout(BatchPlan(8, 2, 4, 1), 2)
     order = Order([np.array([3, 4, 2])], [None], 0, 2)
     reader = ClipReader([made()], 2)
-    blocks = [reader.read(Span.of(order, positions)) for positions in layout.blocks(5)]
-    check_dealt(layout, 5, 0, blocks[::2])
-    check_dealt(layout, 5, 1, blocks[1::2])
-    for wrong in (blocks[1::2], blocks[:2], blocks[:1], [blocks[2], blocks[0]]):
+    rows = [reader.read(Span.of(order, layout.dealt(5, rank))) for rank in range(2)]
+    check_dealt(layout, 5, 0, rows[0])
+    check_dealt(layout, 5, 1, rows[1])
+    for wrong in (rows[1], rows[0].slice(0, 3), rows[0].take([1, 0, 2, 3])):
         with pytest.raises(JobFailed, match="rank 0 was dealt positions"):
             check_dealt(layout, 5, 0, wrong)
 
@@ -193,16 +193,38 @@ def test_no_more_than_the_prefetch_is_decoded_ahead() -> None:
     assert not [name for name in names if name.startswith(("feed", "decode"))]
 
 
-def test_blocks_divide_a_micro_batch_and_stay_small() -> None:
-    plan = BatchPlan(3072, 128, 24, 1)
-    assert Layout.of(plan, 300_000).block == 24
-    assert Layout.of(plan, 700_000).block == 8
-    assert Layout.of(plan, 50_000_000).block == 1
-    layout = Layout.of(BatchPlan(32, 3, 8, 2), 3_000_000)
-    assert layout.block == 2
-    dealt = np.stack([layout.dealt(7, rank) for rank in range(3)])
-    assert dealt.shape == (3, 8, 2)
-    assert sorted(dealt[dealt >= 0].tolist()) == list(range(7 * 32, 8 * 32))
+@pytest.mark.parametrize(
+    ("plan", "clip_bytes", "part", "steps"),
+    [
+        (BatchPlan(3072, 128, 24, 1), 300_000, 24, 1),
+        (BatchPlan(3072, 128, 24, 1), 700_000, 8, 1),
+        (BatchPlan(3072, 128, 24, 1), 50_000_000, 1, 1),
+        (BatchPlan(3072, 16, 24, 8), 300_000, 24, 1),
+        (BatchPlan(32, 3, 8, 2), 3_000_000, 2, 1),
+        (BatchPlan(32, 3, 8, 2), 200_000, 16, 2),
+        (BatchPlan(16, 2, 8, 1), 10_000, 8, 8),
+    ],
+)
+def test_blocks_are_of_a_useful_size(
+    plan: BatchPlan, clip_bytes: int, part: int, steps: int
+) -> None:
+    layout = Layout.of(plan, clip_bytes)
+    assert (layout.part, layout.steps) == (part, steps)
+    assert layout.block == 1 or layout.block * clip_bytes <= 8_000_000
+
+
+@pytest.mark.parametrize("clip_bytes", [3_000_000, 100_000, 1000])
+def test_dealing_blocks_in_turn_gives_each_rank_its_rows(clip_bytes: int) -> None:
+    """By a naive dealer: each block to the rank that has the fewest rows."""
+    layout = Layout.of(BatchPlan(32, 3, 8, 2), clip_bytes)
+    got: list[list[int]] = [[], [], []]
+    for block in layout.blocks(range(7, 20)):
+        min(got, key=len).extend(block.tolist())
+    for rank in range(3):
+        expected = np.concatenate([layout.dealt(step, rank) for step in range(7, 20)])
+        assert got[rank] == expected.tolist()
+    rows = np.concatenate([layout.dealt(7, rank) for rank in range(3)])
+    assert sorted(rows[rows >= 0].tolist()) == list(range(7 * 32, 8 * 32))
 
 
 def test_clips_of_very_different_size_are_read_whole() -> None:
