@@ -152,7 +152,9 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
     engine, *_ = deepspeed.initialize(
         model=StepModule(objective, dtype != torch.float32 and stage == 0),
         optimizer=optimizer,
-        config=deepspeed_config(job, BatchPlan.of(job.scale, 1), device),
+        config=deepspeed_config(
+            job, BatchPlan.of(job.scale, 1), device, sum(p.numel() for p in objective.parameters())
+        ),
         dist_init_required=False,
     )
     if job.scale.compile:

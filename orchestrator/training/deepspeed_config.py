@@ -35,8 +35,10 @@ def import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def deepspeed_config(job: TrainJob, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
-    """The configuration of one engine.
+def deepspeed_config(
+    job: TrainJob, batch: BatchPlan, device: torch.device, elements: int
+) -> dict[str, Any]:
+    """The configuration of one engine for a model of `elements` weights.
 
     bf16 computes in bf16 over fp32 masters and accumulates and reduces gradients in fp32, so
     that the sum does not depend on how many ranks share it. Stage 0 keeps fp32 parameters
@@ -54,7 +56,7 @@ def deepspeed_config(job: TrainJob, batch: BatchPlan, device: torch.device) -> d
         )
     zero: dict[str, Any] = {
         "stage": stage,
-        "reduce_bucket_size": REDUCE_BUCKET,
+        "reduce_bucket_size": min(REDUCE_BUCKET, elements),
         "allgather_bucket_size": REDUCE_BUCKET,
         "stage3_prefetch_bucket_size": REDUCE_BUCKET,
     }

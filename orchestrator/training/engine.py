@@ -38,7 +38,8 @@ class Engine:
         self, objective: Objective, job: TrainJob, batch: BatchPlan, device: torch.device
     ) -> None:
         deepspeed = import_deepspeed(device)
-        config = deepspeed_config(job, batch, device)
+        elements = sum(parameter.numel() for parameter in objective.parameters())
+        config = deepspeed_config(job, batch, device, elements)
         self.job, self.batch, self.device, self.stage = job, batch, device, job.scale.zero
         self.dtype = torch.bfloat16 if job.scale.precision == "bf16" else torch.float32
         self.objective = objective.to(device).train()
