@@ -10,7 +10,6 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
-from ray.data._internal.execution.interfaces import ExecutionResources
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -82,15 +81,12 @@ def _read(library: Library, span: Span) -> Iterable[pa.Table]:
     return [library.reader().read(span)]
 
 
-def leg_dataset(
-    library: Library, spans: list[Span], clip_bytes: float, *, readers: int, store_bytes: int
-) -> Any:
+def leg_dataset(library: Library, spans: list[Span], clip_bytes: float, *, readers: int) -> Any:
     """A `ray.data.Dataset` of one block per span, in their order.
 
     Args:
         readers: read tasks that run at a time. They reserve no CPU: they wait for disks and
             networks, and must go on where the trainers have reserved every core.
-        store_bytes: object store that blocks waiting to be consumed may take.
     """
     dataset = ray.data.read_datasource(
         ClipDatasource(library, spans, clip_bytes),
@@ -105,7 +101,4 @@ def leg_dataset(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
-    context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=store_bytes
-    )
     return dataset

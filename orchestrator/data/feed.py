@@ -58,12 +58,12 @@ def open_feed(
     if exchange is None:
         source = LocalRows(ClipReader(indexes, job.data.window + 2), order, layout, rank)
     else:
-        from orchestrator.data.legs import LegBuilder, RayRows
+        from orchestrator.data.legs import LegBuilder, RayRows, leg_length
 
         builder = None
         if rank == 0:
-            builder = LegBuilder(indexes, order, layout, job.data.window, job.data.prefetch)
-        source = RayRows(steps, layout, rank, exchange, builder)
+            builder = LegBuilder(indexes, order, layout, job.data.window)
+        source = RayRows(steps, layout, rank, exchange, builder, leg_length(layout, clip_bytes))
     assembler = Assembler(job, batch.micro, threads)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
 

@@ -30,6 +30,10 @@ from orchestrator.errors import JobFailed, OrchestratorError
 TASKS_PER_LEG = 2000
 """Read tasks of a leg: Ray Data keeps them all in the object store while the leg runs."""
 
+LEG_BYTES = 256_000_000
+"""Coded video of a leg. It is read as a whole, without backpressure: a leg that has to wait
+for its consumers keeps Ray Data's scheduling loop spinning on a whole core (2.60)."""
+
 LEAST_STEPS = 16
 """Steps of a leg at least, however many ranks there are."""
 
@@ -39,18 +43,18 @@ PATIENCE_S = 5.0
 Exchange = Callable[[Any], Any]
 
 
-def leg_length(layout: Layout) -> int:
-    """Steps of a leg: whole blocks."""
-    steps = max(LEAST_STEPS, int(TASKS_PER_LEG / layout.blocks_per_step))
+def leg_length(layout: Layout, clip_bytes: float) -> int:
+    """Steps of a leg: whole blocks, bounded in number and in bytes."""
+    tasks = int(TASKS_PER_LEG / layout.blocks_per_step)
+    in_bytes = int(LEG_BYTES / (layout.batch.global_batch * max(clip_bytes, 1)))
+    steps = max(LEAST_STEPS, min(tasks, in_bytes))
     return -(-steps // layout.steps) * layout.steps
 
 
 class LegBuilder:
     """Rank 0's side: makes a leg's dataset and splits it, in a thread of its own."""
 
-    def __init__(
-        self, indexes: Sequence[Clips], order: Order, layout: Layout, window: int, prefetch: int
-    ) -> None:
+    def __init__(self, indexes: Sequence[Clips], order: Order, layout: Layout, window: int) -> None:
         self._order, self._layout = order, layout
         self._library = Library(indexes, row_groups=window + 2)
         clips = sum(index.clips for index in indexes)
@@ -58,8 +62,6 @@ class LegBuilder:
         world = layout.batch.world
         # A quarter of the cores at most (reading is light), two at least.
         self._readers = min(2 * world, max(2, int(ray.cluster_resources()["CPU"] / 4)))
-        ahead = layout.batch.padded * (prefetch + 2) + 2 * self._readers * layout.block
-        self._store_bytes = max(64_000_000, int(2 * ahead * self._clip_bytes))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="legs")
         self._kept: list[list[Any]] = []
 
@@ -75,7 +77,6 @@ class LegBuilder:
             spans,
             self._clip_bytes,
             readers=self._readers,
-            store_bytes=self._store_bytes,
         )
         iterators: list[Any] = dataset.streaming_split(self._layout.batch.world, equal=True)
         # The leg's coordinator lives as long as this process holds its handle. When a leg is
@@ -159,6 +160,7 @@ class RayRows:
     Args:
         builder: on rank 0 only.
         exchange: broadcast from rank 0, called by `advance` at steps that all ranks know.
+        length: steps of a leg (`leg_length`), the same on every rank.
     """
 
     def __init__(
@@ -168,9 +170,10 @@ class RayRows:
         rank: int,
         exchange: Exchange,
         builder: LegBuilder | None,
+        length: int,
     ) -> None:
         self._layout, self._rank, self._exchange = layout, rank, exchange
-        self._steps, self._length = steps, leg_length(layout)
+        self._steps, self._length = steps, length
         self._share = layout.batch.micro * layout.batch.accum
         self._leg = steps[: self._length]
         self._due = steps.start
