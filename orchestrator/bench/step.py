@@ -25,7 +25,7 @@ from orchestrator.jepa.pixels import normalise
 from orchestrator.job import TrainJob
 from orchestrator.plan import BatchPlan, peak_flops, plan
 from orchestrator.randomness import generator
-from orchestrator.training.deepspeed_config import deepspeed_config, import_deepspeed
+from orchestrator.training.deepspeed_config import deepspeed_config, wrap
 from orchestrator.training.engine import Engine
 from orchestrator.training.group import local_group
 from orchestrator.training.optimizer import build_optimizer, set_schedule
@@ -136,7 +136,6 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
     The moving average follows the weights that DeepSpeed computes with, so that it is right
     in fp32 only (at stage 3 it also needs them whole: none is kept there).
     """
-    deepspeed = import_deepspeed(device)
     objective = build_objective(job).to(device).train()
     stage, followed = job.scale.zero, objective.averaged
     teacher, average, momentum = None, [], 0.0
@@ -149,16 +148,12 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
     optimizer = build_optimizer(
         objective.named_parameters(), job.optim, followed=followed, stage=stage
     )
-    engine, *_ = deepspeed.initialize(
-        model=StepModule(objective, dtype != torch.float32 and stage == 0),
-        optimizer=optimizer,
-        config=deepspeed_config(
-            job, BatchPlan.of(job.scale, 1), device, sum(p.numel() for p in objective.parameters())
-        ),
-        dist_init_required=False,
-    )
     if job.scale.compile:
         objective.compile_blocks()
+    elements = sum(parameter.numel() for parameter in objective.parameters())
+    config = deepspeed_config(job, BatchPlan.of(job.scale, 1), device, elements)
+    module = StepModule(objective, autocast=dtype != torch.float32 and stage == 0)
+    engine = wrap(module, optimizer, config, device)
     counter = iter(range(2**62))
 
     def step(batch: Batch) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
+from torch import nn
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
@@ -16,14 +19,19 @@ from orchestrator.plan import BatchPlan
 REDUCE_BUCKET = 50_000_000
 
 
-def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed for `device`, quiet, and with nothing of it compiled at run time.
+def wrap(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: dict[str, Any],
+    device: torch.device,
+) -> Any:
+    """DeepSpeed's engine around `module` on `device`, quiet, with nothing compiled at run time.
 
-    It picks its accelerator when it is imported, and on a CPU it builds a shared-memory
+    DeepSpeed picks its accelerator when it is imported, and on a CPU it builds a shared-memory
     operator at the first `initialize`, under a file lock. gloo does without that operator.
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    # DeepSpeed takes the index of its device from its launcher's variable, and insists on it.
+    # It takes the index of its device from its launcher's variable, and insists on it.
     os.environ["LOCAL_RANK"] = str(device.index or 0)
     import deepspeed
     import deepspeed.ops
@@ -32,7 +40,11 @@ def import_deepspeed(device: torch.device) -> Any:
     logger.setLevel(logging.ERROR)
     # Looked up by name before a build; absent means that no such operator can be built here.
     vars(deepspeed.ops)["__compatible_ops__"] = {}
-    return deepspeed
+    with redirect_stdout(io.StringIO()):  # it prints memory statistics
+        engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=config, dist_init_required=False
+        )
+    return engine
 
 
 def deepspeed_config(

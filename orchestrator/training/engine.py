@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from orchestrator.errors import JobFailed
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.jepa.blocks import Transformer
 from orchestrator.jepa.objectives import Objective
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job import TrainJob
 from orchestrator.plan import BatchPlan
 from orchestrator.training import layout, state
 from orchestrator.training.clock import StepClock
-from orchestrator.training.deepspeed_config import deepspeed_config, import_deepspeed
+from orchestrator.training.deepspeed_config import deepspeed_config, wrap
 from orchestrator.training.optimizer import build_optimizer, set_schedule
 from orchestrator.training.step import StepModule, StepResult
 from orchestrator.training.teacher import Teacher
@@ -37,7 +36,6 @@ class Engine:
     def __init__(
         self, objective: Objective, job: TrainJob, batch: BatchPlan, device: torch.device
     ) -> None:
-        deepspeed = import_deepspeed(device)
         elements = sum(parameter.numel() for parameter in objective.parameters())
         config = deepspeed_config(job, batch, device, elements)
         self.job, self.batch, self.device, self.stage = job, batch, device, job.scale.zero
@@ -60,18 +58,15 @@ class Engine:
         objective.set_activation_checkpointing(job.scale.activation_checkpointing)
         if job.scale.compile:
             objective.compile_blocks()
+            for module in teacher.modules() if teacher is not None else ():
+                if isinstance(module, Transformer):
+                    module.compile_blocks()
         self._names = {id(p): name for name, p in objective.named_parameters()}
         self.optimizer = build_optimizer(
             objective.named_parameters(), job.optim, followed=self.followed, stage=self.stage
         )
         autocast = self.dtype != torch.float32 and self.stage == 0
-        with redirect_stdout(io.StringIO()):  # it prints memory statistics
-            self.deepspeed, *_ = deepspeed.initialize(
-                model=StepModule(objective, autocast),
-                optimizer=self.optimizer,
-                config=config,
-                dist_init_required=False,
-            )
+        self.deepspeed = wrap(StepModule(objective, autocast), self.optimizer, config, device)
         if self.stage == 0 and batch.world == 1:
             # Nothing to reduce: saves two copies of every gradient.
             self.deepspeed.enable_backward_allreduce = False
@@ -82,7 +77,7 @@ class Engine:
 
     def _follow(self, module: nn.Module) -> Teacher:
         if self.objective.momentum is None:
-            raise JobFailed(
+            raise RequestError(
                 "an objective that names what its teacher follows needs a momentum",
                 where=type(self.objective).__name__,
                 mend="set `momentum` beside `averaged`",

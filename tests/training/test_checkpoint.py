@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,40 @@ def test_a_step_that_is_complete_is_not_written_again(tmp_path: Path) -> None:
     alone(tmp_path).save(a_snapshot(1, 1.0), {}, {}, wait=True)
     alone(tmp_path).save(a_snapshot(1, 2.0), {}, {}, wait=True)
     assert float(export_tensors(Storage(str(tmp_path)), folder_name(1))["student/w"][0, 0]) == 1.0
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The URI of an empty bucket of a real S3 server."""
+    boto3 = pytest.importorskip("boto3")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    patch.setenv("AWS_ACCESS_KEY_ID", "test")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="checkpoints")
+    yield "s3://checkpoints/run"
+    patch.undo()
+    server.stop()
+
+
+@pytest.mark.integration
+def test_an_object_store_keeps_commits_and_drops_alike(bucket: str) -> None:
+    storage = Storage(bucket)
+    checkpoints = Checkpoints(storage, 0, 1, Policy(keep_last=2))
+    assert checkpoints.newest() is None
+    for step in (1, 2, 3):
+        checkpoints.save(a_snapshot(step, float(step)), {"position": step}, {}, wait=True)
+    assert checkpoints.complete() == [folder_name(2), folder_name(3)]
+    storage.delete(f"{folder_name(3)}/COMPLETE")
+    assert Checkpoints(storage, 0, 1, Policy()).newest() == folder_name(2)
+    assert storage.folders() == [folder_name(2)]
+    assert float(export_tensors(storage, folder_name(2))["student/w"].sum()) == 12.0
 
 
 # -- through the engine ------------------------------------------------------------------------

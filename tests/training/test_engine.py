@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,11 @@ import torch
 from ranks import dealt, made_batch, make_engine, run_ranks, tiny_job, train, whole
 
 from orchestrator.errors import JobFailed, RequestError
+from orchestrator.jepa.objectives import Objective, ObjectiveOutput
+from orchestrator.job.train import Checkpoint as Policy
+from orchestrator.plan import BatchPlan
+from orchestrator.storage import Storage
+from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
 from orchestrator.training.engine import MAX_SKIPPED
 
 pytestmark = pytest.mark.integration
@@ -185,3 +191,44 @@ def offload_at_stage_zero(rank: int, world: int) -> str:
 
 def test_offload_without_a_sharded_optimizer_is_refused() -> None:
     assert "scale.offload" in run_ranks(1, offload_at_stage_zero)[0]
+
+
+class Regression(Objective):
+    """No teacher, no masks, and one tensor that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.Linear(4 * 32 * 32 * 3, 4)
+        self.scale = torch.nn.Parameter(torch.full((2,), 3.0), requires_grad=False)
+
+    def forward(self, video: Any, masks: Any, targets: Any) -> ObjectiveOutput:
+        assert targets is None
+        out = self.encoder(video.flatten(1)) * self.scale[0]
+        return ObjectiveOutput(out.float().square().mean(1), out.detach()[:, None])
+
+
+def without_teacher(rank: int, world: int, root: str) -> list[list[float]]:
+    from orchestrator.training.engine import Engine
+
+    out = []
+    for stage in (0, 1, 3):
+        job = tiny_job(scale={"zero": stage})
+        plan = BatchPlan.of(job.scale, world)
+        engine = Engine(Regression(), job, plan, torch.device("cpu"))
+        assert engine.teacher is None
+        out.append(train(engine, rank, 0, 4))
+        checkpoints = Checkpoints(Storage(f"{root}/{stage}"), rank, world, Policy())
+        checkpoints.save(engine.snapshot(), {}, {}, wait=True)
+    return out
+
+
+def test_an_objective_without_a_teacher_and_with_frozen_weights(tmp_path: Path) -> None:
+    losses = run_ranks(2, without_teacher, str(tmp_path))
+    assert losses[0] == losses[1]
+    for stage, found in zip((0, 1, 3), losses[0], strict=True):
+        assert found == pytest.approx(losses[0][0], rel=1e-5)
+        assert found[-1] < found[0]
+        tensors = export_tensors(Storage(str(tmp_path / str(stage))), folder_name(4))
+        assert set(tensors) == {"student/encoder.weight", "student/encoder.bias", "student/scale"}
+        assert tensors["student/scale"].tolist() == [3.0, 3.0]
