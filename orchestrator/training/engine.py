@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Steps in a row whose gradient was not finite, after which the run is lost.
 MAX_SKIPPED = 10
+# A step all of whose clips failed has weight 0: its loss and gradient are then 0, not 0 / 0.
+NO_CLIP = 1e-6
 
 
 class Engine:
@@ -120,13 +122,14 @@ class Engine:
         Raises:
             JobFailed: the gradient was not finite `MAX_SKIPPED` times in a row.
         """
+        assert len(micro) == self.batch.accum
         self._clock.start()
         rate, decay = set_schedule(self.optimizer, self.job.optim, self.step)
         weights = torch.stack([batch.weight.sum() for batch in micro]).sum().to(self.device)
         dist.all_reduce(weights)
         # DeepSpeed averages over ranks and micro-batches; their sum is what is wanted.
         averaged = self.batch.world * self.batch.accum
-        scale = averaged / weights.clamp_min(torch.finfo(torch.float32).tiny)
+        scale = averaged / weights.clamp_min(NO_CLIP)
         losses, features = zip(*(self._micro_step(batch, scale) for batch in micro), strict=True)
         applied = bool(self.deepspeed.was_step_applied())
         if applied and self.follower is not None:

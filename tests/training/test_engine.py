@@ -183,6 +183,18 @@ def test_a_step_says_what_it_was() -> None:
     assert not first["teacher has a gradient"]
 
 
+def all_failed(rank: int, world: int) -> tuple[float, float, float, bool]:
+    engine = make_engine(tiny_job(scale={"zero": 1}), world)
+    batch = made_batch(0)
+    batch.weight.zero_()
+    result = engine.train_step(dealt(batch, engine.batch, rank))
+    return result.loss, result.grad_norm, result.clips, result.applied
+
+
+def test_a_step_whose_clips_all_failed_has_no_gradient() -> None:
+    assert run_ranks(1, all_failed) == [(0.0, 0.0, 0.0, True)]
+
+
 def offload_at_stage_zero(rank: int, world: int) -> str:
     with pytest.raises(RequestError) as caught:
         make_engine(tiny_job(scale={"zero": 0, "offload": True}), world)
