@@ -19,6 +19,7 @@ from orchestrator import load_model
 from orchestrator.data.ledger import read_ledger
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job
+from orchestrator.progress import Silent
 from orchestrator.runner import RunSummary, run
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import export_tensors
@@ -49,6 +50,16 @@ def tiny_job(storage: Path, **scale: Any) -> dict[str, Any]:
         "checkpoint": {"every": 2, "keep_last": 2},
         "track": {"experiment": "tests", "register": "tiny", "every": 1, "pictures": 0},
     }
+
+
+class Heard(Silent):
+    """Remembers what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def weights(summary: RunSummary) -> dict[str, np.ndarray[Any, Any]]:
@@ -90,28 +101,33 @@ def test_one_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole = run(build_job(tiny_job(tmp_path / "whole")), local=True)
+    steps = 40
+    more = [f"optim.steps={steps}"]
+    whole = run(build_job(tiny_job(tmp_path / "whole"), more), local=True)
     job_file = tmp_path / "job.yaml"
     job_file.write_text(yaml.safe_dump(tiny_job(tmp_path / "killed")))
-    command = [sys.executable, "-m", "orchestrator", "run", str(job_file), "--local", "--quiet"]
+    command = [sys.executable, "-m", "orchestrator", "run", str(job_file), *more, "--local", "-q"]
     with subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
         checkpoints = Storage(str(tmp_path / "killed" / "runs" / "tiny" / "checkpoints"))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not checkpoints.exists("step-00000002/COMPLETE"):
             assert time.monotonic() < deadline, "no checkpoint came"
             assert process.poll() is None, "the run ended before it could be killed"
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     record = Storage(str(tmp_path / "killed" / "runs" / "tiny")).read_json("run.json")
+    heard = Heard()
 
-    resumed = run(build_job(tiny_job(tmp_path / "killed")), local=True)
+    resumed = run(build_job(tiny_job(tmp_path / "killed"), more), local=True, progress=heard)
 
     assert resumed.run_id == record["mlflow_run_id"]
+    start = next(int(text.split()[3]) for text in heard.lines if text.startswith("resumed at step"))
+    assert 0 < start < steps
     history = MlflowClient(resumed.tracking_uri).get_metric_history(resumed.run_id, "train/loss")
-    steps = [row.step for row in history]
+    logged = [row.step for row in history]
     # A row that was still queued in the killed process is gone; none comes twice.
-    assert steps == sorted(set(steps))
-    assert set(range(3, STEPS + 1)) <= set(steps)
+    assert logged == sorted(set(logged))
+    assert set(range(start + 1, steps + 1)) <= set(logged)
     expected, got = weights(whole), weights(resumed)
     assert all(np.array_equal(expected[name], got[name]) for name in expected)
 
