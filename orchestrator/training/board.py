@@ -6,7 +6,8 @@ can mend is known to the next attempt before it loads anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.errors import OrchestratorError
@@ -42,6 +43,8 @@ class LocalBoard:
 
     def __init__(self) -> None:
         self.news = News()
+        # In a local run the trainer posts while another thread reads.
+        self._lock = threading.Lock()
 
     def begin_attempt(self) -> int:
         """A new start of the worker group: its number, from 1. Raises what ended the last."""
@@ -52,29 +55,34 @@ class LocalBoard:
 
     def post(self, step: int, facts: dict[str, float | str]) -> None:
         """Progress: `step` optimizer steps are done."""
-        self.news.step, self.news.facts = step, facts
+        with self._lock:
+            self.news.step, self.news.facts = step, facts
 
     def first_step(self, at: float) -> None:
         """Wall-clock time (seconds) at which the first step ended."""
-        if self.news.first_step_at is None:
-            self.news.first_step_at = at
+        with self._lock:
+            self.news.first_step_at = self.news.first_step_at or at
 
     def message(self, text: str) -> None:
         """A line for the person at the terminal."""
-        self.news.messages.append(text)
+        with self._lock:
+            self.news.messages.append(text)
 
     def fail(self, error: OrchestratorError) -> None:
         """An error that starting again cannot mend."""
-        self.news.fatal = error
+        with self._lock:
+            self.news.fatal = error
 
     def finish(self, outcome: dict[str, Any]) -> None:
         """The last step is done and saved."""
-        self.news.outcome = outcome
+        with self._lock:
+            self.news.outcome = outcome
 
     def read(self) -> News:
         """Everything so far; messages are handed over once."""
-        news = self.news
-        self.news = News(**{**news.__dict__, "messages": []})
+        with self._lock:
+            news = self.news
+            self.news = replace(news, messages=[])
         return news
 
 
