@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from fractions import Fraction
 from pathlib import Path
@@ -62,6 +63,9 @@ def write_video(
             frame.pts, frame.time_base = time, base
             out.mux(stream.encode(frame.reformat(format=pix_fmt)))
         out.mux(stream.encode())
+    # As root, SVT-AV1 gives the thread that calls it the highest real-time priority and leaves it
+    # so: every process started from here on would starve whatever it waits for.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
