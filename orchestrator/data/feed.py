@@ -42,7 +42,7 @@ def open_feed(
     Args:
         threads: decoding threads of this rank.
         exchange: a broadcast from rank 0 (its argument on rank 0, returned on every rank),
-            called inside `next(feed)` at steps that every rank knows. None: one process that
+            called here and inside `next(feed)` at steps that every rank knows. None: one process that
             reads by itself, without Ray.
 
     Raises:
@@ -63,7 +63,8 @@ def open_feed(
         builder = None
         if rank == 0:
             builder = LegBuilder(indexes, order, layout, job.data.window)
-        source = RayRows(steps, layout, rank, exchange, builder, leg_length(layout, clip_bytes))
+        length = exchange(leg_length(layout, clip_bytes))
+        source = RayRows(steps, layout, rank, exchange, builder, length)
     assembler = Assembler(job, batch.micro, threads)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
 

@@ -34,6 +34,10 @@ LEG_BYTES = 256_000_000
 """Coded video of a leg. It is read as a whole, without backpressure: a leg that has to wait
 for its consumers keeps Ray Data's scheduling loop spinning on a whole core (2.60)."""
 
+STORE_SHARE = 1 / 6
+"""Share of the object store that a leg may fill: two legs are alive where they meet, and what
+is spilled is written to disk and read again."""
+
 LEAST_STEPS = 16
 """Steps of a leg at least, however many ranks there are."""
 
@@ -44,10 +48,14 @@ Exchange = Callable[[Any], Any]
 
 
 def leg_length(layout: Layout, clip_bytes: float) -> int:
-    """Steps of a leg: whole blocks, bounded in number and in bytes."""
-    tasks = int(TASKS_PER_LEG / layout.blocks_per_step)
-    in_bytes = int(LEG_BYTES / (layout.batch.global_batch * max(clip_bytes, 1)))
-    steps = max(LEAST_STEPS, min(tasks, in_bytes))
+    """Steps of a leg: whole blocks, bounded in number and in bytes.
+
+    It depends on the cluster's object store, so rank 0's answer must be everyone's.
+    """
+    step_bytes = layout.batch.global_batch * max(clip_bytes, 1)
+    bounded = min(TASKS_PER_LEG / layout.blocks_per_step, LEG_BYTES / step_bytes)
+    store = float(ray.cluster_resources().get("object_store_memory", float("inf")))
+    steps = max(1, int(min(max(LEAST_STEPS, bounded), store * STORE_SHARE / step_bytes)))
     return -(-steps // layout.steps) * layout.steps
 
 
