@@ -8,12 +8,14 @@ root and use '/'. Credentials come from the environment as pyarrow reads them
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from orchestrator.errors import RequestError
@@ -22,6 +24,42 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 REMOTE_SCHEMES = ("s3", "gs")
+
+PATIENCE_S = 180.0
+"""How long a storage that fails is tried again, before what needs it gives up."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+
+# What trying again does not mend.
+_FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+def patiently(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """The result of `call(*args)`, tried again while the storage fails: a full disk, an outage.
+
+    The pauses double from half a second to fifteen. `call` must be safe to repeat.
+
+    Raises:
+        OSError: it still fails after PATIENCE_S seconds, or what it needs is not there, which
+            no waiting mends.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            return call(*args, **options)
+        except _FINAL:
+            raise
+        except OSError as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            logger.warning("the storage fails and is tried again: %s", str(error)[:200])
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def is_remote(uri: str) -> bool:
@@ -160,6 +198,7 @@ class Storage:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+            sync(str(target.parent))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -210,6 +249,15 @@ class Storage:
         """Delete a folder with all below it; nothing happens when it is gone already."""
         if self.is_dir(path):
             self.fs.delete_dir(self.at(path))
+
+
+def sync(path: str) -> None:
+    """Bring a local file, or the names in a local folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _open_filesystem(root: str) -> tuple[pafs.FileSystem, str]:

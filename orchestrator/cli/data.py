@@ -73,6 +73,39 @@ def verify(
     raise typer.Exit(1 if problems else 0)
 
 
+@app.command()
+def audit(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The name of a train job that ran.")],
+    storage: Annotated[str, typer.Option("--storage", help="Where the run is.")] = ".orchestrator",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Was every clip trained on as the order says, once, through every crash?
+
+    Compares the ledger of what entered the forward with the order, up to the newest
+    checkpoint. Exit code 1 when something does not hold.
+    """
+    from orchestrator.cli.show import print_json
+    from orchestrator.storage import Storage
+    from orchestrator.training.audit import audit_run
+
+    report = audit_run(Storage(storage), run)
+    if json:
+        print_json(report.to_dict())
+    else:
+        print(
+            f"{run}: {report.steps:,} steps, {report.positions:,} positions,"
+            f" {report.passes:.2f} passes over the clips\n"
+            f"  {report.trained:,} trained, each once and with the bytes that were indexed\n"
+            f"  {report.failed:,} could not be used: weight 0, with their reasons\n"
+            f"  {report.superseded:,} rows superseded, of {report.starts} starts"
+        )
+        for line in report.wrong:
+            print(f"  wrong: {line}")
+        if not report.good:
+            print(f"{report.wrongs:,} wrong")
+    raise typer.Exit(0 if report.good else 1)
+
+
 def job_of(source: str, overrides: list[str]) -> TrainJob:
     """The train job of a file, or of a video source with every other key at its default."""
     from orchestrator.errors import RequestError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ class _Clip:
 
     masks: Drawn
     reason: str | None
+    sha256: str
+    """Of the bytes that were decoded; empty where there were none."""
 
 
 class Assembler:
@@ -81,15 +84,16 @@ class Assembler:
         ]
         if payload is None:
             out.fill(0)
-            return _Clip(masks, reason)
+            return _Clip(masks, reason, "")
         rng = generator(self._seed, position, "clip")
         try:
             times = clip_times(rng, duration_s, self._data.frames, self._data.fps)
             self._cut(payload, times, generator(self._seed, position, "augment"), out)
         except DataError as error:
             out.fill(0)
-            return _Clip(masks, error.what)
-        return _Clip(masks, None)
+            reason = error.what
+        # Of what is here now, not what the index promised: the ledger is to be a witness.
+        return _Clip(masks, reason, hashlib.sha256(payload).hexdigest())
 
 
 class PendingBatch:
@@ -125,7 +129,7 @@ class PendingBatch:
                 for part, sampler in enumerate(self._samplers)
             ],
             keys=columns["key"],
-            hashes=columns["sha256"],
+            hashes=[clip.sha256 for clip in clips],
             failures=failures,
         )
 

@@ -42,8 +42,8 @@ def open_feed(
     Args:
         threads: decoding threads of this rank.
         exchange: a broadcast from rank 0 (its argument on rank 0, returned on every rank),
-            called here and inside `next(feed)` at steps that every rank knows. None: one process that
-            reads by itself, without Ray.
+            called here and inside `next(feed)` at steps that every rank knows. None: one
+            process that reads by itself, without Ray.
 
     Raises:
         RequestError: a source without clips.

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.errors import DataError, RequestError
-from orchestrator.storage import Storage, is_remote
+from orchestrator.errors import DataError, JobFailed, RequestError
+from orchestrator.storage import Storage, is_remote, patiently
 
 INDEX, SHARDS = "index.parquet", "shards.parquet"
 
@@ -165,7 +165,9 @@ class Index:
                     where=self._storage.uri(part),
                     mend="index.parquet and shards.parquet do not belong together; pack again",
                 )
-            table = file.read_row_group(group, use_threads=False)
+            table = self._reach(
+                lambda: file.read_row_group(group, use_threads=False), lambda: self.uri
+            )
         if table.num_rows != self.counts[shard]:
             raise DataError(
                 f"shard {shard} has {table.num_rows} rows, shards.parquet says"
@@ -213,11 +215,12 @@ class Index:
         Raises:
             DataError: the tar is gone, shorter than the index says, or (with `sha256`) holds
                 other bytes than were indexed.
+            JobFailed: the object store did not answer for minutes: no fault of the clip's.
         """
-        with self._lock:
-            file = self._tars.get(shard, lambda: self._open_tar(shard))
         try:
-            payload = bytes(file.read_at(length, offset))
+            payload = self._reach(
+                lambda: self._read_tar(shard, offset, length), lambda: self.tar(shard)
+            )
         except OSError as error:
             raise DataError(f"cannot read {length} bytes: {error}", where=self.tar(shard)) from None
         if len(payload) != length:
@@ -240,6 +243,11 @@ class Index:
             for recent in (self._tables, self._names, self._tars):
                 recent.clear()
 
+    def _read_tar(self, shard: int, offset: int, length: int) -> bytes:
+        with self._lock:
+            file = self._tars.get(shard, lambda: self._open_tar(shard))
+        return bytes(file.read_at(length, offset))
+
     def _open_tar(self, shard: int) -> Any:
         uri = self.tar(shard)
         folder, _, name = uri.rpartition("/")
@@ -247,8 +255,26 @@ class Index:
         try:
             return storage.fs.open_input_file(storage.at(name))
         except OSError as error:
+            if storage.remote and not isinstance(error, FileNotFoundError):
+                raise
             raise DataError(
                 f"cannot open the tar: {error}", where=uri, mend="restore it or index again"
+            ) from None
+
+    def _reach(self, call: Callable[[], T], where: Callable[[], str]) -> T:
+        """`call`, repeated while an object store fails. A disk's errors are its own."""
+        try:
+            return call()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or not is_remote(where()):
+                raise
+        try:
+            return patiently(call)
+        except OSError as error:
+            raise JobFailed(
+                f"the storage does not answer: {str(error).splitlines()[0]}",
+                where=where(),
+                mend="when it does again, the same command continues",
             ) from None
 
     def _locate(self, shard: int) -> tuple[str, int]:

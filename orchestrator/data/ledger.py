@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.data.batch import Batch
 from orchestrator.data.order import PADDING
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, patiently
 
 SCHEMA = pa.schema(
     [
@@ -31,7 +32,9 @@ SCHEMA = pa.schema(
     ]
 )
 
-_PART = re.compile(r"^(?P<attempt>[^/]+)/rank-(?P<rank>\d+)/steps-(?P<first>\d+)-\d+\.parquet$")
+_PART = re.compile(
+    r"^(?P<attempt>[^/]+)/rank-(?P<rank>\d+)/steps-(?P<first>\d+)-(?P<last>\d+)\.parquet$"
+)
 
 
 class Ledger:
@@ -67,15 +70,25 @@ class Ledger:
 
     def flush(self) -> None:
         """Write what was noted since the last flush as one part."""
-        if not self._rows:
+        self.sealed()()
+
+    def sealed(self) -> Callable[[], None]:
+        """The same for later, on another thread: what was noted until now is handed over.
+
+        Raises, when called:
+            OSError: the storage failed for minutes.
+        """
+        rows, self._rows = self._rows, []
+        return lambda: self._write(rows)
+
+    def _write(self, rows: list[dict[str, object]]) -> None:
+        if not rows:
             return
-        first, last = self._rows[0]["step"], self._rows[-1]["step"]
+        first, last = rows[0]["step"], rows[-1]["step"]
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), sink)
-        self._storage.write_bytes(
-            f"{self._folder}/steps-{first:08d}-{last:08d}.parquet", sink.getbuffer()
-        )
-        self._rows = []
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
+        path = f"{self._folder}/steps-{first:08d}-{last:08d}.parquet"
+        patiently(self._storage.write_bytes, path, sink.getbuffer())
 
 
 @dataclass(frozen=True)
@@ -84,27 +97,42 @@ class _Part:
     attempt: str
     rank: int
     first: int
+    last: int
+
+    @classmethod
+    def of(cls, path: str) -> _Part | None:
+        found = _PART.match(path)
+        if found is None:
+            return None
+        rank, first, last = (int(found[name]) for name in ("rank", "first", "last"))
+        return cls(path, found["attempt"], rank, first, last)
 
 
-def read_ledger(storage: Storage) -> pa.Table:
-    """All rows of a run's `ledger` folder, sorted by step and position.
+def read_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
+    """The rows of a run's `ledger` folder, all or of some steps, sorted by step and position.
 
     Beside the columns of `SCHEMA`: attempt (string), rank (int32) and superseded (bool), true
     for rows whose step a later attempt trained again from an earlier checkpoint.
     """
-    parts = [
-        _Part(entry.path, found["attempt"], int(found["rank"]), int(found["first"]))
-        for entry in storage.files()
-        if (found := _PART.match(entry.path))
-    ]
+    parts = [part for entry in storage.files() if (part := _Part.of(entry.path))]
     starts: dict[str, int] = {}
     for part in parts:
         starts[part.attempt] = min(part.first, starts.get(part.attempt, part.first))
-    tables = [_read_part(storage, part, _end(starts, part.attempt)) for part in parts]
+    tables = [
+        _read_part(storage, part, _end(starts, part.attempt))
+        for part in parts
+        if steps is None or (part.first < steps.stop and part.last >= steps.start)
+    ]
     if not tables:
         extra = [("attempt", pa.string()), ("rank", pa.int32()), ("superseded", pa.bool_())]
         return pa.schema([*SCHEMA, *extra]).empty_table()
-    return pa.concat_tables(tables).sort_by([("step", "ascending"), ("position", "ascending")])
+    table = pa.concat_tables(tables)
+    if steps is not None:
+        inside = pc.and_(
+            pc.greater_equal(table["step"], steps.start), pc.less(table["step"], steps.stop)
+        )
+        table = table.filter(inside)
+    return table.sort_by([("step", "ascending"), ("position", "ascending")])
 
 
 def _end(starts: dict[str, int], attempt: str) -> int | None:

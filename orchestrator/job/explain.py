@@ -137,13 +137,14 @@ def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
         if tagged:
             candidates = tagged
         elif isinstance(part, str):
+            # A part that is no key is the tag of a union, whose section is found already.
             candidates = [
                 found
                 for c in candidates
                 for name, field in c.model_fields.items()
                 if part in (name, field.alias)
                 for found in _models_in(field.annotation)
-            ]
+            ] or candidates
     return sorted({f.alias or n for c in candidates for n, f in c.model_fields.items()})
 
 

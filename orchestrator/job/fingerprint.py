@@ -21,6 +21,8 @@ _NOT_IDENTITY = (
     "scale.activation_checkpointing",
     "scale.device",
     "scale.cpus",
+    "scale.timeout",
+    "optim.spike_limit",
     "data.decode_threads",
     "data.prefetch",
     "data.bad_limit",

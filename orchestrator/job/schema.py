@@ -64,7 +64,7 @@ def _key(
 ) -> Iterator[SchemaLine]:
     bullet = ""
     choices = _sections(field, defs)
-    value = "" if choices else _value(field, required)
+    value = "" if choices and not isinstance(field.get("default"), int) else _value(field, required)
     text = _first_paragraph(field.get("description", ""))
     yield SchemaLine(indent, key, value, _type(field) + (", required" if required else ""), text)
     if not choices:
@@ -101,7 +101,9 @@ def _type(field: dict[str, Any]) -> str:
     """What a key takes: `integer > 0`, `bf16 | fp32`, `list of ...`."""
     if "anyOf" in field:
         return " or ".join(_type(option) for option in field["anyOf"])
-    if "$ref" in field or "oneOf" in field:
+    if "oneOf" in field:
+        return " or ".join(dict.fromkeys(_type(option) for option in field["oneOf"]))
+    if "$ref" in field:
         return "section"
     if "const" in field:
         return "fixed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ByteSize,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -137,6 +138,10 @@ class Optim(Section):
     clip: NonNegativeFloat = 0.0
     """Largest gradient norm; 0: no clipping."""
 
+    spike_limit: NonNegativeFloat = 5.0
+    """A step whose loss is above this many times the median of recent ones is not applied;
+    0: every step is."""
+
     @model_validator(mode="after")
     def _phases_fit(self) -> Optim:
         if self.warmup + self.decay > self.steps:
@@ -144,11 +149,37 @@ class Optim(Section):
         return self
 
 
+class Elastic(Section):
+    """As many workers as the cluster has room for, between two numbers."""
+
+    min: PositiveInt = 1
+    """Training waits for this many workers."""
+
+    max: PositiveInt
+    """And takes no more than this many."""
+
+    resize_s: PositiveFloat = 60.0
+    """Seconds between looks at the cluster for more room. A resize restarts the workers from
+    their last checkpoint."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+Workers = Annotated[
+    Annotated[PositiveInt, Tag("fixed")] | Annotated[Elastic, Tag("elastic")],
+    Discriminator(lambda v: "elastic" if isinstance(v, (dict, Elastic)) else "fixed"),
+]
+
+
 class Scale(Section):
     """How the step is spread over workers. Nothing here changes what is learned."""
 
-    workers: PositiveInt = 1
-    """Training workers (one GPU each where there are GPUs)."""
+    workers: Workers = 1
+    """Training workers (one GPU each where there are GPUs): a number, or min and max."""
 
     zero: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage."""
@@ -177,6 +208,20 @@ class Scale(Section):
     cpus: PositiveFloat | None = None
     """CPU cores per worker. Default: the cluster's cores over its workers, one left for data."""
 
+    timeout: PositiveFloat = 300.0
+    """Seconds that a rank may wait for another before the workers are started again. After half
+    of it the ranks that stall are named, with what they were doing."""
+
+    @property
+    def most_workers(self) -> int:
+        """The number of workers, or the largest."""
+        return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+
+    @property
+    def least_workers(self) -> int:
+        """The number of workers, or the smallest."""
+        return self.workers.min if isinstance(self.workers, Elastic) else self.workers
+
     @model_validator(mode="after")
     def _offload_needs_shards(self) -> Scale:
         if self.offload and self.zero == 0:
@@ -195,6 +240,13 @@ class Checkpoint(Section):
 
     keep_best: NonNegativeInt = 0
     """Best checkpoints kept beside them."""
+
+    keep_every: PositiveInt | None = None
+    """Checkpoints at multiples of this step are kept for good."""
+
+    max_bytes: ByteSize | None = Field(None, gt=0)
+    """Most that all checkpoints of the run may take, the one being written included; older ones
+    go first, even if another rule would keep them. Room for two is the least."""
 
     best: str = "rankme"
     """Metric that ranks checkpoints (a raw EMA loss is lowest for a collapsed model)."""

@@ -33,8 +33,8 @@ class BatchPlan:
 
     @classmethod
     def of(cls, scale: Scale, world: int | None = None) -> BatchPlan:
-        """The plan of a job's scale, at its own number of workers or another."""
-        world = world or scale.workers
+        """The plan of a job's scale, at its own (largest) number of workers or another."""
+        world = world or scale.most_workers
         micro = min(scale.micro_batch, math.ceil(scale.global_batch / world))
         accum = math.ceil(scale.global_batch / (world * micro))
         return cls(scale.global_batch, world, micro, accum)

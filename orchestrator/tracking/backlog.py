@@ -72,8 +72,7 @@ Entry = Row | Sample | Picture | Kept | Dropped
 class Backlog:
     """Entries in order, in memory, bounded: when it is full the oldest rows and pictures go.
 
-    What is read with `head` stays until `done` says that it has arrived. A backlog on disk
-    needs the same methods.
+    What is read with `head` stays until `done` says that it has arrived.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -105,6 +104,11 @@ class Backlog:
         """Up to `count` of the oldest entries."""
         with self._lock:
             return [self._entries[i] for i in range(min(count, len(self._entries)))]
+
+    def waiting(self) -> list[Entry]:
+        """All entries, oldest first."""
+        with self._lock:
+            return list(self._entries)
 
     def done(self, entries: list[Entry]) -> None:
         """These have arrived (or were refused for good)."""

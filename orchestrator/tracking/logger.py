@@ -6,7 +6,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -14,6 +14,7 @@ from orchestrator.tracking.backlog import Backlog, Dropped, Entry, Kept, Picture
 from orchestrator.tracking.backlog import describe as describe_entries
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.sender import Sender
+from orchestrator.tracking.spool import Spool
 from orchestrator.tracking.system import SystemMonitor
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ class RunLogger:
     step that the run already has keep their first values, and count as `replayed_steps`.
     With a `node_id` the system metrics of this node are logged too; one process per node
     should give one. While MLflow is away everything is kept in bounded memory and sent when it
-    is back; `close` says what could not be sent within `patience` seconds.
+    is back. With a `spool` what is not sent outlives the process: `sealed` keeps it when a
+    checkpoint is saved, `close` when MLflow does not come back within `patience` seconds;
+    with `takes_over` what earlier starts left there is sent first.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class RunLogger:
         start_step: int,
         node_id: str | None = None,
         *,
+        spool: Spool | None = None,
+        takes_over: bool = False,
         pause: float = 1.0,
         patience: float = 60.0,
         sample_every: float = 10.0,
@@ -49,6 +54,9 @@ class RunLogger:
         # Two queues: pictures go to the artifact store, whose troubles must not hold up rows.
         self.facts = Backlog(ROW_BYTES)
         self.pictures = Backlog(PICTURE_BYTES)
+        self._spool = spool
+        for entry in spool.take_over() if spool and takes_over else []:
+            (self.pictures if isinstance(entry, Picture) else self.facts).add(entry)
         self._sender: Sender | None = None
         self._warned = False
         self._closing = threading.Event()
@@ -85,13 +93,27 @@ class RunLogger:
         """The checkpoint of `step` is deleted: so is its LoggedModel."""
         self.facts.add(Dropped(step))
 
+    def sealed(self) -> Callable[[], None]:
+        """Writes to the spool what waits now; called where there is time for it."""
+        waiting, spool = [*self.facts.waiting(), *self.pictures.waiting()], self._spool
+        return (lambda: spool.write(waiting)) if spool else (lambda: None)
+
     def close(self) -> list[Entry]:
-        """Send what waits, for at most `patience` seconds; returns (and says) what was lost."""
+        """Send what waits, for at most `patience` seconds; returns (and says) what was lost.
+
+        With a spool nothing is: the next start sends what is left.
+        """
         if self._system is not None:
             self._system.close()
         self._deadline = time.monotonic() + self.patience
         self._closing.set()
         self._thread.join(self.patience + self.pause)
+        if self._spool is not None:
+            left = [*self.facts.waiting(), *self.pictures.waiting()]
+            self._spool.write(left)
+            if left:
+                log.warning("MLflow is away: %s are sent by the next run", describe_entries(left))
+            return self.facts.lost + self.pictures.lost
         self.facts.give_up()
         self.pictures.give_up()
         lost = self.facts.lost + self.pictures.lost

@@ -1,4 +1,4 @@
-"""What the workers tell the driver while it waits: progress, and why a run must not go on.
+"""What the workers and the driver tell each other: progress, a wish to stop, what is wrong.
 
 A small Ray actor on the driver's node. It outlives the workers, so an error that no restart
 can mend is known to the next attempt before it loads anything.
@@ -7,10 +7,29 @@ can mend is known to the next attempt before it loads anything.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.errors import OrchestratorError
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank was doing when it was last heard of."""
+
+    rank: int
+    node: str
+    pid: int
+    step: int
+    doing: str
+    """`starting`, `data`, `step`, `saving`."""
+
+    since_s: float
+    """Seconds it had been doing that."""
+
+    stack: str = ""
+    """Where its main thread stood, innermost frame last; empty while nothing is slow."""
 
 
 @dataclass
@@ -24,6 +43,15 @@ class News:
     messages: list[str] = field(default_factory=list)
     fatal: OrchestratorError | None = None
     outcome: dict[str, Any] = field(default_factory=dict)
+    stop: bool = False
+    """The driver wants the training to be saved and ended."""
+
+    stopped_at: int | None = None
+    """The step at which that was done."""
+
+    rollbacks: int = 0
+    beats: dict[int, tuple[float, Beat]] = field(default_factory=dict)
+    """By rank, what was heard last; as read: with the seconds since then."""
 
 
 class Board(Protocol):
@@ -31,6 +59,10 @@ class Board(Protocol):
 
     def begin_attempt(self) -> int: ...
     def post(self, step: int, facts: dict[str, float | str]) -> None: ...
+    def beat(self, beat: Beat) -> bool: ...
+    def ask_stop(self) -> None: ...
+    def stopped(self, step: int) -> None: ...
+    def roll_back(self) -> bool: ...
     def first_step(self, at: float) -> None: ...
     def message(self, text: str) -> None: ...
     def fail(self, error: OrchestratorError) -> None: ...
@@ -50,13 +82,37 @@ class LocalBoard:
         """A new start of the worker group: its number, from 1. Raises what ended the last."""
         if self.news.fatal is not None:
             raise self.news.fatal
-        self.news.attempt += 1
+        with self._lock:
+            self.news.attempt += 1
+            self.news.beats = {}
         return self.news.attempt
 
     def post(self, step: int, facts: dict[str, float | str]) -> None:
         """Progress: `step` optimizer steps are done."""
         with self._lock:
             self.news.step, self.news.facts = step, facts
+
+    def beat(self, beat: Beat) -> bool:
+        """A rank lives. Gives whether the training should stop."""
+        with self._lock:
+            self.news.beats = {**self.news.beats, beat.rank: (time.monotonic(), beat)}
+        return self.news.stop
+
+    def ask_stop(self) -> None:
+        """Save and end the training, soon."""
+        with self._lock:
+            self.news.stop = True
+
+    def stopped(self, step: int) -> None:
+        """It was saved after `step` steps and ended, as was asked."""
+        with self._lock:
+            self.news.stopped_at = step
+
+    def roll_back(self) -> bool:
+        """May the training go back to its last checkpoint? Once in a launch it may."""
+        with self._lock:
+            self.news.rollbacks += 1
+        return self.news.rollbacks == 1
 
     def first_step(self, at: float) -> None:
         """Wall-clock time (seconds) at which the first step ended."""
@@ -83,11 +139,13 @@ class LocalBoard:
         with self._lock:
             news = self.news
             self.news = replace(news, messages=[])
-        return news
+            now = time.monotonic()
+            ages = {rank: (now - at, beat) for rank, (at, beat) in news.beats.items()}
+        return replace(news, beats=ages)
 
 
 class RayBoard:
-    """A handle on the board's actor, as workers hold it. Posting never waits."""
+    """A handle on the board's actor, as workers hold it. Posting progress never waits."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -106,6 +164,25 @@ class RayBoard:
 
     def post(self, step: int, facts: dict[str, float | str]) -> None:
         self.actor.post.remote(step, facts)
+
+    def beat(self, beat: Beat) -> bool:
+        """Waits for the answer, so it is for a thread of its own."""
+        import ray
+
+        return bool(ray.get(self.actor.beat.remote(beat)))
+
+    def ask_stop(self) -> None:
+        self.actor.ask_stop.remote()
+
+    def stopped(self, step: int) -> None:
+        import ray
+
+        ray.get(self.actor.stopped.remote(step))
+
+    def roll_back(self) -> bool:
+        import ray
+
+        return bool(ray.get(self.actor.roll_back.remote()))
 
     def first_step(self, at: float) -> None:
         self.actor.first_step.remote(at)

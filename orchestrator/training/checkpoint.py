@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from orchestrator.errors import DataError, JobFailed, OrchestratorError
 from orchestrator.job.train import Checkpoint as Policy
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, patiently
 from orchestrator.training import state as training_state
+from orchestrator.training.retention import Kept, to_drop
 from orchestrator.training.slices import SliceReader, write_slices
 from orchestrator.training.state import Snapshot
 
@@ -39,8 +40,6 @@ POLL_S = 0.2
 PATIENCE_S = 1800.0
 CHUNK = 16 * 2**20
 
-logger = logging.getLogger(__name__)
-
 
 def folder_name(step: int) -> str:
     """`step-00001200`."""
@@ -53,10 +52,22 @@ def step_of(name: str) -> int:
 
 
 class Checkpoints:
-    """The checkpoints of one run in `storage`. Every rank makes one; rank 0 commits."""
+    """The checkpoints of one run in `storage`. Every rank makes one; rank 0 commits.
 
-    def __init__(self, storage: Storage, rank: int, world: int, policy: Policy) -> None:
+    `fence` is called before each commit and raises where another driver has taken the run over:
+    of two writers only the later one may commit.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        rank: int,
+        world: int,
+        policy: Policy,
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
         self.storage, self.rank, self.world, self.policy = storage, rank, world, policy
+        self._fence = fence
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._saved = -1
@@ -70,10 +81,12 @@ class Checkpoints:
         state: dict[str, Any],
         metrics: dict[str, float],
         wait: bool = False,
+        first: Sequence[Callable[[], None]] = (),
     ) -> None:
         """Write a snapshot in the background; waits for the one before it.
 
-        `state` and `metrics` are those of rank 0. A step that is complete already is left.
+        `state` and `metrics` are those of rank 0. `first` is done before the checkpoint can
+        count: what must not be missing once it does. A step that is complete already is left.
 
         Raises:
             JobFailed: the checkpoint before this one could not be written.
@@ -81,6 +94,8 @@ class Checkpoints:
         self.wait()
         name = folder_name(snapshot.step)
         if snapshot.step == self._saved or self.storage.exists(f"{name}/{COMPLETE}"):
+            for write in first:
+                write()
             return
         self._saved = snapshot.step
         document = {
@@ -92,7 +107,10 @@ class Checkpoints:
             "metrics": metrics,
         }
         self._thread = threading.Thread(
-            target=self._write, args=(name, snapshot, document), name="checkpoint", daemon=True
+            target=self._write,
+            args=(name, snapshot, document, first),
+            name="checkpoint",
+            daemon=True,
         )
         self._thread.start()
         if wait:
@@ -122,11 +140,20 @@ class Checkpoints:
         done, self._committed = self._committed, []
         return done
 
-    def _write(self, name: str, snapshot: Snapshot, document: dict[str, Any]) -> None:
+    def _write(
+        self,
+        name: str,
+        snapshot: Snapshot,
+        document: dict[str, Any],
+        first: Sequence[Callable[[], None]],
+    ) -> None:
         try:
+            for write in first:
+                write()
             file = f"{name}/rank-{self.rank:05d}"
-            entry = write_slices(self.storage, f"{file}.safetensors", snapshot.slices)
-            self.storage.write_json(f"{file}.DONE", entry)
+            path = f"{file}.safetensors"
+            entry = patiently(write_slices, self.storage, path, snapshot.slices)
+            patiently(self.storage.write_json, f"{file}.DONE", entry)
             if self.rank == 0:
                 self._commit(name, document)
         except BaseException as error:  # surfaces on the main thread, at the next call
@@ -135,16 +162,15 @@ class Checkpoints:
     def _commit(self, name: str, document: dict[str, Any]) -> None:
         """Wait for every rank's DONE, then write COMPLETE, then drop what is no longer kept."""
         text = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
-        self.storage.write_bytes(f"{name}/{STATE}", text)
+        patiently(self.storage.write_bytes, f"{name}/{STATE}", text)
         entry = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
         files: dict[str, Any] = {STATE: entry}
         deadline = time.monotonic() + PATIENCE_S
         waiting = [f"rank-{rank:05d}" for rank in range(self.world)]
         while waiting:
-            for rank in list(waiting):
-                if self.storage.exists(f"{name}/{rank}.DONE"):
-                    files[f"{rank}.safetensors"] = self.storage.read_json(f"{name}/{rank}.DONE")
-                    waiting.remove(rank)
+            done = patiently(self._done, name, waiting)
+            files |= {f"{rank}.safetensors": entry for rank, entry in done.items()}
+            waiting = [rank for rank in waiting if rank not in done]
             if waiting and time.monotonic() > deadline:
                 raise JobFailed(
                     f"checkpoint {name} is torn: no word from {', '.join(waiting[:3])}",
@@ -153,39 +179,56 @@ class Checkpoints:
                 )
             if waiting:
                 time.sleep(POLL_S)
-        self.storage.write_json(f"{name}/{COMPLETE}", {"layout": LAYOUT, "files": files})
+        self._fence()
+        marker = {"layout": LAYOUT, "files": files}
+        patiently(self.storage.write_json, f"{name}/{COMPLETE}", marker)
         self._committed.append((name, int(document["step"]), document["metrics"]))
-        self._prune()
+        patiently(self._prune)
+
+    def _done(self, name: str, ranks: list[str]) -> dict[str, Any]:
+        """What the ranks that are done have written."""
+        return {
+            rank: self.storage.read_json(f"{name}/{rank}.DONE")
+            for rank in ranks
+            if self.storage.exists(f"{name}/{rank}.DONE")
+        }
 
     def _prune(self) -> None:
-        """Keep the newest `keep_last` and the `keep_best` best; COMPLETE goes first."""
-        names = self.complete()
-        keep = set(names[-self.policy.keep_last :])
+        """Drop what the policy does not keep; COMPLETE goes first."""
+        there = [self._kept(name) for name in self.complete()]
+        if self.policy.max_bytes is not None and 2 * there[-1].size > self.policy.max_bytes:
+            raise JobFailed(
+                f"a checkpoint takes {there[-1].size:,} bytes, and {self.policy.max_bytes:,} are"
+                " allowed for all: one must stand while the next is written",
+                where="checkpoint.max_bytes",
+                mend="allow twice as much as one takes",
+            )
+        for name in to_drop(there, self.policy):
+            self.storage.delete(f"{name}/{COMPLETE}")
+            self.storage.delete_tree(name)
+
+    def _kept(self, name: str) -> Kept:
+        size, score = 0, None
+        if self.policy.max_bytes is not None:
+            size = sum(entry.size for entry in self.storage.files(name))
         if self.policy.keep_best:
-            scores = {}
-            for name in names:
-                metrics = self.storage.read_json(f"{name}/{STATE}")["metrics"]
-                if self.policy.best in metrics:
-                    scores[name] = metrics[self.policy.best]
-            ranked = sorted(scores, key=lambda n: scores[n], reverse=self.policy.mode == "max")
-            keep |= set(ranked[: self.policy.keep_best])
-        for name in names:
-            if name not in keep:
-                self.storage.delete(f"{name}/{COMPLETE}")
-                self.storage.delete_tree(name)
+            score = self.metrics(name).get(self.policy.best)
+        return Kept(name, step_of(name), size, score)
 
     # -- reading ---------------------------------------------------------------------------
 
     def newest(self) -> str | None:
-        """The newest complete checkpoint, or None. Rank 0 removes torn ones and says so."""
-        self.wait()
+        """The newest complete checkpoint, or None."""
         complete = self.complete()
-        if self.rank == 0:
-            for name in self.storage.folders():
-                if name.startswith("step-") and name not in complete:
-                    logger.warning("removed the torn checkpoint %s", self.storage.uri(name))
-                    self.storage.delete_tree(name)
         return complete[-1] if complete else None
+
+    def remove_torn(self) -> list[str]:
+        """Delete what an earlier start did not finish; gives the names. For rank 0, at a start."""
+        complete = self.complete()
+        torn = [n for n in self.storage.folders() if n.startswith("step-") and n not in complete]
+        for name in torn:
+            self.storage.delete_tree(name)
+        return torn
 
     def load(self, name: str, engine: Engine) -> dict[str, Any]:
         """Put checkpoint `name` into `engine`, at any world size and ZeRO stage: a collective.
@@ -200,16 +243,43 @@ class Checkpoints:
         wrong = _mismatches(self.storage, name, files, self.rank, self.world)
         found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(found, wrong)
-        _refuse(self.storage, name, [file for part in found for file in part])
+        damage = [file for part in found for file in part]
+        if damage:
+            raise self._damaged(name, damage)
         state: dict[str, Any] = self.storage.read_json(f"{name}/{STATE}")
         reader = SliceReader(self.storage, _slice_files(name, files))
         training_state.restore(engine, reader, int(state["step"]), int(state["adam_step"]))
         return state
 
+    def _damaged(self, name: str, damage: list[str]) -> DataError:
+        """Names what is damaged, and the newest checkpoint that is whole."""
+        older = [other for other in reversed(self.complete()) if other < name]
+        good = next((name for name in older if not _damage(self.storage, name)), None)
+        mend = (
+            f"{good} is whole: delete the folder above, and the same command continues from it"
+            if good
+            else "no older checkpoint is whole: start again with --fresh"
+        )
+        return DataError(
+            f"the checkpoint is damaged: {'; '.join(damage[:3])}",
+            where=self.storage.uri(name),
+            mend=mend,
+        )
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """What a complete checkpoint scored."""
+        scores: dict[str, float] = self.storage.read_json(f"{name}/{STATE}")["metrics"]
+        return scores
+
     def complete(self) -> list[str]:
         """Names of the complete checkpoints, oldest first."""
-        folders = (name for name in self.storage.folders() if name.startswith("step-"))
-        return [name for name in folders if self.storage.exists(f"{name}/{COMPLETE}")]
+        return complete_checkpoints(self.storage)
+
+
+def complete_checkpoints(storage: Storage) -> list[str]:
+    """Names of the complete checkpoints in a run's `checkpoints` folder, oldest first."""
+    folders = (name for name in storage.folders() if name.startswith("step-"))
+    return [name for name in folders if storage.exists(f"{name}/{COMPLETE}")]
 
 
 def export_tensors(storage: Storage, name: str) -> dict[str, Tensor]:
@@ -222,7 +292,11 @@ def export_tensors(storage: Storage, name: str) -> dict[str, Tensor]:
         DataError: the checkpoint is damaged or not complete.
     """
     files = _files(storage, name)
-    _refuse(storage, name, _mismatches(storage, name, files, 0, 1))
+    damage = _damage(storage, name)
+    if damage:
+        raise DataError(
+            f"the checkpoint is damaged: {'; '.join(damage[:3])}", where=storage.uri(name)
+        )
     reader = SliceReader(storage, _slice_files(name, files))
     return {
         f"{kind}/{tensor}": reader.tensor(kind, tensor)
@@ -259,23 +333,24 @@ def _mismatches(
     """Files of this rank's share whose bytes are not those that COMPLETE names."""
     wrong = []
     for file in sorted(files)[rank::world]:
-        digest = hashlib.sha256()
+        path = storage.at(f"{name}/{file}")
         try:
-            with storage.fs.open_input_stream(storage.at(f"{name}/{file}")) as stream:
-                while chunk := stream.read(CHUNK):
-                    digest.update(chunk)
+            digest = patiently(_sha256, storage, path)
         except FileNotFoundError:
             wrong.append(f"{file} is missing")
             continue
-        if digest.hexdigest() != files[file]["sha256"]:
+        if digest != files[file]["sha256"]:
             wrong.append(f"{file} has other bytes than were written")
     return wrong
 
 
-def _refuse(storage: Storage, name: str, wrong: list[str]) -> None:
-    if wrong:
-        raise DataError(
-            f"the checkpoint is damaged: {'; '.join(wrong[:3])}",
-            where=storage.uri(name),
-            mend="delete its folder: the run then continues from the checkpoint before it",
-        )
+def _damage(storage: Storage, name: str) -> list[str]:
+    return _mismatches(storage, name, _files(storage, name), 0, 1)
+
+
+def _sha256(storage: Storage, path: str) -> str:
+    digest = hashlib.sha256()
+    with storage.fs.open_input_stream(path) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

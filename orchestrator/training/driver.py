@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.prepare import Prepared, prepare
-from orchestrator.errors import JobFailed, OrchestratorError, RequestError
+from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
 from orchestrator.plan import plan
 from orchestrator.progress import Progress
@@ -22,13 +22,14 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
 from orchestrator.training.board import LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
+from orchestrator.training.placement import scaling_config
 from orchestrator.training.run_record import RunRecord, open_record
+from orchestrator.training.signals import stopping_cleanly
+from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
 
 # A worker group that dies is started again this often; the run goes on from its checkpoint.
 MAX_FAILURES = 3
-# A collective that waits this long has lost a rank.
-COLLECTIVE_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def run_train(
     Raises:
         RequestError: nothing was started.
         JobFailed: the training stopped; what it had saved stays and is continued next time.
+        Stopped: a signal asked for it; the state of the last step is saved.
     """
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
@@ -68,6 +70,8 @@ def run_train(
         record.mlflow_uri, record.mlflow_run_id = tracking.uri, tracking.run_id
         record.mlflow_experiment_id = tracking.experiment_id
         record.launches += 1
+        record.datasets = [index.uri for index in prepared.indexes]
+        record.weights = prepared.weights
         record.save(folder)
         with _closing_run(tracking):
             first_step_at = None
@@ -83,12 +87,25 @@ def run_train(
     return TrainResult(record, tracking, prepared, first_step_at)
 
 
+class Stopped(OrchestratorError):
+    """The training was saved and ended, as a signal asked."""
+
+    def __init__(self, step: int, job: TrainJob, asked: signal.Signals | None) -> None:
+        super().__init__(
+            f"stopped and saved after {step:,} of {job.optim.steps:,} steps",
+            where=job.name,
+            mend="the same command continues from there",
+        )
+        # As shells tell the end by a signal; 130 is Ctrl-C.
+        self.exit_code = 128 + (asked or signal.SIGINT)
+
+
 @contextmanager
 def _closing_run(tracking: RunRef) -> Iterator[None]:
     """The MLflow run ends as the training ended."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         finish_run(tracking, "KILLED")
         raise
     except BaseException:
@@ -114,19 +131,29 @@ def _train(
     }
     board = LocalBoard() if local else RayBoard.create()
     assignment = Assignment(job, folder, prepared, tracking, board, record.launches, state, profile)
-    with _watching(board, progress, job.optim.steps):
+    with (
+        stopping_cleanly(board.ask_stop, progress.message) as asked,
+        watching(board, progress, job, folder),
+    ):
         if local:
             _fit_local(assignment)
         else:
             _fit_ray(assignment)
-    return board.read()
+    news = board.read()
+    if news.stopped_at is not None:
+        raise Stopped(news.stopped_at, job, asked.signal)
+    return news
 
 
 def _fit_local(assignment: Assignment) -> None:
     from orchestrator.training.group import local_group
-    from orchestrator.training.worker import train
+    from orchestrator.training.worker import RolledBack, train
 
-    train(assignment, local_group(assignment.job.scale.device))
+    group = local_group(assignment.job.scale.device)
+    try:
+        train(assignment, group)
+    except RolledBack:
+        train(assignment, group)
 
 
 def _fit_ray(assignment: Assignment) -> None:
@@ -134,17 +161,12 @@ def _fit_ray(assignment: Assignment) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     job, folder = assignment.job, assignment.folder
-    use_gpu = _use_gpu(job)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"assignment": assignment, "python_path": str(Path.cwd())},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.scale.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": _cpus_per_worker(job), **({"GPU": 1} if use_gpu else {})},
-        ),
+        torch_config=TorchConfig(timeout_s=max(1, round(job.scale.timeout))),
+        scaling_config=scaling_config(job),
         run_config=ray.train.RunConfig(
             name=job.name,
             storage_path=folder.at("ray"),
@@ -185,69 +207,10 @@ def _first_cause(error: Exception, assignment: Assignment) -> OrchestratorError:
     )
 
 
-def _use_gpu(job: TrainJob) -> bool:
-    import ray
-
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if job.scale.device == "cpu" or (job.scale.device == "auto" and gpus == 0):
-        return False
-    if gpus < job.scale.workers:
-        raise RequestError(
-            f"{job.scale.workers} workers need {job.scale.workers} GPUs, the cluster has {gpus}",
-            where="scale.workers",
-            mend=f"set scale.workers={max(gpus, 1)}, or scale.device=cpu",
-        )
-    return True
-
-
-def _cpus_per_worker(job: TrainJob) -> float:
-    """Cores that a worker reserves; one core of the cluster is left to read data.
-
-    Raises:
-        RequestError: the reservation would leave no core for Ray Data, which then never starts.
-    """
-    import ray
-
-    cores, workers = float(ray.cluster_resources().get("CPU", 0)), job.scale.workers
-    share = job.scale.cpus or max(0.1, round((cores - 1) / workers - 0.005, 2))
-    if share * workers > cores - 0.5:
-        raise RequestError(
-            f"{workers} workers x {share} CPUs leave less than half a core of {cores:g} for data",
-            where="scale.cpus",
-            mend="lower scale.cpus or scale.workers",
-        )
-    return float(share)
-
-
 def _nodes() -> int:
     import ray
 
     return sum(1 for node in ray.nodes() if node["Alive"])
-
-
-@contextmanager
-def _watching(board: LocalBoard | RayBoard, progress: Progress, steps: int) -> Iterator[None]:
-    """Show what the workers post, until they are done."""
-    stop = threading.Event()
-
-    def show() -> None:
-        news = board.read()
-        for text in news.messages:
-            progress.message(text)
-        progress.update("train", news.step, steps, news.facts)
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            show()
-
-    thread = threading.Thread(target=watch, daemon=True, name="watch-board")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    show()
 
 
 def _register(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef) -> str:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from orchestrator.errors import JobFailed, RequestError
+from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import Transformer
 from orchestrator.jepa.objectives import Objective
 from orchestrator.jepa.pixels import normalise
@@ -20,14 +20,13 @@ from orchestrator.training import layout, state
 from orchestrator.training.clock import StepClock
 from orchestrator.training.deepspeed_config import deepspeed_config, wrap
 from orchestrator.training.optimizer import build_optimizer, set_schedule
+from orchestrator.training.spikes import SpikeGuard
 from orchestrator.training.step import StepModule, StepResult
 from orchestrator.training.teacher import Teacher
 
 if TYPE_CHECKING:
     from orchestrator.data.batch import Batch
 
-# Steps in a row whose gradient was not finite, after which the run is lost.
-MAX_SKIPPED = 10
 # A step all of whose clips failed has weight 0: its loss and gradient are then 0, not 0 / 0.
 NO_CLIP = 1e-6
 
@@ -47,7 +46,7 @@ class Engine:
         self.step = 0
         self.teacher_distance = 0.0
         """|teacher - student| / |student| of the followed weights, at the last logged step."""
-        self._skipped = 0
+        self.guard = SpikeGuard(job.optim.spike_limit)
         self._clock = StepClock(device)
 
         for parameter in objective.parameters():
@@ -114,13 +113,14 @@ class Engine:
         """Host copies of what this rank owns."""
         return state.take_snapshot(self)
 
-    def train_step(self, micro: list[Batch]) -> StepResult:
+    def train_step(self, micro: list[Batch], word: float = 0.0) -> StepResult:
         """One optimizer step over all micro-batches of all ranks: a collective.
 
-        The gradient is that of sum(w l) / sum(w) over every clip of the global batch.
+        The gradient is that of sum(w l) / sum(w) over every clip of the global batch. `word` is
+        what rank 0 wants every rank to know when the step is done.
 
         Raises:
-            JobFailed: the gradient was not finite `MAX_SKIPPED` times in a row.
+            Diverged: too many steps in a row could not be applied; on all ranks at once.
         """
         assert len(micro) == self.batch.accum
         self._clock.start()
@@ -130,19 +130,21 @@ class Engine:
         # DeepSpeed averages over ranks and micro-batches; their sum is what is wanted.
         averaged = self.batch.world * self.batch.accum
         scale = averaged / weights.clamp_min(NO_CLIP)
-        losses, features = zip(*(self._micro_step(batch, scale) for batch in micro), strict=True)
+        losses: list[Tensor] = []
+        features = [self._micro_step(batch, scale, losses) for batch in micro]
         applied = bool(self.deepspeed.was_step_applied())
         if applied and self.follower is not None:
             self.follower.update()
         self.step += 1
-        loss, clips = self._summarise(torch.stack(losses).sum(), weights)
-        self._count_skipped(applied and math.isfinite(loss))
+        loss, clips, word = self._summarise(torch.stack(losses).sum(), weights, word)
+        self.guard.count(loss, applied, self.step)
         norm = float(self.deepspeed.get_global_grad_norm())
         times = self._clock.seconds()
-        return StepResult(loss, norm, rate, decay, clips, applied, features[0], times)
+        return StepResult(loss, norm, rate, decay, clips, applied, word, features[0], times)
 
-    def _micro_step(self, batch: Batch, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward, backward and, after the last micro-batch, the update."""
+    def _micro_step(self, batch: Batch, scale: Tensor, losses: list[Tensor]) -> Tensor:
+        """Forward, backward and, after the last micro-batch, the update. Appends the loss to
+        `losses`; gives the features of the clips that count."""
         video = normalise(batch.video.to(self.device, non_blocking=True), self.dtype)
         weight = batch.weight.to(self.device, non_blocking=True) * scale
         masks = [
@@ -153,35 +155,44 @@ class Engine:
         if self.teacher is not None:
             targets = self.objective.targets(self.teacher, video)
         self._clock.mark("teacher")
+        loss: Tensor
+        features: Tensor
         loss, features = self.deepspeed(video, masks, targets, weight)
+        losses.append(loss.detach())
+        if len(losses) == self.batch.accum:
+            loss = self._refuse_spike(loss, torch.stack(losses).sum())
         self.deepspeed.backward(loss)
         self._clock.mark("student")
         self.deepspeed.step()
         self._clock.mark("update")
         counted = batch.weight.nonzero().flatten()
-        return loss.detach(), features[counted] if len(counted) else features
+        return features[counted] if len(counted) else features
 
-    def _summarise(self, loss: Tensor, weights: Tensor) -> tuple[float, float]:
-        """Loss and clips over all ranks, and now and then the teacher's distance: one wait."""
+    def _refuse_spike(self, loss: Tensor, total: Tensor) -> Tensor:
+        """The last micro-batch's loss; NaN where the step's loss, over all ranks, is a spike.
+
+        A NaN reaches every gradient, and no stage applies a step that is not finite: the host
+        need not wait for the loss before the backward begins.
+        """
+        bound = self.guard.bound
+        if bound is None:
+            return loss
+        step_loss: Tensor = total / self.batch.accum / self.batch.world
+        dist.all_reduce(step_loss)
+        return loss * torch.where(step_loss > bound, torch.nan, 1.0)
+
+    def _summarise(self, loss: Tensor, weights: Tensor, word: float) -> tuple[float, float, float]:
+        """Loss and clips over all ranks, rank 0's word, and now and then the teacher's distance:
+        one wait."""
         track, save, steps = self.job.track.every, self.job.checkpoint.every, self.job.optim.steps
-        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
-        sums[0], sums[1] = loss / self.batch.accum, weights
+        sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        sums[0], sums[1], sums[4] = loss / self.batch.accum, weights, word * self.batch.world
         looked_at = self.step % track == 0 or self.step % save == 0 or self.step == steps
         if self.follower is not None and looked_at:
-            sums[2:] = self.follower.squared_distance()
+            sums[2:4] = self.follower.squared_distance()
         dist.all_reduce(sums)
         self._clock.mark("update")
-        loss_sum, clips, apart, size = (sums / self.batch.world).tolist()
+        loss_sum, clips, apart, size, word = (sums / self.batch.world).tolist()
         if size > 0:
             self.teacher_distance = math.sqrt(apart / size)
-        return loss_sum, clips
-
-    def _count_skipped(self, fine: bool) -> None:
-        self._skipped = 0 if fine else self._skipped + 1
-        if self._skipped >= MAX_SKIPPED:
-            raise JobFailed(
-                f"the gradient was not finite for {self._skipped} steps in a row",
-                where=f"step {self.step}",
-                mend="lower optim.lr, set optim.clip, or train in fp32; "
-                "the last checkpoint is untouched",
-            )
+        return loss_sum, clips, word

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from orchestrator.job import TrainJob
 from orchestrator.plan import peak_flops, plan
 from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.run import RunRef
+from orchestrator.tracking.spool import Spool
 from orchestrator.training import health
 from orchestrator.training.board import Board
 from orchestrator.training.checkpoint import Checkpoints, step_of
@@ -35,11 +37,18 @@ class Recorder:
         start: int,
         board: Board,
         checkpoints: Checkpoints,
+        spool: Spool,
     ) -> None:
         self.job, self.engine, self.group, self.board = job, engine, group, board
         # One process per node writes: rank 0 everything, the others' first rank its system metrics.
         self.logger = (
-            RunLogger(tracking, start_step=start, node_id=f"node-{group.rank}")
+            RunLogger(
+                tracking,
+                start_step=start,
+                node_id=f"node-{group.rank}",
+                spool=spool,
+                takes_over=group.leads,
+            )
             if group.local_rank == 0
             else None
         )
@@ -48,8 +57,13 @@ class Recorder:
         self._last: StepResult | None = None
         self._posted = 0.0
         self.checkpoints = checkpoints
-        # What an earlier start of this run told MLflow of: it may be dropped by this one.
-        self._announced = {name: step_of(name) for name in checkpoints.complete()}
+        self._announced: dict[str, int] = {}
+        if group.leads and self.logger is not None:
+            # An earlier start may have died before it told of them; telling twice is harmless.
+            for name in checkpoints.complete():
+                uri, metrics = checkpoints.storage.uri(name), checkpoints.metrics(name)
+                self.logger.checkpoint(step_of(name), uri, metrics)
+                self._announced[name] = step_of(name)
 
     def step(self, data: StepBatch, result: StepResult) -> None:
         """One optimizer step is done."""
@@ -57,6 +71,11 @@ class Recorder:
         if not self.group.leads:
             return
         self.meter.add(data, result)
+        if not result.applied:
+            self.board.message(
+                f"step {data.step} is not applied: loss {result.loss:.4g}, gradient norm"
+                f" {result.grad_norm:.4g}"
+            )
         step, job = self.engine.step, self.job
         if step % job.track.every == 0 or step == job.optim.steps:
             self._log_row(step)
@@ -80,6 +99,10 @@ class Recorder:
                 self._announced[name] = step
             for name in self._announced.keys() - set(self.checkpoints.complete()):
                 self.logger.checkpoint_dropped(self._announced.pop(name))
+
+    def sealed(self) -> Callable[[], None]:
+        """Keeps what MLflow has not yet got; to be done before a checkpoint counts."""
+        return self.logger.sealed() if self.logger is not None else lambda: None
 
     def summary(self) -> dict[str, Any]:
         """Final numbers for the driver."""

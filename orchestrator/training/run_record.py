@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.errors import RequestError
+from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, differences, fingerprint, identity, job_dict
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, patiently
 
 LAYOUT = 1
 
@@ -29,6 +29,10 @@ class RunRecord:
     launches: int = 0
     """How often a driver began or continued this run."""
 
+    datasets: list[str] = field(default_factory=list)
+    """Where the packed data is, one folder per source; the ledger is audited against them."""
+
+    weights: list[float | None] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
     layout: int = LAYOUT
 
@@ -66,6 +70,21 @@ def read_record(folder: Storage) -> RunRecord | None:
             where=folder.uri("run.json"),
             mend="restore the file, or start another run with --fresh",
         ) from None
+
+
+def refuse_overtaken(folder: Storage, launch: int) -> None:
+    """Of two drivers of one run only the later may go on.
+
+    Raises:
+        JobFailed: another driver has launched this run since `launch`.
+    """
+    record = patiently(read_record, folder)
+    if record is not None and record.launches > launch:
+        raise JobFailed(
+            "another driver continues this run; this one ends, and saves nothing more",
+            where=folder.root,
+            mend="nothing is lost: follow the other one",
+        )
 
 
 def _refuse_another(job: TrainJob, old: RunRecord, dataset: str, folder: Storage) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import DataError
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, sync
 
 ITEM = 4
 """Bytes of a float32."""
@@ -86,21 +85,13 @@ def write_slices(storage: Storage, path: str, slices: list[Slice]) -> dict[str, 
             digest.update(part)
             stream.write(part)
     if not storage.remote:
-        _flush(storage.at(path))
+        sync(storage.at(path))
     return {"bytes": 8 + len(text) + at, "sha256": digest.hexdigest()}
 
 
 def _bytes(data: Tensor) -> memoryview:
     array: Any = data.contiguous().numpy()
     return memoryview(array).cast("B") if data.numel() else memoryview(b"")
-
-
-def _flush(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class SliceReader:

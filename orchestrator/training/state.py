@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from orchestrator.errors import JobFailed
+from orchestrator.storage import patiently
 from orchestrator.training import layout
 from orchestrator.training.layout import KINDS, Piece, Shard
 from orchestrator.training.slices import Slice, SliceReader
@@ -65,7 +66,7 @@ def restore(engine: Engine, reader: SliceReader, step: int, adam_step: int) -> N
     """
     held = list(_held(engine, engine.shards))
     wanted = [_slice(engine, kind, piece, torch.empty(piece.numel)) for kind, piece, _ in held]
-    reader.read(wanted)
+    patiently(reader.read, wanted)
     with torch.no_grad():
         for (_, _, values), slice_ in zip(held, wanted, strict=True):
             values.copy_(slice_.data)

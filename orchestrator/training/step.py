@@ -26,7 +26,11 @@ class StepResult:
     """Sum of the weights: clips that counted."""
 
     applied: bool
-    """False when the gradient was not finite: weights, moments and teacher stay as they were."""
+    """False when the gradient was not finite or the loss a spike: weights, moments and teacher
+    stay as they were."""
+
+    word: float
+    """Rank 0's word for this step (`orchestrator.training.interruptions`), on every rank."""
 
     features: Tensor
     """[B, n, dim], detached: this rank's student features of its first micro-batch."""

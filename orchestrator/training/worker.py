@@ -18,12 +18,17 @@ from orchestrator.job import TrainJob
 from orchestrator.plan import BatchPlan
 from orchestrator.storage import Storage
 from orchestrator.tracking.run import RunRef
+from orchestrator.tracking.spool import Spool
 from orchestrator.training.board import Board
 from orchestrator.training.checkpoint import Checkpoints
 from orchestrator.training.engine import Engine
 from orchestrator.training.group import Group
+from orchestrator.training.interruptions import Interruptions
 from orchestrator.training.profile import StepProfile
+from orchestrator.training.pulse import Pulse
 from orchestrator.training.recorder import Recorder
+from orchestrator.training.run_record import refuse_overtaken
+from orchestrator.training.spikes import Diverged
 
 
 @dataclass(frozen=True)
@@ -44,89 +49,135 @@ class Assignment:
     profile: bool = False
 
 
+class RolledBack(Exception):
+    """The training diverged and begins again at its last checkpoint, once."""
+
+
 def train(assignment: Assignment, group: Group) -> None:
     """Train to the last step. Errors that no restart can mend are posted on the board.
 
     Raises:
         OrchestratorError: a mistake in the job or the data.
+        RolledBack: call it again; Ray Train does by itself.
     """
     board = assignment.board
     attempt = board.begin_attempt() if group.leads else 0
     if group.exchange is not None:
         attempt = group.exchange(attempt)
+    pulse = Pulse(board, group.rank, assignment.job.scale.timeout / 2)
     try:
-        _train(assignment, group, attempt)
+        _train(assignment, group, attempt, pulse)
+    except Diverged as error:
+        if not group.leads:
+            raise  # rank 0 says what becomes of it
+        if not board.roll_back():
+            error.what += "; going back to the last checkpoint did not help"
+            board.fail(error)
+            raise
+        board.message(f"{error.where}: {error.what}; going back to the last checkpoint, once")
+        raise RolledBack(str(error)) from error
     except OrchestratorError as error:
         board.fail(error)
         raise
+    finally:
+        pulse.close()
 
 
-def _train(assignment: Assignment, group: Group, attempt: int) -> None:
-    job, folder = assignment.job, assignment.folder
+def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> None:
+    job, folder, board = assignment.job, assignment.folder, assignment.board
     torch.set_num_threads(group.cores)
     batch = BatchPlan.of(job.scale, group.world)
     engine = Engine(build_objective(job), job, batch, group.device)
-    checkpoints = Checkpoints(folder.sub("checkpoints"), group.rank, group.world, job.checkpoint)
-    resume(engine, checkpoints, assignment.board, group)
+    checkpoints = Checkpoints(
+        folder.sub("checkpoints"),
+        group.rank,
+        group.world,
+        job.checkpoint,
+        fence=lambda: refuse_overtaken(folder, assignment.launch),
+    )
+    resume(engine, checkpoints, board, group)
     start = engine.step
+    interruptions = Interruptions(pulse, group, board.message)
 
     with ExitStack() as stack:
-        threads = job.data.decode_threads or group.cores
         feed = open_feed(
             job,
             assignment.prepared,
             batch,
             rank=group.rank,
             start_step=start,
-            threads=threads,
+            threads=job.data.decode_threads or group.cores,
             exchange=group.exchange,
         )
         stack.callback(feed.close)
-        ledger = Ledger(
-            folder.sub("ledger"), group.rank, attempt=f"{assignment.launch:04d}-{attempt:04d}"
-        )
+        name = f"{assignment.launch:04d}-{attempt:04d}"
+        ledger = Ledger(folder.sub("ledger"), group.rank, attempt=name)
+        spool = Spool(folder.sub("spool"), f"{name}-{group.rank:05d}")
         recorder = Recorder(
-            job, assignment.tracking, engine, group, start, assignment.board, checkpoints
+            job, assignment.tracking, engine, group, start, board, checkpoints, spool
         )
         stack.callback(recorder.close)
         profile = stack.enter_context(StepProfile(folder, assignment.profile and group.leads))
 
+        pulse.at(start, "data")
         for data in feed:
-            result = engine.train_step(data.micro)
+            pulse.at(engine.step, "step")
+            result = engine.train_step(data.micro, interruptions.word())
             for micro in data.micro:
                 ledger.enter(data.step, micro)
             if engine.step == start + 1 and group.leads:
-                assignment.board.first_step(time.time())
+                board.first_step(time.time())
             recorder.step(data, result)
             profile.step(data, result)
-            if engine.step % job.checkpoint.every == 0 or engine.step == job.optim.steps:
-                ledger.flush()
+            turn = interruptions.turn(result.word)
+            # While steps are skipped the state is that of the checkpoint before: the way back.
+            due = engine.step % job.checkpoint.every == 0 and not engine.guard.skipped
+            if due or turn != "go on" or engine.step == job.optim.steps:
+                pulse.at(engine.step, "saving")
                 state = {
                     **assignment.state,
                     "step": engine.step,
                     "position": engine.step * job.scale.global_batch,
+                    "recent_losses": list(engine.guard.recent),
                 }
-                checkpoints.save(engine.snapshot(), state, recorder.health())
+                checkpoints.save(
+                    engine.snapshot(),
+                    state,
+                    recorder.health(),
+                    wait=turn != "go on",
+                    first=[ledger.sealed(), recorder.sealed()],
+                )
                 recorder.checkpoint()
-        ledger.flush()
+            if turn == "stop":
+                break
+            pulse.at(engine.step, "data")
+        pulse.at(engine.step, "saving")
         checkpoints.wait()
         recorder.checkpoint()
-    if group.leads:
-        newest = checkpoints.newest()
-        phases = profile.per_step()
-        assignment.board.finish({"checkpoint": newest, "phases": phases, **recorder.summary()})
+    if not group.leads:
+        return
+    if engine.step < job.optim.steps:
+        board.stopped(engine.step)
+        return
+    newest = checkpoints.newest()
+    board.finish({"checkpoint": newest, "phases": profile.per_step(), **recorder.summary()})
 
 
 def resume(engine: Engine, checkpoints: Checkpoints, board: Board, group: Group) -> None:
     """Load the newest complete checkpoint into the engine, if there is one.
 
-    Rank 0 chooses, so that all ranks load the same one.
+    Rank 0 chooses, so that all ranks load the same one, and removes what is torn.
     """
-    name = checkpoints.newest() if group.leads else None
+    name = None
+    if group.leads:
+        for torn in checkpoints.remove_torn():
+            board.message(f"removed {torn}: its writing had not been finished")
+        name = checkpoints.newest()
     if group.exchange is not None:
         name = group.exchange(name)
     if name is None:
         return
     state = checkpoints.load(name, engine)
+    engine.guard.recent.extend(state.get("recent_losses", []))
     if group.leads:
-        board.message(f"resumed at step {state['step']} from {name}")
+        board.message(f"resumed at step {state['step']} from {name}, on {group.world} worker(s)")

@@ -15,7 +15,7 @@ from orchestrator.job.train import Checkpoint as Policy
 from orchestrator.plan import BatchPlan
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
-from orchestrator.training.engine import MAX_SKIPPED
+from orchestrator.training.spikes import MAX_SKIPPED
 
 pytestmark = pytest.mark.integration
 

@@ -1,0 +1,75 @@
+"""Where workers go: what each reserves, and how many the cluster has room for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.errors import RequestError
+from orchestrator.job import TrainJob
+from orchestrator.job.train import Elastic
+
+ELASTIC_CPUS = 1.0
+"""Cores of an elastic worker without a GPU, where the job does not say."""
+
+
+def scaling_config(job: TrainJob) -> Any:
+    """Ray Train's ScalingConfig of a job, on the cluster that is joined.
+
+    Raises:
+        RequestError: the cluster cannot hold the workers, or they would leave no core for data.
+    """
+    from ray.train import ScalingConfig
+
+    use_gpu = _use_gpu(job)
+    workers = job.scale.workers
+    options: dict[str, Any] = {"num_workers": workers}
+    if isinstance(workers, Elastic):
+        options = {
+            "num_workers": (workers.min, workers.max),
+            "elastic_resize_monitor_interval_s": workers.resize_s,
+        }
+    return ScalingConfig(
+        **options,
+        use_gpu=use_gpu,
+        resources_per_worker={
+            "CPU": _cpus_per_worker(job, use_gpu),
+            **({"GPU": 1} if use_gpu else {}),
+        },
+    )
+
+
+def _use_gpu(job: TrainJob) -> bool:
+    import ray
+
+    gpus, least = int(ray.cluster_resources().get("GPU", 0)), job.scale.least_workers
+    if job.scale.device == "cpu" or (job.scale.device == "auto" and gpus == 0):
+        return False
+    # An elastic job may wait for nodes; a fixed one that does not fit would wait for ever.
+    if gpus < least and not isinstance(job.scale.workers, Elastic):
+        raise RequestError(
+            f"{least} workers need {least} GPUs, the cluster has {gpus}",
+            where="scale.workers",
+            mend=f"set scale.workers={max(gpus, 1)}, or scale.device=cpu",
+        )
+    return True
+
+
+def _cpus_per_worker(job: TrainJob, use_gpu: bool) -> float:
+    """Cores that a worker reserves; one core of the cluster is left to read data."""
+    import ray
+
+    cores = float(ray.cluster_resources().get("CPU", 0))
+    if isinstance(job.scale.workers, Elastic):
+        # The cluster of today says nothing of tomorrow's: each takes the same wherever it is.
+        gpus = float(ray.cluster_resources().get("GPU", 0))
+        share = max(1.0, (cores - 1) // gpus) if use_gpu and gpus else ELASTIC_CPUS
+        return float(job.scale.cpus or share)
+    workers = job.scale.workers
+    share = job.scale.cpus or max(0.1, round((cores - 1) / workers - 0.005, 2))
+    if share * workers > cores - 0.5:
+        raise RequestError(
+            f"{workers} workers x {share} CPUs leave less than half a core of {cores:g} for data",
+            where="scale.cpus",
+            mend="lower scale.cpus or scale.workers",
+        )
+    return float(share)
