@@ -11,7 +11,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import JobFailed, OrchestratorError
+
+MOST_IN_VAIN = 4
+"""Attempts that may begin at the same step: a training that gets no further is not started again.
+One that does may be interrupted any number of times."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class News:
     step: int = 0
     attempt: int = 0
     first_step_at: float | None = None
+    """When the first step of the first attempt was done; seconds since 1970."""
+
+    stepped_at: float | None = None
+    """The same of the present attempt."""
+
     facts: dict[str, float | str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     fatal: OrchestratorError | None = None
@@ -50,6 +59,13 @@ class News:
     """The step at which that was done."""
 
     rollbacks: int = 0
+    began_at: int = -1
+    in_vain: int = 0
+    """Attempts in a row that began at that step."""
+
+    death: str = ""
+    """What the last worker that raised said."""
+
     beats: dict[int, tuple[float, Beat]] = field(default_factory=dict)
     """By rank, what was heard last; as read: with the seconds since then."""
 
@@ -63,6 +79,8 @@ class Board(Protocol):
     def ask_stop(self) -> None: ...
     def stopped(self, step: int) -> None: ...
     def roll_back(self) -> bool: ...
+    def begins_at(self, step: int) -> None: ...
+    def died(self, reason: str) -> None: ...
     def first_step(self, at: float) -> None: ...
     def message(self, text: str) -> None: ...
     def fail(self, error: OrchestratorError) -> None: ...
@@ -79,12 +97,13 @@ class LocalBoard:
         self._lock = threading.Lock()
 
     def begin_attempt(self) -> int:
-        """A new start of the worker group: its number, from 1. Raises what ended the last."""
-        if self.news.fatal is not None:
-            raise self.news.fatal
+        """A new start of the worker group: its number, from 1; 0 where none is wanted any more,
+        because of an error that no start mends."""
         with self._lock:
+            if self.news.fatal is not None:
+                return 0
             self.news.attempt += 1
-            self.news.beats = {}
+            self.news.beats, self.news.stepped_at = {}, None
         return self.news.attempt
 
     def post(self, step: int, facts: dict[str, float | str]) -> None:
@@ -108,6 +127,30 @@ class LocalBoard:
         with self._lock:
             self.news.stopped_at = step
 
+    def begins_at(self, step: int) -> None:
+        """The present attempt goes on from `step`.
+
+        Raises:
+            JobFailed: the attempts before it went on from there too, and got no further.
+        """
+        with self._lock:
+            news = self.news
+            news.in_vain = news.in_vain + 1 if step == news.began_at else 1
+            news.began_at = step
+            if news.in_vain > MOST_IN_VAIN:
+                last = f"; the last: {news.death}" if news.death else ""
+                raise JobFailed(
+                    f"the workers died {MOST_IN_VAIN} times without getting from step {step} to"
+                    f" another checkpoint{last}",
+                    mend="what is saved stands: the same command continues from it; --debug shows"
+                    " more",
+                )
+
+    def died(self, reason: str) -> None:
+        """A worker ends with an error that a new start may mend."""
+        with self._lock:
+            self.news.death = reason
+
     def roll_back(self) -> bool:
         """May the training go back to its last checkpoint? Once in a launch it may."""
         with self._lock:
@@ -118,6 +161,7 @@ class LocalBoard:
         """Wall-clock time (seconds) at which the first step ended."""
         with self._lock:
             self.news.first_step_at = self.news.first_step_at or at
+            self.news.stepped_at = at
 
     def message(self, text: str) -> None:
         """A line for the person at the terminal."""
@@ -178,6 +222,17 @@ class RayBoard:
         import ray
 
         ray.get(self.actor.stopped.remote(step))
+
+    def begins_at(self, step: int) -> None:
+        import ray
+
+        try:
+            ray.get(self.actor.begins_at.remote(step))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+    def died(self, reason: str) -> None:
+        self.actor.died.remote(reason)
 
     def roll_back(self) -> bool:
         import ray

@@ -28,9 +28,6 @@ from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
 
-# A worker group that dies is started again this often; the run goes on from its checkpoint.
-MAX_FAILURES = 3
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -140,6 +137,8 @@ def _train(
         else:
             _fit_ray(assignment)
     news = board.read()
+    if news.fatal is not None:
+        raise news.fatal
     if news.stopped_at is not None:
         raise Stopped(news.stopped_at, job, asked.signal)
     return news
@@ -171,7 +170,8 @@ def _fit_ray(assignment: Assignment) -> None:
             name=job.name,
             storage_path=folder.at("ray"),
             storage_filesystem=folder.fs,
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            # As often as it takes: the board ends a training that gets no further.
+            failure_config=ray.train.FailureConfig(max_failures=-1),
         ),
     )
     try:
@@ -201,7 +201,7 @@ def _first_cause(error: Exception, assignment: Assignment) -> OrchestratorError:
     causes = [f"rank {rank}: {type(e).__name__}: {e}" for rank, e in sorted(failures.items())]
     first = causes[0].strip().splitlines() if causes else str(error).splitlines()
     return JobFailed(
-        f"the workers died {MAX_FAILURES + 1} times; the last: {first[0]} ... {first[-1]}",
+        f"the workers could not go on: {first[0]} ... {first[-1]}",
         where=assignment.folder.root,
         mend="the last checkpoint stands: the same command continues from it; --debug shows all",
     )

@@ -27,11 +27,12 @@ class Meter:
         self.clips = 0.0
         self.steps = 0
         self.seconds = 0.0
+        self.saving = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self._began = time.perf_counter()
-        self._loss = self._clips = self._wait = 0.0
+        self._loss = self._clips = self._wait = self._saving = 0.0
         self._failed = self._steps = self._skipped = 0
         self._result: StepResult | None = None
 
@@ -44,6 +45,10 @@ class Meter:
         self._failed += self.global_batch - round(result.clips)
         self._skipped += not result.applied
         self._result = result
+
+    def add_saving(self, seconds: float) -> None:
+        """Seconds that a step waited for a checkpoint: the copy to the host, mostly."""
+        self._saving += seconds
 
     def facts(self) -> dict[str, float | str]:
         """What stands beside the progress bar."""
@@ -75,6 +80,7 @@ class Meter:
             "speed/clips_per_s": self._clips / elapsed,
             "speed/step_s": elapsed / steps,
             "speed/data_wait": self._wait / elapsed,
+            "speed/saving": self._saving / elapsed,
             "data/failed_clips": float(self._failed),
             "train/skipped_steps": float(self._skipped),
             **_memory(self.device),
@@ -90,13 +96,19 @@ class Meter:
         self.clips += self._clips
         self.steps += self._steps
         self.seconds += elapsed
+        self.saving += self._saving
         self.last = row
         self._reset()
         return row
 
     def totals(self) -> dict[str, Any]:
-        """Clips, steps and seconds since this attempt began to train."""
-        return {"clips": self.clips, "steps": self.steps, "seconds": self.seconds}
+        """Clips, steps, seconds, and seconds of saving, since this attempt began to train."""
+        return {
+            "clips": self.clips,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "saving_s": self.saving,
+        }
 
 
 def _memory(device: torch.device) -> dict[str, float]:

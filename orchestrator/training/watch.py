@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
@@ -20,16 +21,24 @@ LOOK_EVERY_S = 0.5
 def watching(
     board: LocalBoard | RayBoard, progress: Progress, job: TrainJob, folder: Storage
 ) -> Iterator[None]:
-    """Show what the workers post, until they are done. A stall is told once, and kept in the
-    run's folder as `stalls/SECONDS.txt`, named by the time of day in seconds since 1970."""
+    """Show what the workers post, until they are done.
+
+    In the run's folder, `workers.json` says where each rank of the present start is (node and
+    process id), once it has done a step; a stall is told once and kept as `stalls/SECONDS.txt`,
+    named by the time in seconds since 1970.
+    """
     stop = threading.Event()
-    told = _Told()
+    told, noted = _Told(), 0
 
     def show() -> None:
         news = board.read()
         for text in news.messages:
             progress.message(text)
         progress.update("train", news.step, job.optim.steps, news.facts)
+        nonlocal noted
+        if news.stepped_at is not None and news.attempt > noted:
+            noted = news.attempt
+            folder.write_json("workers.json", _where(news))
         report = told.new_report(news, job.scale.timeout / 2)
         if report is not None:
             progress.message(report)
@@ -47,6 +56,15 @@ def watching(
         stop.set()
         thread.join()
     show()
+
+
+def _where(news: News) -> dict[str, Any]:
+    ranks = [beat for _, beat in news.beats.values()]
+    return {
+        "attempt": news.attempt,
+        "first_step_at": news.stepped_at,
+        "ranks": [{"rank": b.rank, "node": b.node, "pid": b.pid} for b in ranks],
+    }
 
 
 class _Told:

@@ -64,6 +64,8 @@ def train(assignment: Assignment, group: Group) -> None:
     attempt = board.begin_attempt() if group.leads else 0
     if group.exchange is not None:
         attempt = group.exchange(attempt)
+    if attempt == 0:
+        return  # the driver knows why
     pulse = Pulse(board, group.rank, assignment.job.scale.timeout / 2)
     try:
         _train(assignment, group, attempt, pulse)
@@ -78,6 +80,9 @@ def train(assignment: Assignment, group: Group) -> None:
         raise RolledBack(str(error)) from error
     except OrchestratorError as error:
         board.fail(error)
+        raise
+    except Exception as error:
+        board.died(f"rank {group.rank}: {type(error).__name__}: {error}")
         raise
     finally:
         pulse.close()
@@ -97,6 +102,8 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     )
     resume(engine, checkpoints, board, group)
     start = engine.step
+    if group.leads:
+        board.begins_at(start)
     interruptions = Interruptions(pulse, group, board.message)
 
     with ExitStack() as stack:
@@ -134,6 +141,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
             due = engine.step % job.checkpoint.every == 0 and not engine.guard.skipped
             if due or turn != "go on" or engine.step == job.optim.steps:
                 pulse.at(engine.step, "saving")
+                began = time.perf_counter()
                 state = {
                     **assignment.state,
                     "step": engine.step,
@@ -148,6 +156,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
                     first=[ledger.sealed(), recorder.sealed()],
                 )
                 recorder.checkpoint()
+                recorder.meter.add_saving(time.perf_counter() - began)
             if turn == "stop":
                 break
             pulse.at(engine.step, "data")

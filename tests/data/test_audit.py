@@ -28,8 +28,10 @@ def trained(step: int, change: Change = lambda step, row: None) -> Batch:
     """The batch of a step as the order names it, then changed."""
     position = np.arange(step * BATCH, (step + 1) * BATCH)
     draws = ORDER.at(position)
-    tables = [INDEX.rows(int(s)).slice(int(r), 1).to_pylist()[0]
-              for s, r in zip(draws.shard, draws.row, strict=True)]
+    tables = [
+        INDEX.rows(int(s)).slice(int(r), 1).to_pylist()[0]
+        for s, r in zip(draws.shard, draws.row, strict=True)
+    ]
     row = {
         "position": position,
         "keys": [t["key"] for t in tables],
@@ -37,8 +39,13 @@ def trained(step: int, change: Change = lambda step, row: None) -> Batch:
     }
     change(step, row)
     return Batch(
-        torch.zeros(BATCH, 1, 1, 1, 3), torch.ones(BATCH), row["position"], [], row["keys"],
-        row["hashes"], [],
+        torch.zeros(BATCH, 1, 1, 1, 3),
+        torch.ones(BATCH),
+        row["position"],
+        [],
+        row["keys"],
+        row["hashes"],
+        [],
     )
 
 

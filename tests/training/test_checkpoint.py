@@ -92,6 +92,7 @@ def test_a_folder_without_complete_is_never_loaded_and_is_removed(tmp_path: Path
     (tmp_path / folder_name(20) / "COMPLETE").unlink()
     again = alone(tmp_path)
     assert again.newest() == folder_name(10)
+    assert again.remove_torn() == [folder_name(20)]
     assert not (tmp_path / folder_name(20)).exists()
     with pytest.raises(DataError, match="not complete"):
         export_tensors(Storage(str(tmp_path)), folder_name(20))
@@ -121,6 +122,55 @@ def test_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for step, score in ((1, 3.0), (2, 9.0), (3, 5.0), (4, 4.0), (5, 2.0)):
         checkpoints.save(a_snapshot(step), {}, {"rankme": score}, wait=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder_name(s) for s in (2, 4, 5)]
+
+
+def test_a_driver_that_was_overtaken_commits_nothing(tmp_path: Path) -> None:
+    def overtaken() -> None:
+        raise JobFailed("another driver continues this run")
+
+    checkpoints = Checkpoints(Storage(str(tmp_path)), 0, 1, Policy(), fence=overtaken)
+    with pytest.raises(JobFailed, match="another driver"):
+        checkpoints.save(a_snapshot(1), {}, {}, wait=True)
+    assert checkpoints.complete() == []
+
+
+def test_what_must_come_first_is_there_before_a_checkpoint_counts(tmp_path: Path) -> None:
+    checkpoints = alone(tmp_path)
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    seen: list[list[str]] = []
+    checkpoints.save(a_snapshot(1), {}, {}, True, [lambda: seen.append(checkpoints.complete())])
+    assert seen == [[]]
+    with pytest.raises(JobFailed, match="No space left"):
+        checkpoints.save(a_snapshot(2), {}, {}, True, [fail])
+    assert checkpoints.complete() == [folder_name(1)]
+
+
+def test_a_storage_that_fails_for_a_while_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, left = alone(tmp_path), [3]
+    write = Storage.write_json
+
+    def write_json(self: Storage, path: str, value: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(5, "the storage is away")
+        write(self, path, value)
+
+    monkeypatch.setattr(Storage, "write_json", write_json)
+    monkeypatch.setattr("orchestrator.storage.FIRST_PAUSE_S", 0.01)
+    checkpoints.save(a_snapshot(1), {}, {}, wait=True)
+    assert checkpoints.complete() == [folder_name(1)]
+    assert left == [0]
+
+
+def test_a_cap_that_holds_no_two_checkpoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match=r"max_bytes.*one must stand while the next is written"):
+        alone(tmp_path, max_bytes=100).save(a_snapshot(1), {}, {}, wait=True)
+    assert alone(tmp_path).complete() == [folder_name(1)]
 
 
 def test_changed_bytes_are_found_by_their_hash(tmp_path: Path) -> None:
@@ -178,7 +228,7 @@ def test_an_object_store_keeps_commits_and_drops_alike(bucket: str) -> None:
         checkpoints.save(a_snapshot(step, float(step)), {"position": step}, {}, wait=True)
     assert checkpoints.complete() == [folder_name(2), folder_name(3)]
     storage.delete(f"{folder_name(3)}/COMPLETE")
-    assert Checkpoints(storage, 0, 1, Policy()).newest() == folder_name(2)
+    assert Checkpoints(storage, 0, 1, Policy()).remove_torn() == [folder_name(3)]
     assert storage.folders() == [folder_name(2)]
     assert float(export_tensors(storage, folder_name(2))["student/w"].sum()) == 12.0
 
@@ -268,3 +318,10 @@ def test_every_rank_refuses_a_damaged_checkpoint(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     answers = run_ranks(2, load_damaged, str(tmp_path))
     assert all("other bytes" in answer for answer in answers)
+    assert all("no older checkpoint is whole" in answer for answer in answers)
+    # The damaged one keeps standing in the way: what is older is offered, never taken in silence.
+    older = tmp_path / folder_name(SAVED - 1)
+    alone(tmp_path).save(a_snapshot(SAVED - 1), {}, {}, wait=True)
+    assert older.exists()
+    answers = run_ranks(2, load_damaged, str(tmp_path))
+    assert all(f"{folder_name(SAVED - 1)} is whole" in answer for answer in answers)

@@ -15,7 +15,7 @@ from orchestrator.job.train import Checkpoint as Policy
 from orchestrator.plan import BatchPlan
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
-from orchestrator.training.spikes import MAX_SKIPPED
+from orchestrator.training.spikes import LEAST, MAX_SKIPPED
 
 pytestmark = pytest.mark.integration
 
@@ -79,6 +79,44 @@ def poison_for_ever(rank: int, world: int) -> int:
 
 def test_a_lost_run_is_stopped() -> None:
     assert run_ranks(1, poison_for_ever) == [MAX_SKIPPED]
+
+
+def spike(rank: int, world: int) -> list[dict[str, Any]]:
+    """At every stage: steps enough for a median, then one whose limit its loss exceeds."""
+    out = []
+    for stage in (0, 1, 2, 3):
+        for precision in ("fp32", "bf16"):
+            engine = make_engine(tiny_job(scale={"zero": stage, "precision": precision}), world)
+            losses = train(engine, rank, 0, LEAST)
+            bound = engine.guard.bound
+            before = state_of(engine)
+            engine.guard.limit = 0.5  # the next loss is above half the median
+            batch = dealt(made_batch(LEAST), engine.batch, rank)
+            result = engine.train_step(batch, word=2.0 if rank == 0 else 0.0)
+            kept = all(torch.equal(a, b) for a, b in zip(before, state_of(engine), strict=True))
+            engine.guard.limit = 5.0
+            good = engine.train_step(dealt(made_batch(LEAST + 1), engine.batch, rank))
+            out.append(
+                {
+                    "case": (stage, precision),
+                    "bound": bound / sorted(losses)[LEAST // 2],
+                    "applied": (result.applied, good.applied),
+                    "kept": kept,
+                    "remembered": len(engine.guard.recent),
+                    "words": (result.word, good.word),
+                }
+            )
+    return out
+
+
+def test_a_spike_is_not_applied_on_any_rank_and_rank_zeros_word_reaches_all() -> None:
+    for rank in run_ranks(2, spike):
+        for found in rank:
+            assert found["bound"] == pytest.approx(5.0, rel=0.2), found
+            assert found["applied"] == (False, True), found
+            assert found["kept"], found
+            assert found["remembered"] == LEAST + 1, found
+            assert found["words"] == (2.0, 0.0), found
 
 
 def compute_in_bf16(rank: int, world: int) -> dict[int, Any]:

@@ -1,0 +1,288 @@
+"""Kill a training again and again, and compare it with one that nothing happened to.
+
+Every blow strikes a run of its own: the process of a rank, the driver (which is then started
+again, as a person would) or a node, at a moment counted from a commit: right after it, or a
+drawn time later. What must hold afterwards: the run finishes, its loss at every step and its
+final weights are the uninterrupted run's to the bit, its ledger agrees with the order, and no
+checkpoint that had been committed was gone when it went on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from orchestrator.errors import JobFailed
+from orchestrator.job import TrainJob, job_dict
+from orchestrator.storage import Storage
+from orchestrator.training.checkpoint import complete_checkpoints, export_tensors, step_of
+
+Victim = Literal["rank", "driver", "node"]
+VICTIMS: tuple[Victim, ...] = ("rank", "driver", "node")
+
+PATIENCE_S = 300.0
+POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What is killed, and when: `delay_s` after the run's `commit`-th checkpoint is complete."""
+
+    victim: Victim
+    rank: int
+    commit: int
+    delay_s: float
+
+
+@dataclass
+class Struck:
+    """What became of one run."""
+
+    blow: Blow
+    step: int
+    """The newest committed step when the blow fell."""
+
+    resumed_at: int
+    """The step from which it went on."""
+
+    recovery_s: float
+    """Seconds from the blow to the end of the next step."""
+
+    same_losses: bool
+    same_weights: bool
+    audited: bool
+
+    @property
+    def good(self) -> bool:
+        """Nothing was lost."""
+        same = self.same_losses and self.same_weights and self.audited
+        return same and self.resumed_at >= self.step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self) | {"good": self.good}
+
+
+def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]) -> list[Blow]:
+    """`count` blows, victims in turn; every third falls right after a commit."""
+    draw = random.Random(seed)
+    commits = job.optim.steps // job.checkpoint.every
+    return [
+        Blow(
+            victims[i % len(victims)],
+            draw.randrange(job.scale.most_workers),
+            draw.randint(1, max(1, commits - 2)),
+            0.0 if i // len(victims) % 3 == 0 else draw.uniform(0, 1.5),
+        )
+        for i in range(count)
+    ]
+
+
+class Arena:
+    """Runs of one job in one storage, under names of their own, in processes of their own."""
+
+    def __init__(self, job: TrainJob, folder: Path) -> None:
+        self.job, self.folder = job, folder
+        self.storage = Storage(str(folder / "storage"))
+        self.env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+    def start(self, name: str, **changes: Any) -> subprocess.Popen[bytes]:
+        """`orchestrator run` of the job under another name; its output goes to NAME.log."""
+        data = {**job_dict(self.job), "name": name, "storage": self.storage.root}
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(data))
+        command = [sys.executable, "-m", "orchestrator", "run", str(file)]
+        command += [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
+        with open(self.folder / f"{name}.log", "ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env=self.env, start_new_session=True
+            )
+
+    def finish(self, process: subprocess.Popen[bytes], name: str) -> None:
+        """Wait for the end of a run.
+
+        Raises:
+            JobFailed: it did not end well.
+        """
+        code = process.wait(PATIENCE_S)
+        if code:
+            log = (self.folder / f"{name}.log").read_text().strip().splitlines()
+            raise JobFailed(f"run {name} ended with code {code}: {' / '.join(log[-3:])}")
+
+    def checkpoints(self, name: str) -> Storage:
+        return self.storage.sub("runs", name, "checkpoints")
+
+    def workers(self, name: str) -> dict[str, Any]:
+        """Where the ranks are (`workers.json`); empty before the first step."""
+        folder = self.storage.sub("runs", name)
+        found: dict[str, Any] = (
+            folder.read_json("workers.json") if folder.exists("workers.json") else {}
+        )
+        return found
+
+    def wait_for(
+        self, process: subprocess.Popen[bytes], name: str, ready: Callable[[], Any]
+    ) -> Any:
+        """Poll until `ready()` is true, while the run lives."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := ready()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise JobFailed(f"run {name} ended before its moment came")
+            time.sleep(POLL_S)
+        return found
+
+    def losses(self, name: str) -> list[tuple[int, float]]:
+        """(step, loss) of every logged step, as MLflow has them."""
+        from orchestrator.tracking.server import client_of
+        from orchestrator.training.run_record import read_record
+
+        record = read_record(self.storage.sub("runs", name))
+        assert record is not None
+        rows = client_of(record.mlflow_uri).get_metric_history(record.mlflow_run_id, "train/loss")
+        return sorted((row.step, row.value) for row in rows)
+
+    def weights(self, name: str) -> str:
+        """sha256 of the student and the teacher in the newest checkpoint."""
+        folder, digest = self.checkpoints(name), hashlib.sha256()
+        newest = complete_checkpoints(folder)[-1]
+        for key, value in sorted(export_tensors(folder, newest).items()):
+            digest.update(key.encode())
+            digest.update(value.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def strike(arena: Arena, name: str, blow: Blow, nodes: Nodes | None) -> Struck:
+    """One run, one blow; the uninterrupted run is named `calm`."""
+    from orchestrator.training.audit import audit_run
+
+    process = arena.start(name)
+    folder = arena.checkpoints(name)
+    # Old checkpoints are dropped: the step counts them, not their number.
+    step = blow.commit * arena.job.checkpoint.every
+
+    def committed() -> bool:
+        there = complete_checkpoints(folder)
+        return bool(there) and step_of(there[-1]) >= step
+
+    arena.wait_for(process, name, lambda: committed() and arena.workers(name))
+    time.sleep(blow.delay_s)
+    ranks = {r["rank"]: r["pid"] for r in arena.workers(name)["ranks"]}
+    before = step_of(complete_checkpoints(folder)[-1])
+    struck_at = time.time()
+    if blow.victim == "rank":
+        os.kill(ranks[blow.rank], signal.SIGKILL)
+    elif blow.victim == "driver":
+        process.kill()
+        process.wait()
+        process = arena.start(name)
+    else:
+        assert nodes is not None
+        nodes.kill_one()
+    went_on = arena.wait_for(
+        process, name, lambda: arena.workers(name).get("first_step_at", 0) > struck_at
+    )
+    assert went_on
+    recovery = arena.workers(name)["first_step_at"] - struck_at
+    arena.finish(process, name)
+    log = (arena.folder / f"{name}.log").read_text()
+    resumed = [int(line.split()[3]) for line in log.splitlines() if "resumed at step" in line]
+    return Struck(
+        blow,
+        before,
+        resumed[-1] if resumed else 0,
+        recovery,
+        arena.losses(name) == arena.losses("calm"),
+        arena.weights(name) == arena.weights("calm"),
+        audit_run(arena.storage, name).good,
+    )
+
+
+class Nodes:
+    """A Ray cluster of a head without cores and nodes of one core each, on this machine."""
+
+    def __init__(self, workers: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster: Any = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        # One more than the ranks: room to go on at once.
+        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(workers + 1)]
+
+    @property
+    def address(self) -> str:
+        """As RAY_ADDRESS takes it."""
+        return str(self._cluster.address)
+
+    def kill_one(self) -> None:
+        """The oldest node dies at once, with all on it; a fresh one comes."""
+        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+        self._nodes.append(self._cluster.add_node(num_cpus=1))
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextmanager
+def cluster_of_nodes(arena: Arena) -> Iterator[Nodes]:
+    """The arena's runs join a cluster of nodes that can be killed."""
+    nodes = Nodes(arena.job.scale.most_workers)
+    arena.env["RAY_ADDRESS"] = nodes.address
+    try:
+        yield nodes
+    finally:
+        del arena.env["RAY_ADDRESS"]
+        nodes.close()
+
+
+def bench_chaos(
+    job: TrainJob,
+    folder: Path,
+    blows: list[Blow],
+    tell: Callable[[Struck], None] = lambda struck: None,
+) -> dict[str, Any]:
+    """Strike a run of `job` for each blow.
+
+    `folder` takes a storage and the logs of all runs.
+
+    Returns:
+        rows: what became of each; good: of how many nothing was lost; recovery_s: the median.
+
+    Raises:
+        JobFailed: a run did not finish.
+    """
+    every = job.track.model_copy(update={"every": 1, "pictures": 0})
+    arena = Arena(job.model_copy(update={"track": every}), folder)
+    arena.finish(arena.start("calm"), "calm")
+    struck: list[Struck] = []
+
+    def strike_all(which: list[tuple[int, Blow]], nodes: Nodes | None) -> None:
+        for number, blow in which:
+            struck.append(strike(arena, f"blow-{number:02d}", blow, nodes))
+            tell(struck[-1])
+
+    numbered = list(enumerate(blows, 1))
+    strike_all([n for n in numbered if n[1].victim != "node"], None)
+    of_nodes = [n for n in numbered if n[1].victim == "node"]
+    if of_nodes:
+        with cluster_of_nodes(arena) as nodes:
+            strike_all(of_nodes, nodes)
+    recoveries = sorted(one.recovery_s for one in struck)
+    return {
+        "rows": [one.to_dict() for one in struck],
+        "good": sum(one.good for one in struck),
+        "blows": len(struck),
+        "recovery_s": recoveries[len(recoveries) // 2] if recoveries else None,
+    }
