@@ -62,6 +62,7 @@ class Assembler:
                 columns["position"][i],
                 payloads[i],
                 columns["duration_s"][i],
+                columns["sha256"][i],
                 columns["reason"][i],
                 pixels[i],
             )
@@ -74,6 +75,7 @@ class Assembler:
         position: int,
         payload: Any,
         duration_s: float,
+        indexed: str,
         reason: str | None,
         out: np.ndarray,
     ) -> _Clip:
@@ -85,15 +87,18 @@ class Assembler:
         if payload is None:
             out.fill(0)
             return _Clip(masks, reason, "")
+        # Of what is here now, not what the index promised: the ledger is to be a witness.
+        sha256 = hashlib.sha256(payload).hexdigest()
         rng = generator(self._seed, position, "clip")
         try:
+            if sha256 != indexed:
+                raise DataError("is not the clip that was indexed (sha256 differs)")
             times = clip_times(rng, duration_s, self._data.frames, self._data.fps)
             self._cut(payload, times, generator(self._seed, position, "augment"), out)
         except DataError as error:
             out.fill(0)
             reason = error.what
-        # Of what is here now, not what the index promised: the ledger is to be a witness.
-        return _Clip(masks, reason, hashlib.sha256(payload).hexdigest())
+        return _Clip(masks, reason, sha256)
 
 
 class PendingBatch:

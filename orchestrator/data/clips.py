@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ ROW_SCHEMA = pa.schema(
     ]
 )
 
+_FACTS = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("payload"))
 _COLUMNS = ["key", "shard", "offset", "bytes", "duration_s", "sha256"]
 _PAD = {"position": PADDING, "weight": 0.0, "key": "", "shard": "", "sha256": ""}
 
@@ -90,8 +92,8 @@ class ClipReader:
     def read(self, span: Span) -> pa.Table:
         """One row per position, in the span's order; columns as `ROW_SCHEMA`.
 
-        A clip that cannot be read, or whose bytes are not those that were indexed, keeps its
-        row with weight 0, no payload and the reason.
+        A clip that cannot be read keeps its row with weight 0, no payload and the reason.
+        Whether its bytes are those that were indexed, the assembler asks where they arrive.
         """
         rows: list[dict[str, Any]] = [dict(_PAD) for _ in span.position]
         # Within a shard by row, so that a tar is read forward.
@@ -103,7 +105,9 @@ class ClipReader:
                     int(span.shard[at]),
                     int(span.row[at]),
                 )
-        return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
+        payloads = [row.pop("payload", None) for row in rows]
+        table = pa.Table.from_pylist(rows, schema=_FACTS)
+        return table.append_column(ROW_SCHEMA.field("payload"), _uncopied(payloads))
 
     def _clip(self, position: int, source: int, shard: int, row: int) -> dict[str, Any]:
         clip: dict[str, Any] = {
@@ -117,7 +121,7 @@ class ClipReader:
             table = self._table(source, shard)
             clip |= {name: table[name][row].as_py() for name in _COLUMNS}
             offset, length = clip.pop("offset"), clip.pop("bytes")
-            payload = self._indexes[source].read(shard, offset, length, clip["sha256"])
+            payload = self._indexes[source].read(shard, offset, length)
         except DataError as error:
             return {**clip, "reason": f"{error.where}: {error.what}" if error.where else error.what}
         return {**clip, "weight": 1.0, "payload": payload}
@@ -130,3 +134,17 @@ class ClipReader:
                 tables.popitem(last=False)
         tables.move_to_end(shard)
         return tables[shard]
+
+
+def _uncopied(payloads: list[Payload | None]) -> pa.ChunkedArray:
+    """The payloads as a column, one chunk each, around the very bytes: video is not copied."""
+    kind = ROW_SCHEMA.field("payload").type
+    chunks = [
+        pa.nulls(1, kind)
+        if data is None
+        else pa.Array.from_buffers(
+            kind, 1, [None, pa.py_buffer(struct.pack("<qq", 0, len(data))), pa.py_buffer(data)]
+        )
+        for data in payloads
+    ]
+    return pa.chunked_array(chunks, kind)

@@ -10,6 +10,10 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    ConcurrencyCapBackpressurePolicy,
+)
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -101,4 +105,7 @@ def leg_dataset(library: Library, spans: list[Span], clip_bytes: float, *, reade
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
+    # A leg is bounded by us, and read as a whole: under Ray's own budget its loop, waiting for
+    # consumers that take their time, spins on a core (2.60).
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [ConcurrencyCapBackpressurePolicy])
     return dataset

@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.data.order import PADDING
 from orchestrator.plan import BatchPlan
 
-BLOCK_BYTES = 8_000_000
+BLOCK_BYTES = 32_000_000
 """Blocks hold about this much coded video at most (one clip may be larger)."""
 
 STEPS_PER_BLOCK = 8

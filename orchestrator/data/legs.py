@@ -30,7 +30,7 @@ from orchestrator.errors import JobFailed, OrchestratorError
 TASKS_PER_LEG = 2000
 """Read tasks of a leg: Ray Data keeps them all in the object store while the leg runs."""
 
-LEG_BYTES = 256_000_000
+LEG_BYTES = 1_000_000_000
 """Coded video of a leg. It is read as a whole, without backpressure: a leg that has to wait
 for its consumers keeps Ray Data's scheduling loop spinning on a whole core (2.60)."""
 

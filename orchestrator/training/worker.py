@@ -169,7 +169,12 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
         board.stopped(engine.step)
         return
     newest = checkpoints.newest()
-    board.finish({"checkpoint": newest, "phases": profile.per_step(), **recorder.summary()})
+    assert newest is not None
+    summary = recorder.summary()
+    if not summary["metrics"]:  # nothing was left to train: an earlier start had done it all
+        scores = checkpoints.metrics(newest).items()
+        summary["metrics"] = {f"health/{name}": value for name, value in scores}
+    board.finish({"checkpoint": newest, "phases": profile.per_step(), **summary})
 
 
 def resume(engine: Engine, checkpoints: Checkpoints, board: Board, group: Group) -> None:

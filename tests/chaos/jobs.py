@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from witness import write_shades
+
+from orchestrator.bench.chaos import Arena
 from orchestrator.job import TrainJob, build_job
 
+STEPS = 120
 
-def struck_job(*overrides: str, **scale: Any) -> TrainJob:
-    """60 steps of 4 clips on two ranks, a checkpoint every 5."""
+
+def struck_job(folder: Path, *overrides: str, **scale: Any) -> TrainJob:
+    """120 steps of 8 clips on two ranks, some ten seconds; a checkpoint every 5."""
+    videos, witness = folder / "videos", folder / "seen"
+    if not videos.exists():
+        write_shades(videos)
+        witness.mkdir()
     job = build_job(
         {
             "kind": "train",
             "name": "struck",
             "seed": 5,
             "data": {
-                "source": "physics://mixed?clips=24&size=48&fps=8&seconds=2",
+                "source": str(videos),
                 "frames": 4,
                 "fps": 4.0,
-                "size": 32,
+                "size": 64,
                 "decode_threads": 1,
+                "encode": {"short_side": 64},
             },
             "model": {
-                "encoder": {"kind": "vit", "dim": 48, "depth": 2, "heads": 2},
+                "encoder": {"kind": "vit", "dim": 96, "depth": 4, "heads": 4},
                 "patch": 8,
-                "predictor": {"depth": 1, "dim": 24, "heads": 2},
+                "predictor": {"depth": 2, "dim": 48, "heads": 4},
             },
-            "objective": {"ema": 0.9, "masks": [{"targets": 0.5, "context": 0.25}]},
-            "optim": {"steps": 60, "lr": 1e-4, "warmup": 1},
+            "objective": {
+                "kind": "witness:Witness",
+                "folder": str(witness),
+                "ema": 0.9,
+                "masks": [{"targets": 0.5, "context": 0.25}],
+            },
+            "optim": {"steps": STEPS, "lr": 1e-4, "warmup": 1},
             "scale": {
                 "workers": 2,
-                "global_batch": 4,
-                "micro_batch": 2,
+                "global_batch": 8,
+                "micro_batch": 4,
                 "precision": "fp32",
                 **scale,
             },
@@ -42,3 +58,10 @@ def struck_job(*overrides: str, **scale: Any) -> TrainJob:
     )
     assert isinstance(job, TrainJob)
     return job
+
+
+def make_arena(folder: Path, *overrides: str, **scale: Any) -> Arena:
+    """The job's arena, with the uninterrupted run `calm` done; the witness can be imported."""
+    arena = Arena(struck_job(folder, *overrides, **scale), folder)
+    arena.finish(arena.start("calm"), "calm")
+    return arena

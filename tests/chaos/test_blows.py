@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from witness import SHADES, seen
 
-from jobs import struck_job
+from jobs import STEPS, struck_job
 from orchestrator.bench.chaos import Blow, bench_chaos, draw_blows
+
+BATCH, WORLD = 8, 2
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs, processes of their own, find the witness."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+
+
+def starts(folder: Path, run: str) -> list[int]:
+    """The steps from which a run's starts went on, by what it printed."""
+    log = (folder / f"{run}.log").read_text()
+    return [0, *(int(step) for step in re.findall(r"resumed at step (\d+)", log))]
+
+
+def check_witness(folder: Path, runs: list[str]) -> None:
+    """Each run saw the uninterrupted run's clips at every step, and each clip once in a pass."""
+    calm = seen(folder / "seen", "calm", [0], WORLD)
+    assert len(calm) == STEPS
+    for run in runs:
+        assert seen(folder / "seen", run, starts(folder, run), WORLD) == calm, run
+    shades = sorted({round(mean, 2) for step in calm for mean in step})
+    assert len(shades) == SHADES, "every video has a shade of its own"
+    passes = [mean for step in calm for mean in step]
+    for first in range(0, len(passes) - SHADES + 1, SHADES):
+        once = Counter(round(mean, 2) for mean in passes[first : first + SHADES])
+        assert set(once.values()) == {1}
 
 
 @pytest.mark.integration
 def test_a_killed_rank_and_a_killed_driver_lose_nothing(tmp_path: Path) -> None:
-    blows = [Blow("rank", 1, 2, 0.0), Blow("driver", 0, 4, 0.1)]
-    found = bench_chaos(struck_job(), tmp_path, blows)
-    assert found["good"] == 2, found["rows"]
+    blows = [Blow("rank", 1, 2, 0.0), Blow("driver", 0, 4, 0.3)]
+    found = bench_chaos(struck_job(tmp_path), tmp_path, blows)
+    assert found["good"] == len(blows), found["rows"]
+    check_witness(tmp_path, ["blow-01", "blow-02"])
 
 
 @pytest.mark.nightly
 def test_twenty_four_blows_lose_nothing(tmp_path: Path) -> None:
-    job = struck_job()
-    found = bench_chaos(job, tmp_path, draw_blows(job, 24, 0, ("rank", "driver", "node")))
+    job = struck_job(tmp_path)
+    found: dict[str, Any] = bench_chaos(
+        job, tmp_path, draw_blows(job, 24, 0, ("rank", "driver", "node"))
+    )
     assert found["good"] == 24, [row for row in found["rows"] if not row["good"]]
+    check_witness(tmp_path, [f"blow-{i:02d}" for i in range(1, 25)])

@@ -1,0 +1,106 @@
+"""Stops, other sizes, frozen ranks, drained nodes: the training goes on as it would have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from witness import seen
+
+from jobs import STEPS, make_arena
+from orchestrator.bench.chaos import Arena, cluster_of_nodes
+from orchestrator.training.audit import audit_run
+from orchestrator.training.checkpoint import complete_checkpoints, step_of
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+
+
+def newest(arena: Arena, name: str) -> int:
+    """The newest committed step; 0 for none."""
+    there = complete_checkpoints(arena.checkpoints(name))
+    return step_of(there[-1]) if there else 0
+
+
+def log(arena: Arena, name: str) -> str:
+    return (arena.folder / f"{name}.log").read_text()
+
+
+def check_losses(arena: Arena, name: str, tolerance: float) -> None:
+    """Every step's loss once, and that of the uninterrupted run."""
+    expected, found = arena.losses("calm"), arena.losses(name)
+    assert [step for step, _ in found] == list(range(1, STEPS + 1))
+    worst = max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True))
+    assert worst <= tolerance
+
+
+def test_four_two_three_one_workers_at_stages_one_three_two_zero(tmp_path: Path) -> None:
+    """Each is stopped by SIGTERM, which saves; the same name goes on at another size."""
+    arena, name = make_arena(tmp_path), "sizes"
+    sizes, begins = [(4, 1), (2, 3), (3, 2), (1, 0)], []
+    for workers, zero in sizes:
+        begins.append(newest(arena, name))
+        changes = {"scale__workers": workers, "scale__zero": zero, "scale__cpus": 0.2}
+        process = arena.start(name, **changes)
+        if (workers, zero) != sizes[-1]:
+            arena.wait_for(
+                process, name, lambda: newest(arena, name) >= begins[-1] + 10, every_s=0.002
+            )
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) == 128 + signal.SIGTERM
+            assert "stopped and saved after" in log(arena, name)
+        else:
+            arena.finish(process, name)
+    assert sorted(set(begins)) == begins, "every size trained some steps"
+    check_losses(arena, name, 1e-5)
+    assert audit_run(arena.storage, name).good
+    files = sorted((tmp_path / "seen").glob(f"{name}.*"))
+    assert len(files) >= sum(workers for workers, _ in sizes)
+
+
+def test_a_frozen_rank_is_named_and_left_behind(tmp_path: Path) -> None:
+    arena, name = make_arena(tmp_path), "frozen"
+    process = arena.start(name, scale__timeout=40)
+    arena.wait_for(process, name, lambda: newest(arena, name) >= 10 and arena.workers(name))
+    frozen = arena.workers(name)["ranks"][1]
+    os.kill(frozen["pid"], signal.SIGSTOP)
+    arena.finish(process, name)
+    told = log(arena, name)
+    assert f"rank {frozen['rank']} (pid {frozen['pid']} on {frozen['node']}) was last heard" in told
+    (report,) = arena.storage.files(f"runs/{name}/stalls")
+    assert str(frozen["pid"]) in arena.storage.read_bytes(report.path).decode()
+    check_losses(arena, name, 0.0)
+    assert audit_run(arena.storage, name).good
+
+
+def test_nodes_leave_and_come(tmp_path: Path) -> None:
+    """A notice gives a checkpoint, a lost node a smaller group, a new node a larger one."""
+    elastic = "scale.workers={min: 1, max: 2, resize_s: 2}"
+    arena, name = make_arena(tmp_path, elastic, "optim.steps=600", "checkpoint.every=50"), "elastic"
+    with cluster_of_nodes(arena, spare=0) as nodes:
+        process = arena.start(name)
+        arena.wait_for(process, name, lambda: arena.workers(name))
+        nodes.drain_one(deadline_s=60)
+        arena.wait_for(process, name, lambda: "is taken away" in log(arena, name))
+        arena.wait_for(process, name, lambda: newest(arena, name) % 50)
+        saved = newest(arena, name)
+        nodes.kill_one(replace=False)
+        arena.wait_for(process, name, lambda: "on 1 worker(s)" in log(arena, name))
+        resumed = [line for line in log(arena, name).splitlines() if "on 1 worker(s)" in line]
+        assert int(resumed[0].split()[3]) >= saved
+        nodes.add()
+        arena.wait_for(process, name, lambda: "on 2 worker(s)" in log(arena, name))
+        arena.finish(process, name)
+    expected, found = arena.losses("calm"), arena.losses(name)
+    assert [s for s, _ in found] == [s for s, _ in expected]
+    assert max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)) < 1e-4
+    assert audit_run(arena.storage, name).good
+    assert seen(tmp_path / "seen", "calm", [0], 2), "the witness was there"
+    assert time.time() > 0
