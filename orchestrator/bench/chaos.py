@@ -90,11 +90,19 @@ def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]
     ]
 
 
+CALM = "calm"
+"""The name of the uninterrupted run."""
+
+
 class Arena:
-    """Runs of one job in one storage, under names of their own, in processes of their own."""
+    """Runs of one job in one storage, under names of their own, in processes of their own.
+
+    Every step is logged. `folder` takes the storage and the output of each run.
+    """
 
     def __init__(self, job: TrainJob, folder: Path) -> None:
-        self.job, self.folder = job, folder
+        track = job.track.model_copy(update={"every": 1, "pictures": 0, "register_as": None})
+        self.job, self.folder = job.model_copy(update={"track": track}), folder
         self.storage = Storage(str(folder / "storage"))
         self.env = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
@@ -109,6 +117,11 @@ class Arena:
             return subprocess.Popen(
                 command, stdout=log, stderr=log, env=self.env, start_new_session=True
             )
+
+    def run_calm(self) -> None:
+        """The run that nothing happens to, once."""
+        if not complete_checkpoints(self.checkpoints(CALM)):
+            self.finish(self.start(CALM), CALM)
 
     def finish(self, process: subprocess.Popen[bytes], name: str) -> None:
         """Wait for the end of a run.
@@ -133,14 +146,22 @@ class Arena:
         return found
 
     def wait_for(
-        self, process: subprocess.Popen[bytes], name: str, ready: Callable[[], Any]
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        ready: Callable[[], Any],
+        every_s: float = POLL_S,
     ) -> Any:
-        """Poll until `ready()` is true, while the run lives."""
+        """Poll until `ready()` is true, while the run lives.
+
+        Raises:
+            JobFailed: the run ended before, or it took too long.
+        """
         deadline = time.monotonic() + PATIENCE_S
         while not (found := ready()):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise JobFailed(f"run {name} ended before its moment came")
-            time.sleep(POLL_S)
+            time.sleep(every_s)
         return found
 
     def losses(self, name: str) -> list[tuple[int, float]]:
@@ -164,7 +185,7 @@ class Arena:
 
 
 def strike(arena: Arena, name: str, blow: Blow, nodes: Nodes | None) -> Struck:
-    """One run, one blow; the uninterrupted run is named `calm`."""
+    """One run, one blow."""
     from orchestrator.training.audit import audit_run
 
     process = arena.start(name)
@@ -190,6 +211,7 @@ def strike(arena: Arena, name: str, blow: Blow, nodes: Nodes | None) -> Struck:
     else:
         assert nodes is not None
         nodes.kill_one()
+        nodes.add()
     went_on = arena.wait_for(
         process, name, lambda: arena.workers(name).get("first_step_at", 0) > struck_at
     )
@@ -203,8 +225,8 @@ def strike(arena: Arena, name: str, blow: Blow, nodes: Nodes | None) -> Struck:
         before,
         resumed[-1] if resumed else 0,
         recovery,
-        arena.losses(name) == arena.losses("calm"),
-        arena.weights(name) == arena.weights("calm"),
+        arena.losses(name) == arena.losses(CALM),
+        arena.weights(name) == arena.weights(CALM),
         audit_run(arena.storage, name).good,
     )
 
@@ -212,33 +234,45 @@ def strike(arena: Arena, name: str, blow: Blow, nodes: Nodes | None) -> Struck:
 class Nodes:
     """A Ray cluster of a head without cores and nodes of one core each, on this machine."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, count: int) -> None:
         from ray.cluster_utils import Cluster
 
         self._cluster: Any = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
-        # One more than the ranks: room to go on at once.
-        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(workers + 1)]
+        self._nodes: list[Any] = []
+        for _ in range(count):
+            self.add()
 
     @property
     def address(self) -> str:
         """As RAY_ADDRESS takes it."""
         return str(self._cluster.address)
 
-    def kill_one(self) -> None:
-        """The oldest node dies at once, with all on it; a fresh one comes."""
-        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+    def add(self) -> None:
+        """A fresh node joins."""
         self._nodes.append(self._cluster.add_node(num_cpus=1))
+
+    def kill_one(self) -> None:
+        """The oldest node dies at once, with all on it."""
+        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+
+    def drain_one(self, deadline_s: float) -> None:
+        """The oldest node gets notice: it goes in `deadline_s` seconds, as a spot machine does."""
+        command = ["drain-node", "--address", self.address, "--node-id", self._nodes[0].node_id]
+        command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot notice"]
+        command += ["--deadline-remaining-seconds", str(int(deadline_s))]
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run([str(ray), *command], check=True, capture_output=True)
 
     def close(self) -> None:
         self._cluster.shutdown()
 
 
 @contextmanager
-def cluster_of_nodes(arena: Arena) -> Iterator[Nodes]:
-    """The arena's runs join a cluster of nodes that can be killed."""
-    nodes = Nodes(arena.job.scale.most_workers)
+def cluster_of_nodes(arena: Arena, spare: int) -> Iterator[Nodes]:
+    """The arena's runs join a cluster with a node for each worker, and some to spare."""
+    nodes = Nodes(arena.job.scale.most_workers + spare)
     arena.env["RAY_ADDRESS"] = nodes.address
     try:
         yield nodes
@@ -248,14 +282,11 @@ def cluster_of_nodes(arena: Arena) -> Iterator[Nodes]:
 
 
 def bench_chaos(
-    job: TrainJob,
-    folder: Path,
+    arena: Arena,
     blows: list[Blow],
     tell: Callable[[Struck], None] = lambda struck: None,
 ) -> dict[str, Any]:
-    """Strike a run of `job` for each blow.
-
-    `folder` takes a storage and the logs of all runs.
+    """Strike a run of the arena's job for each blow, after the uninterrupted one.
 
     Returns:
         rows: what became of each; good: of how many nothing was lost; recovery_s: the median.
@@ -263,9 +294,7 @@ def bench_chaos(
     Raises:
         JobFailed: a run did not finish.
     """
-    every = job.track.model_copy(update={"every": 1, "pictures": 0})
-    arena = Arena(job.model_copy(update={"track": every}), folder)
-    arena.finish(arena.start("calm"), "calm")
+    arena.run_calm()
     struck: list[Struck] = []
 
     def strike_all(which: list[tuple[int, Blow]], nodes: Nodes | None) -> None:
@@ -277,7 +306,7 @@ def bench_chaos(
     strike_all([n for n in numbered if n[1].victim != "node"], None)
     of_nodes = [n for n in numbered if n[1].victim == "node"]
     if of_nodes:
-        with cluster_of_nodes(arena) as nodes:
+        with cluster_of_nodes(arena, spare=1) as nodes:
             strike_all(of_nodes, nodes)
     recoveries = sorted(one.recovery_s for one in struck)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ from orchestrator.training.run_record import RunRecord, open_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
+
+# How long Ray Train waits for a frozen worker, and at its own meetings of all ranks; by default
+# ten minutes, and for ever.
+RAY_PATIENCE = ("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S")
+# And for a group to start: a slow cluster pulls images first.
+START_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,10 @@ def _fit_ray(assignment: Assignment) -> None:
 
     job, folder = assignment.job, assignment.folder
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    patience = str(max(1, round(job.scale.timeout)))
+    for variable in RAY_PATIENCE:
+        os.environ.setdefault(variable, patience)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"assignment": assignment, "python_path": str(Path.cwd())},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from witness import write_shades
 
@@ -13,7 +12,7 @@ from orchestrator.job import TrainJob, build_job
 STEPS = 120
 
 
-def struck_job(folder: Path, *overrides: str, **scale: Any) -> TrainJob:
+def struck_job(folder: Path, *overrides: str) -> TrainJob:
     """120 steps of 8 clips on two ranks, some ten seconds; a checkpoint every 5."""
     videos, witness = folder / "videos", folder / "seen"
     if not videos.exists():
@@ -49,7 +48,6 @@ def struck_job(folder: Path, *overrides: str, **scale: Any) -> TrainJob:
                 "global_batch": 8,
                 "micro_batch": 4,
                 "precision": "fp32",
-                **scale,
             },
             "checkpoint": {"every": 5, "keep_last": 2},
             "track": {"experiment": "chaos", "every": 1, "pictures": 0},
@@ -60,8 +58,9 @@ def struck_job(folder: Path, *overrides: str, **scale: Any) -> TrainJob:
     return job
 
 
-def make_arena(folder: Path, *overrides: str, **scale: Any) -> Arena:
-    """The job's arena, with the uninterrupted run `calm` done; the witness can be imported."""
-    arena = Arena(struck_job(folder, *overrides, **scale), folder)
-    arena.finish(arena.start("calm"), "calm")
+def make_arena(folder: Path, *overrides: str) -> Arena:
+    """The job's arena, with the uninterrupted run done; the runs find the witness."""
+    arena = Arena(struck_job(folder, *overrides), folder)
+    arena.env["PYTHONPATH"] = str(Path(__file__).parent)
+    arena.run_calm()
     return arena

@@ -5,21 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from witness import SHADES, seen
 
-from jobs import STEPS, struck_job
-from orchestrator.bench.chaos import Blow, bench_chaos, draw_blows
+from jobs import STEPS, make_arena
+from orchestrator.bench.chaos import Arena, Blow, bench_chaos, draw_blows
 
 BATCH, WORLD = 8, 2
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs, processes of their own, find the witness."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
 
 
 def starts(folder: Path, run: str) -> list[int]:
@@ -43,18 +36,16 @@ def check_witness(folder: Path, runs: list[str]) -> None:
 
 
 @pytest.mark.integration
-def test_a_killed_rank_and_a_killed_driver_lose_nothing(tmp_path: Path) -> None:
+def test_a_killed_rank_and_a_killed_driver_lose_nothing(arena: Arena) -> None:
     blows = [Blow("rank", 1, 2, 0.0), Blow("driver", 0, 4, 0.3)]
-    found = bench_chaos(struck_job(tmp_path), tmp_path, blows)
+    found = bench_chaos(arena, blows)
     assert found["good"] == len(blows), found["rows"]
-    check_witness(tmp_path, ["blow-01", "blow-02"])
+    check_witness(arena.folder, ["blow-01", "blow-02"])
 
 
 @pytest.mark.nightly
 def test_twenty_four_blows_lose_nothing(tmp_path: Path) -> None:
-    job = struck_job(tmp_path)
-    found: dict[str, Any] = bench_chaos(
-        job, tmp_path, draw_blows(job, 24, 0, ("rank", "driver", "node"))
-    )
+    arena = make_arena(tmp_path)
+    found = bench_chaos(arena, draw_blows(arena.job, 24, 0, ("rank", "driver", "node")))
     assert found["good"] == 24, [row for row in found["rows"] if not row["good"]]
-    check_witness(tmp_path, [f"blow-{i:02d}" for i in range(1, 25)])
+    check_witness(arena.folder, [f"blow-{i:02d}" for i in range(1, 25)])

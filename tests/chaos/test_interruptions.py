@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from witness import seen
 
 from jobs import STEPS, make_arena
 from orchestrator.bench.chaos import Arena, cluster_of_nodes
@@ -16,11 +14,6 @@ from orchestrator.training.audit import audit_run
 from orchestrator.training.checkpoint import complete_checkpoints, step_of
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
 
 
 def newest(arena: Arena, name: str) -> int:
@@ -41,9 +34,9 @@ def check_losses(arena: Arena, name: str, tolerance: float) -> None:
     assert worst <= tolerance
 
 
-def test_four_two_three_one_workers_at_stages_one_three_two_zero(tmp_path: Path) -> None:
+def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -> None:
     """Each is stopped by SIGTERM, which saves; the same name goes on at another size."""
-    arena, name = make_arena(tmp_path), "sizes"
+    name = "sizes"
     sizes, begins = [(4, 1), (2, 3), (3, 2), (1, 0)], []
     for workers, zero in sizes:
         begins.append(newest(arena, name))
@@ -61,13 +54,13 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(tmp_path: Path)
     assert sorted(set(begins)) == begins, "every size trained some steps"
     check_losses(arena, name, 1e-5)
     assert audit_run(arena.storage, name).good
-    files = sorted((tmp_path / "seen").glob(f"{name}.*"))
+    files = sorted((arena.folder / "seen").glob(f"{name}.*"))
     assert len(files) >= sum(workers for workers, _ in sizes)
 
 
-def test_a_frozen_rank_is_named_and_left_behind(tmp_path: Path) -> None:
-    arena, name = make_arena(tmp_path), "frozen"
-    process = arena.start(name, scale__timeout=40)
+def test_a_frozen_rank_is_named_and_left_behind(arena: Arena) -> None:
+    name = "frozen"
+    process = arena.start(name, scale__timeout=30)
     arena.wait_for(process, name, lambda: newest(arena, name) >= 10 and arena.workers(name))
     frozen = arena.workers(name)["ranks"][1]
     os.kill(frozen["pid"], signal.SIGSTOP)
@@ -102,5 +95,3 @@ def test_nodes_leave_and_come(tmp_path: Path) -> None:
     assert [s for s, _ in found] == [s for s, _ in expected]
     assert max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)) < 1e-4
     assert audit_run(arena.storage, name).good
-    assert seen(tmp_path / "seen", "calm", [0], 2), "the witness was there"
-    assert time.time() > 0
