@@ -13,6 +13,7 @@ import hashlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +104,7 @@ class Arena:
     def __init__(self, job: TrainJob, folder: Path) -> None:
         track = job.track.model_copy(update={"every": 1, "pictures": 0, "register_as": None})
         self.job, self.folder = job.model_copy(update={"track": track}), folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.storage = Storage(str(folder / "storage"))
         self.env = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
@@ -241,6 +243,7 @@ class Nodes:
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
         self._nodes: list[Any] = []
+        self._added = 0
         for _ in range(count):
             self.add()
 
@@ -250,8 +253,10 @@ class Nodes:
         return str(self._cluster.address)
 
     def add(self) -> None:
-        """A fresh node joins."""
-        self._nodes.append(self._cluster.add_node(num_cpus=1))
+        """A fresh node joins, at an address of its own: a driver joins the head's, not this."""
+        self._added += 1
+        address = f"127.0.0.{1 + self._added}"
+        self._nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=address))
 
     def kill_one(self) -> None:
         """The oldest node dies at once, with all on it."""
@@ -271,13 +276,23 @@ class Nodes:
 
 @contextmanager
 def cluster_of_nodes(arena: Arena, spare: int) -> Iterator[Nodes]:
-    """The arena's runs join a cluster with a node for each worker, and some to spare."""
+    """The arena's runs join a cluster with a node for each worker, and some to spare.
+
+    Several nodes need an MLflow server: one serves the arena's runs meanwhile.
+    """
+    from orchestrator.tracking.ui import serving
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
     nodes = Nodes(arena.job.scale.most_workers + spare)
-    arena.env["RAY_ADDRESS"] = nodes.address
     try:
-        yield nodes
+        with serving(f"sqlite:///{arena.storage.uri('mlflow/mlflow.db')}", port) as (page, _):
+            arena.env |= {"RAY_ADDRESS": nodes.address, "MLFLOW_TRACKING_URI": page}
+            yield nodes
     finally:
-        del arena.env["RAY_ADDRESS"]
+        for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+            arena.env.pop(variable, None)
         nodes.close()
 
 

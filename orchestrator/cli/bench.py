@@ -115,3 +115,64 @@ def _rates(found: dict[str, Any]) -> str:
     if "memory_gib" in found:
         parts.append(f"peak memory {found['memory_gib']:.3g} GiB")
     return ", ".join(parts)
+
+
+@app.command()
+def chaos(
+    job: Annotated[str, JOB],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    blows: Annotated[int, typer.Option("--blows", min=1, help="Runs that are struck.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the moments.")] = 0,
+    nodes: Annotated[
+        bool, typer.Option("--nodes/--no-nodes", help="Kill whole nodes too, of a cluster here.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the runs are kept; default: nowhere.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Kill ranks, drivers and nodes of a training, and show that nothing was lost.
+
+    Each struck run must end with the losses and weights of one that nothing happened to, to the
+    bit, and with a ledger that agrees with the order. JOB should be small: it runs once for every
+    blow. Exit code 1 when something was lost.
+    """
+    import tempfile
+
+    from orchestrator.bench.chaos import VICTIMS, Arena, Struck, bench_chaos, draw_blows
+    from orchestrator.cli.data import job_of
+    from orchestrator.cli.show import print_json, print_table
+
+    checked = job_of(job, overrides or [])
+    victims = VICTIMS if nodes else VICTIMS[:2]
+    rows: list[list[str]] = []
+
+    def tell(struck: Struck) -> None:
+        blow = struck.blow
+        who = f"rank {blow.rank}" if blow.victim == "rank" else blow.victim
+        same = ["yes" if held else "NO" for held in (struck.same_losses, struck.same_weights)]
+        rows.append(
+            [
+                who,
+                f"{blow.delay_s:.2f} s after step {blow.commit * checked.checkpoint.every}",
+                str(struck.step),
+                str(struck.resumed_at),
+                f"{struck.recovery_s:.1f} s",
+                *same,
+                "yes" if struck.audited else "NO",
+            ]
+        )
+
+    with tempfile.TemporaryDirectory() as temporary:
+        arena = Arena(checked, out or Path(temporary))
+        found = bench_chaos(arena, draw_blows(checked, blows, seed, victims), tell)
+    if json:
+        print_json(found)
+    else:
+        head = ["killed", "when", "saved", "went on", "again after", "losses", "weights", "audit"]
+        print_table(head, rows)
+        print(
+            f"{found['good']} of {found['blows']} lost nothing;"
+            f" the next step came {found['recovery_s']:.1f} s after the blow (median)"
+        )
+    raise typer.Exit(0 if found["good"] == found["blows"] else 1)

@@ -196,10 +196,13 @@ class RayBoard:
 
     @classmethod
     def create(cls) -> RayBoard:
-        """Start the actor; it dies with the driver."""
+        """Start the actor beside the driver; it dies with the driver, and with no other node."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return cls(ray.remote(num_cpus=0)(LocalBoard).remote())
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(LocalBoard)
+        return cls(actor.remote())
 
     def begin_attempt(self) -> int:
         import ray

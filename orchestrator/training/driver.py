@@ -23,17 +23,11 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
 from orchestrator.training.board import LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
-from orchestrator.training.placement import scaling_config
+from orchestrator.training.placement import scaling_config, set_patience
 from orchestrator.training.run_record import RunRecord, open_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
-
-# How long Ray Train waits for a frozen worker, and at its own meetings of all ranks; by default
-# ten minutes, and for ever.
-RAY_PATIENCE = ("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S")
-# And for a group to start: a slow cluster pulls images first.
-START_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -168,13 +162,10 @@ def _fit_ray(assignment: Assignment) -> None:
 
     job, folder = assignment.job, assignment.folder
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    patience = str(max(1, round(job.scale.timeout)))
-    for variable in RAY_PATIENCE:
-        os.environ.setdefault(variable, patience)
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
+    set_patience(job)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"assignment": assignment, "python_path": str(Path.cwd())},
+        train_loop_config={"assignment": assignment, "python_path": _python_path()},
         torch_config=TorchConfig(timeout_s=max(1, round(job.scale.timeout))),
         scaling_config=scaling_config(job),
         run_config=ray.train.RunConfig(
@@ -191,12 +182,17 @@ def _fit_ray(assignment: Assignment) -> None:
         raise _first_cause(error, assignment) from error
 
 
+def _python_path() -> list[str]:
+    """Where this process finds a user's own parts: the current folder, and PYTHONPATH."""
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(Path.cwd()), *(str(Path(folder).absolute()) for folder in named if folder)]
+
+
 def _worker(config: dict[str, Any]) -> None:
     """Ray Train's loop per worker."""
     import sys
 
-    if config["python_path"] not in sys.path:
-        sys.path.insert(0, config["python_path"])
+    sys.path[:0] = [folder for folder in config["python_path"] if folder not in sys.path]
     from orchestrator.training.group import ray_group
     from orchestrator.training.worker import train
 

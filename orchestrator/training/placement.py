@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from orchestrator.errors import RequestError
@@ -10,6 +11,9 @@ from orchestrator.job.train import Elastic
 
 ELASTIC_CPUS = 1.0
 """Cores of an elastic worker without a GPU, where the job does not say."""
+
+START_S, LEAST_START_S = 600.0, 20.0
+"""Seconds that a fixed group waits for room, and an elastic one at least."""
 
 
 def scaling_config(job: TrainJob) -> Any:
@@ -36,6 +40,21 @@ def scaling_config(job: TrainJob) -> Any:
             **({"GPU": 1} if use_gpu else {}),
         },
     )
+
+
+def set_patience(job: TrainJob) -> None:
+    """How long Ray Train waits; it takes this from the environment only, before a trainer starts.
+
+    For a frozen worker, and at its own meetings of all ranks: by default ten minutes, and for
+    ever. For room for a group: a slow cluster pulls images first, but an elastic group that does
+    not find the room it was promised is better sized anew.
+    """
+    timeout = str(max(1, round(job.scale.timeout)))
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", timeout)
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", timeout)
+    workers = job.scale.workers
+    start = max(LEAST_START_S, workers.resize_s) if isinstance(workers, Elastic) else START_S
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(round(start)))
 
 
 def _use_gpu(job: TrainJob) -> bool:

@@ -84,7 +84,7 @@ def test_nodes_leave_and_come(tmp_path: Path) -> None:
         arena.wait_for(process, name, lambda: "is taken away" in log(arena, name))
         arena.wait_for(process, name, lambda: newest(arena, name) % 50)
         saved = newest(arena, name)
-        nodes.kill_one(replace=False)
+        nodes.kill_one()
         arena.wait_for(process, name, lambda: "on 1 worker(s)" in log(arena, name))
         resumed = [line for line in log(arena, name).splitlines() if "on 1 worker(s)" in line]
         assert int(resumed[0].split()[3]) >= saved
