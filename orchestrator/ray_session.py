@@ -1,20 +1,28 @@
-"""Joining the Ray cluster that is there, or starting one with what this machine has."""
+"""Joining the Ray cluster that RAY_ADDRESS names, or starting one with what this machine has."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from orchestrator.errors import RequestError
+
+ANSWER_S = 10.0
 
 
 @contextmanager
 def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
     """Yield `ray`, connected. A cluster that this call started is stopped at the end.
 
-    `RAY_ADDRESS` or a running local cluster's address joins that cluster; otherwise a local
-    one starts with this machine's cores.
+    RAY_ADDRESS names the cluster to join (`auto`: the one that runs on this machine). Without it
+    one starts here with this machine's cores, whatever else runs.
+
+    Raises:
+        RequestError: nothing answers at RAY_ADDRESS.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -25,15 +33,30 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
         yield ray
         return
     address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address} if address else {"num_cpus": num_cpus}
-    ray.init(
-        **options,
-        include_dashboard=False if not address else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
+    if address:
+        _require_answer(address)
+        options: dict[str, Any] = {"address": address}
+    else:
+        # Without "local" Ray looks for the last cluster of this machine, and waits for minutes
+        # where that was killed.
+        options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+    ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for minutes without a word."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise RequestError(
+            f"no Ray cluster answers at {address}: {error}",
+            where="RAY_ADDRESS",
+            mend="start it (ray start --head), correct the address, or unset it to run here alone",
+        ) from None

@@ -13,8 +13,6 @@ from orchestrator.bench.chaos import Arena, cluster_of_nodes
 from orchestrator.training.audit import audit_run
 from orchestrator.training.checkpoint import complete_checkpoints, step_of
 
-pytestmark = pytest.mark.integration
-
 
 def newest(arena: Arena, name: str) -> int:
     """The newest committed step; 0 for none."""
@@ -34,6 +32,7 @@ def check_losses(arena: Arena, name: str, tolerance: float) -> None:
     assert worst <= tolerance
 
 
+@pytest.mark.integration
 def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -> None:
     """Each is stopped by SIGTERM, which saves; the same name goes on at another size."""
     name = "sizes"
@@ -58,6 +57,7 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -
     assert len(files) >= sum(workers for workers, _ in sizes)
 
 
+@pytest.mark.integration
 def test_a_frozen_rank_is_named_and_left_behind(arena: Arena) -> None:
     name = "frozen"
     process = arena.start(name, scale__timeout=30)
@@ -73,6 +73,7 @@ def test_a_frozen_rank_is_named_and_left_behind(arena: Arena) -> None:
     assert audit_run(arena.storage, name).good
 
 
+@pytest.mark.nightly
 def test_nodes_leave_and_come(tmp_path: Path) -> None:
     """A notice gives a checkpoint, a lost node a smaller group, a new node a larger one."""
     elastic = "scale.workers={min: 1, max: 2, resize_s: 2}"

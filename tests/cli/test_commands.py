@@ -14,7 +14,7 @@ import pytest
 
 import orchestrator.runner
 from orchestrator.cli import main
-from orchestrator.errors import JobFailed
+from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Job
 from orchestrator.progress import Progress
 from orchestrator.runner import RunSummary
@@ -235,3 +235,11 @@ def test_help_comes_at_once() -> None:
 
 def test_a_plan_comes_within_a_second(job_file: str) -> None:
     assert cpu_seconds("plan", job_file) < 1.0
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.ray_session import ray_session
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(RequestError, match="no Ray cluster answers"), ray_session():
+        pass

@@ -302,6 +302,56 @@ def test_continues_at_any_other_world_size_and_stage(tmp_path: Path) -> None:
             assert error < 1e-6 * norm, case
 
 
+def save_two(rank: int, world: int, stage: int, root: str) -> None:
+    """Checkpoints of two steps, one after the other."""
+    engine = make_engine(tiny_job(scale={"zero": stage}), world)
+    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
+    for step in (SAVED, SAVED + 1):
+        train(engine, rank, engine.step, step)
+        checkpoints.save(engine.snapshot(), {"position": step * 8}, {}, wait=True)
+
+
+def save_again(rank: int, world: int, root: str) -> None:
+    """At each stage: load, train nothing, save."""
+    for stage in (0, 1, 2, 3):
+        engine = make_engine(tiny_job(scale={"zero": stage}), world)
+        Checkpoints(Storage(root), rank, world, Policy()).load(folder_name(SAVED), engine)
+        again = Checkpoints(Storage(f"{root}/again-{stage}"), rank, world, Policy())
+        again.save(engine.snapshot(), {"position": SAVED * 8}, {}, wait=True)
+
+
+def everything(root: str, name: str = folder_name(SAVED)) -> tuple[int, dict[Any, torch.Tensor]]:
+    """AdamW's step, and every tensor of a checkpoint: student, moments, teacher."""
+    storage = Storage(root)
+    files = [entry.path for entry in storage.files(name) if entry.path.endswith(".safetensors")]
+    reader = SliceReader(storage, files)
+    return storage.read_json(f"{name}/state.json")["adam_step"], {
+        key: reader.tensor(*key) for key in reader.shapes
+    }
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_resuming_elsewhere_and_saving_again_changes_nothing(tmp_path: Path, stage: int) -> None:
+    root = str(tmp_path)
+    run_ranks(2, save_two, stage, root)
+    step, want = everything(root)
+    assert {kind for kind, _ in want} == {"student", "teacher", "exp_avg", "exp_avg_sq"}
+    run_ranks(3, save_again, root)
+    for other in (0, 1, 2, 3):
+        found_step, found = everything(f"{root}/again-{other}")
+        assert (found_step, found.keys()) == (step, want.keys())
+        assert all(torch.equal(found[key], value) for key, value in want.items()), other
+
+    # The teacher's rule, from the files alone: T' = m T + (1 - m) S'.
+    _, later = everything(root, folder_name(SAVED + 1))
+    for (kind, name), teacher in want.items():
+        if kind == "teacher":
+            student = later["student", f"encoder.{name}"].double()
+            rule = 0.99 * teacher.double() + 0.01 * student
+            assert torch.allclose(later["teacher", name].double(), rule, rtol=1e-6, atol=1e-8), name
+
+
 def load_damaged(rank: int, world: int, root: str) -> str:
     engine = make_engine(tiny_job(scale={"zero": 1}), world)
     try:
