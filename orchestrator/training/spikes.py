@@ -53,9 +53,9 @@ class SpikeGuard:
             return
         self.skipped += 1
         if self.skipped >= MAX_SKIPPED:
-            usual = f"; before that it was about {statistics.median(self.recent):.4g}" * bool(
-                self.recent
-            )
+            usual = ""
+            if self.recent:
+                usual = f"; before that it was about {statistics.median(self.recent):.4g}"
             raise Diverged(
                 f"{self.skipped} steps in a row could not be applied: the loss is {loss:.4g}"
                 f" or the gradient not finite{usual}",

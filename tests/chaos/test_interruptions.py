@@ -92,7 +92,7 @@ def test_nodes_leave_and_come(tmp_path: Path) -> None:
         nodes.add()
         arena.wait_for(process, name, lambda: "on 2 worker(s)" in log(arena, name))
         arena.finish(process, name)
-    expected, found = arena.losses("calm"), arena.losses(name)
+        expected, found = arena.losses("calm"), arena.losses(name)
     assert [s for s, _ in found] == [s for s, _ in expected]
     assert max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)) < 1e-4
     assert audit_run(arena.storage, name).good
