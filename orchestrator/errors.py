@@ -11,6 +11,7 @@ class OrchestratorError(Exception):
     """
 
     exit_code = 1
+    prefix = "error: "
 
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
         self.what, self.where, self.mend = what, where, mend

@@ -108,12 +108,15 @@ class Arena:
         self.storage = Storage(str(folder / "storage"))
         self.env = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
-    def start(self, name: str, **changes: Any) -> subprocess.Popen[bytes]:
-        """`orchestrator run` of the job under another name; its output goes to NAME.log."""
+    def start(self, name: str, *options: str, **changes: Any) -> subprocess.Popen[bytes]:
+        """`orchestrator run` of the job under another name; its output goes to NAME.log.
+
+        `options` of the command; `changes` of the job, `__` for a dot.
+        """
         data = {**job_dict(self.job), "name": name, "storage": self.storage.root}
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(data))
-        command = [sys.executable, "-m", "orchestrator", "run", str(file)]
+        command = [sys.executable, "-m", "orchestrator", "run", str(file), *options]
         command += [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
         with open(self.folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(

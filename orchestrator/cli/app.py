@@ -59,7 +59,7 @@ def main() -> None:
     except OrchestratorError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{error.prefix}{error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:

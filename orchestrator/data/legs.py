@@ -59,6 +59,11 @@ def leg_length(layout: Layout, clip_bytes: float) -> int:
     return -(-steps // layout.steps) * layout.steps
 
 
+class ReadersLost(RuntimeError):
+    """Processes of Ray's that read or deal clips are gone, with their node perhaps. A new start of
+    the workers mends that; a mistake in the job or the data it is not."""
+
+
 class LegBuilder:
     """Rank 0's side: makes a leg's dataset and splits it, in a thread of its own."""
 
@@ -246,4 +251,4 @@ def _explain(error: BaseException) -> BaseException:
     if isinstance(error, OrchestratorError) or not isinstance(error, ray.exceptions.RayError):
         return error
     first = str(error).strip().splitlines()[0]
-    return JobFailed(f"reading clips failed: {first}", mend="run the job again to continue")
+    return ReadersLost(f"reading clips failed: {first}")

@@ -86,7 +86,9 @@ def run_train(
 
 
 class Stopped(OrchestratorError):
-    """The training was saved and ended, as a signal asked."""
+    """The training was saved and ended, as a signal asked: an end, but no error."""
+
+    prefix = ""
 
     def __init__(self, step: int, job: TrainJob, asked: signal.Signals | None) -> None:
         super().__init__(

@@ -29,6 +29,7 @@ from orchestrator.training.pulse import Pulse
 from orchestrator.training.recorder import Recorder
 from orchestrator.training.run_record import refuse_overtaken
 from orchestrator.training.spikes import Diverged
+from orchestrator.training.told import warnings_told
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def train(assignment: Assignment, group: Group) -> None:
         return  # the driver knows why
     pulse = Pulse(board, group.rank, assignment.job.scale.timeout / 2)
     try:
-        _train(assignment, group, attempt, pulse)
+        with warnings_told(board, group.rank):
+            _train(assignment, group, attempt, pulse)
     except Diverged as error:
         if not group.leads:
             raise  # rank 0 says what becomes of it

@@ -1,0 +1,135 @@
+"""A full disk, an object store that fails, an MLflow that is away: waited out, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from outages import Mode, Proxy, s3_server
+
+from orchestrator.bench.chaos import Arena
+from orchestrator.storage import Storage
+from orchestrator.tracking.server import client_of
+from orchestrator.tracking.ui import serving
+from orchestrator.training.audit import audit_run
+from orchestrator.training.checkpoint import complete_checkpoints, step_of
+
+
+def log(arena: Arena, name: str) -> str:
+    return (arena.folder / f"{name}.log").read_text()
+
+
+def newest(storage: Storage, name: str) -> int:
+    there = complete_checkpoints(storage.sub("runs", name, "checkpoints"))
+    return step_of(there[-1]) if there else 0
+
+
+def check_losses(arena: Arena, mine: Arena, name: str) -> None:
+    """Every step's loss once, and that of the uninterrupted run.
+
+    To rounding: one process adds up a step's clips in another order than two ranks.
+    """
+    expected, found = arena.losses("calm"), mine.losses(name)
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)) <= 1e-5
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.integration
+def test_a_full_disk_is_waited_out(arena: Arena, disk: Path, tmp_path: Path) -> None:
+    mine = Arena(arena.job, tmp_path)
+    mine.env, mine.storage = dict(arena.env), Storage(str(disk))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = mine.start("full", "--local", track__uri=uri)
+    mine.wait_for(process, "full", lambda: newest(mine.storage, "full") >= 10)
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as out:
+        try:
+            while True:
+                out.write(bytes(65536))
+        except OSError:
+            pass
+    mine.wait_for(
+        process, "full", lambda: "the storage fails and is tried again" in log(mine, "full")
+    )
+    stood = newest(mine.storage, "full")
+    filler.unlink()
+    mine.finish(process, "full")
+    assert stood >= 10
+    assert audit_run(mine.storage, "full").good
+    check_losses(arena, mine, "full")
+
+
+@pytest.mark.integration
+def test_an_object_store_that_fails_is_waited_out(
+    arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with s3_server() as port:
+        proxy = Proxy(port)
+        keys |= {"AWS_DEFAULT_REGION": "us-east-1"}
+        keys["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.port}"
+        for key, value in keys.items():
+            monkeypatch.setenv(key, value)
+        boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket="lab")
+        mine = Arena(arena.job, tmp_path)
+        mine.env, mine.storage = {**arena.env, **keys}, Storage("s3://lab/runs")
+        mine_uri = f"sqlite:///{tmp_path}/mlflow.db"
+        process = mine.start("cut", "--local", track__uri=mine_uri)
+        modes: list[Mode] = ["500", "cut"]
+        for mode in modes:
+            before = newest(mine.storage, "cut")
+            mine.wait_for(
+                process, "cut", lambda before=before: newest(mine.storage, "cut") > before
+            )
+            proxy.break_down(mode)
+            time.sleep(10)
+            proxy.mode = "well"
+        mine.finish(process, "cut")
+        assert proxy.refused > 2
+        report = audit_run(mine.storage, "cut")
+        assert report.good, report.wrong
+        assert report.failed == 0, "an outage is no fault of a clip"
+        check_losses(arena, mine, "cut")
+        proxy.close()
+
+
+@pytest.mark.integration
+def test_an_mlflow_that_goes_away_gets_every_row_once(arena: Arena, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    mine = Arena(arena.job, tmp_path)
+    mine.env = {**arena.env, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    client_of(store).search_experiments()
+    with serving(store, port) as (page, _):
+        process = mine.start("away", "--local", track__uri=page)
+        mine.wait_for(process, "away", lambda: newest(mine.storage, "away") >= 10)
+    mine.wait_for(process, "away", lambda: "cannot be written" in log(mine, "away"))
+    # Killed with rows unsent: the next start finds them in the storage.
+    mine.wait_for(process, "away", lambda: newest(mine.storage, "away") >= 60)
+    process.kill()
+    process.wait()
+    assert list(mine.storage.files("runs/away/spool"))
+    with serving(store, port):
+        mine.finish(mine.start("away", "--local", track__uri=page), "away")
+        check_losses(arena, mine, "away")
+    assert not list(mine.storage.files("runs/away/spool"))
