@@ -57,7 +57,7 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -
     assert len(files) >= sum(workers for workers, _ in sizes)
 
 
-@pytest.mark.integration
+@pytest.mark.nightly
 def test_a_frozen_rank_is_named_and_left_behind(arena: Arena) -> None:
     name = "frozen"
     process = arena.start(name, scale__timeout=30)

@@ -52,7 +52,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.integration
+@pytest.mark.nightly
 def test_a_full_disk_is_waited_out(arena: Arena, disk: Path, tmp_path: Path) -> None:
     mine = Arena(arena.job, tmp_path)
     mine.env, mine.storage = dict(arena.env), Storage(str(disk))
@@ -77,7 +77,7 @@ def test_a_full_disk_is_waited_out(arena: Arena, disk: Path, tmp_path: Path) -> 
     check_losses(arena, mine, "full")
 
 
-@pytest.mark.integration
+@pytest.mark.nightly
 def test_an_object_store_that_fails_is_waited_out(
     arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from orchestrator.data.batch import StepBatch
 from orchestrator.data.clips import ClipReader, Span
 from orchestrator.data.feed import check_dealt, open_feed
-from orchestrator.data.layout import Layout
+from orchestrator.data.layout import BLOCK_BYTES, Layout
 from orchestrator.data.order import Order
 from orchestrator.errors import JobFailed
 from orchestrator.job import TrainJob
@@ -196,12 +196,12 @@ def test_no_more_than_the_prefetch_is_decoded_ahead() -> None:
 @pytest.mark.parametrize(
     ("plan", "clip_bytes", "part", "steps"),
     [
-        (BatchPlan(3072, 128, 24, 1), 300_000, 24, 1),
-        (BatchPlan(3072, 128, 24, 1), 700_000, 8, 1),
+        (BatchPlan(3072, 128, 24, 1), 300_000, 24, 4),
+        (BatchPlan(3072, 128, 24, 1), 700_000, 24, 1),
         (BatchPlan(3072, 128, 24, 1), 50_000_000, 1, 1),
         (BatchPlan(3072, 16, 24, 8), 300_000, 24, 1),
-        (BatchPlan(32, 3, 8, 2), 3_000_000, 2, 1),
-        (BatchPlan(32, 3, 8, 2), 200_000, 16, 2),
+        (BatchPlan(32, 3, 8, 2), 3_000_000, 8, 1),
+        (BatchPlan(32, 3, 8, 2), 200_000, 16, 8),
         (BatchPlan(16, 2, 8, 1), 10_000, 8, 8),
     ],
 )
@@ -210,7 +210,7 @@ def test_blocks_are_of_a_useful_size(
 ) -> None:
     layout = Layout.of(plan, clip_bytes)
     assert (layout.part, layout.steps) == (part, steps)
-    assert layout.block == 1 or layout.block * clip_bytes <= 8_000_000
+    assert layout.block == 1 or layout.block * clip_bytes <= BLOCK_BYTES
 
 
 @pytest.mark.parametrize("clip_bytes", [3_000_000, 100_000, 1000])
