@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import yaml
 
 from orchestrator.errors import JobFailed
@@ -215,7 +216,7 @@ def strike(arena: Arena, name: str, blow: Blow, nodes: Nodes | None) -> Struck:
         process = arena.start(name)
     else:
         assert nodes is not None
-        nodes.kill_one()
+        nodes.kill_one(ranks[blow.rank])
         nodes.add()
     went_on = arena.wait_for(
         process, name, lambda: arena.workers(name).get("first_step_at", 0) > struck_at
@@ -261,9 +262,19 @@ class Nodes:
         address = f"127.0.0.{1 + self._added}"
         self._nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=address))
 
-    def kill_one(self) -> None:
-        """The oldest node dies at once, with all on it."""
-        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+    def kill_one(self, pid: int | None = None) -> None:
+        """The node that process `pid` runs on dies at once, with all on it; or the oldest."""
+        node = self._nodes[0] if pid is None else self._node_of(pid)
+        self._nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def _node_of(self, pid: int) -> Any:
+        above = {parent.pid for parent in psutil.Process(pid).parents()}
+        return next(
+            node
+            for node in self._nodes
+            if any(one.process.pid in above for one in node.all_processes["raylet"])
+        )
 
     def drain_one(self, deadline_s: float) -> None:
         """The oldest node gets notice: it goes in `deadline_s` seconds, as a spot machine does."""

@@ -163,14 +163,17 @@ def chaos(
             ]
         )
 
+    head = ["killed", "when", "saved", "went on", "again after", "losses", "weights", "audit"]
     with tempfile.TemporaryDirectory() as temporary:
         arena = Arena(checked, out or Path(temporary))
-        found = bench_chaos(arena, draw_blows(checked, blows, seed, victims), tell)
+        try:
+            found = bench_chaos(arena, draw_blows(checked, blows, seed, victims), tell)
+        finally:
+            if not json:
+                print_table(head, rows)
     if json:
         print_json(found)
     else:
-        head = ["killed", "when", "saved", "went on", "again after", "losses", "weights", "audit"]
-        print_table(head, rows)
         print(
             f"{found['good']} of {found['blows']} lost nothing;"
             f" the next step came {found['recovery_s']:.1f} s after the blow (median)"
