@@ -295,14 +295,17 @@ def cluster_of_nodes(arena: Arena, spare: int) -> Iterator[Nodes]:
 
     Several nodes need an MLflow server: one serves the arena's runs meanwhile.
     """
+    from orchestrator.tracking.server import client_of
     from orchestrator.tracking.ui import serving
 
+    store = f"sqlite:///{arena.storage.uri('mlflow/mlflow.db')}"
+    client_of(store).search_experiments()  # makes it, if no run has yet
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     nodes = Nodes(arena.job.scale.most_workers + spare)
     try:
-        with serving(f"sqlite:///{arena.storage.uri('mlflow/mlflow.db')}", port) as (page, _):
+        with serving(store, port) as (page, _):
             arena.env |= {"RAY_ADDRESS": nodes.address, "MLFLOW_TRACKING_URI": page}
             yield nodes
     finally:
