@@ -18,6 +18,7 @@ from orchestrator.data.augment import build_cutter
 from orchestrator.data.clips import Span
 from orchestrator.data.decode import clip_times
 from orchestrator.data.feed import open_feed
+from orchestrator.data.isolated import IsolatedCutter
 from orchestrator.data.order import Order
 from orchestrator.data.prepare import Prepared
 from orchestrator.errors import DataError, RequestError
@@ -71,12 +72,12 @@ class FeedLoop(_Steps):
 
 
 class BareLoop(_Steps):
-    """The same clips, decoder and resize in a pool of threads, and nothing else."""
+    """The same clips, decoder and resize, as many side by side, and nothing else."""
 
     def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
         self._job, self._places = job, _Places(job, prepared)
         self._pool = ThreadPoolExecutor(threads)
-        self._cut = build_cutter(job.data)
+        self._cut = IsolatedCutter(job.data)
         super().__init__(self._made(), job.data.prefetch + 1)
 
     def _made(self) -> Iterator[int]:

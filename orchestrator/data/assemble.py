@@ -1,4 +1,4 @@
-"""From coded rows to micro-batches: decode, augment and draw masks in a pool of threads."""
+"""From coded rows to micro-batches: decode, augment and draw masks, many clips side by side."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from orchestrator.data.augment import build_cutter
 from orchestrator.data.batch import Batch, Failure
 from orchestrator.data.decode import clip_times
+from orchestrator.data.isolated import IsolatedCutter
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import MaskSampler, build_masks, truncate_to_minimum
 from orchestrator.job import TrainJob
@@ -33,11 +34,17 @@ class _Clip:
 
 
 class Assembler:
-    """Makes a job's micro-batches. Everything random is drawn from (seed, position)."""
+    """Makes a job's micro-batches. Everything random is drawn from (seed, position).
 
-    def __init__(self, job: TrainJob, micro: int, threads: int) -> None:
+    Args:
+        threads: clips decoded at a time.
+        isolated: each in a process of its own, or all in this one.
+    """
+
+    def __init__(self, job: TrainJob, micro: int, threads: int, *, isolated: bool) -> None:
         self._seed, self._data, self._micro = job.seed, job.data, micro
-        self._cut = build_cutter(job.data)
+        self._isolated = IsolatedCutter(job.data) if isolated else None
+        self._cut = self._isolated or build_cutter(job.data)
         self._masks = build_masks(job)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -46,8 +53,10 @@ class Assembler:
         return [self._begin(rows.slice(at, self._micro)) for at in range(0, len(rows), self._micro)]
 
     def close(self) -> None:
-        """Drop what has not been started, and end the threads."""
+        """Drop what has not been started, and end threads and processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._isolated is not None:
+            self._isolated.close()
 
     def _begin(self, rows: pa.Table) -> PendingBatch:
         data = self._data

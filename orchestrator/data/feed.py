@@ -40,10 +40,10 @@ def open_feed(
     """One rank's feed for steps `start_step` to `optim.steps` - 1.
 
     Args:
-        threads: decoding threads of this rank.
+        threads: clips that this rank decodes at a time.
         exchange: a broadcast from rank 0 (its argument on rank 0, returned on every rank),
             called here and inside `next(feed)` at steps that every rank knows. None: one
-            process that reads by itself, without Ray.
+            process that reads and decodes by itself, without Ray, where a debugger works.
 
     Raises:
         RequestError: a source without clips.
@@ -65,7 +65,7 @@ def open_feed(
             builder = LegBuilder(indexes, order, layout, job.data.window)
         length = exchange(leg_length(layout, clip_bytes))
         source = RayRows(steps, layout, rank, exchange, builder, length)
-    assembler = Assembler(job, batch.micro, threads)
+    assembler = Assembler(job, batch.micro, threads, isolated=exchange is not None)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
 
 
