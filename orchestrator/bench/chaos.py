@@ -28,6 +28,7 @@ import yaml
 
 from orchestrator.errors import JobFailed
 from orchestrator.job import TrainJob, job_dict
+from orchestrator.plan import plan
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import complete_checkpoints, export_tensors, step_of
 
@@ -172,14 +173,22 @@ class Arena:
         return found
 
     def losses(self, name: str) -> list[tuple[int, float]]:
-        """(step, loss) of every logged step, as MLflow has them."""
+        """(step, loss) of every logged step, as MLflow has them: a step's twins too."""
+        return sorted((row.step, row.value) for row in self.rows(name, "train/loss"))
+
+    def metric(self, name: str, key: str) -> dict[int, float]:
+        """A metric of the run by step."""
+        return {row.step: row.value for row in self.rows(name, key)}
+
+    def rows(self, name: str, key: str) -> list[Any]:
+        """The rows of a metric as MLflow has them."""
         from orchestrator.tracking.server import client_of
         from orchestrator.training.run_record import read_record
 
         record = read_record(self.storage.sub("runs", name))
         assert record is not None
-        rows = client_of(record.mlflow_uri).get_metric_history(record.mlflow_run_id, "train/loss")
-        return sorted((row.step, row.value) for row in rows)
+        rows: list[Any] = client_of(record.mlflow_uri).get_metric_history(record.mlflow_run_id, key)
+        return rows
 
     def weights(self, name: str) -> str:
         """sha256 of the student and the teacher in the newest checkpoint."""
@@ -269,6 +278,10 @@ class Nodes:
         self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
+    def kill_head(self) -> None:
+        """The head dies at once: no node can join or be asked for any more."""
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+
     def _node_of(self, pid: int) -> Any:
         above = {parent.pid for parent in psutil.Process(pid).parents()}
         return next(
@@ -322,7 +335,8 @@ def bench_chaos(
     """Strike a run of the arena's job for each blow, after the uninterrupted one.
 
     Returns:
-        rows: what became of each; good: of how many nothing was lost; recovery_s: the median.
+        rows: what became of each; good: of how many nothing was lost; recovery_s: the median;
+        and what `cost` gives.
 
     Raises:
         JobFailed: a run did not finish.
@@ -350,4 +364,28 @@ def bench_chaos(
         "good": sum(one.good for one in struck),
         "blows": len(struck),
         "recovery_s": recoveries[len(recoveries) // 2] if recoveries else None,
+        **cost(arena, CALM if others else f"{CALM}-nodes"),
+    }
+
+
+def cost(arena: Arena, name: str) -> dict[str, float | None]:
+    """What checkpoints cost the run `name`, which nothing happened to.
+
+    Returns:
+        saving_s: seconds that a step was held up by a save, the mean over all saves;
+        saving_share: of the time of all steps; checkpoint_bytes: the newest one's, as it lies in
+        the storage; checkpoint_over_plan: over the bytes that `plan` names, None if it cannot.
+    """
+    rows = arena.metric(name, "speed/saving")
+    seconds = arena.metric(name, "speed/step_s")
+    held = sum(share * seconds[step] for step, share in rows.items())
+    folder, every = arena.checkpoints(name), arena.job.checkpoint.every
+    newest = complete_checkpoints(folder)[-1]
+    size = sum(entry.size for entry in folder.files(newest))
+    theory = plan(arena.job).checkpoint_bytes
+    return {
+        "saving_s": held / max(1, arena.job.optim.steps // every),
+        "saving_share": held / sum(seconds.values()),
+        "checkpoint_bytes": float(size),
+        "checkpoint_over_plan": size / theory if theory else None,
     }

@@ -66,7 +66,16 @@ class Dropped:
     size: int = 0
 
 
-Entry = Row | Sample | Picture | Kept | Dropped
+@dataclass(frozen=True)
+class Standing:
+    """All checkpoints that there are at a start, by step: an earlier start may have died after it
+    dropped others and before it told of that."""
+
+    steps: tuple[int, ...]
+    size: int = 0
+
+
+Entry = Row | Sample | Picture | Kept | Dropped | Standing
 
 
 class Backlog:

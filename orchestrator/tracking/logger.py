@@ -6,11 +6,20 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from PIL import Image
 
-from orchestrator.tracking.backlog import Backlog, Dropped, Entry, Kept, Picture, Row, Sample
+from orchestrator.tracking.backlog import (
+    Backlog,
+    Dropped,
+    Entry,
+    Kept,
+    Picture,
+    Row,
+    Sample,
+    Standing,
+)
 from orchestrator.tracking.backlog import describe as describe_entries
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.sender import Sender
@@ -92,6 +101,10 @@ class RunLogger:
     def checkpoint_dropped(self, step: int) -> None:
         """The checkpoint of `step` is deleted: so is its LoggedModel."""
         self.facts.add(Dropped(step))
+
+    def checkpoints_standing(self, steps: Iterable[int]) -> None:
+        """No other checkpoints are there: LoggedModels of others are deleted."""
+        self.facts.add(Standing(tuple(steps)))
 
     def sealed(self) -> Callable[[], None]:
         """Writes to the spool what waits now; called where there is time for it."""

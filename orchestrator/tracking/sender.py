@@ -11,7 +11,7 @@ from typing import TypeVar
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
-from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample
+from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
 from orchestrator.tracking.run import PICTURES, RunRef
 from orchestrator.tracking.server import client_of, refused
 
@@ -21,6 +21,7 @@ T = TypeVar("T", bound=Entry)
 METRICS_PER_BATCH = 1000  # MLflow's limit of one request
 REPLAYED = "replayed_steps"
 SYSTEM = "system/"
+STEP_TAG = "checkpoint.step"
 
 
 class Sender:
@@ -59,6 +60,8 @@ class Sender:
                 losses += self._refused_of([entry], lambda one: self._send_kept(one[0]))
             elif isinstance(entry, Dropped):
                 losses += self._refused_of([entry], lambda one: self._send_dropped(one[0]))
+            elif isinstance(entry, Standing):
+                losses += self._refused_of([entry], lambda one: self._send_standing(one[0]))
         return losses
 
     def _refused_of(self, entries: Sequence[T], send: Callable[[Sequence[T]], None]) -> list[Entry]:
@@ -131,7 +134,7 @@ class Sender:
                 tags={
                     "mlflow.model.isExternal": "true",
                     "checkpoint.uri": kept.uri,
-                    "checkpoint.step": str(kept.step),
+                    STEP_TAG: str(kept.step),
                 },
                 model_type="checkpoint",
             )
@@ -151,6 +154,23 @@ class Sender:
     def _send_dropped(self, dropped: Dropped) -> None:
         model = self._model_of(dropped.step)
         if model is not None:
+            self.client.delete_logged_model(model.model_id)
+
+    def _send_standing(self, standing: Standing) -> None:
+        token: str | None = None
+        gone = []
+        while True:
+            page = self.client.search_logged_models(
+                [self.ref.experiment_id],
+                f"source_run_id = '{self.ref.run_id}'",
+                page_token=token,
+            )
+            steps = [(model, model.tags.get(STEP_TAG)) for model in page]
+            gone += [m for m, step in steps if step and int(step) not in standing.steps]
+            token = page.token
+            if not token:
+                break
+        for model in gone:
             self.client.delete_logged_model(model.model_id)
 
     def _model_of(self, step: int) -> LoggedModel | None:

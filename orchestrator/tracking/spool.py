@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.storage import Storage, patiently
-from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample
+from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
 
 _KINDS: dict[str, type[Entry]] = {
-    kind.__name__: kind for kind in (Row, Sample, Picture, Kept, Dropped)
+    kind.__name__: kind for kind in (Row, Sample, Picture, Kept, Dropped, Standing)
 }
 
 
@@ -65,4 +65,6 @@ def _decode(line: str) -> Entry:
     kind = _KINDS[values.pop("kind")]
     if kind is Picture:
         values["data"] = base64.b64decode(values["data"])
+    elif kind is Standing:
+        values["steps"] = tuple(values["steps"])
     return kind(**values)

@@ -247,7 +247,10 @@ class Checkpoints:
         if damage:
             raise self._damaged(name, damage)
         state: dict[str, Any] = self.storage.read_json(f"{name}/{STATE}")
-        reader = SliceReader(self.storage, _slice_files(name, files))
+        try:
+            reader = SliceReader(self.storage, _slice_files(name, files))
+        except DataError as error:  # its bytes are those that were written, and are no tensors
+            raise self._damaged(name, [f"{error.where}: {error.what}"]) from error
         training_state.restore(engine, reader, int(state["step"]), int(state["adam_step"]))
         return state
 

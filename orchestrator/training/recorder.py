@@ -60,7 +60,9 @@ class Recorder:
         self._announced: dict[str, int] = {}
         if group.leads and self.logger is not None:
             # An earlier start may have died before it told of them; telling twice is harmless.
-            for name in checkpoints.complete():
+            there = checkpoints.complete()
+            self.logger.checkpoints_standing(map(step_of, there))
+            for name in there:
                 uri, metrics = checkpoints.storage.uri(name), checkpoints.metrics(name)
                 self.logger.checkpoint(step_of(name), uri, metrics)
                 self._announced[name] = step_of(name)

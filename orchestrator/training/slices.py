@@ -28,6 +28,10 @@ ITEM = 4
 READ_BYTES = 64 * 2**20
 
 
+MOST_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+
+
 @dataclass(frozen=True)
 class Slice:
     """Elements `offset` .. `offset + len(data)` of the flattened tensor `kind`/`name`."""
@@ -107,9 +111,11 @@ class SliceReader:
     def _index(self, path: str) -> None:
         try:
             (length,) = struct.unpack("<Q", self.storage.read_range(path, 0, 8))
+            if length > MOST_HEADER_BYTES:
+                raise ValueError("this is no safetensors file")
             header = json.loads(self.storage.read_range(path, 8, length))
             places = json.loads(header.pop("__metadata__")["slices"])
-        except (OSError, KeyError, ValueError, struct.error) as error:
+        except (OSError, KeyError, TypeError, ValueError, struct.error) as error:
             raise _damaged(self.storage.uri(path), f"its header cannot be read: {error}") from error
         for key, entry in header.items():
             kind, _, name = key.partition("/")

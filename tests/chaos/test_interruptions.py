@@ -96,3 +96,32 @@ def test_nodes_leave_and_come(tmp_path: Path) -> None:
     assert [s for s, _ in found] == [s for s, _ in expected]
     assert max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)) < 1e-4
     assert audit_run(arena.storage, name).good
+
+
+@pytest.mark.nightly
+def test_a_head_node_is_killed_and_the_run_goes_on_in_another_cluster(tmp_path: Path) -> None:
+    arena, name = make_arena(tmp_path), "headless"
+    with cluster_of_nodes(arena, spare=0) as nodes:
+        arena.run_calm("calm-nodes")
+        process = arena.start(name)
+        arena.wait_for(process, name, lambda: newest(arena, name) >= 40)
+        nodes.kill_head()
+        assert process.wait(300) == 1
+    stood = newest(arena, name)
+    said = log(arena, name)
+    with cluster_of_nodes(arena, spare=0):
+        arena.finish(arena.start(name), name)
+        assert f"resumed at step {stood}" in log(arena, name)[len(said) :]
+        assert arena.losses(name) == arena.losses("calm-nodes")
+        assert arena.weights(name) == arena.weights("calm-nodes")
+    assert audit_run(arena.storage, name).good
+
+
+@pytest.mark.integration
+def test_an_error_that_no_restart_mends_is_one_line_and_the_end(arena: Arena) -> None:
+    process = arena.start("capped", checkpoint__max_bytes=1000)
+    assert process.wait(120) == 1
+    said = log(arena, "capped")
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: checkpoint.max_bytes: a checkpoint takes")
+    assert "Traceback" not in said

@@ -77,6 +77,92 @@ def test_a_full_disk_is_waited_out(arena: Arena, disk: Path, tmp_path: Path) -> 
     check_losses(arena, mine, "full")
 
 
+def remount(disk: Path, how: str) -> None:
+    """ro or rw; a file system with a file open for writing refuses for a moment."""
+    until = time.monotonic() + 30
+    while subprocess.run(
+        ["mount", "-o", f"remount,{how}", str(disk)], capture_output=True
+    ).returncode:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.nightly
+def test_a_storage_that_turns_read_only_is_waited_out(
+    arena: Arena, disk: Path, tmp_path: Path
+) -> None:
+    mine = Arena(arena.job, tmp_path)
+    mine.env, mine.storage = dict(arena.env), Storage(str(disk))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = mine.start("ro", "--local", track__uri=uri)
+    mine.wait_for(process, "ro", lambda: newest(mine.storage, "ro") >= 10)
+    remount(disk, "ro")
+    mine.wait_for(process, "ro", lambda: "the storage fails and is tried again" in log(mine, "ro"))
+    stood = newest(mine.storage, "ro")
+    remount(disk, "rw")
+    mine.finish(process, "ro")
+    assert stood >= 10
+    assert audit_run(mine.storage, "ro").good
+    check_losses(arena, mine, "ro")
+
+
+@pytest.mark.nightly
+def test_a_storage_that_stays_read_only_ends_the_run_and_keeps_the_checkpoint(
+    arena: Arena, disk: Path, tmp_path: Path
+) -> None:
+    mine = Arena(arena.job, tmp_path)
+    mine.env, mine.storage = dict(arena.env), Storage(str(disk))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = mine.start("stays", "--local", track__uri=uri)
+    mine.wait_for(process, "stays", lambda: newest(mine.storage, "stays") >= 10)
+    remount(disk, "ro")
+    assert process.wait(300) == 1
+    said = log(mine, "stays")
+    assert "Read-only file system" in said
+    assert "Traceback" not in said
+    stood = newest(mine.storage, "stays")
+    remount(disk, "rw")
+    mine.finish(mine.start("stays", "--local", track__uri=uri), "stays")
+    assert f"resumed at step {stood}" in log(mine, "stays")
+    assert audit_run(mine.storage, "stays").good
+    check_losses(arena, mine, "stays")
+
+
+CLOCK = """
+import time
+
+_true = time.time
+
+def jumping():
+    with open({file!r}) as offset:
+        return _true() + float(offset.read() or 0)
+
+time.time = jumping
+time.time_ns = lambda: int(jumping() * 1e9)
+"""
+
+
+@pytest.mark.nightly
+def test_a_clock_that_jumps_changes_nothing(arena: Arena, tmp_path: Path) -> None:
+    """An hour forward, then two back, while it trains; then the run is killed and goes on."""
+    mine, offset = Arena(arena.job, tmp_path), tmp_path / "offset"
+    offset.write_text("0")
+    (tmp_path / "sitecustomize.py").write_text(CLOCK.format(file=str(offset)))
+    mine.env = arena.env | {"PYTHONPATH": f"{tmp_path}:{arena.env['PYTHONPATH']}"}
+    process = mine.start("jumps", "--local")
+    for step, seconds in ((10, 3600), (30, -3600)):
+        mine.wait_for(process, "jumps", lambda step=step: newest(mine.storage, "jumps") >= step)
+        offset.write_text(str(seconds))
+    mine.wait_for(process, "jumps", lambda: newest(mine.storage, "jumps") >= 60)
+    process.kill()
+    process.wait()
+    mine.finish(mine.start("jumps", "--local"), "jumps")
+    check_losses(arena, mine, "jumps")
+    times = [row.timestamp for row in mine.rows("jumps", "train/loss")]
+    assert max(times) - min(times) > 3600_000, "the clock did jump"
+    assert audit_run(mine.storage, "jumps").good
+
+
 @pytest.mark.nightly
 def test_an_object_store_that_fails_is_waited_out(
     arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

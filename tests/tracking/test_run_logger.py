@@ -204,3 +204,11 @@ def test_a_kept_checkpoint_is_a_logged_model_until_it_is_dropped(new_run: NewRun
     log.close()
     models = client.search_logged_models([ref.experiment_id], mine)
     assert [model.name for model in models] == ["step-00000400"]
+
+    # A start that was killed dropped 400 and wrote 600, and told of neither.
+    log = logger(ref)
+    log.checkpoints_standing([600])
+    log.checkpoint(600, "/runs/tiny/checkpoints/step-00000600", {})
+    log.close()
+    models = client.search_logged_models([ref.experiment_id], mine)
+    assert [model.name for model in models] == ["step-00000600"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from conftest import history
 
 from orchestrator.storage import Storage
-from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample
+from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
 from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.spool import Spool
@@ -20,6 +20,7 @@ ENTRIES: list[Entry] = [
     Picture(10, "masks", "png", b"\x89PNG\x00\xff"),
     Kept(10, 1_700_000_001_000, "s3://b/step-00000010", {"rankme": 7.0}),
     Dropped(5),
+    Standing((5, 10)),
 ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -375,3 +377,30 @@ def test_every_rank_refuses_a_damaged_checkpoint(tmp_path: Path) -> None:
     assert older.exists()
     answers = run_ranks(2, load_damaged, str(tmp_path))
     assert all(f"{folder_name(SAVED - 1)} is whole" in answer for answer in answers)
+
+
+@pytest.mark.integration
+def test_a_pickle_in_place_of_safetensors_is_refused_even_with_its_hash(tmp_path: Path) -> None:
+    run_ranks(1, save_two, 0, str(tmp_path))
+    folder = tmp_path / folder_name(SAVED + 1)
+    file, marker = folder / "rank-00000.safetensors", folder / "COMPLETE"
+    file.write_bytes(pickle.dumps({"weight": [0.0] * 1000}))
+    known = json.loads(marker.read_text())
+    known["files"][file.name]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    marker.write_text(json.dumps(known))
+    (answer,) = run_ranks(1, load_newest, str(tmp_path))
+    assert file.name in answer
+    assert "no safetensors file" in answer
+    assert f"{folder_name(SAVED)} is whole" in answer
+
+
+def load_newest(rank: int, world: int, root: str) -> str:
+    engine = make_engine(tiny_job(scale={"zero": 1}), world)
+    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
+    newest = checkpoints.newest()
+    assert newest is not None
+    try:
+        checkpoints.load(newest, engine)
+    except DataError as error:
+        return str(error)
+    return "loaded"
