@@ -17,7 +17,14 @@ from typing import Any
 
 import ray
 
-from orchestrator.bench.loops import BareLoop, DecoderLoop, FeedLoop, Loop, WebDatasetLoop
+from orchestrator.bench.loops import (
+    BareLoop,
+    DecoderLoop,
+    FeedLoop,
+    Loop,
+    ProcessLoop,
+    WebDatasetLoop,
+)
 from orchestrator.data.prepare import Prepared
 from orchestrator.job import TrainJob
 
@@ -37,15 +44,20 @@ def bench_feed(
         seconds: measured time of each contender, over all rounds.
 
     Returns:
-        clips_per_s by contender; feed_over_bare, feed_over_decoder, feed_over_webdataset
-        (medians over rounds); the object store's bytes in use before, at most and after, and
-        the bytes spilled.
+        clips_per_s by contender; feed_over_bare, feed_over_processes, feed_over_decoder,
+        feed_over_webdataset (medians over rounds); the object store's bytes in use before, at
+        most and after, and the bytes spilled.
 
     Raises:
         RequestError: webdataset is asked for and not installed.
     """
     threads = job.data.decode_threads or len(os.sched_getaffinity(0))
-    kinds: dict[str, type[Loop]] = {"feed": FeedLoop, "bare": BareLoop, "decoder": DecoderLoop}
+    kinds: dict[str, type[Loop]] = {
+        "feed": FeedLoop,
+        "bare": BareLoop,
+        "processes": ProcessLoop,
+        "decoder": DecoderLoop,
+    }
     if against_webdataset:
         kinds["webdataset"] = WebDatasetLoop
     before = _store()

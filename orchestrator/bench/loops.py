@@ -7,18 +7,18 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Protocol
 
 import av
 import numpy as np
 import torch
 
-from orchestrator.data.augment import build_cutter
+from orchestrator.data.augment import Cutter, build_cutter
 from orchestrator.data.clips import Span
 from orchestrator.data.decode import clip_times
 from orchestrator.data.feed import open_feed
-from orchestrator.data.isolated import IsolatedCutter
 from orchestrator.data.order import Order
 from orchestrator.data.prepare import Prepared
 from orchestrator.errors import DataError, RequestError
@@ -72,12 +72,12 @@ class FeedLoop(_Steps):
 
 
 class BareLoop(_Steps):
-    """The same clips, decoder and resize, as many side by side, and nothing else."""
+    """The same clips, decoder and resize in a pool of threads, into batches, and nothing else."""
 
     def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
         self._job, self._places = job, _Places(job, prepared)
         self._pool = ThreadPoolExecutor(threads)
-        self._cut = IsolatedCutter(job.data)
+        self._cut = build_cutter(job.data)
         super().__init__(self._made(), job.data.prefetch + 1)
 
     def _made(self) -> Iterator[int]:
@@ -105,6 +105,53 @@ class BareLoop(_Steps):
         except DataError:
             return False
         return True
+
+
+class ProcessLoop(_Steps):
+    """The same in a process for each core, where the frames are dropped at once: what the cores
+    could do if nobody needed the clips."""
+
+    def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
+        self._places, self._size = _Places(job, prepared), job.scale.global_batch
+        self._pool = ProcessPoolExecutor(threads, initializer=_Cut.prepare, initargs=(job,))
+        self._parts = threads
+        super().__init__(self._made(job.data.prefetch), job.data.prefetch + 1)
+
+    def _made(self, prefetch: int) -> Iterator[int]:
+        ahead: deque[list[Future[int]]] = deque()
+        for start in range(0, 2**62, self._size):
+            places = self._places.of(start, self._size)
+            clips = [
+                (position, self._places.times(position, row), self._places.read(source, row))
+                for position, source, row in places
+            ]
+            ahead.append(
+                [self._pool.submit(_Cut.count, clips[i :: self._parts]) for i in range(self._parts)]
+            )
+            if len(ahead) > prefetch:
+                yield sum(part.result() for part in ahead.popleft())
+
+
+class _Cut:
+    """What a process of that loop does."""
+
+    _job: TrainJob
+    _cut: Cutter
+
+    @classmethod
+    def prepare(cls, job: TrainJob) -> None:
+        cls._job, cls._cut = job, build_cutter(job.data)
+
+    @classmethod
+    def count(cls, clips: list[tuple[int, np.ndarray, bytes]]) -> int:
+        """How many of the clips can be decoded."""
+        data, made = cls._job.data, 0
+        for position, times, payload in clips:
+            out = np.empty((data.frames, data.size, data.size, 3), np.uint8)
+            with suppress(DataError):
+                cls._cut(payload, times, generator(cls._job.seed, position, "augment"), out)
+                made += 1
+        return made
 
 
 class DecoderLoop(_Steps):

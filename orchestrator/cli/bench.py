@@ -36,8 +36,8 @@ def feed(
 ) -> None:
     """Time the feed: decoded, augmented and masked clips a second.
 
-    A bare loop over the same clips with the same decoder and resize takes turns with it, and
-    the decoder alone. Raw video is packed first.
+    Bare loops over the same clips with the same decoder and resize take turns with it, in threads
+    and in processes, and the decoder alone. Raw video is packed first.
     """
     from orchestrator.bench.feed import bench_feed
     from orchestrator.cli.data import job_of

@@ -1,36 +1,21 @@
-"""From coded rows to micro-batches: decode, augment and draw masks, many clips side by side."""
+"""From coded rows to micro-batches, many clips side by side."""
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from orchestrator.data.augment import build_cutter
 from orchestrator.data.batch import Batch, Failure
-from orchestrator.data.decode import clip_times
-from orchestrator.data.isolated import IsolatedCutter
-from orchestrator.errors import DataError
-from orchestrator.jepa.masks import MaskSampler, build_masks, truncate_to_minimum
+from orchestrator.data.clip import Clip, ClipMaker, Coded, LocalMaker, Recipe
+from orchestrator.data.isolated import IsolatedMaker
+from orchestrator.jepa.masks import Ids, build_masks, truncate_to_minimum
 from orchestrator.job import TrainJob
-from orchestrator.randomness import generator
 
-Drawn = list[tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass
-class _Clip:
-    """One row's outcome: its masks, and why it failed if it did."""
-
-    masks: Drawn
-    reason: str | None
-    sha256: str
-    """Of the bytes that were decoded; empty where there were none."""
+Drawn = list[tuple[Ids, Ids]]
 
 
 class Assembler:
@@ -42,10 +27,17 @@ class Assembler:
     """
 
     def __init__(self, job: TrainJob, micro: int, threads: int, *, isolated: bool) -> None:
-        self._seed, self._data, self._micro = job.seed, job.data, micro
-        self._isolated = IsolatedCutter(job.data) if isolated else None
-        self._cut = self._isolated or build_cutter(job.data)
-        self._masks = build_masks(job)
+        self._micro = micro
+        self._fixed = [sampler.fixed for sampler in build_masks(job)]
+        self._maker: ClipMaker
+        chunk = 1
+        if isolated:
+            self._maker = maker = IsolatedMaker(Recipe.of(job), micro)
+            chunk = maker.chunk
+        else:
+            self._maker = LocalMaker(Recipe.of(job), micro)
+        # Every thread is to have a part in every micro-batch.
+        self._chunk = max(1, min(chunk, micro // threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def begin(self, rows: pa.Table) -> list[PendingBatch]:
@@ -55,59 +47,25 @@ class Assembler:
     def close(self) -> None:
         """Drop what has not been started, and end threads and processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._isolated is not None:
-            self._isolated.close()
+        self._maker.close()
 
     def _begin(self, rows: pa.Table) -> PendingBatch:
-        data = self._data
-        video = torch.empty((len(rows), data.frames, data.size, data.size, 3), dtype=torch.uint8)
-        pixels = video.numpy()
+        canvas, size = self._maker.canvas(), self._chunk
         columns = {name: rows[name].to_pylist() for name in rows.column_names if name != "payload"}
         # `as_buffer` does not copy: the bytes stay where Ray put them until they are decoded.
         payloads = [value.as_buffer() for value in rows["payload"]]
-        clips = [
-            self._pool.submit(
-                self._make,
-                columns["position"][i],
-                payloads[i],
-                columns["duration_s"][i],
-                columns["sha256"][i],
-                columns["reason"][i],
-                pixels[i],
+        names = ("position", "duration_s", "sha256", "reason")
+        coded = [
+            Coded(position, payload, duration_s, sha256, reason)
+            for payload, position, duration_s, sha256, reason in zip(
+                payloads, *(columns[name] for name in names), strict=True
             )
-            for i in range(len(rows))
         ]
-        return PendingBatch(video, columns, self._masks, clips)
-
-    def _make(
-        self,
-        position: int,
-        payload: Any,
-        duration_s: float,
-        indexed: str,
-        reason: str | None,
-        out: np.ndarray,
-    ) -> _Clip:
-        """Write one clip's pixels into `out` (black if it cannot be had) and draw its masks."""
-        masks = [
-            sampler(generator(self._seed, position, "masks", part))
-            for part, sampler in enumerate(self._masks)
+        clips = [
+            self._pool.submit(self._maker.make, coded[at : at + size], canvas, at)
+            for at in range(0, len(rows), size)
         ]
-        if payload is None:
-            out.fill(0)
-            return _Clip(masks, reason, "")
-        # Of what is here now, not what the index promised: the ledger is to be a witness.
-        sha256 = hashlib.sha256(payload).hexdigest()
-        rng = generator(self._seed, position, "clip")
-        try:
-            if sha256 != indexed:
-                raise DataError("is not the clip that was indexed (sha256 differs)")
-            times = clip_times(rng, duration_s, self._data.frames, self._data.fps)
-            self._cut(payload, times, generator(self._seed, position, "augment"), out)
-        except DataError as error:
-            out.fill(0)
-            reason = error.what
-        return _Clip(masks, reason, sha256)
+        return PendingBatch(torch.from_numpy(canvas.array), columns, self._fixed, clips)
 
 
 class PendingBatch:
@@ -117,15 +75,15 @@ class PendingBatch:
         self,
         video: torch.Tensor,
         columns: dict[str, list[Any]],
-        samplers: list[MaskSampler],
-        clips: list[Future[_Clip]],
+        fixed: list[bool],
+        clips: list[Future[list[Clip]]],
     ) -> None:
         self._video, self._columns = video, columns
-        self._samplers, self._clips = samplers, clips
+        self._fixed, self._clips = fixed, clips
 
     def finish(self) -> Batch:
         """Wait for the last clip. Errors that are not a clip's own fault are raised."""
-        clips = [future.result() for future in self._clips]
+        clips = [clip for future in self._clips for clip in future.result()]
         columns = self._columns
         weight = torch.tensor(columns["weight"], dtype=torch.float32)
         failures = []
@@ -139,8 +97,8 @@ class PendingBatch:
             weight=weight,
             position=np.array(columns["position"], dtype=np.int64),
             masks=[
-                _stack([clip.masks[part] for clip in clips], sampler.fixed)
-                for part, sampler in enumerate(self._samplers)
+                _stack([clip.masks[part] for clip in clips], fixed)
+                for part, fixed in enumerate(self._fixed)
             ],
             keys=columns["key"],
             hashes=[clip.sha256 for clip in clips],

@@ -1,4 +1,4 @@
-"""Decoding in processes beside the training step, one to a decoding thread.
+"""Making clips in processes beside the training step, one to a thread that asks.
 
 Threads would wait for each other's interpreter lock, and for that of the training step: with
 tiny frames two threads decode no faster than one. And a video that crashes FFmpeg takes a child
@@ -7,66 +7,83 @@ with it instead of the training. A child imports neither torch nor Ray; it ends 
 
 from __future__ import annotations
 
-import mmap
 import os
 import pickle
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.reduction import recv_handle, send_handle
 
 import numpy as np
 
-from orchestrator.data.augment import Cutter, build_cutter
-from orchestrator.errors import DataError
-from orchestrator.job import Data
+from orchestrator.data.clip import Clip, Coded, LocalMaker, Recipe
+from orchestrator.data.pixels import Canvas, PixelPool, mapped
+
+CHUNK_BYTES = 1_000_000
+"""Pixels of the clips that are asked for at once: every question and answer wakes this process,
+which tiny clips would do thousands of times a second."""
 
 _PATIENCE_S = 5.0
 
 
-class IsolatedCutter:
-    """A `Cutter` whose work is done by children; each calling thread has its own.
+class IsolatedMaker:
+    """A `ClipMaker` whose work is done by children; each calling thread has its own.
 
-    Raises, when called:
-        DataError: the clip's own fault, crashing two children in a row included (one may have
-            been killed for another's memory).
-        Exception: whatever an augmentation of the user's raised.
+    A clip that crashes two children in a row is unusable; one may have been killed for the memory
+    that others took.
     """
 
-    def __init__(self, data: Data) -> None:
-        self._data, self._mine = data, threading.local()
+    def __init__(self, recipe: Recipe, micro: int) -> None:
+        self._recipe, self._micro = recipe, micro
+        self._here = LocalMaker(recipe, micro)
+        self._pool = PixelPool((micro, *recipe.shape))
+        self._mine = threading.local()
         self._all: list[_Child] = []
         self._lock = threading.Lock()
+        self.chunk = max(1, CHUNK_BYTES // int(np.prod(recipe.shape)))
+        """Clips of one call, for the least waking up."""
 
-    def __call__(
-        self, payload: Any, times: np.ndarray, rng: np.random.Generator, out: np.ndarray
-    ) -> None:
-        for _ in range(2):
-            child = self._child()
-            try:
-                answer = child.cut(payload, times, rng, out)
-            except (EOFError, OSError):
-                how = child.ended()
-                del self._mine.child
-                continue
-            if answer is not None:
-                raise answer
-            return
-        raise DataError(f"crashes the decoder ({how})")
+    def canvas(self) -> Canvas:
+        return self._pool.canvas()
+
+    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
+        answer = self._ask(rows, canvas, at)
+        if isinstance(answer, list):
+            return answer
+        return [self._alone(row, canvas, at + i) for i, row in enumerate(rows)]
 
     def close(self) -> None:
-        """End the children. No thread may be calling."""
         for child in self._all:
             child.close()
 
+    def _alone(self, row: Coded, canvas: Canvas, at: int) -> Clip:
+        """One of several clips of which one has crashed a child."""
+        for _ in range(2):
+            answer = self._ask([row], canvas, at)
+            if isinstance(answer, list):
+                return answer[0]
+        return self._here.failed(row, f"crashes the decoder ({answer})", canvas.array[at])
+
+    def _ask(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip] | str:
+        """The clips, or how the child that should make them ended."""
+        child = self._child()
+        try:
+            answer = child.make(rows, canvas, at)
+        except (EOFError, OSError):
+            del self._mine.child
+            return child.ended()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
     def _child(self) -> _Child:
         if not hasattr(self._mine, "child"):
-            self._mine.child = _Child(self._data)
+            self._mine.child = _Child(self._recipe, self._micro)
             with self._lock:
                 self._all = [*(child for child in self._all if child.lives), self._mine.child]
         child: _Child = self._mine.child
@@ -74,38 +91,38 @@ class IsolatedCutter:
 
 
 class _Child:
-    """One process, the pipe to it, and the memory that it writes frames to."""
+    """One process, and the pipe to it."""
 
-    def __init__(self, data: Data) -> None:
-        shape = (data.frames, data.size, data.size, 3)
+    def __init__(self, recipe: Recipe, micro: int) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as disk:
-            memory = _memory(disk.fileno(), int(np.prod(shape)))
-            self._frames = np.frombuffer(mmap.mmap(memory, 0), np.uint8).reshape(shape)
+        with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), str(memory)],
-                pass_fds=(theirs.fileno(), memory),
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
-            if memory != disk.fileno():
-                os.close(memory)
         self._pipe = Connection(ours.detach())
-        self._pipe.send((data, shape))
+        self._pipe.send((recipe, micro))
+        self._knows: set[int] = set()
 
     @property
     def lives(self) -> bool:
         return self._process.poll() is None
 
-    def cut(
-        self, payload: Any, times: np.ndarray, rng: np.random.Generator, out: np.ndarray
-    ) -> Exception | None:
-        """Write the clip's frames into `out`, or return what was raised there."""
-        self._pipe.send((times, rng))
-        self._pipe.send_bytes(payload)
-        answer: Exception | None = self._pipe.recv()
-        if answer is None:
-            out[...] = self._frames
+    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip] | Exception:
+        """The clips, their pixels being in the canvas, or what was raised there."""
+        pages = canvas.pages
+        assert pages is not None
+        without = [replace(row, payload=row.payload is not None) for row in rows]
+        self._pipe.send((pages.number, at, without))
+        if pages.number not in self._knows:
+            send_handle(self._pipe, pages.file, self._process.pid)
+            self._knows.add(pages.number)
+        for row in rows:
+            if row.payload is not None:
+                self._pipe.send_bytes(row.payload)
+        answer: list[Clip] | Exception = self._pipe.recv()
         return answer
 
     def ended(self) -> str:
@@ -123,33 +140,26 @@ class _Child:
             self._process.wait()
 
 
-def _memory(disk: int, size: int) -> int:
-    """A descriptor of `size` bytes of memory; where there is no memfd, of a file without name."""
-    found = os.memfd_create("frames", 0) if hasattr(os, "memfd_create") else disk
-    os.ftruncate(found, size)
-    return found
-
-
-def _serve(pipe: Connection, memory: int) -> None:
-    """The child's life: a clip in, frames into the shared memory, an answer out."""
-    data, shape = pipe.recv()
-    frames = np.frombuffer(mmap.mmap(memory, 0), np.uint8).reshape(shape)
-    cutter = build_cutter(data)
+def _serve(pipe: Connection) -> None:
+    """The child's life: coded clips in, pixels into the shared memory, an answer out."""
+    recipe, micro = pipe.recv()
+    maker = LocalMaker(recipe, micro)
+    known: dict[int, Canvas] = {}
     while True:
-        times, rng = pipe.recv()
-        pipe.send(_cut(cutter, pipe.recv_bytes(), times, rng, frames))
+        number, at, rows = pipe.recv()
+        if number not in known:
+            known[number] = Canvas(mapped(recv_handle(pipe), (micro, *recipe.shape)))
+        rows = [_received(row, pipe) for row in rows]
+        answer: list[Clip] | Exception
+        try:
+            answer = maker.make(rows, known[number], at)
+        except Exception as error:
+            answer = _portable(error)
+        pipe.send(answer)
 
 
-def _cut(
-    cutter: Cutter, payload: bytes, times: np.ndarray, rng: np.random.Generator, out: np.ndarray
-) -> Exception | None:
-    try:
-        cutter(payload, times, rng, out)
-    except DataError as error:
-        return error
-    except Exception as error:
-        return _portable(error)
-    return None
+def _received(row: Coded, pipe: Connection) -> Coded:
+    return replace(row, payload=pipe.recv_bytes() if row.payload else None)
 
 
 def _portable(error: Exception) -> Exception:
@@ -166,6 +176,6 @@ def _portable(error: Exception) -> Exception:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
     try:
-        _serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
+        _serve(Connection(int(sys.argv[1])))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sys.exit(0)

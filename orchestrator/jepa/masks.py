@@ -21,9 +21,14 @@ from orchestrator.job.masks import check_mask, mask_counts
 
 __all__ = [
     "FutureSampler",
+    "Grid",
+    "Ids",
+    "MaskConfig",
     "MaskSampler",
     "MultiBlockSampler",
     "build_masks",
+    "build_samplers",
+    "mask_configs",
     "mask_counts",
     "truncate_to_minimum",
 ]
@@ -31,6 +36,7 @@ __all__ = [
 Ids = npt.NDArray[np.int64]
 Grid = tuple[int, int, int]
 Tokens = npt.NDArray[np.bool_]
+MaskConfig = MultiBlock | Future | CustomPart
 
 REDRAWS = 1000
 
@@ -121,16 +127,26 @@ class FutureSampler:
 
 
 def build_masks(job: TrainJob) -> list[MaskSampler]:
-    """The samplers of the job's objective, in its order; [] when it has no masks.
+    """The samplers of the job's objective, in its order; [] when it has no masks."""
+    return build_samplers(mask_configs(job), job.grid)
+
+
+def mask_configs(job: TrainJob) -> list[MaskConfig]:
+    """What the job's objective says of its masks.
 
     A custom objective has masks when its `Config` has a field `masks`.
     """
     objective = job.objective
     config = part_config(objective) if isinstance(objective, CustomPart) else objective
-    return [_build(mask, job.grid) for mask in getattr(config, "masks", ())]
+    return list(getattr(config, "masks", ()))
 
 
-def _build(mask: MultiBlock | Future | CustomPart, grid: Grid) -> MaskSampler:
+def build_samplers(masks: list[MaskConfig], grid: Grid) -> list[MaskSampler]:
+    """A sampler for each."""
+    return [_build(mask, grid) for mask in masks]
+
+
+def _build(mask: MaskConfig, grid: Grid) -> MaskSampler:
     if isinstance(mask, MultiBlock):
         return MultiBlockSampler(mask, grid)
     if isinstance(mask, Future):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from orchestrator.data.augment import build_cutter
-from orchestrator.data.isolated import IsolatedCutter
-from orchestrator.errors import DataError
-from orchestrator.job import Data
-from tests.data.made_clips import small_video, train_job
+from orchestrator.data.clip import Coded, LocalMaker, Recipe
+from orchestrator.data.isolated import IsolatedMaker
+from orchestrator.data.pixels import PixelPool
+from tests.data.made_clips import small_video, train_job, video
 
-CLIP = {"frames": 4, "fps": 8.0, "size": 24}
-TIMES = np.arange(4) / 8
+ROWS = 4
 
 AUGMENTATIONS = """
 import os, pathlib, signal
@@ -39,7 +39,7 @@ class Broken:
         if self.config.flag and not os.path.exists(self.config.flag):
             pathlib.Path(self.config.flag).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.config.crash == "always":
+        if self.config.crash == "white" and frames.mean() > 250:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.config.crash == "raise":
             raise ZeroDivisionError("mine")
@@ -54,64 +54,97 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "my_augmentations:Broken"
 
 
-def data(**changes: object) -> Data:
-    return train_job(**CLIP, **changes).data
+def recipe(**changes: object) -> Recipe:
+    return Recipe.of(train_job(frames=4, fps=8.0, size=24, **changes))
 
 
-def frames() -> np.ndarray:
-    return np.empty((4, 24, 24, 3), np.uint8)
+def coded(position: int, payload: bytes | None = None) -> Coded:
+    payload = payload or small_video(position)
+    return Coded(position, payload, 1.5, hashlib.sha256(payload).hexdigest())
 
 
-def test_pixels_are_those_that_this_process_would_decode() -> None:
-    job, ours = data(), frames()
-    with closing(IsolatedCutter(job)) as cutter:
-        for seed in range(5):
-            theirs = frames()
-            cutter(small_video(seed), TIMES, np.random.default_rng(seed), theirs)
-            build_cutter(job)(small_video(seed), TIMES, np.random.default_rng(seed), ours)
-            np.testing.assert_array_equal(ours, theirs)
+def test_clips_are_those_that_this_process_would_make() -> None:
+    what = recipe()
+    rows = [coded(0), coded(1), Coded(-1, None), coded(3)]
+    here = LocalMaker(what, ROWS)
+    ours = here.canvas()
+    expected = here.make(rows, ours, 0)
+    with closing(IsolatedMaker(what, ROWS)) as maker:
+        for _ in range(3):
+            theirs = maker.canvas()
+            found = maker.make(rows[:3], theirs, 0) + maker.make(rows[3:], theirs, 3)
+            np.testing.assert_array_equal(ours.array, theirs.array)
+            for one, other in zip(expected, found, strict=True):
+                assert (one.reason, one.sha256) == (other.reason, other.sha256)
+                np.testing.assert_equal(one.masks, other.masks)
 
 
-def test_a_bad_clip_is_named_and_the_next_one_is_fine() -> None:
-    with closing(IsolatedCutter(data())) as cutter:
-        with pytest.raises(DataError, match="cannot be decoded"):
-            cutter(b"no video", TIMES, np.random.default_rng(0), frames())
-        cutter(small_video(), TIMES, np.random.default_rng(0), frames())
+def test_a_canvas_is_used_again_only_when_nothing_refers_to_it() -> None:
+    pool = PixelPool((2, 3))
+    first = torch.from_numpy(pool.canvas().array)
+    kept = first[:1]  # a view of a tensor holds all of it
+    number = pool.canvas().pages.number
+    del first
+    assert pool.canvas().pages.number == number
+    second = pool.canvas()
+    assert second.pages.number == number
+    kept.fill_(7)
+    second.array.fill(0)
+    assert kept.tolist() == [[7, 7, 7]]
+    del kept
+    third = pool.canvas()
+    assert third.pages.number != number
+    assert pool._made == 2
+
+
+def test_a_bad_clip_is_named_and_the_others_are_fine() -> None:
+    with closing(IsolatedMaker(recipe(), ROWS)) as maker:
+        canvas = maker.canvas()
+        canvas.array.fill(9)
+        found = maker.make([coded(0), coded(1, b"no video"), coded(2)], canvas, 0)
+    assert [clip.reason is None for clip in found] == [True, False, True]
+    assert "cannot be decoded" in str(found[1].reason)
+    assert not canvas.array[1].any()
 
 
 def test_a_child_that_is_killed_once_costs_nothing(broken: str, tmp_path: Path) -> None:
-    job = data(augment={"kind": broken, "flag": str(tmp_path / "killed")})
-    with closing(IsolatedCutter(job)) as cutter:
-        cutter(small_video(), TIMES, np.random.default_rng(0), frames())
+    what = recipe(augment={"kind": broken, "flag": str(tmp_path / "killed")})
+    with closing(IsolatedMaker(what, ROWS)) as maker:
+        found = maker.make([coded(0), coded(1)], maker.canvas(), 0)
+    assert [clip.reason for clip in found] == [None, None]
     assert (tmp_path / "killed").exists()
 
 
-def test_a_clip_that_crashes_the_decoder_is_a_bad_clip(broken: str) -> None:
-    job = data(augment={"kind": broken, "crash": "always"})
-    with (
-        closing(IsolatedCutter(job)) as cutter,
-        pytest.raises(DataError, match=r"crashes the decoder .*SIGSEGV"),
-    ):
-        cutter(small_video(), TIMES, np.random.default_rng(0), frames())
+def test_a_clip_that_crashes_the_decoder_is_a_bad_clip_and_no_other_is(broken: str) -> None:
+    what = recipe(augment={"kind": broken, "crash": "white"})
+    white = coded(2, video(np.full((12, 32, 32, 3), 255, np.uint8)))
+    with closing(IsolatedMaker(what, ROWS)) as maker:
+        canvas = maker.canvas()
+        canvas.array.fill(9)
+        found = maker.make([coded(0), coded(1), white, coded(3)], canvas, 0)
+    reasons = [clip.reason for clip in found]
+    assert reasons == [None, None, "crashes the decoder (SIGSEGV)", None]
+    assert not canvas.array[2].any()
+    assert found[2].sha256 == white.sha256
+    assert found[2].masks
 
 
 def test_what_an_augmentation_raises_arrives_with_its_traceback(broken: str) -> None:
-    job = data(augment={"kind": broken, "crash": "raise"})
+    what = recipe(augment={"kind": broken, "crash": "raise"})
     with (
-        closing(IsolatedCutter(job)) as cutter,
+        closing(IsolatedMaker(what, ROWS)) as maker,
         pytest.raises(ZeroDivisionError, match="mine") as caught,
     ):
-        cutter(small_video(), TIMES, np.random.default_rng(0), frames())
+        maker.make([coded(0)], maker.canvas(), 0)
     assert "my_augmentations.py" in "".join(caught.value.__notes__)
 
 
-def test_each_thread_has_a_process_and_all_end_with_the_cutter(broken: str) -> None:
-    cutter, out = IsolatedCutter(data(augment={"kind": broken})), [frames() for _ in range(8)]
-    before = children()
+def test_each_thread_has_a_process_and_all_end_with_the_maker() -> None:
+    maker, before = IsolatedMaker(recipe(), ROWS), children()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda one: cutter(small_video(), TIMES, np.random.default_rng(0), one), out))
+        list(pool.map(lambda i: maker.make([coded(i)], maker.canvas(), 0), range(8)))
         started = children() - before
-    cutter.close()
+    maker.close()
     assert 1 <= len(started) <= 2
     assert not children() & started
 
@@ -119,7 +152,8 @@ def test_each_thread_has_a_process_and_all_end_with_the_cutter(broken: str) -> N
 PARENT = """
 import signal
 from tests.data.test_isolated import *
-IsolatedCutter(data())(small_video(), TIMES, np.random.default_rng(0), frames())
+maker = IsolatedMaker(recipe(), ROWS)
+maker.make([coded(0)], maker.canvas(), 0)
 print("ready", flush=True)
 signal.pause()
 """
