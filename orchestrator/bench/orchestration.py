@@ -134,7 +134,7 @@ def _bare_rank(file: str, steps: int) -> None:
     job = load_job(file)
     assert isinstance(job, TrainJob)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+    torch.set_num_threads(job.scale.threads(max(1, len(os.sched_getaffinity(0)) // world)))
     use_gpu = job.scale.device != "cpu" and torch.cuda.is_available()
     device = torch.device(f"cuda:{rank}" if use_gpu else "cpu")
     dist.init_process_group("nccl" if use_gpu else "gloo")

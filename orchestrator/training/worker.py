@@ -92,7 +92,7 @@ def train(assignment: Assignment, group: Group) -> None:
 
 def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> None:
     job, folder, board = assignment.job, assignment.folder, assignment.board
-    torch.set_num_threads(group.cores)
+    torch.set_num_threads(job.scale.threads(group.cores))
     batch = BatchPlan.of(job.scale, group.world)
     engine = Engine(build_objective(job), job, batch, group.device)
     checkpoints = Checkpoints(
