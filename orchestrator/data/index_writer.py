@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.index import (
+from orchestrator.data.index import Index
+from orchestrator.data.index_schema import (
     CLIP_SCHEMA,
     INDEX,
     SHARD_SCHEMA,
     SHARDS,
     ContentDigest,
-    Index,
 )
 from orchestrator.errors import DataError
 from orchestrator.storage import Storage
