@@ -60,8 +60,8 @@ class Struck:
     resumed_at: int
     """The step from which it went on."""
 
-    recovery_s: float
-    """Seconds from the blow to the end of the next step."""
+    recovery_s: float | None
+    """Seconds from the blow to the end of the next step; None where none was left to train."""
 
     same_losses: bool
     same_weights: bool
@@ -79,14 +79,17 @@ class Struck:
 
 
 def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]) -> list[Blow]:
-    """`count` blows, victims in turn; every third falls right after a commit."""
+    """`count` blows, victims in turn; every third falls right after a commit.
+
+    All in the first three quarters: a run that has ended cannot be struck.
+    """
     draw = random.Random(seed)
     commits = job.optim.steps // job.checkpoint.every
     return [
         Blow(
             victims[i % len(victims)],
             draw.randrange(job.scale.most_workers),
-            draw.randint(1, max(1, commits - 2)),
+            draw.randint(1, max(1, commits * 3 // 4)),
             0.0 if i // len(victims) % 3 == 0 else draw.uniform(0, 1.5),
         )
         for i in range(count)
@@ -228,11 +231,13 @@ def strike(arena: Arena, name: str, blow: Blow, calm: str, nodes: Nodes | None) 
         assert nodes is not None
         nodes.kill_one(ranks[blow.rank])
         nodes.add()
-    went_on = arena.wait_for(
-        process, name, lambda: arena.workers(name).get("first_step_at", 0) > struck_at
-    )
-    assert went_on
-    recovery = arena.workers(name)["first_step_at"] - struck_at
+
+    def went_on() -> bool:
+        return bool(arena.workers(name).get("first_step_at", 0) > struck_at)
+
+    # A blow after the last step leaves nothing to train: the new start only ends the run.
+    arena.wait_for(process, name, lambda: went_on() or process.poll() == 0)
+    recovery = arena.workers(name)["first_step_at"] - struck_at if went_on() else None
     arena.finish(process, name)
     log = (arena.folder / f"{name}.log").read_text()
     resumed = [int(line.split()[3]) for line in log.splitlines() if "resumed at step" in line]
@@ -358,7 +363,7 @@ def bench_chaos(
             # A rank that has a node for itself has more threads, which add in another order: the
             # same bits are to be had from the same threads only.
             strike_all(of_nodes, arena.run_calm(f"{CALM}-nodes"), nodes)
-    recoveries = sorted(one.recovery_s for one in struck)
+    recoveries = sorted(one.recovery_s for one in struck if one.recovery_s is not None)
     return {
         "rows": [one.to_dict() for one in struck],
         "good": sum(one.good for one in struck),

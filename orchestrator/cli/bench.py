@@ -188,7 +188,7 @@ def chaos(
                 f"{blow.delay_s:.2f} s after step {blow.commit * checked.checkpoint.every}",
                 str(struck.step),
                 str(struck.resumed_at),
-                f"{struck.recovery_s:.1f} s",
+                "all done" if struck.recovery_s is None else f"{struck.recovery_s:.1f} s",
                 *same,
                 "yes" if struck.audited else "NO",
             ]

@@ -16,9 +16,11 @@ BATCH, WORLD = 8, 2
 
 
 def starts(folder: Path, run: str) -> list[int]:
-    """The steps from which a run's starts went on, by what it printed."""
+    """The steps from which a run's starts went on, by what it printed; the last step's only ended
+    the run."""
     log = (folder / f"{run}.log").read_text()
-    return [0, *(int(step) for step in re.findall(r"resumed at step (\d+)", log))]
+    resumed = [int(step) for step in re.findall(r"resumed at step (\d+)", log)]
+    return [0, *(step for step in resumed if step < STEPS)]
 
 
 def check_witness(folder: Path, runs: list[str]) -> None:
