@@ -188,6 +188,16 @@ class LocalBoard:
         return replace(news, beats=ages)
 
 
+class ClusterLost(JobFailed):
+    """The driver's cluster no longer answers."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"the Ray cluster is gone: {str(error).splitlines()[0]}",
+            mend="when it is back, the same command continues from the last checkpoint",
+        )
+
+
 class RayBoard:
     """A handle on the board's actor, as workers hold it. Posting progress never waits."""
 
@@ -259,7 +269,15 @@ class RayBoard:
         ray.get(self.actor.finish.remote(outcome))
 
     def read(self) -> News:
+        """For the driver.
+
+        Raises:
+            ClusterLost: the head node is gone, and the board with it.
+        """
         import ray
 
-        news: News = ray.get(self.actor.read.remote())
+        try:
+            news: News = ray.get(self.actor.read.remote())
+        except ray.exceptions.RayError as error:
+            raise ClusterLost(error) from None
         return news

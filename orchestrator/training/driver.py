@@ -21,7 +21,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
-from orchestrator.training.board import LocalBoard, News, RayBoard
+from orchestrator.training.board import ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
 from orchestrator.training.placement import scaling_config, set_patience
 from orchestrator.training.run_record import RunRecord, open_record
@@ -182,6 +182,8 @@ def _fit_ray(assignment: Assignment) -> None:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _first_cause(error, assignment) from error
+    except ray.exceptions.RayError as error:  # not the workers': the controller's own end
+        raise ClusterLost(error) from error
 
 
 def _python_path() -> list[str]:

