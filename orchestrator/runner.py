@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, PackJob, TrainJob
+from orchestrator.job import EvaluateJob, Job, PackJob, TrainJob
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class RunSummary:
     phases: dict[str, float] = field(default_factory=dict)
     """With `profile`: seconds of each part of a step, on rank 0."""
 
+    verdict: dict[str, Any] = field(default_factory=dict)
+    """Of an evaluation: every number, with its interval."""
+
+    report: str = ""
+    """Of an evaluation: the page that shows it."""
+
     next_steps: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,14 +65,16 @@ def run(
         JobFailed: the job stopped; running it again continues.
     """
     progress = progress or Silent()
+    if not isinstance(job, TrainJob) and (fresh or profile):
+        raise RequestError(
+            "--fresh and --profile are for train jobs",
+            where=job.name,
+            mend=f"a {job.kind} job needs neither: leave them out",
+        )
     if isinstance(job, PackJob):
-        if fresh or profile:
-            raise RequestError(
-                "--fresh and --profile are for train jobs",
-                where=job.name,
-                mend="packed data is named by its content: change the source or the encoding",
-            )
         return _run_pack(job, progress, local)
+    if isinstance(job, EvaluateJob):
+        return _run_evaluate(job, progress, local)
     return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
 
 
@@ -82,6 +90,26 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
         seconds=time.time() - began,
         dataset=_dataset_facts(indexes),
         next_steps=[f"orchestrator data inspect {index.uri}" for index in indexes],
+    )
+
+
+def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.driver import run_evaluate
+    from orchestrator.tracking.evaluations import headline
+
+    began = time.time()
+    found = run_evaluate(job, progress, local=local)
+    return RunSummary(
+        kind="evaluate",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        model_uri=job.model,
+        metrics=headline(found.verdict),
+        verdict=found.verdict,
+        report=found.report,
     )
 
 

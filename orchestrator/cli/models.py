@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,16 +78,26 @@ def show(
 def promote(
     model: Annotated[str, MODEL],
     alias: Annotated[str, typer.Option("--alias", help="The alias to move.")] = "champion",
+    ungated: Annotated[
+        bool, typer.Option("--ungated", help="Whatever the evaluations say, or without any.")
+    ] = False,
     storage: Annotated[str, STORAGE] = ".orchestrator",
     tracking: Annotated[str | None, TRACKING] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Point an alias at a version, so that models:/NAME@champion means it."""
+    """Make a version the champion, if it beats the present one.
+
+    Both must have been evaluated by the same protocol, and the new one must have more quadruplets
+    right by more than chance explains; else nothing changes, and the exit code is 1.
+    """
     from orchestrator.cli.show import print_json
+    from orchestrator.evaluation.gate import require_better
     from orchestrator.tracking import registry
 
     server = _server(tracking, storage)
     version = registry.show_model(model, server)
+    if alias == "champion" and not ungated:
+        print(require_better(version, server), file=sys.stderr)
     promotion = registry.promote(version.name, version.version, alias, server)
     if json:
         print_json(asdict(promotion))

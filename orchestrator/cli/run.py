@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -120,6 +120,8 @@ def _headline(summary: RunSummary) -> str:
     from orchestrator.cli.show import duration
 
     took = duration(summary.seconds)
+    if summary.kind == "evaluate":
+        return f"{summary.name}: judged in {took}"
     if summary.kind != "train":
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
@@ -146,12 +148,15 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     ]
     if numbers:
         rows.append(("result", "   ".join(numbers)))
+    if summary.verdict:
+        rows += _judged(summary.verdict)
     if summary.phases:
         parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
         rows.append(("a step", "   ".join(parts)))
     for name, text in (
         ("model", summary.model_uri),
         ("checkpoint", summary.checkpoint),
+        ("report", summary.report),
         ("run", f"{summary.run_id} in {summary.tracking_uri}" if summary.run_id else ""),
     ):
         if text:
@@ -159,8 +164,30 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     return rows
 
 
+def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    """The headline of an evaluation, and a line for each scenario."""
+    rows = []
+    for name, chance in (("quad", 25), ("pair", 50)):
+        found = verdict["overall"][name]
+        text = f"{name}s right {_percent(found)}, chance {chance}%"
+        if verdict["random"]:
+            each = [one[name] for one in verdict["random"]]
+            text += f", {len(each)} random models {100 * sum(each) / len(each):.1f}%"
+        rows.append(("result" if name == "quad" else "", text))
+    for name, row in verdict["scenarios"].items():
+        rows.append((name, f"quads {_percent(row['quad'])}   pairs {_percent(row['pair'])}"))
+    return rows
+
+
+def _percent(found: dict[str, float]) -> str:
+    low, high = 100 * found["low"], 100 * found["high"]
+    return f"{100 * found['value']:.1f}% [{low:.0f}, {high:.0f}]"
+
+
 def _last_line(summary: RunSummary) -> str:
     """The one line that `--quiet` shows: where the result is."""
+    if summary.kind == "evaluate":
+        return f"report {summary.report}"
     if summary.kind == "train":
         return f"model {summary.model_uri or summary.checkpoint}"
     return "dataset " + " ".join(summary.dataset.get("uris", []))

@@ -160,6 +160,18 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
     return WorldModel(config, encoder, predictor).eval().requires_grad_(False).to(device)
 
 
+def random_model(config: ModelConfig, seed: int) -> WorldModel:
+    """A model of the same shape that has learnt nothing: what a trained one must beat."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(config.model, size=config.size, frames=config.frames)
+        predictor = None
+        if config.objective == "vjepa2":
+            masks = len(config.job["objective"]["masks"])
+            predictor = _predictor_of(config, encoder, masks)
+    return WorldModel(config, encoder, predictor).eval().requires_grad_(False)
+
+
 def load_start(objective: Objective, folder: Path) -> None:
     """Begin training from a saved model's weights instead of random ones (`model.from`).
 
@@ -189,14 +201,14 @@ def _build_predictor(
         raise DataError(
             "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
         )
-    tubelet, side = config.model.tubelet, config.size // config.model.patch
     with torch.random.fork_rng(devices=[]):
-        return build_predictor(
-            config.model,
-            encoder=encoder,
-            grid=(config.frames // tubelet, side, side),
-            mask_tokens=len(tokens),
-        )
+        return _predictor_of(config, encoder, len(tokens))
+
+
+def _predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> Predictor:
+    tubelet, side = config.model.tubelet, config.size // config.model.patch
+    grid = (config.frames // tubelet, side, side)
+    return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks)
 
 
 def _read_config(folder: Path) -> ModelConfig:

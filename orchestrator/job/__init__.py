@@ -1,5 +1,6 @@
 """Job files: their schema, their reading, their identity."""
 
+from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
@@ -15,6 +16,7 @@ __all__ = [
     "Data",
     "Encode",
     "Encoder",
+    "EvaluateJob",
     "Future",
     "Job",
     "Model",

@@ -9,14 +9,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.explain import Spots, explain
 from orchestrator.job.pack import PackJob
 from orchestrator.job.parts import check_parts
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
 from orchestrator.job.train import TrainJob
 
-Job = PackJob | TrainJob
-KINDS: dict[str, type[PackJob] | type[TrainJob]] = {"pack": PackJob, "train": TrainJob}
+Job = PackJob | TrainJob | EvaluateJob
+KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EvaluateJob]] = {
+    "pack": PackJob,
+    "train": TrainJob,
+    "evaluate": EvaluateJob,
+}
 
 
 def load_job(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Job:

@@ -78,7 +78,7 @@ def _fill(picture: Floats, corners: npt.NDArray[np.float64], colour: Colour, rim
         np.maximum(distance, nx * x + ny * y - d * scale, out=distance)
     cover = np.clip(0.5 - distance, 0, 1)
     inner = np.clip(0.5 - distance - RIM * scale, 0, 1)[..., None]
-    fill, edge = _rgb(colour), _edge(colour, rim)
+    fill, edge = _rgb(colour), edge_colour(colour, rim)
     picture += cover[..., None] * (edge + inner * (fill - edge) - picture)
     return np.asarray(cover)
 
@@ -112,7 +112,7 @@ def _rgb(colour: Colour) -> Floats:
     return np.asarray(colour, np.float32)
 
 
-def _edge(colour: Colour, rim: float) -> Floats:
+def edge_colour(colour: Colour, rim: float) -> Floats:
     """The outline's colour: darker for rim < 1, towards white above."""
     fill = _rgb(colour)
     return np.asarray(fill * rim if rim < 1 else 1 - (1 - fill) / np.float32(rim), np.float32)
@@ -187,7 +187,7 @@ def _draw_thing(
         cover *= mask[window.top, window.left]
     inner = np.clip(0.5 - RIM * scale - distance, 0, 1)
     np.minimum(inner, cover, out=inner)
-    layers, colours = [cover, inner], [_edge(thing.colour, rim), _rgb(thing.colour)]
+    layers, colours = [cover, inner], [edge_colour(thing.colour, rim), _rgb(thing.colour)]
     if thing.marking != "plain":
         layers.append(inner * _mark(thing, window, cos, sin, scale))
         colours.append(_rgb(thing.mark))

@@ -180,16 +180,27 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
 
 
 def _created(client: MlflowClient, uri: str, job: TrainJob, parent: str | None) -> Run:
+    tags = {NOTE_TAG: opening_note(job), **({"mlflow.parentRunId": parent} if parent else {})}
+    return make_run(client, uri, job.track.experiment, job.name, tags)
+
+
+def make_run(
+    client: MlflowClient, uri: str, experiment: str, name: str, tags: Mapping[str, str]
+) -> Run:
+    """A new run of a job, in an experiment that is made when there is none.
+
+    Raises:
+        RequestError: the server refuses it.
+    """
     try:
         return client.create_run(
-            _experiment(client, uri, job.track.experiment),
-            run_name=job.name,
+            _experiment(client, uri, experiment),
+            run_name=name,
             tags={
                 "mlflow.user": getpass.getuser(),
-                "mlflow.source.name": f"orchestrator run {job.name}",
+                "mlflow.source.name": f"orchestrator run {name}",
                 "mlflow.source.type": "JOB",
-                NOTE_TAG: opening_note(job),
-                **({"mlflow.parentRunId": parent} if parent else {}),
+                **tags,
             },
         )
     except MlflowException as error:

@@ -191,8 +191,10 @@ class LocalBoard:
 class ClusterLost(JobFailed):
     """The driver's cluster no longer answers."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(
+    @classmethod
+    def by(cls, error: Exception) -> ClusterLost:
+        """What Ray raised, for a person."""
+        return cls(
             f"the Ray cluster is gone: {str(error).splitlines()[0]}",
             mend="when it is back, the same command continues from the last checkpoint",
         )
@@ -279,5 +281,5 @@ class RayBoard:
         try:
             news: News = ray.get(self.actor.read.remote())
         except ray.exceptions.RayError as error:
-            raise ClusterLost(error) from None
+            raise ClusterLost.by(error) from None
         return news

@@ -183,7 +183,7 @@ def _fit_ray(assignment: Assignment) -> None:
     except ray.train.TrainingFailedError as error:
         raise _first_cause(error, assignment) from error
     except ray.exceptions.RayError as error:  # not the workers': the controller's own end
-        raise ClusterLost(error) from error
+        raise ClusterLost.by(error) from error
 
 
 def _python_path() -> list[str]:
