@@ -1,0 +1,66 @@
+"""`kind: evaluate`: judge, write the report, tell MLflow."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.evaluation.judge import Findings, judge
+from orchestrator.evaluation.metrics import pair_accuracy, quad_right
+from orchestrator.evaluation.report import report
+from orchestrator.evaluation.verdict import verdict
+from orchestrator.jepa.hub import load_folder
+from orchestrator.job import EvaluateJob
+from orchestrator.progress import Progress
+from orchestrator.ray_session import ray_session
+from orchestrator.storage import Storage
+from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT, record_evaluation
+from orchestrator.tracking.locate import model_folder
+from orchestrator.tracking.run import RunRef
+from orchestrator.tracking.server import tracking_uri
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation leaves."""
+
+    verdict: dict[str, Any]
+    tracking: RunRef
+    report: str
+    """Path or URI of the page."""
+
+
+def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evaluated:
+    """Judge the job's model; the report is in `evaluations/NAME` and on an MLflow run.
+
+    Raises:
+        RequestError: there is no such model, or model and suite do not fit.
+        JobFailed: MLflow did not take the result.
+    """
+    storage = Storage(job.storage)
+    server = tracking_uri(job.track.uri, storage)
+    with model_folder(job.model, tracking=server) as folder:
+        model = load_folder(folder)
+    with nullcontext() if local else ray_session():
+        findings = judge(job, model, progress, local=local)
+    found, scores = verdict(job, findings), scores_json(job, findings)
+    page = report(found, findings, job.suite.split)
+    out = storage.sub("evaluations", job.name)
+    out.write_bytes(REPORT, page.encode())
+    out.write_json(VERDICT, found)
+    out.write_json(SCORES, scores)
+    tracking = record_evaluation(job, storage, found, scores, page)
+    return Evaluated(found, tracking, out.uri(REPORT))
+
+
+def scores_json(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
+    """Quad by quad, so that two models can be compared on the same quadruplets."""
+    scores = {name: seen.scores[findings.look] for name, seen in findings.model.items()}
+    return {
+        "protocol": findings.protocol.digest(job),
+        "confidence": job.confidence,
+        "quad": {name: quad_right(values).tolist() for name, values in scores.items()},
+        "pair": {name: pair_accuracy(values).tolist() for name, values in scores.items()},
+        "surprise": {name: values.tolist() for name, values in scores.items()},
+    }

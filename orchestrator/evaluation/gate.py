@@ -1,0 +1,89 @@
+"""The registry's gate: a candidate becomes champion when it beats the champion, beyond doubt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.evaluation.metrics import RESAMPLES
+from orchestrator.tracking.evaluations import scores_of
+from orchestrator.tracking.locate import find_version
+from orchestrator.tracking.registry import RegisteredVersion
+from orchestrator.tracking.server import client_of
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean quad accuracies of two models on the same quadruplets, and the difference's interval."""
+
+    candidate: float
+    champion: float
+    low: float
+    high: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is ahead by more than chance explains."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        return (
+            f"quadruplets right: candidate {100 * self.candidate:.1f}%, champion"
+            f" {100 * self.champion:.1f}%, difference {100 * (self.candidate - self.champion):+.1f}"
+            f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}] points"
+        )
+
+
+def require_better(candidate: RegisteredVersion, server: str) -> str:
+    """What speaks for a version as champion.
+
+    Raises:
+        RequestError: it, or the champion, was not evaluated, or not in the same way.
+        JobFailed: it is not better beyond the interval; with the numbers.
+    """
+    client = client_of(server)
+    mine = scores_of(client, find_version(client, candidate.uri))
+    champion = client.get_registered_model(candidate.name).aliases.get("champion")
+    if champion is None:
+        return f"{candidate.uri} is the first champion"
+    if int(champion) == candidate.version:
+        return f"{candidate.uri} is the champion already"
+    present = find_version(client, f"models:/{candidate.name}/{champion}")
+    found = compare(mine, scores_of(client, present))
+    if not found.better:
+        raise JobFailed(
+            f"{candidate.uri} does not beat the champion, version {champion}: {found}",
+            mend="train a better one, judge both on more quadruplets, or say --ungated",
+        )
+    return str(found)
+
+
+def compare(candidate: dict[str, Any], champion: dict[str, Any]) -> Comparison:
+    """Compare two models' scores (`driver.scores_json`), quad by quad.
+
+    Raises:
+        RequestError: they were not measured in the same way.
+    """
+    if candidate["protocol"] != champion["protocol"]:
+        raise RequestError(
+            f"candidate and champion were judged by protocols {candidate['protocol']} and"
+            f" {champion['protocol']}",
+            where="models promote",
+            mend="evaluate both with the same job file",
+        )
+    draw, differences = np.random.default_rng(0), []
+    means: dict[str, list[float]] = {"candidate": [], "champion": []}
+    level = float(candidate["confidence"])
+    for name in candidate["quad"]:
+        ours, best = np.array(candidate["quad"][name]), np.array(champion["quad"][name])
+        means["candidate"].append(float(ours.mean()))
+        means["champion"].append(float(best.mean()))
+        chosen = draw.integers(0, len(ours), (RESAMPLES, len(ours)))
+        differences.append((ours - best)[chosen].mean(1))
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.mean(differences, axis=0), [tail, 1 - tail])
+    mine, theirs = (float(np.mean(means[who])) for who in ("candidate", "champion"))
+    return Comparison(mine, theirs, float(low), float(high))

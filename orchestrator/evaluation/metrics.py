@@ -1,0 +1,101 @@
+"""What surprise says about a suite: accuracies, their intervals, and which scenarios count.
+
+Scores are float [quads, 2, 2], the surprise at context i and outcome j; possible where i = j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_right
+
+RESAMPLES = 2000
+
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def estimate(per_quad: np.ndarray, confidence: float, seed: int = 0) -> Estimate:
+    """The mean of one number per quad, with a bootstrap interval: quads are what is resampled."""
+    draw = np.random.default_rng(seed)
+    chosen = draw.integers(0, len(per_quad), (RESAMPLES, len(per_quad)))
+    means = per_quad[chosen].mean(1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(float(per_quad.mean()), float(low), float(high))
+
+
+def overall(by_scenario: Mapping[str, np.ndarray], confidence: float, seed: int = 0) -> Estimate:
+    """The mean over scenarios of their means; quads are resampled inside each scenario."""
+    draw = np.random.default_rng(seed)
+    means = [
+        values[draw.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
+        for values in by_scenario.values()
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.mean(means, axis=0), [tail, 1 - tail])
+    value = float(np.mean([values.mean() for values in by_scenario.values()]))
+    return Estimate(value, float(low), float(high))
+
+
+def auroc(scores: np.ndarray) -> float:
+    """Chance that an impossible video of the scenario surprises more than a possible one."""
+    possible = np.concatenate([scores[:, 0, 0], scores[:, 1, 1]])
+    impossible = np.concatenate([scores[:, 0, 1], scores[:, 1, 0]])
+    more = impossible[:, None] > possible[None]
+    same = impossible[:, None] == possible[None]
+    return float((more + 0.5 * same).mean())
+
+
+def sign_test(per_quad: np.ndarray, chance: float = 0.5, seed: int = 0) -> float:
+    """p-value of "the mean is above chance": signs of the deviations are flipped per quad."""
+    apart = per_quad - chance
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (RESAMPLES, len(apart)))
+    as_large = (signs * np.abs(apart)).mean(1) >= apart.mean() - 1e-12
+    return float((as_large.sum() + 1) / (RESAMPLES + 1))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted for their number (Holm's step-down)."""
+    adjusted, worst = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[name]))
+        adjusted[name] = worst
+    return adjusted
+
+
+def localisation_error(curves: np.ndarray, t_break: np.ndarray) -> float:
+    """Mean distance in frames of the moment of most extra surprise from the violation's.
+
+    Args:
+        curves: [quads, 2, 2, frames], NaN where nothing is predicted.
+        t_break: int [quads].
+    """
+    possible = curves[:, [0, 1], [0, 1]]
+    impossible = curves[:, [0, 1], [1, 0]]  # the same contexts, the other outcomes
+    extra = np.nan_to_num(impossible - possible, nan=-np.inf)
+    return float(np.abs(extra.argmax(-1) - t_break[:, None]).mean())
+
+
+__all__ = [
+    "Estimate",
+    "auroc",
+    "estimate",
+    "holm",
+    "localisation_error",
+    "overall",
+    "pair_accuracy",
+    "quad_right",
+    "sign_test",
+]

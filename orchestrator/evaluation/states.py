@@ -1,0 +1,62 @@
+"""What the features of possible videos say about the true states: rows for a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.evaluation.probe import grid_pooled, ridge_probe
+from orchestrator.jepa.hub import WorldModel
+from orchestrator.physics.suite import Quad
+
+TARGETS = ("x", "y", "vx", "vy")
+"""Of the object that the scenario is about, in frame sizes (and frame sizes a second)."""
+
+
+@dataclass(frozen=True)
+class StateRows:
+    """One row for each tubelet in which the object is seen."""
+
+    features: np.ndarray
+    """float32 [rows, dim]."""
+
+    targets: np.ndarray
+    """float32 [rows, 4]."""
+
+
+def state_rows(model: WorldModel, quads: Sequence[Quad]) -> StateRows:
+    """Features and states of the possible videos of some quads, from their first windows."""
+    config = model.config
+    tubelet, frames = config.model.tubelet, config.frames
+    side = config.size // config.model.patch
+    grid = (frames // tubelet, side, side)
+    features, targets = [], []
+    for quad in quads:
+        clips = quad.videos[[0, 1], [0, 1], :frames]
+        pooled = grid_pooled(model.encode(clips).numpy(), grid)
+        state = quad.states[[0, 1], [0, 1], :frames, 0] / config.size
+        seen = quad.visible[[0, 1], [0, 1], :frames, 0]
+        # A tubelet's state is the mean over its frames; it counts where it is seen in all.
+        state = state.reshape(2, -1, tubelet, 4).mean(2)
+        known = seen.reshape(2, -1, tubelet).all(2) & np.isfinite(state).all(2)
+        features.append(pooled[known])
+        targets.append(state[known])
+    return StateRows(
+        np.concatenate(features).astype(np.float32), np.concatenate(targets).astype(np.float32)
+    )
+
+
+def probe_states(fitted: Sequence[StateRows], held_out: Sequence[StateRows]) -> dict[str, float]:
+    """R2 of each target on rows that the probe was not fitted to."""
+    train, test = joined(fitted), joined(held_out)
+    found = ridge_probe(train.features, train.targets, test.features, test.targets)
+    return {name: float(r2) for name, r2 in zip(TARGETS, found.r2, strict=True)}
+
+
+def joined(rows: Sequence[StateRows]) -> StateRows:
+    return StateRows(
+        np.concatenate([one.features for one in rows]),
+        np.concatenate([one.targets for one in rows]),
+    )

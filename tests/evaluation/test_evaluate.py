@@ -1,0 +1,156 @@
+"""An evaluation from a model to a report, an MLflow run, and a champion."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny_job
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.evaluation.driver import run_evaluate
+from orchestrator.evaluation.gate import require_better
+from orchestrator.jepa.hub import save_model
+from orchestrator.jepa.objectives import build_objective
+from orchestrator.job import EvaluateJob, build_job
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+from orchestrator.tracking.registry import promote, register, show_model
+from orchestrator.tracking.run import RunRef, make_run
+from orchestrator.tracking.server import client_of
+
+SCENARIOS = ["support", "permanence"]
+
+
+def evaluate_job(folder: Path, model: str, **changes: Any) -> EvaluateJob:
+    job = build_job(
+        {
+            "kind": "evaluate",
+            "name": "judged",
+            "storage": str(folder),
+            "model": model,
+            "suite": {"scenarios": SCENARIOS, "quads": 4, "choose_quads": 2},
+            "random": 2,
+            "random_quads": 2,
+        },
+        [f"{key.replace('__', '.')}={value}" for key, value in changes.items()],
+    )
+    assert isinstance(job, EvaluateJob)
+    return job
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with a saved model in `model`."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    job = tiny_job()
+    save_model(folder / "model", build_objective(job), None, job, {})
+    return folder
+
+
+def registered(folder: Path) -> str:
+    """The model as a version of `tiny`, registered anew."""
+    uri = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
+    (folder / "mlflow").mkdir(exist_ok=True)
+    run = make_run(client_of(uri), uri, "tests", "trained", {})
+    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
+    return f"models:/tiny/{register(ref, folder / 'model', 'tiny')}"
+
+
+def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
+    found = run_evaluate(evaluate_job(folder, str(folder / "model")), Silent(), local=True)
+    verdict = json.loads((folder / "evaluations/judged/verdict.json").read_text())
+    assert verdict == json.loads(json.dumps(found.verdict))
+    assert set(verdict["scenarios"]) == set(SCENARIOS)
+    for row in verdict["scenarios"].values():
+        assert row["quads"] == 4
+        for kind in ("quad", "pair"):
+            assert 0 <= row[kind]["low"] <= row[kind]["value"] <= row[kind]["high"] <= 1
+    assert len(verdict["random"]) == 2
+    assert set(verdict["health"]) == {"rankme", "feature_std", "lidar"}
+    assert verdict["rollout"][0]["tubelets_ahead"] == 1
+    assert set(verdict["probe"]) == {"model", "random"}
+
+    page = (folder / "evaluations/judged/report.html").read_text()
+    assert not re.search(r"(?:src|href)=['\"](?!data:)", page), "it needs nothing else"
+    assert all(f"<h2>{name}</h2>" in page for name in SCENARIOS)
+    assert page.count("<svg") == 2 * 2 * 4
+    assert page.count("data:image/gif") == 2 * 2
+
+    client = client_of(found.tracking.uri)
+    run = client.get_run(found.tracking.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["quad_accuracy"] == pytest.approx(verdict["overall"]["quad"]["value"])
+    assert run.data.metrics["scenario/permanence/pair"] >= 0
+    files = {info.path for info in client.list_artifacts(found.tracking.run_id)}
+    assert {"report.html", "verdict.json", "scores.json", "job.yaml"} <= files
+
+
+def test_the_same_model_and_protocol_give_the_same_numbers_and_another_protocol_another_hash(
+    folder: Path,
+) -> None:
+    def verdict(**changes: Any) -> dict[str, Any]:
+        job = evaluate_job(folder, str(folder / "model"), random=0, **changes)
+        return run_evaluate(job, Silent(), local=True).verdict
+
+    first = verdict()
+    assert verdict() == first
+    assert first["gain"]["over_random"] is None
+    assert verdict(suite__seed=1)["protocol"] != first["protocol"]
+    assert verdict(surprise__stride=2)["protocol"] != first["protocol"]
+
+
+@pytest.mark.integration
+def test_on_ray_the_numbers_are_the_same(folder: Path) -> None:
+    job = evaluate_job(folder, str(folder / "model"))
+    there = run_evaluate(job, Silent(), local=False).verdict
+    here = run_evaluate(job, Silent(), local=True).verdict
+    assert there["scenarios"] == here["scenarios"]
+    assert there["random"] == here["random"]
+
+
+def test_a_champion_is_made_and_is_not_unseated_by_its_equal(folder: Path) -> None:
+    first, second = registered(folder), registered(folder)
+    server = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
+    with pytest.raises(RequestError, match="never evaluated"):
+        require_better(show_model(first, server), server)
+    for model in (first, second):
+        run_evaluate(evaluate_job(folder, model, random=0), Silent(), local=True)
+    shown = show_model(first, server)
+    assert "physics_quad" in shown.metrics
+    assert "physics.protocol" in shown.tags
+    assert "first champion" in require_better(shown, server)
+    promote("tiny", shown.version, "champion", server)
+    with pytest.raises(JobFailed, match=r"does not beat the champion.*difference \+0\.0"):
+        require_better(show_model(second, server), server)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"suite__scenarios": "[suport]"}, "unknown scenario 'suport'"),
+        ({"suite__frames": 6}, "the videos have 6 frames, the model's clip has 8"),
+        ({"surprise__contexts": "[5]"}, "a context of 5 frames"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused(
+    folder: Path, change: dict[str, Any], said: str
+) -> None:
+    job = evaluate_job(folder, str(folder / "model"), **change)
+    with pytest.raises(RequestError, match=said):
+        run_evaluate(job, Silent(), local=True)
+
+
+def test_a_test_split_is_never_chosen_on(folder: Path) -> None:
+    with pytest.raises(RequestError, match="choosing on it would flatter the model"):
+        evaluate_job(folder, "models:/tiny/1", suite__choose="test")
+    with pytest.raises(RequestError, match="is what is chosen on"):
+        evaluate_job(folder, "models:/tiny/1", suite__split="validation")
+
+
+def test_the_model_is_named_when_there_is_none(folder: Path) -> None:
+    with pytest.raises(RequestError, match="no model folder"):
+        run_evaluate(evaluate_job(folder, str(folder / "nothing")), Silent(), local=True)
