@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.errors import JobFailed
+from orchestrator.evaluation import gate
 from orchestrator.tracking import registry
 from orchestrator.tracking.registry import Promotion, RegisteredVersion
 
@@ -68,11 +70,25 @@ def test_list_show_and_promote(
     assert "speed_step_s" in out
     assert asked.pop() == ("models:/physics@candidate", "http://m")
 
-    out = said(
-        monkeypatch, capsys, "promote", "models:/physics@candidate", "--tracking", "http://m"
-    )
+    model = "models:/physics@candidate"
+    out = said(monkeypatch, capsys, "promote", model, "--ungated", "--tracking", "http://m")
     assert out == "models:/physics@champion is version 3, before: version 2\n"
     assert asked.pop() == ("physics", 3, "champion", "http://m")
+
+
+def test_a_version_that_does_not_beat_the_champion_is_not_promoted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[Any]
+) -> None:
+    def refuse(candidate: RegisteredVersion, server: str) -> str:
+        raise JobFailed("does not beat the champion", mend="train a better one")
+
+    monkeypatch.setattr(gate, "require_better", refuse)
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "models", "promote", "models:/physics/3"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "does not beat the champion" in capsys.readouterr().err
+    assert len(asked) == 1, "only looked at"
 
 
 def test_scripts_get_json(

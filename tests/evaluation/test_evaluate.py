@@ -60,6 +60,7 @@ def registered(folder: Path) -> str:
     return f"models:/tiny/{register(ref, folder / 'model', 'tiny')}"
 
 
+@pytest.mark.integration
 def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
     found = run_evaluate(evaluate_job(folder, str(folder / "model")), Silent(), local=True)
     verdict = json.loads((folder / "evaluations/judged/verdict.json").read_text())
@@ -89,6 +90,7 @@ def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
     assert {"report.html", "verdict.json", "scores.json", "job.yaml"} <= files
 
 
+@pytest.mark.integration
 def test_the_same_model_and_protocol_give_the_same_numbers_and_another_protocol_another_hash(
     folder: Path,
 ) -> None:
@@ -112,6 +114,7 @@ def test_on_ray_the_numbers_are_the_same(folder: Path) -> None:
     assert there["random"] == here["random"]
 
 
+@pytest.mark.integration
 def test_a_champion_is_made_and_is_not_unseated_by_its_equal(folder: Path) -> None:
     first, second = registered(folder), registered(folder)
     server = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
