@@ -30,7 +30,7 @@ from orchestrator.evaluation.surprise import (
 )
 from orchestrator.jepa.hub import WorldModel, random_model
 from orchestrator.job.evaluate import EvaluateJob
-from orchestrator.physics.suite import PROTOCOL_VERSION, SCENARIOS, Quad, make_quad
+from orchestrator.physics.suite import PROTOCOL_VERSION, SCENARIOS, UNPROVEN, Quad, make_quad
 from orchestrator.physics.suite.baselines import baseline_scores
 from orchestrator.progress import Progress
 
@@ -152,7 +152,7 @@ def protocol_of(job: EvaluateJob, model: WorldModel) -> Protocol:
             )
     config = model.config
     return Protocol(
-        scenarios=job.suite.scenarios or SCENARIOS,
+        scenarios=job.suite.scenarios or tuple(s for s in SCENARIOS if s not in UNPROVEN),
         size=config.size,
         fps=float(config.job["data"]["fps"]),
         windows=Windows.over(

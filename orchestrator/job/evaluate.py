@@ -21,10 +21,11 @@ class Suite(Section):
     """What context and aggregation are chosen on; never what is scored."""
 
     scenarios: tuple[str, ...] = ()
-    """Names of scenarios. Default: all."""
+    """Names of scenarios. Default: all that no trivial rule can decide (`lever` is left out)."""
 
     quads: PositiveInt = 20
-    """Quadruplets of each scenario that are scored."""
+    """Quadruplets of each scenario that are scored. Every four balance each other: left and right,
+    which context comes first."""
 
     choose_quads: PositiveInt = 4
     """Quadruplets of each scenario that are chosen on."""

@@ -47,6 +47,7 @@ def table() -> dict[str, dict[str, dict[str, float | bool]]]:
     return gate("validation", 40)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_no_trivial_baseline_decides_a_scenario(scenario: str, table: dict) -> None:
     assert set(table[scenario]) == set(BASELINES)
@@ -63,6 +64,7 @@ def test_the_gate_holds_on_the_splits_that_are_reported(split: str) -> None:
         assert all(row["passes"] for row in rows.values()), (scenario, rows)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scenario", HIDDEN)
 def test_what_only_looks_around_and_after_the_break_is_at_exactly_chance(
     scenario: str, table: dict

@@ -12,10 +12,11 @@ from orchestrator.physics.suite.scoring import pair_accuracy, quad_right
 
 BASELINES = ("copy", "linear", "centroid", "random_conv", "difference")
 PAIR_SLACK = 0.08  # around chance, 0.5
-# Above chance, 0.25 (below it a baseline is deceived, which is no cue); with fewer than some 90
-# quads this is within the error of counting them, and more is allowed: 0.18 for 40.
+# Above chance, 0.25; below it a baseline is deceived, which is no cue.
 QUAD_SLACK = 0.12
-ERRORS = 2.6  # standard errors that few quads may be above chance, over some 60 comparisons
+# Standard errors that some 60 comparisons may be off by luck; with few quads this allows more than
+# the slack does: 0.18 for the quads of 40, and for the pairs of `lever`, whose four agree.
+ERRORS = 2.6
 LEGITIMATE_CUES: dict[tuple[str, str], str] = {
     ("permanence", "centroid"): "it keeps the place where a thing was last seen through empty "
     "frames, and that things stay where they went is what permanence asks for",
@@ -76,10 +77,13 @@ def gate(
 
 
 def _verdict(scenario: str, name: str, scores: Scores) -> dict[str, float | bool]:
-    pairs, quads = float(pair_accuracy(scores).mean()), float(quad_right(scores).mean())
+    pair, quad = pair_accuracy(scores), quad_right(scores)
+    pairs, quads = float(pair.mean()), float(quad.mean())
     named = (scenario, name) in LEGITIMATE_CUES
-    slack = max(QUAD_SLACK, ERRORS * float(np.sqrt(0.25 * 0.75 / len(scores))))
-    chance = abs(pairs - 0.5) <= PAIR_SLACK and quads <= 0.25 + slack
+    # Few quads differ from chance by luck; in most scenarios a pair's luck cancels within a quad.
+    pair_slack = max(PAIR_SLACK, ERRORS * float(pair.std() / np.sqrt(len(pair))))
+    quad_slack = max(QUAD_SLACK, ERRORS * float(np.sqrt(0.25 * 0.75 / len(quad))))
+    chance = abs(pairs - 0.5) <= pair_slack and quads <= 0.25 + quad_slack
     return {"pairs": pairs, "quads": quads, "named": named, "passes": named or chance}
 
 
