@@ -29,7 +29,7 @@ from orchestrator.evaluation.surprise import (
     views_of,
 )
 from orchestrator.jepa.hub import WorldModel, random_model
-from orchestrator.job.evaluate import EvaluateJob
+from orchestrator.job.evaluate import EvaluateJob, Suite
 from orchestrator.physics.suite import PROTOCOL_VERSION, SCENARIOS, UNPROVEN, Quad, make_quad
 from orchestrator.physics.suite.baselines import baseline_scores
 from orchestrator.progress import Progress
@@ -72,7 +72,7 @@ class Seen:
     """float [quads, 2, 2, frames]."""
 
     t_break: np.ndarray
-    states: StateRows
+    states: StateRows | None
     """Of the possible videos, for a probe."""
 
     baselines: dict[str, np.ndarray] = field(default_factory=dict)
@@ -192,14 +192,9 @@ def judge(job: EvaluateJob, model: WorldModel, progress: Progress, *, local: boo
     ]
     found = _collect(run, job, model, narrow, units, "judge", progress)
     judged = {unit.scenario: seen for unit, seen in found if unit.seed is None}
-    states = {
-        "model": ([seen.states for _, seen in fitted], [seen.states for seen in judged.values()])
-    }
+    states = {"model": _states(fitted + found, None, suite)}
     if unseen:
-        states["random"] = (
-            [seen.states for unit, seen in unseen if unit.split == suite.choose],
-            [seen.states for unit, seen in unseen if unit.split == suite.split],
-        )
+        states["random"] = _states(unseen, 0, suite)
     return Findings(
         protocol,
         look,
@@ -213,6 +208,18 @@ def judge(job: EvaluateJob, model: WorldModel, progress: Progress, *, local: boo
     )
 
 
+def _states(
+    found: list[tuple[Unit, Seen]], seed: int | None, suite: Suite
+) -> tuple[list[StateRows], list[StateRows]]:
+    """One arm's rows of the choosing split, and of the scored one."""
+    mine = [(unit.split, seen.states) for unit, seen in found if unit.seed == seed]
+    fit, score = (
+        [rows for split, rows in mine if split == which and rows is not None]
+        for which in (suite.choose, suite.split)
+    )
+    return fit, score
+
+
 def measure(model: WorldModel, protocol: Protocol, unit: Unit) -> Seen:
     """One unit: render its quads, look at them, and score them."""
     if unit.seed is not None:
@@ -220,7 +227,9 @@ def measure(model: WorldModel, protocol: Protocol, unit: Unit) -> Seen:
     numbers = range(unit.first, unit.first + unit.quads)
     quads = [protocol.quad(unit.split, unit.scenario, number) for number in numbers]
     breaks = np.array([quad.t_break for quad in quads])
-    seen = Seen({}, {}, breaks, state_rows(model, quads))
+    # A random model is either probed or surprised: nothing is seen twice.
+    probed = unit.seed is None or not protocol.views
+    seen = Seen({}, {}, breaks, state_rows(model, quads) if probed else None)
     errors: dict[View, list[np.ndarray]] = {view: [] for view in protocol.views}
     baselines = []
     for quad in quads:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LAMBDAS = tuple(10.0**power for power in range(-2, 7))
+LAMBDAS = tuple(10.0**power for power in range(-2, 8))
 """Strengths of the penalty; all of them are tried in one pass."""
+
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -18,41 +20,49 @@ class Probed:
     """float [targets]."""
 
     strength: np.ndarray
-    """The penalty that leave-one-out error chose for each target."""
+    """The penalty that was chosen for each target."""
 
 
 def ridge_probe(
-    features: np.ndarray, targets: np.ndarray, held_out: np.ndarray, truth: np.ndarray
+    features: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    held_out: np.ndarray,
+    truth: np.ndarray,
 ) -> Probed:
     """Fit on some rows, score on others.
 
-    The penalty is chosen by the leave-one-out error of the rows that are fitted, in closed form
-    (Hastie et al., The Elements of Statistical Learning, equation 7.64), never by the others.
+    The penalty is chosen by cross-validation over whole groups: rows of one video are alike, and
+    would flatter a weak penalty if they stood on both sides.
 
     Args:
         features: float [n, dim]; `held_out` [m, dim].
         targets: float [n, k], no NaN; `truth` [m, k].
+        groups: int [n], the video that a row is of.
     """
-    center, scale = features.mean(0), features.std(0) + 1e-8
-    x, offset = (features - center) / scale, targets.mean(0)
-    y = targets - offset
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    rotated = u.T @ y
-    least, chosen = np.full(y.shape[1], np.inf), np.zeros(y.shape[1])
-    weights = np.zeros((x.shape[1], y.shape[1]))
-    for strength in LAMBDAS:
-        shrink = s**2 / (s**2 + strength)
-        # The mean is fitted too: it takes 1/n of each row's own weight.
-        own = (u**2 * shrink).sum(1) + 1 / len(x)
-        residual = (y - u @ (shrink[:, None] * rotated)) / np.maximum(1 - own, 1e-6)[:, None]
-        error = (residual**2).mean(0)
-        better = error < least
-        least[better], chosen[better] = error[better], strength
-        weights[:, better] = vt.T @ ((s / (s**2 + strength))[:, None] * rotated[:, better])
-    predicted = (held_out - center) / scale @ weights + offset
+    error = np.zeros((len(LAMBDAS), targets.shape[1]))
+    fold = np.unique(groups, return_inverse=True)[1] % FOLDS
+    for number in range(FOLDS):
+        out = fold == number
+        if out.any() and not out.all():
+            guesses = _fitted(features[~out], targets[~out], features[out])
+            error += ((guesses - targets[out]) ** 2).sum(1)
+    chosen = error.argmin(0)
+    columns = np.arange(targets.shape[1])
+    predicted = _fitted(features, targets, held_out)[chosen, :, columns].T
     apart = ((truth - predicted) ** 2).sum(0)
     spread = ((truth - truth.mean(0)) ** 2).sum(0)
-    return Probed(1 - apart / np.maximum(spread, 1e-12), chosen)
+    return Probed(1 - apart / np.maximum(spread, 1e-12), np.array(LAMBDAS)[chosen])
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Predictions at each strength, float [strengths, rows, targets]."""
+    center, scale, offset = x.mean(0), x.std(0) + 1e-8, y.mean(0)
+    u, s, vt = np.linalg.svd((x - center) / scale, full_matrices=False)
+    rotated, at = u.T @ (y - offset), (new - center) / scale @ vt.T
+    return np.stack(
+        [at @ ((s / (s**2 + strength))[:, None] * rotated) + offset for strength in LAMBDAS]
+    )
 
 
 def grid_pooled(features: np.ndarray, grid: tuple[int, int, int], side: int = 4) -> np.ndarray:

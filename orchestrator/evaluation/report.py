@@ -23,8 +23,8 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem}
 body{color:#1c2430}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.4rem;border-bottom:1px solid #d8dee6}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-td,th{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #e6eaef}
+table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+td,th{padding:.3rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px solid #e6eaef}
 td:first-child,th:first-child{text-align:left}th{font-weight:600;color:#4a5768}
 .big{font-size:2.2rem;font-weight:650}.dim{color:#6a7686}.good{color:#0a7a3b}.bad{color:#b3261e}
 .cards{display:flex;gap:2.5rem;flex-wrap:wrap;margin:1rem 0}.quad{margin:1.2rem 0}

@@ -25,6 +25,9 @@ class StateRows:
     targets: np.ndarray
     """float32 [rows, 4]."""
 
+    quads: np.ndarray
+    """int [rows]: which quad a row is of."""
+
 
 def state_rows(model: WorldModel, quads: Sequence[Quad]) -> StateRows:
     """Features and states of the possible videos of some quads, from their first windows."""
@@ -32,8 +35,8 @@ def state_rows(model: WorldModel, quads: Sequence[Quad]) -> StateRows:
     tubelet, frames = config.model.tubelet, config.frames
     side = config.size // config.model.patch
     grid = (frames // tubelet, side, side)
-    features, targets = [], []
-    for quad in quads:
+    features, targets, numbers = [], [], []
+    for number, quad in enumerate(quads):
         clips = quad.videos[[0, 1], [0, 1], :frames]
         pooled = grid_pooled(model.encode(clips).numpy(), grid)
         state = quad.states[[0, 1], [0, 1], :frames, 0] / config.size
@@ -43,20 +46,26 @@ def state_rows(model: WorldModel, quads: Sequence[Quad]) -> StateRows:
         known = seen.reshape(2, -1, tubelet).all(2) & np.isfinite(state).all(2)
         features.append(pooled[known])
         targets.append(state[known])
+        numbers.append(np.full(int(known.sum()), number))
     return StateRows(
-        np.concatenate(features).astype(np.float32), np.concatenate(targets).astype(np.float32)
+        np.concatenate(features).astype(np.float32),
+        np.concatenate(targets).astype(np.float32),
+        np.concatenate(numbers),
     )
 
 
 def probe_states(fitted: Sequence[StateRows], held_out: Sequence[StateRows]) -> dict[str, float]:
     """R2 of each target on rows that the probe was not fitted to."""
     train, test = joined(fitted), joined(held_out)
-    found = ridge_probe(train.features, train.targets, test.features, test.targets)
+    found = ridge_probe(train.features, train.targets, train.quads, test.features, test.targets)
     return {name: float(r2) for name, r2 in zip(TARGETS, found.r2, strict=True)}
 
 
 def joined(rows: Sequence[StateRows]) -> StateRows:
+    """All rows; quads of different units stay different."""
+    firsts = np.cumsum([0, *(one.quads.max(initial=0) + 1 for one in rows)])
     return StateRows(
         np.concatenate([one.features for one in rows]),
         np.concatenate([one.targets for one in rows]),
+        np.concatenate([one.quads + first for one, first in zip(rows, firsts, strict=False)]),
     )
