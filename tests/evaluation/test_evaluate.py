@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_job
+from tiny import tiny_job
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.driver import run_evaluate
