@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Packed, artifacts, make_job
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+from runs import Packed, artifacts, make_job
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, build_job

@@ -15,8 +15,8 @@ import mlflow.pyfunc
 import numpy as np
 import pytest
 import torch
-from conftest import artifacts, history, make_job
 from PIL import Image
+from runs import artifacts, history, make_job
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.jepa.hub import save_model

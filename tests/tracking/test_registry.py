@@ -9,8 +9,8 @@ import mlflow.pyfunc
 import numpy as np
 import pytest
 import torch
-from conftest import folder_of, make_job
 from mlflow.exceptions import MlflowException
+from runs import folder_of, make_job
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.jepa.hub import save_model

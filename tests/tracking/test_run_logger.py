@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import artifacts, history
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image, ImageSequence
+from runs import artifacts, history
 
 from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.run import RunRef

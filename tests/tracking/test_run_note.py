@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from conftest import make_job
 from PIL import Image
+from runs import make_job
 
 from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.note import opening_note, result_note

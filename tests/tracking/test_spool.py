@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import history
+from runs import history
 
 from orchestrator.storage import Storage
 from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
