@@ -206,9 +206,9 @@ class Scale(Section):
     """`auto`: a GPU per worker where the cluster has any."""
 
     cpus: PositiveFloat | None = None
-    """CPU cores that a worker reserves, and the threads that it computes with. Default: it
-    reserves the cluster's cores over its workers, one left for data, and computes with its host's
-    cores over the workers there."""
+    """CPU cores that a worker reserves and, from one on, the threads that it computes with.
+    Default: it reserves the cluster's cores over its workers, one left for data, and computes with
+    its host's cores over the workers there."""
 
     timeout: PositiveFloat = 300.0
     """Seconds that a rank may wait for another before the workers are started again. After half
@@ -216,7 +216,7 @@ class Scale(Section):
 
     def threads(self, cores: int) -> int:
         """Threads of a worker whose share of its host is `cores`."""
-        return cores if self.cpus is None else max(1, int(self.cpus))
+        return cores if self.cpus is None or self.cpus < 1 else int(self.cpus)
 
     @property
     def most_workers(self) -> int:

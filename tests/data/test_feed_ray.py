@@ -301,7 +301,7 @@ def test_the_bench_races_the_feed_and_watches_the_store(monkeypatch: pytest.Monk
     monkeypatch.setattr(feed, "TURN_S", 3.0)
     sources = Sources([uneven()], [None])
     found = feed.bench_feed(train_job(global_batch=16, micro=16), sources, seconds=6.0)  # type: ignore[arg-type]
-    assert set(found["clips_per_s"]) == {"feed", "bare", "decoder"}
+    assert set(found["clips_per_s"]) == {"feed", "bare", "processes", "decoder"}
     assert min(found["clips_per_s"].values()) > 0
     assert found["feed_over_bare"] > 0
     assert len(found["rounds"]) == 2
