@@ -26,9 +26,8 @@ def log(arena: Arena, name: str) -> str:
 
 
 ROUNDED = 100
-"""Steps over which two sizes are compared. Rounding differs from the first; after about this many
-steps it grows exponentially in this job, as it does in any training (6e-8 until step 96, 2e-5 at
-120, 0.07 at 560)."""
+"""Steps over which two sizes are compared. Over 120 one run missed the bound: 6e-8 until step 96,
+2.3e-5 at 120. Growing rounding is the likely cause; it has not been proven."""
 
 
 def check_losses(arena: Arena, name: str, tolerance: float, steps: int = STEPS) -> None:
