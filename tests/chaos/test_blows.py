@@ -46,6 +46,7 @@ def test_a_killed_rank_and_a_killed_driver_lose_nothing(arena: Arena) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)  # 26 runs, one after the other
 def test_twenty_four_blows_lose_nothing(tmp_path: Path) -> None:
     arena = make_arena(tmp_path)
     found = bench_chaos(arena, draw_blows(arena.job, 24, 0, ("rank", "driver", "node")))
