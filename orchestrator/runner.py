@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import EvaluateJob, Job, PackJob, TrainJob
+from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, TrainJob
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class RunSummary:
     metrics: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     """With `profile`: seconds of each part of a step, on rank 0."""
+
+    features: dict[str, Any] = field(default_factory=dict)
+    """Of an embedding: uri, rows, shape, dtype, bytes, failed and short clips, digests."""
 
     verdict: dict[str, Any] = field(default_factory=dict)
     """Of an evaluation: every number, with its interval."""
@@ -73,6 +76,8 @@ def run(
         )
     if isinstance(job, PackJob):
         return _run_pack(job, progress, local)
+    if isinstance(job, EmbedJob):
+        return _run_embed(job, progress, local)
     if isinstance(job, EvaluateJob):
         return _run_evaluate(job, progress, local)
     return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
@@ -90,6 +95,33 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
         seconds=time.time() - began,
         dataset=_dataset_facts(indexes),
         next_steps=[f"orchestrator data inspect {index.uri}" for index in indexes],
+    )
+
+
+def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.features.driver import run_embed
+
+    began = time.time()
+    found = run_embed(job, progress, local=local)
+    facts = found.facts
+    shown = ("rows", "shape", "bytes", "failed", "short", "quarantined", "digest", "data")
+    return RunSummary(
+        kind="embed",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        model_uri=job.model,
+        features={
+            "uri": found.uri,
+            "dtype": job.dtype,
+            "pooling": job.pooling,
+            "model": facts["model"]["digest"],
+            **{key: facts[key] for key in shown},
+        },
+        next_steps=[
+            f"orchestrator run jobs/physics/probe.yaml storage={job.storage}"
+            f" probe.features={job.name}"
+        ],
     )
 
 

@@ -122,6 +122,8 @@ def _headline(summary: RunSummary) -> str:
     took = duration(summary.seconds)
     if summary.kind == "evaluate":
         return f"{summary.name}: judged in {took}"
+    if summary.kind == "embed":
+        return f"{summary.name}: embedded in {took}"
     if summary.kind != "train":
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
@@ -141,6 +143,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
             text += f", {data['quarantined']:,} quarantined"
         rows.append(("data", text))
         rows += [("", uri) for uri in data["uris"]]
+    if summary.features:
+        rows += _embedded(summary.features)
     numbers = [
         f"{label} {summary.metrics[name]:.4g}"
         for name, label in _HEADLINES.items()
@@ -161,6 +165,22 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     ):
         if text:
             rows.append((name, text))
+    return rows
+
+
+def _embedded(features: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was written, of what, and what could not be."""
+    from orchestrator.cli.show import size
+
+    text = f"{features['rows']:,} clips, {features['dtype']} {features['shape']} each"
+    rows = [("features", f"{text}, {size(features['bytes'])}"), ("", features["uri"])]
+    digests = ", ".join(f"{one['source']} ({one['digest']})" for one in features["data"])
+    rows += [("of", f"model {features['model']}, data {digests}")]
+    bad = [f"{features[key]:,} {key}" for key in ("failed", "short") if features[key]]
+    if features["quarantined"]:
+        bad.append(f"{features['quarantined']:,} quarantined while packing")
+    if bad:
+        rows.append(("left out", f"{', '.join(bad)}: see bad.parquet there"))
     return rows
 
 
@@ -188,6 +208,8 @@ def _last_line(summary: RunSummary) -> str:
     """The one line that `--quiet` shows: where the result is."""
     if summary.kind == "evaluate":
         return f"report {summary.report}"
+    if summary.kind == "embed":
+        return f"features {summary.features['uri']}"
     if summary.kind == "train":
         return f"model {summary.model_uri or summary.checkpoint}"
     return "dataset " + " ".join(summary.dataset.get("uris", []))
