@@ -11,6 +11,7 @@ from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, TrainJob
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
+    from orchestrator.job.probe import Probe
     from orchestrator.training.run_record import RunRecord
 
 
@@ -40,8 +41,11 @@ class RunSummary:
     verdict: dict[str, Any] = field(default_factory=dict)
     """Of an evaluation: every number, with its interval."""
 
+    probe: dict[str, Any] = field(default_factory=dict)
+    """Of a probe: every number, with its interval."""
+
     report: str = ""
-    """Of an evaluation: the page that shows it."""
+    """Of an evaluation or a probe: the page that shows it."""
 
     next_steps: list[str] = field(default_factory=list)
 
@@ -125,7 +129,29 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
     )
 
 
+def _run_probe(job: EvaluateJob, probe: Probe, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.probes.driver import run_probe
+    from orchestrator.tracking.probes import probe_metrics
+
+    began = time.time()
+    found = run_probe(job, probe, progress, local=local)
+    return RunSummary(
+        kind="evaluate",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        model_uri=found.verdict["features"]["model"]["model_uri"],
+        metrics=probe_metrics(found.verdict),
+        probe=found.verdict,
+        report=found.report,
+    )
+
+
 def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSummary:
+    if job.probe is not None:
+        return _run_probe(job, job.probe, progress, local)
     from orchestrator.evaluation.driver import run_evaluate
     from orchestrator.tracking.evaluations import headline
 

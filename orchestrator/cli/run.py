@@ -121,7 +121,7 @@ def _headline(summary: RunSummary) -> str:
 
     took = duration(summary.seconds)
     if summary.kind == "evaluate":
-        return f"{summary.name}: judged in {took}"
+        return f"{summary.name}: {'probed' if summary.probe else 'judged'} in {took}"
     if summary.kind == "embed":
         return f"{summary.name}: embedded in {took}"
     if summary.kind != "train":
@@ -154,6 +154,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         rows.append(("result", "   ".join(numbers)))
     if summary.verdict:
         rows += _judged(summary.verdict)
+    if summary.probe:
+        rows += _probed(summary.probe)
     if summary.phases:
         parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
         rows.append(("a step", "   ".join(parts)))
@@ -196,6 +198,23 @@ def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("result" if name == "quad" else "", text))
     for name, row in verdict["scenarios"].items():
         rows.append((name, f"quads {_percent(row['quad'])}   pairs {_percent(row['pair'])}"))
+    return rows
+
+
+def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each target: the model's score, and what stands beside it."""
+    from orchestrator.evaluation.probes.page import shown_score
+
+    arms = verdict["arms"]
+    rows = []
+    for name, own in arms["model"]["scores"].items():
+        parts = [f"{own['metric']} {shown_score(own)}"]
+        for arm, title in (("random", "random weights"), ("baseline", "without features")):
+            if arm in arms:
+                parts.append(f"{title} {shown_score(arms[arm]['scores'][name])}")
+        rows.append((name, "   ".join(parts)))
+    split = "   ".join(f"{side} {one['videos']:,}" for side, one in verdict["split"].items())
+    rows.append(("videos", f"{split}   protocol {verdict['protocol']}"))
     return rows
 
 
