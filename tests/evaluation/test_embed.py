@@ -13,7 +13,8 @@ import pytest
 import torch
 from embedded import FPS, embed_job, save_tiny, write_videos
 
-from orchestrator import load_model
+from orchestrator import load_job, load_model, run
+from orchestrator.cli.run import show_summary
 from orchestrator.data.decode import Crop, decode_clip
 from orchestrator.data.index import Index
 from orchestrator.errors import DataError, JobFailed, RequestError
@@ -254,6 +255,26 @@ def test_an_untrained_model_is_another_model_of_the_same_shape(here: Path, tmp_p
     assert random.facts["model"]["shape"] == trained.facts["model"]["shape"]
     assert not np.allclose(random.array(), trained.array(), atol=1e-2)
     assert not np.allclose(random.array(), again.array(), atol=1e-2)
+
+
+def test_the_terminal_says_what_was_written(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = write_videos(tmp_path / "videos", [2.5, 0.5])
+    summary = run(embed_job(tmp_path, here / "model", videos, dtype="float16"), local=True)
+    show_summary(summary)
+    said = capsys.readouterr().out
+    features = Features.open(summary.features["uri"])
+    assert "1 clips, float16 [24] each" in said
+    assert f"model {features.model}, data {videos} ({features.data[0]})" in said
+    assert "1 short: see bad.parquet" in said
+    assert said.rstrip().endswith(f"features {features.folder.root}")
+
+
+@pytest.mark.parametrize("name", ["video/embed", "physics/embed", "physics/probe"])
+def test_the_job_files_are_right(name: str) -> None:
+    jobs = Path(__file__).parents[2] / "jobs"
+    assert load_job(jobs / f"{name}.yaml").name == name.replace("/", "-")
 
 
 def test_a_diverged_model_is_refused_and_what_does_not_fit_is_named(

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from orchestrator import __version__
 from orchestrator.data.index import Index
 from orchestrator.data.prepare import open_datasets
@@ -27,6 +29,7 @@ from orchestrator.evaluation.features.units import Unit, UnitReader, plan_units
 from orchestrator.evaluation.features.work import Task, run_unit
 from orchestrator.jepa.hub import WorldModel, load_folder, random_model
 from orchestrator.job import EmbedJob, WeightedSource, job_dict
+from orchestrator.job.embed import EmbedScale
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
@@ -157,8 +160,9 @@ def _all_reports(
         done = {report.unit for report in tally.reports}
         todo = [unit for unit in units if unit.number not in done]
         if todo:
-            work = _here(task, model, indexes, todo)
-            if not local:
+            if local:
+                work = _here(task, model, indexes, todo, _device(job.scale))
+            else:
                 from orchestrator.evaluation.features.on_ray import on_ray
 
                 work = on_ray(task, model, indexes, todo, job.scale)
@@ -178,10 +182,24 @@ def _all_reports(
     return tally.reports
 
 
+def _device(scale: EmbedScale) -> str:
+    """Where this process computes.
+
+    Raises:
+        RequestError: it is to have a GPU, and there is none.
+    """
+    there = torch.cuda.is_available()
+    if scale.device == "gpu" and not there:
+        raise RequestError(
+            "there is no GPU on this machine", where="scale.device", mend="write scale.device=cpu"
+        )
+    return "cuda" if there and scale.device != "cpu" else "cpu"
+
+
 def _here(
-    task: Task, model: WorldModel, indexes: Sequence[Index], units: list[Unit]
+    task: Task, model: WorldModel, indexes: Sequence[Index], units: list[Unit], device: str
 ) -> Iterator[Report]:
-    reader, embedder = UnitReader(indexes), task.embedder(model, isolated=False)
+    reader, embedder = UnitReader(indexes), task.embedder(model, isolated=False, device=device)
     try:
         for unit in units:
             yield run_unit(task, embedder, unit.number, reader.read(unit))

@@ -121,8 +121,7 @@ class Heads(nn.Module):
 
     def _normed(self, x: Tensor, number: int) -> Tensor:
         normed: Tensor = F.layer_norm(x, x.shape[-1:])
-        normed = normed * self.scale[number][:, None] + self.shift[number][:, None]
-        return normed
+        return normed * self.scale[number][:, None] + self.shift[number][:, None]
 
 
 class StackedAdamW:

@@ -59,6 +59,22 @@ def run_probe(job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
         DataError: a file of the features is damaged.
         JobFailed: MLflow did not take the result.
     """
+    verdict = probe_verdict(job, probe, progress, local=local)
+    storage = Storage(job.storage)
+    out, shown = storage.sub("evaluations", job.name), page(verdict)
+    out.write_bytes(PAGE, shown.encode())
+    out.write_json(VERDICT, verdict)
+    return Probed(verdict, record_probe(job, storage, verdict, shown), out.uri(PAGE))
+
+
+def probe_verdict(
+    job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
+) -> dict[str, Any]:
+    """Fit every arm of the job's probe; every number, JSON-serialisable.
+
+    Keys: `protocol` (its hash), `features` (of each arm), `split`, `arms` (model, random, baseline:
+    scores of each target, with what was chosen for it), `classes`, `left_out`.
+    """
     storage = Storage(job.storage)
     arms = _arms(probe, storage)
     opened = _open(job, arms, storage)
@@ -71,9 +87,8 @@ def run_probe(job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
         for name, result in work:
             found[name] = result
             progress.update("probe", len(found), len(arms), {"arm": name})
-    found["baseline"] = baseline(sides, job.confidence)
     targets = sides["train"].targets
-    verdict = {
+    return {
         "kind": "probe",
         "target": probe.target,
         "head": probe.head.kind,
@@ -83,14 +98,11 @@ def run_probe(job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
         "split": counts(sides),
         "classes": len(targets.classes) or None,
         "left_out": targets.left_out,
-        "arms": {arm.name: found[arm.name] for arm in arms} | {"baseline": found["baseline"]},
+        "arms": {
+            **{arm.name: found[arm.name] for arm in arms},
+            "baseline": baseline(sides, job.confidence),
+        },
     }
-    out = storage.sub("evaluations", job.name)
-    shown = page(verdict)
-    out.write_bytes(PAGE, shown.encode())
-    out.write_json(VERDICT, verdict)
-    tracking = record_probe(job, storage, verdict, shown)
-    return Probed(verdict, tracking, out.uri(PAGE))
 
 
 def protocol_of(probe: Probe, features: Features, test: Features | None) -> str:
