@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from embedded import embed_job, save_tiny, write_videos
 
@@ -16,11 +18,13 @@ from orchestrator.cli.run import show_summary
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.features import Features
 from orchestrator.evaluation.features.driver import run_embed
+from orchestrator.evaluation.features.store import claim, commit_unit, complete
 from orchestrator.evaluation.probes.driver import probe_verdict
 from orchestrator.evaluation.probes.fit import sides_of
 from orchestrator.job import EvaluateJob, build_job
 from orchestrator.job.probe import Probe
 from orchestrator.progress import Silent
+from orchestrator.storage import Storage
 from orchestrator.tracking.run import job_of_run
 from orchestrator.tracking.server import client_of
 
@@ -79,7 +83,6 @@ def test_states_beside_random_weights_and_no_features(
             if score["value"] is not None:
                 assert score["low"] <= score["value"] <= score["high"]
     own = verdict["arms"]["model"]["scores"]["x"]
-    assert own["value"] > 0.3, "even random weights say where a thing is"
     costs = {one["penalty"]: one["validation"] for one in own["cost"]}
     assert costs[own["chosen"]["penalty"]] == min(costs.values())
     assert verdict["arms"]["baseline"]["scores"]["x"]["value"] <= 0
@@ -124,6 +127,55 @@ def test_labels_by_attention_with_every_rate_in_one_pass(here: Path) -> None:
     assert probed(job) == verdict, "the same job gives the same numbers"
     # Every family has the same share of the scored videos: the most frequent is 1 of 7.
     assert verdict["arms"]["baseline"]["scores"]["label"]["value"] == pytest.approx(1 / 7)
+
+
+def planted(here: Path, name: str, *, shuffled: bool = False) -> None:
+    """Features of the same clips that are the states themselves, worked out from the simulator's
+    rows: of the right clip, or of another."""
+    source = Features.open(str(here / "features/tokens"))
+    table = source.table(["states", "states_shape", "subject", "contacts"])
+    oracle = np.zeros((len(table), 4, 5), np.float32)
+    for row, out in zip(table.to_pylist(), oracle, strict=True):
+        frames = np.array(row["states"]).reshape(row["states_shape"])[:, row["subject"]]
+        for tubelet in range(4):
+            for column, wanted in enumerate((0, 1, 3, 4)):
+                both = frames[2 * tubelet, wanted], frames[2 * tubelet + 1, wanted]
+                out[tubelet, column] = sum(both) / 2
+            out[tubelet, 4] = any(
+                tubelet * 0.25 <= one["time"] < (tubelet + 1) * 0.25
+                and f"thing {row['subject']}" in (one["a"], one["b"])
+                for one in row["contacts"]
+            )
+    if shuffled:
+        oracle = oracle[np.random.default_rng(0).permutation(len(oracle))]
+    identity = {**source.identity, "pooling": "frames", "dim": 5}
+    rows = source.table(
+        [name for name in pq.read_schema(first_part(source)).names if name != "features"]
+    )
+    field = pa.field("features", pa.fixed_shape_tensor(pa.float32(), (4, 5)))
+    rows = rows.append_column(field, pa.FixedShapeTensorArray.from_numpy_ndarray(oracle))
+    folder = Storage(str(here / "features" / name))
+    claim(folder, name, identity)
+    report = commit_unit(folder, 0, rows, [], {"name": name, "identity": identity})
+    complete(folder, [report], {**source.facts, "identity": identity, "shape": [4, 5]})
+
+
+def first_part(features: Features) -> Path:
+    return Path(features.folder.root) / features.facts["parts"][0]["file"]
+
+
+def test_what_knows_the_states_scores_one_and_what_knows_those_of_others_nothing(
+    here: Path,
+) -> None:
+    planted(here, "oracle")
+    scores = probed(probe_job(here, features="oracle"))["arms"]["model"]["scores"]
+    assert all(score["value"] > 0.999 for score in scores.values())
+    planted(here, "liar", shuffled=True)
+    verdict = probed(probe_job(here, features="liar"))
+    scores = verdict["arms"]["model"]["scores"]
+    assert all(scores[name]["value"] < 0.15 for name in ("x", "y", "vx", "vy"))
+    chance = verdict["arms"]["baseline"]["scores"]["contact"]["value"]
+    assert scores["contact"]["low"] < chance + 0.1
 
 
 def test_attention_reads_states_too(here: Path) -> None:
