@@ -37,12 +37,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     means, and of one that has learnt nothing."""
     folder = tmp_path_factory.mktemp("probe")
     save_tiny(folder / "model")
-    for name, changes in {
+    kinds: dict[str, dict[str, Any]] = {
         "tokens": {"pooling": "tokens"},
         "untrained": {"pooling": "tokens", "untrained": 0},
         "means": {},
         "others": {"pooling": "tokens", "data__source": f"{SCENES}&seed=9"},
-    }.items():
+    }
+    for name, changes in kinds.items():
         job = embed_job(folder, folder / "model", SCENES, name=name, data__clips=2, **changes)
         run_embed(job, Silent(), local=True)
     return folder
@@ -161,7 +162,7 @@ def planted(here: Path, name: str, *, shuffled: bool = False) -> None:
 
 
 def first_part(features: Features) -> Path:
-    return Path(features.folder.root) / features.facts["parts"][0]["file"]
+    return Path(features.folder.root) / str(features.facts["parts"][0]["file"])
 
 
 def test_what_knows_the_states_scores_one_and_what_knows_those_of_others_nothing(

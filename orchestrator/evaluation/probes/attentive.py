@@ -120,8 +120,8 @@ class Heads(nn.Module):
         return pooled
 
     def _normed(self, x: Tensor, number: int) -> Tensor:
-        normed: Tensor = F.layer_norm(x, x.shape[-1:])
-        return normed * self.scale[number][:, None] + self.shift[number][:, None]
+        scaled = F.layer_norm(x, x.shape[-1:]) * self.scale[number][:, None]
+        return torch.add(scaled, self.shift[number][:, None])
 
 
 class StackedAdamW:
