@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import EvaluateJob, Job, PackJob, TrainJob
+from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, TrainJob
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
+    from orchestrator.job.probe import Probe
     from orchestrator.training.run_record import RunRecord
 
 
@@ -34,11 +35,17 @@ class RunSummary:
     phases: dict[str, float] = field(default_factory=dict)
     """With `profile`: seconds of each part of a step, on rank 0."""
 
+    features: dict[str, Any] = field(default_factory=dict)
+    """Of an embedding: uri, rows, shape, dtype, bytes, failed and short clips, digests."""
+
     verdict: dict[str, Any] = field(default_factory=dict)
     """Of an evaluation: every number, with its interval."""
 
+    probe: dict[str, Any] = field(default_factory=dict)
+    """Of a probe: every number, with its interval."""
+
     report: str = ""
-    """Of an evaluation: the page that shows it."""
+    """Of an evaluation or a probe: the page that shows it."""
 
     next_steps: list[str] = field(default_factory=list)
 
@@ -73,6 +80,8 @@ def run(
         )
     if isinstance(job, PackJob):
         return _run_pack(job, progress, local)
+    if isinstance(job, EmbedJob):
+        return _run_embed(job, progress, local)
     if isinstance(job, EvaluateJob):
         return _run_evaluate(job, progress, local)
     return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
@@ -93,7 +102,56 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
     )
 
 
+def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.features.driver import run_embed
+
+    began = time.time()
+    found = run_embed(job, progress, local=local)
+    facts = found.facts
+    shown = ("rows", "shape", "bytes", "failed", "short", "quarantined", "digest", "data")
+    return RunSummary(
+        kind="embed",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        model_uri=job.model,
+        features={
+            "uri": found.uri,
+            "dtype": job.dtype,
+            "pooling": job.pooling,
+            "model": facts["model"]["digest"],
+            **{key: facts[key] for key in shown},
+        },
+        next_steps=[
+            f"orchestrator run jobs/physics/probe.yaml storage={job.storage}"
+            f" probe.features={job.name}"
+        ],
+    )
+
+
+def _run_probe(job: EvaluateJob, probe: Probe, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.probes.driver import run_probe
+    from orchestrator.tracking.probes import probe_metrics
+
+    began = time.time()
+    found = run_probe(job, probe, progress, local=local)
+    return RunSummary(
+        kind="evaluate",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        model_uri=found.verdict["features"]["model"]["model_uri"],
+        metrics=probe_metrics(found.verdict),
+        probe=found.verdict,
+        report=found.report,
+    )
+
+
 def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSummary:
+    if job.probe is not None:
+        return _run_probe(job, job.probe, progress, local)
     from orchestrator.evaluation.benchmarks.driver import run_benchmark
     from orchestrator.evaluation.driver import run_evaluate
     from orchestrator.tracking.benchmarks import benchmark_headline

@@ -121,7 +121,9 @@ def _headline(summary: RunSummary) -> str:
 
     took = duration(summary.seconds)
     if summary.kind == "evaluate":
-        return f"{summary.name}: judged in {took}"
+        return f"{summary.name}: {'probed' if summary.probe else 'judged'} in {took}"
+    if summary.kind == "embed":
+        return f"{summary.name}: embedded in {took}"
     if summary.kind != "train":
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
@@ -141,6 +143,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
             text += f", {data['quarantined']:,} quarantined"
         rows.append(("data", text))
         rows += [("", uri) for uri in data["uris"]]
+    if summary.features:
+        rows += _embedded(summary.features)
     numbers = [
         f"{label} {summary.metrics[name]:.4g}"
         for name, label in _HEADLINES.items()
@@ -151,6 +155,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     if summary.verdict:
         public = "benchmark" in summary.verdict
         rows += (_benchmarked if public else _judged)(summary.verdict)
+    if summary.probe:
+        rows += _probed(summary.probe)
     if summary.phases:
         parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
         rows.append(("a step", "   ".join(parts)))
@@ -162,6 +168,22 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     ):
         if text:
             rows.append((name, text))
+    return rows
+
+
+def _embedded(features: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was written, of what, and what could not be."""
+    from orchestrator.cli.show import size
+
+    text = f"{features['rows']:,} clips, {features['dtype']} {features['shape']} each"
+    rows = [("features", f"{text}, {size(features['bytes'])}"), ("", features["uri"])]
+    digests = ", ".join(f"{one['source']} ({one['digest']})" for one in features["data"])
+    rows += [("of", f"model {features['model']}, data {digests}")]
+    bad = [f"{features[key]:,} {key}" for key in ("failed", "short") if features[key]]
+    if features["quarantined"]:
+        bad.append(f"{features['quarantined']:,} quarantined while packing")
+    if bad:
+        rows.append(("left out", f"{', '.join(bad)}: see bad.parquet there"))
     return rows
 
 
@@ -200,6 +222,23 @@ def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each target: the model's score, and what stands beside it."""
+    from orchestrator.evaluation.probes.page import shown_score
+
+    arms = verdict["arms"]
+    rows = []
+    for name, own in arms["model"]["scores"].items():
+        parts = [f"{own['metric']} {shown_score(own)}"]
+        for arm, title in (("random", "random weights"), ("baseline", "without features")):
+            if arm in arms:
+                parts.append(f"{title} {shown_score(arms[arm]['scores'][name])}")
+        rows.append((name, "   ".join(parts)))
+    split = "   ".join(f"{side} {one['videos']:,}" for side, one in verdict["split"].items())
+    rows.append(("videos", f"{split}   protocol {verdict['protocol']}"))
+    return rows
+
+
 def _percent(found: dict[str, float]) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return f"{100 * found['value']:.1f}% [{low:.0f}, {high:.0f}]"
@@ -209,6 +248,8 @@ def _last_line(summary: RunSummary) -> str:
     """The one line that `--quiet` shows: where the result is."""
     if summary.kind == "evaluate":
         return f"report {summary.report}"
+    if summary.kind == "embed":
+        return f"features {summary.features['uri']}"
     if summary.kind == "train":
         return f"model {summary.model_uri or summary.checkpoint}"
     return "dataset " + " ".join(summary.dataset.get("uris", []))

@@ -65,6 +65,21 @@ class Recipe:
         """Of a clip's pixels: [T, size, size, 3]."""
         return self.data.frames, self.data.size, self.data.size, 3
 
+    def maker(self, micro: int) -> LocalMaker:
+        """What makes its clips in the process that asks."""
+        return LocalMaker(self, micro)
+
+
+class AnyRecipe(Protocol):
+    """How clips are made: travels to the processes that make them."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a clip's pixels: [T, size, size, 3]."""
+
+    def maker(self, micro: int) -> LocalMaker:
+        """What makes its clips in the process that asks."""
+
 
 class ClipMaker(Protocol):
     """Makes clips; may be called from several threads at a time."""
@@ -114,13 +129,16 @@ class LocalMaker:
         try:
             if sha256 != row.sha256:
                 raise DataError("is not the clip that was indexed (sha256 differs)")
-            drawn = generator(self._seed, row.position, "clip")
-            times = clip_times(drawn, row.duration_s, self._data.frames, self._data.fps)
-            augment = generator(self._seed, row.position, "augment")
-            self._cut(row.payload, times, augment, out)
+            self._decode(row, out)
         except DataError as error:
             return self.failed(row, error.what, out)
         return Clip(self._draw(row), None, sha256)
+
+    def _decode(self, row: Coded, out: np.ndarray) -> None:
+        drawn = generator(self._seed, row.position, "clip")
+        times = clip_times(drawn, row.duration_s, self._data.frames, self._data.fps)
+        augment = generator(self._seed, row.position, "augment")
+        self._cut(row.payload, times, augment, out)
 
     def _draw(self, row: Coded) -> list[tuple[Ids, Ids]]:
         return [

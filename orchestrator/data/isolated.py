@@ -21,7 +21,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 
 import numpy as np
 
-from orchestrator.data.clip import Clip, Coded, LocalMaker, Recipe
+from orchestrator.data.clip import AnyRecipe, Clip, Coded
 from orchestrator.data.pixels import Canvas, PixelPool, mapped
 
 CHUNK_BYTES = 1_000_000
@@ -38,9 +38,9 @@ class IsolatedMaker:
     that others took.
     """
 
-    def __init__(self, recipe: Recipe, micro: int) -> None:
+    def __init__(self, recipe: AnyRecipe, micro: int) -> None:
         self._recipe, self._micro = recipe, micro
-        self._here = LocalMaker(recipe, micro)
+        self._here = recipe.maker(micro)
         self._pool = PixelPool((micro, *recipe.shape))
         self._mine = threading.local()
         self._all: list[_Child] = []
@@ -93,7 +93,7 @@ class IsolatedMaker:
 class _Child:
     """One process, and the pipe to it."""
 
-    def __init__(self, recipe: Recipe, micro: int) -> None:
+    def __init__(self, recipe: AnyRecipe, micro: int) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -143,7 +143,7 @@ class _Child:
 def _serve(pipe: Connection) -> None:
     """The child's life: coded clips in, pixels into the shared memory, an answer out."""
     recipe, micro = pipe.recv()
-    maker = LocalMaker(recipe, micro)
+    maker = recipe.maker(micro)
     known: dict[int, Canvas] = {}
     while True:
         number, at, rows = pipe.recv()

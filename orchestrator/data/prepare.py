@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.data.dataset import read_quarantine
 from orchestrator.data.index import Index
@@ -12,7 +14,7 @@ from orchestrator.data.select import longer_than
 from orchestrator.data.sources import AnySource, PackedSource, open_source
 from orchestrator.data.verify import wrong_sizes
 from orchestrator.errors import DataError, RequestError
-from orchestrator.job import TrainJob, WeightedSource
+from orchestrator.job import Encode, TrainJob, WeightedSource
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 
@@ -44,25 +46,59 @@ def prepare(job: TrainJob, progress: Progress, local: bool = False) -> Prepared:
         DataError: tars are missing or are not what their index says.
     """
     wanted = wanted_sources(job)
-    _refuse_short_segments(job, sources := [open_source(source.uri) for source in wanted])
-    datasets = Storage(job.storage).sub("datasets")
-    indexes, quarantined = [], 0
-    for source in sources:
-        index = pack_source(
-            source, job.data.encode, datasets, job.data.bad_limit, progress=progress, local=local
-        )
-        _refuse_lost_tars(index)
-        quarantined += len(read_quarantine(Storage(index.uri)))
-        enough = longer_than(index, clip_span(job), datasets)
+    datasets, span = Storage(job.storage).sub("datasets"), clip_span(job)
+    packed, quarantined = open_datasets(wanted, job.data, span, datasets, progress, local)
+    indexes = []
+    for index, source in zip(packed, wanted, strict=True):
+        enough = longer_than(index, span, datasets)
         if enough.clips < index.clips:
             progress.message(
                 f"{index.clips - enough.clips} of {index.clips} segments of {source.uri} are"
-                f" shorter than a clip ({clip_span(job):.2f} s) and are left out"
+                f" shorter than a clip ({span:.2f} s) and are left out"
             )
         indexes.append(enough)
     digest = hashlib.sha256("\n".join(index.digest for index in indexes).encode())
     weights = [source.weight for source in wanted]
     return Prepared(indexes, weights, digest.hexdigest()[:16], quarantined)
+
+
+class Packing(Protocol):
+    """What a job's `data` says of how raw video is packed (of a train job, or an embed job)."""
+
+    @property
+    def encode(self) -> Encode: ...
+    @property
+    def bad_limit(self) -> float: ...
+
+
+def open_datasets(
+    wanted: Sequence[WeightedSource],
+    data: Packing,
+    span: float,
+    datasets: Storage,
+    progress: Progress,
+    local: bool,
+) -> tuple[list[Index], int]:
+    """The whole dataset of each source, packed where it is not yet, and how many of their inputs
+    packing could not use.
+
+    Args:
+        span: seconds from a clip's first frame to its last.
+
+    Raises:
+        As `prepare`, but a dataset may have segments that are shorter than a clip.
+    """
+    sources = [open_source(source.uri) for source in wanted]
+    _refuse_short_segments(span, data.encode, sources)
+    indexes, quarantined = [], 0
+    for source in sources:
+        index = pack_source(
+            source, data.encode, datasets, data.bad_limit, progress=progress, local=local
+        )
+        _refuse_lost_tars(index)
+        quarantined += len(read_quarantine(Storage(index.uri)))
+        indexes.append(index)
+    return indexes, quarantined
 
 
 def clip_span(job: TrainJob) -> float:
@@ -77,15 +113,14 @@ def wanted_sources(job: TrainJob) -> tuple[WeightedSource, ...]:
     return job.data.sources
 
 
-def _refuse_short_segments(job: TrainJob, sources: list[AnySource]) -> None:
+def _refuse_short_segments(span: float, encode: Encode, sources: list[AnySource]) -> None:
     """Find out before hours of packing that no segment can hold a clip."""
-    segment = job.data.encode.segment
-    if clip_span(job) >= segment and any(not isinstance(s, PackedSource) for s in sources):
+    if span >= encode.segment and any(not isinstance(s, PackedSource) for s in sources):
         raise RequestError(
-            f"a clip of {job.data.frames} frames at {job.data.fps:g} fps spans"
-            f" {clip_span(job):.2f} s, but videos are cut into segments of at most {segment:g} s",
+            f"a clip spans {span:.2f} s from its first frame to its last, but videos are cut into"
+            f" segments of at most {encode.segment:g} s",
             where="data.encode.segment",
-            mend=f"set data.encode.segment={4 * clip_span(job):.0f}",
+            mend=f"set data.encode.segment={4 * span:.0f}",
         )
 
 

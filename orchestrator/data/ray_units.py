@@ -37,7 +37,7 @@ def on_ray(
         RequestError: the cluster has fewer cores than one task asks for.
         JobFailed: a task's process died again and again.
     """
-    with ray_session() as ray, _quiet():
+    with ray_session() as ray, quiet():
         there = float(ray.cluster_resources().get("CPU", 0))
         if cpus > there:
             raise RequestError(
@@ -70,7 +70,7 @@ def on_ray(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Ray Data without bars and log lines of its own: `Progress` tells how far it is."""
     context = DataContext.get_current()
     logger = logging.getLogger("ray.data")

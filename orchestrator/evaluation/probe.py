@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,24 +46,44 @@ def ridge_probe(
     for number in range(FOLDS):
         out = fold == number
         if out.any() and not out.all():
-            guesses = _fitted(features[~out], targets[~out], features[out])
+            guesses = Ridge(features[~out], targets[~out]).predict(features[out])
             error += ((guesses - targets[out]) ** 2).sum(1)
     chosen = error.argmin(0)
     columns = np.arange(targets.shape[1])
-    predicted = _fitted(features, targets, held_out)[chosen, :, columns].T
+    predicted = Ridge(features, targets).predict(held_out)[chosen, :, columns].T
     apart = ((truth - predicted) ** 2).sum(0)
     spread = ((truth - truth.mean(0)) ** 2).sum(0)
     return Probed(1 - apart / np.maximum(spread, 1e-12), np.array(LAMBDAS)[chosen])
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Predictions at each strength, float [strengths, rows, targets]."""
-    center, scale, offset = x.mean(0), x.std(0) + 1e-8, y.mean(0)
-    u, s, vt = np.linalg.svd((x - center) / scale, full_matrices=False)
-    rotated, at = u.T @ (y - offset), (new - center) / scale @ vt.T
-    return np.stack(
-        [at @ ((s / (s**2 + strength))[:, None] * rotated) + offset for strength in LAMBDAS]
-    )
+class Ridge:
+    """Linear maps of standardised features, one for each strength of the penalty, in closed form.
+
+    Args:
+        x: float [rows, dim]; `y` float [rows, targets], no NaN.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        x = np.asarray(x, np.float64)
+        self._center, self._scale, self._offset = x.mean(0), x.std(0) + 1e-8, y.mean(0)
+        x = (x - self._center) / self._scale
+        if len(x) > x.shape[1]:
+            squares, self._axes = np.linalg.eigh(x.T @ x)
+            self._squares = squares.clip(min=0)
+        else:
+            _, s, vt = np.linalg.svd(x, full_matrices=False)
+            self._squares, self._axes = s**2, vt.T
+        self._rotated = self._axes.T @ (x.T @ (y - self._offset))
+
+    def predict(self, new: np.ndarray, strengths: Sequence[float] = LAMBDAS) -> np.ndarray:
+        """Predictions at each strength, float [strengths, rows, targets]."""
+        at = (np.asarray(new, np.float64) - self._center) / self._scale @ self._axes
+        return np.stack(
+            [
+                at @ (self._rotated / (self._squares + strength)[:, None]) + self._offset
+                for strength in strengths
+            ]
+        )
 
 
 def grid_pooled(features: np.ndarray, grid: tuple[int, int, int], side: int = 4) -> np.ndarray:

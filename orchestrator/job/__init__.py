@@ -1,5 +1,6 @@
 """Job files: their schema, their reading, their identity."""
 
+from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
 from orchestrator.job.loading import Job, build_job, load_job
@@ -14,6 +15,7 @@ __all__ = [
     "VJEPA2",
     "CropFlip",
     "Data",
+    "EmbedJob",
     "Encode",
     "Encoder",
     "EvaluateJob",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from orchestrator.job.base import Name, Section, at
 from orchestrator.job.benchmark import AnyBenchmark
+from orchestrator.job.probe import Probe
 
 Split = Literal["validation", "test", "ood"]
 
@@ -57,6 +58,10 @@ class Surprise(Section):
     """Frames from one window to the next."""
 
 
+OF_A_SUITE = ("suite", "benchmark", "surprise", "random", "random_quads")
+"""Keys that say nothing beside `probe`."""
+
+
 class EvaluateTrack(Section):
     """Where the result is kept."""
 
@@ -79,8 +84,12 @@ class EvaluateJob(Section):
     storage: str = ".orchestrator"
     """Root of everything the job leaves."""
 
-    model: str = Field(min_length=1)
-    """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a model's folder."""
+    model: str = ""
+    """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a model's folder. Beside `probe`
+    it may be left out; features of another model are refused."""
+
+    probe: Probe | None = None
+    """Read a target off features that an `embed` job has written, in place of `suite`."""
 
     suite: Suite = Suite()
     """What is shown."""
@@ -114,3 +123,14 @@ class EvaluateJob(Section):
                 "suite", "a suite beside a benchmark: one job shows one of them; leave one out"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_question(cls, job: Any) -> Any:
+        if isinstance(job, dict) and job.get("probe") is not None:
+            beside = [key for key in OF_A_SUITE if key in job]
+            if beside:
+                raise at(beside[0], "belongs to a suite; a job has a suite or a probe, not both")
+        elif isinstance(job, dict) and not job.get("model"):
+            raise at("model", "this key is required (features know their model, a suite does not)")
+        return job

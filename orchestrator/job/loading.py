@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.explain import Spots, explain
 from orchestrator.job.pack import PackJob
@@ -16,10 +17,11 @@ from orchestrator.job.parts import check_parts
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
 from orchestrator.job.train import TrainJob
 
-Job = PackJob | TrainJob | EvaluateJob
-KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EvaluateJob]] = {
+Job = PackJob | TrainJob | EmbedJob | EvaluateJob
+KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EmbedJob] | type[EvaluateJob]] = {
     "pack": PackJob,
     "train": TrainJob,
+    "embed": EmbedJob,
     "evaluate": EvaluateJob,
 }
 

@@ -1,0 +1,1 @@
+"""Probes of frozen features: what can be read off them, on videos that nothing was fitted to."""

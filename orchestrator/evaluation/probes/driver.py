@@ -1,0 +1,258 @@
+"""`kind: evaluate` with a probe: fit every arm, write the verdict, tell MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from orchestrator.errors import OrchestratorError, RequestError
+from orchestrator.evaluation.features import Features
+from orchestrator.evaluation.features.driver import tracking_of
+from orchestrator.evaluation.features.reader import features_folder
+from orchestrator.evaluation.features.spec import model_digest
+from orchestrator.evaluation.probes.fit import baseline, counts, fit_arm, sides_of
+from orchestrator.evaluation.probes.page import page
+from orchestrator.jepa.hub import load_folder
+from orchestrator.job import EvaluateJob
+from orchestrator.job.probe import Attentive, Probe
+from orchestrator.progress import Progress
+from orchestrator.ray_session import ray_session
+from orchestrator.storage import Storage
+from orchestrator.tracking.locate import model_folder
+from orchestrator.tracking.probes import PAGE, VERDICT, record_probe
+from orchestrator.tracking.run import RunRef
+
+PROTOCOL = 1
+"""Raised when the same features and the same job would give other numbers."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe leaves."""
+
+    verdict: dict[str, Any]
+    tracking: RunRef
+    report: str
+    """Path or URI of the page."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model's features, and where those are that it is scored on."""
+
+    name: str
+    features: str
+    test: str | None
+
+
+def run_probe(job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool) -> Probed:
+    """Fit the job's probe; the result is in `evaluations/NAME` and on an MLflow run.
+
+    Raises:
+        RequestError: there are no such features or targets, or they are of another model.
+        DataError: a file of the features is damaged.
+        JobFailed: MLflow did not take the result.
+    """
+    verdict = probe_verdict(job, probe, progress, local=local)
+    storage = Storage(job.storage)
+    out, shown = storage.sub("evaluations", job.name), page(verdict)
+    out.write_bytes(PAGE, shown.encode())
+    out.write_json(VERDICT, verdict)
+    return Probed(verdict, record_probe(job, storage, verdict, shown), out.uri(PAGE))
+
+
+def probe_verdict(
+    job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
+) -> dict[str, Any]:
+    """Fit every arm of the job's probe; every number, JSON-serialisable.
+
+    Keys: `protocol` (its hash), `features` (of each arm), `split`, `arms` (model, random, baseline:
+    scores of each target, with what was chosen for it), `classes`, `left_out`.
+    """
+    storage = Storage(job.storage)
+    arms = _arms(probe, storage)
+    opened = _open(job, arms, storage)
+    features, test = opened["model"]
+    sides = sides_of(probe, features, test)
+    found: dict[str, Any] = {}
+    progress.update("probe", 0, len(arms))
+    with nullcontext() if local else ray_session():
+        work = _here(job, probe, arms) if local else _on_ray(job, probe, arms)
+        for name, result in work:
+            found[name] = result
+            progress.update("probe", len(found), len(arms), {"arm": name})
+    targets = sides["train"].targets
+    return {
+        "kind": "probe",
+        "target": probe.target,
+        "head": probe.head.kind,
+        "protocol": protocol_of(probe, features, test),
+        "confidence": job.confidence,
+        "features": {name: _facts(*pair) for name, pair in opened.items()},
+        "split": counts(sides),
+        "classes": len(targets.classes) or None,
+        "left_out": targets.left_out,
+        "arms": {
+            **{arm.name: found[arm.name] for arm in arms},
+            "baseline": baseline(sides, job.confidence),
+        },
+    }
+
+
+def protocol_of(probe: Probe, features: Features, test: Features | None) -> str:
+    """16 hex digits: equal where the numbers of two models can be compared."""
+    facts = {
+        "protocol": PROTOCOL,
+        "target": probe.target,
+        "head": probe.head.model_dump(mode="json"),
+        "split": probe.split.model_dump(mode="json"),
+        "clips": _protocol_of_clips(features),
+        "test": None if test is None else _protocol_of_clips(test),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _protocol_of_clips(features: Features) -> dict[str, Any]:
+    """All that decides features, but the model and its shape."""
+    of_model = ("model", "dim", "grid", "size", "part_bytes")
+    return {key: value for key, value in features.identity.items() if key not in of_model}
+
+
+def _arms(probe: Probe, storage: Storage) -> list[Arm]:
+    def place(name: str | None) -> str | None:
+        return None if name is None else features_folder(name, storage)
+
+    arms = [Arm("model", features_folder(probe.features, storage), place(probe.test))]
+    if probe.random is not None:
+        where = features_folder(probe.random, storage)
+        arms.append(Arm("random", where, place(probe.random_test)))
+    return arms
+
+
+def _open(
+    job: EvaluateJob, arms: list[Arm], storage: Storage
+) -> dict[str, tuple[Features, Features | None]]:
+    """Every arm's features, after a look at whether they belong together.
+
+    Raises:
+        RequestError: they do not.
+    """
+    wanted = _digest(job, storage) if job.model else None
+    features = Features.open(arms[0].features, model=wanted)
+    test = arms[0].test and Features.open(arms[0].test, model=features.model)
+    opened: dict[str, tuple[Features, Features | None]] = {"model": (features, test or None)}
+    if test:
+        _refuse_other_look(features, test, "probe.test")
+    for arm in arms[1:]:
+        random = Features.open(arm.features, data=features.data)
+        _refuse_no_random(features, random)
+        _refuse_other_look(features, random, "probe.random")
+        other = None
+        if arm.test is not None and test:
+            other = Features.open(arm.test, model=random.model, data=test.data)
+            _refuse_other_look(features, other, "probe.random_test")
+        opened[arm.name] = (random, other)
+    return opened
+
+
+def _digest(job: EvaluateJob, storage: Storage) -> str:
+    uri = tracking_of(job.track.uri, job.model, storage)
+    with model_folder(job.model, tracking=uri) as folder:
+        return model_digest(folder, load_folder(folder).config)
+
+
+def _refuse_no_random(features: Features, random: Features) -> None:
+    facts = random.facts["model"]
+    if facts["untrained"] is None:
+        raise RequestError(
+            f"these features are of a trained model: {facts['uri']}",
+            where="probe.random",
+            mend="embed the same data with untrained: 0 under another name",
+        )
+    if facts["shape"] != features.facts["model"]["shape"]:
+        raise RequestError(
+            "these features are of a model of another shape",
+            where="probe.random",
+            mend="embed with the same model and untrained: 0",
+        )
+
+
+def _refuse_other_look(features: Features, other: Features, where: str) -> None:
+    """Features that are compared must be made in the same way."""
+    skipped = ("model", "part_bytes")
+    mine, theirs = (
+        {k: v for k, v in f.identity.items() if k not in skipped and not k.startswith("data.")}
+        for f in (features, other)
+    )
+    apart = [f"{k}: {mine[k]!r} and {theirs.get(k)!r}" for k in mine if mine[k] != theirs.get(k)]
+    if apart:
+        raise RequestError(
+            f"these features were made in another way: {'; '.join(apart)}",
+            where=where,
+            mend="embed with the same data.frames, data.fps, data.clips, pooling and dtype",
+        )
+
+
+def _fit(arm: Arm, probe: Probe, confidence: float, device: str) -> dict[str, Any]:
+    features = Features.open(arm.features)
+    test = Features.open(arm.test) if arm.test else None
+    return fit_arm(probe, sides_of(probe, features, test), confidence, device=device)
+
+
+def _here(job: EvaluateJob, probe: Probe, arms: list[Arm]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for arm in arms:
+        yield arm.name, _fit(arm, probe, job.confidence, "cpu")
+
+
+def _on_ray(
+    job: EvaluateJob, probe: Probe, arms: list[Arm]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each arm as a task; an attentive one has a GPU where the cluster has any."""
+    import ray
+
+    there = ray.cluster_resources()
+    if job.cpus > there.get("CPU", 0):
+        raise RequestError(
+            f"a probe asks for {job.cpus:g} CPU cores, the cluster has {there.get('CPU', 0):g}",
+            where="cpus",
+            mend=f"set cpus={there.get('CPU', 0):g} or less",
+        )
+    gpus = int(isinstance(probe.head, Attentive) and there.get("GPU", 0) > 0)
+
+    @ray.remote(num_cpus=job.cpus, num_gpus=gpus)  # type: ignore[untyped-decorator]
+    def task(arm: Arm) -> dict[str, Any]:
+        torch.set_num_threads(max(1, int(job.cpus)))
+        return _fit(arm, probe, job.confidence, "cuda" if gpus else "cpu")
+
+    waiting = {task.remote(arm): arm for arm in arms}
+    while waiting:
+        (ready, *_), _ = ray.wait(list(waiting))
+        try:
+            yield waiting.pop(ready).name, ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OrchestratorError):
+                raise error.cause from None
+            raise
+
+
+def _facts(features: Features, test: Features | None) -> dict[str, Any]:
+    """What was read, for the record."""
+    facts = {
+        "uri": features.folder.root,
+        "digest": features.digest,
+        "model": features.model,
+        "model_uri": features.model_uri,
+        "data": features.data,
+        "pooling": features.pooling,
+        "dtype": features.identity["dtype"],
+        "clips": features.rows,
+    }
+    if test is not None:
+        facts["test"] = {"uri": test.folder.root, "digest": test.digest, "data": test.data}
+    return facts
