@@ -111,7 +111,7 @@ class EvaluateJob(Section):
     """Of every interval (cluster bootstrap over quadruplets, or over a benchmark's scenes)."""
 
     track: EvaluateTrack = EvaluateTrack()
-    """Where the result is kept."""
+    """What MLflow remembers."""
 
     cpus: PositiveFloat = 1.0
     """CPU cores of a measuring task."""
