@@ -4,7 +4,18 @@ from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
-from orchestrator.job.model import VJEPA2, Encoder, Future, Model, MultiBlock, Predictor
+from orchestrator.job.model import (
+    VJEPA2,
+    Encoder,
+    Future,
+    LeJEPA,
+    Model,
+    MultiBlock,
+    Pixels,
+    Predictive,
+    Predictor,
+    Supervised,
+)
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
 from orchestrator.job.schema import job_schema
@@ -19,12 +30,16 @@ __all__ = [
     "EvaluateJob",
     "Future",
     "Job",
+    "LeJEPA",
     "Model",
     "MultiBlock",
     "Optim",
     "PackJob",
+    "Pixels",
+    "Predictive",
     "Predictor",
     "Scale",
+    "Supervised",
     "TrainJob",
     "WeightedSource",
     "build_job",
