@@ -122,6 +122,8 @@ def _headline(summary: RunSummary) -> str:
     took = duration(summary.seconds)
     if summary.kind == "evaluate":
         return f"{summary.name}: judged in {took}"
+    if summary.kind == "study":
+        return f"{summary.name}: {len(summary.verdict['cells'])} models in {took}"
     if summary.kind != "train":
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
@@ -148,7 +150,9 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     ]
     if numbers:
         rows.append(("result", "   ".join(numbers)))
-    if summary.verdict:
+    if summary.kind == "study":
+        rows += _studied(summary.verdict)
+    elif summary.verdict:
         rows += _judged(summary.verdict)
     if summary.phases:
         parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
@@ -179,6 +183,24 @@ def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each arm's curve, and for each ratio."""
+    from orchestrator.evaluation.study.page import claim_of
+
+    rows = []
+    for panel in result["panels"]:
+        place = f"{panel['score']}, {panel['background']}"
+        for arm, scores in panel["arms"].items():
+            means = [sum(column) / len(column) for column in zip(*scores, strict=True)]
+            counts = result["clips"] if len(means) > 1 else ["any N"]
+            text = "   ".join(f"{n}: {m:.3f}" for n, m in zip(counts, means, strict=True))
+            rows.append((place, f"{arm:<12}{text}"))
+            place = ""
+        for arm, ratio in panel["ratios"].items():
+            rows.append(("", claim_of(ratio, result["reference"], arm)))
+    return rows
+
+
 def _percent(found: dict[str, float]) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return f"{100 * found['value']:.1f}% [{low:.0f}, {high:.0f}]"
@@ -186,7 +208,7 @@ def _percent(found: dict[str, float]) -> str:
 
 def _last_line(summary: RunSummary) -> str:
     """The one line that `--quiet` shows: where the result is."""
-    if summary.kind == "evaluate":
+    if summary.kind in ("evaluate", "study"):
         return f"report {summary.report}"
     if summary.kind == "train":
         return f"model {summary.model_uri or summary.checkpoint}"

@@ -19,6 +19,7 @@ from orchestrator.job.model import (
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
 from orchestrator.job.schema import job_schema
+from orchestrator.job.study import StudyJob
 from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Predictive",
     "Predictor",
     "Scale",
+    "StudyJob",
     "Supervised",
     "TrainJob",
     "WeightedSource",

@@ -14,13 +14,15 @@ from orchestrator.job.explain import Spots, explain
 from orchestrator.job.pack import PackJob
 from orchestrator.job.parts import check_parts
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
+from orchestrator.job.study import StudyJob
 from orchestrator.job.train import TrainJob
 
-Job = PackJob | TrainJob | EvaluateJob
-KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EvaluateJob]] = {
+Job = PackJob | TrainJob | EvaluateJob | StudyJob
+KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EvaluateJob] | type[StudyJob]] = {
     "pack": PackJob,
     "train": TrainJob,
     "evaluate": EvaluateJob,
+    "study": StudyJob,
 }
 
 
