@@ -189,13 +189,12 @@ def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
 
     rows = []
     for panel in result["panels"]:
-        place = f"{panel['score']}, {panel['background']}"
+        rows.append((panel["score"], f"R2 by number of videos, {panel['background']} background"))
         for arm, scores in panel["arms"].items():
             means = [sum(column) / len(column) for column in zip(*scores, strict=True)]
-            counts = result["clips"] if len(means) > 1 else ["any N"]
+            counts = result["clips"] if len(means) > 1 else ["untrained"]
             text = "   ".join(f"{n}: {m:.3f}" for n, m in zip(counts, means, strict=True))
-            rows.append((place, f"{arm:<12}{text}"))
-            place = ""
+            rows.append(("", f"{arm:<12}{text}"))
         for arm, ratio in panel["ratios"].items():
             rows.append(("", claim_of(ratio, result["reference"], arm)))
     return rows

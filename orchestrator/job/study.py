@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -100,7 +101,7 @@ class StudyJob(Section):
     """Of every interval (bootstrap over seeds)."""
 
     track: EvaluateTrack = EvaluateTrack()
-    """Where the result is kept."""
+    """Where study and trainings are remembered."""
 
     @model_validator(mode="after")
     def _composed(self) -> StudyJob:
@@ -182,6 +183,4 @@ class StudyJob(Section):
 
 
 def _is_name(text: str) -> bool:
-    import re
-
     return re.fullmatch(NAME_PATTERN, text) is not None

@@ -31,7 +31,6 @@ from orchestrator.job import (
 )
 from orchestrator.plan.batch import BatchPlan
 
-
 KNOTS = 16
 """Knots of SIGReg that cost anything (`orchestrator.jepa.sigreg`)."""
 
@@ -217,9 +216,7 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
     into, out = 2.0 * encoder.dim * predictor.dim, 2.0 * predictor.dim * predicted_width(job)
-    return sum(
-        predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks
-    )
+    return sum(predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks)
 
 
 def _statistic(job: TrainJob, tokens: TokenPlan) -> float:

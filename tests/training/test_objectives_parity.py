@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_jobs import KINDS, batch_of, job_of, plain_step, train_kind
-from ranks import run_ranks, whole
+from objective_jobs import KINDS, batch_of, dealt_rows, job_of, plain_step, train_kind
+from ranks import make_engine, run_ranks, whole
 
 from orchestrator.jepa.objectives import Pool, build_objective
 from orchestrator.jepa.pixels import normalise
+from orchestrator.job.train import Checkpoint as Policy
 from orchestrator.randomness import generator
+from orchestrator.storage import Storage
+from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
 
 pytestmark = pytest.mark.integration
 
-STEPS = 4
+STEPS = 3
 
 
 def naive_lejepa(objective: Any, batch: Any, sets: int, seed: int) -> torch.Tensor:
@@ -55,8 +58,11 @@ def naive_lejepa(objective: Any, batch: Any, sets: int, seed: int) -> torch.Tens
     return total
 
 
+# Of 8 clips: 4, 2, 1 micro-batches on one rank, 2 and 1 on two, padding on three.
 CASES: list[dict[str, Any]] = [
-    {"zero": stage, "micro_batch": micro} for stage in (0, 1, 2, 3) for micro in (2, 4)
+    *({"zero": stage, "micro_batch": 2} for stage in (0, 1, 2, 3)),
+    *({"zero": stage, "micro_batch": 4} for stage in (1, 3)),
+    {"zero": 1, "micro_batch": 8},
 ]
 
 
@@ -80,11 +86,12 @@ def reference(statistic_clips: int | None) -> tuple[float, dict[str, torch.Tenso
     loss.backward()
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in objective.parameters()))
     clip = min(1.0, 1.0 / norm)
-    return float(loss), {n: clip * p.grad for n, p in objective.named_parameters()}
+    return float(loss.detach()), {n: clip * p.grad for n, p in objective.named_parameters()}
 
 
-@pytest.mark.parametrize("statistic_clips", [None, 4])
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("world", "statistic_clips"), [(1, None), (2, None), (3, None), (1, 4), (2, 4)]
+)
 def test_sigreg_is_that_of_the_whole_set_however_it_is_dealt(
     world: int, statistic_clips: int | None
 ) -> None:
@@ -110,6 +117,34 @@ def test_a_statistic_of_each_micro_batch_alone_would_be_found() -> None:
     assert reference(4)[0] != pytest.approx(reference(None)[0], rel=1e-3)
 
 
+def save_and_load(rank: int, world: int, root: str, stage: int, first: int, last: int) -> Any:
+    """Steps `first` .. `last` from the checkpoint before them, where there is one; then saved."""
+    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
+    engine = make_engine(job_of(KINDS["lejepa"], zero=stage, micro_batch=2), world)
+    if first:
+        checkpoints.load(folder_name(first), engine)
+    assert engine.step == first
+    losses = [
+        engine.train_step(dealt_rows(batch_of(step), engine.batch, rank)).loss
+        for step in range(first, last)
+    ]
+    checkpoints.save(engine.snapshot(), {}, {}, wait=True)
+    return losses
+
+
+def test_a_run_without_teacher_goes_on_at_another_size_and_stage(tmp_path: Any) -> None:
+    whole_run = run_ranks(1, save_and_load, str(tmp_path / "whole"), 1, 0, 6)[0]
+    begun = run_ranks(2, save_and_load, str(tmp_path / "cut"), 3, 0, 3)[0]
+    goes_on = run_ranks(1, save_and_load, str(tmp_path / "cut"), 0, 3, 6)[0]
+    assert begun + goes_on == pytest.approx(whole_run, rel=1e-5)
+    one, two = (
+        export_tensors(Storage(str(tmp_path / name)), folder_name(6)) for name in ("whole", "cut")
+    )
+    assert one.keys() == two.keys()
+    assert not any(key.startswith("teacher/") for key in one)
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+
+
 def train_pair(rank: int, world: int) -> list[Any]:
     return [
         train_kind(rank, world, KINDS[kind], STEPS, zero=stage, micro_batch=2)
@@ -124,10 +159,10 @@ def test_pixels_and_labels_train_the_same_at_every_size_and_stage() -> None:
         objective = build_objective(job_of(KINDS[kind]))
         batch = batch_of(0)
         loss = float(plain_step(objective, batch, objective.labels(batch.keys)))
+        plain = one[0][0 if index < 3 else 3]["losses"]
         for ranks in (one, two):
             assert ranks[0][index]["losses"][0] == pytest.approx(loss, rel=1e-5)
-            assert ranks[0][index]["losses"] == pytest.approx(one[0][0 if index < 3 else 3]["losses"],
-                                                              rel=1e-5)  # fmt: skip
+            assert ranks[0][index]["losses"] == pytest.approx(plain, rel=1e-5)
         assert one[0][index]["losses"][-1] != one[0][index]["losses"][0]
 
 

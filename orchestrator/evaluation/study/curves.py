@@ -26,9 +26,7 @@ class Ratio:
     """What stands in the way of a claim."""
 
 
-def compare(
-    clips: np.ndarray, reference: np.ndarray, arm: np.ndarray, confidence: float
-) -> Ratio:
+def compare(clips: np.ndarray, reference: np.ndarray, arm: np.ndarray, confidence: float) -> Ratio:
     """The ratio of need at equal score, with a bootstrap interval over seeds.
 
     A curve is the mean over seeds, made rising (the best of what up to N videos gave); N is

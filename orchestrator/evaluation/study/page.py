@@ -70,12 +70,17 @@ def _table(panel: dict[str, Any], clips: list[int]) -> str:
     rows = []
     for arm, scores in panel["arms"].items():
         mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0)
-        shown = [f"{m:.3f} <span class='dim'>&plusmn; {s:.3f}</span>" for m, s in zip(mean, spread, strict=True)]
+        shown = [
+            f"{m:.3f} <span class='dim'>&plusmn; {s:.3f}</span>"
+            for m, s in zip(mean, spread, strict=True)
+        ]
         cells = "".join(f"<td>{text}</td>" for text in shown)
         if len(shown) == 1:
             cells = f"<td colspan='{len(clips)}'>{shown[0]} (untrained)</td>"
         rows.append(f"<tr><td>{html.escape(arm)}</td>{cells}</tr>")
-    return f"<table><tr><th>R2, mean and deviation over seeds</th>{head}</tr>{''.join(rows)}</table>"
+    return (
+        f"<table><tr><th>R2, mean and deviation over seeds</th>{head}</tr>{''.join(rows)}</table>"
+    )
 
 
 def _plot(panel: dict[str, Any], clips: list[int]) -> str:

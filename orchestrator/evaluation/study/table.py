@@ -17,9 +17,7 @@ from orchestrator.job.study import Cell
 def tabulate(job: StudyJob, cells: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
     """Everything that the report shows: `panels`, one for each background and score."""
     panels = [
-        _panel(job, cells, background, score)
-        for background in job.backgrounds
-        for score in SCORES
+        _panel(job, cells, background, score) for background in job.backgrounds for score in SCORES
     ]
     return {
         "name": job.name,
