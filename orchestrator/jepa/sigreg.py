@@ -44,7 +44,8 @@ def unit_slices(dim: int, count: int, seed: int, device: torch.device) -> Tensor
     """Directions drawn evenly from the sphere: float32 [dim, count], the same on every device."""
     draw = torch.Generator().manual_seed(seed)
     directions = torch.randn(dim, count, generator=draw, dtype=torch.float64)
-    return (directions / directions.norm(dim=0)).float().to(device)
+    unit: Tensor = directions / directions.norm(dim=0)
+    return unit.float().to(device)
 
 
 def characteristic_sums(x: Tensor, share: Tensor) -> Tensor:
@@ -108,6 +109,6 @@ class _Pull(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return grad[:, None] * slope, None, None

@@ -169,7 +169,7 @@ class StudyJob(Section):
                 optim=self.optim,
                 scale=self.scale,
                 checkpoint=self.checkpoint,
-                track={  # type: ignore[arg-type]  # pydantic makes the section of it
+                track={
                     "uri": self.track.uri,
                     "experiment": self.track.experiment,
                     "pictures": 0,

@@ -85,7 +85,8 @@ def _table(panel: dict[str, Any], clips: list[int]) -> str:
 
 def _plot(panel: dict[str, Any], clips: list[int]) -> str:
     """Mean over seeds by log N, a point for each seed; what is not trained is a line across."""
-    every = [value for scores in panel["arms"].values() for row in scores for value in row]
+    arms: dict[str, list[list[float]]] = panel["arms"]
+    every = [value for scores in arms.values() for row in scores for value in row]
     low, high = min(every), max(every)
     pad = 0.06 * max(high - low, 1e-6)
     low, high = low - pad, high + pad

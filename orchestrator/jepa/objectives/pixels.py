@@ -1,4 +1,4 @@
-"""Pixel prediction as in VideoMAE (arXiv 2203.12602): what a latent objective is measured against."""
+"""Pixel prediction as in VideoMAE (arXiv 2203.12602): the measure of latent prediction."""
 
 from __future__ import annotations
 
