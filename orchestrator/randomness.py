@@ -8,7 +8,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 # One stream per purpose, so that a change to one draw leaves the others as they were.
-STREAMS = {"order": 0, "clip": 1, "augment": 2, "masks": 3, "weights": 4, "physics": 5}
+STREAMS = {
+    "order": 0,
+    "clip": 1,
+    "augment": 2,
+    "masks": 3,
+    "weights": 4,
+    "physics": 5,
+    "slices": 20,
+    "backdrop": 21,
+    "probe": 22,
+}
 
 
 def generator(seed: int, position: int, stream: str, part: int = 0) -> np.random.Generator:

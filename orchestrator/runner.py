@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, TrainJob
+from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, StudyJob, TrainJob
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class RunSummary:
     """Of an embedding: uri, rows, shape, dtype, bytes, failed and short clips, digests."""
 
     verdict: dict[str, Any] = field(default_factory=dict)
-    """Of an evaluation: every number, with its interval."""
+    """Of an evaluation or a study: every number, with its interval."""
 
     probe: dict[str, Any] = field(default_factory=dict)
     """Of a probe: every number, with its interval."""
 
     report: str = ""
-    """Of an evaluation or a probe: the page that shows it."""
+    """Of an evaluation, a probe or a study: the page that shows it."""
 
     next_steps: list[str] = field(default_factory=list)
 
@@ -84,6 +85,8 @@ def run(
         return _run_embed(job, progress, local)
     if isinstance(job, EvaluateJob):
         return _run_evaluate(job, progress, local)
+    if isinstance(job, StudyJob):
+        return _run_study(job, progress, local)
     return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
 
 
@@ -172,6 +175,31 @@ def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSumma
         model_uri=job.model,
         metrics=(benchmark_headline if job.benchmark else headline)(found.verdict),
         verdict=found.verdict,
+        report=found.report,
+    )
+
+
+def _run_study(job: StudyJob, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.study.driver import Trained, run_study
+    from orchestrator.ray_session import ray_session
+    from orchestrator.tracking.studies import headline
+
+    def train(cell: TrainJob) -> Trained:
+        found = _run_train(cell, progress, fresh=False, local=local, profile=False)
+        return Trained(found.model_uri, found.run_id)
+
+    began = time.time()
+    with nullcontext() if local else ray_session():  # one for all cells
+        found = run_study(job, progress, train)
+    return RunSummary(
+        kind="study",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        metrics=headline(found.result),
+        verdict=found.result,
         report=found.report,
     )
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import orchestrator.plan
 from orchestrator.errors import RequestError
 from orchestrator.jepa.masks import build_masks
-from orchestrator.jepa.objectives import build_objective
+from orchestrator.jepa.objectives import Pool, PooledObjective, build_objective
 from orchestrator.job import TrainJob, build_job
 from orchestrator.job.base import CustomPart
 from orchestrator.plan import BatchPlan, find_gpu, peak_flops, plan
@@ -126,6 +126,48 @@ def test_flops_are_those_that_torch_counts() -> None:
     assert planned.encoder_forward + planned.predictor_forward == forward
     assert planned.encoder_backward + planned.predictor_backward == backward
     assert planned.total == teacher + forward + backward
+
+
+OTHERS = [
+    "{kind: lejepa, slices: 8, statistic_clips: 2}",
+    "{kind: lejepa, slices: 8, masks: [{blocks: 3}, {kind: future, targets: 0.5}]}",
+    "{kind: pixels, masks: [{blocks: 3}]}",
+    "{kind: supervised, classes: [drop, ramp, wall]}",
+]
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_objectives_without_a_teacher_cost_what_torch_counts(text: str) -> None:
+    job = a_job(f"objective={text}")
+    objective, (video, masks) = build_objective(job), a_batch(job, 4)
+    planned = plan(job)
+    assert planned.parameters is not None
+    assert planned.flops is not None
+    assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
+    assert planned.parameters.teacher == 0
+    assert planned.checkpoint_bytes == 12 * planned.parameters.trained
+    targets: Any = None
+    if isinstance(objective, PooledObjective):
+        targets = Pool.alone(video)
+        sets = 4 // objective.statistic_clips
+        targets.member = torch.arange(4) // objective.statistic_clips
+        targets.share = torch.eye(sets)[targets.member].T.contiguous() / objective.statistic_clips
+        targets.clips = torch.full((sets,), float(objective.statistic_clips))
+    elif "supervised" in text:
+        targets = torch.tensor([0, 1, 2, 1])
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        objective(video, masks, targets).loss.sum().backward()
+    assert planned.flops.total == counter.get_total_flops()
+    assert planned.flops.first_pass == 0
+
+
+def test_accumulating_a_statistic_takes_a_first_pass() -> None:
+    accumulating = plan(a_job("objective={kind: lejepa}", "scale.micro_batch=2")).flops
+    teacher = plan(a_job()).flops
+    assert accumulating is not None
+    assert teacher is not None
+    assert accumulating.first_pass == teacher.teacher_forward
 
 
 def test_recomputation_is_what_checkpointing_adds() -> None:

@@ -108,10 +108,14 @@ def _model(plan: Plan) -> Rows:
         "encoder": f.encoder_forward + f.encoder_backward,
         "predictor": f.predictor_forward + f.predictor_backward,
     }
-    split = ", ".join(f"{name} {100 * part / f.total:.0f}%" for name, part in shares.items())
+    shares |= {"statistic": f.statistic} if f.statistic else {}
+    split = ", ".join(
+        f"{name} {100 * part / f.total:.0f}%" for name, part in shares.items() if part
+    )
+    teacher = f"teacher {number(p.teacher)}" if p.followed else "no teacher"
     return [
         ("parameters", f"{number(p.trained)} trained: encoder {number(p.encoder)}, predictor"
-         f" {number(p.predictor)}; teacher {number(p.teacher)}"),
+         f" {number(p.predictor)}; {teacher}"),
         ("FLOPs", f"{number(f.total)} a step: {split}; attention"
          f" {100 * f.attention / f.total:.0f}% of it"),
         ("checkpoint", size(plan.checkpoint_bytes)),

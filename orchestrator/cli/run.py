@@ -124,6 +124,8 @@ def _headline(summary: RunSummary) -> str:
         return f"{summary.name}: {'probed' if summary.probe else 'judged'} in {took}"
     if summary.kind == "embed":
         return f"{summary.name}: embedded in {took}"
+    if summary.kind == "study":
+        return f"{summary.name}: {len(summary.verdict['cells'])} models in {took}"
     if summary.kind != "train":
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
@@ -158,7 +160,9 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         for key, value in summary.metrics.items()
         if key.startswith(EVALUATED) and key.endswith("/quad_accuracy")
     ]
-    if summary.verdict:
+    if summary.kind == "study":
+        rows += _studied(summary.verdict)
+    elif summary.verdict:
         public = "benchmark" in summary.verdict
         rows += (_benchmarked if public else _judged)(summary.verdict)
     if summary.probe:
@@ -245,6 +249,23 @@ def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each arm's curve, and for each ratio."""
+    from orchestrator.evaluation.study.page import claim_of
+
+    rows = []
+    for panel in result["panels"]:
+        rows.append((panel["score"], f"R2 by number of videos, {panel['background']} background"))
+        for arm, scores in panel["arms"].items():
+            means = [sum(column) / len(column) for column in zip(*scores, strict=True)]
+            counts = result["clips"] if len(means) > 1 else ["untrained"]
+            text = "   ".join(f"{n}: {m:.3f}" for n, m in zip(counts, means, strict=True))
+            rows.append(("", f"{arm:<12}{text}"))
+        for arm, ratio in panel["ratios"].items():
+            rows.append(("", claim_of(ratio, result["reference"], arm)))
+    return rows
+
+
 def _percent(found: dict[str, float]) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return f"{100 * found['value']:.1f}% [{low:.0f}, {high:.0f}]"
@@ -252,7 +273,7 @@ def _percent(found: dict[str, float]) -> str:
 
 def _last_line(summary: RunSummary) -> str:
     """The one line that `--quiet` shows: where the result is."""
-    if summary.kind == "evaluate":
+    if summary.kind in ("evaluate", "study"):
         return f"report {summary.report}"
     if summary.kind == "embed":
         return f"features {summary.features['uri']}"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from orchestrator.evaluation.metrics import RESAMPLES
 from orchestrator.evaluation.surprise import View
@@ -28,7 +27,7 @@ class Rollout:
     """Some clips' futures; a horizon is a tubelet after the context."""
 
     errors: dict[str, np.ndarray]
-    """L1 to the teacher's normed features: model, copy, linear; float [clips, horizons]."""
+    """L1 to what was to be predicted: model, copy, linear; float [clips, horizons]."""
 
     predicted: np.ndarray
     """Means over space, float [clips, horizons, dim]."""
@@ -51,11 +50,10 @@ def roll_out(model: WorldModel, clips: np.ndarray, view: View) -> Rollout:
     seen = view.context // config.model.tubelet
     ids = torch.arange(tubelets * area).expand(len(clips), -1)
     context, target = ids[:, : seen * area], ids[:, seen * area :]
-    wanted = model.encoder(pixels, None)
-    wanted = F.layer_norm(wanted, wanted.shape[-1:]).view(len(clips), tubelets, area, -1)
+    wanted = model.wanted(pixels).view(len(clips), tubelets, area, -1)
     # The trivial rules may use only what was seen, encoded without the future.
     z = model.encoder(pixels, context)
-    known = F.layer_norm(z, z.shape[-1:]).view(len(clips), seen, area, -1)
+    known = model.wanted(pixels, context).view(len(clips), seen, area, -1)
     predicted = model.predictor(z, context, target, view.mask).view_as(wanted[:, seen:])
     ahead = torch.arange(1, tubelets - seen + 1)[:, None, None]
     last, before = known[:, -1:], known[:, max(0, seen - 2)][:, None]

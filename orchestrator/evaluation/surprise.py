@@ -2,7 +2,8 @@
 
 A model looks at a video through sliding windows of its own clip length. Of each window it sees
 the first frames, predicts the features of the others, and is compared with what the (teacher)
-encoder makes of the whole window.
+encoder makes of the whole window; a LeJEPA with what its one encoder does, a pixel model with
+the pixels themselves.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def views_of(model: WorldModel, contexts: Sequence[int]) -> list[View]:
         raise RequestError(
             f"a model of objective '{model.config.objective}' has no predictor here",
             where="model",
-            mend="judge a model of objective vjepa2",
+            mend="judge a model of objective vjepa2, lejepa or pixels",
         )
     for context in contexts:
         if context % tubelet or not 0 < context < frames:
@@ -95,8 +96,7 @@ def window_errors(model: WorldModel, clips: Tensor, views: Sequence[View]) -> di
     assert model.predictor is not None
     config = model.config
     pixels = normalise(clips, torch.float32)
-    wanted = model.encoder(pixels, None)
-    wanted = F.layer_norm(wanted, wanted.shape[-1:])
+    wanted = model.wanted(pixels)
     tubelets, area = config.frames // config.model.tubelet, (config.size // config.model.patch) ** 2
     ids = torch.arange(tubelets * area).expand(len(clips), -1)
     found: dict[View, Tensor] = {}

@@ -51,9 +51,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """[B, 3, T, H, W] -> [B, n or N, dim]."""
         t, h, w = self.grid(x)
-        # [B, t, h, w, 3, tubelet, patch, patch], a view: nothing is copied yet.
-        patches = x.view(len(x), 3, t, self.tubelet, h, self.patch, w, self.patch)
-        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7)
+        patches = pixel_patches(x, self.patch, self.tubelet)
         if keep is None:
             out: Tensor = self.proj(patches.reshape(len(x), t * h * w, -1))
         else:
@@ -61,6 +59,13 @@ class PatchEmbed(nn.Module):
             chosen = patches[clip, keep // (h * w), keep // w % h, keep % w]
             out = self.proj(chosen.flatten(2))
         return out
+
+
+def pixel_patches(x: Tensor, patch: int, tubelet: int) -> Tensor:
+    """[B, 3, T, H, W] -> [B, t, h, w, 3, tubelet, patch, patch], a view: nothing is copied."""
+    t, h, w = x.shape[2] // tubelet, x.shape[3] // patch, x.shape[4] // patch
+    patches = x.view(len(x), 3, t, tubelet, h, patch, w, patch)
+    return patches.permute(0, 2, 4, 6, 1, 3, 5, 7)
 
 
 class VisionTransformer(Transformer):

@@ -19,12 +19,17 @@ from torch import Tensor, nn
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.encoder import build_encoder
 from orchestrator.jepa.objectives import Objective
+from orchestrator.jepa.objectives.base import at_tokens
+from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.pixels import normalise
 from orchestrator.jepa.predictor import Predictor, build_predictor
 from orchestrator.job import Model, TrainJob, job_dict
 from orchestrator.job.base import Section
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+PREDICTIVE = ("vjepa2", "lejepa", "pixels")
+"""Objectives whose model keeps the built-in predictor."""
 
 State = dict[str, Tensor]
 
@@ -84,6 +89,26 @@ class WorldModel(nn.Module):
         pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
         features: Tensor = self.encoder(pixels, None)
         return features.float()
+
+    @torch.no_grad()
+    def wanted(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """What the predictor is to say, by the model's objective: float32 [B, n or N, width].
+
+        Of V-JEPA 2 the (teacher) encoder's features, normed per token; of LeJEPA the encoder's
+        own; of pixel prediction the normalised patches.
+
+        Args:
+            pixels: normalised video [B, 3, T, H, W].
+            keep: token ids int64 [B, n] that alone may be seen, or None for all tokens.
+        """
+        config = self.config
+        if config.objective == "pixels":
+            patches = normed_patches(pixels, config.model.patch, config.model.tubelet)
+            return patches if keep is None else at_tokens(patches, keep)
+        features: Tensor = self.encoder(pixels, keep).float()
+        if config.objective == "vjepa2":
+            return F.layer_norm(features, features.shape[-1:])
+        return features
 
     def _check(self, clip: Tensor) -> None:
         if clip.dtype != torch.uint8 or clip.ndim != 5 or clip.shape[-1] != 3:
@@ -149,7 +174,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.model, size=config.size, frames=config.frames)
     predictor = None
-    if config.objective == "vjepa2":
+    if config.objective in PREDICTIVE:
         predictor = _build_predictor(config, encoder, state, folder)
     for name, module in (("encoder", encoder), ("predictor", predictor)):
         if module is not None:
@@ -166,7 +191,7 @@ def random_model(config: ModelConfig, seed: int) -> WorldModel:
         torch.manual_seed(seed)
         encoder = build_encoder(config.model, size=config.size, frames=config.frames)
         predictor = None
-        if config.objective == "vjepa2":
+        if config.objective in PREDICTIVE:
             masks = len(config.job["objective"]["masks"])
             predictor = _predictor_of(config, encoder, masks)
     return WorldModel(config, encoder, predictor).eval().requires_grad_(False)
@@ -208,7 +233,8 @@ def _build_predictor(
 def _predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> Predictor:
     tubelet, side = config.model.tubelet, config.size // config.model.patch
     grid = (config.frames // tubelet, side, side)
-    return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks)
+    out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
+    return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks, out=out)
 
 
 def _read_config(folder: Path) -> ModelConfig:

@@ -28,13 +28,14 @@ class Predictor(Transformer):
         heads: int,
         mlp_ratio: float = 4.0,
         mask_tokens: int = 1,
+        out: int | None = None,
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
         self.grid = grid
         self.embed = nn.Linear(encoder_dim, dim)
         # Learned, one row per mask of the objective; they start at zero as published.
         self.mask_tokens = nn.Parameter(torch.zeros(mask_tokens, dim))
-        self.proj = nn.Linear(dim, encoder_dim)
+        self.proj = nn.Linear(dim, out or encoder_dim)
         self.init_weights()
 
     def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
@@ -47,7 +48,7 @@ class Predictor(Transformer):
             mask: which of the objective's masks it is; picks the mask token.
 
         Returns:
-            [B, n_t, encoder_dim].
+            [B, n_t, out], or [B, n_t, encoder_dim] where features are predicted.
         """
         seen = self.embed(z)
         asked = self.mask_tokens[mask].to(seen.dtype).expand(*target.shape, -1)
@@ -58,11 +59,17 @@ class Predictor(Transformer):
         return out
 
 
-def build_predictor(model: Model, *, encoder: nn.Module, grid: Grid, mask_tokens: int) -> Predictor:
-    """The predictor of a job's `model` for an encoder of width `encoder.dim`."""
+def build_predictor(
+    model: Model, *, encoder: nn.Module, grid: Grid, mask_tokens: int, out: int | None = None
+) -> Predictor:
+    """The predictor of a job's `model` for an encoder of width `encoder.dim`.
+
+    `out` is the width of what it predicts, where that is not the encoder's features.
+    """
     return Predictor(
         encoder_dim=encoder_width(encoder),
         grid=grid,
         mask_tokens=mask_tokens,
+        out=out,
         **model.predictor.model_dump(),
     )

@@ -5,10 +5,22 @@ from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
-from orchestrator.job.model import VJEPA2, Encoder, Future, Model, MultiBlock, Predictor
+from orchestrator.job.model import (
+    VJEPA2,
+    Encoder,
+    Future,
+    LeJEPA,
+    Model,
+    MultiBlock,
+    Pixels,
+    Predictive,
+    Predictor,
+    Supervised,
+)
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
 from orchestrator.job.schema import job_schema
+from orchestrator.job.study import StudyJob
 from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
 
 __all__ = [
@@ -21,12 +33,17 @@ __all__ = [
     "EvaluateJob",
     "Future",
     "Job",
+    "LeJEPA",
     "Model",
     "MultiBlock",
     "Optim",
     "PackJob",
+    "Pixels",
+    "Predictive",
     "Predictor",
     "Scale",
+    "StudyJob",
+    "Supervised",
     "TrainJob",
     "WeightedSource",
     "build_job",

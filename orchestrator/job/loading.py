@@ -15,15 +15,17 @@ from orchestrator.job.explain import Spots, explain
 from orchestrator.job.pack import PackJob
 from orchestrator.job.parts import check_parts
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
+from orchestrator.job.study import StudyJob
 from orchestrator.job.train import TrainJob
 from orchestrator.job.within import entries_within, read_within, spots_within
 
-Job = PackJob | TrainJob | EmbedJob | EvaluateJob
-KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EmbedJob] | type[EvaluateJob]] = {
+Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob
+KINDS: dict[str, type[Job]] = {
     "pack": PackJob,
     "train": TrainJob,
     "embed": EmbedJob,
     "evaluate": EvaluateJob,
+    "study": StudyJob,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
@@ -198,7 +199,77 @@ class VJEPA2(Section):
     """Masks of one step; all share one forward of the teacher."""
 
 
+class LeJEPA(Section):
+    """LeJEPA for video: predict the same encoder's features, which SIGReg holds to N(0, I).
+
+    arXiv 2511.08544, section 5. No teacher and no stop-gradient:
+    (1 - weight) * prediction + weight * SIGReg.
+    """
+
+    kind: Literal["lejepa"] = "lejepa"
+    """The objective."""
+
+    weight: float = Field(0.05, gt=0, lt=1)
+    """Of SIGReg; the prediction has the rest."""
+
+    slices: PositiveInt = 256
+    """Random directions along which features are compared with a normal distribution."""
+
+    statistic_clips: int | None = Field(None, ge=2)
+    """Clips of the global batch that one statistic acts on, whatever a micro-batch holds; must
+    divide `scale.global_batch`. Default: all of them."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the whole clip."""
+
+
+class Pixels(Section):
+    """Pixel prediction as in VideoMAE: hidden patches, each normalised by its own mean and spread.
+
+    arXiv 2203.12602, section 3. Encoder, masks and predictor are those of the latent objectives.
+    """
+
+    kind: Literal["pixels"] = "pixels"
+    """The objective."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step."""
+
+
+class Supervised(Section):
+    """Cross-entropy of a clip's class, read off the mean of its features by a linear head.
+
+    The class stands in the clip's key: a packed dataset's keys begin with it, or hold it.
+    """
+
+    kind: Literal["supervised"] = "supervised"
+    """The objective."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Names of the classes."""
+
+    label: str = "^[a-z]+"
+    """Regular expression whose first match in a clip's key is its class."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Supervised:
+        try:
+            re.compile(self.label)
+        except re.error as error:
+            raise at("objective.label", f"no regular expression: {error}") from None
+        if len(set(self.classes)) < len(self.classes):
+            raise at("objective.classes", "a class is named twice")
+        return self
+
+
 AnyObjective = Annotated[
-    Annotated[VJEPA2, Tag("vjepa2")] | Annotated[CustomPart, Tag("custom")],
+    Annotated[VJEPA2, Tag("vjepa2")]
+    | Annotated[LeJEPA, Tag("lejepa")]
+    | Annotated[Pixels, Tag("pixels")]
+    | Annotated[Supervised, Tag("supervised")]
+    | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "vjepa2")),
 ]
+
+Predictive = VJEPA2 | LeJEPA | Pixels
+"""Objectives that predict hidden tokens by the built-in predictor."""

@@ -83,3 +83,6 @@ def _custom_parts(value: Any) -> Iterator[CustomPart]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _custom_parts(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _custom_parts(item)

@@ -20,7 +20,15 @@ from orchestrator.errors import RequestError
 from orchestrator.job.base import CustomPart, Name, Range, Section, at, part_tag
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
-from orchestrator.job.model import VJEPA2, AnyObjective, Future, Model, MultiBlock
+from orchestrator.job.model import (
+    VJEPA2,
+    AnyObjective,
+    Future,
+    LeJEPA,
+    Model,
+    MultiBlock,
+    Predictive,
+)
 from orchestrator.job.pack import Encode, WeightedSource, require_one_source
 
 
@@ -371,10 +379,19 @@ class TrainJob(Section):
                 "data.frames",
                 f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
             )
-        if isinstance(self.objective, VJEPA2):
+        if isinstance(self.objective, Predictive):
             for i, mask in enumerate(self.objective.masks):
                 if not isinstance(mask, CustomPart):
                     self._check_mask(i, mask)
+        return self
+
+    @model_validator(mode="after")
+    def _sets_fill_the_batch(self) -> TrainJob:
+        if isinstance(self.objective, LeJEPA) and self.objective.statistic_clips is not None:
+            clips, whole = self.objective.statistic_clips, self.scale.global_batch
+            if whole % clips:
+                text = f"{clips} clips do not divide scale.global_batch {whole}"
+                raise at("objective.statistic_clips", f"{text}: every set must be as large")
         return self
 
     def _check_mask(self, i: int, mask: MultiBlock | Future) -> None:

@@ -1,4 +1,5 @@
-"""Bystanders: things on a shelf or on a string, placed where nothing of the scene ever passes."""
+"""What has no part in a scene: bystanders, placed where nothing of it ever passes, and backdrops
+that move."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from orchestrator.physics.scenes.common import WALL, Palette, foot, thing
 from orchestrator.physics.world import (
     VIEW,
+    Backdrop,
     Scene,
     Solid,
     Thing,
@@ -19,6 +21,9 @@ from orchestrator.physics.world import (
 )
 
 TRIES = 12
+CELLS = 7  # of a moving texture, across the picture
+CONTRAST = 0.35  # of its two colours, in value
+DRIFT = (0.6, 1.8)  # cells a second
 CLEARANCE = 0.25  # metres
 Points = npt.NDArray[np.float64]
 
@@ -59,6 +64,20 @@ def bystanders(rng: np.random.Generator, scene: Scene, seen: Trajectory, most: i
         screens=(),
         pins=(),
         unmet=(),
+    )
+
+
+def moving_backdrop(rng: np.random.Generator, still: Backdrop, fps: float) -> Backdrop:
+    """Two layers of texture that drift in directions of their own, in the still one's hue."""
+    first = np.array(still.colours[0])
+    # Towards the middle: a pale world gets darker spots, a dark one lighter ones.
+    second = first - CONTRAST if first.mean() > 0.5 else first + CONTRAST
+    angle, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(*DRIFT, 2) / fps
+    return Backdrop(
+        kind="moving",
+        colours=(still.colours[0], tuple(np.clip(second, 0, 1).tolist())),
+        grain=rng.random((2, CELLS, CELLS)),
+        drift=np.stack([np.cos(angle), np.sin(angle)], axis=1) * speed[:, None],
     )
 
 

@@ -40,9 +40,7 @@ def render(
         visible: float32 `[T, objects]`, the share of each thing that can be seen, from 0
             (behind a screen, or out of the picture) to 1.
     """
-    still, seen = _still(scene, size)
-    frames = np.empty((len(poses), size, size, 3), np.uint8)
-    frames[:] = still
+    frames, seen = _behind(scene, size, len(poses))
     for hung, anchor in scene.strings:
         _draw_string(frames, poses[:, hung], anchor, scene)
     visible = np.empty(poses.shape[:2], np.float32)
@@ -52,19 +50,61 @@ def render(
     return frames, np.clip(visible, 0, 1)
 
 
-def _still(scene: Scene, size: int) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """What never moves, uint8 `[size, size, 3]`, and where no screen hides, float32 `[size, size]`.
+def _behind(scene: Scene, size: int, count: int) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """Frames without things, uint8 `[count, size, size, 3]`, and where no screen hides, float32
+    `[size, size]`.
 
-    The screens are part of the still picture: things are drawn later, but never over them.
+    The screens are part of the picture: things are drawn later, but never over them.
     """
-    picture = _backdrop(scene.backdrop, size)
+    frames = np.empty((count, size, size, 3), np.uint8)
+    if scene.backdrop.kind != "moving":
+        picture = _backdrop(scene.backdrop, size)
+        seen, _ = _build(picture, scene, size)
+        frames[:] = np.rint(picture * 255).astype(np.uint8)
+        return frames, seen
+    built = np.zeros((size, size, 3), np.float32)
+    seen, through = _build(built, scene, size)
+    for number in range(count):
+        behind = _drifted(scene.backdrop, size, number)
+        frames[number] = np.rint((built + through[..., None] * behind) * 255).astype(np.uint8)
+    return frames, seen
+
+
+def _build(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
+    """Paint solids and screens into `picture`. Gives where no screen hides, and how much of the
+    backdrop is seen, both float32 `[size, size]`."""
+    through, seen = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
     for solid in scene.solids:
-        _fill(picture, solid.corners, solid.colour, rim=1)
-    seen = np.ones((size, size), np.float32)
+        through *= 1 - _fill(picture, solid.corners, solid.colour, rim=1)
     for screen in scene.screens:
         corners = rectangle(screen.left, screen.bottom, screen.right, screen.top)
-        seen *= 1 - _fill(picture, corners, screen.colour, scene.rim)
-    return np.rint(picture * 255).astype(np.uint8), seen
+        clear = 1 - _fill(picture, corners, screen.colour, scene.rim)
+        seen, through = seen * clear, through * clear
+    return seen, through
+
+
+def _drifted(backdrop: Backdrop, size: int, number: int) -> Floats:
+    """A moving texture in one frame, float32 `[size, size, 3]` in [0, 1]."""
+    line = (np.arange(size) + 0.5) / size
+    share = np.zeros((size, size))
+    for grain, (along_x, along_y) in zip(backdrop.grain, backdrop.drift * number, strict=True):
+        cells = len(grain)
+        rows, row_part = _periodic(line * cells - along_y, cells)
+        columns, column_part = _periodic(line * cells - along_x, cells)
+        tall = grain[rows[0]] * (1 - row_part)[:, None] + grain[rows[1]] * row_part[:, None]
+        share += tall[:, columns[0]] * (1 - column_part) + tall[:, columns[1]] * column_part
+    first, second = map(_rgb, backdrop.colours)
+    mix = (share / len(backdrop.grain))[..., None].astype(np.float32)
+    return np.asarray(first + mix * (second - first), np.float32)
+
+
+def _periodic(
+    at: npt.NDArray[np.floating], cells: int
+) -> tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.floating]]:
+    """The two cells on either side of each place, and how far it is on the way to the second."""
+    low = np.floor(at)
+    first = low.astype(np.intp) % cells
+    return (first, (first + 1) % cells), at - low
 
 
 def _fill(picture: Floats, corners: npt.NDArray[np.float64], colour: Colour, rim: float) -> Floats:

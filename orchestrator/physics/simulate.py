@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.distractors import bystanders
+from orchestrator.physics.distractors import bystanders, moving_backdrop
 from orchestrator.physics.motion import run
 from orchestrator.physics.renderer import render
 from orchestrator.physics.scenes import FAMILIES
+from orchestrator.physics.uri import MOVING, STILL
 from orchestrator.physics.world import VIEW, Floats, Scene, Trajectory
 from orchestrator.randomness import generator
 
@@ -49,6 +50,7 @@ def simulate(
     fps: float = 24.0,
     seconds: float = 5.0,
     distractors: int = 2,
+    background: str = STILL,
 ) -> Simulation:
     """Simulate and draw one scene; a pure function of its arguments.
 
@@ -57,6 +59,7 @@ def simulate(
         size: pixels of the square picture.
         seconds: length; the video has round(fps * seconds) frames.
         distractors: most bystanders that a scene may have.
+        background: `still`, or `moving`: the same scene before textures that drift.
 
     Raises:
         RuntimeError: no draw shows what the family is about (a fault of the family).
@@ -72,6 +75,9 @@ def simulate(
     else:
         raise RuntimeError(f"no usable '{family}' scene for seed {seed}, index {index}")
     scene, seen = _with_bystanders(rng, scene, seen.first(frames), distractors)
+    if background == MOVING:
+        behind = moving_backdrop(generator(seed, index, "backdrop"), scene.backdrop, fps)
+        scene = replace(scene, backdrop=behind)
     pictures, visible = render(scene, seen.poses, size)
     sizes = np.broadcast_to([thing.size for thing in scene.things], visible.shape)
     states = np.concatenate([seen.poses, sizes[..., None], visible[..., None]], axis=2)

@@ -68,6 +68,7 @@ class PhysicsSource:
                 fps=given.fps,
                 seconds=given.seconds,
                 distractors=given.distractors,
+                background=given.background,
             )
             yield from self._segments(simulation, index, encode)
 

@@ -10,6 +10,8 @@ from orchestrator.errors import RequestError, suggest
 from orchestrator.physics.scenes import FAMILIES
 
 MIXED = "mixed"
+STILL, MOVING = "still", "moving"
+BACKGROUNDS = (STILL, MOVING)
 MOST_BYTES = 500_000_000  # of one video's raw frames, which are in memory at once
 
 
@@ -31,6 +33,8 @@ class PhysicsOptions:
     """Length of a video."""
     distractors: int = 2
     """Most bystanders in a scene."""
+    background: str = STILL
+    """`still`, or `moving`: textures drift behind everything, and mean nothing."""
 
     @property
     def scenes(self) -> str:
@@ -38,6 +42,8 @@ class PhysicsOptions:
         return (
             f"physics://{self.family}?seed={self.seed}&size={self.size}&fps={self.fps:g}"
             f"&seconds={self.seconds:g}&distractors={self.distractors}"
+            # Left out where it is still: what was packed before there was a choice stays the same.
+            + ("" if self.background == STILL else f"&background={self.background}")
         )
 
     def family_of(self, index: int) -> str:
@@ -73,15 +79,15 @@ def parse(uri: str) -> PhysicsOptions:
         raise RequestError(
             f"no family of scenes '{family}'", where=uri, mend=suggest(family, [MIXED, *FAMILIES])
         )
-    values: dict[str, float] = {}
+    values: dict[str, float | str] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in LIMITS:
+        if name not in (*LIMITS, "background"):
             raise RequestError(
-                f"unknown option '{name}'", where=uri, mend=suggest(name, list(LIMITS))
+                f"unknown option '{name}'", where=uri, mend=suggest(name, [*LIMITS, "background"])
             )
         if name in values:
             raise RequestError(f"option '{name}' is given twice", where=uri, mend="give it once")
-        values[name] = _value(name, text, uri)
+        values[name] = _background(text, uri) if name == "background" else _value(name, text, uri)
     options = PhysicsOptions(family, **values)  # type: ignore[arg-type]  # LIMITS has the types
     _check_together(options, uri)
     return options
@@ -101,6 +107,14 @@ def _value(name: str, text: str, uri: str) -> float:
             mend=f"{name} is {what} from {low:.10g} to {high:.10g}",
         )
     return value
+
+
+def _background(text: str, uri: str) -> str:
+    if text not in BACKGROUNDS:
+        raise RequestError(
+            f"background={text} cannot be", where=uri, mend=suggest(text, list(BACKGROUNDS))
+        )
+    return text
 
 
 def _check_together(options: PhysicsOptions, uri: str) -> None:

@@ -87,14 +87,17 @@ class Screen:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What is behind the scene: two colours, mixed plainly, along a line or by a texture."""
+    """What is behind the scene: two colours, mixed plainly, along a line or by a texture, which may
+    move."""
 
     kind: str
     colours: tuple[Colour, Colour]
     direction: float = 0.0
     """Angle of the gradient, in radians."""
     grain: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
-    """`[k, k]` in [0, 1]: the texture's coarse grid."""
+    """`[k, k]` in [0, 1]: the texture's coarse grid. Of a moving one `[layers, k, k]`, periodic."""
+    drift: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    """`[layers, 2]`: grid cells along x and y that each layer of a moving texture goes a frame."""
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.job import TrainJob
+from orchestrator.job import VJEPA2, LeJEPA, Supervised, TrainJob
 from orchestrator.plan.batch import BatchPlan
-from orchestrator.plan.shape import ParameterPlan, Stack, TokenPlan, pixels_per_token, stacks
+from orchestrator.plan.shape import (
+    KNOTS,
+    ParameterPlan,
+    Stack,
+    TokenPlan,
+    pixels_per_token,
+    predicted_width,
+    stacks,
+    statistic_size,
+)
 
 Stage = Literal[0, 1, 2, 3]
 STAGES: tuple[Stage, ...] = (0, 1, 2, 3)
@@ -85,7 +94,7 @@ def memory_plan(
         gradients=_gradients(p, world, b, stage, offload),
         optimizer=0.0 if offload else optimizer,
         teacher=copy + (0.0 if offload else shards),
-        activations=batch.micro * activation_bytes(job, tokens, b),
+        activations=batch.micro * activation_bytes(job, tokens, b) + _means(job, tokens),
         host=optimizer + shards + 4 * p / world if offload else 0.0,
     )
 
@@ -120,21 +129,35 @@ def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:
     encoder, predictor = stacks(job)
     video = 3.0 * job.data.frames * job.data.size**2
     kept, one_block = 0.0, 0.0
-    for n_c, n_t in tokens.masks:
-        for stack, n in ((encoder, n_c), (predictor, n_c + n_t)):
-            block = n * _block_values(stack) * b
-            if job.scale.activation_checkpointing:
-                kept += stack.depth * n * stack.dim * b
-                one_block = max(one_block, block)
-            else:
-                kept += stack.depth * block
-        kept += n_c * pixels_per_token(job) * b
-        # Predictions, their targets and the difference, in fp32.
-        kept += 3 * 4 * n_t * encoder.dim
-    targets = 4.0 * tokens.clip * encoder.dim
+    read = [(encoder, n_c) for n_c, _ in tokens.masks]
+    if isinstance(job.objective, LeJEPA | Supervised):
+        read.append((encoder, tokens.clip))
+    kept += sum(n for _, n in read) * pixels_per_token(job) * b
+    for stack, n in read + [(predictor, n_c + n_t) for n_c, n_t in tokens.masks]:
+        block = n * _block_values(stack) * b
+        if job.scale.activation_checkpointing:
+            kept += stack.depth * n * stack.dim * b
+            one_block = max(one_block, block)
+        else:
+            kept += stack.depth * block
+    # Predictions, their targets and the difference, in fp32.
+    kept += 3 * 4 * sum(n_t for _, n_t in tokens.masks) * predicted_width(job)
+    if isinstance(job.objective, LeJEPA):
+        # The projections, their slope, and a knot's cosines, sines and distances.
+        kept += 7 * 4 * statistic_size(job, tokens)[1]
+    targets = 4.0 * tokens.clip * predicted_width(job)
     # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
-    teacher = tokens.clip * _block_values(encoder) * b
+    followed = isinstance(job.objective, VJEPA2)
+    teacher = tokens.clip * _block_values(encoder) * b if followed else 0.0
     return video * (1 + b) + targets + max(kept + one_block, teacher)
+
+
+def _means(job: TrainJob, tokens: TokenPlan) -> float:
+    """Bytes of SIGReg's means of cos and sin at every knot, of every set and projection."""
+    if not isinstance(job.objective, LeJEPA):
+        return 0.0
+    sets, projected = statistic_size(job, tokens)
+    return 4.0 * 2 * KNOTS * sets * projected
 
 
 def _block_values(stack: Stack) -> float:

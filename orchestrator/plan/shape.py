@@ -12,10 +12,27 @@ activation checkpointing) is no model FLOP; checkpointing's repeat is `FlopPlan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.job import VJEPA2, Encoder, Future, MultiBlock, Predictor, TrainJob, mask_counts
+from orchestrator.job import (
+    VJEPA2,
+    Encoder,
+    Future,
+    LeJEPA,
+    MultiBlock,
+    Pixels,
+    Predictive,
+    Predictor,
+    Supervised,
+    TrainJob,
+    mask_counts,
+)
+from orchestrator.plan.batch import BatchPlan
+
+KNOTS = 16
+"""Knots of SIGReg that cost anything (`orchestrator.jepa.sigreg`)."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +54,14 @@ class ParameterPlan:
 
     encoder: int
     predictor: int
+    """What stands behind the encoder: the predictor, or a supervised head."""
+
+    followed: bool = True
+    """Whether there is a teacher."""
 
     @property
     def teacher(self) -> int:
-        return self.encoder
+        return self.encoder if self.followed else 0
 
     @property
     def trained(self) -> int:
@@ -60,6 +81,10 @@ class FlopPlan:
     """The part of the sum that is attention (n^2)."""
     recomputed: float
     """What activation checkpointing would add; no part of the sum."""
+    statistic: float = 0.0
+    """SIGReg, forward and backward."""
+    first_pass: float = 0.0
+    """A statistic's first pass, where a rank accumulates; computed again, so no part of the sum."""
 
     @property
     def total(self) -> float:
@@ -70,6 +95,7 @@ class FlopPlan:
             + self.teacher_forward
             + self.predictor_forward
             + self.predictor_backward
+            + self.statistic
         )
 
 
@@ -112,58 +138,102 @@ def countable(job: TrainJob) -> bool:
     """True when every part is built in: what a user's own part costs, only building it shows."""
     return (
         isinstance(job.model.encoder, Encoder)
-        and isinstance(job.objective, VJEPA2)
-        and all(isinstance(mask, (MultiBlock, Future)) for mask in job.objective.masks)
+        and isinstance(job.objective, Predictive | Supervised)
+        and all(isinstance(mask, (MultiBlock, Future)) for mask in _masks(job))
     )
 
 
 def token_plan(job: TrainJob) -> TokenPlan:
     """The tokens of one clip; masks that are a user's own are not listed."""
     tokens = job.grid[0] * job.grid[1] * job.grid[2]
-    masks = job.objective.masks if isinstance(job.objective, VJEPA2) else ()
-    built_in = [mask for mask in masks if isinstance(mask, (MultiBlock, Future))]
+    built_in = [mask for mask in _masks(job) if isinstance(mask, (MultiBlock, Future))]
     return TokenPlan(job.grid, tuple(mask_counts(mask, tokens) for mask in built_in))
+
+
+def _masks(job: TrainJob) -> Sequence[object]:
+    return job.objective.masks if isinstance(job.objective, Predictive) else ()
 
 
 def parameter_plan(job: TrainJob) -> ParameterPlan:
     """Parameters of a job whose parts are `countable`."""
-    assert isinstance(job.objective, VJEPA2)
     encoder, predictor = stacks(job)
     embed = pixels_per_token(job) * encoder.dim + encoder.dim
-    mask_tokens = len(job.objective.masks) * predictor.dim
+    if isinstance(job.objective, Supervised):
+        head = (encoder.dim + 1) * len(job.objective.classes)
+        return ParameterPlan(embed + encoder.parameters, head, followed=False)
+    mask_tokens = len(_masks(job)) * predictor.dim
     into = encoder.dim * predictor.dim + predictor.dim
-    out = predictor.dim * encoder.dim + encoder.dim
+    out = (predictor.dim + 1) * predicted_width(job)
     return ParameterPlan(
         encoder=embed + encoder.parameters,
         predictor=into + mask_tokens + predictor.parameters + out,
+        followed=isinstance(job.objective, VJEPA2),
     )
+
+
+def predicted_width(job: TrainJob) -> int:
+    """Values that the predictor gives for a token."""
+    return pixels_per_token(job) if isinstance(job.objective, Pixels) else stacks(job)[0].dim
 
 
 def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
     """FLOPs of a step of a job whose parts are `countable`."""
     encoder, predictor = stacks(job)
-    clip, clips = tokens.clip, job.scale.global_batch
+    clips = job.scale.global_batch
     embed = 2.0 * pixels_per_token(job) * encoder.dim
-    border = 2.0 * encoder.dim * predictor.dim
-    student_blocks = sum(encoder.flops(n_c) for n_c, _ in tokens.masks)
-    student_embed = sum(embed * n_c for n_c, _ in tokens.masks)
-    predictor_blocks = sum(predictor.flops(n_c + n_t) for n_c, n_t in tokens.masks)
-    predicting = predictor_blocks + sum(border * (n_c + n_t) for n_c, n_t in tokens.masks)
-    again = sum(
-        encoder.recomputed(n_c) + predictor.recomputed(n_c + n_t) for n_c, n_t in tokens.masks
-    )
-    attention = encoder.attention(clip) + 3 * sum(
-        encoder.attention(n_c) + predictor.attention(n_c + n_t) for n_c, n_t in tokens.masks
-    )
+    # The sequences that the student's encoder reads, with a graph.
+    read = [n_c for n_c, _ in tokens.masks]
+    if isinstance(job.objective, LeJEPA | Supervised):
+        read.append(tokens.clip)
+    student_blocks = sum(encoder.flops(n) for n in read)
+    student_embed = sum(embed * n for n in read)
+    whole = embed * tokens.clip + encoder.flops(tokens.clip)
+    followed = isinstance(job.objective, VJEPA2)
+    predicting = _behind(job, tokens)
+    again = sum(encoder.recomputed(n) for n in read)
+    again += sum(predictor.recomputed(n_c + n_t) for n_c, n_t in tokens.masks)
+    attention = 3 * sum(encoder.attention(n) for n in read)
+    attention += 3 * sum(predictor.attention(n_c + n_t) for n_c, n_t in tokens.masks)
+    attention += encoder.attention(tokens.clip) if followed else 0.0
+    statistic = _statistic(job, tokens)
+    twice = isinstance(job.objective, LeJEPA) and BatchPlan.of(job.scale).accum > 1
     return FlopPlan(
         encoder_forward=clips * (student_embed + student_blocks),
         encoder_backward=clips * (student_embed + 2 * student_blocks),
-        teacher_forward=clips * (embed * clip + encoder.flops(clip)),
+        teacher_forward=clips * whole if followed else 0.0,
         predictor_forward=clips * predicting,
         predictor_backward=clips * 2 * predicting,
         attention=clips * attention,
         recomputed=clips * again,
+        statistic=clips * statistic,
+        first_pass=clips * whole if twice else 0.0,
     )
+
+
+def _behind(job: TrainJob, tokens: TokenPlan) -> float:
+    """Forward FLOPs of a clip behind the encoder: its predictor's, or a supervised head's."""
+    encoder, predictor = stacks(job)
+    if isinstance(job.objective, Supervised):
+        return 2.0 * encoder.dim * len(job.objective.classes)
+    into, out = 2.0 * encoder.dim * predictor.dim, 2.0 * predictor.dim * predicted_width(job)
+    return sum(predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks)
+
+
+def _statistic(job: TrainJob, tokens: TokenPlan) -> float:
+    """FLOPs of a clip in SIGReg: projected on the slices, there and back, and its share of every
+    set's mean of cos and sin at every knot."""
+    if not isinstance(job.objective, LeJEPA):
+        return 0.0
+    sets, projected = statistic_size(job, tokens)
+    return projected * (4.0 * stacks(job)[0].dim + 2 * 2 * KNOTS * sets)
+
+
+def statistic_size(job: TrainJob, tokens: TokenPlan) -> tuple[int, int]:
+    """Sets of clips that LeJEPA's statistic acts on, and projections of one clip."""
+    assert isinstance(job.objective, LeJEPA)
+    whole = job.scale.global_batch
+    sets = whole // (job.objective.statistic_clips or whole)
+    return sets, tokens.clip * job.objective.slices
 
 
 def stacks(job: TrainJob) -> tuple[Stack, Stack]:

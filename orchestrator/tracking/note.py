@@ -17,6 +17,13 @@ SHOWN = {
     "health/teacher_distance": "teacher distance",
 }
 
+_OBJECTIVES = {
+    "vjepa2": "V-JEPA 2",
+    "lejepa": "LeJEPA",
+    "pixels": "Pixel prediction",
+    "supervised": "Supervised",
+}
+
 
 class Outcome(Protocol):
     """What the note reads of a finished run (`orchestrator.runner.RunSummary` is one)."""
@@ -77,7 +84,7 @@ def _headline(job: TrainJob) -> str:
 
 
 def _objective(job: TrainJob) -> str:
-    return {"vjepa2": "V-JEPA 2"}.get(job.objective.kind, job.objective.kind)
+    return _OBJECTIVES.get(job.objective.kind, job.objective.kind)
 
 
 def _what(job: TrainJob) -> list[tuple[str, str]]:

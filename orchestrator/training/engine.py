@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import Transformer
-from orchestrator.jepa.objectives import Objective
+from orchestrator.jepa.objectives import Objective, Pool
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job import TrainJob
 from orchestrator.plan import BatchPlan
@@ -20,6 +20,7 @@ from orchestrator.training import layout, state
 from orchestrator.training.clock import StepClock
 from orchestrator.training.deepspeed_config import deepspeed_config, wrap
 from orchestrator.training.optimizer import build_optimizer, set_schedule
+from orchestrator.training.pooling import pools_of
 from orchestrator.training.spikes import SpikeGuard
 from orchestrator.training.step import StepModule, StepResult
 from orchestrator.training.teacher import Teacher
@@ -101,6 +102,14 @@ class Engine:
         return self.follower.module if self.follower is not None else None
 
     @property
+    def seen_encoder(self) -> nn.Module | None:
+        """What pictures of features are made with: the teacher, or the student's encoder where
+        it is whole on a rank."""
+        if self.teacher is not None:
+            return self.teacher
+        return self.objective.encoder if self.stage < 3 else None
+
+    @property
     def adam_step(self) -> int:
         """Applied steps, as AdamW counts them."""
         return int(self.shards[0].step)
@@ -131,7 +140,10 @@ class Engine:
         averaged = self.batch.world * self.batch.accum
         scale = averaged / weights.clamp_min(NO_CLIP)
         losses: list[Tensor] = []
-        features = [self._micro_step(batch, scale, losses) for batch in micro]
+        pools = pools_of(self, micro)
+        features = [
+            self._micro_step(*each, scale, losses) for each in zip(micro, pools, strict=True)
+        ]
         applied = bool(self.deepspeed.was_step_applied())
         if applied and self.follower is not None:
             self.follower.update()
@@ -142,18 +154,27 @@ class Engine:
         times = self._clock.seconds()
         return StepResult(loss, norm, rate, decay, clips, applied, word, features[0], times)
 
-    def _micro_step(self, batch: Batch, scale: Tensor, losses: list[Tensor]) -> Tensor:
+    def video(self, batch: Batch) -> Tensor:
+        """A micro-batch's pixels on the device, as the encoder reads them."""
+        return normalise(batch.video.to(self.device, non_blocking=True), self.dtype)
+
+    def _micro_step(
+        self, batch: Batch, pool: Pool | None, scale: Tensor, losses: list[Tensor]
+    ) -> Tensor:
         """Forward, backward and, after the last micro-batch, the update. Appends the loss to
         `losses`; gives the features of the clips that count."""
-        video = normalise(batch.video.to(self.device, non_blocking=True), self.dtype)
+        video = self.video(batch)
         weight = batch.weight.to(self.device, non_blocking=True) * scale
         masks = [
             (context.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True))
             for context, target in batch.masks
         ]
-        targets = None
+        targets: Tensor | Pool | None = pool
         if self.teacher is not None:
             targets = self.objective.targets(self.teacher, video)
+        elif pool is None:
+            labels = self.objective.labels(batch.keys)
+            targets = None if labels is None else labels.to(self.device)
         self._clock.mark("teacher")
         loss: Tensor
         features: Tensor

@@ -126,7 +126,7 @@ class Recorder:
         if self.logger is None or float(micro.weight[0]) == 0:
             return
         clip = micro.video[:1]
-        encoder = self.engine.teacher
+        encoder = self.engine.seen_encoder
         if micro.masks:
             masks = [(context[0], target[0]) for context, target in micro.masks]
             self.logger.picture(step, "masks", pictures.mask_overlay(clip[0], masks, self.job.grid))

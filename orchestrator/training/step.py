@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.objectives import Objective
+from orchestrator.jepa.objectives import Objective, Pool, PooledObjective
 
 
 @dataclass
@@ -51,10 +51,18 @@ class StepModule(nn.Module):
         self,
         video: Tensor,
         masks: list[tuple[Tensor, Tensor]],
-        targets: Tensor | None,
-        weight: Tensor,
+        targets: Tensor | Pool | None,
+        weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """The weighted sum of the clips' losses (scalar), and the features [B, n, dim]."""
+        """The weighted sum of the clips' losses (scalar), and the features [B, n, dim].
+
+        Without a weight it is the first of two passes: what the clips add to a statistic, twice.
+        """
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.autocast):
+            if weight is None:
+                assert isinstance(self.objective, PooledObjective)
+                assert isinstance(targets, Pool)
+                sums = self.objective.sums(video, targets)
+                return sums, sums
             output = self.objective(video, masks, targets)
         return (output.loss.float() * weight).sum(), output.features

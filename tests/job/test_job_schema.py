@@ -22,7 +22,7 @@ def test_every_job_file_of_the_project_is_valid(
     load_job(path)
 
 
-@pytest.mark.parametrize("kind", ["train", "pack"])
+@pytest.mark.parametrize("kind", ["train", "pack", "study"])
 def test_every_key_says_what_it_is(kind: str) -> None:
     lines = [line for line in schema_lines(kind) if not line.key.startswith("#")]
     assert len(lines) > 15

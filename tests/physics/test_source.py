@@ -67,6 +67,33 @@ def test_seed_and_index_change_the_video() -> None:
     assert not np.array_equal(videos[0], videos[2])
 
 
+def test_a_moving_background_is_another_picture_of_the_same_motion() -> None:
+    still, moving = (
+        simulate("drop", 3, 5, size=64, fps=8, seconds=2, distractors=0, background=kind)
+        for kind in ("still", "moving")
+    )
+    assert np.array_equal(still.states, moving.states)
+    # The corner above everything: it stands still in one and changes with time in the other.
+    at = np.s_[:, 8:24, 20:44]
+    before = still.frames[at].astype(int), moving.frames[at].astype(int)
+    steps = [np.abs(np.diff(corner, axis=0)).mean() for corner in before]
+    assert steps[1] > 1
+    assert steps[1] > 5 * steps[0]
+    # Floor and walls are painted over it, as they are over a still one.
+    assert np.array_equal(still.frames[:, -2:], moving.frames[:, -2:])
+    again = simulate("drop", 3, 5, size=64, fps=8, seconds=2, distractors=0, background="moving")
+    assert np.array_equal(again.frames, moving.frames)
+
+
+def test_the_background_is_part_of_a_videos_identity_only_where_it_moves() -> None:
+    plain = "physics://drop?seed=0&size=128&fps=24&seconds=5&distractors=2"
+    assert parse("physics://drop").scenes == plain
+    assert parse("physics://drop?background=still").scenes == plain
+    assert parse("physics://drop?background=moving").scenes == f"{plain}&background=moving"
+    with pytest.raises(RequestError, match="did you mean 'moving'"):
+        parse("physics://drop?background=movin")
+
+
 def test_mixed_holds_every_family_in_equal_parts() -> None:
     clips = _clips("physics://mixed?clips=14&size=16&fps=4&seconds=1")
     assert Counter(_meta(clip)["family"] for clip in clips) == dict.fromkeys(FAMILIES, 2)

@@ -5,11 +5,34 @@ from __future__ import annotations
 import torch
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
+from orchestrator.jepa.objectives.lejepa import LeJEPAObjective
+from orchestrator.jepa.objectives.pixels import PixelsObjective
+from orchestrator.jepa.objectives.pooled import Pool, PooledObjective
+from orchestrator.jepa.objectives.supervised import SupervisedObjective
 from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
-from orchestrator.job import VJEPA2, TrainJob, import_part, part_config
+from orchestrator.job import (
+    VJEPA2,
+    LeJEPA,
+    Pixels,
+    Supervised,
+    TrainJob,
+    import_part,
+    part_config,
+)
 from orchestrator.randomness import generator
 
-__all__ = ["Masks", "Objective", "ObjectiveOutput", "VJEPA2Objective", "build_objective"]
+__all__ = [
+    "LeJEPAObjective",
+    "Masks",
+    "Objective",
+    "ObjectiveOutput",
+    "PixelsObjective",
+    "Pool",
+    "PooledObjective",
+    "SupervisedObjective",
+    "VJEPA2Objective",
+    "build_objective",
+]
 
 
 def build_objective(job: TrainJob) -> Objective:
@@ -23,7 +46,14 @@ def build_objective(job: TrainJob) -> Objective:
     seed = int(generator(job.seed, 0, "weights").integers(2**63))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if isinstance(job.objective, VJEPA2):
-            return VJEPA2Objective(job.objective, job)
+        match job.objective:
+            case VJEPA2():
+                return VJEPA2Objective(job.objective, job)
+            case LeJEPA():
+                return LeJEPAObjective(job.objective, job)
+            case Pixels():
+                return PixelsObjective(job.objective, job)
+            case Supervised():
+                return SupervisedObjective(job.objective, job)
         objective: Objective = import_part(job.objective.kind)(part_config(job.objective), job)
         return objective

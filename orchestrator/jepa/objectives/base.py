@@ -7,12 +7,15 @@ It finds its encoder and predictor with `build_encoder` and `build_predictor`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from orchestrator.jepa.blocks import Transformer
+from orchestrator.job import MultiBlock
 
 Masks = list[tuple[Tensor, Tensor]]
 """Per mask of the objective: context ids int64 [B, n_c] and target ids int64 [B, n_t]."""
@@ -49,8 +52,15 @@ class Objective(nn.Module):
         """What the teacher says about every token, [B, 3, T, H, W] -> [B, N, dim]."""
         raise NotImplementedError
 
-    def forward(self, video: Tensor, masks: Masks, targets: Tensor | None) -> ObjectiveOutput:
-        """One loss per clip of a normalised video [B, 3, T, H, W]."""
+    def labels(self, keys: Sequence[str]) -> Tensor | None:
+        """What the clips' keys say that the loss needs, [B, ...]; None: nothing."""
+        return None
+
+    def forward(self, video: Tensor, masks: Masks, targets: Any) -> ObjectiveOutput:
+        """One loss per clip of a normalised video [B, 3, T, H, W].
+
+        `targets` is what `targets` or `labels` gave, the clips' `Pool`, or None.
+        """
         raise NotImplementedError
 
     def set_activation_checkpointing(self, on: bool) -> None:
@@ -64,3 +74,13 @@ class Objective(nn.Module):
         for module in self.modules():
             if isinstance(module, Transformer):
                 module.compile_blocks(fixed_shapes=self.fixed_shapes)
+
+
+def at_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
+    """[B, N, dim] at the ids [B, n] -> [B, n, dim]."""
+    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def shapes_are_fixed(masks: Sequence[object]) -> bool:
+    """Whether no mask cuts a batch to its smallest counts."""
+    return not any(isinstance(mask, MultiBlock) and mask.truncate for mask in masks)

@@ -7,9 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.jepa.encoder import build_encoder
-from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
+from orchestrator.jepa.objectives.base import (
+    Masks,
+    Objective,
+    ObjectiveOutput,
+    at_tokens,
+    shapes_are_fixed,
+)
 from orchestrator.jepa.predictor import build_predictor
-from orchestrator.job import VJEPA2, MultiBlock, TrainJob
+from orchestrator.job import VJEPA2, TrainJob
 
 
 class VJEPA2Objective(Objective):
@@ -20,7 +26,7 @@ class VJEPA2Objective(Objective):
     def __init__(self, config: VJEPA2, job: TrainJob) -> None:
         super().__init__()
         self.momentum = config.ema
-        self.fixed_shapes = not any(isinstance(m, MultiBlock) and m.truncate for m in config.masks)
+        self.fixed_shapes = shapes_are_fixed(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
         self.predictor = build_predictor(
             job.model, encoder=self.encoder, grid=job.grid, mask_tokens=len(config.masks)
@@ -48,7 +54,7 @@ class VJEPA2Objective(Objective):
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
             predicted = self.predictor(z, context, target, i)
-            wanted = targets.gather(1, target[..., None].expand(-1, -1, targets.shape[-1]))
+            wanted = at_tokens(targets, target)
             losses.append(F.l1_loss(predicted.float(), wanted, reduction="none").mean((1, 2)))
             seen.append(z)
         return ObjectiveOutput(torch.stack(losses).mean(0), seen[0].detach())

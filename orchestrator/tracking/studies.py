@@ -1,0 +1,97 @@
+"""Studies in MLflow: a parent run with the report, and the trainings as its children."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from orchestrator.errors import JobFailed
+from orchestrator.job import StudyJob, job_dict
+from orchestrator.storage import Storage
+from orchestrator.tracking.environment import environment, git_tags
+from orchestrator.tracking.run import JOB_FILE, RunRef, flat_params, make_run
+from orchestrator.tracking.server import client_of, require_usable, tracking_uri
+
+PARENT_TAG = "mlflow.parentRunId"
+NOTED = "mlflow.json"
+
+
+def open_study(job: StudyJob, storage: Storage, folder: Storage) -> RunRef:
+    """The study's run, made at its first launch and continued at later ones.
+
+    Raises:
+        RequestError: the tracking server cannot be used, or does not know the run any more.
+        JobFailed: it did not take the study's description.
+    """
+    uri = tracking_uri(job.track.uri, storage)
+    require_usable(uri, nodes=1)
+    client = client_of(uri)
+    if folder.exists(NOTED):
+        noted = folder.read_json(NOTED)
+        if noted["uri"] == uri:
+            client.update_run(noted["run_id"], status="RUNNING")
+            return RunRef(uri, noted["run_id"], noted["experiment_id"])
+    run = make_run(client, uri, job.track.experiment, job.name, {"kind": job.kind})
+    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
+    try:
+        params = [Param(key, value) for key, value in flat_params(job_dict(job)).items()]
+        tags = [RunTag(key, value) for key, value in git_tags(Path.cwd()).items()]
+        client.log_batch(ref.run_id, [], params[:1000], tags)
+        client.log_dict(ref.run_id, dict(environment()), "environment.json")
+    except (MlflowException, OSError) as error:
+        raise _refusal(uri, error) from error
+    folder.write_json(NOTED, {"uri": uri, "run_id": run.info.run_id,
+                              "experiment_id": run.info.experiment_id})  # fmt: skip
+    return ref
+
+
+def adopt(ref: RunRef, run_id: str) -> None:
+    """Show a cell's training beneath the study."""
+    client_of(ref.uri).set_tag(run_id, PARENT_TAG, ref.run_id)
+
+
+def record_study(ref: RunRef, job: StudyJob, result: Mapping[str, Any], page: str) -> None:
+    """Scores, ratios and the report, and the end of the run.
+
+    Raises:
+        JobFailed: MLflow did not take them; they are in the storage all the same.
+    """
+    client = client_of(ref.uri)
+    try:
+        now = client.get_run(ref.run_id).info.start_time
+        rows = [Metric(key, value, now, 0) for key, value in headline(result).items()]
+        client.log_batch(ref.run_id, rows)
+        client.log_text(ref.run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
+        client.log_text(ref.run_id, page, "report.html")
+        client.log_dict(ref.run_id, dict(result), "study.json")
+        client.set_terminated(ref.run_id, "FINISHED")
+    except (MlflowException, OSError) as error:
+        raise _refusal(ref.uri, error) from error
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, float]:
+    """Means over seeds, and ratios with their intervals, as MLflow's metrics."""
+    rows: dict[str, float] = {}
+    for panel in result["panels"]:
+        place = f"{panel['background']}/{panel['score']}"
+        for arm, scores in panel["arms"].items():
+            counts = result["clips"] if len(scores[0]) > 1 else [0]
+            for n, column in zip(counts, zip(*scores, strict=True), strict=True):
+                rows[f"{place}/{arm}/n{n}"] = sum(column) / len(column)
+        for arm, ratio in panel["ratios"].items():
+            named = {"ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"]}
+            rows |= {f"{place}/{arm}/{k}": v for k, v in named.items() if v is not None}
+    return rows
+
+
+def _refusal(uri: str, error: Exception) -> JobFailed:
+    return JobFailed(
+        f"MLflow did not take the study: {error}",
+        where=uri,
+        mend="what was measured is in the storage; mend the server and run it again",
+    )

@@ -1,0 +1,175 @@
+"""Objectives without a teacher: the same at every world size, ZeRO stage and accumulation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from objective_jobs import KINDS, batch_of, dealt_rows, job_of, plain_step, train_kind
+from ranks import make_engine, run_ranks, whole
+
+from orchestrator.jepa.objectives import Pool, build_objective
+from orchestrator.jepa.pixels import normalise
+from orchestrator.job.train import Checkpoint as Policy
+from orchestrator.randomness import generator
+from orchestrator.storage import Storage
+from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
+
+pytestmark = pytest.mark.integration
+
+STEPS = 3
+
+
+def naive_lejepa(objective: Any, batch: Any, sets: int, seed: int) -> torch.Tensor:
+    """LeJEPA in float64 and in words: complex exponentials, one set and position at a time."""
+    video = normalise(batch.video, torch.float32).double()
+    model = objective.double()
+    latents = model.encoder(video)
+    predictions = []
+    for i, (context, target) in enumerate(batch.masks):
+        z = model.encoder(video, context)
+        guess = model.predictor(z, context, target, i)
+        each = torch.stack([latents[b, target[b]] for b in range(len(video))])
+        predictions.append(((guess - each) ** 2).mean((1, 2)))
+    prediction = sum(predictions) / len(predictions)
+    weight = batch.weight.double()
+    total = (prediction * weight).sum() / weight.sum() * (1 - objective.weight)
+    draw = torch.Generator().manual_seed(seed)
+    directions = torch.randn(
+        latents.shape[-1], objective.slices, generator=draw, dtype=torch.float64
+    )
+    directions = directions / directions.norm(dim=0)
+    t = torch.linspace(-3, 3, 33, dtype=torch.float64)
+    normal = torch.exp(-t * t / 2)
+    for rows in torch.arange(len(video)).chunk(sets):
+        rows = rows[weight[rows] > 0]
+        statistic = 0.0
+        for position in range(latents.shape[1]):
+            x = latents[rows, position] @ directions
+            phi = torch.exp(1j * x[..., None] * t).mean(0)
+            gap = (phi - normal).abs() ** 2 * normal
+            statistic = statistic + len(rows) * torch.trapezoid(gap, t, dim=-1).mean()
+        share = len(rows) / weight.sum()
+        total = total + objective.weight * share * statistic / latents.shape[1]
+    return total
+
+
+# Of 8 clips: 4, 2, 1 micro-batches on one rank, 2 and 1 on two, padding on three.
+CASES: list[dict[str, Any]] = [
+    *({"zero": stage, "micro_batch": 2} for stage in (0, 1, 2, 3)),
+    *({"zero": stage, "micro_batch": 4} for stage in (1, 3)),
+    {"zero": 1, "micro_batch": 8},
+]
+
+
+def train_cases(rank: int, world: int, objective: dict[str, Any]) -> list[Any]:
+    return [train_kind(rank, world, objective, STEPS, **case) for case in CASES]
+
+
+@functools.cache
+def lejepa(world: int, statistic_clips: int | None) -> list[list[Any]]:
+    objective = KINDS["lejepa"] | {"statistic_clips": statistic_clips}
+    return run_ranks(world, train_cases, objective)
+
+
+@functools.cache
+def reference(statistic_clips: int | None) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradient of the first step."""
+    job = job_of(KINDS["lejepa"] | {"statistic_clips": statistic_clips})
+    objective = build_objective(job)
+    seed = int(generator(job.seed, 0, "slices").integers(2**63))
+    loss = naive_lejepa(objective, batch_of(0), 8 // (statistic_clips or 8), seed)
+    loss.backward()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in objective.parameters()))
+    clip = min(1.0, 1.0 / norm)
+    return float(loss.detach()), {n: clip * p.grad for n, p in objective.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("world", "statistic_clips"), [(1, None), (2, None), (3, None), (1, 4), (2, 4)]
+)
+def test_sigreg_is_that_of_the_whole_set_however_it_is_dealt(
+    world: int, statistic_clips: int | None
+) -> None:
+    ranks = lejepa(world, statistic_clips)
+    loss, gradient = reference(statistic_clips)
+    size = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
+    first = lejepa(1, statistic_clips)[0][0]["losses"]
+    for index, case in enumerate(CASES):
+        assert ranks[0][index]["losses"] == ranks[-1][index]["losses"]
+        losses = ranks[0][index]["losses"]
+        assert losses[0] == pytest.approx(loss, rel=1e-5), case
+        assert losses == pytest.approx(first, rel=1e-5), case
+        moment = whole([s for rank in ranks for s in rank[index]["first"]], "exp_avg")
+        apart = sum(
+            float((moment[n].double() / 0.1 - g.reshape(-1)).square().sum())
+            for n, g in gradient.items()
+        )
+        assert math.sqrt(apart) / size < 1e-5, case
+
+
+def test_a_statistic_of_each_micro_batch_alone_would_be_found() -> None:
+    """The bound above can be missed: sets of other sizes have another loss."""
+    assert reference(4)[0] != pytest.approx(reference(None)[0], rel=1e-3)
+
+
+def save_and_load(rank: int, world: int, root: str, stage: int, first: int, last: int) -> Any:
+    """Steps `first` .. `last` from the checkpoint before them, where there is one; then saved."""
+    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
+    engine = make_engine(job_of(KINDS["lejepa"], zero=stage, micro_batch=2), world)
+    if first:
+        checkpoints.load(folder_name(first), engine)
+    assert engine.step == first
+    losses = [
+        engine.train_step(dealt_rows(batch_of(step), engine.batch, rank)).loss
+        for step in range(first, last)
+    ]
+    checkpoints.save(engine.snapshot(), {}, {}, wait=True)
+    return losses
+
+
+def test_a_run_without_teacher_goes_on_at_another_size_and_stage(tmp_path: Any) -> None:
+    whole_run = run_ranks(1, save_and_load, str(tmp_path / "whole"), 1, 0, 6)[0]
+    begun = run_ranks(2, save_and_load, str(tmp_path / "cut"), 3, 0, 3)[0]
+    goes_on = run_ranks(1, save_and_load, str(tmp_path / "cut"), 0, 3, 6)[0]
+    assert begun + goes_on == pytest.approx(whole_run, rel=1e-5)
+    one, two = (
+        export_tensors(Storage(str(tmp_path / name)), folder_name(6)) for name in ("whole", "cut")
+    )
+    assert one.keys() == two.keys()
+    assert not any(key.startswith("teacher/") for key in one)
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+
+
+def train_pair(rank: int, world: int) -> list[Any]:
+    return [
+        train_kind(rank, world, KINDS[kind], STEPS, zero=stage, micro_batch=2)
+        for kind in ("pixels", "supervised")
+        for stage in (0, 1, 3)
+    ]
+
+
+def test_pixels_and_labels_train_the_same_at_every_size_and_stage() -> None:
+    one, two = run_ranks(1, train_pair), run_ranks(2, train_pair)
+    for index, kind in enumerate(["pixels"] * 3 + ["supervised"] * 3):
+        objective = build_objective(job_of(KINDS[kind]))
+        batch = batch_of(0)
+        loss = float(plain_step(objective, batch, objective.labels(batch.keys)))
+        plain = one[0][0 if index < 3 else 3]["losses"]
+        for ranks in (one, two):
+            assert ranks[0][index]["losses"][0] == pytest.approx(loss, rel=1e-5)
+            assert ranks[0][index]["losses"] == pytest.approx(plain, rel=1e-5)
+        assert one[0][index]["losses"][-1] != one[0][index]["losses"][0]
+
+
+def test_a_pool_of_its_own_is_the_whole_batch() -> None:
+    job = job_of(KINDS["lejepa"])
+    objective, batch = build_objective(job), batch_of(1)
+    video = normalise(batch.video, torch.float32)
+    alone = objective(video, batch.masks, Pool.alone(video)).loss
+    assert torch.equal(alone, objective(video, batch.masks, None).loss)
+    assert np.isfinite(alone.detach().numpy()).all()
