@@ -100,9 +100,7 @@ class CausalPredictor(Transformer):
         return known[:, z.shape[1] : z.shape[1] + target.shape[1]]
 
 
-def build_causal(
-    model: Model, *, encoder: nn.Module, grid: Grid, horizons: int
-) -> CausalPredictor:
+def build_causal(model: Model, *, encoder: nn.Module, grid: Grid, horizons: int) -> CausalPredictor:
     """The causal predictor of a job's `model` for an encoder of width `encoder.dim`."""
     return CausalPredictor(
         encoder_dim=encoder_width(encoder),

@@ -141,7 +141,9 @@ class Engine:
         scale = averaged / weights.clamp_min(NO_CLIP)
         losses: list[Tensor] = []
         pools = pools_of(self, micro)
-        features = [self._micro_step(*each, scale, losses) for each in zip(micro, pools, strict=True)]
+        features = [
+            self._micro_step(*each, scale, losses) for each in zip(micro, pools, strict=True)
+        ]
         applied = bool(self.deepspeed.was_step_applied())
         if applied and self.follower is not None:
             self.follower.update()

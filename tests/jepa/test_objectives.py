@@ -17,7 +17,9 @@ from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.pixels import normalise
 
 LEJEPA = "objective={kind: lejepa, slices: 8}"
-PIXELS = "objective={kind: pixels, masks: [{targets: 0.5, context: 0.25}, {targets: 0.3, context: 0.1}]}"
+PIXELS = (
+    "objective={kind: pixels, masks: [{targets: 0.5, context: 0.25}, {targets: 0.3, context: 0.1}]}"
+)
 SUPERVISED = "objective={kind: supervised, classes: [drop, ramp]}"
 
 
@@ -56,7 +58,9 @@ def test_pixels_loss_and_gradients_against_a_naive_float64_reference(
             guess = exact.predictor(exact.encoder(x[clip : clip + 1].double(), ids), ids, asked, i)
             wanted = [naive_patch(video[clip].numpy(), n, job.grid) for n in asked[0].tolist()]
             loss = loss + ((guess[0] - torch.from_numpy(np.stack(wanted))) ** 2).mean()
-        assert float(output.loss[clip].detach()) == pytest.approx(float(loss.detach()) / 2, rel=1e-4)
+        assert float(output.loss[clip].detach()) == pytest.approx(
+            float(loss.detach()) / 2, rel=1e-4
+        )
         total = total + loss / 2
     total.backward()
     for (name, ours), theirs in zip(objective.named_parameters(), exact.parameters(), strict=True):

@@ -34,7 +34,9 @@ def lesson(
         if draft is None or not _breaks_inside(draft, frames, fps):
             continue
         draft = with_bystanders(rng, mirrored(draft) if turned else draft, distractors)
-        return replace(draft.scenes[context], family=f"suite-{scenario}"), draft.runs[context][context]
+        return replace(draft.scenes[context], family=f"suite-{scenario}"), draft.runs[context][
+            context
+        ]
     raise RuntimeError(f"no usable video {number} of '{scenario}' for seed {seed}")
 
 
