@@ -128,7 +128,8 @@ def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:
 
     A block of width d and MLP width h keeps 10 d + 2 h values a token: its input, both norms'
     outputs, qkv, the rotated q and k, attention's output, the stream after it, and the MLP's
-    two; a second attention keeps 8 d more. With activation checkpointing it keeps its input, and one block at a time is whole.
+    two; a second attention keeps 8 d more. With activation checkpointing it keeps its input, and
+    one block at a time is whole.
     """
     encoder, predictor = stacks(job)
     video = 3.0 * job.data.frames * job.data.size**2
