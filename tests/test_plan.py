@@ -128,6 +128,24 @@ def test_flops_are_those_that_torch_counts() -> None:
     assert planned.total == teacher + forward + backward
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_causal_job_costs_what_torch_counts(checkpointing: bool) -> None:
+    job = a_job("objective={kind: causal, horizons: 2}", "model.encoder.attention=moment")
+    objective, (video, _) = build_objective(job), a_batch(job, 4)
+    objective.set_activation_checkpointing(checkpointing)
+    planned = plan(job)
+    assert planned.parameters is not None
+    assert planned.flops is not None
+    assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
+    assert planned.parameters.teacher == sum(p.numel() for p in objective.encoder.parameters())
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        targets = objective.targets(objective.encoder, video)
+        objective(video, [], targets).loss.sum().backward()
+    again = planned.flops.recomputed if checkpointing else 0.0
+    assert planned.flops.total + again == counter.get_total_flops()
+
+
 OTHERS = [
     "{kind: lejepa, slices: 8, statistic_clips: 2}",
     "{kind: lejepa, slices: 8, masks: [{blocks: 3}, {kind: future, targets: 0.5}]}",

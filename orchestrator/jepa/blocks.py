@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,16 @@ from orchestrator.jepa.rope import Rotation, rotate
 NORM_EPS = 1e-6
 INIT_STD = 0.02
 COMPILED_SHAPES = 64
+SHORT = 64
+"""Tokens of a sequence up to which a CPU is faster with plain products."""
 
 
 class Attention(nn.Module):
     """Multi-head self-attention whose queries and keys are rotated to their positions."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -31,9 +34,25 @@ class Attention(nn.Module):
         qk, v = self.qkv(x).split([2 * dim, dim], dim=-1)
         q, k = rotate(qk.view(*x.shape[:2], 2, self.heads, -1), rotation).unbind(2)
         v = v.view(*x.shape[:2], self.heads, -1)
-        x = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        x = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=self.causal)
         out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """Scaled dot-product attention, [B, heads, n, head_dim] each.
+
+    Of many short sequences on a CPU by plain products: torch's kernel there costs several times
+    as much in its backward pass (measured at 16 and 64 tokens), a part of it for every head.
+    """
+    tokens = q.shape[-2]
+    if q.device.type != "cpu" or tokens > SHORT:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        future = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 class MLP(nn.Module):
@@ -66,25 +85,36 @@ class Block(nn.Module):
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
+    def outlets(self) -> list[nn.Linear]:
+        """The projections that write into the stream."""
+        return [self.attn.proj, self.mlp.fc2]
+
 
 class Transformer(nn.Module):
     """What encoder and predictor have in common: a stack of blocks and a last norm."""
 
-    def __init__(self, dim: int, depth: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        block: Callable[[int, int, float], nn.Module] = Block,
+    ) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.checkpointing = False
-        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
-    def run_blocks(self, x: Tensor, rotation: Rotation) -> Tensor:
-        """All blocks in a row, [B, n, dim] -> [B, n, dim]; the last norm is the caller's."""
+    def run_blocks(self, x: Tensor, *rotations: Rotation) -> Tensor:
+        """All blocks in a row, [B, ..., dim] -> the same; the last norm is the caller's."""
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 # No block draws random numbers, so there is no state to restore.
-                x = checkpoint(block, x, rotation, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, *rotations, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, rotation)
+                x = block(x, *rotations)
         return x
 
     def set_activation_checkpointing(self, on: bool) -> None:
@@ -114,6 +144,5 @@ class Transformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
         for layer, block in enumerate(self.blocks, start=1):
-            assert isinstance(block, Block)
-            block.attn.proj.weight /= math.sqrt(2.0 * layer)
-            block.mlp.fc2.weight /= math.sqrt(2.0 * layer)
+            for linear in block.outlets():
+                linear.weight /= math.sqrt(2.0 * layer)

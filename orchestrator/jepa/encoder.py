@@ -7,7 +7,7 @@ made by `Name(config, size=..., frames=..., patch=..., tubelet=...)`.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +82,10 @@ class VisionTransformer(Transformer):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
+        attention: Literal["clip", "moment"] = "clip",
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
-        self.dim = dim
+        self.dim, self.attention = dim, attention
         self.size, self.frames = size, frames
         self.patch_embed = PatchEmbed(dim, patch, tubelet)
         self.init_weights()
@@ -94,15 +95,27 @@ class VisionTransformer(Transformer):
 
         Args:
             x: normalised video [B, 3, T, H, W]; T and H, W divide by tubelet and patch.
-            keep: token ids int64 [B, n], or None for all N tokens.
+            keep: token ids int64 [B, n], or None for all N tokens. Where tokens attend to those
+                of their own moment only, `keep` holds whole moments in order.
 
         Returns:
             [B, n or N, dim], in the order of `keep`.
         """
         tokens = self.patch_embed(x, keep)
-        rotation = rotation_at(self.patch_embed.grid(x), keep, self.head_dim, tokens)
+        grid = self.patch_embed.grid(x)
+        if self.attention == "moment":
+            return self._by_moment(tokens, grid)
+        rotation = rotation_at(grid, keep, self.head_dim, tokens)
         out: Tensor = self.norm(self.run_blocks(tokens, rotation))
         return out
+
+    def _by_moment(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Every moment by itself, [B, moments * places, dim] -> the same."""
+        _, height, width = grid
+        moments = tokens.view(-1, height * width, self.dim)
+        rotation = rotation_at((1, height, width), None, self.head_dim, moments)
+        out: Tensor = self.norm(self.run_blocks(moments, rotation))
+        return out.view(tokens.shape)
 
 
 def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:

@@ -7,6 +7,7 @@ from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import (
     VJEPA2,
+    Causal,
     Encoder,
     Future,
     LeJEPA,
@@ -25,6 +26,7 @@ from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
 
 __all__ = [
     "VJEPA2",
+    "Causal",
     "CropFlip",
     "Data",
     "EmbedJob",

@@ -58,6 +58,9 @@ class Encoder(Section):
     mlp_ratio: PositiveFloat = 4.0
     """Width of the MLP over `dim`."""
 
+    attention: Literal["clip", "moment"] = "clip"
+    """What a token attends to: its whole clip, or the tokens of its own moment (tubelet) only."""
+
     @model_validator(mode="after")
     def _heads_divide(self) -> Encoder:
         check_heads(self.dim, self.heads)
@@ -262,11 +265,31 @@ class Supervised(Section):
         return self
 
 
+class Causal(Section):
+    """Past to future: after every moment, an EMA teacher's layer-normed features of the next ones.
+
+    DINO-WM (arXiv 2411.04983) and V-JEPA 2-AC (arXiv 2506.09985, section 3) predict so, with
+    actions and a frozen encoder; here the encoder learns too. One pass over a clip predicts after
+    each of its moments. Needs `model.encoder.attention: moment`.
+    """
+
+    kind: Literal["causal"] = "causal"
+    """The objective."""
+
+    ema: float = Field(0.998, ge=0, le=1)
+    """Momentum of the teacher: teacher = ema * teacher + (1 - ema) * student."""
+
+    horizons: PositiveInt = 3
+    """Moments (tubelets) ahead that are predicted at once; what lies beyond is predicted from
+    predictions."""
+
+
 AnyObjective = Annotated[
     Annotated[VJEPA2, Tag("vjepa2")]
     | Annotated[LeJEPA, Tag("lejepa")]
     | Annotated[Pixels, Tag("pixels")]
     | Annotated[Supervised, Tag("supervised")]
+    | Annotated[Causal, Tag("causal")]
     | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "vjepa2")),
 ]

@@ -23,6 +23,7 @@ from orchestrator.job.masks import check_mask
 from orchestrator.job.model import (
     VJEPA2,
     AnyObjective,
+    Causal,
     Future,
     LeJEPA,
     Model,
@@ -383,6 +384,22 @@ class TrainJob(Section):
             for i, mask in enumerate(self.objective.masks):
                 if not isinstance(mask, CustomPart):
                     self._check_mask(i, mask)
+        return self
+
+    @model_validator(mode="after")
+    def _time_goes_forwards(self) -> TrainJob:
+        encoder, causal = self.model.encoder, isinstance(self.objective, Causal)
+        if isinstance(encoder, CustomPart):
+            return self
+        if causal and encoder.attention != "moment":
+            text = "'clip' lets a moment see the ones it is to predict; write moment"
+            raise at("model.encoder.attention", text)
+        if encoder.attention == "moment" and isinstance(self.objective, Predictive):
+            text = f"'moment' leaves nothing for the masks of {self.objective.kind} to hide from"
+            raise at("model.encoder.attention", f"{text}; write clip, or objective.kind: causal")
+        if causal and self.objective.horizons >= self.grid[0]:
+            text = f"{self.objective.horizons} moments ahead of a clip of {self.grid[0]}"
+            raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
         return self
 
     @model_validator(mode="after")

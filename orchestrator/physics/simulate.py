@@ -12,7 +12,8 @@ from orchestrator.physics.distractors import bystanders, moving_backdrop
 from orchestrator.physics.motion import run
 from orchestrator.physics.renderer import render
 from orchestrator.physics.scenes import FAMILIES
-from orchestrator.physics.uri import MOVING, STILL
+from orchestrator.physics.suite.lessons import lesson
+from orchestrator.physics.uri import LESSONS, MOVING, STILL
 from orchestrator.physics.world import VIEW, Floats, Scene, Trajectory
 from orchestrator.randomness import generator
 
@@ -55,7 +56,7 @@ def simulate(
     """Simulate and draw one scene; a pure function of its arguments.
 
     Args:
-        family: a key of `scenes.FAMILIES`.
+        family: a key of `scenes.FAMILIES`, or `suite-` and a scenario of the test suites.
         size: pixels of the square picture.
         seconds: length; the video has round(fps * seconds) frames.
         distractors: most bystanders that a scene may have.
@@ -64,17 +65,18 @@ def simulate(
     Raises:
         RuntimeError: no draw shows what the family is about (a fault of the family).
     """
-    frames, judged = round(fps * seconds), round(fps * JUDGED_SECONDS)
-    for attempt in range(TRIES):
-        # Families differ in their draws too, or the same index had the same colours in each.
-        rng = generator(seed, index, "physics", list(FAMILIES).index(family) * TRIES + attempt)
-        scene = FAMILIES[family](rng)
-        seen = run(scene, max(frames, judged), fps)
-        if _is_good(scene, seen.first(judged)):
-            break
+    frames = round(fps * seconds)
+    if family in FAMILIES:
+        scene, seen = _scene_of(family, seed, index, frames, fps, distractors)
     else:
-        raise RuntimeError(f"no usable '{family}' scene for seed {seed}, index {index}")
-    scene, seen = _with_bystanders(rng, scene, seen.first(frames), distractors)
+        scene, seen = lesson(
+            family.removeprefix(LESSONS),
+            index,
+            fps=fps,
+            frames=frames,
+            seed=seed,
+            distractors=distractors,
+        )
     if background == MOVING:
         behind = moving_backdrop(generator(seed, index, "backdrop"), scene.backdrop, fps)
         scene = replace(scene, backdrop=behind)
@@ -84,6 +86,21 @@ def simulate(
     return Simulation(
         pictures, states.astype(np.float32), _meta(scene, seen, seed=seed, index=index, size=size)
     )
+
+
+def _scene_of(
+    family: str, seed: int, index: int, frames: int, fps: float, distractors: int
+) -> tuple[Scene, Trajectory]:
+    """The first draw of a family that shows what it is about."""
+    judged = round(fps * JUDGED_SECONDS)
+    for attempt in range(TRIES):
+        # Families differ in their draws too, or the same index had the same colours in each.
+        rng = generator(seed, index, "physics", list(FAMILIES).index(family) * TRIES + attempt)
+        scene = FAMILIES[family](rng)
+        seen = run(scene, max(frames, judged), fps)
+        if _is_good(scene, seen.first(judged)):
+            return _with_bystanders(rng, scene, seen.first(frames), distractors)
+    raise RuntimeError(f"no usable '{family}' scene for seed {seed}, index {index}")
 
 
 def _is_good(scene: Scene, seen: Trajectory) -> bool:

@@ -8,10 +8,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.physics.scenes import FAMILIES
+from orchestrator.physics.suite import SCENARIOS
 
 MIXED = "mixed"
 STILL, MOVING = "still", "moving"
 BACKGROUNDS = (STILL, MOVING)
+POSSIBLE = "possible"
+LESSONS = "suite-"
+LESSON_FAMILIES = tuple(LESSONS + scenario for scenario in SCENARIOS)
 MOST_BYTES = 500_000_000  # of one video's raw frames, which are in memory at once
 
 
@@ -20,7 +24,8 @@ class PhysicsOptions:
     """The options of a `physics://` source, all with a default."""
 
     family: str = MIXED
-    """A family of scenes, or `mixed`: all of them in turn."""
+    """A family of scenes, or `mixed`: all of them in turn. `suite-SCENARIO`: what the test suites
+    ask about, as it really goes, from draws of its own; `possible`: all of these in turn."""
     clips: int = 2000
     """Videos."""
     seed: int = 0
@@ -48,7 +53,8 @@ class PhysicsOptions:
 
     def family_of(self, index: int) -> str:
         """The family of a video: its own, or each in turn when mixed."""
-        return list(FAMILIES)[index % len(FAMILIES)] if self.family == MIXED else self.family
+        turns = {MIXED: tuple(FAMILIES), POSSIBLE: LESSON_FAMILIES}.get(self.family)
+        return turns[index % len(turns)] if turns else self.family
 
 
 LIMITS: dict[str, tuple[type[int] | type[float], float, float]] = {
@@ -75,9 +81,10 @@ def parse(uri: str) -> PhysicsOptions:
             where=uri,
             mend="physics://FAMILY?option=value, such as physics://mixed?clips=2000",
         )
-    if family != MIXED and family not in FAMILIES:
+    known = [MIXED, POSSIBLE, *FAMILIES, *LESSON_FAMILIES]
+    if family not in known:
         raise RequestError(
-            f"no family of scenes '{family}'", where=uri, mend=suggest(family, [MIXED, *FAMILIES])
+            f"no family of scenes '{family}'", where=uri, mend=suggest(family, known)
         )
     values: dict[str, float | str] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):

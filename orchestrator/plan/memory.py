@@ -23,15 +23,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.job import VJEPA2, LeJEPA, Supervised, TrainJob
+from orchestrator.job import LeJEPA, TrainJob
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.shape import (
     KNOTS,
     ParameterPlan,
     Stack,
     TokenPlan,
+    encoder_reads,
+    followed,
+    horizons,
     pixels_per_token,
     predicted_width,
+    predictor_reads,
     stacks,
     statistic_size,
 )
@@ -124,16 +128,15 @@ def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:
 
     A block of width d and MLP width h keeps 10 d + 2 h values a token: its input, both norms'
     outputs, qkv, the rotated q and k, attention's output, the stream after it, and the MLP's
-    two. With activation checkpointing it keeps its input, and one block at a time is whole.
+    two; a second attention keeps 8 d more. With activation checkpointing it keeps its input, and
+    one block at a time is whole.
     """
     encoder, predictor = stacks(job)
     video = 3.0 * job.data.frames * job.data.size**2
     kept, one_block = 0.0, 0.0
-    read = [(encoder, n_c) for n_c, _ in tokens.masks]
-    if isinstance(job.objective, LeJEPA | Supervised):
-        read.append((encoder, tokens.clip))
+    read = [(encoder, n) for n in encoder_reads(job, tokens)]
     kept += sum(n for _, n in read) * pixels_per_token(job) * b
-    for stack, n in read + [(predictor, n_c + n_t) for n_c, n_t in tokens.masks]:
+    for stack, n in read + [(predictor, n) for n in predictor_reads(job, tokens)]:
         block = n * _block_values(stack) * b
         if job.scale.activation_checkpointing:
             kept += stack.depth * n * stack.dim * b
@@ -141,14 +144,14 @@ def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:
         else:
             kept += stack.depth * block
     # Predictions, their targets and the difference, in fp32.
-    kept += 3 * 4 * sum(n_t for _, n_t in tokens.masks) * predicted_width(job)
+    asked = sum(n_t for _, n_t in tokens.masks) or sum(predictor_reads(job, tokens))
+    kept += 3 * 4 * asked * horizons(job) * predicted_width(job)
     if isinstance(job.objective, LeJEPA):
         # The projections, their slope, and a knot's cosines, sines and distances.
         kept += 7 * 4 * statistic_size(job, tokens)[1]
     targets = 4.0 * tokens.clip * predicted_width(job)
     # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
-    followed = isinstance(job.objective, VJEPA2)
-    teacher = tokens.clip * _block_values(encoder) * b if followed else 0.0
+    teacher = tokens.clip * _block_values(encoder) * b if followed(job) else 0.0
     return video * (1 + b) + targets + max(kept + one_block, teacher)
 
 
@@ -161,7 +164,7 @@ def _means(job: TrainJob, tokens: TokenPlan) -> float:
 
 
 def _block_values(stack: Stack) -> float:
-    return 10.0 * stack.dim + 2.0 * stack.hidden
+    return (2.0 + 8.0 * stack.attentions) * stack.dim + 2.0 * stack.hidden
 
 
 def checkpoint_bytes(parameters: ParameterPlan) -> int:

@@ -18,6 +18,7 @@ from functools import cached_property
 
 from orchestrator.job import (
     VJEPA2,
+    Causal,
     Encoder,
     Future,
     LeJEPA,
@@ -107,22 +108,31 @@ class Stack:
     hidden: int
     depth: int
     heads: int
+    spans: tuple[int, ...] = ()
+    """Tokens that a token attends to, for every attention of a block; (): one, to the whole
+    sequence."""
 
     @classmethod
-    def of(cls, part: Encoder | Predictor) -> Stack:
-        return cls(part.dim, int(part.dim * part.mlp_ratio), part.depth, part.heads)
+    def of(cls, part: Encoder | Predictor, spans: tuple[int, ...] = ()) -> Stack:
+        return cls(part.dim, int(part.dim * part.mlp_ratio), part.depth, part.heads, spans)
+
+    @property
+    def attentions(self) -> int:
+        """Of a block."""
+        return max(1, len(self.spans))
 
     @cached_property
     def parameters(self) -> int:
-        """Two norms, qkv, projection and MLP of every block, and the last norm."""
-        d, h = self.dim, self.hidden
-        block = 2 * 2 * d + (3 * d * d + 3 * d) + (d * d + d) + (d * h + h) + (h * d + d)
+        """Norms, qkv, projections and MLP of every block, and the last norm."""
+        d, h, n = self.dim, self.hidden, self.attentions
+        block = 2 * d * (n + 1) + n * (4 * d * d + 4 * d) + (d * h + h) + (h * d + d)
         return self.depth * block + 2 * d
 
     def flops(self, tokens: int) -> float:
         """Forward FLOPs on a sequence of `tokens`."""
         d, h = self.dim, self.hidden
-        return self.depth * 2.0 * tokens * (4 * d * d + 2 * d * h) + self.attention(tokens)
+        linear = self.attentions * 4 * d * d + 2 * d * h
+        return self.depth * 2.0 * tokens * linear + self.attention(tokens)
 
     def recomputed(self, tokens: int) -> float:
         """FLOPs of a forward that is repeated for the backward pass: a block's last product
@@ -131,14 +141,14 @@ class Stack:
 
     def attention(self, tokens: int) -> float:
         """The part of the forward FLOPs that is QK^T and AV."""
-        return self.depth * 4.0 * tokens * tokens * self.dim
+        return self.depth * 4.0 * tokens * sum(self.spans or (tokens,)) * self.dim
 
 
 def countable(job: TrainJob) -> bool:
     """True when every part is built in: what a user's own part costs, only building it shows."""
     return (
         isinstance(job.model.encoder, Encoder)
-        and isinstance(job.objective, Predictive | Supervised)
+        and isinstance(job.objective, Predictive | Supervised | Causal)
         and all(isinstance(mask, (MultiBlock, Future)) for mask in _masks(job))
     )
 
@@ -163,16 +173,26 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
         return ParameterPlan(embed + encoder.parameters, head, followed=False)
     mask_tokens = len(_masks(job)) * predictor.dim
     into = encoder.dim * predictor.dim + predictor.dim
-    out = (predictor.dim + 1) * predicted_width(job)
+    out = (predictor.dim + 1) * predicted_width(job) * horizons(job)
     return ParameterPlan(
         encoder=embed + encoder.parameters,
         predictor=into + mask_tokens + predictor.parameters + out,
-        followed=isinstance(job.objective, VJEPA2),
+        followed=followed(job),
     )
 
 
+def followed(job: TrainJob) -> bool:
+    """Whether a teacher follows the encoder."""
+    return isinstance(job.objective, VJEPA2 | Causal)
+
+
+def horizons(job: TrainJob) -> int:
+    """Predictions that the predictor gives for a token that it is asked about."""
+    return job.objective.horizons if isinstance(job.objective, Causal) else 1
+
+
 def predicted_width(job: TrainJob) -> int:
-    """Values that the predictor gives for a token."""
+    """Values of one prediction of a token."""
     return pixels_per_token(job) if isinstance(job.objective, Pixels) else stacks(job)[0].dim
 
 
@@ -181,26 +201,22 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
     encoder, predictor = stacks(job)
     clips = job.scale.global_batch
     embed = 2.0 * pixels_per_token(job) * encoder.dim
-    # The sequences that the student's encoder reads, with a graph.
-    read = [n_c for n_c, _ in tokens.masks]
-    if isinstance(job.objective, LeJEPA | Supervised):
-        read.append(tokens.clip)
+    read, told = encoder_reads(job, tokens), predictor_reads(job, tokens)
     student_blocks = sum(encoder.flops(n) for n in read)
     student_embed = sum(embed * n for n in read)
     whole = embed * tokens.clip + encoder.flops(tokens.clip)
-    followed = isinstance(job.objective, VJEPA2)
     predicting = _behind(job, tokens)
     again = sum(encoder.recomputed(n) for n in read)
-    again += sum(predictor.recomputed(n_c + n_t) for n_c, n_t in tokens.masks)
+    again += sum(predictor.recomputed(n) for n in told)
     attention = 3 * sum(encoder.attention(n) for n in read)
-    attention += 3 * sum(predictor.attention(n_c + n_t) for n_c, n_t in tokens.masks)
-    attention += encoder.attention(tokens.clip) if followed else 0.0
+    attention += 3 * sum(predictor.attention(n) for n in told)
+    attention += encoder.attention(tokens.clip) if followed(job) else 0.0
     statistic = _statistic(job, tokens)
     twice = isinstance(job.objective, LeJEPA) and BatchPlan.of(job.scale).accum > 1
     return FlopPlan(
         encoder_forward=clips * (student_embed + student_blocks),
         encoder_backward=clips * (student_embed + 2 * student_blocks),
-        teacher_forward=clips * whole if followed else 0.0,
+        teacher_forward=clips * whole if followed(job) else 0.0,
         predictor_forward=clips * predicting,
         predictor_backward=clips * 2 * predicting,
         attention=clips * attention,
@@ -210,12 +226,27 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
     )
 
 
+def encoder_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
+    """Lengths of the sequences that the student's encoder reads of a clip, with a graph."""
+    whole = isinstance(job.objective, LeJEPA | Supervised | Causal)
+    return [n_c for n_c, _ in tokens.masks] + ([tokens.clip] if whole else [])
+
+
+def predictor_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
+    """Lengths of the sequences that the predictor reads of a clip."""
+    whole = isinstance(job.objective, Causal)
+    return [n_c + n_t for n_c, n_t in tokens.masks] + ([tokens.clip] if whole else [])
+
+
 def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     """Forward FLOPs of a clip behind the encoder: its predictor's, or a supervised head's."""
     encoder, predictor = stacks(job)
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
-    into, out = 2.0 * encoder.dim * predictor.dim, 2.0 * predictor.dim * predicted_width(job)
+    into = 2.0 * encoder.dim * predictor.dim
+    out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
+    if isinstance(job.objective, Causal):
+        return predictor.flops(tokens.clip) + (into + out) * tokens.clip
     return sum(predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks)
 
 
@@ -239,7 +270,12 @@ def statistic_size(job: TrainJob, tokens: TokenPlan) -> tuple[int, int]:
 def stacks(job: TrainJob) -> tuple[Stack, Stack]:
     """The blocks of the encoder and of the predictor of a `countable` job."""
     assert isinstance(job.model.encoder, Encoder)
-    return Stack.of(job.model.encoder), Stack.of(job.model.predictor)
+    moments, area = job.grid[0], job.grid[1] * job.grid[2]
+    by_moment = job.model.encoder.attention == "moment"
+    return (
+        Stack.of(job.model.encoder, (area,) if by_moment else ()),
+        Stack.of(job.model.predictor, (area, moments) if isinstance(job.objective, Causal) else ()),
+    )
 
 
 def pixels_per_token(job: TrainJob) -> int:

@@ -18,6 +18,7 @@ from orchestrator.job import Encode
 from orchestrator.physics.scenes import FAMILIES
 from orchestrator.physics.simulate import COLUMNS, simulate
 from orchestrator.physics.source import PhysicsSource
+from orchestrator.physics.suite import SCENARIOS, make_quad
 from orchestrator.physics.uri import parse
 
 SMALL = "physics://mixed?clips=9&size=32&fps=8&seconds=2"
@@ -98,6 +99,37 @@ def test_mixed_holds_every_family_in_equal_parts() -> None:
     clips = _clips("physics://mixed?clips=14&size=16&fps=4&seconds=1")
     assert Counter(_meta(clip)["family"] for clip in clips) == dict.fromkeys(FAMILIES, 2)
     assert len({clip.key for clip in clips}) == 14
+
+
+def test_possible_shows_every_situation_of_the_suites_in_equal_parts() -> None:
+    clips = _clips(f"physics://possible?clips={2 * len(SCENARIOS)}&size=16&fps=8&seconds=3")
+    families = Counter(_meta(clip)["family"] for clip in clips)
+    assert families == {f"suite-{scenario}": 2 for scenario in SCENARIOS}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_situation_has_either_context_and_none_of_the_suites_draws(scenario: str) -> None:
+    shown = [
+        simulate(f"suite-{scenario}", 0, index, size=32, fps=8, seconds=3, distractors=0)
+        for index in range(12)
+    ]
+    assert len({one.frames.tobytes() for one in shown}) == 12
+    asked = {
+        cell.tobytes()
+        for split in ("validation", "test")
+        for number in range(3)
+        for cell in make_quad(scenario, split, number, size=32).videos.reshape(4, 24, 32, 32, 3)
+    }
+    assert not asked & {one.frames.tobytes() for one in shown}
+
+
+def test_a_shelf_ends_in_half_of_the_situations_only() -> None:
+    falls = [
+        simulate("suite-support", 0, index, size=32, fps=8, seconds=3, distractors=0).states
+        for index in range(40)
+    ]
+    lower = sum(float(s[0, 0, 1] - s[:, 0, 1].min()) > 1.0 for s in falls)
+    assert 10 <= lower <= 30
 
 
 def test_a_clip_is_what_its_description_says() -> None:

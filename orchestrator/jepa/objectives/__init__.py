@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
+from orchestrator.jepa.objectives.causal import CausalObjective
 from orchestrator.jepa.objectives.lejepa import LeJEPAObjective
 from orchestrator.jepa.objectives.pixels import PixelsObjective
 from orchestrator.jepa.objectives.pooled import Pool, PooledObjective
@@ -12,6 +13,7 @@ from orchestrator.jepa.objectives.supervised import SupervisedObjective
 from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
 from orchestrator.job import (
     VJEPA2,
+    Causal,
     LeJEPA,
     Pixels,
     Supervised,
@@ -22,6 +24,7 @@ from orchestrator.job import (
 from orchestrator.randomness import generator
 
 __all__ = [
+    "CausalObjective",
     "LeJEPAObjective",
     "Masks",
     "Objective",
@@ -53,6 +56,8 @@ def build_objective(job: TrainJob) -> Objective:
                 return LeJEPAObjective(job.objective, job)
             case Pixels():
                 return PixelsObjective(job.objective, job)
+            case Causal():
+                return CausalObjective(job.objective, job)
             case Supervised():
                 return SupervisedObjective(job.objective, job)
         objective: Objective = import_part(job.objective.kind)(part_config(job.objective), job)

@@ -31,7 +31,7 @@ __all__ = [
 PROTOCOL_VERSION = 1  # raised when the same arguments would give other videos
 
 # Append only: a scenario's place decides its draws.
-_BUILDERS: dict[str, Callable[[Lab], Draft | None]] = {
+BUILDERS: dict[str, Callable[[Lab], Draft | None]] = {
     "support": scenery.support,
     "bounce": scenery.bounce,
     "ramp": scenery.ramp,
@@ -45,7 +45,7 @@ _BUILDERS: dict[str, Callable[[Lab], Draft | None]] = {
     "inertia": hidden.inertia,
     "fall": hidden.fall,
 }
-SCENARIOS: tuple[str, ...] = tuple(_BUILDERS)
+SCENARIOS: tuple[str, ...] = tuple(BUILDERS)
 # Nearly mirror-symmetric: rules that know nothing get up to 37% of its quads right, and some
 # seeds fail the gate. Judged only where it is asked for by name, and no part of a headline.
 UNPROVEN = ("lever",)
@@ -111,7 +111,7 @@ def make_quad(
     coin, turned = bool(number & 1), bool(number >> 1 & 1)
     for attempt in range(TRIES):
         rng = generator(seed, number, "physics", _PARTS + place * TRIES + attempt)
-        draft = _BUILDERS[scenario](Lab(rng, split == "ood", coin, frames, fps))
+        draft = BUILDERS[scenario](Lab(rng, split == "ood", coin, frames, fps))
         if draft is None:
             continue
         draft = mirrored(draft) if turned else draft

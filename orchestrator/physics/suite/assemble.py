@@ -111,7 +111,7 @@ def _end_of_shared(first: Film, second: Film, since: int) -> int | None:
 
 def _set_in_scenery(draft: Draft, size: int) -> Cells | None:
     """Draw each outcome's motion in each context's scene."""
-    t_break = _parting(draft.runs)
+    t_break = parting(draft.runs)
     if t_break is None:
         return None
     cells = []
@@ -130,7 +130,7 @@ def _set_in_scenery(draft: Draft, size: int) -> Cells | None:
     return Cells(films, t_break, states, visible, contacts)
 
 
-def _parting(runs: Runs) -> int | None:
+def parting(runs: Runs) -> int | None:
     """The first frame in which the outcomes of a context differ."""
     places = [[run.poses[:, :, :3] for run in row] for row in runs]
     apart = [np.abs(row[0] - row[1]).max(axis=(1, 2)) > PARTED for row in places]
