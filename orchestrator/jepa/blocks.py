@@ -52,7 +52,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     if causal:
         future = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
-    return scores.softmax(-1).to(v.dtype) @ v
+    out: Tensor = scores.softmax(-1).to(v.dtype) @ v
+    return out
 
 
 class MLP(nn.Module):
@@ -69,7 +70,15 @@ class MLP(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class Residual(nn.Module):
+    """A block whose parts are added to the stream."""
+
+    def outlets(self) -> list[nn.Linear]:
+        """The projections that write into the stream."""
+        raise NotImplementedError
+
+
+class Block(Residual):
     """Attention and MLP, each behind its norm and added to the stream."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
@@ -86,7 +95,7 @@ class Block(nn.Module):
         return out
 
     def outlets(self) -> list[nn.Linear]:
-        """The projections that write into the stream."""
+        """Of attention and of the MLP."""
         return [self.attn.proj, self.mlp.fc2]
 
 
@@ -99,7 +108,7 @@ class Transformer(nn.Module):
         depth: int,
         heads: int,
         mlp_ratio: float,
-        block: Callable[[int, int, float], nn.Module] = Block,
+        block: Callable[[int, int, float], Residual] = Block,
     ) -> None:
         super().__init__()
         self.head_dim = dim // heads
@@ -144,5 +153,6 @@ class Transformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
         for layer, block in enumerate(self.blocks, start=1):
+            assert isinstance(block, Residual)
             for linear in block.outlets():
                 linear.weight /= math.sqrt(2.0 * layer)

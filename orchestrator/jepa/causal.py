@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.jepa.blocks import MLP, NORM_EPS, Attention, Transformer
+from orchestrator.jepa.blocks import MLP, NORM_EPS, Attention, Residual, Transformer
 from orchestrator.jepa.encoder import encoder_width
 from orchestrator.jepa.rope import Grid, Rotation, rotation_at
 from orchestrator.job import Model
 
 
-class SpaceTimeBlock(nn.Module):
+class SpaceTimeBlock(Residual):
     """Attention over space, then over the past, then an MLP; each behind its norm."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
@@ -42,7 +42,7 @@ class SpaceTimeBlock(nn.Module):
         return out
 
     def outlets(self) -> list[nn.Linear]:
-        """The projections that write into the stream."""
+        """Of either attention and of the MLP."""
         return [self.space.proj, self.time.proj, self.mlp.fc2]
 
 

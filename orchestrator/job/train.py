@@ -24,6 +24,7 @@ from orchestrator.job.model import (
     VJEPA2,
     AnyObjective,
     Causal,
+    Encoder,
     Future,
     LeJEPA,
     Model,
@@ -388,17 +389,18 @@ class TrainJob(Section):
 
     @model_validator(mode="after")
     def _time_goes_forwards(self) -> TrainJob:
-        encoder, causal = self.model.encoder, isinstance(self.objective, Causal)
-        if isinstance(encoder, CustomPart):
+        encoder, objective = self.model.encoder, self.objective
+        moments = isinstance(encoder, Encoder) and encoder.attention == "moment"
+        if moments and isinstance(objective, Predictive):
+            text = f"'moment' leaves nothing for the masks of {objective.kind} to hide from"
+            raise at("model.encoder.attention", f"{text}; write clip, or objective.kind: causal")
+        if not isinstance(objective, Causal):
             return self
-        if causal and encoder.attention != "moment":
+        if isinstance(encoder, Encoder) and not moments:
             text = "'clip' lets a moment see the ones it is to predict; write moment"
             raise at("model.encoder.attention", text)
-        if encoder.attention == "moment" and isinstance(self.objective, Predictive):
-            text = f"'moment' leaves nothing for the masks of {self.objective.kind} to hide from"
-            raise at("model.encoder.attention", f"{text}; write clip, or objective.kind: causal")
-        if causal and self.objective.horizons >= self.grid[0]:
-            text = f"{self.objective.horizons} moments ahead of a clip of {self.grid[0]}"
+        if objective.horizons >= self.grid[0]:
+            text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
             raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
         return self
 
