@@ -6,17 +6,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.evaluation.gate import beside_champion
 from orchestrator.evaluation.judge import Findings, judge
+from orchestrator.evaluation.judgeable import load_judgeable
 from orchestrator.evaluation.metrics import pair_accuracy, quad_right
 from orchestrator.evaluation.report import report
 from orchestrator.evaluation.verdict import verdict
-from orchestrator.jepa.hub import load_folder
 from orchestrator.job import EvaluateJob
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT, record_evaluation
-from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 
@@ -40,11 +40,11 @@ def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evalua
     """
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
-    with model_folder(job.model, tracking=server) as folder:
-        model = load_folder(folder)
+    model = load_judgeable(job.model, server)
     with nullcontext() if local else ray_session():
         findings = judge(job, model, progress, local=local)
     found, scores = verdict(job, findings), scores_json(job, findings)
+    found["champion"] = beside_champion(job.model, scores, server)
     page = report(found, findings, job.suite.split)
     out = storage.sub("evaluations", job.name)
     out.write_bytes(REPORT, page.encode())

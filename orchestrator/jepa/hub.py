@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,8 +55,32 @@ class ModelConfig(Section):
     """Whatever the writer knew besides: the checkpoint, the run."""
 
 
+@dataclass(frozen=True)
+class ClipShape:
+    """What a model looks at: a clip of video, and the grid of tokens that it becomes."""
+
+    size: int
+    """Pixels of the square picture."""
+
+    frames: int
+    fps: float
+    tubelet: int
+    """Frames of a token."""
+
+    grid: tuple[int, int, int]
+    """Tokens over time, height and width; token (t * H + y) * W + x."""
+
+    @property
+    def area(self) -> int:
+        """Tokens of one moment."""
+        return self.grid[1] * self.grid[2]
+
+
 class WorldModel(nn.Module):
-    """A trained encoder, and its predictor where the objective had the built-in one."""
+    """A trained encoder, and its predictor where the objective had the built-in one.
+
+    It can be judged: see `evaluation.judgeable`.
+    """
 
     def __init__(
         self, config: ModelConfig, encoder: nn.Module, predictor: Predictor | None
@@ -63,14 +88,33 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config, self.encoder, self.predictor = config, encoder, predictor
 
+    @property
+    def clip(self) -> ClipShape:
+        """The clip that the model was trained on."""
+        config = self.config
+        side = config.size // config.model.patch
+        return ClipShape(
+            config.size,
+            config.frames,
+            float(config.job["data"]["fps"]),
+            config.model.tubelet,
+            (config.frames // config.model.tubelet, side, side),
+        )
+
+    @property
+    def masks(self) -> int:
+        """Mask tokens that can ask for what is hidden; 0: the model predicts nothing."""
+        return 0 if self.predictor is None else len(self.predictor.mask_tokens)
+
     @torch.no_grad()
-    def encode(self, video: Tensor | npt.NDArray[np.uint8]) -> Tensor:
+    def encode(self, video: Tensor | npt.NDArray[np.uint8], seen: int | None = None) -> Tensor:
         """Features of every space-time patch.
 
         Args:
             video: uint8 [B, T, H, W, 3]. T divides by the tubelet and may differ from the
                 trained length; frames of another size are resized to the trained square as a
                 whole (crop first to keep proportions).
+            seen: only the first so many frames, made without the others.
 
         Returns:
             float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x.
@@ -82,8 +126,40 @@ class WorldModel(nn.Module):
         self._check(clip)
         device = next(self.encoder.parameters()).device
         pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
-        features: Tensor = self.encoder(pixels, None)
+        keep = None if seen is None else self._first(seen, len(clip), device)
+        features: Tensor = self.encoder(pixels, keep)
         return features.float()
+
+    @torch.no_grad()
+    def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
+        """Predict the features of the rest of a clip, as `compared` gives them.
+
+        Args:
+            features: what `encode` makes of the clip's first frames, [B, n, dim].
+            mask: which of the mask tokens asks.
+
+        Returns:
+            float32 [B, N - n, dim], N being the tokens of a trained clip.
+        """
+        assert self.predictor is not None, "masks is 0"
+        count = self.clip.grid[0] * self.clip.area
+        ids = torch.arange(count, device=features.device).expand(len(features), -1)
+        context, target = ids[:, : features.shape[1]], ids[:, features.shape[1] :]
+        predicted: Tensor = self.predictor(features, context, target, mask)
+        return predicted.float()
+
+    def compared(self, features: Tensor, video: Tensor) -> Tensor:
+        """What predictions are compared with: a clip's encoded features, normed as in training."""
+        return F.layer_norm(features, features.shape[-1:])
+
+    def untaught(self, seed: int) -> WorldModel:
+        """A model of the same shape that has learnt nothing."""
+        return random_model(self.config, seed)
+
+    def _first(self, frames: int, clips: int, device: torch.device) -> Tensor:
+        """Ids of the first frames' tokens, [clips, n]."""
+        count = frames // self.config.model.tubelet * self.clip.area
+        return torch.arange(count, device=device).expand(clips, -1)
 
     def _check(self, clip: Tensor) -> None:
         if clip.dtype != torch.uint8 or clip.ndim != 5 or clip.shape[-1] != 3:

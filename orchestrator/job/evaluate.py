@@ -33,6 +33,13 @@ class Suite(Section):
     frames: PositiveInt = 24
     """Frames of a video, at the model's frames a second; the model looks through a window."""
 
+    sanity: NonNegativeInt = 8
+    """Sets of videos of the sanity tier: a thing vanishes, jumps or changes colour in full view,
+    against legal events as abrupt. Even numbers balance; 0 leaves the tier out."""
+
+    arrow: NonNegativeInt = 8
+    """Videos of each kind that are shown against their reverse. Even numbers balance; 0: none."""
+
     seed: NonNegativeInt = 0
     """Another seed, other quadruplets."""
 
@@ -79,7 +86,8 @@ class EvaluateJob(Section):
     """Root of everything the job leaves."""
 
     model: str = Field(min_length=1)
-    """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a model's folder."""
+    """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model, a model's folder, or
+    package.module:Name for one of your own (see `orchestrator.evaluation.judgeable`)."""
 
     suite: Suite = Suite()
     """What is shown."""
