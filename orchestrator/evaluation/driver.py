@@ -6,17 +6,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.evaluation.gate import beside_champion
 from orchestrator.evaluation.judge import Findings, judge
+from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
 from orchestrator.evaluation.metrics import pair_accuracy, quad_right
 from orchestrator.evaluation.report import report
 from orchestrator.evaluation.verdict import verdict
-from orchestrator.jepa.hub import WorldModel, load_folder
 from orchestrator.job import EvaluateJob
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT, record_evaluation
-from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 
@@ -41,15 +41,26 @@ class Judged:
     """The report, HTML."""
 
 
-def judged(job: EvaluateJob, model: WorldModel, progress: Progress, *, local: bool) -> Judged:
+def judged(
+    job: EvaluateJob,
+    model: Judgeable,
+    progress: Progress,
+    *,
+    local: bool,
+    server: str | None = None,
+) -> Judged:
     """Judge a model that is at hand; nothing is written.
+
+    Args:
+        server: the registry in which the job's model may have a champion to stand beside.
 
     Raises:
         RequestError: model and suite do not fit.
     """
     findings = judge(job, model, progress, local=local)
-    found = verdict(job, findings)
-    return Judged(found, scores_json(job, findings), report(found, findings, job.suite.split))
+    found, scores = verdict(job, findings), scores_json(job, findings)
+    found["champion"] = beside_champion(job.model, scores, server) if server else None
+    return Judged(found, scores, report(found, findings, job.suite.split))
 
 
 def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evaluated:
@@ -61,10 +72,9 @@ def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evalua
     """
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
-    with model_folder(job.model, tracking=server) as folder:
-        model = load_folder(folder)
+    model = load_judgeable(job.model, server)
     with nullcontext() if local else ray_session():
-        found = judged(job, model, progress, local=local)
+        found = judged(job, model, progress, local=local, server=server)
     out = storage.sub("evaluations", job.name)
     out.write_bytes(REPORT, found.page.encode())
     out.write_json(VERDICT, found.verdict)

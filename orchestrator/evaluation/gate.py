@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.metrics import RESAMPLES
-from orchestrator.tracking.evaluations import scores_of
+from orchestrator.tracking.evaluations import PROTOCOL_TAG, scores_of, verdict_of
 from orchestrator.tracking.locate import find_version
 from orchestrator.tracking.registry import RegisteredVersion
 from orchestrator.tracking.server import client_of
@@ -59,6 +59,43 @@ def require_better(candidate: RegisteredVersion, server: str) -> str:
             mend="train a better one, judge both on more quadruplets, or say --ungated",
         )
     return str(found)
+
+
+def beside_champion(model: str, scores: dict[str, Any], server: str) -> dict[str, Any] | None:
+    """What a report shows of the champion of the judged model's name; None: there is none.
+
+    Keys: `version`, `judged` (whether the champion is the judged version itself), `protocol` (None:
+    it was never evaluated) and, under the same protocol, `overall`, `scenarios` (quads and pairs)
+    and `difference` (candidate - champion, quads right).
+
+    Args:
+        scores: the candidate's (`driver.scores_json`).
+    """
+    if not model.startswith("models:/"):
+        return None
+    client = client_of(server)
+    version = find_version(client, model)
+    number = client.get_registered_model(version.name).aliases.get("champion")
+    if number is None:
+        return None
+    found: dict[str, Any] = {"version": int(number), "judged": number == version.version}
+    champion = find_version(client, f"models:/{version.name}/{number}")
+    if PROTOCOL_TAG not in champion.tags:
+        return found | {"protocol": None}
+    found["protocol"] = champion.tags[PROTOCOL_TAG]
+    if found["judged"] or found["protocol"] != scores["protocol"]:
+        return found
+    theirs, between = verdict_of(client, champion), compare(scores, scores_of(client, champion))
+    difference = {
+        "value": between.candidate - between.champion,
+        "low": between.low,
+        "high": between.high,
+    }
+    rows = {
+        name: {"quad": row["quad"], "pair": row["pair"]}
+        for name, row in theirs["scenarios"].items()
+    }
+    return found | {"overall": theirs["overall"], "scenarios": rows, "difference": difference}
 
 
 def compare(candidate: dict[str, Any], champion: dict[str, Any]) -> Comparison:

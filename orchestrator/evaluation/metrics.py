@@ -5,7 +5,7 @@ Scores are float [quads, 2, 2], the surprise at context i and outcome j; possibl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,25 +75,74 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def localisation_error(curves: np.ndarray, t_break: np.ndarray) -> float:
-    """Mean distance in frames of the moment of most extra surprise from the violation's.
+def localisation_errors(curves: np.ndarray, t_break: np.ndarray) -> np.ndarray:
+    """Distance in frames of the moment of most extra surprise from the violation's, [quads].
 
     Args:
         curves: [quads, 2, 2, frames], NaN where nothing is predicted.
         t_break: int [quads].
     """
+    apart: np.ndarray = np.abs(_extra(curves).argmax(-1) - t_break[:, None]).mean(1)
+    return apart
+
+
+def localisation_chance(curves: np.ndarray, t_break: np.ndarray) -> float:
+    """The same for a moment that is drawn from the predicted frames, in the mean."""
+    known = np.isfinite(_extra(curves))
+    apart = np.abs(np.arange(known.shape[-1]) - t_break[:, None, None])
+    return float(((apart * known).sum(-1) / known.sum(-1)).mean())
+
+
+def _extra(curves: np.ndarray) -> np.ndarray:
+    """What the impossible outcome of a context surprises more, [quads, 2, frames]."""
     possible = curves[:, [0, 1], [0, 1]]
     impossible = curves[:, [0, 1], [1, 0]]  # the same contexts, the other outcomes
-    extra = np.nan_to_num(impossible - possible, nan=-np.inf)
-    return float(np.abs(extra.argmax(-1) - t_break[:, None]).mean())
+    extra: np.ndarray = np.nan_to_num(impossible - possible, nan=-np.inf)
+    return extra
+
+
+def gain_over_baseline(
+    model: Mapping[str, np.ndarray], baseline: Mapping[str, np.ndarray], confidence: float
+) -> Estimate:
+    """By how much a model has more right than a rule, on the same quads of each scenario."""
+    return overall({name: model[name] - baseline[name] for name in model}, confidence)
+
+
+def gain_over_random(
+    model: Mapping[str, np.ndarray],
+    random: Sequence[Mapping[str, np.ndarray]],
+    confidence: float,
+    seed: int = 0,
+) -> Estimate:
+    """By how much a model has more right than random ones.
+
+    What is resampled: the model's quads inside each scenario, and which random models there are.
+    """
+    draw = np.random.default_rng(seed)
+    mine = np.mean(
+        [
+            values[draw.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
+            for values in model.values()
+        ],
+        axis=0,
+    )
+    each = np.array([np.mean([values.mean() for values in one.values()]) for one in random])
+    theirs = each[draw.integers(0, len(each), (RESAMPLES, len(each)))].mean(1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(mine - theirs, [tail, 1 - tail])
+    value = float(np.mean([values.mean() for values in model.values()]) - each.mean())
+    return Estimate(value, float(low), float(high))
 
 
 __all__ = [
     "Estimate",
     "auroc",
     "estimate",
+    "gain_over_baseline",
+    "gain_over_random",
     "holm",
-    "localisation_error",
+    "localisation_chance",
+    "localisation_errors",
     "overall",
     "pair_accuracy",
     "quad_right",

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from orchestrator.evaluation.surprise import Windows
-from orchestrator.jepa.hub import WorldModel
 
 DELTA = 1e-4
 """Added to the within-class covariance, as published."""
@@ -29,13 +25,10 @@ class Ranks:
 TOKENS = 64
 
 
-def ranks_of(model: WorldModel, videos: np.ndarray, windows: Windows) -> Ranks:
-    """What is kept of some possible videos, uint8 [videos, frames, size, size, 3]."""
-    clips = np.stack([videos[:, s : s + windows.length] for s in windows.starts], axis=1)
-    features = model.encode(clips.reshape(-1, *clips.shape[2:]))
-    means = features.mean(1).view(len(videos), len(windows.starts), -1)
+def ranks_of(features: Tensor) -> Ranks:
+    """What is kept of some videos' features, float32 [videos, windows, tokens, dim]."""
     flat = features.reshape(-1, features.shape[-1])
-    return Ranks(means, flat[:: max(1, len(flat) // TOKENS)][:TOKENS].clone())
+    return Ranks(features.mean(2), flat[:: max(1, len(flat) // TOKENS)][:TOKENS].clone())
 
 
 def lidar(features: Tensor) -> float:

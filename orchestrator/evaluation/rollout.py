@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.metrics import RESAMPLES
-from orchestrator.evaluation.surprise import View
-from orchestrator.jepa.hub import WorldModel
-from orchestrator.jepa.pixels import normalise
+from orchestrator.evaluation.surprise import Sight, View, see
 
 AMONG = (1, 5)
 """Retrieval counts as right when the true future is among the nearest so many."""
@@ -36,26 +36,28 @@ class Rollout:
     """The same of what came, for every tubelet of the clip: float [clips, tubelets, dim]."""
 
 
-@torch.no_grad()
-def roll_out(model: WorldModel, clips: np.ndarray, view: View) -> Rollout:
+def roll_out(model: Judgeable, clips: np.ndarray, view: View) -> Rollout:
     """Predict what follows the view's context.
 
     Args:
         clips: uint8 [clips, T, size, size, 3], T being the model's clip length.
     """
-    assert model.predictor is not None
-    config = model.config
-    pixels = normalise(torch.from_numpy(np.ascontiguousarray(clips)), torch.float32)
-    tubelets, area = config.frames // config.model.tubelet, (config.size // config.model.patch) ** 2
-    seen = view.context // config.model.tubelet
-    ids = torch.arange(tubelets * area).expand(len(clips), -1)
-    context, target = ids[:, : seen * area], ids[:, seen * area :]
-    wanted = model.wanted(pixels).view(len(clips), tubelets, area, -1)
+    seen = see(model, torch.from_numpy(np.ascontiguousarray(clips)), [view])
+    return rolled(seen, view, model.clip.area)
+
+
+def rolled(sight: Sight, view: View, area: int) -> Rollout:
+    """What was predicted after the view's context, beside what came and trivial rules.
+
+    Args:
+        area: tokens of one moment.
+    """
+    wanted = _by_moment(sight.wanted, area)
     # The trivial rules may use only what was seen, encoded without the future.
-    z = model.encoder(pixels, context)
-    known = model.wanted(pixels, context).view(len(clips), seen, area, -1)
-    predicted = model.predictor(z, context, target, view.mask).view_as(wanted[:, seen:])
-    ahead = torch.arange(1, tubelets - seen + 1)[:, None, None]
+    known = _by_moment(sight.known[view.context], area)
+    predicted = _by_moment(sight.predicted[view], area)
+    seen = known.shape[1]
+    ahead = torch.arange(1, wanted.shape[1] - seen + 1)[:, None, None]
     last, before = known[:, -1:], known[:, max(0, seen - 2)][:, None]
     rules = {
         "model": predicted,
@@ -68,6 +70,11 @@ def roll_out(model: WorldModel, clips: np.ndarray, view: View) -> Rollout:
         predicted.mean(2).numpy(),
         wanted.mean(2).numpy(),
     )
+
+
+def _by_moment(tokens: Tensor, area: int) -> Tensor:
+    """[clips, tokens, dim] -> [clips, moments, area, dim]."""
+    return tokens.reshape(len(tokens), -1, area, tokens.shape[-1])
 
 
 def rollout_table(rollouts: Sequence[Rollout], confidence: float) -> list[dict[str, Any]]:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.probe import grid_pooled, ridge_probe
-from orchestrator.jepa.hub import WorldModel
 from orchestrator.physics.suite import Quad
 
 TARGETS = ("x", "y", "vx", "vy")
@@ -29,26 +31,34 @@ class StateRows:
     """int [rows]: which quad a row is of."""
 
 
-def state_rows(model: WorldModel, quads: Sequence[Quad]) -> StateRows:
-    """Features and states of the possible videos of some quads, from their first windows."""
-    config = model.config
-    tubelet, frames = config.model.tubelet, config.frames
-    side = config.size // config.model.patch
-    grid = (frames // tubelet, side, side)
-    features, targets, numbers = [], [], []
+def state_rows(
+    model: Judgeable, quads: Sequence[Quad], features: Sequence[Tensor] | None = None
+) -> StateRows:
+    """Features and states of the possible videos of some quads, from their first windows.
+
+    Args:
+        features: of those windows where they are known already, [2, tokens, dim] of each quad.
+    """
+    shape = model.clip
+    tubelet, frames = shape.tubelet, shape.frames
+    kept, targets, numbers = [], [], []
     for number, quad in enumerate(quads):
-        clips = quad.videos[[0, 1], [0, 1], :frames]
-        pooled = grid_pooled(model.encode(clips).numpy(), grid)
-        state = quad.states[[0, 1], [0, 1], :frames, 0] / config.size
+        if features is None:
+            clips = torch.from_numpy(quad.videos[[0, 1], [0, 1], :frames])
+            known = model.encode(clips).cpu()
+        else:
+            known = features[number]
+        pooled = grid_pooled(known.numpy(), shape.grid)
+        state = quad.states[[0, 1], [0, 1], :frames, 0] / shape.size
         seen = quad.visible[[0, 1], [0, 1], :frames, 0]
         # A tubelet's state is the mean over its frames; it counts where it is seen in all.
         state = state.reshape(2, -1, tubelet, 4).mean(2)
-        known = seen.reshape(2, -1, tubelet).all(2) & np.isfinite(state).all(2)
-        features.append(pooled[known])
-        targets.append(state[known])
-        numbers.append(np.full(int(known.sum()), number))
+        there = seen.reshape(2, -1, tubelet).all(2) & np.isfinite(state).all(2)
+        kept.append(pooled[there])
+        targets.append(state[there])
+        numbers.append(np.full(int(there.sum()), number))
     return StateRows(
-        np.concatenate(features).astype(np.float32),
+        np.concatenate(kept).astype(np.float32),
         np.concatenate(targets).astype(np.float32),
         np.concatenate(numbers),
     )

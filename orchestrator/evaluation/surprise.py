@@ -8,8 +8,9 @@ the pixels themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.hub import WorldModel
-from orchestrator.jepa.pixels import normalise
+from orchestrator.evaluation.judgeable import Judgeable
 
 BATCH = 16
 
@@ -59,19 +59,37 @@ class Windows:
         starts = sorted({*range(0, frames - length, step), frames - length})
         return cls(tuple(starts), length, frames)
 
+    def cut(self, videos: np.ndarray) -> Tensor:
+        """[videos, frames, ...] -> [videos * windows, length, ...]."""
+        clips = np.stack([videos[:, s : s + self.length] for s in self.starts], axis=1)
+        return torch.from_numpy(clips.reshape(-1, *clips.shape[2:]))
 
-def views_of(model: WorldModel, contexts: Sequence[int]) -> list[View]:
+    def spread(self, errors: Tensor) -> np.ndarray:
+        """Errors by tubelet, [videos * windows, tubelets], in their places in the videos.
+
+        Returns:
+            float32 [videos, windows, frames], NaN outside of a window.
+        """
+        each = errors.repeat_interleave(self.length // errors.shape[1], dim=1).numpy()
+        each = each.reshape(-1, len(self.starts), self.length)
+        whole = np.full((*each.shape[:2], self.frames), np.nan, np.float32)
+        for i, start in enumerate(self.starts):
+            whole[:, i, start : start + self.length] = each[:, i]
+        return whole
+
+
+def views_of(model: Judgeable, contexts: Sequence[int]) -> list[View]:
     """Every way to look that a model allows.
 
     Raises:
         RequestError: the model cannot predict, or a context is no part of its clip.
     """
-    frames, tubelet = model.config.frames, model.config.model.tubelet
-    if model.predictor is None:
+    frames, tubelet = model.clip.frames, model.clip.tubelet
+    if not model.masks:
         raise RequestError(
-            f"a model of objective '{model.config.objective}' has no predictor here",
+            "the model has no predictor here: it can be surprised by nothing",
             where="model",
-            mend="judge a model of objective vjepa2, lejepa or pixels",
+            mend="judge a model of objective vjepa2, lejepa, causal or pixels, or one of your own",
         )
     for context in contexts:
         if context % tubelet or not 0 < context < frames:
@@ -82,60 +100,98 @@ def views_of(model: WorldModel, contexts: Sequence[int]) -> list[View]:
             )
     quarters = [frames * part // 4 // tubelet * tubelet for part in (1, 2, 3)]
     chosen = contexts or sorted({c for c in quarters if c})
-    masks = range(len(model.predictor.mask_tokens))
-    return [View(context, mask) for context in chosen for mask in masks]
+    return [View(context, mask) for context in chosen for mask in range(model.masks)]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a model makes of clips, computed once for all that is measured on it."""
+
+    features: Tensor
+    """Of whole clips, float32 [clips, tokens, dim]."""
+
+    wanted: Tensor
+    """What predictions are compared with, [clips, tokens, width]."""
+
+    known: dict[int, Tensor]
+    """By context: the same of its frames, made without the others, [clips, n, width]."""
+
+    predicted: dict[View, Tensor]
+    """Of the frames after the context, [clips, tokens - n, width]."""
+
+    errors: dict[View, Tensor]
+    """Mean L1 error of each tubelet, float32 [clips, tubelets], NaN where seen."""
+
+    def only(self, clips: list[int]) -> Sight:
+        """The same of some of the clips."""
+        return Sight(
+            self.features[clips],
+            self.wanted[clips],
+            {context: known[clips] for context, known in self.known.items()},
+            {view: guess[clips] for view, guess in self.predicted.items()},
+            {view: error[clips] for view, error in self.errors.items()},
+        )
 
 
 @torch.no_grad()
-def window_errors(model: WorldModel, clips: Tensor, views: Sequence[View]) -> dict[View, Tensor]:
-    """Mean L1 error of each hidden tubelet: per view float32 [B, tubelets], NaN where seen.
+def see(model: Judgeable, clips: Tensor, views: Sequence[View]) -> Sight:
+    """Look at clips, uint8 [clips, T, size, size, 3], T being the model's clip length.
 
-    Args:
-        clips: uint8 [B, T, size, size, 3], T being the model's clip length.
+    The cells of a quadruplet share their first frames: a context is encoded, and predicted from,
+    once however many clips begin with it.
     """
-    assert model.predictor is not None
-    config = model.config
-    pixels = normalise(clips, torch.float32)
-    wanted = model.wanted(pixels)
-    tubelets, area = config.frames // config.model.tubelet, (config.size // config.model.patch) ** 2
-    ids = torch.arange(tubelets * area).expand(len(clips), -1)
-    found: dict[View, Tensor] = {}
-    seen: dict[int, Tensor] = {}
-    for view in views:
-        first = view.context // config.model.tubelet * area
-        context, target = ids[:, :first], ids[:, first:]
-        if view.context not in seen:
-            seen[view.context] = model.encoder(pixels, context)
-        predicted = model.predictor(seen[view.context], context, target, view.mask)
-        error = (predicted - wanted[:, first:]).abs().mean(-1).view(len(clips), -1, area).mean(-1)
-        found[view] = F.pad(error, (tubelets - error.shape[1], 0), value=float("nan"))
-    return found
+    shape = model.clip
+    features = _in_batches(model.encode, clips)
+    wanted = _in_batches(model.compared, features, clips)
+    sight = Sight(features, wanted, {}, {}, {})
+    for context in sorted({view.context for view in views}):
+        first, where = _distinct(clips[:, :context])
+        begun = clips[first]
+        z = _in_batches(partial(model.encode, seen=context), begun)
+        sight.known[context] = _in_batches(model.compared, z, begun[:, :context])[where]
+        for view in views:
+            if view.context != context:
+                continue
+            guess = _in_batches(partial(model.foresee, mask=view.mask), z)[where]
+            error = (guess - wanted[:, z.shape[1] :]).abs().mean(-1)
+            error = error.view(len(clips), -1, shape.area).mean(-1)
+            sight.predicted[view] = guess
+            sight.errors[view] = F.pad(error, (context // shape.tubelet, 0), value=float("nan"))
+    return sight
+
+
+def _in_batches(look: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    parts = zip(*(torch.split(each, BATCH) for each in rows), strict=True)
+    return torch.cat([look(*part).cpu() for part in parts])
+
+
+def _distinct(clips: Tensor) -> tuple[list[int], list[int]]:
+    """Which clips are the first of their kind, and for each clip which of those it equals."""
+    kinds: dict[bytes, int] = {}
+    first: list[int] = []
+    where: list[int] = []
+    for number, clip in enumerate(clips):
+        key = clip.numpy().tobytes()
+        if key not in kinds:
+            kinds[key] = len(first)
+            first.append(number)
+        where.append(kinds[key])
+    return first, where
 
 
 def surprise(
-    model: WorldModel, videos: np.ndarray, views: Sequence[View], windows: Windows
+    model: Judgeable, videos: np.ndarray, views: Sequence[View], windows: Windows
 ) -> dict[View, np.ndarray]:
     """Errors by window and frame: per view float32 [videos, windows, frames], NaN where unseen.
 
     Args:
         videos: uint8 [videos, frames, size, size, 3].
     """
-    tubelet = model.config.model.tubelet
-    clips = np.stack([videos[:, s : s + windows.length] for s in windows.starts], axis=1)
-    flat = torch.from_numpy(clips.reshape(-1, *clips.shape[2:]))
-    parts = [window_errors(model, batch, views) for batch in torch.split(flat, BATCH)]
-    out = {}
-    for view in views:
-        error = torch.cat([part[view] for part in parts]).repeat_interleave(tubelet, dim=1).numpy()
-        error = error.reshape(len(videos), len(windows.starts), windows.length)
-        whole = np.full((*error.shape[:2], windows.frames), np.nan, np.float32)
-        for i, start in enumerate(windows.starts):
-            whole[:, i, start : start + windows.length] = error[:, i]
-        out[view] = whole
-    return out
+    sight = see(model, windows.cut(videos), views)
+    return {view: windows.spread(error) for view, error in sight.errors.items()}
 
 
-AGGREGATES = ("mean", "max")
+AGGREGATES = ("mean", "max", "rise")
 
 
 def aggregated(errors: np.ndarray, how: str) -> np.ndarray:

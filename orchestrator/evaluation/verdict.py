@@ -12,8 +12,11 @@ from orchestrator.evaluation.judge import Findings, Look, Seen
 from orchestrator.evaluation.metrics import (
     auroc,
     estimate,
+    gain_over_baseline,
+    gain_over_random,
     holm,
-    localisation_error,
+    localisation_chance,
+    localisation_errors,
     overall,
     pair_accuracy,
     quad_right,
@@ -22,7 +25,9 @@ from orchestrator.evaluation.metrics import (
 from orchestrator.evaluation.ranks import lidar
 from orchestrator.evaluation.rollout import rollout_table
 from orchestrator.evaluation.states import probe_states
+from orchestrator.evaluation.tiers import tier_table
 from orchestrator.job.evaluate import EvaluateJob
+from orchestrator.physics.suite import PROTOCOL_VERSION
 from orchestrator.training.health import feature_std, rankme
 
 CHANCE = {"quad": 0.25, "pair": 0.5}
@@ -33,7 +38,9 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
 
     Keys: `protocol` (its hash), `look`, `overall` (quad, pair: value, low, high), `scenarios`,
     `random` (overall accuracies of each random model), `gain` (over their mean and over the best
-    trivial baseline), `health`, `probe` (R2 of the states), `rollout` (by horizon).
+    trivial baseline) and `gains` (the same with intervals, for quads and pairs), `health`, `probe`
+    (R2 of the states), `rollout` (by horizon), `shown` (what the hash is of), `sanity` and `arrow`
+    (see `tiers.tier_table`).
     """
     look = findings.look
     quads = {name: quad_right(seen.scores[look]) for name, seen in findings.model.items()}
@@ -49,10 +56,10 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
             "pair": asdict(estimate(pairs[name], level)),
             "p": adjusted[name],
             "auroc": auroc(seen.scores[look]),
-            "localisation_s": localisation_error(seen.curves[look.view], seen.t_break)
-            / findings.protocol.fps,
+            **_localisation(findings, seen, level),
             "random": _random_of(findings, name),
             "baseline": _best_baseline(seen),
+            "gains": _gains(findings, [name], _best_baseline(seen)["name"], level),
         }
         for name, seen in findings.model.items()
     }
@@ -64,6 +71,15 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
         "look": _plain(look),
         "chosen_from": [{**_plain(one), "quad": q} for one, q in findings.chosen_from.items()],
         "confidence": level,
+        "shown": {
+            "size": findings.protocol.size,
+            "fps": findings.protocol.fps,
+            "frames": findings.protocol.windows.frames,
+            "window": findings.protocol.windows.length,
+            "windows_at": list(findings.protocol.windows.starts),
+            "seed": findings.protocol.seed,
+            "suite": PROTOCOL_VERSION,
+        },
         "overall": {name: asdict(value) for name, value in whole.items()},
         "scenarios": scenarios,
         "random": random,
@@ -74,12 +90,51 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
             else None,
             "over_baseline": whole["quad"].value - baseline["quad"],
         },
+        "gains": _gains(findings, list(findings.model), baseline["name"], level),
         "health": _health(findings),
         "probe": _probe(findings),
         "rollout": rollout_table(
             [one for seen in findings.model.values() for one in seen.rollouts], level
         ),
+        **{
+            name: tier_table(tier.model, tier.random, level)
+            for name, tier in findings.tiers.items()
+        },
     }
+
+
+def _localisation(findings: Findings, seen: Seen, level: float) -> dict[str, Any]:
+    """How far from the violation surprise is largest, in seconds and in frames."""
+    curves, fps = seen.curves[findings.look.view], findings.protocol.fps
+    errors = localisation_errors(curves, seen.t_break)
+    chance = localisation_chance(curves, seen.t_break)
+    return {
+        "localisation_s": float(errors.mean()) / fps,
+        "localisation": {
+            "frames": asdict(estimate(errors, level)),
+            "seconds": asdict(estimate(errors / fps, level)),
+            "chance_frames": chance,
+            "chance_s": chance / fps,
+        },
+    }
+
+
+def _gains(
+    findings: Findings, scenarios: list[str], rule: str, level: float
+) -> dict[str, dict[str, Any]]:
+    """By how much more is right than by random models, and than by the best trivial rule."""
+    look, gains = findings.look, {}
+    for kind, right in (("quad", quad_right), ("pair", pair_accuracy)):
+        mine = {name: right(findings.model[name].scores[look]) for name in scenarios}
+        ruled = {name: right(findings.model[name].baselines[rule]) for name in scenarios}
+        random = [
+            {name: right(one[name].scores[look]) for name in scenarios} for one in findings.random
+        ]
+        gains[kind] = {
+            "over_random": asdict(gain_over_random(mine, random, level)) if random else None,
+            "over_baseline": asdict(gain_over_baseline(mine, ruled, level)),
+        }
+    return gains
 
 
 def _probe(findings: Findings) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orchestrator.errors import DataError, RequestError
+from orchestrator.jepa.causal import CausalPredictor, build_causal
 from orchestrator.jepa.encoder import build_encoder
 from orchestrator.jepa.objectives import Objective
-from orchestrator.jepa.objectives.base import at_tokens
 from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.pixels import normalise
 from orchestrator.jepa.predictor import Predictor, build_predictor
@@ -28,8 +29,11 @@ from orchestrator.job.base import Section
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-PREDICTIVE = ("vjepa2", "lejepa", "pixels")
-"""Objectives whose model keeps the built-in predictor."""
+PREDICTIVE = ("vjepa2", "lejepa", "pixels", "causal")
+"""Objectives whose model keeps a built-in predictor."""
+
+FOLLOWED = ("vjepa2", "causal")
+"""Objectives that predict a teacher's features."""
 
 State = dict[str, Tensor]
 
@@ -59,23 +63,66 @@ class ModelConfig(Section):
     """Whatever the writer knew besides: the checkpoint, the run."""
 
 
+@dataclass(frozen=True)
+class ClipShape:
+    """What a model looks at: a clip of video, and the grid of tokens that it becomes."""
+
+    size: int
+    """Pixels of the square picture."""
+
+    frames: int
+    fps: float
+    tubelet: int
+    """Frames of a token."""
+
+    grid: tuple[int, int, int]
+    """Tokens over time, height and width; token (t * H + y) * W + x."""
+
+    @property
+    def area(self) -> int:
+        """Tokens of one moment."""
+        return self.grid[1] * self.grid[2]
+
+
 class WorldModel(nn.Module):
-    """A trained encoder, and its predictor where the objective had the built-in one."""
+    """A trained encoder, and its predictor where the objective had the built-in one.
+
+    It can be judged: see `evaluation.judgeable`.
+    """
 
     def __init__(
-        self, config: ModelConfig, encoder: nn.Module, predictor: Predictor | None
+        self, config: ModelConfig, encoder: nn.Module, predictor: Predictor | CausalPredictor | None
     ) -> None:
         super().__init__()
         self.config, self.encoder, self.predictor = config, encoder, predictor
 
+    @property
+    def clip(self) -> ClipShape:
+        """The clip that the model was trained on."""
+        config = self.config
+        side = config.size // config.model.patch
+        return ClipShape(
+            config.size,
+            config.frames,
+            float(config.job["data"]["fps"]),
+            config.model.tubelet,
+            (config.frames // config.model.tubelet, side, side),
+        )
+
+    @property
+    def masks(self) -> int:
+        """Mask tokens that can ask for what is hidden; 0: the model predicts nothing."""
+        return 0 if self.predictor is None else self.predictor.masks
+
     @torch.no_grad()
-    def encode(self, video: Tensor | npt.NDArray[np.uint8]) -> Tensor:
+    def encode(self, video: Tensor | npt.NDArray[np.uint8], seen: int | None = None) -> Tensor:
         """Features of every space-time patch.
 
         Args:
             video: uint8 [B, T, H, W, 3]. T divides by the tubelet and may differ from the
                 trained length; frames of another size are resized to the trained square as a
                 whole (crop first to keep proportions).
+            seen: only the first so many frames, made without the others.
 
         Returns:
             float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x.
@@ -87,28 +134,54 @@ class WorldModel(nn.Module):
         self._check(clip)
         device = next(self.encoder.parameters()).device
         pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
-        features: Tensor = self.encoder(pixels, None)
+        keep = None if seen is None else self._first(seen, len(clip), device)
+        features: Tensor = self.encoder(pixels, keep)
         return features.float()
 
     @torch.no_grad()
-    def wanted(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
-        """What the predictor is to say, by the model's objective: float32 [B, n or N, width].
-
-        Of V-JEPA 2 the (teacher) encoder's features, normed per token; of LeJEPA the encoder's
-        own; of pixel prediction the normalised patches.
+    def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
+        """Predict the features of the rest of a clip, as `compared` gives them.
 
         Args:
-            pixels: normalised video [B, 3, T, H, W].
-            keep: token ids int64 [B, n] that alone may be seen, or None for all tokens.
+            features: what `encode` makes of the clip's first frames, [B, n, dim].
+            mask: which of the mask tokens asks.
+
+        Returns:
+            float32 [B, N - n, dim], N being the tokens of a trained clip.
         """
-        config = self.config
-        if config.objective == "pixels":
-            patches = normed_patches(pixels, config.model.patch, config.model.tubelet)
-            return patches if keep is None else at_tokens(patches, keep)
-        features: Tensor = self.encoder(pixels, keep).float()
-        if config.objective == "vjepa2":
+        assert self.predictor is not None, "masks is 0"
+        count = self.clip.grid[0] * self.clip.area
+        ids = torch.arange(count, device=features.device).expand(len(features), -1)
+        context, target = ids[:, : features.shape[1]], ids[:, features.shape[1] :]
+        predicted: Tensor = self.predictor(features, context, target, mask)
+        return predicted.float()
+
+    def compared(self, features: Tensor, video: Tensor) -> Tensor:
+        """What the predictor is to say of a clip, by the model's objective.
+
+        Features normed per token where a teacher was predicted; the encoder's own for LeJEPA; the
+        normalised patches for pixel prediction.
+
+        Args:
+            features: what `encode` makes of the video, [B, n, dim].
+            video: uint8 [B, T, size, size, 3].
+        """
+        if self.config.objective == "pixels":
+            shape = self.config.model
+            pixels = normalise(video.to(features.device), torch.float32)
+            return normed_patches(pixels, shape.patch, shape.tubelet)
+        if self.config.objective in FOLLOWED:
             return F.layer_norm(features, features.shape[-1:])
         return features
+
+    def untaught(self, seed: int) -> WorldModel:
+        """A model of the same shape that has learnt nothing."""
+        return random_model(self.config, seed)
+
+    def _first(self, frames: int, clips: int, device: torch.device) -> Tensor:
+        """Ids of the first frames' tokens, [clips, n]."""
+        count = frames // self.config.model.tubelet * self.clip.area
+        return torch.arange(count, device=device).expand(clips, -1)
 
     def _check(self, clip: Tensor) -> None:
         if clip.dtype != torch.uint8 or clip.ndim != 5 or clip.shape[-1] != 3:
@@ -192,7 +265,7 @@ def random_model(config: ModelConfig, seed: int) -> WorldModel:
         encoder = build_encoder(config.model, size=config.size, frames=config.frames)
         predictor = None
         if config.objective in PREDICTIVE:
-            masks = len(config.job["objective"]["masks"])
+            masks = len(config.job["objective"].get("masks", ()))
             predictor = _predictor_of(config, encoder, masks)
     return WorldModel(config, encoder, predictor).eval().requires_grad_(False)
 
@@ -220,19 +293,24 @@ def load_start(objective: Objective, folder: Path) -> None:
 
 def _build_predictor(
     config: ModelConfig, encoder: nn.Module, state: State, folder: Path
-) -> Predictor:
+) -> Predictor | CausalPredictor:
     tokens = state.get("predictor.mask_tokens")
-    if tokens is None:
+    if tokens is None and config.objective != "causal":
         raise DataError(
             "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
         )
     with torch.random.fork_rng(devices=[]):
-        return _predictor_of(config, encoder, len(tokens))
+        return _predictor_of(config, encoder, 0 if tokens is None else len(tokens))
 
 
-def _predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> Predictor:
+def _predictor_of(
+    config: ModelConfig, encoder: nn.Module, masks: int
+) -> Predictor | CausalPredictor:
     tubelet, side = config.model.tubelet, config.size // config.model.patch
     grid = (config.frames // tubelet, side, side)
+    if config.objective == "causal":
+        horizons = config.job["objective"]["horizons"]
+        return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
     out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
     return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks, out=out)
 

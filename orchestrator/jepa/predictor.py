@@ -33,6 +33,7 @@ class Predictor(Transformer):
         super().__init__(dim, depth, heads, mlp_ratio)
         self.grid = grid
         self.embed = nn.Linear(encoder_dim, dim)
+        self.masks = mask_tokens
         # Learned, one row per mask of the objective; they start at zero as published.
         self.mask_tokens = nn.Parameter(torch.zeros(mask_tokens, dim))
         self.proj = nn.Linear(dim, out or encoder_dim)

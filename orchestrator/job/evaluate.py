@@ -35,6 +35,13 @@ class Suite(Section):
     frames: PositiveInt = 24
     """Frames of a video, at the model's frames a second; the model looks through a window."""
 
+    sanity: NonNegativeInt = 8
+    """Sets of videos of the sanity tier: a thing vanishes, jumps or changes colour in full view,
+    against legal events as abrupt. Even numbers balance; 0 leaves the tier out."""
+
+    arrow: NonNegativeInt = 8
+    """Videos of each kind that are shown against their reverse. Even numbers balance; 0: none."""
+
     seed: NonNegativeInt = 0
     """Another seed, other quadruplets."""
 
@@ -85,8 +92,9 @@ class EvaluateJob(Section):
     """Root of everything the job leaves."""
 
     model: str = ""
-    """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a model's folder. Beside `probe`
-    it may be left out; features of another model are refused."""
+    """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model, a model's folder, or
+    package.module:Name for one of your own (see `orchestrator.evaluation.judgeable`). Beside
+    `probe` it may be left out; features of another model are refused."""
 
     probe: Probe | None = None
     """Read a target off features that an `embed` job has written, in place of `suite`."""

@@ -70,15 +70,28 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     Raises:
         RequestError: it was never evaluated.
     """
+    return _artifact(client, version, SCORES)
+
+
+def verdict_of(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
+    """The verdict of the newest evaluation of a registered version.
+
+    Raises:
+        RequestError: it was never evaluated.
+    """
+    return _artifact(client, version, VERDICT)
+
+
+def _artifact(client: MlflowClient, version: ModelVersion, name: str) -> dict[str, Any]:
     run_id = version.tags.get(RUN_TAG)
-    name = f"models:/{version.name}/{version.version}"
+    uri = f"models:/{version.name}/{version.version}"
     if run_id is None:
         raise RequestError(
-            f"{name} was never evaluated",
-            mend=f"orchestrator run jobs/physics/evaluate.yaml model={name}",
+            f"{uri} was never evaluated",
+            mend=f"orchestrator run jobs/physics/evaluate.yaml model={uri}",
         )
     with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(run_id, SCORES, folder)
+        path = client.download_artifacts(run_id, name, folder)
         found: dict[str, Any] = json.loads(Path(path).read_text())
     return found
 
@@ -130,6 +143,10 @@ def headline(verdict: Mapping[str, Any]) -> dict[str, float]:
     for scenario, row in verdict["scenarios"].items():
         rows[f"scenario/{scenario}/quad"] = row["quad"]["value"]
         rows[f"scenario/{scenario}/pair"] = row["pair"]["value"]
+    for tier in ("sanity", "arrow"):
+        rows |= {
+            f"{tier}/{name}": row["share"]["value"] for name, row in verdict.get(tier, {}).items()
+        }
     gains = {f"gain/{name}": value for name, value in verdict["gain"].items() if value is not None}
     return rows | gains | {f"health/{name}": value for name, value in verdict["health"].items()}
 

@@ -78,8 +78,8 @@ def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
     page = (folder / "evaluations/judged/report.html").read_text()
     assert not re.search(r"(?:src|href)=['\"](?!data:)", page), "it needs nothing else"
     assert all(f"<h2>{name}</h2>" in page for name in SCENARIOS)
-    assert page.count("<svg") == 2 * 2 * 4
-    assert page.count("data:image/gif") == 2 * 2
+    assert page.count("<svg class='curve'") == 2 * 2 * 4
+    assert page.count("data:image/gif") == 2 * 2 * 2
 
     client = client_of(found.tracking.uri)
     run = client.get_run(found.tracking.run_id)

@@ -13,7 +13,8 @@ from orchestrator.evaluation.metrics import (
     auroc,
     estimate,
     holm,
-    localisation_error,
+    localisation_chance,
+    localisation_errors,
     overall,
     pair_accuracy,
     quad_right,
@@ -88,7 +89,11 @@ def test_the_moment_is_found_where_surprise_rises() -> None:
     curves = np.ones((3, 2, 2, 10))
     curves[..., :2] = np.nan
     curves[:, [0, 1], [1, 0], 6] = 5.0
-    assert localisation_error(curves, np.array([6, 6, 4])) == pytest.approx(2 / 3)
+    found = localisation_errors(curves, np.array([6, 6, 4]))
+    assert found.tolist() == [0, 0, 2]
+    # Frames 2 to 9 are predicted: a moment drawn from them is so far from 6, 6 and 4.
+    by_hand = [np.mean([abs(frame - t) for frame in range(2, 10)]) for t in (6, 6, 4)]
+    assert localisation_chance(curves, np.array([6, 6, 4])) == pytest.approx(np.mean(by_hand))
 
 
 def scored(values: list[float], protocol: str = "p") -> dict[str, object]:

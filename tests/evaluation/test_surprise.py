@@ -12,9 +12,9 @@ from orchestrator.evaluation.surprise import (
     Windows,
     aggregated,
     curve,
+    see,
     surprise,
     views_of,
-    window_errors,
 )
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.jepa.pixels import normalise
@@ -26,7 +26,7 @@ def videos(count: int, frames: int = 12) -> np.ndarray:
 
 def test_errors_are_those_of_a_loop_over_tokens(tiny: WorldModel) -> None:
     clip, view = torch.from_numpy(videos(1, 8)), View(context=4, mask=1)
-    found = window_errors(tiny, clip, [view])[view][0]
+    found = see(tiny, clip, [view]).errors[view][0]
     pixels = normalise(clip, torch.float32)
     assert tiny.predictor is not None
     whole = tiny.encoder(pixels)[0].double()
@@ -62,7 +62,8 @@ def test_each_frame_is_judged_by_the_windows_that_predict_it(tiny: WorldModel) -
         unseen = np.isnan(found[:, i])
         assert not unseen[:, start + 4 : start + 8].any()
         assert unseen[:, : start + 4].all()
-        alone = window_errors(tiny, torch.from_numpy(videos(3)[:, start : start + 8]), [view])[view]
+        clips = torch.from_numpy(videos(3)[:, start : start + 8])
+        alone = see(tiny, clips, [view]).errors[view]
         np.testing.assert_allclose(found[:, i, start + 4 : start + 8 : 2], alone[:, 2:], rtol=1e-5)
     by_frame = curve(found)
     assert np.isnan(by_frame[:, :4]).all()

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.report import _STYLE, _plot, _rollout, _share, _strip
+from orchestrator.evaluation import plots
+from orchestrator.evaluation.report import _STYLE, _rollout, _share
 
 Shown = tuple[str, str, list[tuple[np.ndarray, np.ndarray]]]
 """A scene: its property and 'clearest' or 'worst', its name, and what `pairs.watched` gives."""
@@ -162,7 +163,7 @@ def _case(label: str, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]])
         ):
             rows.append(
                 f"<div class='cell'><div><span class='{mark}'>{kind}</span></div>"
-                f"<div>{_strip(video)}{_plot(values, low, top, first)}</div></div>"
+                f"<div>{plots.strip(video)}{plots.curve(values, low, top, first)}</div></div>"
             )
     return (
         f"<h2>{html.escape(label)}</h2><div class='quad'><span class='dim'>{html.escape(name)};"

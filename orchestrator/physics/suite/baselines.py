@@ -41,8 +41,7 @@ def baseline_scores(quad: Quad) -> dict[str, Scores]:
     """
     found = {name: np.zeros((2, 2)) for name in BASELINES}
     for cell in np.ndindex(2, 2):
-        film = quad.videos[cell].astype(np.float32)
-        for name, score in _scores(film, quad.t_break).items():
+        for name, score in film_scores(quad.videos[cell], quad.t_break).items():
             found[name][cell] = score
     return found
 
@@ -87,8 +86,9 @@ def _verdict(scenario: str, name: str, scores: Scores) -> dict[str, float | bool
     return {"pairs": pairs, "quads": quads, "named": named, "passes": named or chance}
 
 
-def _scores(film: Film, t_break: int) -> dict[str, float]:
+def film_scores(video: npt.NDArray[np.uint8], t_break: int) -> dict[str, float]:
     """One video `[T, H, W, 3]`; surprise of each baseline."""
+    film = video.astype(np.float32)
     last, before, future = film[t_break - 1], film[t_break - 2], film[t_break:]
     ahead = np.arange(1, len(future) + 1, dtype=np.float32)[:, None, None, None]
     line = np.clip(last + ahead * (last - before), 0, 255)

@@ -1,0 +1,73 @@
+"""What can be judged: any world model that encodes a clip and predicts the rest of it.
+
+`jepa.hub.WorldModel` is one. A model of your own is named by its import path
+(`model: package.module:Name`); Name, called without arguments, gives an object that follows
+`Judgeable`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from orchestrator.errors import RequestError
+from orchestrator.jepa.hub import ClipShape, load_folder
+from orchestrator.job.parts import import_part
+from orchestrator.tracking.locate import model_folder
+
+
+@runtime_checkable
+class Judgeable(Protocol):
+    """A world model as the judge sees it: pixels in, features and predicted features out."""
+
+    @property
+    def clip(self) -> ClipShape:
+        """The clip that the model looks at, and its grid of tokens."""
+
+    @property
+    def masks(self) -> int:
+        """Ways in which it can be asked for what is hidden, at least 1."""
+
+    def encode(self, video: Tensor, seen: int | None = None) -> Tensor:
+        """Features float32 [B, tokens, dim] of clips, uint8 [B, T, size, size, 3].
+
+        With `seen`, those of the first so many frames, made without the others.
+        """
+
+    def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
+        """From the features of the first frames [B, n, dim] to what the other tokens will be,
+        [B, N - n, width], as `compared` gives it."""
+
+    def compared(self, features: Tensor, video: Tensor) -> Tensor:
+        """What predictions are compared with, [B, n, width]: of `video`, whose features these are.
+
+        Most often the features themselves, or a norm of them.
+        """
+
+    def untaught(self, seed: int) -> Judgeable:
+        """A model of the same shape that has learnt nothing: what this one has to beat."""
+
+
+def load_judgeable(model: str, server: str) -> Judgeable:
+    """The model that a job names.
+
+    Raises:
+        RequestError: there is no such model, or it cannot be judged.
+    """
+    if re.fullmatch(r"[\w.]+:[\w.]+", model):
+        made = import_part(model)()
+        if not isinstance(made, Judgeable):
+            missing = [name for name in _OFFERED if not hasattr(made, name)]
+            raise RequestError(
+                f"{model} cannot be judged: it has no {', '.join(missing)}",
+                where="model",
+                mend="follow orchestrator.evaluation.judgeable: Judgeable",
+            )
+        return made
+    with model_folder(model, tracking=server) as folder:
+        return load_folder(folder)
+
+
+_OFFERED = ("clip", "masks", "encode", "foresee", "compared", "untaught")

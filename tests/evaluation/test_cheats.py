@@ -1,0 +1,151 @@
+"""The suite is not fooled: cheats get no more than chance, who knows physics gets everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted import CONTEXT, FrameDifference, Marked, oracle, shuffled, tier_films
+from tiny import config_of, tiny_job
+
+from orchestrator.errors import RequestError
+from orchestrator.evaluation import protocol
+from orchestrator.evaluation.driver import run_evaluate
+from orchestrator.evaluation.judge import judge
+from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
+from orchestrator.evaluation.report import report
+from orchestrator.evaluation.surprise import View, see
+from orchestrator.evaluation.verdict import verdict
+from orchestrator.jepa.hub import random_model
+from orchestrator.job import EvaluateJob, build_job
+from orchestrator.physics.suite import SCENARIOS, UNPROVEN, make_quad
+from orchestrator.physics.suite.arrow import ARROWS
+from orchestrator.physics.suite.sanity import BROKEN
+from orchestrator.progress import Silent
+
+JUDGED = [name for name in SCENARIOS if name not in UNPROVEN]
+
+
+def planted_job(model: str = "planted", **suite: Any) -> EvaluateJob:
+    settings = {"quads": 8, "choose_quads": 2, "sanity": 0, "arrow": 0, **suite}
+    job = build_job(
+        {
+            "kind": "evaluate",
+            "name": "planted",
+            "model": model,
+            "suite": settings,
+            "surprise": {"contexts": [CONTEXT]},
+            "random": 2,
+            "random_quads": 1,
+        }
+    )
+    assert isinstance(job, EvaluateJob)
+    return job
+
+
+def judged(model: Judgeable, **suite: Any) -> dict[str, Any]:
+    job = planted_job(**suite)
+    return verdict(job, judge(job, model, Silent(), local=True))
+
+
+@pytest.mark.parametrize("expects", ["no change", "the same change"])
+def test_frame_differences_for_features_do_not_beat_chance(expects: str) -> None:
+    found = judged(FrameDifference(expects), sanity=8, arrow=8)
+    assert found["overall"]["quad"]["low"] <= 0.25
+    assert found["overall"]["pair"]["low"] <= 0.5
+    assert all(row["quad"]["value"] <= 0.5 for row in found["scenarios"].values())
+    assert found["gains"]["quad"]["over_baseline"]["low"] <= 0
+    for tier in ("sanity", "arrow"):
+        for row in found[tier].values():
+            assert row["share"]["low"] <= 0.5, (tier, found[tier])
+
+
+def test_an_oracle_with_the_true_states_has_everything_right() -> None:
+    knows = oracle(JUDGED, {"validation": 2, "test": 4}, make_quad)
+    found = judged(knows, quads=4)
+    assert set(found["scenarios"]) == set(JUDGED)
+    assert found["overall"]["quad"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["overall"]["pair"]["value"] == 1.0
+    assert all(row["auroc"] > 0.9 for row in found["scenarios"].values())
+    over = found["gains"]["quad"]["over_random"]
+    assert over["low"] > 0.3
+    assert over["value"] == pytest.approx(1 - np.mean([one["quad"] for one in found["random"]]))
+
+
+def test_with_shuffled_labels_even_the_oracle_falls_to_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scenarios = ["support", "permanence", "inertia"]
+    knows = oracle(scenarios, {"validation": 2, "test": 24}, make_quad)
+    right = judged(knows, scenarios=scenarios, quads=24)
+    assert right["overall"]["quad"]["value"] == 1
+    # How a video begins no longer tells its future from another's: all four are known beginnings.
+    monkeypatch.setattr(protocol, "make_quad", shuffled)
+    lost = judged(knows, scenarios=scenarios, quads=24)
+    assert lost["overall"]["quad"]["low"] <= 0.25 <= lost["overall"]["quad"]["high"]
+    assert lost["overall"]["pair"]["low"] <= 0.5 <= lost["overall"]["pair"]["high"]
+
+
+def test_the_tiers_ask_for_surprise_at_what_cannot_be() -> None:
+    odd, fine = tier_films("test", 2)
+    options = {"scenarios": ["support"], "quads": 4, "sanity": 2, "arrow": 2}
+    for films, share in ((odd, 1.0), (fine, 0.0)):
+        found = judged(Marked(films), **options)
+        assert set(found["sanity"]) == set(BROKEN)
+        assert set(found["arrow"]) == set(ARROWS)
+        rows = [*found["sanity"].values(), *found["arrow"].values()]
+        assert [row["share"]["value"] for row in rows] == [share] * len(rows)
+        assert all(0 <= row["random"] <= 1 for row in rows)
+
+
+def test_the_headline_and_its_hash_do_not_depend_on_the_tiers() -> None:
+    model = FrameDifference("no change")
+    options = {"scenarios": ["support", "fall"], "quads": 4}
+    without, beside = judged(model, **options), judged(model, **options, sanity=2, arrow=2)
+    for key in ("protocol", "overall", "scenarios", "gains"):
+        assert without[key] == beside[key]
+    assert "sanity" not in without
+
+
+def test_a_model_of_ones_own_is_judged_by_its_import_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planted_job("planted:mine", scenarios=["support"], quads=4)
+    job = job.model_copy(update={"storage": str(tmp_path)})
+    found = run_evaluate(job, Silent(), local=True)
+    assert found.verdict["model"] == "planted:mine"
+    assert (tmp_path / "evaluations/planted/report.html").exists()
+
+
+def test_what_cannot_be_judged_is_named_with_what_it_lacks() -> None:
+    with pytest.raises(RequestError, match="it has no clip, masks, encode"):
+        load_judgeable("builtins:object", "")
+
+
+def test_a_report_of_a_planted_model_shows_every_part() -> None:
+    job = planted_job(scenarios=["support", "fall"], quads=4, sanity=2, arrow=2)
+    findings = judge(job, FrameDifference("no change"), Silent(), local=True)
+    page = report(verdict(job, findings), findings, "test")
+    for title in ("By scenario", "Sanity", "The arrow of time", "How far ahead", "Case by case"):
+        assert f"<h2>{title}" in page
+    assert page.count("data:image/gif") == 2 * 2 * 2
+    assert page.count("data:image/jpeg") == 2 * 2 * 4
+
+
+def test_clips_that_begin_alike_are_predicted_once_and_found_the_same() -> None:
+    """Sharing is by content: numbers are those of each clip looked at alone."""
+    model = random_model(config_of(tiny_job()), 0)
+    quad = make_quad("support", "test", 0, size=32)
+    clips = torch.from_numpy(quad.videos.reshape(4, *quad.videos.shape[2:])[:, 4:12].copy())
+    calls: list[int] = []
+    whole = model.foresee
+    model.foresee = lambda z, mask=0: (calls.append(len(z)), whole(z, mask))[1]  # type: ignore
+    view = View(4, 0)
+    together = see(model, clips, [view]).errors[view]
+    assert calls == [2]
+    for number, clip in enumerate(clips):
+        alone = see(model, clip[None], [view]).errors[view][0]
+        torch.testing.assert_close(together[number], alone, equal_nan=True)
