@@ -50,6 +50,20 @@ class Judgeable(Protocol):
         """A model of the same shape that has learnt nothing: what this one has to beat."""
 
 
+@runtime_checkable
+class ReadsForwards(Protocol):
+    """A judgeable model that in one pass predicts after every moment of a clip, from it and all
+    before it. It may offer this beside `foresee`."""
+
+    @property
+    def horizons(self) -> int:
+        """Moments ahead that are predicted after each; 0: it does not read so."""
+
+    def ahead(self, features: Tensor) -> Tensor:
+        """From a clip's features [B, N, dim] to what follows each of its moments,
+        [B, moments, area, horizons, width], as `compared` gives it."""
+
+
 def load_judgeable(model: str, server: str) -> Judgeable:
     """The model that a job names.
 

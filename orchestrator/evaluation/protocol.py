@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.evaluation.judgeable import Judgeable
-from orchestrator.evaluation.surprise import View, Windows, views_of
+from orchestrator.evaluation.surprise import AGGREGATES, View, Windows, views_of
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.physics.suite import PROTOCOL_VERSION, SCENARIOS, UNPROVEN, Quad, make_quad
 
@@ -46,6 +46,8 @@ class Protocol:
             "fps": self.fps,
             "windows": [self.windows.length, *self.windows.starts],
             "contexts": sorted({view.context for view in self.views}),
+            "horizons": sorted({view.horizon for view in self.views}),
+            "aggregates": AGGREGATES,
             "scenarios": self.scenarios,
         }
         text = json.dumps(facts, sort_keys=True)

@@ -190,7 +190,8 @@ def _tiers(verdict: dict[str, Any]) -> str:
 def _how(verdict: dict[str, Any]) -> str:
     look, shown = verdict["look"], verdict["shown"]
     rows = [
-        [str(one["context"]), str(one["mask"]), one["aggregate"], f"{100 * one['quad']:.1f}%"]
+        [str(one[key]) for key in ("context", "mask", "horizon", "aggregate")]
+        + [f"{100 * one['quad']:.1f}%"]
         for one in verdict["chosen_from"]
     ]
     windows = ", ".join(map(str, shown["windows_at"]))
@@ -199,14 +200,22 @@ def _how(verdict: dict[str, Any]) -> str:
         " matching cells are possible. A pair is right when the possible video surprises less than"
         " an impossible one; a quadruplet, when each outcome surprises less after its own context."
         f" The model saw <b>{look['context']} frames</b> of each window (mask token"
-        f" {look['mask']}) and the <b>{look['aggregate']}</b> over windows was taken: chosen on the"
-        " validation split, among</p>"
-        + _rows(["frames seen", "mask token", "over windows", "quads right there"], rows)
+        f" {look['mask']}){_growing(look)}, and of its errors the <b>{look['aggregate']}</b> was"
+        " taken (mean: of all; max: of the worst window; rise: mean less the video's own median):"
+        " chosen on the validation split, among</p>"
+        + _rows(["frames seen", "mask token", "ahead", "aggregate", "quads right there"], rows)
         + f"<p>Protocol <code>{verdict['protocol']}</code>: suite version {shown['suite']}, split"
         f" {verdict['split']}, seed {shown['seed']}, {shown['frames']} frames of {shown['size']} px"
         f" at {shown['fps']:g} a second, windows of {shown['window']} frames from {windows}."
         " Numbers of another hash cannot be compared with these.</p>"
     )
+
+
+def _growing(look: dict[str, Any]) -> str:
+    """How a model that reads time forwards looked."""
+    if not look["horizon"]:
+        return ""
+    return f", then every moment up to {look['horizon']} before the one that it predicted"
 
 
 def _probe(verdict: dict[str, Any]) -> str:

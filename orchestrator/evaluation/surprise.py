@@ -3,7 +3,8 @@
 A model looks at a video through sliding windows of its own clip length. Of each window it sees
 the first frames, predicts the features of the others, and is compared with what the (teacher)
 encoder makes of the whole window; a LeJEPA with what its one encoder does, a pixel model with
-the pixels themselves.
+the pixels themselves. A model that reads time forwards predicts every later frame of a window
+from all that came until some moments before it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.judgeable import Judgeable
+from orchestrator.evaluation.judgeable import Judgeable, ReadsForwards
+from orchestrator.jepa.hub import ClipShape
 
 BATCH = 16
 
@@ -32,6 +34,10 @@ class View:
 
     mask: int
     """Which of the objective's mask tokens asks for the hidden ones."""
+
+    horizon: int = 0
+    """Moments from the last one seen to the one that is predicted; the context grows. 0: all that
+    follows the context is predicted from it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,13 @@ def views_of(model: Judgeable, contexts: Sequence[int]) -> list[View]:
             )
     quarters = [frames * part // 4 // tubelet * tubelet for part in (1, 2, 3)]
     chosen = contexts or sorted({c for c in quarters if c})
-    return [View(context, mask) for context in chosen for mask in range(model.masks)]
+    horizons = model.horizons if isinstance(model, ReadsForwards) else 0
+    return [
+        View(context, mask, horizon)
+        for context in chosen
+        for mask in range(model.masks)
+        for horizon in range(1 if horizons else 0, horizons + 1)
+    ]
 
 
 @dataclass(frozen=True)
@@ -149,15 +161,43 @@ def see(model: Judgeable, clips: Tensor, views: Sequence[View]) -> Sight:
         begun = clips[first]
         z = _in_batches(partial(model.encode, seen=context), begun)
         sight.known[context] = _in_batches(model.compared, z, begun[:, :context])[where]
-        for view in views:
-            if view.context != context:
-                continue
-            guess = _in_batches(partial(model.foresee, mask=view.mask), z)[where]
+        mine = [view for view in views if view.context == context]
+        for mask in sorted({view.mask for view in mine}):
+            guess = _in_batches(partial(model.foresee, mask=mask), z)[where]
             error = (guess - wanted[:, z.shape[1] :]).abs().mean(-1)
             error = error.view(len(clips), -1, shape.area).mean(-1)
-            sight.predicted[view] = guess
-            sight.errors[view] = F.pad(error, (context // shape.tubelet, 0), value=float("nan"))
+            error = F.pad(error, (context // shape.tubelet, 0), value=float("nan"))
+            for view in mine:
+                if view.mask == mask:
+                    sight.predicted[view], sight.errors[view] = guess, error
+    growing = [view for view in views if view.horizon]
+    if growing:
+        assert isinstance(model, ReadsForwards)
+        sight.errors.update(_growing(model, sight, growing, shape))
     return sight
+
+
+def _growing(
+    model: ReadsForwards, sight: Sight, views: Sequence[View], shape: ClipShape
+) -> dict[View, Tensor]:
+    """Errors of every moment after the context, predicted from all but the last before it."""
+    moments = shape.grid[0]
+    wanted = sight.wanted.view(len(sight.wanted), moments, shape.area, -1)
+    each: dict[int, list[Tensor]] = {view.horizon: [] for view in views}
+    for features, came in zip(
+        torch.split(sight.features, BATCH), torch.split(wanted, BATCH), strict=True
+    ):
+        guess = model.ahead(features).cpu()
+        for horizon, errors in each.items():
+            error = (guess[:, :-horizon, :, horizon - 1] - came[:, horizon:]).abs().mean((2, 3))
+            errors.append(F.pad(error, (horizon, 0), value=float("nan")))
+    found = {}
+    for view in views:
+        errors_of = torch.cat(each[view.horizon])
+        first = max(view.context // shape.tubelet, view.horizon)
+        errors_of[:, :first] = float("nan")
+        found[view] = errors_of
+    return found
 
 
 def _in_batches(look: Callable[..., Tensor], *rows: Tensor) -> Tensor:
@@ -195,7 +235,15 @@ AGGREGATES = ("mean", "max", "rise")
 
 
 def aggregated(errors: np.ndarray, how: str) -> np.ndarray:
-    """One number per video from [..., windows, frames]: the mean of all, or the worst window's."""
+    """One number per video from [..., windows, frames]: the mean of all, the worst window's, or how
+    far the mean rises above the video's own median frame.
+
+    The last does not hold it against a context that all that is seen in it is hard to predict.
+    """
+    if how == "rise":
+        by_frame = curve(errors)
+        risen: np.ndarray = np.nanmean(by_frame, axis=-1) - np.nanmedian(by_frame, axis=-1)
+        return risen
     each = np.nanmean(errors, axis=-1)
     found: np.ndarray = each.max(-1) if how == "max" else each.mean(-1)
     return found

@@ -156,6 +156,24 @@ class WorldModel(nn.Module):
         predicted: Tensor = self.predictor(features, context, target, mask)
         return predicted.float()
 
+    @property
+    def horizons(self) -> int:
+        """Moments ahead that are predicted after every moment in one pass; 0: not so."""
+        return self.predictor.horizons if isinstance(self.predictor, CausalPredictor) else 0
+
+    @torch.no_grad()
+    def ahead(self, features: Tensor) -> Tensor:
+        """What follows each moment of a clip, as `compared` gives it.
+
+        Args:
+            features: what `encode` makes of the clip, [B, N, dim].
+
+        Returns:
+            float32 [B, moments, area, horizons, dim].
+        """
+        assert isinstance(self.predictor, CausalPredictor), "horizons is 0"
+        return self.predictor.ahead(features).float()
+
     def compared(self, features: Tensor, video: Tensor) -> Tensor:
         """What the predictor is to say of a clip, by the model's objective.
 

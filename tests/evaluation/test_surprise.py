@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tiny import config_of, tiny_job
 
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.surprise import (
@@ -16,8 +17,9 @@ from orchestrator.evaluation.surprise import (
     surprise,
     views_of,
 )
-from orchestrator.jepa.hub import WorldModel
+from orchestrator.jepa.hub import WorldModel, random_model
 from orchestrator.jepa.pixels import normalise
+from orchestrator.job import TrainJob, build_job, job_dict
 
 
 def videos(count: int, frames: int = 12) -> np.ndarray:
@@ -71,6 +73,39 @@ def test_each_frame_is_judged_by_the_windows_that_predict_it(tiny: WorldModel) -
     each = np.nanmean(found, axis=-1)
     np.testing.assert_allclose(aggregated(found, "mean"), each.mean(1))
     np.testing.assert_allclose(aggregated(found, "max"), each.max(1))
+
+
+def test_a_model_that_reads_forwards_predicts_each_moment_from_those_before() -> None:
+    data = job_dict(tiny_job())
+    data["objective"] = {"kind": "causal", "horizons": 2}
+    data["model"]["encoder"]["attention"] = "moment"
+    job = build_job(data)
+    assert isinstance(job, TrainJob)
+    model = random_model(config_of(job), 0)
+    views = views_of(model, [4])
+    assert views == [View(4, 0, 1), View(4, 0, 2)]
+    clip = torch.from_numpy(videos(2, 8))
+    sight = see(model, clip, views)
+    wanted = model.compared(model.encode(clip), clip).view(2, 4, 16, -1)
+    for view in views:
+        for moment in (2, 3):
+            last = moment - view.horizon + 1  # moments that may be seen
+            z = model.encode(clip[:, : 2 * last])
+            guess = model.foresee(z)[:, : 16 * view.horizon].view(2, view.horizon, 16, -1)[:, -1]
+            expected = (guess - wanted[:, moment]).abs().mean((1, 2))
+            torch.testing.assert_close(sight.errors[view][:, moment], expected)
+        assert sight.errors[view][:, :2].isnan().all()
+
+
+def test_rise_does_not_hold_a_hard_context_against_a_video() -> None:
+    errors = np.abs(np.random.default_rng(0).normal(size=(3, 2, 9))).astype(np.float32)
+    errors[:, :, :2] = np.nan
+    np.testing.assert_allclose(
+        aggregated(errors + 5, "rise"), aggregated(errors, "rise"), atol=1e-5
+    )
+    by_frame = curve(errors)[:, 2:]
+    expected = by_frame.mean(1) - np.median(by_frame, axis=1)
+    np.testing.assert_allclose(aggregated(errors, "rise"), expected, rtol=1e-5)
 
 
 def test_a_context_that_is_no_part_of_the_clip_is_refused(tiny: WorldModel) -> None:
