@@ -110,21 +110,19 @@ def test_a_model_without_teacher_is_saved_loaded_and_compared_with_random_ones(
 def test_what_a_predictor_predicts_follows_from_the_objective(
     tmp_path: Any, make_job: Any, video: Tensor
 ) -> None:
-    x = normalise(video, torch.float32)
-    some = torch.tensor([[3, 1, 7], [0, 9, 2]])
     for text, width in ((LEJEPA, 48), (PIXELS, 384), ("objective.ema=0.5", 48)):
         job = make_job(text)
         save_model(tmp_path, build_objective(job), None, job, {})
         model = load_folder(tmp_path)
-        whole, part = model.wanted(x), model.wanted(x, some)
+        whole = model.compared(model.encode(video), video)
+        begun = model.compared(model.encode(video, seen=4), video[:, :4])
         assert whole.shape == (2, 64, width)
-        assert part.shape == (2, 3, width)
+        assert begun.shape == model.foresee(model.encode(video, seen=4)).shape == (2, 32, width)
         if text == LEJEPA:
-            assert torch.allclose(whole, model.encoder(x))
-            assert torch.allclose(part, model.encoder(x, some))
+            assert torch.allclose(whole, model.encode(video))
         elif text == PIXELS:
             first = naive_patch(video[1].numpy(), 9, (4, 4, 4))
-            assert np.allclose(part[1, 1].numpy(), first, atol=1e-3)
+            assert np.allclose(begun[1, 9].numpy(), first, atol=1e-3)
         else:
             assert float(whole.mean(-1).abs().max()) < 1e-5
 

@@ -158,7 +158,7 @@ def test_overrides_reach_every_kind_of_key(job_file: Path) -> None:
     assert job.data.sources[0].uri == "physics://mixed?clips=10"
     # A size that is changed in one number keeps its others.
     assert job.model.encoder.model_dump() == {
-        "kind": "vit", "dim": 384, "depth": 3, "heads": 6, "mlp_ratio": 4.0,
+        "kind": "vit", "dim": 384, "depth": 3, "heads": 6, "mlp_ratio": 4.0, "attention": "clip",
     }  # fmt: skip
 
 
