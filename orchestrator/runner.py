@@ -94,11 +94,16 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
 
 
 def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSummary:
+    from orchestrator.evaluation.benchmarks.driver import run_benchmark
     from orchestrator.evaluation.driver import run_evaluate
+    from orchestrator.tracking.benchmarks import benchmark_headline
     from orchestrator.tracking.evaluations import headline
 
     began = time.time()
-    found = run_evaluate(job, progress, local=local)
+    if job.benchmark:
+        found = run_benchmark(job, job.benchmark, progress, local=local)
+    else:
+        found = run_evaluate(job, progress, local=local)
     return RunSummary(
         kind="evaluate",
         name=job.name,
@@ -107,7 +112,7 @@ def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSumma
         run_id=found.tracking.run_id,
         tracking_uri=found.tracking.uri,
         model_uri=job.model,
-        metrics=headline(found.verdict),
+        metrics=(benchmark_headline if job.benchmark else headline)(found.verdict),
         verdict=found.verdict,
         report=found.report,
     )

@@ -149,7 +149,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     if numbers:
         rows.append(("result", "   ".join(numbers)))
     if summary.verdict:
-        rows += _judged(summary.verdict)
+        public = "benchmark" in summary.verdict
+        rows += (_benchmarked if public else _judged)(summary.verdict)
     if summary.phases:
         parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
         rows.append(("a step", "   ".join(parts)))
@@ -176,6 +177,26 @@ def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("result" if name == "quad" else "", text))
     for name, row in verdict["scenarios"].items():
         rows.append((name, f"quads {_percent(row['quad'])}   pairs {_percent(row['pair'])}"))
+    return rows
+
+
+def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    """A public benchmark's headline, a line for each property, and what was left out."""
+    rows: list[tuple[str, str]] = []
+    for name, found in verdict["overall"].items():
+        text = f"{name} {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+        each = [one[name] for one in verdict["random"] if name in one]
+        if each:
+            text += f", {len(each)} random models {sum(each) / len(each):.3f}"
+        rows.append(("" if rows else "result", text))
+    for name, row in verdict.get("properties", {}).items():
+        rows.append((name, f"pairs {_percent(row['pair'])}   AUROC {row['auroc']['value']:.2f}"))
+    for arm, found in verdict.get("probe", {}).items():
+        text = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        rows.append(("probe", f"R2 of the {arm}'s features: {text}"))
+    counts = verdict["counts"]
+    text = f"{counts['scored']} scored, {counts['chosen_on']} chosen on"
+    rows.append(("scenes", f"{text}, {counts['left_out']} left out"))
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from orchestrator.job.base import Name, Section, at
+from orchestrator.job.benchmark import AnyBenchmark
 
 Split = Literal["validation", "test", "ood"]
 
@@ -84,6 +85,9 @@ class EvaluateJob(Section):
     suite: Suite = Suite()
     """What is shown."""
 
+    benchmark: AnyBenchmark | None = None
+    """A public benchmark that is shown instead of the suite."""
+
     surprise: Surprise = Surprise()
     """What is measured."""
 
@@ -91,13 +95,22 @@ class EvaluateJob(Section):
     """Randomly initialised models of the same shape that are measured too: what is to be beaten."""
 
     random_quads: PositiveInt = 2
-    """Quadruplets of each scenario that each of them sees, other ones than the one before."""
+    """Quadruplets of each scenario (scenes of each property of a benchmark) that each of them
+    sees, other ones than the one before."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Of every interval (cluster bootstrap over quadruplets)."""
+    """Of every interval (cluster bootstrap over quadruplets, or over a benchmark's scenes)."""
 
     track: EvaluateTrack = EvaluateTrack()
     """Where the result is kept."""
 
     cpus: PositiveFloat = 1.0
     """CPU cores of a measuring task."""
+
+    @model_validator(mode="after")
+    def _shows_one_thing(self) -> EvaluateJob:
+        if self.benchmark is not None and "suite" in self.model_fields_set:
+            raise at(
+                "suite", "a suite beside a benchmark: one job shows one of them; leave one out"
+            )
+        return self

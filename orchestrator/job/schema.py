@@ -78,7 +78,10 @@ def _key(
 
 def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:
     """The sections that a key may hold."""
-    refs = [option["$ref"] for option in field.get("oneOf", [field]) if "$ref" in option]
+    options = [
+        option for given in field.get("anyOf", [field]) for option in given.get("oneOf", [given])
+    ]
+    refs = [option["$ref"] for option in options if "$ref" in option]
     return [defs[ref.removeprefix("#/$defs/")] for ref in refs]
 
 

@@ -1,0 +1,80 @@
+"""`kind: evaluate` with a `benchmark`: judge, write the report, tell MLflow."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from orchestrator.evaluation.benchmarks import roll_scores, scores
+from orchestrator.evaluation.benchmarks.page import Shown, page_of_pairs, page_of_rolls
+from orchestrator.evaluation.benchmarks.pairs import Findings, SeenScene, judge_pairs, watched
+from orchestrator.evaluation.benchmarks.rolls import judge_rolls
+from orchestrator.evaluation.driver import Evaluated
+from orchestrator.jepa.hub import WorldModel, load_folder
+from orchestrator.job import EvaluateJob
+from orchestrator.job.benchmark import AnyBenchmark, Clevrer, MovingMnist, Surprising
+from orchestrator.progress import Progress
+from orchestrator.ray_session import ray_session
+from orchestrator.storage import Storage
+from orchestrator.tracking.benchmarks import record_benchmark
+from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
+from orchestrator.tracking.locate import model_folder
+from orchestrator.tracking.server import tracking_uri
+
+
+def run_benchmark(
+    job: EvaluateJob, benchmark: AnyBenchmark, progress: Progress, *, local: bool
+) -> Evaluated:
+    """Judge the job's model; the report is in `evaluations/NAME` and on an MLflow run.
+
+    Raises:
+        RequestError: there is no such model or benchmark, or they do not fit.
+        JobFailed: more of the benchmark than `bad_limit` cannot be used, or MLflow did not take
+            the result.
+    """
+    storage = Storage(job.storage)
+    server = tracking_uri(job.track.uri, storage)
+    with model_folder(job.model, tracking=server) as folder:
+        model = load_folder(folder)
+    with nullcontext() if local else ray_session():
+        found, each, page = _judged(job, benchmark, model, progress, local)
+    out = storage.sub("evaluations", job.name)
+    out.write_bytes(REPORT, page.encode())
+    out.write_json(VERDICT, found)
+    out.write_json(SCORES, each)
+    return Evaluated(found, record_benchmark(job, storage, found, each, page), out.uri(REPORT))
+
+
+def _judged(
+    job: EvaluateJob, benchmark: AnyBenchmark, model: WorldModel, progress: Progress, local: bool
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Verdict, scores, and the page about them."""
+    if isinstance(benchmark, (MovingMnist, Clevrer)):
+        rolls = judge_rolls(job, benchmark, model, progress, local=local)
+        found = roll_scores.verdict(job, benchmark, rolls)
+        return found, roll_scores.scores_json(job, benchmark, rolls), page_of_rolls(found)
+    findings = judge_pairs(job, benchmark, model, progress, local=local)
+    found = scores.verdict(job, benchmark, findings)
+    page = page_of_pairs(found, _cases(benchmark, model, findings))
+    return found, scores.scores_json(job, benchmark, findings), page
+
+
+def _cases(benchmark: Surprising, model: WorldModel, findings: Findings) -> list[Shown]:
+    """Each property's clearest and its worst scene, with pictures."""
+    storage, look = Storage(benchmark.folder), findings.look
+
+    def margin(one: SeenScene) -> float:
+        values = one.scores[look]
+        return float((values[:, 1] - values[:, 0]).mean() / (values.std() + 1e-9))
+
+    shown: list[Shown] = []
+    for name in dict.fromkeys(one.scene.property for one in findings.model):
+        mine = [one for one in findings.model if one.scene.property == name]
+        margins = [margin(one) for one in mine]
+        for label, at in (("clearest", np.argmax(margins)), ("worst", np.argmin(margins))):
+            scene = mine[int(at)].scene
+            pictures = watched(model, storage, findings.protocol, look, scene)
+            shown.append((f"{name}: {label}", scene.name, pictures))
+    return shown

@@ -1,0 +1,277 @@
+"""Violated expectations on a public benchmark: choose how to look, then measure surprise.
+
+How to look (context, mask token, mean or worst window) is chosen on scenes that are never scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.errors import DataError, JobFailed
+from orchestrator.evaluation.benchmarks import grasp, inflevel, intphys, intphys2
+from orchestrator.evaluation.benchmarks.frames import pair_frames
+from orchestrator.evaluation.benchmarks.scene import Fault, Read, Scene, divided, refuse_faults
+from orchestrator.evaluation.judge import Look
+from orchestrator.evaluation.spread import spread
+from orchestrator.evaluation.surprise import (
+    AGGREGATES,
+    View,
+    Windows,
+    aggregated,
+    curve,
+    surprise,
+    views_of,
+)
+from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.job.benchmark import Grasp, InfLevel, IntPhys, Surprising
+from orchestrator.job.evaluate import EvaluateJob
+from orchestrator.progress import Progress
+from orchestrator.storage import Storage
+
+VERSION = 1
+"""Raised when the same files and job would give other numbers."""
+
+PER_UNIT = 4
+"""Scenes that one task looks at."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How videos are shown, beside which."""
+
+    size: int
+    fps: float
+    length: int
+    """Frames of the model's clip."""
+
+    tubelet: int
+    stride: int
+    views: tuple[View, ...]
+    align: str
+
+    def windows(self, frames: int) -> Windows:
+        """Where windows lie in a video.
+
+        Raises:
+            DataError: it is shorter than the model's clip.
+        """
+        if frames < self.length:
+            raise DataError(
+                f"has {frames} frames at {self.fps:g} a second, the model's clip has {self.length}"
+            )
+        return Windows.over(frames, self.length, self.stride, self.tubelet)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task measures. `seed` None: the model itself; else a random one of its shape."""
+
+    seed: int | None
+    scenes: tuple[Scene, ...]
+
+
+@dataclass(frozen=True)
+class SeenScene:
+    """What was measured of one scene."""
+
+    scene: Scene
+    scores: dict[Look, np.ndarray]
+    """Surprise, float [pairs, 2]: possible, impossible."""
+
+
+@dataclass
+class Findings:
+    """Everything that was measured."""
+
+    protocol: Protocol
+    look: Look
+    chosen_from: dict[Look, float]
+    """Pair accuracy of each look on the scenes that it was chosen on."""
+
+    chosen_on: list[str]
+    """Names of those scenes."""
+
+    model: list[SeenScene]
+    random: list[list[SeenScene]]
+    faults: list[Fault]
+
+
+Shared = tuple[WorldModel, Storage, Protocol]
+
+
+def read(benchmark: Surprising, storage: Storage) -> Read:
+    """A benchmark's scenes.
+
+    Raises:
+        RequestError: the folder is not what the benchmark unpacks to.
+    """
+    if isinstance(benchmark, IntPhys):
+        return intphys.read(benchmark, storage)
+    if isinstance(benchmark, Grasp):
+        return grasp.read(benchmark, storage)
+    if isinstance(benchmark, InfLevel):
+        return inflevel.read(benchmark, storage)
+    return intphys2.read(benchmark, storage)
+
+
+def judge_pairs(
+    job: EvaluateJob, benchmark: Surprising, model: WorldModel, progress: Progress, *, local: bool
+) -> Findings:
+    """Measure a model, and random ones of its shape, on a benchmark's pairs.
+
+    Raises:
+        RequestError: the folder is not the benchmark, or the model cannot predict.
+        JobFailed: more scenes than `bad_limit` cannot be used.
+    """
+    views = tuple(views_of(model, job.surprise.contexts))
+    storage = Storage(benchmark.folder)
+    found = read(benchmark, storage)
+    total = len(found.scored) + len(found.chosen_on) + len(found.faults)
+    refuse_faults(found.faults, total, benchmark.bad_limit, benchmark.folder, started=False)
+    choosing, scoring = divided(found, benchmark.choose_share, benchmark.scenes)
+    config = model.config
+    protocol = Protocol(
+        config.size,
+        float(config.job["data"]["fps"]),
+        config.frames,
+        config.model.tubelet,
+        job.surprise.stride,
+        views,
+        found.align,
+    )
+    faults = {fault.scene: fault for fault in found.faults}
+
+    def collected(stage: str, protocol: Protocol, units: list[Unit]) -> dict[int, list[SeenScene]]:
+        """By unit: the scenes that could be used; what could not be is added to `faults`."""
+        shared, seen, done = (model, storage, protocol), {}, 0
+        every = sum(len(unit.scenes) for unit in units)
+        progress.update(stage, 0, every)
+        for number, results in spread(measure, shared, units, cpus=job.cpus, local=local):
+            seen[number] = [one for one in results if isinstance(one, SeenScene)]
+            faults.update({one.scene: one for one in results if isinstance(one, Fault)})
+            refuse_faults(
+                list(faults.values()), total, benchmark.bad_limit, benchmark.folder, started=True
+            )
+            done += len(units[number].scenes)
+            progress.update(stage, done, every, {"property": units[number].scenes[0].property})
+        return seen
+
+    fitted = collected("choose", protocol, _units(None, choosing))
+    chosen_on = [one for number in sorted(fitted) for one in fitted[number]]
+    look, chosen_from = _choose(chosen_on, benchmark.folder)
+    units = _units(None, scoring)
+    for seed in range(job.random):
+        units += _units(seed, _sample(scoring, seed, job.random_quads))
+    seen = collected("judge", replace(protocol, views=(look.view,)), units)
+    by_arm: dict[int | None, list[SeenScene]] = {}
+    for number in sorted(seen):
+        by_arm.setdefault(units[number].seed, []).extend(seen[number])
+    if not by_arm[None]:
+        raise JobFailed("no scene is left to score", where=benchmark.folder)
+    return Findings(
+        protocol,
+        look,
+        chosen_from,
+        [one.scene.name for one in chosen_on],
+        by_arm[None],
+        [by_arm[seed] for seed in range(job.random) if by_arm.get(seed)],
+        [faults[name] for name in sorted(faults)],
+    )
+
+
+def measure(shared: Shared, unit: Unit) -> list[SeenScene | Fault]:
+    """One unit: decode its scenes and look at them; a scene that cannot be used says why."""
+    model, storage, protocol = shared
+    if unit.seed is not None:
+        model = random_model(model.config, unit.seed)
+    found: list[SeenScene | Fault] = []
+    for scene in unit.scenes:
+        try:
+            found.append(_seen(model, storage, protocol, scene))
+        except DataError as error:
+            text = f"{error.where}: {error.what}" if error.where else error.what
+            found.append(Fault(scene.name, text))
+    return found
+
+
+def _seen(model: WorldModel, storage: Storage, protocol: Protocol, scene: Scene) -> SeenScene:
+    scores: dict[Look, list[np.ndarray]] = {}
+    for pair in pair_frames(storage, scene, protocol.size, protocol.fps, protocol.align):
+        videos = np.stack(pair)
+        errors = surprise(model, videos, protocol.views, protocol.windows(videos.shape[1]))
+        for view, error in errors.items():
+            for how in AGGREGATES:
+                scores.setdefault(Look(view, how), []).append(aggregated(error, how))
+    return SeenScene(scene, {look: np.stack(each) for look, each in scores.items()})
+
+
+def watched(
+    model: WorldModel, storage: Storage, protocol: Protocol, look: Look, scene: Scene
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For a picture: each pair's videos, uint8 [2, T, size, size, 3], and curves [2, T]."""
+    shown = []
+    for pair in pair_frames(storage, scene, protocol.size, protocol.fps, protocol.align):
+        videos = np.stack(pair)
+        errors = surprise(model, videos, (look.view,), protocol.windows(videos.shape[1]))
+        shown.append((videos, curve(errors[look.view])))
+    return shown
+
+
+def digest(job: EvaluateJob, benchmark: Surprising, findings: Findings) -> str:
+    """16 hex digits: equal where scores can be compared, wherever the files lie."""
+    protocol = findings.protocol
+    facts: dict[str, Any] = {
+        "version": VERSION,
+        "benchmark": benchmark.model_dump(mode="json", exclude={"folder", "priming", "bad_limit"}),
+        "priming_shown": getattr(benchmark, "priming", None) is None,
+        "surprise": job.surprise.model_dump(mode="json"),
+        "size": protocol.size,
+        "fps": protocol.fps,
+        "length": protocol.length,
+        "contexts": sorted({view.context for view in protocol.views}),
+        "chosen_on": sorted(findings.chosen_on),
+        "scored": sorted(one.scene.name for one in findings.model),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _units(seed: int | None, scenes: Sequence[Scene]) -> list[Unit]:
+    """Runs of scenes of one property."""
+    units = []
+    for name in dict.fromkeys(scene.property for scene in scenes):
+        mine = [scene for scene in scenes if scene.property == name]
+        units += [
+            Unit(seed, tuple(mine[first : first + PER_UNIT]))
+            for first in range(0, len(mine), PER_UNIT)
+        ]
+    return units
+
+
+def _sample(scenes: Sequence[Scene], seed: int, count: int) -> list[Scene]:
+    """Some scenes of each property; the next seed gets the next ones, round and round."""
+    chosen = []
+    for name in dict.fromkeys(scene.property for scene in scenes):
+        mine = [scene for scene in scenes if scene.property == name]
+        numbers = {(seed * count + i) % len(mine) for i in range(count)}
+        chosen += [mine[number] for number in sorted(numbers)]
+    return chosen
+
+
+def _choose(seen: Sequence[SeenScene], where: str) -> tuple[Look, dict[Look, float]]:
+    """The look with the most pairs right; how clearly decides between equals."""
+    if not seen:
+        raise JobFailed("no scene is left to choose on", where=where)
+    accuracy, margin = {}, {}
+    for look in seen[0].scores:
+        values = np.concatenate([one.scores[look] for one in seen])
+        right = (values[:, 0] < values[:, 1]) + 0.5 * (values[:, 0] == values[:, 1])
+        accuracy[look] = float(right.mean())
+        apart = values[:, 1] - values[:, 0]
+        margin[look] = float(apart.mean() / (np.abs(apart).mean() + 1e-12))
+    return max(accuracy, key=lambda look: (accuracy[look], margin[look])), accuracy

@@ -1,0 +1,139 @@
+"""What a reader finds: scenes of possible and impossible videos, and what cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.errors import JobFailed, RequestError, suggest
+
+NAMED = 5
+"""Scenes that a message names before it counts the others."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One video: a coded file, or a folder's pictures."""
+
+    path: str
+    """Below the benchmark's folder."""
+
+    pictures: tuple[str, ...] = ()
+    """Names of the pictures in `path`, in order. None: `path` is a video."""
+
+    fps: float = 0.0
+    """Frames a second of pictures; a video says it itself."""
+
+    skip: int = 0
+    """Frames at the beginning that are not shown."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Videos that differ in what is possible; what is resampled as a whole."""
+
+    property: str
+    name: str
+    possible: tuple[Shot, ...]
+    impossible: tuple[Shot, ...]
+    """The i-th belongs to the i-th possible one, if `paired`."""
+
+    paired: bool = True
+    """If not: a pair is what shares its first frames."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A scene that cannot be used."""
+
+    scene: str
+    reason: str
+
+
+@dataclass
+class Read:
+    """A benchmark, read: what can be shown, and what cannot."""
+
+    scored: list[Scene]
+    chosen_on: list[Scene]
+    """Empty: a share of `scored` is to be taken."""
+
+    faults: list[Fault] = field(default_factory=list)
+    align: str = "start"
+    """Which ends of a pair's videos agree when one is longer: 'start' or 'end'."""
+
+
+def place_of(name: str) -> float:
+    """Where a name falls in [0, 1): by its hash, so that it is the same everywhere and for good."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def chosen_names(names: Iterable[str], share: float) -> set[str]:
+    """The `share` of some names (at least one) whose hashes are smallest."""
+    ordered = sorted(names, key=place_of)
+    return set(ordered[: max(1, round(share * len(ordered)))])
+
+
+def divided(read: Read, share: float, most: int | None) -> tuple[list[Scene], list[Scene]]:
+    """(to choose on, to score), property by property; no scene is in both.
+
+    Raises:
+        RequestError: a property has too few scenes to spare any.
+    """
+    choosing, scoring = list(read.chosen_on), []
+    for name in sorted({scene.property for scene in read.scored}):
+        mine = [scene for scene in read.scored if scene.property == name]
+        if not read.chosen_on:
+            if len(mine) < 2:
+                raise RequestError(
+                    f"'{name}' has one scene: none is left to choose on",
+                    where="benchmark",
+                    mend="give more scenes, or leave it out by benchmark.properties",
+                )
+            kept = chosen_names((scene.name for scene in mine), share)
+            choosing += [scene for scene in mine if scene.name in kept]
+            mine = [scene for scene in mine if scene.name not in kept]
+        # The largest hashes come first: they are the last to be chosen on at another share.
+        scoring += sorted(mine, key=lambda scene: -place_of(scene.name))[:most]
+    return choosing, scoring
+
+
+def wanted_properties(asked: Sequence[str], there: Sequence[str]) -> list[str]:
+    """What is judged of what is there.
+
+    Raises:
+        RequestError: something is asked for that is not there.
+    """
+    for name in asked:
+        if name not in there:
+            raise RequestError(
+                f"no property '{name}' in this folder",
+                where="benchmark.properties",
+                mend=suggest(name, list(there)),
+            )
+    return list(asked or there)
+
+
+def refuse_faults(
+    faults: Sequence[Fault], total: int, limit: float, where: str, *, started: bool
+) -> None:
+    """End when more scenes than `limit` of them cannot be used.
+
+    Raises:
+        RequestError: with their names, their number and the reasons; nothing was started yet.
+        JobFailed: the same, found on the way.
+    """
+    if len(faults) <= limit * total:
+        return
+    named = "\n  ".join(f"{fault.scene}: {fault.reason}" for fault in faults[:NAMED])
+    more = f"\n  and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    enough = -(-len(faults) * 100 // total) / 100
+    mend = "is it this benchmark's folder, and a model that fits it?"
+    if enough < 1:
+        mend = f"mend the folder, or leave them out, by name: benchmark.bad_limit={enough:g}"
+    kind = JobFailed if started else RequestError
+    raise kind(
+        f"{len(faults)} of {total} scenes cannot be used:\n  {named}{more}", where=where, mend=mend
+    )
