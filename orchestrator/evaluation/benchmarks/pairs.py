@@ -13,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.errors import DataError, JobFailed
+from orchestrator.errors import DataError
 from orchestrator.evaluation.benchmarks import grasp, inflevel, intphys, intphys2
 from orchestrator.evaluation.benchmarks.frames import pair_frames
-from orchestrator.evaluation.benchmarks.scene import Fault, Read, Scene, divided, refuse_faults
+from orchestrator.evaluation.benchmarks.scene import (
+    Fault,
+    Read,
+    Scene,
+    divided,
+    nothing_left,
+    refuse_faults,
+)
 from orchestrator.evaluation.judge import Look
 from orchestrator.evaluation.spread import spread
 from orchestrator.evaluation.surprise import (
@@ -164,7 +171,9 @@ def judge_pairs(
 
     fitted = collected("choose", protocol, _units(None, choosing))
     chosen_on = [one for number in sorted(fitted) for one in fitted[number]]
-    look, chosen_from = _choose(chosen_on, benchmark.folder)
+    if not chosen_on:
+        raise nothing_left("choose on", faults.values(), benchmark.folder)
+    look, chosen_from = _choose(chosen_on)
     units = _units(None, scoring)
     for seed in range(job.random):
         units += _units(seed, _sample(scoring, seed, job.random_quads))
@@ -173,7 +182,7 @@ def judge_pairs(
     for number in sorted(seen):
         by_arm.setdefault(units[number].seed, []).extend(seen[number])
     if not by_arm[None]:
-        raise JobFailed("no scene is left to score", where=benchmark.folder)
+        raise nothing_left("score", faults.values(), benchmark.folder)
     return Findings(
         protocol,
         look,
@@ -263,10 +272,8 @@ def _sample(scenes: Sequence[Scene], seed: int, count: int) -> list[Scene]:
     return chosen
 
 
-def _choose(seen: Sequence[SeenScene], where: str) -> tuple[Look, dict[Look, float]]:
+def _choose(seen: Sequence[SeenScene]) -> tuple[Look, dict[Look, float]]:
     """The look with the most pairs right; how clearly decides between equals."""
-    if not seen:
-        raise JobFailed("no scene is left to choose on", where=where)
     accuracy, margin = {}, {}
     for look in seen[0].scores:
         values = np.concatenate([one.scores[look] for one in seen])

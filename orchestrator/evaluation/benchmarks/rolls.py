@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.errors import JobFailed, RequestError
+from orchestrator.errors import RequestError
 from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
 from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead, Shape
-from orchestrator.evaluation.benchmarks.scene import Fault, refuse_faults
+from orchestrator.evaluation.benchmarks.scene import Fault, nothing_left, refuse_faults
 from orchestrator.evaluation.probe import grid_pooled
 from orchestrator.evaluation.rollout import Rollout, roll_out
 from orchestrator.evaluation.spread import spread
@@ -116,7 +116,9 @@ def judge_rolls(
 
     probed = any(clip.annotation for clip in found.scored)
     fitted = collected("choose", _units(None, found.chosen_on, views, probed))
-    view, chosen_from = _choose([one for _, one in fitted], benchmark.folder)
+    if not fitted:
+        raise nothing_left("choose on", faults.values(), benchmark.folder)
+    view, chosen_from = _choose([one for _, one in fitted])
     units = _units(None, found.scored, (view,), probed)
     if probed and job.random:  # one random model reads states off the same clips
         units += _units(0, found.chosen_on, (), True) + _units(0, found.scored, (), True)
@@ -125,7 +127,7 @@ def judge_rolls(
     seen = collected("judge", units)
     mine = [one for unit, one in seen if unit.seed is None]
     if not mine:
-        raise JobFailed("no clip is left to score", where=benchmark.folder)
+        raise nothing_left("score", faults.values(), benchmark.folder)
     arms = [
         [one.rollouts[view] for unit, one in seen if unit.seed == seed and unit.views]
         for seed in range(job.random)
@@ -225,9 +227,7 @@ def _sample(clips: Sequence[Clip], seed: int) -> list[Clip]:
     return [clips[number] for number in sorted(numbers)]
 
 
-def _choose(seen: Sequence[SeenClips], where: str) -> tuple[View, dict[View, float]]:
-    if not seen:
-        raise JobFailed("no clip is left to choose on", where=where)
+def _choose(seen: Sequence[SeenClips]) -> tuple[View, dict[View, float]]:
     skill = {}
     for view in seen[0].rollouts:
         errors = [one.rollouts[view].errors for one in seen]

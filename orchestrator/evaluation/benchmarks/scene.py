@@ -137,3 +137,14 @@ def refuse_faults(
     raise kind(
         f"{len(faults)} of {total} scenes cannot be used:\n  {named}{more}", where=where, mend=mend
     )
+
+
+def nothing_left(purpose: str, faults: Iterable[Fault], where: str) -> JobFailed:
+    """The error when every scene that was meant for something cannot be used."""
+    found = list(faults)
+    why = f": {found[0].scene}: {found[0].reason}; {len(found)} are left out" if found else ""
+    return JobFailed(
+        f"no scene is left to {purpose}{why}",
+        where=where,
+        mend="is it this benchmark's folder, and a model that fits it?",
+    )

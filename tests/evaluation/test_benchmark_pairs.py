@@ -1,0 +1,280 @@
+"""Violated expectations on miniature benchmarks: oracles, intervals, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import made_benchmarks as made
+import numpy as np
+import pytest
+from tiny import config_of, tiny_job
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.evaluation.benchmarks import pairs, scores
+from orchestrator.evaluation.benchmarks.pairs import Findings, judge_pairs
+from orchestrator.evaluation.surprise import View, Windows
+from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.job import EvaluateJob, build_job
+from orchestrator.progress import Silent
+
+MAKERS = {
+    "intphys": made.intphys,
+    "intphys2": made.intphys2,
+    "grasp": made.grasp,
+    "inflevel": made.inflevel,
+}
+
+
+def job_of(kind: str, folder: Path, *changes: str, **options: Any) -> EvaluateJob:
+    if kind == "intphys":
+        options.setdefault("fps", made.FPS)
+    job = build_job(
+        {
+            "kind": "evaluate",
+            "name": "b",
+            "model": "unused",
+            "benchmark": {"kind": kind, "folder": str(folder), **options},
+            "random": 0,
+        },
+        list(changes),
+    )
+    assert isinstance(job, EvaluateJob)
+    return job
+
+
+def judged(job: EvaluateJob, model: WorldModel, *, local: bool = True) -> Findings:
+    return judge_pairs(job, job.benchmark, model, Silent(), local=local)  # type: ignore[arg-type]
+
+
+def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
+    return scores.verdict(job, job.benchmark, findings)  # type: ignore[arg-type]
+
+
+def oracle(sign: float) -> Any:
+    """Surprise of one who reads off the pixels whether the outcome fits the context."""
+
+    def surprise(
+        model: WorldModel, videos: np.ndarray, views: Sequence[View], windows: Windows
+    ) -> dict[View, np.ndarray]:
+        wrong = np.array([context != outcome for context, outcome in map(made.levels, videos)])
+        shape = (len(videos), len(windows.starts), windows.frames)
+        error = np.broadcast_to(sign * wrong[:, None, None].astype(np.float32), shape)
+        return dict.fromkeys(views, error)
+
+    return surprise
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_who_knows_gets_every_pair_right_and_who_knows_the_opposite_none(
+    kind: str, tmp_path: Path, tiny: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(kind, MAKERS[kind](tmp_path))
+    for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
+        monkeypatch.setattr(pairs, "surprise", oracle(sign))
+        findings = judged(job, tiny)
+        found = verdict(job, findings)
+        for row in (found["overall"], *found["properties"].values()):
+            assert {row[name]["value"] for name in ("pair", "all", "auroc")} == {wanted}
+        assert found["counts"]["left_out"] == 0
+        names = {one.scene.name for one in findings.model}
+        assert names
+        assert not names & set(findings.chosen_on)
+
+
+def test_an_eye_that_sees_oddness_only_is_at_chance_where_both_outcomes_occur(
+    tmp_path: Path, tiny: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bright end surprises, whatever came before: quadruplets balance it out."""
+
+    def surprise(
+        model: WorldModel, videos: np.ndarray, views: Sequence[View], windows: Windows
+    ) -> dict[View, np.ndarray]:
+        light = videos[:, -1, ..., 1].mean((1, 2)).astype(np.float32)
+        shape = (len(videos), len(windows.starts), windows.frames)
+        return {view: np.broadcast_to(light[:, None, None], shape) for view in views}
+
+    monkeypatch.setattr(pairs, "surprise", surprise)
+    job = job_of("intphys", made.intphys(tmp_path, scenes=4))
+    found = verdict(job, judged(job, tiny))
+    assert found["overall"]["pair"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert found["overall"]["auroc"]["value"] == 0.5
+
+
+def test_scores_count_ties_as_half_and_resample_scenes() -> None:
+    scenes = [np.array([[1.0, 2.0], [3.0, 0.5]]), np.array([[1.0, 1.0]])]
+    assert scores.pairs_right(scenes).tolist() == [0.5, 0.5]
+    # (1<2), (1<.5), (3<2), (3<.5): one of four; the lone pair is a tie.
+    assert scores.all_right(scenes).tolist() == [0.25, 0.5]
+    rng = np.random.default_rng(0)
+    many = [rng.integers(0, 6, (2, 2)).astype(float) for _ in range(30)]
+    every = np.concatenate(many)
+    more = every[:, 1][:, None] - every[:, 0][None]
+    assert scores.auroc(many) == pytest.approx(((more > 0) + 0.5 * (more == 0)).mean())
+    # A pair that is told twice within its scene says nothing new: the interval stays as wide.
+    drawn = scores.resampled(many, scores.auroc)
+    doubled = [np.concatenate([one, one]) for one in many]
+    assert scores.resampled(doubled, scores.auroc).std() == pytest.approx(drawn.std(), rel=0.05)
+
+
+def test_the_look_is_chosen_on_scenes_that_are_not_scored(
+    tmp_path: Path, tiny: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One context is right on what is chosen on and wrong elsewhere: it is chosen all the same."""
+    job = job_of("grasp", made.grasp(tmp_path, scenes=5))
+    choosing = judged(job, tiny).chosen_on
+    blue = {20 * (int(name[-3:]) % 10) + 20 for name in choosing}
+    assert len(choosing) == 2  # a fifth of each property's five
+
+    def surprise(
+        model: WorldModel, videos: np.ndarray, views: Sequence[View], windows: Windows
+    ) -> dict[View, np.ndarray]:
+        known = min(abs(float(videos[0, 0, ..., 2].mean()) - level) for level in blue) < 8
+        found = {}
+        for view in views:
+            sign = 1.0 if (view.context == 2) == known else -1.0
+            found |= oracle(sign)(model, videos, [view], windows)
+        return found
+
+    monkeypatch.setattr(pairs, "surprise", surprise)
+    findings = judged(job, tiny)
+    assert findings.look.view.context == 2
+    assert findings.chosen_from[findings.look] == 1.0
+    unknown = [
+        one for one in findings.model if 20 * (int(one.scene.name[-3:]) % 10) + 20 not in blue
+    ]
+    assert unknown
+    assert all((one.scores[findings.look] == [[0.0, -1.0]]).all() for one in unknown)
+
+
+def test_random_models_stand_beside_and_see_scenes_in_turn(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    folder = made.grasp(tmp_path, scenes=5)
+    job = job_of("grasp", folder, "random=3", "random_quads=2")
+    findings = judged(job, tiny)
+    seen = [[one.scene.name for one in arm] for arm in findings.random]
+    assert [len(names) for names in seen] == [4, 4, 4]
+    assert {name for names in seen for name in names} == {one.scene.name for one in findings.model}
+    found = verdict(job, findings)
+    assert len(found["random"]) == 3
+    pair = found["overall"]["pair"]
+    mean = np.mean([one["pair"] for one in found["random"]])
+    assert found["gain"]["over_random"] == pytest.approx(pair["value"] - mean)
+    for row in found["properties"].values():
+        assert row["pair"]["low"] <= row["pair"]["value"] <= row["pair"]["high"]
+        assert row["random"]["best_pair"] >= row["random"]["pair"]
+    # An arm is the random model of its seed.
+    alone = pairs.measure(
+        (random_model(tiny.config, 1), *_shared(folder, tiny, findings)[1:]),
+        pairs.Unit(None, tuple(one.scene for one in findings.random[1])),
+    )
+    for one, other in zip(alone, findings.random[1], strict=True):
+        assert (one.scores[findings.look] == other.scores[findings.look]).all()  # type: ignore[union-attr]
+
+
+def _shared(folder: Path, model: WorldModel, findings: Findings) -> pairs.Shared:
+    return model, pairs.Storage(str(folder)), findings.protocol
+
+
+def test_the_hash_names_the_protocol_and_not_the_place(tmp_path: Path, tiny: WorldModel) -> None:
+    made.grasp(tmp_path / "here")
+    made.grasp(tmp_path / "there")
+
+    def found(place: str, *changes: str, **options: Any) -> str:
+        job = job_of("grasp", tmp_path / place, *changes, **options)
+        return str(verdict(job, judged(job, tiny))["protocol"])
+
+    first = found("here")
+    assert found("there", bad_limit=0.5) == first
+    assert found("here", "surprise.stride=2") != first
+    assert found("here", "surprise.contexts=[2]") != first
+    assert found("here", properties=["Collision"]) != first
+    (tmp_path / "there/level2/P_Collision/000.mp4").unlink()
+    assert found("there", bad_limit=0.5) != first
+
+
+def test_unreadable_files_end_the_job_or_are_left_out_by_name(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    made.grasp(tmp_path, scenes=6)
+    broken = tmp_path / "level2/IP_Collision/002.mp4"
+    broken.write_bytes(broken.read_bytes()[:300])
+    (tmp_path / "level2/P_Inertia2/004.mp4").write_bytes(b"")
+    with pytest.raises(JobFailed) as error:
+        judged(job_of("grasp", tmp_path), tiny)
+    text = str(error.value)
+    assert "of 12 scenes cannot be used" in text
+    assert "Collision/002: level2/IP_Collision/002.mp4: not a readable video" in text or (
+        "Inertia2/004" in text
+    )
+    assert "benchmark.bad_limit=0." in text
+
+    job = job_of("grasp", tmp_path, bad_limit=0.2)
+    findings = judged(job, tiny)
+    found = verdict(job, findings)
+    assert [one["scene"] for one in found["left_out"]] == ["Collision/002", "Inertia2/004"]
+    assert found["counts"]["left_out"] == 2
+    assert found["counts"]["scored"] + found["counts"]["chosen_on"] == 10
+    assert "Collision/002" not in {one.scene.name for one in findings.model}
+
+
+def test_a_lost_picture_is_found_when_it_is_looked_at(tmp_path: Path, tiny: WorldModel) -> None:
+    made.intphys(tmp_path)
+    (tmp_path / "O1/01/2/scene/scene_003.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(JobFailed, match=r"O1/01: .*'scene_003.png' is no readable picture"):
+        judged(job_of("intphys", tmp_path), tiny)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"frames": 16}, "has 12 frames at 8 a second, the model's clip has 16"),
+        ({"fps": 24.0}, "has 16 frames a second, the model was trained on 24"),
+    ],
+)
+def test_a_model_whose_clip_does_not_fit_is_refused_with_every_scene_counted(
+    data: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    model = random_model(config_of(tiny_job(**data)), 0)
+    made.grasp(tmp_path, names=("Collision",))
+    with pytest.raises(JobFailed, match=rf"1 of 3 scenes cannot be used:\n.*{said}"):
+        judged(job_of("grasp", tmp_path), model)
+    with pytest.raises(JobFailed, match=rf"no scene is left to choose on: .*{said}"):
+        judged(job_of("grasp", tmp_path, bad_limit=0.9), model)
+
+
+def test_a_context_that_is_no_part_of_the_clip_is_refused_before_the_folder_is_read(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    with pytest.raises(RequestError, match="a context of 5 frames"):
+        judged(job_of("grasp", tmp_path / "nothing", "surprise.contexts=[5]"), tiny)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "said"),
+    [
+        ({"kind": "intphys2", "choose": "Main"}, "'Main' is for scoring: choosing on it would"),
+        ({"kind": "intphys2", "choose": "HeldOut"}, "'HeldOut' is for scoring"),
+        ({"kind": "intphys2", "split": "Debug"}, "'Debug' is what is chosen on"),
+        ({"kind": "clevrer", "choose": "validation"}, "'validation' is for scoring"),
+        ({"kind": "clevrer", "choose": "test"}, "'test' is for scoring"),
+        ({"kind": "grasp", "choose_share": 1.0}, "choose_share"),
+    ],
+)
+def test_what_is_scored_is_never_chosen_on(benchmark: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        build_job(
+            {
+                "kind": "evaluate",
+                "name": "b",
+                "model": "m",
+                "benchmark": {"folder": "f", **benchmark},
+            }
+        )
+
+
+def test_a_suite_and_a_benchmark_are_two_jobs(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="a suite beside a benchmark"):
+        job_of("grasp", tmp_path, "suite.quads=4")

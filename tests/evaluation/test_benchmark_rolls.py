@@ -1,0 +1,267 @@
+"""Rollouts on Moving MNIST and CLEVRER in miniature: the right frames, states and splits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import made_benchmarks as made
+import numpy as np
+import pytest
+from tiny import config_of, tiny_job
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.evaluation.benchmarks import clevrer, moving_mnist, roll_scores, rolls
+from orchestrator.evaluation.benchmarks.clip import Shape
+from orchestrator.evaluation.benchmarks.rolls import Rolls, judge_rolls
+from orchestrator.evaluation.rollout import Rollout
+from orchestrator.evaluation.surprise import View
+from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.job import EvaluateJob, build_job
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+
+SHAPE = Shape(32, 8, 8.0)
+
+
+def job_of(kind: str, folder: Path, *changes: str, **options: Any) -> EvaluateJob:
+    job = build_job(
+        {
+            "kind": "evaluate",
+            "name": "b",
+            "model": "unused",
+            "benchmark": {"kind": kind, "folder": str(folder), **options},
+            "random": 0,
+        },
+        list(changes),
+    )
+    assert isinstance(job, EvaluateJob)
+    return job
+
+
+def judged(job: EvaluateJob, model: WorldModel) -> Rolls:
+    return judge_rolls(job, job.benchmark, model, Silent(), local=True)  # type: ignore[arg-type]
+
+
+def verdict(job: EvaluateJob, found: Rolls) -> dict[str, Any]:
+    return roll_scores.verdict(job, job.benchmark, found)  # type: ignore[arg-type]
+
+
+def read_mnist(folder: Path, shape: Shape = SHAPE, **options: Any) -> Any:
+    job = job_of("moving-mnist", folder, **options)
+    return moving_mnist.read(job.benchmark, Storage(str(folder)), shape)  # type: ignore[arg-type]
+
+
+def read_clevrer(folder: Path, **options: Any) -> Any:
+    job = job_of("clevrer", folder, **options)
+    return clevrer.read(job.benchmark, Storage(str(folder)))  # type: ignore[arg-type]
+
+
+def test_moving_mnist_gives_each_sequence_its_own_frames(tmp_path: Path) -> None:
+    made.moving_mnist(tmp_path)
+    found = read_mnist(tmp_path)
+    assert len(found.chosen_on) == 6
+    assert len(found.scored) == 24
+    names = {clip.name for clip in [*found.scored, *found.chosen_on]}
+    assert names == {f"{number:05d}" for number in range(30)}
+    array = np.load(tmp_path / "mnist_test_seq.npy")
+    shown = moving_mnist.frames(Storage(str(tmp_path)), found.scored, Shape(64, 8, 99.0))
+    assert shown.clips == found.scored
+    for clip, frames in zip(shown.clips, shown.frames, strict=True):
+        assert (frames == array[:8, int(clip.name), :, :, None]).all()
+    small = moving_mnist.frames(Storage(str(tmp_path)), found.scored[:1], SHAPE)
+    assert small.frames.shape == (1, 8, 32, 32, 3)
+    wanted = array[:8, int(found.scored[0].name)].reshape(8, 32, 2, 32, 2).mean((2, 4))
+    assert abs(small.frames[0, ..., 0].astype(float).mean() - wanted.mean()) < 1
+    assert len(read_mnist(tmp_path, scenes=5).scored) == 5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.unlink(), "no mnist_test_seq.npy in it"),
+        (lambda path: path.write_bytes(b"nothing"), "is no NumPy array"),
+        (lambda path: np.save(path, np.zeros((20, 3, 64, 64))), "holds float64"),
+        (lambda path: np.save(path, np.zeros((20, 64), np.uint8)), r"holds uint8 \[20, 64\]"),
+        (lambda path: np.save(path, np.zeros((6, 9, 64, 64), np.uint8)), "have 6 frames, the"),
+        (lambda path: np.save(path, np.zeros((20, 1, 64, 64), np.uint8)), "none is left to score"),
+    ],
+)
+def test_what_is_no_moving_mnist_is_refused(
+    spoil: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    made.moving_mnist(tmp_path, sequences=3)
+    spoil(tmp_path / "mnist_test_seq.npy")
+    with pytest.raises(RequestError, match=said):
+        read_mnist(tmp_path)
+
+
+def test_a_file_that_is_cut_off_costs_the_sequences_that_it_lacks_by_name(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    made.moving_mnist(tmp_path, frames=8)
+    path = tmp_path / "mnist_test_seq.npy"
+    path.write_bytes(path.read_bytes()[: -5 * 64 * 64])
+    with pytest.raises(JobFailed, match="of 30 scenes cannot be used"):
+        judged(job_of("moving-mnist", tmp_path), tiny)
+    job = job_of("moving-mnist", tmp_path, bad_limit=0.2)
+    found = verdict(job, judged(job, tiny))
+    lost = [one["scene"] for one in found["left_out"]]
+    assert lost == ["00025", "00026", "00027", "00028", "00029"]
+    assert found["counts"]["scored"] + found["counts"]["chosen_on"] == 25
+
+
+def test_rollouts_have_a_row_for_each_horizon_and_random_models_beside(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    made.moving_mnist(tmp_path)
+    job = job_of("moving-mnist", tmp_path, "random=2")
+    rolled = judged(job, tiny)
+    found = verdict(job, rolled)
+    assert rolled.view.context == 4  # half of the clip
+    assert len(found["chosen_from"]) == len(tiny.predictor.mask_tokens)  # type: ignore[union-attr]
+    assert [row["tubelets_ahead"] for row in found["rollout"]] == [1, 2]
+    assert found["probe"] == {}
+    assert not set(rolled.chosen_on) & set(rolled.scored)
+    assert len(found["random"]) == 2
+    mine, theirs = (
+        np.concatenate([one.errors[name] for one in rolled.model]).mean()
+        for name in ("model", "copy")
+    )
+    whole = found["overall"]["skill_over_copy"]
+    assert whole["value"] == pytest.approx(1 - mine / theirs)
+    assert whole["low"] <= whole["value"] <= whole["high"]
+    assert sum(one.errors["model"].shape[0] for one in rolled.model) == 24 == len(rolled.scored)
+    other = verdict(job_of("moving-mnist", tmp_path, choose_share=0.3), rolled)
+    assert other["protocol"] != found["protocol"]
+    with pytest.raises(RequestError, match="2 contexts; errors at other horizons"):
+        judged(job_of("moving-mnist", tmp_path, "surprise.contexts=[2,4]"), tiny)
+
+
+def test_a_foreseer_has_full_skill_and_a_copier_none(
+    tmp_path: Path, tiny: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.moving_mnist(tmp_path)
+    for blend, wanted in ((0.0, 1.0), (1.0, 0.0)):
+
+        def roll_out(model: WorldModel, clips: np.ndarray, view: View, b: float = blend) -> Rollout:
+            rng = np.random.default_rng(len(clips))
+            copy, linear = rng.random((len(clips), 2)) + 1, rng.random((len(clips), 2)) + 2
+            wanted = rng.random((len(clips), 4, 3))
+            errors = {"model": b * copy, "copy": copy, "linear": linear}
+            return Rollout(errors, wanted[:, 2:], wanted)
+
+        monkeypatch.setattr(rolls, "roll_out", roll_out)
+        job = job_of("moving-mnist", tmp_path)
+        found = verdict(job, judged(job, tiny))
+        assert found["overall"]["skill_over_copy"]["value"] == pytest.approx(wanted)
+        assert found["rollout"][0]["cross_clip"]["@1"] == 1.0
+
+
+def test_clevrer_is_split_by_its_numbers_wherever_its_folders_lie(tmp_path: Path) -> None:
+    made.clevrer(tmp_path)
+    found = read_clevrer(tmp_path)
+    assert [clip.name for clip in found.chosen_on] == ["00000", "00001", "00002"]
+    assert {clip.name for clip in found.scored} == {"10000", "10001", "10002", "10003"}
+    for old, new in (("video_train", "videos/train"), ("annotation_train", "annotations/train")):
+        (tmp_path / new).parent.mkdir()
+        (tmp_path / old).rename(tmp_path / new)
+    again = read_clevrer(tmp_path)
+    assert [clip.name for clip in again.chosen_on] == [clip.name for clip in found.chosen_on]
+    assert again.chosen_on[0].path == "videos/train/video_00000-01000/video_00000.mp4"
+    shared = read_clevrer(tmp_path, choose="share")
+    assert len(shared.chosen_on) == 1
+    assert {clip.name for clip in [*shared.chosen_on, *shared.scored]} == {
+        clip.name for clip in found.scored
+    }
+    assert len(read_clevrer(tmp_path, scenes=2, choose_scenes=1).scored) == 2
+    assert len(read_clevrer(tmp_path, scenes=2, choose_scenes=1).chosen_on) == 1
+
+
+def test_states_are_those_of_the_frames_that_are_shown(tmp_path: Path) -> None:
+    made.clevrer(tmp_path)
+    found = read_clevrer(tmp_path)
+    shown = clevrer.frames(Storage(str(tmp_path)), found.scored, SHAPE)
+    assert shown.targets.shape == (4, 8, 5)
+    for frames, targets in zip(shown.frames, shown.targets, strict=True):
+        # The only object in view is the white square; 48 x 32 pixels became 32 x 32.
+        bright = frames[:, 12, :, 0].astype(float) > 150
+        left = np.array([np.flatnonzero(row)[0] for row in bright]) * 48 / 32
+        assert np.abs(left - np.floor(targets[:, 0])).max() <= 2.5
+        assert (targets[:, 1] == targets[:, 0] / 2).all()
+        assert (targets[:, 2:] == [0.5, -0.5, 1.0]).all()
+        # At 8 a second of 25, at half a pixel a frame: 1.5 or 2 further each time.
+        assert {1.5, 2.0} >= set(np.diff(targets[:, 0]) % 40)
+
+
+def _edit(folder: Path, change: Callable[[Any], object]) -> None:
+    path = next(folder.rglob("annotation_10001.json"))
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda f: next(f.rglob("annotation_10001.json")).unlink(), "it has no annotation"),
+        (lambda f: next(f.rglob("video_10001.mp4")).unlink(), "it has no video"),
+        (lambda f: next(f.rglob("video_10001.mp4")).write_bytes(b"x" * 99), "not a readable video"),
+        (lambda f: next(f.rglob("annotation_10001.json")).write_text("{"), "is no JSON"),
+        (lambda f: _edit(f, lambda said: said.pop("motion_trajectory")), "it lacks 'motion_traj"),
+        (lambda f: _edit(f, lambda said: said["motion_trajectory"].clear()), "is no annotation"),
+        (
+            lambda f: _edit(
+                f, lambda said: [one.pop("velocity") for r in said["motion_trajectory"]
+                                 for one in r["objects"]]
+            ),
+            "it lacks 'velocity'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_video_of_clevrer_that_cannot_be_used_is_named(
+    spoil: Callable[[Path], object], said: str, tmp_path: Path, tiny: WorldModel
+) -> None:
+    made.clevrer(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises((JobFailed, RequestError), match=f"(?s)1 of 7 scenes.*10001: .*{said}"):
+        judged(job_of("clevrer", tmp_path), tiny)
+    job = job_of("clevrer", tmp_path, bad_limit=0.2)
+    found = verdict(job, judged(job, tiny))
+    assert [one["scene"] for one in found["left_out"]] == ["10001"]
+    assert found["counts"]["scored"] == 3
+
+
+def test_clevrer_without_a_split_says_what_to_do(tmp_path: Path, tiny: WorldModel) -> None:
+    made.clevrer(tmp_path, train=0)
+    with pytest.raises(RequestError, match="no video of the train split") as error:
+        read_clevrer(tmp_path)
+    assert "benchmark.choose=share" in str(error.value)
+    with pytest.raises(RequestError, match="no video of the validation split"):
+        read_clevrer(tmp_path / "nothing")
+    long = random_model(config_of(tiny_job(frames=16)), 0)
+    with pytest.raises(JobFailed, match=r"lasts 1\.60 s, the model's clip of 16 frames"):
+        judged(job_of("clevrer", tmp_path, choose="share"), long)
+
+
+def test_a_probe_reads_where_things_are_and_not_what_was_shuffled(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    made.clevrer(tmp_path, train=14, validation=10)
+    job = job_of("clevrer", tmp_path, "random=1")
+    rolled = judged(job, tiny)
+    found = verdict(job, rolled)
+    assert set(found["probe"]) == {"model", "random"}
+    assert list(found["probe"]["model"]) == ["x", "y", "vx", "vy", "objects"]
+    # Even a random encoder lets a ridge probe see where a square is.
+    assert found["probe"]["model"]["x"] > 0.8
+    assert found["probe"]["random"]["x"] > 0.8
+    fitted, held_out = rolled.states["model"]
+    assert sum(len(one.quads) for one in fitted) == 14 * 4
+    assert sum(len(one.quads) for one in held_out) == 10 * 4
+    rng = np.random.default_rng(0)
+    for one in fitted:
+        rng.shuffle(one.targets)
+    assert roll_scores.probe(fitted, held_out)["x"] < 0.3
