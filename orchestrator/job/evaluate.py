@@ -96,7 +96,7 @@ class EvaluateJob(Section):
 
     random_quads: PositiveInt = 2
     """Quadruplets of each scenario (scenes of each property of a benchmark) that each of them
-    sees, other ones than the one before."""
+    sees, other ones than the one before. Futures are predicted of 64 clips."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of every interval (cluster bootstrap over quadruplets, or over a benchmark's scenes)."""

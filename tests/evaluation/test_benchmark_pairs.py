@@ -17,6 +17,7 @@ from orchestrator.evaluation.benchmarks.pairs import Findings, judge_pairs
 from orchestrator.evaluation.surprise import View, Windows
 from orchestrator.jepa.hub import WorldModel, random_model
 from orchestrator.job import EvaluateJob, build_job
+from orchestrator.job.schema import schema_lines
 from orchestrator.progress import Silent
 
 MAKERS = {
@@ -273,6 +274,15 @@ def test_what_is_scored_is_never_chosen_on(benchmark: dict[str, Any], said: str)
                 "benchmark": {"folder": "f", **benchmark},
             }
         )
+
+
+def test_every_key_of_a_benchmark_is_listed() -> None:
+    lines = list(schema_lines("evaluate"))
+    kinds = {line.value for line in lines if line.key == "kind"}
+    assert {*MAKERS, "moving-mnist", "clevrer"} < kinds
+    keys = {line.key: line.text for line in lines}
+    for key in ("folder", "choose_share", "bad_limit", "properties", "priming", "fps"):
+        assert len(keys[key]) > 20
 
 
 def test_a_suite_and_a_benchmark_are_two_jobs(tmp_path: Path) -> None:

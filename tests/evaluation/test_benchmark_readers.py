@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import made_benchmarks as made
 import numpy as np
 import pytest
@@ -94,6 +95,22 @@ def test_grasp_is_found_from_its_level_and_from_above(tmp_path: Path) -> None:
     made.grasp(tmp_path / "videos")
     for folder in (tmp_path, tmp_path / "videos", tmp_path / "videos/level2"):
         assert len(read("grasp", folder).scored) == 6
+
+
+def test_the_codec_of_grasp_is_read(tmp_path: Path) -> None:
+    """Its videos are MPEG-4 part 2, not H.264."""
+    made.grasp(tmp_path, scenes=2, names=("Gravity",))
+    video = made.pictures("a", "b", 3)
+    path = tmp_path / "level2/IP_Gravity/000.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=50, options={"qscale": "2"})
+        stream.width, stream.height, stream.pix_fmt = made.SIDE, made.SIDE, "yuv420p"
+        for frame in video:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    shown = shot_frames(Storage(str(tmp_path)), Shot("level2/IP_Gravity/000.mp4"), 16, 25.0)
+    assert shown.shape == (12, 16, 16, 3)
+    assert made.levels(shown) == ("a", "b")
 
 
 def test_both_layouts_of_intphys2_hold_the_same(tmp_path: Path) -> None:

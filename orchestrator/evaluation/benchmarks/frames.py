@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from orchestrator.data.decode import decode_clip
 from orchestrator.data.probe import VideoFacts, probe
 from orchestrator.errors import DataError
-from orchestrator.evaluation.benchmarks.scene import Scene, Shot
+from orchestrator.evaluation.benchmarks.scene import Align, Scene, Shot
 from orchestrator.storage import Storage
 
 # A model's rate may be a video's own, rounded.
@@ -73,7 +73,7 @@ def clip_frames(
 
 
 def pair_frames(
-    storage: Storage, scene: Scene, size: int, fps: float, align: str
+    storage: Storage, scene: Scene, size: int, fps: float, align: Align
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Each pair of a scene, (possible, impossible), uint8 [T, size, size, 3] of one length.
 

@@ -17,10 +17,12 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation.benchmarks import grasp, inflevel, intphys, intphys2
 from orchestrator.evaluation.benchmarks.frames import pair_frames
 from orchestrator.evaluation.benchmarks.scene import (
+    Align,
     Fault,
     Read,
     Scene,
     divided,
+    listing,
     nothing_left,
     refuse_faults,
 )
@@ -60,7 +62,7 @@ class Protocol:
     tubelet: int
     stride: int
     views: tuple[View, ...]
-    align: str
+    align: Align
 
     def windows(self, frames: int) -> Windows:
         """Where windows lie in a video.
@@ -138,7 +140,8 @@ def judge_pairs(
     """
     views = tuple(views_of(model, job.surprise.contexts))
     storage = Storage(benchmark.folder)
-    found = read(benchmark, storage)
+    with listing(benchmark.folder):
+        found = read(benchmark, storage)
     total = len(found.scored) + len(found.chosen_on) + len(found.faults)
     refuse_faults(found.faults, total, benchmark.bad_limit, benchmark.folder, started=False)
     choosing, scoring = divided(found, benchmark.choose_share, benchmark.scenes)

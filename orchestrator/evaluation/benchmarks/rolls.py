@@ -16,7 +16,12 @@ import numpy as np
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
 from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead, Shape
-from orchestrator.evaluation.benchmarks.scene import Fault, nothing_left, refuse_faults
+from orchestrator.evaluation.benchmarks.scene import (
+    Fault,
+    listing,
+    nothing_left,
+    refuse_faults,
+)
 from orchestrator.evaluation.probe import grid_pooled
 from orchestrator.evaluation.rollout import Rollout, roll_out
 from orchestrator.evaluation.spread import spread
@@ -95,7 +100,8 @@ def judge_rolls(
     config = model.config
     shape = Shape(config.size, config.frames, float(config.job["data"]["fps"]))
     storage = Storage(benchmark.folder)
-    found = _read(benchmark, storage, shape)
+    with listing(benchmark.folder):
+        found = _read(benchmark, storage, shape)
     total = len(found.scored) + len(found.chosen_on) + len(found.faults)
     refuse_faults(found.faults, total, benchmark.bad_limit, benchmark.folder, started=False)
     faults = {fault.scene: fault for fault in found.faults}

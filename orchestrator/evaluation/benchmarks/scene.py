@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from orchestrator.errors import JobFailed, RequestError, suggest
+
+Align = Literal["start", "end"]
 
 NAMED = 5
 """Scenes that a message names before it counts the others."""
@@ -20,7 +24,7 @@ class Shot:
     """Below the benchmark's folder."""
 
     pictures: tuple[str, ...] = ()
-    """Names of the pictures in `path`, in order. None: `path` is a video."""
+    """Names of the pictures in the folder `path`, in order. Empty: `path` is a video."""
 
     fps: float = 0.0
     """Frames a second of pictures; a video says it itself."""
@@ -60,8 +64,25 @@ class Read:
     """Empty: a share of `scored` is to be taken."""
 
     faults: list[Fault] = field(default_factory=list)
-    align: str = "start"
-    """Which ends of a pair's videos agree when one is longer: 'start' or 'end'."""
+    align: Align = "start"
+    """Which ends of a pair's videos belong together when one is longer."""
+
+
+@contextmanager
+def listing(folder: str) -> Iterator[None]:
+    """A storage that cannot be listed or read is said so.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"cannot be read: {error.strerror or error}",
+            where=folder,
+            mend="check the path and its rights",
+        ) from None
 
 
 def place_of(name: str) -> float:
