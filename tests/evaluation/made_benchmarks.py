@@ -7,8 +7,10 @@ scene. So a pair that is matched rightly has one red, and a possible video red e
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,23 @@ def thing(x: float, speed: float, *, seen: bool = True) -> dict[str, object]:
         "velocity": [speed, -speed, 0.0],
         "inside_camera_view": seen,
     }
+
+
+MAKERS = {"intphys": intphys, "intphys2": intphys2, "grasp": grasp, "inflevel": inflevel}
+
+
+@functools.cache
+def _files(kind: str) -> tuple[tuple[str, bytes], ...]:
+    with tempfile.TemporaryDirectory() as name:
+        root = MAKERS[kind](Path(name))
+        found = sorted(path for path in root.rglob("*") if path.is_file())
+        return tuple((str(path.relative_to(root)), path.read_bytes()) for path in found)
+
+
+def put(kind: str, folder: Path) -> Path:
+    """A benchmark of the default size; encoded once, however many tests take it."""
+    for name, data in _files(kind):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder

@@ -20,13 +20,6 @@ from orchestrator.job import EvaluateJob, build_job
 from orchestrator.job.schema import schema_lines
 from orchestrator.progress import Silent
 
-MAKERS = {
-    "intphys": made.intphys,
-    "intphys2": made.intphys2,
-    "grasp": made.grasp,
-    "inflevel": made.inflevel,
-}
-
 
 def job_of(kind: str, folder: Path, *changes: str, **options: Any) -> EvaluateJob:
     if kind == "intphys":
@@ -67,11 +60,11 @@ def oracle(sign: float) -> Any:
     return surprise
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", made.MAKERS)
 def test_who_knows_gets_every_pair_right_and_who_knows_the_opposite_none(
     kind: str, tmp_path: Path, tiny: WorldModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = job_of(kind, MAKERS[kind](tmp_path))
+    job = job_of(kind, made.put(kind, tmp_path))
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
         monkeypatch.setattr(pairs, "surprise", oracle(sign))
         findings = judged(job, tiny)
@@ -180,8 +173,8 @@ def _shared(folder: Path, model: WorldModel, findings: Findings) -> pairs.Shared
 
 
 def test_the_hash_names_the_protocol_and_not_the_place(tmp_path: Path, tiny: WorldModel) -> None:
-    made.grasp(tmp_path / "here")
-    made.grasp(tmp_path / "there")
+    made.put("grasp", tmp_path / "here")
+    made.put("grasp", tmp_path / "there")
 
     def found(place: str, *changes: str, **options: Any) -> str:
         job = job_of("grasp", tmp_path / place, *changes, **options)
@@ -222,7 +215,7 @@ def test_unreadable_files_end_the_job_or_are_left_out_by_name(
 
 
 def test_a_lost_picture_is_found_when_it_is_looked_at(tmp_path: Path, tiny: WorldModel) -> None:
-    made.intphys(tmp_path)
+    made.put("intphys", tmp_path)
     (tmp_path / "O1/01/2/scene/scene_003.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(JobFailed, match=r"O1/01: .*'scene_003.png' is no readable picture"):
         judged(job_of("intphys", tmp_path), tiny)
@@ -279,7 +272,7 @@ def test_what_is_scored_is_never_chosen_on(benchmark: dict[str, Any], said: str)
 def test_every_key_of_a_benchmark_is_listed() -> None:
     lines = list(schema_lines("evaluate"))
     kinds = {line.value for line in lines if line.key == "kind"}
-    assert {*MAKERS, "moving-mnist", "clevrer"} < kinds
+    assert {*made.MAKERS, "moving-mnist", "clevrer"} < kinds
     keys = {line.key: line.text for line in lines}
     for key in ("folder", "choose_share", "bad_limit", "properties", "priming", "fps"):
         assert len(keys[key]) > 20

@@ -21,13 +21,6 @@ from orchestrator.job import build_job
 from orchestrator.job.benchmark import Surprising
 from orchestrator.storage import Storage
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "intphys": made.intphys,
-    "intphys2": made.intphys2,
-    "grasp": made.grasp,
-    "inflevel": made.inflevel,
-}
-
 
 def benchmark_of(kind: str, folder: Path, **options: Any) -> Surprising:
     if kind == "intphys":
@@ -41,11 +34,11 @@ def read(kind: str, folder: Path, **options: Any) -> Read:
     return pairs.read(benchmark_of(kind, folder, **options), Storage(str(folder)))
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", made.MAKERS)
 def test_every_pair_shares_its_context_and_the_possible_one_fits_it(
     kind: str, tmp_path: Path
 ) -> None:
-    MAKERS[kind](tmp_path)
+    made.put(kind, tmp_path)
     found = read(kind, tmp_path)
     assert not found.faults
     for scene in [*found.scored, *found.chosen_on]:
@@ -73,7 +66,7 @@ def test_every_pair_shares_its_context_and_the_possible_one_fits_it(
 def test_scenes_and_properties_are_those_of_the_set(
     kind: str, properties: list[str], scenes: int, in_each: int, tmp_path: Path
 ) -> None:
-    MAKERS[kind](tmp_path)
+    made.put(kind, tmp_path)
     found = read(kind, tmp_path)
     assert sorted({scene.property for scene in found.scored}) == properties
     assert len({scene.name for scene in found.scored}) == len(found.scored) == scenes
@@ -87,12 +80,12 @@ def test_scenes_and_properties_are_those_of_the_set(
 
 
 def test_intphys_is_found_below_dev_too(tmp_path: Path) -> None:
-    made.intphys(tmp_path / "dev")
+    made.put("intphys", tmp_path / "dev")
     assert len(read("intphys", tmp_path).scored) == 4
 
 
 def test_grasp_is_found_from_its_level_and_from_above(tmp_path: Path) -> None:
-    made.grasp(tmp_path / "videos")
+    made.put("grasp", tmp_path / "videos")
     for folder in (tmp_path, tmp_path / "videos", tmp_path / "videos/level2"):
         assert len(read("grasp", folder).scored) == 6
 
@@ -114,7 +107,7 @@ def test_the_codec_of_grasp_is_read(tmp_path: Path) -> None:
 
 
 def test_both_layouts_of_intphys2_hold_the_same(tmp_path: Path) -> None:
-    made.intphys2(tmp_path / "videos")
+    made.put("intphys2", tmp_path / "videos")
     made.intphys2(tmp_path / "pictures", as_pictures=True)
     videos = read("intphys2", tmp_path / "videos")
     images = read("intphys2", tmp_path / "pictures", fps=made.FPS)
@@ -132,7 +125,7 @@ def test_both_layouts_of_intphys2_hold_the_same(tmp_path: Path) -> None:
 
 
 def test_the_scored_split_of_intphys2_can_spare_a_share(tmp_path: Path) -> None:
-    made.intphys2(tmp_path)
+    made.put("intphys2", tmp_path)
     assert read("intphys2", tmp_path, choose="share").chosen_on == []
     for file in (tmp_path / "Debug").rglob("*"):
         if file.is_file():
@@ -181,7 +174,7 @@ def test_a_longer_filmed_video_loses_its_beginning_and_a_longer_simulated_one_it
 
 
 def test_priming_is_not_shown_where_a_table_says_when_it_ends(tmp_path: Path) -> None:
-    made.inflevel(tmp_path)
+    made.put("inflevel", tmp_path)
     tables = tmp_path / "tables"
     names = {c: sorted((tmp_path / "inflevel_lab" / c).iterdir()) for c in made.INFLEVEL}
     for category, files in names.items():
@@ -322,7 +315,7 @@ BROKEN: list[tuple[str, Break, str, str, int]] = [
 def test_what_cannot_be_used_is_named(
     kind: str, damage: Break, scene: str, reason: str, count: int, tmp_path: Path
 ) -> None:
-    MAKERS[kind](tmp_path)
+    made.put(kind, tmp_path)
     whole = len(read(kind, tmp_path).scored)
     damage(tmp_path)
     found = read(kind, tmp_path)
@@ -359,14 +352,14 @@ def test_what_cannot_be_used_is_named(
 def test_a_folder_that_is_no_such_benchmark_is_refused(
     kind: str, damage: Break, said: str, tmp_path: Path
 ) -> None:
-    MAKERS[kind](tmp_path)
+    made.put(kind, tmp_path)
     damage(tmp_path)
     with pytest.raises(RequestError, match=said):
         read(kind, tmp_path)
 
 
 def test_videos_that_cannot_be_told_apart_are_no_pair(tmp_path: Path) -> None:
-    made.intphys(tmp_path)
+    made.put("intphys", tmp_path)
     for video in "1234":
         made.write_pictures(tmp_path / f"O1/01/{video}/scene", made.pictures("a", "a", 1))
     scene = next(s for s in read("intphys", tmp_path).scored if s.name == "O1/01")
