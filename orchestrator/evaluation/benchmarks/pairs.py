@@ -21,10 +21,9 @@ from orchestrator.evaluation.benchmarks.scene import (
     Fault,
     Read,
     Scene,
+    Tally,
     divided,
     listing,
-    nothing_left,
-    refuse_faults,
 )
 from orchestrator.evaluation.judge import Look
 from orchestrator.evaluation.spread import spread
@@ -142,58 +141,64 @@ def judge_pairs(
     storage = Storage(benchmark.folder)
     with listing(benchmark.folder):
         found = read(benchmark, storage)
-    total = len(found.scored) + len(found.chosen_on) + len(found.faults)
-    refuse_faults(found.faults, total, benchmark.bad_limit, benchmark.folder, started=False)
+    tally = Tally(benchmark.bad_limit, benchmark.folder)
+    tally.begin(found.faults, len(found.scored) + len(found.chosen_on))
     choosing, scoring = divided(found, benchmark.choose_share, benchmark.scenes)
+    total = len(choosing) + len(scoring) + len(found.faults)
+    protocol = _protocol(job, model, views, found.align)
+
+    def collected(stage: str, protocol: Protocol, units: list[Unit]) -> list[list[SeenScene]]:
+        """Of each unit the scenes that could be used."""
+        seen: list[list[SeenScene]] = [[] for _ in units]
+        done, every = 0, sum(len(unit.scenes) for unit in units)
+        progress.update(stage, 0, every)
+        shared = (model, storage, protocol)
+        for number, results in spread(measure, shared, units, cpus=job.cpus, local=local):
+            seen[number] = [one for one in results if isinstance(one, SeenScene)]
+            tally.add((one for one in results if isinstance(one, Fault)), total)
+            done += len(units[number].scenes)
+            progress.update(stage, done, every, {"property": units[number].scenes[0].property})
+        return seen
+
+    chosen_on = [
+        one for unit in collected("choose", protocol, _units(None, choosing)) for one in unit
+    ]
+    if not chosen_on:
+        raise tally.nothing_left("choose on")
+    look, chosen_from = _choose(chosen_on)
+    units = _units(None, scoring)
+    for seed in range(job.random):
+        units += _units(seed, _sample(scoring, seed, job.random_quads))
+    by_arm: dict[int | None, list[SeenScene]] = {}
+    seen = collected("judge", replace(protocol, views=(look.view,)), units)
+    for unit, scenes in zip(units, seen, strict=True):
+        by_arm.setdefault(unit.seed, []).extend(scenes)
+    mine = by_arm.pop(None)
+    if not mine:
+        raise tally.nothing_left("score")
+    return Findings(
+        protocol,
+        look,
+        chosen_from,
+        [one.scene.name for one in chosen_on],
+        mine,
+        [arm for arm in by_arm.values() if arm],
+        tally.named(),
+    )
+
+
+def _protocol(
+    job: EvaluateJob, model: WorldModel, views: tuple[View, ...], align: Align
+) -> Protocol:
     config = model.config
-    protocol = Protocol(
+    return Protocol(
         config.size,
         float(config.job["data"]["fps"]),
         config.frames,
         config.model.tubelet,
         job.surprise.stride,
         views,
-        found.align,
-    )
-    faults = {fault.scene: fault for fault in found.faults}
-
-    def collected(stage: str, protocol: Protocol, units: list[Unit]) -> dict[int, list[SeenScene]]:
-        """By unit: the scenes that could be used; what could not be is added to `faults`."""
-        shared, seen, done = (model, storage, protocol), {}, 0
-        every = sum(len(unit.scenes) for unit in units)
-        progress.update(stage, 0, every)
-        for number, results in spread(measure, shared, units, cpus=job.cpus, local=local):
-            seen[number] = [one for one in results if isinstance(one, SeenScene)]
-            faults.update({one.scene: one for one in results if isinstance(one, Fault)})
-            refuse_faults(
-                list(faults.values()), total, benchmark.bad_limit, benchmark.folder, started=True
-            )
-            done += len(units[number].scenes)
-            progress.update(stage, done, every, {"property": units[number].scenes[0].property})
-        return seen
-
-    fitted = collected("choose", protocol, _units(None, choosing))
-    chosen_on = [one for number in sorted(fitted) for one in fitted[number]]
-    if not chosen_on:
-        raise nothing_left("choose on", faults.values(), benchmark.folder)
-    look, chosen_from = _choose(chosen_on)
-    units = _units(None, scoring)
-    for seed in range(job.random):
-        units += _units(seed, _sample(scoring, seed, job.random_quads))
-    seen = collected("judge", replace(protocol, views=(look.view,)), units)
-    by_arm: dict[int | None, list[SeenScene]] = {}
-    for number in sorted(seen):
-        by_arm.setdefault(units[number].seed, []).extend(seen[number])
-    if not by_arm[None]:
-        raise nothing_left("score", faults.values(), benchmark.folder)
-    return Findings(
-        protocol,
-        look,
-        chosen_from,
-        [one.scene.name for one in chosen_on],
-        by_arm[None],
-        [by_arm[seed] for seed in range(job.random) if by_arm.get(seed)],
-        [faults[name] for name in sorted(faults)],
+        align,
     )
 
 

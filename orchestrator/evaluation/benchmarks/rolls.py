@@ -16,12 +16,7 @@ import numpy as np
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
 from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead, Shape
-from orchestrator.evaluation.benchmarks.scene import (
-    Fault,
-    listing,
-    nothing_left,
-    refuse_faults,
-)
+from orchestrator.evaluation.benchmarks.scene import Fault, Tally, listing
 from orchestrator.evaluation.probe import grid_pooled
 from orchestrator.evaluation.rollout import Rollout, roll_out
 from orchestrator.evaluation.spread import spread
@@ -102,29 +97,27 @@ def judge_rolls(
     storage = Storage(benchmark.folder)
     with listing(benchmark.folder):
         found = _read(benchmark, storage, shape)
+    tally = Tally(benchmark.bad_limit, benchmark.folder)
+    tally.begin(found.faults, len(found.scored) + len(found.chosen_on))
     total = len(found.scored) + len(found.chosen_on) + len(found.faults)
-    refuse_faults(found.faults, total, benchmark.bad_limit, benchmark.folder, started=False)
-    faults = {fault.scene: fault for fault in found.faults}
 
     def collected(stage: str, units: list[Unit]) -> list[tuple[Unit, SeenClips]]:
+        """Each unit with what could be used of it; those that could not be used at all are gone."""
         done, every = 0, sum(len(unit.clips) for unit in units)
         shared, seen = (model, storage, shape), {}
         progress.update(stage, 0, every)
         for number, one in spread(measure, shared, units, cpus=job.cpus, local=local):
             seen[number] = one
-            faults.update({fault.scene: fault for fault in one.faults})
-            refuse_faults(
-                list(faults.values()), total, benchmark.bad_limit, benchmark.folder, started=True
-            )
+            tally.add(one.faults, total)
             done += len(units[number].clips)
             progress.update(stage, done, every)
         return [(units[number], seen[number]) for number in sorted(seen) if seen[number].names]
 
     probed = any(clip.annotation for clip in found.scored)
-    fitted = collected("choose", _units(None, found.chosen_on, views, probed))
+    fitted = [one for _, one in collected("choose", _units(None, found.chosen_on, views, probed))]
     if not fitted:
-        raise nothing_left("choose on", faults.values(), benchmark.folder)
-    view, chosen_from = _choose([one for _, one in fitted])
+        raise tally.nothing_left("choose on")
+    view, chosen_from = _choose(fitted)
     units = _units(None, found.scored, (view,), probed)
     if probed and job.random:  # one random model reads states off the same clips
         units += _units(0, found.chosen_on, (), True) + _units(0, found.scored, (), True)
@@ -133,7 +126,7 @@ def judge_rolls(
     seen = collected("judge", units)
     mine = [one for unit, one in seen if unit.seed is None]
     if not mine:
-        raise nothing_left("score", faults.values(), benchmark.folder)
+        raise tally.nothing_left("score")
     arms = [
         [one.rollouts[view] for unit, one in seen if unit.seed == seed and unit.views]
         for seed in range(job.random)
@@ -142,12 +135,12 @@ def judge_rolls(
         shape,
         view,
         chosen_from,
-        [name for _, one in fitted for name in one.names],
+        [name for one in fitted for name in one.names],
         [name for one in mine for name in one.names],
         [one.rollouts[view] for one in mine],
         [arm for arm in arms if arm],
-        _states([one for _, one in fitted], seen, {clip.name for clip in found.chosen_on}),
-        [faults[name] for name in sorted(faults)],
+        _states(fitted, seen, {clip.name for clip in found.chosen_on}),
+        tally.named(),
     )
 
 

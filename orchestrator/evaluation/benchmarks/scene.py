@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.errors import JobFailed, RequestError, suggest
+from orchestrator.errors import JobFailed, OrchestratorError, RequestError, suggest
 
 Align = Literal["start", "end"]
 
@@ -137,35 +137,62 @@ def wanted_properties(asked: Sequence[str], there: Sequence[str]) -> list[str]:
     return list(asked or there)
 
 
-def refuse_faults(
-    faults: Sequence[Fault], total: int, limit: float, where: str, *, started: bool
-) -> None:
-    """End when more scenes than `limit` of them cannot be used.
+_MISFIT = "is it this benchmark's folder, and a model that fits it?"
 
-    Raises:
-        RequestError: with their names, their number and the reasons; nothing was started yet.
-        JobFailed: the same, found on the way.
-    """
-    if len(faults) <= limit * total:
-        return
-    named = "\n  ".join(f"{fault.scene}: {fault.reason}" for fault in faults[:NAMED])
-    more = f"\n  and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-    enough = -(-len(faults) * 100 // total) / 100
-    mend = "is it this benchmark's folder, and a model that fits it?"
-    if enough < 1:
+
+@dataclass
+class Tally:
+    """What cannot be used so far; ends the job when it is too much."""
+
+    limit: float
+    """Share of the scenes that may be left out."""
+
+    where: str
+    """The benchmark's folder."""
+
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    def begin(self, faults: Iterable[Fault], usable: int) -> None:
+        """What was found by listing files, beside how many scenes.
+
+        Raises:
+            RequestError: too many cannot be used; with their names, number and reasons.
+        """
+        self._add(faults)
+        self._refuse(usable + len(self.faults), RequestError)
+
+    def add(self, faults: Iterable[Fault], total: int) -> None:
+        """What was found by looking, of `total` scenes that are shown or were left out before.
+
+        Raises:
+            JobFailed: too many cannot be used; with their names, number and reasons.
+        """
+        self._add(faults)
+        self._refuse(total, JobFailed)
+
+    def nothing_left(self, purpose: str) -> JobFailed:
+        """The error when every scene that was meant for something cannot be used."""
+        found = self.named()
+        why = f": {found[0].scene}: {found[0].reason}; {len(found)} are left out" if found else ""
+        return JobFailed(f"no scene is left to {purpose}{why}", where=self.where, mend=_MISFIT)
+
+    def named(self) -> list[Fault]:
+        """All of them, by name."""
+        return [self.faults[name] for name in sorted(self.faults)]
+
+    def _add(self, faults: Iterable[Fault]) -> None:
+        self.faults |= {fault.scene: fault for fault in faults}
+
+    def _refuse(self, total: int, kind: type[OrchestratorError]) -> None:
+        found = self.named()
+        if len(found) <= self.limit * total:
+            return
+        rows = "\n  ".join(f"{fault.scene}: {fault.reason}" for fault in found[:NAMED])
+        more = f"\n  and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        enough = -(-len(found) * 100 // total) / 100
         mend = f"mend the folder, or leave them out, by name: benchmark.bad_limit={enough:g}"
-    kind = JobFailed if started else RequestError
-    raise kind(
-        f"{len(faults)} of {total} scenes cannot be used:\n  {named}{more}", where=where, mend=mend
-    )
-
-
-def nothing_left(purpose: str, faults: Iterable[Fault], where: str) -> JobFailed:
-    """The error when every scene that was meant for something cannot be used."""
-    found = list(faults)
-    why = f": {found[0].scene}: {found[0].reason}; {len(found)} are left out" if found else ""
-    return JobFailed(
-        f"no scene is left to {purpose}{why}",
-        where=where,
-        mend="is it this benchmark's folder, and a model that fits it?",
-    )
+        raise kind(
+            f"{len(found)} of {total} scenes cannot be used:\n  {rows}{more}",
+            where=self.where,
+            mend=mend if enough < 1 else _MISFIT,
+        )
