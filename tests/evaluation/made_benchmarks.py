@@ -54,8 +54,8 @@ def levels(video: np.ndarray) -> tuple[str, str]:
     )  # type: ignore[return-value]
 
 
-# Every order in which two possible and two impossible videos may come.
-ORDERS = ("aa bb ab ba", "ab aa bb ba", "ba ab bb aa", "bb ba aa ab")
+# In the first and third the first possible video belongs to the last impossible one.
+ORDERS = ("aa bb ba ab", "ab aa bb ba", "ba ab aa bb", "bb ba ab aa")
 
 
 def intphys(folder: Path, scenes: int = 2, blocks: tuple[str, ...] = ("O1", "O2")) -> Path:

@@ -287,9 +287,10 @@ def test_a_probe_reads_where_things_are_and_not_what_was_shuffled(
     assert found["probe"]["random"]["x"] > 0.8
     # Nothing can be said of a state that is always the same.
     assert found["probe"]["model"]["objects"] is None
+    for fitted, held_out in rolled.states.values():
+        assert sum(len(one.quads) for one in fitted) == 14 * 4
+        assert sum(len(one.quads) for one in held_out) == 10 * 4
     fitted, held_out = rolled.states["model"]
-    assert sum(len(one.quads) for one in fitted) == 14 * 4
-    assert sum(len(one.quads) for one in held_out) == 10 * 4
     rng = np.random.default_rng(0)
     for one in fitted:
         rng.shuffle(one.targets)
