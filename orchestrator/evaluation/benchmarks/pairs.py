@@ -116,6 +116,8 @@ class Findings:
     model: list[SeenScene]
     random: list[list[SeenScene]]
     faults: list[Fault]
+    twins: list[str]
+    """Scenes that are not scored because they show videos that were chosen on."""
 
 
 Shared = tuple[WorldModel, Storage, Protocol]
@@ -181,7 +183,7 @@ def judge_pairs(
     seen = collected("judge", replace(protocol, views=(look.view,)), units)
     for unit, scenes in zip(units, seen, strict=True):
         by_arm.setdefault(unit.seed, []).extend(scenes)
-    mine = by_arm.pop(None)
+    mine = by_arm.pop(None, [])
     if not mine:
         raise tally.nothing_left("score")
     return Findings(
@@ -192,6 +194,7 @@ def judge_pairs(
         mine,
         [scenes for scenes in by_arm.values() if scenes],
         tally.named(),
+        found.twins,
     )
 
 
