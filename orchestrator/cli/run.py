@@ -224,7 +224,7 @@ def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     for name, row in verdict.get("properties", {}).items():
         rows.append((name, f"pairs {_percent(row['pair'])}   AUROC {row['auroc']['value']:.2f}"))
     for arm, found in verdict.get("probe", {}).items():
-        text = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        text = ", ".join(f"{name} {r2:.2f}" for name, r2 in found.items() if r2 is not None)
         rows.append(("probe", f"R2 of the {arm}'s features: {text}"))
     counts = verdict["counts"]
     text = f"{counts['scored']} scored, {counts['chosen_on']} chosen on"

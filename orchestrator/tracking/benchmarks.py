@@ -105,7 +105,8 @@ def benchmark_headline(verdict: Mapping[str, Any]) -> dict[str, float]:
         for rule, skill in row["skill"].items():
             rows[f"rollout/{ahead:02d}/skill_over_{rule}"] = skill["value"]
     for arm, found in verdict.get("probe", {}).items():
-        rows |= {f"probe/{arm}/{name}": value for name, value in found.items()}
+        known = {name: value for name, value in found.items() if value is not None}
+        rows |= {f"probe/{arm}/{name}": value for name, value in known.items()}
     gains = {f"gain/{name}": value for name, value in verdict["gain"].items() if value is not None}
     counts = {f"scenes/{name}": float(value) for name, value in verdict["counts"].items()}
     return rows | gains | counts

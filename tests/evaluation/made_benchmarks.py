@@ -54,8 +54,8 @@ def levels(video: np.ndarray) -> tuple[str, str]:
     )  # type: ignore[return-value]
 
 
-# Every order in which two possible and two impossible videos may come.
-ORDERS = ("aa bb ab ba", "ab aa bb ba", "ba ab bb aa", "bb ba aa ab")
+# In the first and third the first possible video belongs to the last impossible one.
+ORDERS = ("aa bb ba ab", "ab aa bb ba", "ba ab aa bb", "bb ba ab aa")
 
 
 def intphys(folder: Path, scenes: int = 2, blocks: tuple[str, ...] = ("O1", "O2")) -> Path:
@@ -153,7 +153,10 @@ def moving_mnist(folder: Path, sequences: int = 30, frames: int = 20) -> Path:
 
 
 def clevrer(folder: Path, train: int = 3, validation: int = 4, frames: int = 40) -> Path:
-    """A white square that crosses the picture, and what is said of it."""
+    """A white square that crosses the picture, and what is said of it.
+
+    The bottom rows' grey says which frame it is (`clevrer_numbers`).
+    """
     for first, count, names in (
         (0, train, ("video_train", "annotation_train")),
         (10_000, validation, ("video_validation", "annotation_validation")),
@@ -166,6 +169,7 @@ def clevrer(folder: Path, train: int = 3, validation: int = 4, frames: int = 40)
             for t in range(frames):
                 x = (start + t / 2) % 40
                 video[t, 8:20, int(x) : int(x) + 8] = 255
+                video[t, 24:] = 20 + 5 * t
                 rows.append({"frame_id": t, "objects": [thing(x, 0.5), thing(99, 9, seen=False)]})
             write_video(folder / names[0] / f"video_{part}" / f"video_{number:05d}.mp4", video, 25)
             said = {"scene_index": number, "motion_trajectory": rows, "collision": []}
@@ -173,6 +177,12 @@ def clevrer(folder: Path, train: int = 3, validation: int = 4, frames: int = 40)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(said))
     return folder
+
+
+def clevrer_numbers(frames: np.ndarray) -> list[int]:
+    """Which frames of their video these are."""
+    grey = frames[:, -6:].astype(float).mean((1, 2, 3))
+    return [round((level - 20) / 5) for level in grey]
 
 
 def thing(x: float, speed: float, *, seen: bool = True) -> dict[str, object]:

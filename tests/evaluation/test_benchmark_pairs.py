@@ -142,6 +142,24 @@ def test_the_look_is_chosen_on_scenes_that_are_not_scored(
     assert all((one.scores[findings.look] == [[0.0, -1.0]]).all() for one in unknown)
 
 
+def test_scenes_that_stand_in_both_splits_are_not_scored(tmp_path: Path, tiny: WorldModel) -> None:
+    made.put("intphys2", tmp_path)
+    # Debug's first scene shows the videos of a scene of Main, under their names.
+    for i in range(4):
+        name = f"Videos/main_03_{i}.mp4"
+        (tmp_path / "Debug" / name).write_bytes((tmp_path / "Main" / name).read_bytes())
+    table = tmp_path / "Debug/metadata.csv"
+    table.write_text(table.read_text().replace("debug_00_", "main_03_"))
+    job = job_of("intphys2", tmp_path)
+    findings = judged(job, tiny)
+    found = verdict(job, findings)
+    assert found["twins"] == ["Main/3_0"]
+    assert "Main/3_0" not in {one.scene.name for one in findings.model}
+    assert len(findings.model) == 7
+    assert "of which 1 stand in Main too and are not scored there" in found["chosen_on"]
+    assert len(judged(job_of("intphys2", tmp_path, choose="share"), tiny).model) == 4
+
+
 def test_random_models_stand_beside_and_see_scenes_in_turn(
     tmp_path: Path, tiny: WorldModel
 ) -> None:
@@ -212,6 +230,25 @@ def test_unreadable_files_end_the_job_or_are_left_out_by_name(
     assert found["counts"]["left_out"] == 2
     assert found["counts"]["scored"] + found["counts"]["chosen_on"] == 10
     assert "Collision/002" not in {one.scene.name for one in findings.model}
+
+
+def test_a_set_of_which_nothing_can_be_used_is_never_a_number(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    made.put("grasp", tmp_path)
+    for file in (tmp_path / "level2").glob("IP_*/*"):
+        file.unlink()
+    with pytest.raises(RequestError, match="6 of 6 scenes cannot be used"):
+        judged(job_of("grasp", tmp_path, bad_limit=0.99), tiny)
+    for file in (tmp_path / "level2").glob("P_*/*"):
+        file.unlink()
+        made.write_video(
+            file.parent.parent / f"I{file.parent.name}" / file.name,
+            np.zeros((8, 16, 16, 3), np.uint8),
+        )
+        file.write_bytes(b"x")
+    with pytest.raises(JobFailed, match=r"6 of 6|no scene is left to choose on: Collision/00"):
+        judged(job_of("grasp", tmp_path, bad_limit=0.99), tiny)
 
 
 def test_a_lost_picture_is_found_when_it_is_looked_at(tmp_path: Path, tiny: WorldModel) -> None:

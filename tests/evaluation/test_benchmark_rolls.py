@@ -14,7 +14,7 @@ from tiny import config_of, tiny_job
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.benchmarks import clevrer, moving_mnist, roll_scores, rolls
-from orchestrator.evaluation.benchmarks.clip import Shape
+from orchestrator.evaluation.benchmarks.arms import Shape
 from orchestrator.evaluation.benchmarks.rolls import Rolls, judge_rolls
 from orchestrator.evaluation.rollout import Rollout
 from orchestrator.evaluation.surprise import View
@@ -23,7 +23,7 @@ from orchestrator.job import EvaluateJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
 
-SHAPE = Shape(32, 8, 8.0)
+SHAPE = Shape(32, 8, 8.0, 2)
 
 
 def job_of(kind: str, folder: Path, *changes: str, **options: Any) -> EvaluateJob:
@@ -67,7 +67,7 @@ def test_moving_mnist_gives_each_sequence_its_own_frames(tmp_path: Path) -> None
     names = {clip.name for clip in [*found.scored, *found.chosen_on]}
     assert names == {f"{number:05d}" for number in range(30)}
     array = np.load(tmp_path / "mnist_test_seq.npy")
-    shown = moving_mnist.frames(Storage(str(tmp_path)), found.scored, Shape(64, 8, 99.0))
+    shown = moving_mnist.frames(Storage(str(tmp_path)), found.scored, Shape(64, 8, 99.0, 2))
     assert shown.clips == found.scored
     for clip, frames in zip(shown.clips, shown.frames, strict=True):
         assert (frames == array[:8, int(clip.name), :, :, None]).all()
@@ -160,6 +160,31 @@ def test_a_foreseer_has_full_skill_and_a_copier_none(
         assert found["rollout"][0]["cross_clip"]["@1"] == 1.0
 
 
+def test_the_mask_token_is_chosen_where_nothing_is_scored(
+    tmp_path: Path, tiny: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token 1 sees better what is chosen on, and worse what is scored: it is chosen."""
+    made.moving_mnist(tmp_path)
+    job = job_of("moving-mnist", tmp_path)
+    chosen_on = judged(job, tiny).chosen_on
+    rows = {2 * (int(name) % 24) for name in chosen_on}
+
+    def roll_out(model: WorldModel, clips: np.ndarray, view: View) -> Rollout:
+        bright = clips[:, 0, :, :, 0].max(2) > 128  # [clips, rows], half the size
+        first = 2 * bright.argmax(1)
+        known = np.array([any(abs(int(row) - one) <= 1 for one in rows) for row in first])
+        error = np.where(known == (view.mask == 1), 0.1, 0.9)[:, None]
+        wanted = np.random.default_rng(0).random((len(clips), 4, 3))
+        errors = {"model": error, "copy": np.ones_like(error), "linear": np.ones_like(error)}
+        return Rollout(errors, wanted[:, 3:], wanted)
+
+    monkeypatch.setattr(rolls, "roll_out", roll_out)
+    found = judged(job, tiny)
+    assert found.view.mask == 1
+    assert found.chosen_from[found.view] == pytest.approx(0.9)
+    assert verdict(job, found)["overall"]["skill_over_copy"]["value"] < 0.9
+
+
 def test_clevrer_is_split_by_its_numbers_wherever_its_folders_lie(tmp_path: Path) -> None:
     made.clevrer(tmp_path)
     found = read_clevrer(tmp_path)
@@ -185,15 +210,17 @@ def test_states_are_those_of_the_frames_that_are_shown(tmp_path: Path) -> None:
     found = read_clevrer(tmp_path)
     shown = clevrer.frames(Storage(str(tmp_path)), found.scored, SHAPE)
     assert shown.targets.shape == (4, 8, 5)
-    for frames, targets in zip(shown.frames, shown.targets, strict=True):
-        # The only object in view is the white square; 48 x 32 pixels became 32 x 32.
-        bright = frames[:, 12, :, 0].astype(float) > 150
-        left = np.array([np.flatnonzero(row)[0] for row in bright]) * 48 / 32
-        assert np.abs(left - np.floor(targets[:, 0])).max() <= 2.5
+    for clip, frames, targets in zip(shown.clips, shown.frames, shown.targets, strict=True):
+        numbers = made.clevrer_numbers(frames)
+        # At 8 a second of 25: three frames further, every eighth time four.
+        assert {3, 4} >= set(np.diff(numbers))
+        start = 4 * (int(clip.name) % 7)
+        # The state of the very frame that is shown; what is out of view is left out.
+        assert targets[:, 0].tolist() == [(start + t / 2) % 40 for t in numbers]
         assert (targets[:, 1] == targets[:, 0] / 2).all()
         assert (targets[:, 2:] == [0.5, -0.5, 1.0]).all()
-        # At 8 a second of 25, at half a pixel a frame: 1.5 or 2 further each time.
-        assert {1.5, 2.0} >= set(np.diff(targets[:, 0]) % 40)
+    # Clips do not all begin at one time.
+    assert len({made.clevrer_numbers(frames)[0] for frames in shown.frames}) > 1
 
 
 def _edit(folder: Path, change: Callable[[Any], object]) -> None:
@@ -258,9 +285,12 @@ def test_a_probe_reads_where_things_are_and_not_what_was_shuffled(
     # Even a random encoder lets a ridge probe see where a square is.
     assert found["probe"]["model"]["x"] > 0.8
     assert found["probe"]["random"]["x"] > 0.8
+    # Nothing can be said of a state that is always the same.
+    assert found["probe"]["model"]["objects"] is None
+    for fitted, held_out in rolled.states.values():
+        assert sum(len(one.quads) for one in fitted) == 14 * 4
+        assert sum(len(one.quads) for one in held_out) == 10 * 4
     fitted, held_out = rolled.states["model"]
-    assert sum(len(one.quads) for one in fitted) == 14 * 4
-    assert sum(len(one.quads) for one in held_out) == 10 * 4
     rng = np.random.default_rng(0)
     for one in fitted:
         rng.shuffle(one.targets)

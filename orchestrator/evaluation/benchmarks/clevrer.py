@@ -26,7 +26,8 @@ import numpy as np
 
 from orchestrator.data.probe import VideoFacts
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.clip import Clip, ClipFrames, ClipRead, Shape
+from orchestrator.evaluation.benchmarks.arms import Shape
+from orchestrator.evaluation.benchmarks.clip import Clip, ClipFrames, ClipRead
 from orchestrator.evaluation.benchmarks.frames import clip_frames
 from orchestrator.evaluation.benchmarks.scene import Fault, chosen_names, place_of
 from orchestrator.job.benchmark import Clevrer

@@ -10,15 +10,6 @@ from orchestrator.evaluation.benchmarks.scene import Fault
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a model's clip is."""
-
-    size: int
-    frames: int
-    fps: float
-
-
-@dataclass(frozen=True)
 class Clip:
     """One clip that can be read: a sequence of an array, or a video with what is known of it."""
 

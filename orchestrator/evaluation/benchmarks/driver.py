@@ -39,7 +39,7 @@ def run_benchmark(
     with model_folder(job.model, tracking=server) as folder:
         model = load_folder(folder)
     with nullcontext() if local else ray_session():
-        found, each, page = _judged(job, benchmark, model, progress, local)
+        found, each, page = judged_benchmark(job, benchmark, model, progress, local=local)
     out = storage.sub("evaluations", job.name)
     out.write_bytes(REPORT, page.encode())
     out.write_json(VERDICT, found)
@@ -47,10 +47,20 @@ def run_benchmark(
     return Evaluated(found, record_benchmark(job, storage, found, each, page), out.uri(REPORT))
 
 
-def _judged(
-    job: EvaluateJob, benchmark: AnyBenchmark, model: WorldModel, progress: Progress, local: bool
+def judged_benchmark(
+    job: EvaluateJob,
+    benchmark: AnyBenchmark,
+    model: WorldModel,
+    progress: Progress,
+    *,
+    local: bool,
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Verdict, scores, and the page about them."""
+    """Verdict, scores, and the page about them, of a model that is at hand; nothing is written.
+
+    Raises:
+        RequestError: there is no such benchmark, or model and benchmark do not fit.
+        JobFailed: more of it than `bad_limit` cannot be used.
+    """
     if isinstance(benchmark, (MovingMnist, Clevrer)):
         rolls = judge_rolls(job, benchmark, model, progress, local=local)
         found = roll_scores.verdict(job, benchmark, rolls)

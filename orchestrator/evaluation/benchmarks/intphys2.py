@@ -10,6 +10,9 @@ As the authors' loader of prediction models wants it: in each split `labels.csv`
 `Images/FILENAME/*.png`. Of its columns that loader shows `filename` only; the others are looked
 for under the names above.
 
+Some scenes of `Debug` are scenes of `Main` too, with the same videos under the same names: where
+`Debug` is chosen on, those are not scored.
+
 Read in facebookresearch/IntPhys2 (`prediction_evals/evals/intphys2/intphys2_dataset.py`,
 `IntPhys2_transformers.py`, `ComputeScoreIntPhys2.ipynb`, from which the grouping of conditions),
 in the data set's card, and in users' loaders. The real set was not at hand.
@@ -54,12 +57,22 @@ def read(benchmark: IntPhys2, storage: Storage) -> Read:
         faults = [*faults, *more]
     there = sorted({scene.property for scene in scored})
     wanted = wanted_properties(benchmark.properties, there)
+    scored = [scene for scene in scored if scene.property in wanted]
+    known = {name for scene in chosen_on for name in _names(scene)}
+    twins = [scene.name for scene in scored if known & _names(scene)]
     return Read(
-        [scene for scene in scored if scene.property in wanted],
+        [scene for scene in scored if scene.name not in twins],
         # All of what is meant for calibration: it need not have every property.
         chosen_on,
         faults,
+        twins,
     )
+
+
+def _names(scene: Scene) -> set[str]:
+    """Its videos' names, without folder and extension."""
+    shots = (*scene.possible, *scene.impossible)
+    return {shot.path.rpartition("/")[2].removesuffix(".mp4") for shot in shots}
 
 
 def _split(benchmark: IntPhys2, storage: Storage, split: str) -> tuple[list[Scene], list[Fault]]:

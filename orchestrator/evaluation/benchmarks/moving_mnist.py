@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.benchmarks.clip import Clip, ClipFrames, ClipRead, Shape
+from orchestrator.evaluation.benchmarks.arms import Shape
+from orchestrator.evaluation.benchmarks.clip import Clip, ClipFrames, ClipRead
 from orchestrator.evaluation.benchmarks.scene import Fault, chosen_names, place_of
 from orchestrator.job.benchmark import MovingMnist
 from orchestrator.storage import Storage

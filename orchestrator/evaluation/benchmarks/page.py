@@ -128,13 +128,14 @@ def _probe(verdict: dict[str, Any]) -> str:
     if not verdict["probe"]:
         return ""
     rows = [
-        [arm, *(f"{value:.2f}" for value in found.values())]
+        [arm, *("" if value is None else f"{value:.2f}" for value in found.values())]
         for arm, found in verdict["probe"].items()
     ]
     return (
         "<h2>What can be read off the features</h2><p class='dim'>R² of a ridge probe, fitted on"
         " what the view was chosen on: mean location and velocity of the objects in view, and how"
-        f" many there are.</p>{_table(['', *verdict['probe']['model']], rows)}"
+        " many there are; empty where it does not vary.</p>"
+        f"{_table(['', *verdict['probe']['model']], rows)}"
     )
 
 
@@ -167,7 +168,8 @@ def _case(label: str, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]])
             )
     return (
         f"<h2>{html.escape(label)}</h2><div class='quad'><span class='dim'>{html.escape(name)};"
-        f" the line: where a pair's videos part</span>{''.join(rows)}</div>"
+        " the line: the first frame in which a pair's videos differ, if they begin alike</span>"
+        f"{''.join(rows)}</div>"
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import DataError
 from orchestrator.evaluation.benchmarks import grasp, inflevel, intphys, intphys2
+from orchestrator.evaluation.benchmarks.arms import Shape, arm, shape_of
 from orchestrator.evaluation.benchmarks.frames import pair_frames
 from orchestrator.evaluation.benchmarks.scene import (
     Align,
@@ -36,7 +37,7 @@ from orchestrator.evaluation.surprise import (
     surprise,
     views_of,
 )
-from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.jepa.hub import WorldModel
 from orchestrator.job.benchmark import Grasp, InfLevel, IntPhys, Surprising
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.progress import Progress
@@ -53,12 +54,7 @@ PER_UNIT = 4
 class Protocol:
     """How videos are shown, beside which."""
 
-    size: int
-    fps: float
-    length: int
-    """Frames of the model's clip."""
-
-    tubelet: int
+    shape: Shape
     stride: int
     views: tuple[View, ...]
     align: Align
@@ -69,11 +65,23 @@ class Protocol:
         Raises:
             DataError: it is shorter than the model's clip.
         """
-        if frames < self.length:
+        shape = self.shape
+        if frames < shape.frames:
             raise DataError(
-                f"has {frames} frames at {self.fps:g} a second, the model's clip has {self.length}"
+                f"has {frames} frames at {shape.fps:g} a second, the model's clip has"
+                f" {shape.frames}"
             )
-        return Windows.over(frames, self.length, self.stride, self.tubelet)
+        return Windows.over(frames, shape.frames, self.stride, shape.tubelet)
+
+    def pairs(self, storage: Storage, scene: Scene) -> list[np.ndarray]:
+        """A scene's pairs as the model sees them, uint8 [2, T, size, size, 3].
+
+        Raises:
+            DataError: see `frames.pair_frames`.
+        """
+        shape = self.shape
+        found = pair_frames(storage, scene, shape.size, shape.fps, self.align)
+        return [np.stack(pair) for pair in found]
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,8 @@ class Findings:
     model: list[SeenScene]
     random: list[list[SeenScene]]
     faults: list[Fault]
+    twins: list[str]
+    """Scenes that are not scored because they show videos that were chosen on."""
 
 
 Shared = tuple[WorldModel, Storage, Protocol]
@@ -145,7 +155,7 @@ def judge_pairs(
     tally.begin(found.faults, len(found.scored) + len(found.chosen_on))
     choosing, scoring = divided(found, benchmark.choose_share, benchmark.scenes)
     total = len(choosing) + len(scoring) + len(found.faults)
-    protocol = _protocol(job, model, views, found.align)
+    protocol = Protocol(shape_of(model), job.surprise.stride, views, found.align)
 
     def collected(stage: str, protocol: Protocol, units: list[Unit]) -> list[list[SeenScene]]:
         """Of each unit the scenes that could be used."""
@@ -173,7 +183,7 @@ def judge_pairs(
     seen = collected("judge", replace(protocol, views=(look.view,)), units)
     for unit, scenes in zip(units, seen, strict=True):
         by_arm.setdefault(unit.seed, []).extend(scenes)
-    mine = by_arm.pop(None)
+    mine = by_arm.pop(None, [])
     if not mine:
         raise tally.nothing_left("score")
     return Findings(
@@ -182,31 +192,16 @@ def judge_pairs(
         chosen_from,
         [one.scene.name for one in chosen_on],
         mine,
-        [arm for arm in by_arm.values() if arm],
+        [scenes for scenes in by_arm.values() if scenes],
         tally.named(),
-    )
-
-
-def _protocol(
-    job: EvaluateJob, model: WorldModel, views: tuple[View, ...], align: Align
-) -> Protocol:
-    config = model.config
-    return Protocol(
-        config.size,
-        float(config.job["data"]["fps"]),
-        config.frames,
-        config.model.tubelet,
-        job.surprise.stride,
-        views,
-        align,
+        found.twins,
     )
 
 
 def measure(shared: Shared, unit: Unit) -> list[SeenScene | Fault]:
     """One unit: decode its scenes and look at them; a scene that cannot be used says why."""
     model, storage, protocol = shared
-    if unit.seed is not None:
-        model = random_model(model.config, unit.seed)
+    model = arm(model, unit.seed)
     found: list[SeenScene | Fault] = []
     for scene in unit.scenes:
         try:
@@ -219,8 +214,7 @@ def measure(shared: Shared, unit: Unit) -> list[SeenScene | Fault]:
 
 def _seen(model: WorldModel, storage: Storage, protocol: Protocol, scene: Scene) -> SeenScene:
     scores: dict[Look, list[np.ndarray]] = {}
-    for pair in pair_frames(storage, scene, protocol.size, protocol.fps, protocol.align):
-        videos = np.stack(pair)
+    for videos in protocol.pairs(storage, scene):
         errors = surprise(model, videos, protocol.views, protocol.windows(videos.shape[1]))
         for view, error in errors.items():
             for how in AGGREGATES:
@@ -233,8 +227,7 @@ def watched(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For a picture: each pair's videos, uint8 [2, T, size, size, 3], and curves [2, T]."""
     shown = []
-    for pair in pair_frames(storage, scene, protocol.size, protocol.fps, protocol.align):
-        videos = np.stack(pair)
+    for videos in protocol.pairs(storage, scene):
         errors = surprise(model, videos, (look.view,), protocol.windows(videos.shape[1]))
         shown.append((videos, curve(errors[look.view])))
     return shown
@@ -248,9 +241,7 @@ def digest(job: EvaluateJob, benchmark: Surprising, findings: Findings) -> str:
         "benchmark": benchmark.model_dump(mode="json", exclude={"folder", "priming", "bad_limit"}),
         "priming_shown": getattr(benchmark, "priming", None) is None,
         "surprise": job.surprise.model_dump(mode="json"),
-        "size": protocol.size,
-        "fps": protocol.fps,
-        "length": protocol.length,
+        "shape": asdict(protocol.shape),
         "contexts": sorted({view.context for view in protocol.views}),
         "chosen_on": sorted(findings.chosen_on),
         "scored": sorted(one.scene.name for one in findings.model),

@@ -92,11 +92,16 @@ def scores_json(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, 
     }
 
 
-def probe(fitted: Sequence[StateRows], held_out: Sequence[StateRows]) -> dict[str, float]:
-    """R2 of each state on clips that the probe was not fitted to."""
+def probe(fitted: Sequence[StateRows], held_out: Sequence[StateRows]) -> dict[str, float | None]:
+    """R2 of each state on clips that the probe was not fitted to; None for one that is constant
+    in them, of which there is nothing to explain."""
     train, test = joined(fitted), joined(held_out)
     found = ridge_probe(train.features, train.targets, train.quads, test.features, test.targets)
-    return {name: float(r2) for name, r2 in zip(TARGETS, found.r2, strict=True)}
+    varies = np.ptp(test.targets, axis=0) > 0
+    return {
+        name: float(r2) if known else None
+        for name, r2, known in zip(TARGETS, found.r2, varies, strict=True)
+    }
 
 
 def _chosen_on(benchmark: Rolled, rolls: Rolls) -> str:

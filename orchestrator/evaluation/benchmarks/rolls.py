@@ -8,21 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
-from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead, Shape
+from orchestrator.evaluation.benchmarks.arms import Shape, arm, pooled_features, shape_of
+from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead
 from orchestrator.evaluation.benchmarks.scene import Fault, Tally, listing
-from orchestrator.evaluation.probe import grid_pooled
 from orchestrator.evaluation.rollout import Rollout, roll_out
 from orchestrator.evaluation.spread import spread
 from orchestrator.evaluation.states import StateRows
 from orchestrator.evaluation.surprise import View, views_of
-from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.jepa.hub import WorldModel
 from orchestrator.job.benchmark import MovingMnist, Rolled
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.progress import Progress
@@ -91,9 +91,8 @@ def judge_rolls(
         RequestError: the folder is not the benchmark, or the model's clip does not fit.
         JobFailed: more clips than `bad_limit` cannot be used.
     """
-    views = _views(job, model)
-    config = model.config
-    shape = Shape(config.size, config.frames, float(config.job["data"]["fps"]))
+    shape = shape_of(model)
+    views = _views(job, model, shape)
     storage = Storage(benchmark.folder)
     with listing(benchmark.folder):
         found = _read(benchmark, storage, shape)
@@ -127,7 +126,7 @@ def judge_rolls(
     mine = [one for unit, one in seen if unit.seed is None]
     if not mine:
         raise tally.nothing_left("score")
-    arms = [
+    untaught = [
         [one.rollouts[view] for unit, one in seen if unit.seed == seed and unit.views]
         for seed in range(job.random)
     ]
@@ -138,7 +137,7 @@ def judge_rolls(
         [name for one in fitted for name in one.names],
         [name for one in mine for name in one.names],
         [one.rollouts[view] for one in mine],
-        [arm for arm in arms if arm],
+        [found for found in untaught if found],
         _states(fitted, seen, {clip.name for clip in found.chosen_on}),
         tally.named(),
     )
@@ -147,8 +146,7 @@ def judge_rolls(
 def measure(shared: Shared, unit: Unit) -> SeenClips:
     """One unit: read its clips, predict their futures, keep rows for a probe."""
     model, storage, shape = shared
-    if unit.seed is not None:
-        model = random_model(model.config, unit.seed)
+    model = arm(model, unit.seed)
     clips = moving_mnist.frames if unit.clips[0].sequence is not None else clevrer.frames
     read = clips(storage, unit.clips, shape)
     seen = SeenClips([clip.name for clip in read.clips], faults=read.faults)
@@ -156,18 +154,15 @@ def measure(shared: Shared, unit: Unit) -> SeenClips:
         return seen
     seen.rollouts = {view: roll_out(model, read.frames, view) for view in unit.views}
     if unit.probed:
-        seen.states = _rows(model, read.frames, read.targets)
+        seen.states = _rows(pooled_features(model, read.frames), read.targets, shape.tubelet)
     return seen
 
 
-def _rows(model: WorldModel, frames: np.ndarray, targets: np.ndarray) -> StateRows:
+def _rows(pooled: np.ndarray, targets: np.ndarray, tubelet: int) -> StateRows:
     """A row for each tubelet whose state is known in all of its frames."""
-    config = model.config
-    tubelet, side = config.model.tubelet, config.size // config.model.patch
-    pooled = grid_pooled(model.encode(frames).numpy(), (config.frames // tubelet, side, side))
-    state = targets.reshape(len(frames), -1, tubelet, targets.shape[-1]).mean(2)
+    state = targets.reshape(len(pooled), -1, tubelet, targets.shape[-1]).mean(2)
     known = np.isfinite(state).all(-1)
-    numbers = np.broadcast_to(np.arange(len(frames))[:, None], known.shape)
+    numbers = np.broadcast_to(np.arange(len(pooled))[:, None], known.shape)
     return StateRows(
         pooled[known].astype(np.float32), state[known].astype(np.float32), numbers[known]
     )
@@ -179,9 +174,7 @@ def digest(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> str:
         "version": VERSION,
         "benchmark": benchmark.model_dump(mode="json", exclude={"folder", "bad_limit"}),
         "contexts": sorted({view.context for view in rolls.chosen_from}),
-        "size": rolls.shape.size,
-        "frames": rolls.shape.frames,
-        "fps": rolls.shape.fps,
+        "shape": asdict(rolls.shape),
         "chosen_on": sorted(rolls.chosen_on),
         "scored": sorted(rolls.scored),
     }
@@ -194,7 +187,7 @@ def _read(benchmark: Rolled, storage: Storage, shape: Shape) -> ClipRead:
     return clevrer.read(benchmark, storage)
 
 
-def _views(job: EvaluateJob, model: WorldModel) -> tuple[View, ...]:
+def _views(job: EvaluateJob, model: WorldModel, shape: Shape) -> tuple[View, ...]:
     """One context, half of the clip if none is asked for, with every mask token.
 
     Raises:
@@ -207,8 +200,7 @@ def _views(job: EvaluateJob, model: WorldModel) -> tuple[View, ...]:
             where="surprise.contexts",
             mend="give one for a rollout",
         )
-    tubelet = model.config.model.tubelet
-    half = max(tubelet, model.config.frames // 2 // tubelet * tubelet)
+    half = max(shape.tubelet, shape.frames // 2 // shape.tubelet * shape.tubelet)
     return tuple(views_of(model, given or (half,)))
 
 
@@ -251,4 +243,4 @@ def _states(
         rows([one for one in untaught if one.names[0] in chosen_on]),
         rows([one for one in untaught if one.names[0] not in chosen_on]),
     )
-    return {arm: both for arm, both in states.items() if both[0] and both[1]}
+    return {name: both for name, both in states.items() if both[0] and both[1]}

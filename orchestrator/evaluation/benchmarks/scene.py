@@ -64,6 +64,9 @@ class Read:
     """Empty: a share of `scored` is to be taken."""
 
     faults: list[Fault] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
+    """Scenes that are not in `scored` because they show videos that are chosen on."""
+
     align: Align = "start"
     """Which ends of a pair's videos belong together when one is longer."""
 

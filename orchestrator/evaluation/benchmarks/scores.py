@@ -68,7 +68,7 @@ def verdict(job: EvaluateJob, benchmark: Surprising, findings: Findings) -> dict
 
     Keys: `benchmark`, `protocol` (its hash), `look` and what it was chosen on, `overall` (pair,
     all, auroc: value, low, high), `properties`, `random` (each random model's), `gain`, `counts`,
-    `left_out` (by name, with the reason).
+    `twins` (not scored: their videos were chosen on), `left_out` (by name, with the reason).
     """
     look, level = findings.look, job.confidence
     by_property = _by_property(findings.model, look)
@@ -118,6 +118,7 @@ def verdict(job: EvaluateJob, benchmark: Surprising, findings: Findings) -> dict
             "chosen_on": len(findings.chosen_on),
             "left_out": len(findings.faults),
         },
+        "twins": findings.twins,
         "left_out": [asdict(fault) for fault in findings.faults],
     }
 
@@ -158,7 +159,10 @@ def _random_of(arms: Sequence[Scores]) -> dict[str, float] | None:
 def _chosen_on(benchmark: Surprising, findings: Findings) -> str:
     count = len(findings.chosen_on)
     if isinstance(benchmark, IntPhys2) and benchmark.choose != "share":
-        return f"the {count} scenes of split {benchmark.choose}"
+        text = f"the {count} scenes of split {benchmark.choose}"
+        twins = len(findings.twins)
+        also = f", of which {twins} stand in {benchmark.split} too and are not scored there"
+        return text + also if twins else text
     return (
         f"{count} scenes that are not scored: of each property the"
         f" {100 * benchmark.choose_share:g}% whose names have the smallest SHA-256"
