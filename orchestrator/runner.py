@@ -125,11 +125,21 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
             "model": facts["model"]["digest"],
             **{key: facts[key] for key in shown},
         },
-        next_steps=[
-            f"orchestrator run jobs/physics/probe.yaml storage={job.storage}"
-            f" probe.features={job.name}"
-        ],
+        next_steps=_after_embed(job, found.uri),
     )
+
+
+def _after_embed(job: EmbedJob, uri: str) -> list[str]:
+    """Commands that work as they stand."""
+    reader = "from orchestrator.evaluation.features import Features"
+    steps = [f"python -c \"{reader}; print(Features.open('{uri}').array().shape)\""]
+    sources = [job.data.source or "", *(source.uri for source in job.data.sources)]
+    if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
+        steps.append(
+            f"orchestrator run jobs/physics/probe.yaml storage={job.storage}"
+            f" probe.features={job.name} probe.random=null"
+        )
+    return steps
 
 
 def _run_probe(job: EvaluateJob, probe: Probe, progress: Progress, local: bool) -> RunSummary:

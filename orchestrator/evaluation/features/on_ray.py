@@ -59,7 +59,7 @@ def on_ray(
                     batch_size=None,
                     batch_format="pyarrow",
                     num_cpus=0,
-                    concurrency=READERS * workers,
+                    concurrency=min(READERS * workers, len(some)),
                     max_retries=RESTARTS,
                 ).map_batches(
                     _Actor,

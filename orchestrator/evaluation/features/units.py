@@ -17,8 +17,8 @@ from orchestrator.evaluation.features.spec import Spec
 CODED_BYTES = 64_000_000
 """Coded video of a unit: what a block of Ray Data may hold."""
 
-MOST_SEGMENTS = 512
-"""Segments of a unit: what is done again after a crash."""
+MOST_SEGMENTS = 64
+"""Segments of a unit: what is done again after a crash, and what actors share small datasets by."""
 
 _EXTRAS = ("json", "states.npy")
 
