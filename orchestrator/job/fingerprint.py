@@ -13,6 +13,7 @@ _NOT_IDENTITY = (
     "storage",
     "track",
     "checkpoint",
+    "evaluate",
     "scale.workers",
     "scale.zero",
     "scale.offload",

@@ -15,6 +15,7 @@ from orchestrator.job.pack import PackJob
 from orchestrator.job.parts import check_parts
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
 from orchestrator.job.train import TrainJob
+from orchestrator.job.within import entries_within, read_within, spots_within
 
 Job = PackJob | TrainJob | EvaluateJob
 KINDS: dict[str, type[PackJob] | type[TrainJob] | type[EvaluateJob]] = {
@@ -55,8 +56,10 @@ def build_job(
             mend="a job is a mapping with a 'kind': orchestrator jobs schema train",
         )
     data, spots = copy.deepcopy(data), dict(spots or {})
+    read_within(data, spots)
     for override in overrides:
         apply_override(data, override, spots)
+    read_within(data, spots)
     if "kind" not in data:
         raise RequestError("'kind' is missing", where=where, mend=f"add one of: {', '.join(KINDS)}")
     kind = str(data["kind"])
@@ -66,6 +69,7 @@ def build_job(
             where=spots.get(("kind",), where),
             mend=suggest(kind, list(KINDS)),
         )
+    _build_within(data, spots, where)
     mend = f"every key, its unit and default: orchestrator jobs schema {kind}"
     try:
         job = KINDS[kind].model_validate(data)
@@ -73,3 +77,21 @@ def build_job(
         raise explain(error, KINDS[kind], data, where, spots, mend) from None
     check_parts(job)
     return job
+
+
+def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
+    """Check the jobs inside a job as if each were run by itself, and put them in their places."""
+    for i, entry in entries_within(data):
+        job = entry.get("job")
+        if not isinstance(job, dict):
+            continue  # the schema says what is wrong with it
+        spot = spots.get(("evaluate", i, "job"), where)
+        kind = job.setdefault("kind", "evaluate")
+        if kind != "evaluate":
+            raise RequestError(
+                f"evaluate.{i}.job is of kind '{kind}'",
+                where=spot,
+                mend="name a job of kind evaluate, such as jobs/physics/evaluate.yaml",
+            )
+        job.setdefault("model", "checkpoint")  # of the training; a job of its own must name one
+        entry["job"] = build_job(job, where=spot, spots=spots_within(spots, i))

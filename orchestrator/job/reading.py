@@ -103,13 +103,21 @@ def apply_override(data: dict[str, Any], override: str, spots: Spots) -> None:
         RequestError: it is no KEY=VALUE, or the key leads through a value or past a list's end.
     """
     key, separator, raw = override.partition("=")
-    names = key.split(".")
     where = f"override '{override}'"
-    if not separator or not all(names):
+    if not separator or not all(key.split(".")):
         raise RequestError(
             "not KEY=VALUE", where=where, mend="write it like scale.workers=4, with no spaces"
         )
-    value = _override_value(raw, where)
+    set_key(data, key, _override_value(raw, where), where, spots)
+
+
+def set_key(data: dict[str, Any], key: str, value: Any, where: str, spots: Spots) -> None:
+    """Set one dotted key in place; `where` is who wants it.
+
+    Raises:
+        RequestError: the key leads through a value or past a list's end.
+    """
+    names = key.split(".")
     here: Any = data
     path: KeyPath = ()
     for i, name in enumerate(names[:-1]):

@@ -18,6 +18,7 @@ from pydantic import (
 
 from orchestrator.errors import RequestError
 from orchestrator.job.base import CustomPart, Name, Range, Section, at, part_tag
+from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.model import VJEPA2, AnyObjective, Future, Model, MultiBlock
 from orchestrator.job.pack import Encode, WeightedSource, require_one_source
@@ -235,11 +236,15 @@ class Scale(Section):
         return self
 
 
+EVALUATED = "eval/"
+"""Prefix of the metrics of evaluations while training: `eval/NAME/quad_accuracy`."""
+
+
 class Checkpoint(Section):
     """When the training state is saved and which saves are kept."""
 
     every: PositiveInt = 200
-    """Steps between checkpoints; the last step is always saved."""
+    """Steps between checkpoints; the last step is always saved, and every step that is evaluated."""
 
     keep_last: PositiveInt = 2
     """Newest checkpoints kept."""
@@ -259,6 +264,32 @@ class Checkpoint(Section):
 
     mode: Literal["max", "min"] = "max"
     """Whether more of it is better."""
+
+    @model_validator(mode="after")
+    def _known_when_it_is_saved(self) -> Checkpoint:
+        if self.best.startswith(EVALUATED):
+            text = f"'{self.best}' comes after the checkpoint was saved, and cannot rank it"
+            raise at("checkpoint.best", f"{text}; write rankme, feature_std or another of health")
+        return self
+
+
+class Evaluation(Section):
+    """Checkpoints that are judged while training goes on, beside the workers."""
+
+    every: PositiveInt
+    """Steps from one evaluated checkpoint to the next; the last one always is."""
+
+    job: EvaluateJob
+    """A job file of kind `evaluate`, its path from the working directory, or its keys in place. Its
+    `model`, `storage` and `track` give way to the training's; `cpus` is what its task takes where
+    the workers leave as much, and it shares their cores where they do not."""
+
+    set: dict[str, Any] = {}
+    """Keys of that job that are others here: `{suite.quads: 4, random: 0}`."""
+
+    def due_after(self, step: int, last: int) -> bool:
+        """Whether the state after `step` of `last` steps is judged."""
+        return step % self.every == 0 or step == last
 
 
 class Track(Section):
@@ -316,6 +347,19 @@ class TrainJob(Section):
     track: Track = Track()
     """What is remembered."""
 
+    evaluate: tuple[Evaluation, ...] = ()
+    """What is judged on the way. One at a time and never waited for: while one goes on, only the
+    newest checkpoint waits. With --local it is done between steps."""
+
+    @model_validator(mode="after")
+    def _evaluations_have_names(self) -> TrainJob:
+        names = [one.job.name for one in self.evaluate]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                text = f"'{name}' is the name of an evaluation before it; give it another with set"
+                raise at(f"evaluate.{i}.job", text)
+        return self
+
     @model_validator(mode="after")
     def _clip_becomes_tokens(self) -> TrainJob:
         if self.data.size % self.model.patch:
@@ -338,6 +382,11 @@ class TrainJob(Section):
             check_mask(mask, self.grid)
         except RequestError as error:
             raise at(f"objective.masks.{i}", f"{error.what}; {error.mend}") from None
+
+    def saved_after(self, step: int) -> bool:
+        """Whether a checkpoint is due when `step` steps are done: what is judged is one too."""
+        every = [self.checkpoint.every, *(one.every for one in self.evaluate)]
+        return step == self.optim.steps or any(step % steps == 0 for steps in every)
 
     @property
     def grid(self) -> tuple[int, int, int]:

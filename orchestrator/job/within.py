@@ -1,0 +1,69 @@
+"""Jobs inside a job: what a training's `evaluate` names is read from its file and put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import RequestError
+from orchestrator.job.explain import Spots, nearest_spot
+from orchestrator.job.reading import parse_yaml, read_text, set_key
+
+
+def read_within(data: dict[str, Any], spots: Spots) -> None:
+    """Put the contents of the job files that are named in their places, and apply each `set`.
+
+    Paths are taken from the working directory, as everywhere in a job. What is no path is left.
+
+    Raises:
+        RequestError: a file cannot be read or is no YAML, or `set` leads through a value.
+    """
+    for i, entry in entries_within(data):
+        here = ("evaluate", i, "job")
+        if isinstance(entry.get("job"), str):
+            entry["job"] = _read(entry["job"], i, spots)
+        changes = entry.get("set")
+        if isinstance(entry.get("job"), dict) and isinstance(changes, dict):
+            where = spots.get(("evaluate", i, "set"), "set")
+            inner = spots_within(spots, i)
+            for key, value in changes.items():
+                set_key(entry["job"], str(key), value, where, inner)
+            spots.update({(*here, *path): spot for path, spot in inner.items()})
+            del entry["set"]
+
+
+def entries_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Position and content of each entry of a training's `evaluate` that is a section."""
+    entries = data.get("evaluate") if data.get("kind") == "train" else None
+    for i, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict):
+            yield i, entry
+
+
+def spots_within(spots: Spots, i: int) -> Spots:
+    """Where the keys of the job inside entry `i` were written, by their paths in that job."""
+    here = ("evaluate", i, "job")
+    return {path[3:]: spot for path, spot in spots.items() if path[:3] == here}
+
+
+def _read(path: str, i: int, spots: Spots) -> dict[str, Any]:
+    """The job of a file; `spots` learns the lines of its keys."""
+    here = ("evaluate", i, "job")
+    spot = nearest_spot(here, spots) or f"evaluate.{i}.job"
+    try:
+        data, inside = parse_yaml(read_text(Path(path)), path)
+    except RequestError as error:
+        if error.where != path:
+            raise  # a line of that file
+        raise RequestError(
+            f"evaluate.{i}.job: {error.what}: '{path}'",
+            where=spot,
+            mend="name a job file of kind evaluate by its path from the working directory",
+        ) from None
+    if not isinstance(data, dict):
+        raise RequestError("no job: a job is a mapping with a 'kind'", where=path)
+    for known in [known for known in spots if known[:3] == here and known != here]:
+        del spots[known]
+    spots.update({(*here, *where): at for where, at in inside.items() if where})
+    return data
