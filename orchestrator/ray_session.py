@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RequestError
@@ -45,6 +47,17 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def python_path() -> list[str]:
+    """Where this process finds a user's own parts: the current folder, and PYTHONPATH."""
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(Path.cwd()), *(str(Path(folder).absolute()) for folder in named if folder)]
+
+
+def find_parts_in(folders: list[str]) -> None:
+    """In a worker: look for a user's own parts where the driver does."""
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
 
 
 def _require_answer(address: str) -> None:

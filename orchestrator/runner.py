@@ -116,11 +116,15 @@ def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSumma
 def _run_train(
     job: TrainJob, progress: Progress, *, fresh: bool, local: bool, profile: bool
 ) -> RunSummary:
+    from orchestrator.evaluation.during import Evaluations, check_evaluations
     from orchestrator.tracking.run import describe_result
     from orchestrator.training.driver import run_train
 
     began = time.time()
-    result = run_train(job, progress, fresh=fresh, local=local, profile=profile)
+    check_evaluations(job)
+    result = run_train(
+        job, progress, fresh=fresh, local=local, profile=profile, open_evaluations=Evaluations
+    )
     record, outcome = result.record, result.record.outcome
     totals = outcome.get("totals", {})
     summary = RunSummary(
@@ -140,7 +144,7 @@ def _run_train(
         steps=job.optim.steps,
         seconds_to_first_step=result.first_step_at and result.first_step_at - began,
         clips_per_s=totals.get("clips", 0.0) / max(totals.get("seconds", 0.0), 1e-9),
-        metrics=outcome.get("metrics", {}),
+        metrics={**outcome.get("metrics", {}), **result.evaluated},
         phases=outcome.get("phases", {}),
         next_steps=_next_steps(job, record, profile),
     )

@@ -10,7 +10,7 @@ from orchestrator.evaluation.judge import Findings, judge
 from orchestrator.evaluation.metrics import pair_accuracy, quad_right
 from orchestrator.evaluation.report import report
 from orchestrator.evaluation.verdict import verdict
-from orchestrator.jepa.hub import load_folder
+from orchestrator.jepa.hub import WorldModel, load_folder
 from orchestrator.job import EvaluateJob
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
@@ -31,6 +31,27 @@ class Evaluated:
     """Path or URI of the page."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a model is found to know."""
+
+    verdict: dict[str, Any]
+    scores: dict[str, Any]
+    page: str
+    """The report, HTML."""
+
+
+def judged(job: EvaluateJob, model: WorldModel, progress: Progress, *, local: bool) -> Judged:
+    """Judge a model that is at hand; nothing is written.
+
+    Raises:
+        RequestError: model and suite do not fit.
+    """
+    findings = judge(job, model, progress, local=local)
+    found = verdict(job, findings)
+    return Judged(found, scores_json(job, findings), report(found, findings, job.suite.split))
+
+
 def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evaluated:
     """Judge the job's model; the report is in `evaluations/NAME` and on an MLflow run.
 
@@ -43,15 +64,13 @@ def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evalua
     with model_folder(job.model, tracking=server) as folder:
         model = load_folder(folder)
     with nullcontext() if local else ray_session():
-        findings = judge(job, model, progress, local=local)
-    found, scores = verdict(job, findings), scores_json(job, findings)
-    page = report(found, findings, job.suite.split)
+        found = judged(job, model, progress, local=local)
     out = storage.sub("evaluations", job.name)
-    out.write_bytes(REPORT, page.encode())
-    out.write_json(VERDICT, found)
-    out.write_json(SCORES, scores)
-    tracking = record_evaluation(job, storage, found, scores, page)
-    return Evaluated(found, tracking, out.uri(REPORT))
+    out.write_bytes(REPORT, found.page.encode())
+    out.write_json(VERDICT, found.verdict)
+    out.write_json(SCORES, found.scores)
+    tracking = record_evaluation(job, storage, found.verdict, found.scores, found.page)
+    return Evaluated(found.verdict, tracking, out.uri(REPORT))
 
 
 def scores_json(job: EvaluateJob, findings: Findings) -> dict[str, Any]:

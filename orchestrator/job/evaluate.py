@@ -97,7 +97,7 @@ class EvaluateJob(Section):
     """Of every interval (cluster bootstrap over quadruplets)."""
 
     track: EvaluateTrack = EvaluateTrack()
-    """Where the result is kept."""
+    """What MLflow remembers."""
 
     cpus: PositiveFloat = 1.0
     """CPU cores of a measuring task."""

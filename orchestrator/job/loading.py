@@ -90,7 +90,7 @@ def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
         if kind != "evaluate":
             raise RequestError(
                 f"evaluate.{i}.job is of kind '{kind}'",
-                where=spot,
+                where=spots.get(("evaluate", i, "job", "kind"), spot),
                 mend="name a job of kind evaluate, such as jobs/physics/evaluate.yaml",
             )
         job.setdefault("model", "checkpoint")  # of the training; a job of its own must name one

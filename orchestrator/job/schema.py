@@ -73,7 +73,8 @@ def _key(
         about = _first_paragraph(section["description"]) if len(choices) > 1 else ""
         if i > 0:
             yield SchemaLine(indent + 1, "# or", "", "", "")
-        yield from _section(section, defs, indent + 1, about, bullet)
+        deeper = indent + (2 if key.startswith(("- ", "  ")) else 1)  # below an entry of a list
+        yield from _section(section, defs, deeper, about, bullet)
 
 
 def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -244,7 +244,7 @@ class Checkpoint(Section):
     """When the training state is saved and which saves are kept."""
 
     every: PositiveInt = 200
-    """Steps between checkpoints; the last step is always saved, and every step that is evaluated."""
+    """Steps between checkpoints; the last step is always saved, and every one to be evaluated."""
 
     keep_last: PositiveInt = 2
     """Newest checkpoints kept."""
@@ -284,7 +284,7 @@ class Evaluation(Section):
     `model`, `storage` and `track` give way to the training's; `cpus` is what its task takes where
     the workers leave as much, and it shares their cores where they do not."""
 
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field({})
     """Keys of that job that are others here: `{suite.quads: 4, random: 0}`."""
 
     def due_after(self, step: int, last: int) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
+from orchestrator.job.train import EVALUATED
 from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
 from orchestrator.tracking.run import PICTURES, RunRef
 from orchestrator.tracking.server import client_of, refused
@@ -174,12 +176,17 @@ class Sender:
             self.client.delete_logged_model(model.model_id)
 
     def _model_of(self, step: int) -> LoggedModel | None:
-        found = self.client.search_logged_models(
-            [self.ref.experiment_id],
-            f"source_run_id = '{self.ref.run_id}' AND name = '{_model_name(step)}'",
-            max_results=1,
-        )
-        return found[0] if found else None
+        return model_of_checkpoint(self.client, self.ref, step)
+
+
+def model_of_checkpoint(client: MlflowClient, ref: RunRef, step: int) -> LoggedModel | None:
+    """The LoggedModel of a run's checkpoint, where it has been told of and not dropped."""
+    found = client.search_logged_models(
+        [ref.experiment_id],
+        f"source_run_id = '{ref.run_id}' AND name = '{_model_name(step)}'",
+        max_results=1,
+    )
+    return found[0] if found else None
 
 
 def _model_name(step: int) -> str:
@@ -187,4 +194,4 @@ def _model_name(step: int) -> str:
 
 
 def _is_trained(key: str) -> bool:
-    return not key.startswith((SYSTEM, "checkpoint/")) and key != REPLAYED
+    return not key.startswith((SYSTEM, "checkpoint/", EVALUATED)) and key != REPLAYED

@@ -27,7 +27,7 @@ class Beat:
     pid: int
     step: int
     doing: str
-    """`starting`, `data`, `step`, `saving`."""
+    """`starting`, `data`, `step`, `saving`, `judging`."""
 
     since_s: float
     """Seconds it had been doing that."""

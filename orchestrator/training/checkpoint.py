@@ -55,7 +55,8 @@ class Checkpoints:
     """The checkpoints of one run in `storage`. Every rank makes one; rank 0 commits.
 
     `fence` is called before each commit and raises where another driver has taken the run over:
-    of two writers only the later one may commit.
+    of two writers only the later one may commit. A checkpoint that is `held` is not dropped, unless
+    the policy's cap wants it.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class Checkpoints:
         world: int,
         policy: Policy,
         fence: Callable[[], None] = lambda: None,
+        held: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self.storage, self.rank, self.world, self.policy = storage, rank, world, policy
-        self._fence = fence
+        self._fence, self._held = fence, held
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._saved = -1
@@ -213,7 +215,7 @@ class Checkpoints:
             size = sum(entry.size for entry in self.storage.files(name))
         if self.policy.keep_best:
             score = self.metrics(name).get(self.policy.best)
-        return Kept(name, step_of(name), size, score)
+        return Kept(name, step_of(name), size, score, self._held(name))
 
     # -- reading ---------------------------------------------------------------------------
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.data.prepare import Prepared, prepare
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
 from orchestrator.plan import plan
 from orchestrator.progress import Progress
-from orchestrator.ray_session import ray_session
+from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
 from orchestrator.training.board import ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
-from orchestrator.training.placement import scaling_config, set_patience
+from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
 from orchestrator.training.run_record import RunRecord, open_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
@@ -38,12 +37,46 @@ class TrainResult:
     tracking: RunRef
     prepared: Prepared
     first_step_at: float | None
+    evaluated: dict[str, float] = field(default_factory=dict)
+    """What evaluations on the way say of the last step."""
+
+
+class Evaluations(Protocol):
+    """Judges checkpoints on the way: `orchestrator.evaluation.during`, which imports this room."""
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Within it checkpoints are judged; left early, what goes on is given up."""
+
+    def between(self) -> None:
+        """In a local run: judge what is due, now."""
+
+    def stop(self) -> None:
+        """Give up what goes on; the next launch judges it."""
+
+    def finish(self) -> dict[str, float]:
+        """Wait for what is still to be judged; gives the metrics of the last step."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the last step was left to the next launch by `stop`."""
+
+
+OpenEvaluations = Callable[[TrainJob, Storage, RunRef, Progress, int, float | None], Evaluations]
 
 
 def run_train(
-    job: TrainJob, progress: Progress, *, fresh: bool, local: bool, profile: bool
+    job: TrainJob,
+    progress: Progress,
+    *,
+    fresh: bool,
+    local: bool,
+    profile: bool,
+    open_evaluations: OpenEvaluations,
 ) -> TrainResult:
     """Train `job` to its last step and register the model; continues what was begun.
+
+    `open_evaluations` is called with the job, the run's folder, its MLflow run, the progress, the
+    launch's number, and the cores that workers reserve (None in a local run).
 
     Raises:
         RequestError: nothing was started.
@@ -72,32 +105,33 @@ def run_train(
         record.weights = prepared.weights
         record.save(folder)
         with _closing_run(tracking):
-            first_step_at = None
-            if record.outcome:
-                progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
-            else:
-                news = _train(job, folder, prepared, tracking, record, progress, local, profile)
-                record.outcome, first_step_at = news.outcome, news.first_step_at
+            cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
+            evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
+            with evaluations.beside():
+                first_step_at = None
+                if record.outcome:
+                    progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
+                else:
+                    assignment = _assign(job, folder, prepared, tracking, record, local, profile)
+                    news = _train(assignment, evaluations, progress, local)
+                    record.outcome, first_step_at = news.outcome, news.first_step_at
+                    record.save(folder)
+                if not record.model_uri:
+                    record.model_uri = _register(job, folder, record, tracking)
                 record.save(folder)
-            if not record.model_uri:
-                record.model_uri = _register(job, folder, record, tracking)
-            record.save(folder)
-    return TrainResult(record, tracking, prepared, first_step_at)
+                evaluated = _finish(evaluations, job, progress)
+    return TrainResult(record, tracking, prepared, first_step_at, evaluated)
 
 
 class Stopped(OrchestratorError):
-    """The training was saved and ended, as a signal asked: an end, but no error."""
+    """What there was was saved and ended, as a signal asked: an end, but no error."""
 
     prefix = ""
 
-    def __init__(self, step: int, job: TrainJob, asked: signal.Signals | None) -> None:
-        super().__init__(
-            f"stopped and saved after {step:,} of {job.optim.steps:,} steps",
-            where=job.name,
-            mend="the same command continues from there",
-        )
-        # As shells tell the end by a signal; 130 is Ctrl-C.
+    def by(self, asked: signal.Signals | None) -> Stopped:
+        """With the exit code by which shells tell of a signal; 130 is Ctrl-C."""
         self.exit_code = 128 + (asked or signal.SIGINT)
+        return self
 
 
 @contextmanager
@@ -114,37 +148,69 @@ def _closing_run(tracking: RunRef) -> Iterator[None]:
     finish_run(tracking, "FINISHED")
 
 
-def _train(
+def _assign(
     job: TrainJob,
     folder: Storage,
     prepared: Prepared,
     tracking: RunRef,
     record: RunRecord,
-    progress: Progress,
     local: bool,
     profile: bool,
-) -> News:
+) -> Assignment:
     state = {
         "fingerprint": record.fingerprint,
         "dataset": record.dataset,
         "mlflow_run_id": tracking.run_id,
     }
     board = LocalBoard() if local else RayBoard.create()
-    assignment = Assignment(job, folder, prepared, tracking, board, record.launches, state, profile)
+    return Assignment(job, folder, prepared, tracking, board, record.launches, state, profile)
+
+
+def _train(
+    assignment: Assignment, evaluations: Evaluations, progress: Progress, local: bool
+) -> News:
+    job, board = assignment.job, assignment.board
+
+    def stop() -> None:
+        evaluations.stop()
+        board.ask_stop()
+
     with (
-        stopping_cleanly(board.ask_stop, progress.message) as asked,
-        watching(board, progress, job, folder),
+        stopping_cleanly(stop, progress.message) as asked,
+        watching(board, progress, job, assignment.folder),
     ):
         if local:
-            _fit_local(assignment)
+            _fit_local(replace(assignment, between=evaluations.between))
         else:
             _fit_ray(assignment)
     news = board.read()
     if news.fatal is not None:
         raise news.fatal
     if news.stopped_at is not None:
-        raise Stopped(news.stopped_at, job, asked.signal)
+        raise Stopped(
+            f"stopped and saved after {news.stopped_at:,} of {job.optim.steps:,} steps",
+            where=job.name,
+            mend="the same command continues from there",
+        ).by(asked.signal)
     return news
+
+
+def _finish(evaluations: Evaluations, job: TrainJob, progress: Progress) -> dict[str, float]:
+    """Wait for the last evaluations.
+
+    Raises:
+        Stopped: a signal asked for the end before.
+    """
+    what = "ending without the evaluation that is waited for"
+    with stopping_cleanly(evaluations.stop, progress.message, what) as asked:
+        evaluated = evaluations.finish()
+    if evaluations.given_up:
+        raise Stopped(
+            "the training is done and kept; its last evaluation was given up",
+            where=job.name,
+            mend="the same command evaluates it",
+        ).by(asked.signal)
+    return evaluated
 
 
 def _fit_local(assignment: Assignment) -> None:
@@ -167,7 +233,7 @@ def _fit_ray(assignment: Assignment) -> None:
     set_patience(job)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"assignment": assignment, "python_path": _python_path()},
+        train_loop_config={"assignment": assignment, "python_path": python_path()},
         torch_config=TorchConfig(timeout_s=max(1, round(job.scale.timeout))),
         scaling_config=scaling_config(job),
         run_config=ray.train.RunConfig(
@@ -186,17 +252,9 @@ def _fit_ray(assignment: Assignment) -> None:
         raise ClusterLost.by(error) from error
 
 
-def _python_path() -> list[str]:
-    """Where this process finds a user's own parts: the current folder, and PYTHONPATH."""
-    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return [str(Path.cwd()), *(str(Path(folder).absolute()) for folder in named if folder)]
-
-
 def _worker(config: dict[str, Any]) -> None:
     """Ray Train's loop per worker."""
-    import sys
-
-    sys.path[:0] = [folder for folder in config["python_path"] if folder not in sys.path]
+    find_parts_in(config["python_path"])
     from orchestrator.training.group import ray_group
     from orchestrator.training.worker import train
 

@@ -184,10 +184,9 @@ class Engine:
     def _summarise(self, loss: Tensor, weights: Tensor, word: float) -> tuple[float, float, float]:
         """Loss and clips over all ranks, rank 0's word, and now and then the teacher's distance:
         one wait."""
-        track, save, steps = self.job.track.every, self.job.checkpoint.every, self.job.optim.steps
         sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         sums[0], sums[1], sums[4] = loss / self.batch.accum, weights, word * self.batch.world
-        looked_at = self.step % track == 0 or self.step % save == 0 or self.step == steps
+        looked_at = self.step % self.job.track.every == 0 or self.job.saved_after(self.step)
         if self.follower is not None and looked_at:
             sums[2:4] = self.follower.squared_distance()
         dist.all_reduce(sums)

@@ -42,6 +42,15 @@ def scaling_config(job: TrainJob) -> Any:
     )
 
 
+def reserved_cpus(job: TrainJob) -> float:
+    """Cores that all workers reserve together, at most.
+
+    Raises:
+        RequestError: as `scaling_config`.
+    """
+    return job.scale.most_workers * _cpus_per_worker(job, _use_gpu(job))
+
+
 def set_patience(job: TrainJob) -> None:
     """How long Ray Train waits; it takes this from the environment only, before a trainer starts.
 

@@ -19,8 +19,13 @@ class Asked:
 
 
 @contextmanager
-def stopping_cleanly(stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[Asked]:
-    """Within it the first signal calls `stop`; the second does what signals do anyway.
+def stopping_cleanly(
+    stop: Callable[[], None],
+    tell: Callable[[str], None],
+    what: str = "saving and ending after this step",
+) -> Iterator[Asked]:
+    """Within it the first signal calls `stop`, which does `what`; the second does what signals do
+    anyway.
 
     Elsewhere than on the main thread, where Python gives no signals, it does nothing.
     """
@@ -37,7 +42,7 @@ def stopping_cleanly(stop: Callable[[], None], tell: Callable[[str], None]) -> I
     def handle(number: int, frame: FrameType | None) -> None:
         asked.signal = signal.Signals(number)
         restore()
-        tell(f"{asked.signal.name}: saving and ending after this step; again to end at once")
+        tell(f"{asked.signal.name}: {what}; again to end at once")
         stop()
 
     for number in SIGNALS:

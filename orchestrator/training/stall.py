@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from orchestrator.training.board import Beat
 
+JUDGING = "judging"
+"""What the one rank of a local run does between steps; it takes as long as it takes."""
+
 SILENT_S = 15.0
 """A rank that has not been heard for so long is frozen, or its node is gone."""
 
@@ -20,6 +23,8 @@ def stall_report(beats: dict[int, tuple[float, Beat]], slow_s: float) -> str | N
     A rank that waits inside a collective waits for another: the ranks that do not are to blame.
     """
     if not beats or any(age + beat.since_s < slow_s for age, beat in beats.values()):
+        return None
+    if any(beat.doing == JUDGING for _, beat in beats.values()):
         return None
     blamed = {
         rank: (age, beat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,9 @@ from orchestrator.training.profile import StepProfile
 from orchestrator.training.pulse import Pulse
 from orchestrator.training.recorder import Recorder
 from orchestrator.training.run_record import refuse_overtaken
+from orchestrator.training.snapshots import Unread
 from orchestrator.training.spikes import Diverged
+from orchestrator.training.stall import JUDGING
 from orchestrator.training.told import warnings_told
 
 
@@ -48,6 +51,8 @@ class Assignment:
     """What a checkpoint's state.json carries beside step and position."""
 
     profile: bool = False
+    between: Callable[[], None] | None = None
+    """In a local run: judges the newest checkpoint, where one is due."""
 
 
 class RolledBack(Exception):
@@ -101,6 +106,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
         group.world,
         job.checkpoint,
         fence=lambda: refuse_overtaken(folder, assignment.launch),
+        held=Unread(job, folder),
     )
     resume(engine, checkpoints, board, group)
     start = engine.step
@@ -140,7 +146,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
             profile.step(data, result)
             turn = interruptions.turn(result.word)
             # While steps are skipped the state is that of the checkpoint before: the way back.
-            due = engine.step % job.checkpoint.every == 0 and not engine.guard.skipped
+            due = job.saved_after(engine.step) and not engine.guard.skipped
             if due or turn != "go on" or engine.step == job.optim.steps:
                 pulse.at(engine.step, "saving")
                 began = time.perf_counter()
@@ -161,6 +167,10 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
                 recorder.meter.add_saving(time.perf_counter() - began)
             if turn == "stop":
                 break
+            if assignment.between is not None and due and engine.step < job.optim.steps:
+                pulse.at(engine.step, JUDGING)
+                checkpoints.wait()
+                assignment.between()
             pulse.at(engine.step, "data")
         pulse.at(engine.step, "saving")
         checkpoints.wait()

@@ -34,6 +34,7 @@ def test_a_job_survives_plain_data(job_file: Path) -> None:
         "data.prefetch=5",
         "storage=elsewhere",
         "checkpoint.every=7",
+        "evaluate=[{every: 10, job: {name: physics}}]",
         "track.experiment=other",
     ],
 )

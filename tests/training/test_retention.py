@@ -35,3 +35,11 @@ def test_the_cap_leaves_room_for_the_next_one() -> None:
 def test_the_newest_is_never_dropped() -> None:
     assert dropped(there(7), keep_last=1, max_bytes=1) == []
     assert dropped([], keep_last=1, max_bytes=1) == []
+
+
+def test_what_has_yet_to_be_read_stays_unless_the_cap_wants_it() -> None:
+    items = [Kept(f"step-{s:08d}", s, 10, None, held=s == 2) for s in (1, 2, 3, 4)]
+    assert dropped(items, keep_last=1) == [1, 3]
+    # 30 bytes: of the two that would stay, one makes room for the next.
+    assert dropped(items, keep_last=1, max_bytes=25) == [1, 2, 3]
+    assert dropped(items, keep_last=1, max_bytes=30) == [1, 3]

@@ -1,0 +1,116 @@
+"""Models cut from checkpoints: no checkpoint is dropped before its model is out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.errors import DataError
+from orchestrator.jepa.hub import CONFIG, WEIGHTS, load_folder
+from orchestrator.jepa.objectives import build_objective
+from orchestrator.job import TrainJob, build_job
+from orchestrator.storage import Storage
+from orchestrator.training.checkpoint import Checkpoints, folder_name
+from orchestrator.training.slices import Slice
+from orchestrator.training.snapshots import Unread, cut, cut_model, folder_of
+from orchestrator.training.state import Snapshot
+
+
+def judged_job(**changes: Any) -> TrainJob:
+    """100 steps; `a` is judged at every 20th, `b` at every 30th."""
+    job = build_job(
+        {
+            "kind": "train",
+            "name": "judged",
+            "data": {"source": "unused", "frames": 4, "size": 16},
+            "model": {
+                "encoder": {"dim": 24, "depth": 1, "heads": 2},
+                "patch": 8,
+                "predictor": {"depth": 1, "dim": 24, "heads": 2},
+            },
+            "objective": {"masks": [{"targets": 0.5, "context": 0.25}]},
+            "optim": {"steps": 100},
+            "checkpoint": {"every": 10, "keep_last": 1, **changes},
+            "evaluate": [
+                {"every": 20, "job": {"name": "a"}},
+                {"every": 30, "job": {"name": "b"}},
+            ],
+        }
+    )
+    assert isinstance(job, TrainJob)
+    return job
+
+
+def save(checkpoints: Checkpoints, job: TrainJob, step: int) -> None:
+    """A checkpoint of the job's model as it begins, with `step` added to every weight."""
+    torch.manual_seed(0)
+    objective = build_objective(job)
+    slices = [
+        Slice("student", name, tuple(value.shape), 0, value.detach().reshape(-1) + step)
+        for name, value in objective.named_parameters()
+    ]
+    assert objective.averaged is not None
+    slices += [
+        Slice("teacher", name, tuple(value.shape), 0, value.detach().reshape(-1) - step)
+        for name, value in objective.get_submodule(objective.averaged).named_parameters()
+    ]
+    checkpoints.save(Snapshot(step, step, slices), {}, {}, wait=True)
+
+
+def of_run(folder: Storage, job: TrainJob) -> Checkpoints:
+    checkpoints = folder.sub("checkpoints")
+    return Checkpoints(checkpoints, 0, 1, job.checkpoint, held=Unread(job, folder))
+
+
+def standing(checkpoints: Checkpoints) -> list[int]:
+    return [int(name[5:]) for name in checkpoints.complete()]
+
+
+def test_a_checkpoint_stays_until_every_evaluation_has_its_model(tmp_path: Path) -> None:
+    job, folder = judged_job(), Storage(str(tmp_path))
+    checkpoints = of_run(folder, job)
+    for step in (10, 20, 30):
+        save(checkpoints, job, step)
+    assert standing(checkpoints) == [20, 30], "10 is nobody's"
+    cut(job, checkpoints.storage, folder_name(20), folder_of(folder, "a", 20))
+    save(checkpoints, job, 40)
+    assert standing(checkpoints) == [30, 40]
+    folder_of(folder, "b", 30).write_json("result.json", {})  # it failed, or was skipped
+    for step in (50, 60, 70):
+        save(checkpoints, job, step)
+    assert standing(checkpoints) == [40, 60, 70]
+    cut(job, checkpoints.storage, folder_name(60), folder_of(folder, "a", 60))
+    save(checkpoints, job, 80)
+    assert 60 in standing(checkpoints), "b has not read it"
+
+
+def test_the_cap_is_kept_and_the_loss_is_told(tmp_path: Path) -> None:
+    job, folder = judged_job(), Storage(str(tmp_path))
+    save(of_run(folder, job), job, 10)
+    size = sum(entry.size for entry in folder.files("checkpoints"))
+    job = judged_job(max_bytes=int(2.5 * size))
+    checkpoints = of_run(folder, job)
+    for step in (20, 30):
+        save(checkpoints, job, step)
+    assert standing(checkpoints) == [30]
+    with pytest.raises(DataError, match="not complete"):
+        cut(job, checkpoints.storage, folder_name(20), folder_of(folder, "a", 20))
+
+
+def test_the_model_is_the_checkpoints(tmp_path: Path) -> None:
+    job, folder = judged_job(), Storage(str(tmp_path))
+    checkpoints = of_run(folder, job)
+    save(checkpoints, job, 20)
+    place = folder_of(folder, "a", 20)
+    cut(job, checkpoints.storage, folder_name(20), place)
+    assert {Path(entry.path).name for entry in place.files()} == {CONFIG, WEIGHTS}
+    torch.manual_seed(0)
+    wanted = build_objective(job).get_submodule("encoder").state_dict()
+    with cut_model(place) as model:
+        found = load_folder(model).encoder.state_dict()
+    for name, value in build_objective(job).get_submodule("encoder").named_parameters():
+        assert value.shape == found[name].shape
+        torch.testing.assert_close(found[name], wanted[name] - 20)  # the teacher's
