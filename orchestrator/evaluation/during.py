@@ -58,11 +58,11 @@ def check_evaluations(job: TrainJob) -> None:
         model = random_model(config, 0)
     for i, one in enumerate(job.evaluate):
         try:
-            protocol_of(one.job, model)
+            protocol = protocol_of(one.job, model)
+            protocol.quad(one.job.suite.split, protocol.scenarios[0], 0)
         except RequestError as error:
-            raise RequestError(
-                f"{error.where}: {error.what}", where=f"evaluate.{i}.job", mend=error.mend
-            ) from None
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            raise RequestError(what, where=f"evaluate.{i}.job", mend=error.mend) from None
 
 
 class Evaluations:

@@ -129,7 +129,7 @@ class Beside:
     def cut(self, job: TrainJob, checkpoints: Storage, name: str, place: Storage) -> None:
         import ray
 
-        task = ray.remote(_cut).options(**_unreserved())
+        task = ray.remote(**_unreserved())(_cut)
         ref = task.remote(python_path(), job, checkpoints, name, place)
         while not ray.wait([ref], timeout=POLL_S)[0]:
             if self._stop.is_set():
@@ -180,7 +180,7 @@ class Beside:
         if cpus:
             options |= {"num_cpus": cpus, "scheduling_strategy": "DEFAULT"}
         self._reserved, self._runs, self._began = cpus, False, time.monotonic()
-        task = ray.remote(_judge_there).options(**options)
+        task = ray.remote(**options)(_judge_there)
         self._stream = task.remote(python_path(), *self._work, max(1, int(cpus)))
 
 

@@ -357,7 +357,7 @@ class TrainJob(Section):
         for i, name in enumerate(names):
             if name in names[:i]:
                 text = f"'{name}' is the name of an evaluation before it; give it another with set"
-                raise at(f"evaluate.{i}.job", text)
+                raise at(f"evaluate.{i}", text)
         return self
 
     @model_validator(mode="after")

@@ -65,5 +65,5 @@ def _read(path: str, i: int, spots: Spots) -> dict[str, Any]:
         raise RequestError("no job: a job is a mapping with a 'kind'", where=path)
     for known in [known for known in spots if known[:3] == here and known != here]:
         del spots[known]
-    spots.update({(*here, *where): at for where, at in inside.items() if where})
+    spots.update({(*here, *where): at for where, at in inside.items()})
     return data

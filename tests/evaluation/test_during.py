@@ -290,9 +290,10 @@ def test_what_does_not_fit_the_model_is_refused_before_a_start(tmp_path: Path) -
     check_evaluations(watched_job(tmp_path))
     for change, said in (
         ({"evaluate__0__job__suite__scenarios": "[suport]"}, "did you mean 'support'"),
-        ({"evaluate__0__job__suite__frames": 4}, "the videos have 4 frames"),
+        ({"evaluate__0__job__suite__frames": 4}, "suite.frames: the videos have 4 frames"),
+        ({"evaluate__0__job__suite__frames": 16}, "16 frames at 8 fps are too few for a cause"),
         ({"evaluate__0__job__surprise__contexts": "[3]"}, "a context of 3 frames"),
     ):
         with pytest.raises(RequestError, match=said) as caught:
             check_evaluations(watched_job(tmp_path, **change))
-        assert str(caught.value).startswith("evaluate.0.job: s")
+        assert str(caught.value).startswith("evaluate.0.job: ")
