@@ -132,6 +132,7 @@ def _headline(summary: RunSummary) -> str:
 
 def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     from orchestrator.cli.show import duration, size
+    from orchestrator.job.train import EVALUATED
 
     rows: list[tuple[str, str]] = []
     data = summary.dataset
@@ -148,6 +149,11 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     ]
     if numbers:
         rows.append(("result", "   ".join(numbers)))
+    rows += [
+        ("", f"{key.split('/')[1]} of the last step: quads right {100 * value:.1f}%")
+        for key, value in summary.metrics.items()
+        if key.startswith(EVALUATED) and key.endswith("/quad_accuracy")
+    ]
     if summary.verdict:
         rows += _judged(summary.verdict)
     if summary.phases:

@@ -91,7 +91,7 @@ class Evaluations:
         self._turns = Turns()
         self._results = Results(folder, list(self._jobs))
         self._began, self._linked = 0.0, 0.0
-        self._said = ""
+        self._said, self._shares = "", False
 
     # -- what the training's driver calls -----------------------------------------------------
 
@@ -175,7 +175,7 @@ class Evaluations:
     def _wait(self) -> None:
         assert self._thread is not None
         said: Turn | None = None
-        while self._thread.is_alive():
+        while self._thread.is_alive() and not self._stop.is_set():
             self._thread.join(timeout=0.2)
             turn = self._turns.running
             if turn is not None and turn != said:
@@ -255,12 +255,21 @@ class Evaluations:
             job = self._jobs[turn.evaluation].model_copy(update={"model": model})
             self._place.begin(job, self._results.place(turn))
 
+    def _say_that_it_shares(self, cpus: float) -> None:
+        if self._place.shares and not self._shares:
+            self._shares = True
+            self.progress.message(
+                f"evaluations find no {cpus:g} free cores beside the workers: with one thread, and"
+                " at the lowest priority, they share theirs"
+            )
+
     def _take_in(self) -> None:
         turn = self._turns.running
         if turn is None:
             return
         try:
             found = self._place.outcome()
+            self._say_that_it_shares(self._jobs[turn.evaluation].cpus)
         except Failed as failure:
             self._turns.done()
             self._fail(turn, failure, time.monotonic() - self._began)

@@ -50,6 +50,9 @@ class Ended(Exception):
 class Place(Protocol):
     """Judges one model at a time."""
 
+    shares: bool
+    """It has no cores of its own: what goes on shares the workers'."""
+
     def cut(self, job: TrainJob, checkpoints: Storage, name: str, place: Storage) -> None:
         """Write the model of a checkpoint into `place`. Raises Failed or Ended."""
 
@@ -68,6 +71,8 @@ class Place(Protocol):
 
 class Here:
     """In this process, which waits for it (`--local`)."""
+
+    shares = False
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -124,7 +129,7 @@ class Beside:
         self._work: tuple[EvaluateJob, Storage] | None = None
         self._stream: Any = None
         self._reserved, self._began = 0.0, 0.0
-        self._runs = False
+        self._runs, self.shares = False, False
 
     def cut(self, job: TrainJob, checkpoints: Storage, name: str, place: Storage) -> None:
         import ray
@@ -180,6 +185,7 @@ class Beside:
         if cpus:
             options |= {"num_cpus": cpus, "scheduling_strategy": "DEFAULT"}
         self._reserved, self._runs, self._began = cpus, False, time.monotonic()
+        self.shares = cpus == 0.0 and self._workers_cpus > 0
         task = ray.remote(**options)(_judge_there)
         self._stream = task.remote(python_path(), *self._work, max(1, int(cpus)))
 

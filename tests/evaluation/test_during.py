@@ -35,6 +35,8 @@ class Heard(Silent):
 class Scripted:
     """A place where an evaluation ends when the test says so."""
 
+    shares = False
+
     def __init__(self) -> None:
         self.cuts: list[str] = []
         self.begun: list[str] = []

@@ -15,7 +15,10 @@ JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: str(path.relative_to(path.parents[1])))
-def test_every_job_file_of_the_project_is_valid(path: Path) -> None:
+def test_every_job_file_of_the_project_is_valid(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])  # paths in a job are taken from there
     load_job(path)
 
 
