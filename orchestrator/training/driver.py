@@ -20,7 +20,7 @@ from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
-from orchestrator.training.board import ClusterLost, LocalBoard, News, RayBoard
+from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
 from orchestrator.training.run_record import RunRecord, open_record
@@ -112,8 +112,9 @@ def run_train(
                 if record.outcome:
                     progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
                 else:
-                    assignment = _assign(job, folder, prepared, tracking, record, local, profile)
-                    news = _train(assignment, evaluations, progress, local)
+                    board = LocalBoard() if local else RayBoard.create()
+                    assignment = _assign(job, folder, prepared, tracking, board, record, profile)
+                    news = _train(assignment, board, evaluations, progress)
                     record.outcome, first_step_at = news.outcome, news.first_step_at
                     record.save(folder)
                 if not record.model_uri:
@@ -153,8 +154,8 @@ def _assign(
     folder: Storage,
     prepared: Prepared,
     tracking: RunRef,
+    board: Board,
     record: RunRecord,
-    local: bool,
     profile: bool,
 ) -> Assignment:
     state = {
@@ -162,14 +163,16 @@ def _assign(
         "dataset": record.dataset,
         "mlflow_run_id": tracking.run_id,
     }
-    board = LocalBoard() if local else RayBoard.create()
     return Assignment(job, folder, prepared, tracking, board, record.launches, state, profile)
 
 
 def _train(
-    assignment: Assignment, evaluations: Evaluations, progress: Progress, local: bool
+    assignment: Assignment,
+    board: LocalBoard | RayBoard,
+    evaluations: Evaluations,
+    progress: Progress,
 ) -> News:
-    job, board = assignment.job, assignment.board
+    job = assignment.job
 
     def stop() -> None:
         evaluations.stop()
@@ -179,7 +182,7 @@ def _train(
         stopping_cleanly(stop, progress.message) as asked,
         watching(board, progress, job, assignment.folder),
     ):
-        if local:
+        if isinstance(board, LocalBoard):
             _fit_local(replace(assignment, between=evaluations.between))
         else:
             _fit_ray(assignment)
