@@ -57,6 +57,13 @@ def check_evaluations(job: TrainJob) -> None:
     with torch.device("meta" if isinstance(job.model.encoder, Encoder) else "cpu"):
         model = random_model(config, 0)
     for i, one in enumerate(job.evaluate):
+        for key in ("benchmark", "probe"):
+            if getattr(one.job, key) is not None:
+                raise RequestError(
+                    f"a {key} is not looked at while training goes on",
+                    where=f"evaluate.{i}.job: {key}",
+                    mend="show a suite here, and run the other when the model is registered",
+                )
         try:
             protocol = protocol_of(one.job, model)
             protocol.quad(one.job.suite.split, protocol.scenarios[0], 0)

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from orchestrator.jepa.encoder import VisionTransformer
 
+HOLD = 15
+
 
 class MoodyEncoder(VisionTransformer):
-    """While `wait` is there it waits; while `fail` is there it fails."""
+    """Where it is judged it waits while `wait` is there, and fails while `fail` is there. Where it
+    trains it goes no further than some `HOLD` steps while `hold` is there."""
 
     class Config(BaseModel):
         folder: str
 
     def __init__(self, config: Config, **shape: Any) -> None:
         super().__init__(**shape, dim=24, depth=1, heads=2)
-        self.folder = Path(config.folder)
+        self.folder, self.forwards = Path(config.folder), 0
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         if not dist.is_initialized():  # nobody trains here
@@ -29,4 +32,8 @@ class MoodyEncoder(VisionTransformer):
                 time.sleep(0.1)
             if (self.folder / "fail").exists():
                 raise ValueError("it is in a mood")
+        else:
+            self.forwards += 1
+            while self.forwards > HOLD and (self.folder / "hold").exists():
+                time.sleep(0.1)
         return super().forward(x, keep)

@@ -1,0 +1,97 @@
+"""Where checkpoints are judged: cores that are taken, an end that is asked for, what fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tiny import tiny_job
+
+import orchestrator.evaluation.places as places
+from orchestrator.evaluation.driver import Judged
+from orchestrator.evaluation.places import Beside, Ended, Failed, Here
+from orchestrator.jepa.hub import WEIGHTS, save_model
+from orchestrator.jepa.objectives import build_objective
+from orchestrator.job import EvaluateJob, build_job
+from orchestrator.ray_session import ray_session
+from orchestrator.storage import Storage
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Storage:
+    """Holds a tiny model, as if cut from a checkpoint."""
+    job = tiny_job()
+    save_model(tmp_path / "model", build_objective(job), None, job, {})
+    return Storage(str(tmp_path))
+
+
+def small() -> EvaluateJob:
+    job = build_job(
+        {
+            "kind": "evaluate",
+            "name": "small",
+            "model": "checkpoint",
+            "suite": {"scenarios": ["support"], "quads": 2, "choose_quads": 2},
+            "random": 0,
+        }
+    )
+    assert isinstance(job, EvaluateJob)
+    return job
+
+
+def test_here_it_ends_between_two_parts_when_that_is_asked_for(place: Storage) -> None:
+    stop = threading.Event()
+    here = Here(stop)
+    here.begin(small(), place)
+    stop.set()
+    with pytest.raises(Ended):
+        here.outcome()
+
+
+def test_here_a_broken_model_is_a_failure_of_the_evaluation_only(place: Storage) -> None:
+    here = Here(threading.Event())
+    place.write_bytes(f"model/{WEIGHTS}", b"nothing")
+    here.begin(small(), place)
+    with pytest.raises(Failed) as caught:
+        here.outcome()
+    assert "cannot read the weights" in caught.value.line
+    assert "\n" not in caught.value.line
+    assert "Traceback" in caught.value.text
+
+
+class Hog:
+    """Another job's actor."""
+
+    def there(self) -> bool:
+        return True
+
+
+def ended(beside: Beside) -> Judged:
+    """What comes of it, in the end."""
+    deadline = time.monotonic() + 600
+    while (found := beside.outcome()) is None:
+        assert time.monotonic() < deadline, "it waits for a core"
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1800)
+def test_where_others_have_the_cores_it_does_without(
+    place: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "START_S", 1.0)
+    with ray_session(num_cpus=1) as ray:
+        hog = ray.remote(num_cpus=1)(Hog).remote()
+        assert ray.get(hog.there.remote())
+        beside = Beside(threading.Event(), workers_cpus=0.0)
+        beside.begin(small(), place)
+        found = ended(beside)
+        assert found.verdict["scenarios"]["support"]["quads"] == 2
+        # A broken model fails the task, and the cluster does not mind.
+        place.write_bytes(f"model/{WEIGHTS}", b"nothing")
+        beside.begin(small(), place)
+        with pytest.raises(Failed, match="cannot read the weights"):
+            ended(beside)
