@@ -82,7 +82,7 @@ def judge(job: EvaluateJob, model: Judgeable, progress: Progress, *, local: bool
         for scenario in protocol.scenarios
     ]
     tiers = _tier_units(job, look)
-    units = [*scored, *tiers, *random]
+    units: list[Work] = [*scored, *tiers, *random]
     found = collect(replace(protocol, views=(look.view,)), units, "judge")
     seen = found[: len(scored)]
     return Findings(

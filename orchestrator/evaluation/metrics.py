@@ -97,7 +97,8 @@ def _extra(curves: np.ndarray) -> np.ndarray:
     """What the impossible outcome of a context surprises more, [quads, 2, frames]."""
     possible = curves[:, [0, 1], [0, 1]]
     impossible = curves[:, [0, 1], [1, 0]]  # the same contexts, the other outcomes
-    return np.nan_to_num(impossible - possible, nan=-np.inf)
+    extra: np.ndarray = np.nan_to_num(impossible - possible, nan=-np.inf)
+    return extra
 
 
 def gain_over_baseline(

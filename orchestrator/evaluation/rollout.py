@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.metrics import RESAMPLES
@@ -51,10 +52,14 @@ def rolled(sight: Sight, view: View, area: int) -> Rollout:
     Args:
         area: tokens of one moment.
     """
-    wanted = sight.wanted.unflatten(1, (-1, area))
+
+    def by_moment(tokens: Tensor) -> Tensor:
+        return tokens.view(len(tokens), -1, area, tokens.shape[-1])
+
+    wanted = by_moment(sight.wanted)
     # The trivial rules may use only what was seen, encoded without the future.
-    known = sight.known[view.context].unflatten(1, (-1, area))
-    predicted = sight.predicted[view].unflatten(1, (-1, area))
+    known = by_moment(sight.known[view.context])
+    predicted = by_moment(sight.predicted[view])
     seen = known.shape[1]
     ahead = torch.arange(1, wanted.shape[1] - seen + 1)[:, None, None]
     last, before = known[:, -1:], known[:, max(0, seen - 2)][:, None]

@@ -167,7 +167,8 @@ def _in_batches(look: Callable[..., Tensor], *rows: Tensor) -> Tensor:
 def _distinct(clips: Tensor) -> tuple[list[int], list[int]]:
     """Which clips are the first of their kind, and for each clip which of those it equals."""
     kinds: dict[bytes, int] = {}
-    first, where = [], []
+    first: list[int] = []
+    where: list[int] = []
     for number, clip in enumerate(clips):
         key = clip.numpy().tobytes()
         if key not in kinds:
