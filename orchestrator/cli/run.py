@@ -209,6 +209,10 @@ def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("result" if name == "quad" else "", text))
     for name, row in verdict["scenarios"].items():
         rows.append((name, f"quads {_percent(row['quad'])}   pairs {_percent(row['pair'])}"))
+    for tier in ("sanity", "arrow"):
+        shares = [f"{name} {_percent(row['share'])}" for name, row in verdict.get(tier, {}).items()]
+        if shares:
+            rows.append((tier, "   ".join([*shares, "chance 50%"])))
     return rows
 
 

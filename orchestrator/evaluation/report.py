@@ -144,7 +144,7 @@ def _champion(verdict: dict[str, Any]) -> str:
     ]
     between = champion["difference"]
     better = "beats" if between["low"] > 0 else "does not clearly beat"
-    head = ["", "quads: this one", "champion", "pairs: this one", "champion"]
+    head = ["scenario", "quads: this one", "champion", "pairs: this one", "champion"]
     return (
         f"{title}<p>This one {better} it: quads right {_points(between)}, on the same"
         f" quadruplets.</p>{_rows(head, rows, last='all')}"
@@ -154,11 +154,13 @@ def _champion(verdict: dict[str, Any]) -> str:
 _TIERS = {
     "sanity": (
         "Sanity: what nobody could miss",
+        "sets of videos",
         "A thing vanishes, jumps or changes colour in full view. Right: it surprises more than a"
         " bounce, a collision, a launch or a thing that goes behind a screen.",
     ),
     "arrow": (
         "The arrow of time",
+        "pairs of videos",
         "A possible video against its reverse; both ask for the same frames. Right: the reverse"
         " surprises more.",
     ),
@@ -167,7 +169,7 @@ _TIERS = {
 
 def _tiers(verdict: dict[str, Any]) -> str:
     parts = []
-    for tier, (title, text) in _TIERS.items():
+    for tier, (title, shown, text) in _TIERS.items():
         rows = [
             [
                 html.escape(name),
@@ -179,7 +181,7 @@ def _tiers(verdict: dict[str, Any]) -> str:
             for name, row in verdict.get(tier, {}).items()
         ]
         if rows:
-            head = ["", "videos", "right", "random models", "best trivial rule"]
+            head = [tier, shown, "right", "random models", "best trivial rule"]
             parts.append(
                 f"<h2>{title}</h2><p class='dim'>{text} Chance 50%; no part of the headline.</p>"
                 + _rows(head, rows)
@@ -257,8 +259,8 @@ def _rollout(verdict: dict[str, Any]) -> str:
         "<h2>How far ahead it sees</h2><p class='dim'>Features of the future predicted from the"
         " context, against repeating the last seen ones and extrapolating them. Skill is 1 -"
         " error / their error; below 0 the rule is better. In brackets: chance. Plot: skill by"
-        f" tubelets ahead.</p><div class='side'><div>{plots.lines(skills, ticks, -1.0, 1.0)}</div>"
-        f"<div>{_rows(head, rows)}</div></div>"
+        " tubelets ahead, cut off at -1.</p><div class='side'>"
+        f"<div>{plots.lines(skills, ticks, -1.0, 1.0)}</div><div>{_rows(head, rows)}</div></div>"
     )
 
 

@@ -27,7 +27,7 @@ class Rollout:
     """Some clips' futures; a horizon is a tubelet after the context."""
 
     errors: dict[str, np.ndarray]
-    """L1 to what was to be predicted: model, copy, linear; float [clips, horizons]."""
+    """L1 to the teacher's normed features: model, copy, linear; float [clips, horizons]."""
 
     predicted: np.ndarray
     """Means over space, float [clips, horizons, dim]."""
@@ -52,10 +52,14 @@ def rolled(sight: Sight, view: View, area: int) -> Rollout:
     Args:
         area: tokens of one moment.
     """
-    wanted = _by_moment(sight.wanted, area)
+
+    def by_moment(tokens: Tensor) -> Tensor:
+        return tokens.view(len(tokens), -1, area, tokens.shape[-1])
+
+    wanted = by_moment(sight.wanted)
     # The trivial rules may use only what was seen, encoded without the future.
-    known = _by_moment(sight.known[view.context], area)
-    predicted = _by_moment(sight.predicted[view], area)
+    known = by_moment(sight.known[view.context])
+    predicted = by_moment(sight.predicted[view])
     seen = known.shape[1]
     ahead = torch.arange(1, wanted.shape[1] - seen + 1)[:, None, None]
     last, before = known[:, -1:], known[:, max(0, seen - 2)][:, None]
@@ -70,11 +74,6 @@ def rolled(sight: Sight, view: View, area: int) -> Rollout:
         predicted.mean(2).numpy(),
         wanted.mean(2).numpy(),
     )
-
-
-def _by_moment(tokens: Tensor, area: int) -> Tensor:
-    """[clips, tokens, dim] -> [clips, moments, area, dim]."""
-    return tokens.reshape(len(tokens), -1, area, tokens.shape[-1])
 
 
 def rollout_table(rollouts: Sequence[Rollout], confidence: float) -> list[dict[str, Any]]:

@@ -99,7 +99,7 @@ class Unit:
             sight = see(model, rules.windows.cut(videos), rules.views)
             for view, error in sight.errors.items():
                 errors[view].append(rules.windows.spread(error).reshape(2, 2, -1, videos.shape[1]))
-            features = sight.features.reshape(4, -1, *sight.features.shape[1:])[POSSIBLE]
+            features = sight.features.view(4, -1, *sight.features.shape[1:])[POSSIBLE]
             begun.append(features[:, 0])
             if self.whole:
                 baselines.append(baseline_scores(quad))

@@ -51,6 +51,7 @@ def judged(model: Judgeable, **suite: Any) -> dict[str, Any]:
     return verdict(job, judge(job, model, Silent(), local=True))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("expects", ["no change", "the same change"])
 def test_frame_differences_for_features_do_not_beat_chance(expects: str) -> None:
     found = judged(FrameDifference(expects), sanity=8, arrow=8)
@@ -63,6 +64,7 @@ def test_frame_differences_for_features_do_not_beat_chance(expects: str) -> None
             assert row["share"]["low"] <= 0.5, (tier, found[tier])
 
 
+@pytest.mark.integration
 def test_an_oracle_with_the_true_states_has_everything_right() -> None:
     knows = oracle(JUDGED, {"validation": 2, "test": 4}, make_quad)
     found = judged(knows, quads=4)
@@ -75,6 +77,7 @@ def test_an_oracle_with_the_true_states_has_everything_right() -> None:
     assert over["value"] == pytest.approx(1 - np.mean([one["quad"] for one in found["random"]]))
 
 
+@pytest.mark.integration
 def test_with_shuffled_labels_even_the_oracle_falls_to_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,6 +113,7 @@ def test_the_headline_and_its_hash_do_not_depend_on_the_tiers() -> None:
     assert "sanity" not in without
 
 
+@pytest.mark.integration
 def test_a_model_of_ones_own_is_judged_by_its_import_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,13 @@ def evaluate_job(folder: Path, model: str, **changes: Any) -> EvaluateJob:
             "name": "judged",
             "storage": str(folder),
             "model": model,
-            "suite": {"scenarios": SCENARIOS, "quads": 4, "choose_quads": 2},
+            "suite": {
+                "scenarios": SCENARIOS,
+                "quads": 4,
+                "choose_quads": 2,
+                "sanity": 2,
+                "arrow": 2,
+            },
             "random": 2,
             "random_quads": 2,
         },
@@ -74,6 +80,12 @@ def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
     assert set(verdict["health"]) == {"rankme", "feature_std", "lidar"}
     assert verdict["rollout"][0]["tubelets_ahead"] == 1
     assert set(verdict["probe"]) == {"model", "random"}
+    assert set(verdict["sanity"]) == {"vanish", "teleport", "recolour"}
+    assert set(verdict["arrow"]) == {"bounces", "falling", "scatter"}
+    for gain in ("over_random", "over_baseline"):
+        found_gain = verdict["gains"]["quad"][gain]
+        assert found_gain["low"] <= found_gain["value"] <= found_gain["high"]
+        assert found_gain["value"] == pytest.approx(verdict["gain"][gain])
 
     page = (folder / "evaluations/judged/report.html").read_text()
     assert not re.search(r"(?:src|href)=['\"](?!data:)", page), "it needs nothing else"
@@ -86,6 +98,7 @@ def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.metrics["quad_accuracy"] == pytest.approx(verdict["overall"]["quad"]["value"])
     assert run.data.metrics["scenario/permanence/pair"] >= 0
+    assert run.data.metrics["sanity/vanish"] == verdict["sanity"]["vanish"]["share"]["value"]
     files = {info.path for info in client.list_artifacts(found.tracking.run_id)}
     assert {"report.html", "verdict.json", "scores.json", "job.yaml"} <= files
 
@@ -120,15 +133,28 @@ def test_a_champion_is_made_and_is_not_unseated_by_its_equal(folder: Path) -> No
     server = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
     with pytest.raises(RequestError, match="never evaluated"):
         require_better(show_model(first, server), server)
-    for model in (first, second):
-        run_evaluate(evaluate_job(folder, model, random=0), Silent(), local=True)
+    alone = run_evaluate(evaluate_job(folder, first, random=0), Silent(), local=True)
+    assert alone.verdict["champion"] is None
     shown = show_model(first, server)
     assert "physics_quad" in shown.metrics
     assert "physics.protocol" in shown.tags
     assert "first champion" in require_better(shown, server)
     promote("tiny", shown.version, "champion", server)
+    beside = run_evaluate(evaluate_job(folder, second, random=0), Silent(), local=True).verdict
+    assert beside["champion"]["version"] == shown.version
+    assert beside["champion"]["overall"] == beside["overall"] == alone.verdict["overall"]
+    assert beside["champion"]["difference"]["value"] == 0
+    page = (folder / "evaluations/judged/report.html").read_text()
+    assert f"Beside the champion, version {shown.version}" in page
+    assert "does not clearly beat it" in page
     with pytest.raises(JobFailed, match=r"does not beat the champion.*difference \+0\.0"):
         require_better(show_model(second, server), server)
+    # Judged in another way, it is not compared, and the report says so.
+    job = evaluate_job(folder, second, random=0, suite__seed=1)
+    other = run_evaluate(job, Silent(), local=True).verdict["champion"]
+    assert other == {"version": shown.version, "judged": False, "protocol": beside["protocol"]}
+    page = (folder / "evaluations/judged/report.html").read_text()
+    assert "the numbers cannot be compared" in page
 
 
 @pytest.mark.parametrize(

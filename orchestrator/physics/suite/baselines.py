@@ -89,7 +89,7 @@ def _verdict(scenario: str, name: str, scores: Scores) -> dict[str, float | bool
 def film_scores(video: npt.NDArray[np.uint8], t_break: int) -> dict[str, float]:
     """One video `[T, H, W, 3]`; surprise of each baseline."""
     film = video.astype(np.float32)
-    last, before, future = film[t_break - 1], film[t_break - 2], film[t_break:]
+    last, before, future = film[t_break - 1], film[max(0, t_break - 2)], film[t_break:]
     ahead = np.arange(1, len(future) + 1, dtype=np.float32)[:, None, None, None]
     line = np.clip(last + ahead * (last - before), 0, 255)
     features = _features(film[t_break - 1 :])
@@ -122,8 +122,10 @@ def _centroid_error(film: Film, t_break: int) -> float:
         centre = np.stack(
             [(moves * axis).sum(axis=(1, 2)) / mass for axis in (columns, rows)], axis=1
         )
-    third, second, first = centre[t_break - 3 : t_break]
-    speed, gain = first - second, first - 2 * second + third
+    speed = gain = np.full(2, np.nan)
+    if t_break >= 3:
+        third, second, first = centre[t_break - 3 : t_break]
+        speed, gain = first - second, first - 2 * second + third
     if np.isnan(gain).any():
         known = centre[:t_break][~np.isnan(centre[:t_break, 0])]
         first = known[-1] if len(known) else np.array(film.shape[1:3]) / 2
