@@ -54,7 +54,8 @@ def oracle(sign: float) -> Any:
     ) -> dict[View, np.ndarray]:
         wrong = np.array([context != outcome for context, outcome in map(made.levels, videos)])
         shape = (len(videos), len(windows.starts), windows.frames)
-        error = np.broadcast_to(sign * wrong[:, None, None].astype(np.float32), shape)
+        error = np.zeros(shape, np.float32)
+        error[..., -2:] = sign * wrong[:, None, None]  # it is known at the end
         return dict.fromkeys(views, error)
 
     return surprise
