@@ -40,19 +40,26 @@ def _image(frames: list[Image.Image], kind: str, **options: Any) -> str:
 
 
 def curve(values: np.ndarray, low: float, top: float, t_break: int) -> str:
-    """Surprise by frame, with the moment at which the outcomes part."""
+    """Surprise by frame, broken where nothing is predicted; dashed: where the outcomes part."""
     count, scale = len(values), 40 / max(top - low, 1e-9)
-    points = " ".join(
-        f"{1000 * (i + 0.5) / count:.0f},{43 - (value - low) * scale:.1f}"
-        for i, value in enumerate(values)
-        if not np.isnan(value)
+    known = np.flatnonzero(~np.isnan(values))
+    runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    drawn = "".join(
+        f"<polyline points='{_points(values, run, count, low, scale)}' fill='none' stroke='{BLUE}'"
+        " stroke-width='2' vector-effect='non-scaling-stroke'/>"
+        for run in runs
     )
     x = 1000 * t_break / count
     return (
         "<svg class='curve' viewBox='0 0 1000 46' preserveAspectRatio='none'>"
         f"<line x1='{x:.0f}' x2='{x:.0f}' y1='0' y2='46' stroke='{RED}' stroke-dasharray='4'/>"
-        f"<polyline points='{points}' fill='none' stroke='{BLUE}' stroke-width='2'"
-        " vector-effect='non-scaling-stroke'/></svg>"
+        f"{drawn}</svg>"
+    )
+
+
+def _points(values: np.ndarray, run: np.ndarray, count: int, low: float, scale: float) -> str:
+    return " ".join(
+        f"{1000 * (i + 0.5) / count:.0f},{43 - (values[i] - low) * scale:.1f}" for i in run
     )
 
 

@@ -50,7 +50,8 @@ def report(verdict: dict[str, Any], findings: Findings, split: str) -> str:
         _rollout(verdict),
         "<h2>Case by case</h2><p class='dim'>Of each scenario the quadruplet whose impossible"
         " videos surprise the model most beyond the possible ones, and the one where they do"
-        " least. Beneath each video: surprise by frame; dashed: where the outcomes part.</p>",
+        " least. Beneath each video: surprise by frame, where a frame is predicted; dashed: where"
+        " the outcomes part.</p>",
     ]
     parts += [_cases(name, findings, split) for name in findings.model]
     title = html.escape(f"Physics: {verdict['model']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.evaluation import protocol
 from orchestrator.evaluation.driver import run_evaluate
 from orchestrator.evaluation.judge import judge
 from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
+from orchestrator.evaluation.plots import curve
 from orchestrator.evaluation.report import report
 from orchestrator.evaluation.surprise import View, see
 from orchestrator.evaluation.verdict import verdict
@@ -137,6 +139,12 @@ def test_a_report_of_a_planted_model_shows_every_part() -> None:
         assert f"<h2>{title}" in page
     assert page.count("data:image/gif") == 2 * 2 * 2
     assert page.count("data:image/jpeg") == 2 * 2 * 4
+
+
+def test_a_curve_is_broken_where_nothing_is_predicted() -> None:
+    values = np.array([np.nan, 1.0, 2.0, np.nan, np.nan, 3.0, 1.0])
+    drawn = curve(values, 1.0, 3.0, 2)
+    assert [len(line.split()) for line in re.findall(r"points='([^']*)'", drawn)] == [2, 2]
 
 
 def test_clips_that_begin_alike_are_predicted_once_and_found_the_same() -> None:
