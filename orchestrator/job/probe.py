@@ -83,8 +83,9 @@ class Probe(Section):
     """Name of an embed job in this `storage`, or the path or URI of a folder of features."""
 
     target: Literal["label", "states"] = "label"
-    """`label`: a clip's class. `states`: position, velocity and contact of the first object in
-    every tubelet; features pooled as `mean` have no tubelets."""
+    """`label`: a clip's class. `states`: position, velocity and contact, in every tubelet, of the
+    object that moves by itself (scenes with several are left out), or what KEY.states.npy holds;
+    features pooled as `mean` have no tubelets."""
 
     head: AnyProbe = Ridge()
     """What reads."""

@@ -230,7 +230,8 @@ def test_states_contacts_and_family_of_simulated_scenes_travel_along(
         truth = simulate("drop", 3, number // 2, size=32, fps=16, seconds=2)
         assert row["label"] == "drop"
         roles = [thing["role"] for thing in truth.meta["objects"]]
-        assert roles[row["subject"]] == "mover"
+        only = roles.index("mover") if roles.count("mover") == 1 else -1
+        assert row["subject"] == only
         states = np.array(row["states"]).reshape(row["states_shape"])
         for i, state in enumerate(states):
             frame = int((row["start_s"] + i / 8) * 16 + 1e-6)

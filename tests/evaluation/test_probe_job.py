@@ -28,7 +28,7 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.run import job_of_run
 from orchestrator.tracking.server import client_of
 
-SCENES = "physics://mixed?clips=28&size=32&fps=16&seconds=3"
+SCENES = "physics://mixed?clips=42&size=32&fps=16&seconds=3"
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_states_beside_random_weights_and_no_features(
     assert verdict["arms"]["baseline"]["scores"]["x"]["value"] <= 0
     features = Features.open(str(here / "features/tokens"))
     assert verdict["features"]["model"]["model"] == features.model
-    assert sum(side["videos"] for side in verdict["split"].values()) <= 28
+    assert sum(side["videos"] for side in verdict["split"].values()) <= 42
 
     page = (here / "evaluations/probed/report.html").read_text()
     assert not re.search(r"(?:src|href)=['\"]", page), "it needs nothing else"
@@ -191,7 +191,9 @@ def test_attention_reads_states_too(here: Path) -> None:
 
 def test_both_clips_of_a_video_are_on_one_side(here: Path) -> None:
     features = Features.open(str(here / "features/tokens"))
-    videos = np.array(features.table(["video"])["video"].to_pylist())
+    rows = features.table(["video", "subject"]).to_pylist()
+    assert {row["subject"] >= 0 for row in rows} == {True, False}
+    videos = np.array([row["video"] for row in rows])
     for target in ("label", "states"):
         probe = Probe.model_validate({"features": "tokens", "target": target})
         sides = sides_of(probe, features, None)
@@ -201,16 +203,20 @@ def test_both_clips_of_a_video_are_on_one_side(here: Path) -> None:
         assert not names["train"] & names["validation"]
         assert not names["train"] & names["test"]
         assert not names["validation"] & names["test"]
-        assert len(set.union(*names.values())) == 28
+        one_moves = {row["video"] for row in rows if row["subject"] >= 0}
+        wanted = set(videos.tolist()) if target == "label" else one_moves
+        assert set.union(*names.values()) <= wanted
+        assert len(set.union(*names.values())) >= 0.9 * len(wanted)
 
 
 def test_other_videos_may_be_what_is_scored(here: Path) -> None:
     job = probe_job(here, test="others")
     verdict = probed(job)
-    assert verdict["split"]["test"]["videos"] == 28
+    assert verdict["split"]["test"]["videos"] >= 14
+    assert verdict["left_out"] > 0
     assert verdict["features"]["model"]["test"]["data"] != verdict["features"]["model"]["data"]
     assert verdict["protocol"] != probed(probe_job(here))["protocol"]
-    with pytest.raises(RequestError, match=r"28 videos are in probe\.features and in probe\.test"):
+    with pytest.raises(RequestError, match=r"\d+ videos are in probe\.features and in probe\.test"):
         probed(probe_job(here, test="tokens"))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.errors import DataError
 
+SEVERAL = -1
 _LATE = 1e-6
 """Seconds that rounding may put a time before its frame."""
 
@@ -27,7 +28,8 @@ class Notes:
     (`physics.simulate.COLUMNS`), of others as they stand in KEY.states.npy."""
 
     subject: int | None = None
-    """Of simulated scenes: the first object that moves by itself; a probe asks about it."""
+    """Of simulated scenes: the object that moves by itself, which a probe asks about; `SEVERAL`
+    where there is not exactly one, for nobody could say which is meant."""
 
     contacts: list[dict[str, Any]] = field(default_factory=list)
     """Of simulated scenes: time in seconds from the clip's first frame, a, b, speed."""
@@ -86,7 +88,7 @@ def _loaded(states: bytes) -> np.ndarray:
 
 def _subject(physics: dict[str, Any]) -> int:
     roles = [thing["role"] for thing in physics["objects"]]
-    return roles.index("mover") if "mover" in roles else 0
+    return roles.index("mover") if roles.count("mover") == 1 else SEVERAL
 
 
 def _contacts(physics: dict[str, Any], times: np.ndarray) -> list[dict[str, Any]]:

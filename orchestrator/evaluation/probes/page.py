@@ -46,7 +46,8 @@ def _table(verdict: dict[str, Any]) -> str:
         for side, one in verdict["split"].items()
     )
     left_out = verdict["left_out"]
-    without = f" {left_out:,} clips have no {verdict['target']} and are left out."
+    why = "have no label" if classes else "have no states, or several things that move"
+    without = f" {left_out:,} clips {why}: they are left out."
     return (
         f"<h2>Scores</h2><table><tr>{titles}</tr>{''.join(rows)}</table>"
         f"<p class='dim'>Intervals: {level}, bootstrap over videos.{chance} {split}; no video is on"

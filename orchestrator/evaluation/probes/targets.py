@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.features import Features
+from orchestrator.evaluation.features.notes import SEVERAL
 from orchestrator.physics.simulate import COLUMNS
 
 STATES = ("x", "y", "vx", "vy")
@@ -42,7 +43,7 @@ class Targets:
 
     classes: tuple[str, ...] = ()
     left_out: int = 0
-    """Clips that have no label or no states."""
+    """Clips that have no label; no states, or several things that move by themselves."""
 
     def binary(self, number: int) -> bool:
         """Whether a target is yes or no."""
@@ -101,11 +102,15 @@ def _states(features: Features) -> Targets:
     rows = features.table(columns).to_pylist()
     tubelets = features.grid[0]
     seconds = features.identity["frames"] / features.identity["fps"] / tubelets
-    found = [(i, *_of_clip(row, tubelets, seconds)) for i, row in enumerate(rows) if row["states"]]
+    found = [
+        (i, *_of_clip(row, tubelets, seconds))
+        for i, row in enumerate(rows)
+        if row["states"] and row["subject"] != SEVERAL
+    ]
     widths = Counter(len(names) for _, names, _, _ in found)
     if not found:
         raise RequestError(
-            "these features have no states",
+            "these features have no states, or none of scenes in which one thing moves by itself",
             where=features.folder.root,
             mend="embed simulated scenes, or tars with KEY.states.npy",
         )
