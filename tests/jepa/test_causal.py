@@ -94,11 +94,12 @@ def test_beyond_the_horizons_it_predicts_from_predictions(make_job: Any, video: 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("tokens", [SHORT, SHORT + 1])
 def test_plain_products_are_attention(tokens: int, causal: bool) -> None:
-    q, k, v = torch.randn(3, 2, 4, tokens, 12, dtype=torch.float64)
-    scores = q @ k.transpose(-1, -2) / 12**0.5
+    q, k, v = torch.randn(3, 2, 4, tokens, 12).bfloat16()
+    scores = q.double() @ k.double().transpose(-1, -2) / 12**0.5
     if causal:
         scores = scores + torch.full((tokens, tokens), -torch.inf).triu(1)
-    assert torch.allclose(attend(q, k, v, causal=causal), scores.softmax(-1) @ v)
+    exact = scores.softmax(-1) @ v.double()
+    assert (attend(q, k, v, causal=causal).double() - exact).abs().max() < 0.03
 
 
 def test_only_the_attention_over_time_is_causal(make_job: Any) -> None:
