@@ -161,7 +161,9 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
         video = normalise(batch.video.to(device, non_blocking=True), dtype)
         masks = [(c.to(device), t.to(device)) for c, t in batch.masks]
         weight = torch.full((len(video),), 1 / len(video), device=device)
-        targets = objective.targets(teacher, video) if teacher is not None else None
+        targets = objective.labels(batch.keys)
+        if teacher is not None:
+            targets = objective.targets(teacher, video)
         loss, _ = engine(video, masks, targets, weight)
         engine.backward(loss)
         engine.step()

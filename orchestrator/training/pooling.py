@@ -43,7 +43,7 @@ def _pools(objective: PooledObjective, micro: Sequence[Batch], engine: Engine) -
     """The set of a clip follows from its position in the global batch alone."""
     job, device = engine.job, engine.device
     whole, each = job.scale.global_batch, objective.statistic_clips
-    members = [_members(batch, engine.step * whole, each) for batch in micro]
+    members = [_members(batch, whole, each) for batch in micro]
     weights = [
         _by_set(batch.weight, at, whole // each) for batch, at in zip(micro, members, strict=True)
     ]
@@ -63,12 +63,11 @@ def _pools(objective: PooledObjective, micro: Sequence[Batch], engine: Engine) -
     ]
 
 
-def _members(batch: Batch, first: int, each: int) -> Tensor:
-    """The set of each clip; 0 for padding, whose position is -1 and whose weight is 0."""
-    at = (torch.from_numpy(batch.position) - first) // each
-    counts = batch.weight > 0
-    assert bool((at[counts] >= 0).all()), "a clip that counts stands before the step"
-    return torch.where(counts, at, 0)
+def _members(batch: Batch, whole: int, each: int) -> Tensor:
+    """The set of each clip: step s trains the positions from s * whole on. 0 for padding, which
+    has no position and weight 0."""
+    at = torch.from_numpy(batch.position) % whole // each
+    return torch.where(batch.weight > 0, at, 0)
 
 
 def _by_set(weight: Tensor, member: Tensor, sets: int) -> Tensor:

@@ -117,6 +117,17 @@ def test_a_statistic_of_each_micro_batch_alone_would_be_found() -> None:
     assert reference(4)[0] != pytest.approx(reference(None)[0], rel=1e-3)
 
 
+def train_bf16(rank: int, world: int) -> list[Any]:
+    shared = {"precision": "bf16", "micro_batch": 2}
+    return [train_kind(rank, world, KINDS["lejepa"], STEPS, zero=z, **shared) for z in (0, 1, 3)]
+
+
+def test_bf16_sums_its_statistic_in_fp32_at_every_stage() -> None:
+    exact = lejepa(2, None)[0][0]["losses"]
+    for found in run_ranks(2, train_bf16)[0]:
+        assert found["losses"] == pytest.approx(exact, rel=0.01)
+
+
 def save_and_load(rank: int, world: int, root: str, stage: int, first: int, last: int) -> Any:
     """Steps `first` .. `last` from the checkpoint before them, where there is one; then saved."""
     checkpoints = Checkpoints(Storage(root), rank, world, Policy())
@@ -158,7 +169,7 @@ def test_pixels_and_labels_train_the_same_at_every_size_and_stage() -> None:
     for index, kind in enumerate(["pixels"] * 3 + ["supervised"] * 3):
         objective = build_objective(job_of(KINDS[kind]))
         batch = batch_of(0)
-        loss = float(plain_step(objective, batch, objective.labels(batch.keys)))
+        loss = float(plain_step(objective, batch, objective.labels(batch.keys)).detach())
         plain = one[0][0 if index < 3 else 3]["losses"]
         for ranks in (one, two):
             assert ranks[0][index]["losses"][0] == pytest.approx(loss, rel=1e-5)

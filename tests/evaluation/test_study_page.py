@@ -1,0 +1,69 @@
+"""The page of a study: well-formed, inside its frame, and it claims what the numbers allow."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.evaluation.study.curves import Ratio
+from orchestrator.evaluation.study.page import HEIGHT, WIDTH, claim_of, page
+
+
+def made_result() -> dict[str, Any]:
+    panel = {
+        "background": "moving",
+        "score": "position",
+        "arms": {
+            "ema": [[0.1, 0.3, 0.5], [0.2, 0.3, 0.6]],
+            "pixels": [[-0.4, 0.0, 0.2], [0.0, 0.1, 0.1]],
+            "ran<dom": [[0.05], [0.07]],
+        },
+        "ratios": {"ema": asdict(Ratio(4.2, 2.0, 9.0, claim=True))},
+    }
+    return {
+        "name": "needs",
+        "clips": [16, 64, 256],
+        "seeds": [0, 1],
+        "steps": 10,
+        "global_batch": 4,
+        "reference": "pixels",
+        "source": "physics://mixed?size=48&fps=8",
+        "probe": {"fit": 10, "score": 4, "seed": 1},
+        "panels": [panel],
+    }
+
+
+def test_the_curves_are_drawn_inside_the_frame_and_rise_where_scores_do() -> None:
+    text = page(made_result())
+    assert "ran<dom" not in text
+    assert "physics://mixed?size=48&amp;fps=8" in text
+    (svg,) = re.findall(r"<svg.*?</svg>", text)
+    root = ET.fromstring(svg)
+    lines = [
+        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+        for line in root.iter("polyline")
+    ]
+    assert len(lines) == 3
+    for x, y in (point for line in lines for point in line):
+        assert 0 <= x <= WIDTH
+        assert 0 <= y <= HEIGHT
+    ema, pixels, random = lines
+    assert [y for _, y in ema] == sorted((y for _, y in ema), reverse=True)
+    assert ema[-1][1] < pixels[-1][1]
+    assert [x for x, _ in ema] == [x for x, _ in pixels]
+    assert random[0][1] == random[1][1]
+    assert (random[0][0], random[1][0]) == (ema[0][0], ema[-1][0])
+    assert len(list(root.iter("circle"))) == 2 * 2 * 3
+    assert "N(pixels) / N(ema) = 4.20 [2.00, 9.00]</li>" in text
+
+
+def test_a_ratio_without_a_claim_says_so() -> None:
+    unclear = asdict(Ratio(1.3, 0.8, 2.0, why="the interval includes 1"))
+    said = "N(pixels) / N(ema) = 1.30 [0.80, 2.00]: no claim, the interval includes 1"
+    assert claim_of(unclear, "pixels", "ema") == said
+    apart = asdict(Ratio(None, why="no score is reached by both curves"))
+    assert claim_of(apart, "pixels", "ema") == (
+        "N(pixels) / N(ema): no claim, no score is reached by both curves"
+    )
