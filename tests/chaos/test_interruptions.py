@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import STEPS, make_arena
+from jobs import make_arena
 from orchestrator.bench.chaos import Arena, cluster_of_nodes
 from orchestrator.training.audit import audit_run
 from orchestrator.training.checkpoint import complete_checkpoints, step_of
@@ -25,17 +25,16 @@ def log(arena: Arena, name: str) -> str:
     return (arena.folder / f"{name}.log").read_text()
 
 
-ROUNDED = 100
-"""Steps over which two sizes are compared. Over 120 one run missed the bound: 6e-8 until step 96,
-2.3e-5 at 120. Growing rounding is the likely cause; it has not been proven."""
+ROUNDED = 60
+"""Steps after which rounding alone parts two runs by 1e-5: a run whose weights differ in their
+last bit is 1e-7 apart at step 60, and 2e-5 at step 100 (`Nudged`)."""
 
 
-def check_losses(arena: Arena, name: str, tolerance: float, steps: int = STEPS) -> None:
-    """Every step's loss once, and that of the uninterrupted run."""
+def apart(arena: Arena, name: str) -> list[float]:
+    """Distance of every step's loss from the uninterrupted run's."""
     expected, found = arena.losses("calm"), arena.losses(name)
-    assert [step for step, _ in found] == list(range(1, steps + 1))
-    worst = max(abs(a - b) for (_, a), (_, b) in zip(expected[:steps], found, strict=True))
-    assert worst <= tolerance
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    return [abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)]
 
 
 @pytest.mark.integration
@@ -46,7 +45,6 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -
     for workers, zero in sizes:
         begins.append(newest(arena, name))
         changes = {"scale__workers": workers, "scale__zero": zero, "scale__cpus": 0.2}
-        changes["optim__steps"] = ROUNDED  # the rate is constant: the same losses as of 120 steps
         process = arena.start(name, **changes)
         if (workers, zero) != sizes[-1]:
             arena.wait_for(
@@ -58,7 +56,11 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -
         else:
             arena.finish(process, name)
     assert sorted(set(begins)) == begins, "every size trained some steps"
-    check_losses(arena, name, 1e-5, ROUNDED)
+    assert begins[-1] < ROUNDED
+    arena.finish(arena.start("nudged", objective__kind="witness:Nudged"), "nudged")
+    sizes_apart, bits_apart = apart(arena, name), apart(arena, "nudged")
+    assert max(sizes_apart[:ROUNDED]) <= 1e-5
+    assert max(sizes_apart) <= max(1e-5, 10 * max(bits_apart)), "rounding is all that parts them"
     assert audit_run(arena.storage, name).good
     files = sorted((arena.folder / "seen").glob(f"{name}.*"))
     assert len(files) >= sum(workers for workers, _ in sizes)
@@ -76,7 +78,7 @@ def test_a_frozen_rank_is_named_and_left_behind(arena: Arena) -> None:
     assert f"rank {frozen['rank']} (pid {frozen['pid']} on {frozen['node']}) was last heard" in told
     (report,) = arena.storage.files(f"runs/{name}/stalls")
     assert str(frozen["pid"]) in arena.storage.read_bytes(report.path).decode()
-    check_losses(arena, name, 0.0)
+    assert max(apart(arena, name)) == 0.0
     assert audit_run(arena.storage, name).good
 
 
@@ -99,11 +101,9 @@ def test_nodes_leave_and_come(tmp_path: Path) -> None:
         nodes.add()
         arena.wait_for(process, name, lambda: "on 2 worker(s)" in log(arena, name))
         arena.finish(process, name)
-        expected, found = arena.losses("calm"), arena.losses(name)
-    assert [s for s, _ in found] == [s for s, _ in expected]
+        parted = apart(arena, name)
     # The sizes changed within the first steps.
-    apart = [abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)]
-    assert max(apart[:ROUNDED]) <= 1e-5
+    assert max(parted[:ROUNDED]) <= 1e-5
     assert audit_run(arena.storage, name).good
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from torch import Tensor
 
 from orchestrator.jepa.objectives import ObjectiveOutput
@@ -39,6 +40,19 @@ class Witness(VJEPA2Objective):
         with open(self.file, "a") as out:
             print(*video.mean(dim=tuple(range(1, video.ndim))).tolist(), file=out)
         return super().forward(video, masks, targets)
+
+
+class Nudged(Witness):
+    """The same weights, but for the last bit of every second one: the least that can differ."""
+
+    def __init__(self, config: Witness.Config, job: TrainJob) -> None:
+        super().__init__(config, job)
+        drawn = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for weights in self.parameters():
+                nudged = torch.nextafter(weights, torch.tensor(torch.inf))
+                some = torch.rand(weights.shape, generator=drawn) < 0.5
+                weights.copy_(torch.where(some, nudged, weights))
 
 
 def write_shades(folder: Path) -> None:
