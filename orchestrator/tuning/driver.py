@@ -8,10 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestrator.data.prepare import prepare
 from orchestrator.errors import JobFailed
-from orchestrator.job import TrainJob, TuneJob, build_job
-from orchestrator.job.space import trial_data, trial_name
+from orchestrator.job import TuneJob
+from orchestrator.job.space import trial_name
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
@@ -86,9 +85,6 @@ def _run(
 ) -> list[str]:
     from orchestrator.tuning.on_ray import run_trials
 
-    first = build_job(trial_data(job, 0, {}))
-    assert isinstance(first, TrainJob)
-    prepare(first, progress)  # once, and not by every trial beside the others
     at_once = min(room.trials, len(waiting))
     queued = len(waiting) - at_once
     progress.message(

@@ -18,8 +18,9 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.job import TuneJob, build_job, job_dict
-from orchestrator.job.space import trial_name
+from orchestrator.data.prepare import prepare
+from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
+from orchestrator.job.space import trial_data, trial_name
 from orchestrator.job.tune import REDUCTION
 from orchestrator.progress import Progress
 from orchestrator.ray_session import find_parts_in, python_path
@@ -28,6 +29,10 @@ from orchestrator.tuning.admission import Room
 from orchestrator.tuning.draws import draw
 from orchestrator.tuning.ledger import Entry, Ledger
 from orchestrator.tuning.trial import Trial
+
+NO_CORE = {"memory": 1}
+"""What a trial's own process reserves: a byte. Tune takes no empty request, and any share of a
+core could be the one that another trial's worker waits for."""
 
 STARTS = 3
 """Times that a trial is started again after its process died."""
@@ -65,20 +70,31 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
     """Tells Ray Tune what to try: trials that were begun, then new ones as Optuna draws them."""
 
     def __init__(
-        self, job: TuneJob, ledger: Ledger, waiting: Sequence[int], shared: dict[str, Any]
+        self,
+        job: TuneJob,
+        ledger: Ledger,
+        waiting: Sequence[int],
+        shared: dict[str, Any],
+        progress: Progress,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self._job, self._ledger, self._shared = job, ledger, shared
-        self._waiting = list(waiting)
+        self._waiting, self._progress = list(waiting), progress
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; its file is written first."""
+        """The next trial's configuration; its file is written and its data packed first."""
         if not self._waiting:
             return Searcher.FINISHED
         number = self._waiting.pop(0)
-        if self._ledger.read(number) is None:
+        entry = self._ledger.read(number)
+        if entry is None:
             known = self._ledger.entries(self._job.trials)
-            self._ledger.write(Entry(number, draw(self._job, number, known)))
+            entry = Entry(number, draw(self._job, number, known))
+            self._ledger.write(entry)
+        train = build_job(trial_data(self._job, number, entry.point))
+        assert isinstance(train, TrainJob)
+        # Here, since all that a trial's process starts must fit into what that reserves.
+        prepare(train, self._progress)
         return {**self._shared, "number": number}
 
     def on_trial_complete(
@@ -203,9 +219,9 @@ def run_trials(
         scheduler.replay([one for one in ledger.entries(job.trials) if one.final])
     with tempfile.TemporaryDirectory() as thrown_away:
         tuner = tune.Tuner(
-            tune.with_resources(RayTrial, {"cpu": 0}),
+            tune.with_resources(RayTrial, tune.PlacementGroupFactory([NO_CORE])),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearch(job, ledger, waiting, shared),
+                search_alg=LedgerSearch(job, ledger, waiting, shared, progress),
                 scheduler=scheduler,
                 num_samples=len(waiting),
                 max_concurrent_trials=room.trials,
