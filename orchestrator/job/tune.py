@@ -102,7 +102,7 @@ class Gates(Section):
     rankme: NonNegativeFloat = 2.0
     """Least effective rank; a collapsed model has 1."""
 
-    token_cosine: float = Field(0.98, gt=-1, le=1)
+    token_cosine: float = Field(0.99, gt=-1, le=1)
     """Largest mean cosine between tokens; a collapsed model has 1."""
 
 

@@ -22,7 +22,7 @@ from orchestrator.data.prepare import prepare
 from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
 from orchestrator.job.space import trial_data, trial_name
 from orchestrator.job.tune import REDUCTION
-from orchestrator.progress import Progress
+from orchestrator.progress import Progress, Silent
 from orchestrator.ray_session import find_parts_in, python_path
 from orchestrator.storage import Storage
 from orchestrator.tuning.admission import Room
@@ -66,6 +66,16 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         return {"steps": row["steps"], "objective": value, "done": done}
 
 
+class Held:
+    """A progress that Tune's pickles leave out: a copy says nothing."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Held, (Silent(),))
+
+
 class LedgerSearch(Searcher):  # type: ignore[misc]
     """Tells Ray Tune what to try: trials that were begun, then new ones as Optuna draws them."""
 
@@ -75,11 +85,11 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
         ledger: Ledger,
         waiting: Sequence[int],
         shared: dict[str, Any],
-        progress: Progress,
+        held: Held,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self._job, self._ledger, self._shared = job, ledger, shared
-        self._waiting, self._progress = list(waiting), progress
+        self._waiting, self._held = list(waiting), held
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration; its file is written and its data packed first."""
@@ -94,7 +104,7 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
         train = build_job(trial_data(self._job, number, entry.point))
         assert isinstance(train, TrainJob)
         # Here, since all that a trial's process starts must fit into what that reserves.
-        prepare(train, self._progress)
+        prepare(train, self._held.progress)
         return {**self._shared, "number": number}
 
     def on_trial_complete(
@@ -145,8 +155,8 @@ class Halving(ASHAScheduler):  # type: ignore[misc]
 class Telling(tune.Callback):  # type: ignore[misc]
     """Tells whoever waits what trials come to."""
 
-    def __init__(self, job: TuneJob, ledger: Ledger, progress: Progress) -> None:
-        self._job, self._ledger, self._progress = job, ledger, progress
+    def __init__(self, job: TuneJob, ledger: Ledger, held: Held) -> None:
+        self._job, self._ledger, self._held = job, ledger, held
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process starts."""
@@ -165,12 +175,12 @@ class Telling(tune.Callback):  # type: ignore[misc]
     def _tell(self, number: int) -> None:
         entry = self._ledger.read(number)
         assert entry is not None
-        self._progress.message(line_of(entry))
+        self._held.progress.message(line_of(entry))
         known = self._ledger.entries(self._job.trials)
         done = sum(one.final for one in known)
         values = [one.value for one in known if one.state == "done" and one.value is not None]
         best = {"best": max(values)} if values else {}
-        self._progress.update("sweep", done, self._job.trials, best)
+        self._held.progress.update("sweep", done, self._job.trials, best)
 
 
 def line_of(entry: Entry) -> str:
@@ -203,6 +213,7 @@ def run_trials(
     """Train every waiting trial to its end; returns what broke trials off, one line each."""
     # A trial runs where the driver does, so that paths stay what they are, and NaN is a result.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # we tell by ourselves
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     ledger = Ledger(folder)
@@ -221,7 +232,7 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(RayTrial, tune.PlacementGroupFactory([NO_CORE])),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearch(job, ledger, waiting, shared, progress),
+                search_alg=LedgerSearch(job, ledger, waiting, shared, Held(progress)),
                 scheduler=scheduler,
                 num_samples=len(waiting),
                 max_concurrent_trials=room.trials,
@@ -231,7 +242,7 @@ def run_trials(
                 name=job.name,
                 storage_path=thrown_away,
                 verbose=0,
-                callbacks=[Telling(job, ledger, progress)],
+                callbacks=[Telling(job, ledger, Held(progress))],
                 failure_config=tune.FailureConfig(max_failures=STARTS),
             ),
         )

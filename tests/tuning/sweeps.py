@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from orchestrator.job import TuneJob, build_job
+from orchestrator.storage import Storage
+from orchestrator.tracking.studies import open_parent
+from orchestrator.tuning.ledger import Entry, Ledger
+from orchestrator.tuning.trial import Trial
 
 TRAIN: dict[str, Any] = {
     "data": {
@@ -46,3 +54,27 @@ def tune_job(folder: Path, *overrides: str, **keys: Any) -> TuneJob:
     job = build_job(data | keys, list(overrides))
     assert isinstance(job, TuneJob)
     return job
+
+
+def trial_of(job: TuneJob, number: int, point: dict[str, Any]) -> Trial:
+    """A trial without Ray, written down as the driver does before it starts."""
+    storage = Storage(job.storage)
+    folder = storage.sub("sweeps", job.name)
+    parent = open_parent(job, None, "default", storage, folder)
+    ledger = Ledger(folder)
+    if ledger.read(number) is None:
+        ledger.write(Entry(number, point))
+    return Trial(job, number, folder, 1.0, parent.run_id, local=True)
+
+
+def to_its_end(trial: Trial) -> Entry:
+    """Every rung that is left."""
+    while not (entry := trial.advance()).final:
+        pass
+    return entry
+
+
+if __name__ == "__main__":  # a driver that can be killed
+    torch.set_num_threads(1)
+    struck = tune_job(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    to_its_end(trial_of(struck, 0, {"optim.lr": 1e-3, "objective.ema": 0.99}))
