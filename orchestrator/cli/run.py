@@ -277,7 +277,7 @@ def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _tuned(result: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each trial, best first."""
-    rows = []
+    rows: list[tuple[str, str]] = []
     for row in result["trials"]:
         values = "  ".join(f"{key}={_brief(value)}" for key, value in row["values"].items())
         score = "" if row["objective"] is None else f"{row['objective']:.4f}"

@@ -179,7 +179,7 @@ class Telling(tune.Callback):  # type: ignore[misc]
         known = self._ledger.entries(self._job.trials)
         done = sum(one.final for one in known)
         values = [one.value for one in known if one.state == "done" and one.value is not None]
-        best = {"best": max(values)} if values else {}
+        best: dict[str, float | str] = {"best": max(values)} if values else {}
         self._held.progress.update("sweep", done, self._job.trials, best)
 
 
@@ -244,6 +244,8 @@ def run_trials(
                 verbose=0,
                 callbacks=[Telling(job, ledger, Held(progress))],
                 failure_config=tune.FailureConfig(max_failures=STARTS),
+                # A trial's state is its training's checkpoint and its line in the ledger.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         grid = tuner.fit()

@@ -139,7 +139,7 @@ def _title(row: Row) -> str:
 
 def _heights(rows: Sequence[Row]) -> tuple[Callable[[float], float], list[float]]:
     """From an objective to its height in a plot, and the values that an axis names."""
-    values = [row["objective"] for row in _scored(rows)] or [0.0]
+    values: list[float] = [row["objective"] for row in _scored(rows)] or [0.0]
     low, high = min(values), max(values)
     pad = 0.06 * max(high - low, 1e-6)
     low, high = low - pad, high + pad
