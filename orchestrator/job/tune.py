@@ -99,8 +99,8 @@ class Gates(Section):
     feature_std: NonNegativeFloat = 0.05
     """Least deviation over tokens, mean over channels; a collapsed model has 0."""
 
-    rankme: NonNegativeFloat = 2.0
-    """Least effective rank; a collapsed model has 1."""
+    rankme_share: NonNegativeFloat = 0.2
+    """Least effective rank (RankMe), as a share of that of an untrained model of the same shape."""
 
     token_cosine: float = Field(0.99, gt=-1, le=1)
     """Largest mean cosine between tokens; a collapsed model has 1."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from orchestrator.evaluation.study.probing import BATCH, Shown, probe_scores, shown
-from orchestrator.jepa.hub import WorldModel
+from orchestrator.jepa.hub import WorldModel, random_model
 from orchestrator.job import Data, Model, TrainJob, TuneJob
 from orchestrator.job.tune import Gates, ProbeObjective
 from orchestrator.physics.uri import parse
@@ -33,8 +33,8 @@ def held_out(job: TuneJob, train: TrainJob) -> tuple[Shown, Shown]:
 def score(model: WorldModel, gates: Gates, videos: tuple[Shown, Shown]) -> dict[str, Any]:
     """Objective, its parts, and what the gates looked at; no objective for what collapsed."""
     fit, held = videos
-    parts = [model.encode(batch) for batch in torch.split(torch.from_numpy(held.videos), BATCH)]
-    found = signs(torch.cat(parts))
+    untrained = random_model(model.config, 0)
+    found = signs(_encoded(model, held), _encoded(untrained, held))
     closed = shut(found, gates)
     if closed:
         return {"objective": None, "scores": {}, "gates": found, "shut": closed}
@@ -43,19 +43,30 @@ def score(model: WorldModel, gates: Gates, videos: tuple[Shown, Shown]) -> dict[
     return {"objective": mean, "scores": scores, "gates": found, "shut": []}
 
 
-def signs(features: torch.Tensor) -> dict[str, float]:
-    """Signs of collapse in features [B, n, dim]."""
+def signs(features: torch.Tensor, untrained: torch.Tensor) -> dict[str, float]:
+    """Signs of collapse in features [B, n, dim], beside an untrained model's of the same videos.
+
+    A model may keep the spread of its features and still put all of it along a few directions:
+    how many there could be is what an untrained model says.
+    """
     return {
         "feature_std": feature_std(features),
         "rankme": rankme(features),
+        "rankme_share": rankme(features) / rankme(untrained),
         "token_cosine": token_cosine(features),
     }
+
+
+def _encoded(model: WorldModel, shown: Shown) -> torch.Tensor:
+    parts = torch.split(torch.from_numpy(shown.videos), BATCH)
+    return torch.cat([model.encode(part) for part in parts])
 
 
 def shut(found: dict[str, float], gates: Gates) -> list[str]:
     """The gates that a model does not pass, in words; a NaN passes none."""
     words = []
-    for name, least in (("feature_std", gates.feature_std), ("rankme", gates.rankme)):
+    least_of = {"feature_std": gates.feature_std, "rankme_share": gates.rankme_share}
+    for name, least in least_of.items():
         if not found[name] >= least:
             words.append(f"{name} {found[name]:.3g} is below {least:g}")
     if not found["token_cosine"] <= gates.token_cosine:

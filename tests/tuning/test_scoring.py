@@ -27,12 +27,16 @@ def features(spread: float, directions: int) -> torch.Tensor:
 def test_each_gate_shuts_on_its_own_kind_of_collapse() -> None:
     gates = Gates()
     healthy = torch.randn(4, 64, 16, generator=torch.Generator().manual_seed(0))
-    assert scoring.shut(scoring.signs(healthy), gates) == []
-    point = scoring.shut(scoring.signs(features(1e-4, 16)), gates)
-    assert [word.split()[0] for word in point] == ["feature_std", "rankme", "token_cosine"]
-    line = scoring.shut(scoring.signs(healthy[..., :1] * torch.ones(16)), gates)
-    assert [word.split()[0] for word in line] == ["rankme"]
-    missing = {"feature_std": float("nan"), "rankme": float("nan"), "token_cosine": float("nan")}
+
+    def shut(found: torch.Tensor) -> list[str]:
+        words = scoring.shut(scoring.signs(found, healthy), gates)
+        return [word.split()[0] for word in words]
+
+    assert shut(healthy) == []
+    assert shut(features(1e-4, 16)) == ["feature_std", "rankme_share", "token_cosine"]
+    # As wide as ever, and along one direction: what only the rank tells.
+    assert shut(healthy[..., :1] * torch.ones(16)) == ["rankme_share"]
+    missing = dict.fromkeys(scoring.signs(healthy, healthy), float("nan"))
     assert len(scoring.shut(missing, gates)) == 3
 
 
@@ -55,7 +59,7 @@ def test_a_collapsed_encoder_has_no_objective_and_a_random_one_has(tmp_path: Pat
 
 def test_the_page_needs_nothing_else_and_names_the_winner() -> None:
     def trial(number: int, state: str, objective: float | None, lr: float) -> dict[str, Any]:
-        shut = ["rankme 1 is below 2"] if state == "collapsed" else []
+        shut = ["rankme_share 0.1 is below 0.2"] if state == "collapsed" else []
         rung = {"steps": 20, "objective": objective, "shut": shut}
         return {
             "number": number, "state": state, "values": {"optim.lr": lr, "kind<": "a"},
@@ -73,7 +77,7 @@ def test_the_page_needs_nothing_else_and_names_the_winner() -> None:
     }  # fmt: skip
     text = page(result)
     assert "Trial 1 won with 0.4000" in text
-    assert "rankme 1 is below 2" in text
+    assert "rankme_share 0.1 is below 0.2" in text
     assert "kind&lt;" in text
     assert "kind<" not in text
     assert not re.search(r"(?:src|href)=['\"](?!data:)", text)

@@ -46,7 +46,7 @@ def test_a_collapsing_trial_has_the_lowest_loss_ends_at_a_tenth_and_never_wins(
     assert [entry.number for entry in ranking([collapsed, healthy])] == [0, 1]
 
     # Without gates it goes on, to a loss that no trial of use comes near.
-    gates = {"feature_std": 0.0, "rankme": 0.0, "token_cosine": 1.0}
+    gates = {"feature_std": 0.0, "rankme_share": 0.0, "token_cosine": 1.0}
     ungated = tune_job(tmp_path, name="ungated", space=SPACE, budget=100, gates=gates)
     whole = to_its_end(trial_of(ungated, 0, COLLAPSING))
     assert (whole.state, whole.steps) == ("done", 100)
