@@ -157,6 +157,7 @@ class Telling(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, job: TuneJob, ledger: Ledger, held: Held) -> None:
         self._job, self._ledger, self._held = job, ledger, held
+        self._said: dict[int, Entry] = {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process starts."""
@@ -175,6 +176,9 @@ class Telling(tune.Callback):  # type: ignore[misc]
     def _tell(self, number: int) -> None:
         entry = self._ledger.read(number)
         assert entry is not None
+        if self._said.get(number) == entry:
+            return  # Tune tells of a trial's last rung and of its end
+        self._said[number] = entry
         self._held.progress.message(line_of(entry))
         known = self._ledger.entries(self._job.trials)
         done = sum(one.final for one in known)
