@@ -18,6 +18,7 @@ STREAMS = {
     "slices": 20,
     "backdrop": 21,
     "probe": 22,
+    "tune": 23,
 }
 
 

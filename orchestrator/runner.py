@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, StudyJob, TrainJob
+from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, StudyJob, TrainJob, TuneJob
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class RunSummary:
     """Of an embedding: uri, rows, shape, dtype, bytes, failed and short clips, digests."""
 
     verdict: dict[str, Any] = field(default_factory=dict)
-    """Of an evaluation or a study: every number, with its interval."""
+    """Of an evaluation or a study: every number, with its interval; of a sweep: its trials."""
 
     probe: dict[str, Any] = field(default_factory=dict)
     """Of a probe: every number, with its interval."""
 
     report: str = ""
-    """Of an evaluation, a probe or a study: the page that shows it."""
+    """Of an evaluation, a probe, a study or a sweep: the page that shows it."""
 
     next_steps: list[str] = field(default_factory=list)
 
@@ -87,6 +87,8 @@ def run(
         return _run_evaluate(job, progress, local)
     if isinstance(job, StudyJob):
         return _run_study(job, progress, local)
+    if isinstance(job, TuneJob):
+        return _run_tune(job, progress, local)
     return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
 
 
@@ -211,6 +213,38 @@ def _run_study(job: StudyJob, progress: Progress, local: bool) -> RunSummary:
         metrics=headline(found.result),
         verdict=found.result,
         report=found.report,
+    )
+
+
+def _run_tune(job: TuneJob, progress: Progress, local: bool) -> RunSummary:
+    if local:
+        raise RequestError(
+            "--local is not for tune jobs: Ray Tune starts the trials",
+            where=job.name,
+            mend="leave it out; a single trial can be run by itself with --from and --local",
+        )
+    from orchestrator.tracking.sweeps import headline
+    from orchestrator.tuning.driver import run_tune
+
+    began = time.time()
+    found = run_tune(job, progress)
+    best = next(row for row in found.result["trials"] if row["number"] == found.result["best"])
+    return RunSummary(
+        kind="tune",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        model_uri=found.model_uri,
+        steps=best["steps"],
+        metrics=headline(found.result),
+        verdict=found.result,
+        report=found.report,
+        next_steps=[
+            f"orchestrator run --from {best['run_id']} --tracking {found.tracking.uri}"
+            f" name={job.name}-again storage={job.storage}   # the winner, once more"
+        ],
     )
 
 

@@ -18,7 +18,7 @@ def group() -> None:
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="pack, train, embed or evaluate.")],
+    kind: Annotated[str, typer.Argument(help="pack, train, embed, evaluate, study or tune.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON schema.")] = False,
 ) -> None:
     """Every key of a job kind: its default, type, unit and meaning.

@@ -126,6 +126,9 @@ def _headline(summary: RunSummary) -> str:
         return f"{summary.name}: embedded in {took}"
     if summary.kind == "study":
         return f"{summary.name}: {len(summary.verdict['cells'])} models in {took}"
+    if summary.kind == "tune":
+        best = f"trial {summary.verdict['best']} won"
+        return f"{summary.name}: {len(summary.verdict['trials'])} trials in {took}, {best}"
     if summary.kind != "train":
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
@@ -160,7 +163,9 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         for key, value in summary.metrics.items()
         if key.startswith(EVALUATED) and key.endswith("/quad_accuracy")
     ]
-    if summary.kind == "study":
+    if summary.kind == "tune":
+        rows += _tuned(summary.verdict)
+    elif summary.kind == "study":
         rows += _studied(summary.verdict)
     elif summary.verdict:
         public = "benchmark" in summary.verdict
@@ -270,6 +275,27 @@ def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _tuned(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each trial, best first."""
+    rows: list[tuple[str, str]] = []
+    for row in result["trials"]:
+        values = "  ".join(f"{key}={_brief(value)}" for key, value in row["values"].items())
+        score = "" if row["objective"] is None else f"{row['objective']:.4f}"
+        loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        text = f"{row['number']:>3}  {row['state']:<9}  {score:>7}  {loss:<11}  {values}"
+        rows.append(("" if rows else "trials", text))
+    for key, share in result["importance"].items():
+        rows.append(("importance" if key == next(iter(result["importance"])) else "",
+                     f"{key} {share:.2f}"))  # fmt: skip
+    return rows
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value.get("kind", value)) if isinstance(value, dict) else str(value)
+
+
 def _percent(found: dict[str, float]) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return f"{100 * found['value']:.1f}% [{low:.0f}, {high:.0f}]"
@@ -281,6 +307,6 @@ def _last_line(summary: RunSummary) -> str:
         return f"report {summary.report}"
     if summary.kind == "embed":
         return f"features {summary.features['uri']}"
-    if summary.kind == "train":
+    if summary.kind in ("train", "tune"):
         return f"model {summary.model_uri or summary.checkpoint}"
     return "dataset " + " ".join(summary.dataset.get("uris", []))

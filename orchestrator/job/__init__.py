@@ -23,6 +23,7 @@ from orchestrator.job.parts import import_part, part_config
 from orchestrator.job.schema import job_schema
 from orchestrator.job.study import StudyJob
 from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
+from orchestrator.job.tune import TuneJob
 
 __all__ = [
     "VJEPA2",
@@ -47,6 +48,7 @@ __all__ = [
     "StudyJob",
     "Supervised",
     "TrainJob",
+    "TuneJob",
     "WeightedSource",
     "build_job",
     "differences",

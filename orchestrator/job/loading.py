@@ -15,17 +15,20 @@ from orchestrator.job.explain import Spots, explain
 from orchestrator.job.pack import PackJob
 from orchestrator.job.parts import check_parts
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
+from orchestrator.job.space import check_space
 from orchestrator.job.study import StudyJob
 from orchestrator.job.train import TrainJob
+from orchestrator.job.tune import TuneJob
 from orchestrator.job.within import entries_within, read_within, spots_within
 
-Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob
+Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob | TuneJob
 KINDS: dict[str, type[Job]] = {
     "pack": PackJob,
     "train": TrainJob,
     "embed": EmbedJob,
     "evaluate": EvaluateJob,
     "study": StudyJob,
+    "tune": TuneJob,
 }
 
 
@@ -80,11 +83,15 @@ def build_job(
     except ValidationError as error:
         raise explain(error, KINDS[kind], data, where, spots, mend) from None
     check_parts(job)
+    if isinstance(job, TuneJob):
+        check_space(job, spots, where, build_job)
     return job
 
 
 def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
     """Check the jobs inside a job as if each were run by itself, and put them in their places."""
+    if data["kind"] == "tune" and isinstance(data.get("train"), dict):
+        data["train"] = _train_within(data["train"], data, spots, where)
     for i, entry in entries_within(data):
         job = entry.get("job")
         if not isinstance(job, dict):
@@ -98,4 +105,22 @@ def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
                 mend="name a job of kind evaluate, such as jobs/physics/evaluate.yaml",
             )
         job.setdefault("model", "checkpoint")  # of the training; a job of its own must name one
-        entry["job"] = build_job(job, where=spot, spots=spots_within(spots, i))
+        entry["job"] = build_job(job, where=spot, spots=spots_within(spots, ("evaluate", i, "job")))
+
+
+def _train_within(
+    train: dict[str, Any], sweep: dict[str, Any], spots: Spots, where: str
+) -> TrainJob:
+    """The training that a sweep varies; it needs neither kind nor name."""
+    spot = spots.get(("train",), where)
+    kind = train.setdefault("kind", "train")
+    if kind != "train":
+        raise RequestError(
+            f"train is of kind '{kind}'",
+            where=spots.get(("train", "kind"), spot),
+            mend="name a job of kind train, such as jobs/physics/quick.yaml",
+        )
+    train.setdefault("name", sweep.get("name", "trial"))
+    job = build_job(train, where=spot, spots=spots_within(spots, ("train",)))
+    assert isinstance(job, TrainJob)
+    return job

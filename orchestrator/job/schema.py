@@ -117,7 +117,7 @@ def _type(field: dict[str, Any]) -> str:
         return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}s"
-    name = str(field["type"])
+    name = str(field.get("type", "any value"))
     name = {"string": "text", "boolean": "true | false"}.get(name, name)
     return name + _bounds(field)
 

@@ -1,4 +1,5 @@
-"""Jobs inside a job: what a training's `evaluate` names is read from its file and put in place."""
+"""Jobs inside a job: what a training's `evaluate` and a sweep's `train` name is read from its file
+and put in place."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job.explain import Spots, nearest_spot
+from orchestrator.job.explain import Path as KeyPath
+from orchestrator.job.explain import Spots, dotted, nearest_spot
 from orchestrator.job.reading import parse_yaml, read_text, set_key
 
 
@@ -19,14 +21,16 @@ def read_within(data: dict[str, Any], spots: Spots) -> None:
     Raises:
         RequestError: a file cannot be read or is no YAML, or `set` leads through a value.
     """
+    if data.get("kind") == "tune" and isinstance(data.get("train"), str):
+        data["train"] = _read(data["train"], ("train",), "train", spots)
     for i, entry in entries_within(data):
         here = ("evaluate", i, "job")
         if isinstance(entry.get("job"), str):
-            entry["job"] = _read(entry["job"], i, spots)
+            entry["job"] = _read(entry["job"], here, "evaluate", spots)
         changes = entry.get("set")
         if isinstance(entry.get("job"), dict) and isinstance(changes, dict):
             where = spots.get(("evaluate", i, "set"), "set")
-            inner = spots_within(spots, i)
+            inner = spots_within(spots, here)
             for key, value in changes.items():
                 set_key(entry["job"], str(key), value, where, inner)
             spots.update({(*here, *path): spot for path, spot in inner.items()})
@@ -41,29 +45,28 @@ def entries_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]
             yield i, entry
 
 
-def spots_within(spots: Spots, i: int) -> Spots:
-    """Where the keys of the job inside entry `i` were written, by their paths in that job."""
-    here = ("evaluate", i, "job")
-    return {path[3:]: spot for path, spot in spots.items() if path[:3] == here}
+def spots_within(spots: Spots, here: KeyPath) -> Spots:
+    """Where the keys of the job at `here` were written, by their paths in that job."""
+    length = len(here)
+    return {path[length:]: spot for path, spot in spots.items() if path[:length] == here}
 
 
-def _read(path: str, i: int, spots: Spots) -> dict[str, Any]:
-    """The job of a file; `spots` learns the lines of its keys."""
-    here = ("evaluate", i, "job")
-    spot = nearest_spot(here, spots) or f"evaluate.{i}.job"
+def _read(path: str, here: KeyPath, kind: str, spots: Spots) -> dict[str, Any]:
+    """The job of a file, to be put at `here`; `spots` learns the lines of its keys."""
+    spot = nearest_spot(here, spots) or dotted(here)
     try:
         data, inside = parse_yaml(read_text(Path(path)), path)
     except RequestError as error:
         if error.where != path:
             raise  # a line of that file
         raise RequestError(
-            f"evaluate.{i}.job: {error.what}: '{path}'",
+            f"{dotted(here)}: {error.what}: '{path}'",
             where=spot,
-            mend="name a job file of kind evaluate by its path from the working directory",
+            mend=f"name a job file of kind {kind} by its path from the working directory",
         ) from None
     if not isinstance(data, dict):
         raise RequestError("no job: a job is a mapping with a 'kind'", where=path)
-    for known in [known for known in spots if known[:3] == here and known != here]:
+    for known in [known for known in spots if known[: len(here)] == here and known != here]:
         del spots[known]
     spots.update({(*here, *where): at for where, at in inside.items()})
     return data

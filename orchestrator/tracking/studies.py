@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import JobFailed
-from orchestrator.job import StudyJob, job_dict
+from orchestrator.job import StudyJob, TuneJob, job_dict
 from orchestrator.storage import Storage
 from orchestrator.tracking.environment import environment, git_tags
 from orchestrator.tracking.run import JOB_FILE, RunRef, flat_params, make_run
@@ -22,13 +22,24 @@ NOTED = "mlflow.json"
 
 
 def open_study(job: StudyJob, storage: Storage, folder: Storage) -> RunRef:
-    """The study's run, made at its first launch and continued at later ones.
+    """The study's run, as `open_parent` makes it."""
+    return open_parent(job, job.track.uri, job.track.experiment, storage, folder)
+
+
+def open_parent(
+    job: StudyJob | TuneJob, server: str | None, experiment: str, storage: Storage, folder: Storage
+) -> RunRef:
+    """The run of a job of many trainings, made at its first launch and continued at later ones.
+
+    Args:
+        server: the tracking server that the job names.
+        folder: where the run is noted.
 
     Raises:
         RequestError: the tracking server cannot be used, or does not know the run any more.
-        JobFailed: it did not take the study's description.
+        JobFailed: it did not take the job's description.
     """
-    uri = tracking_uri(job.track.uri, storage)
+    uri = tracking_uri(server, storage)
     require_usable(uri, nodes=1)
     client = client_of(uri)
     if folder.exists(NOTED):
@@ -36,7 +47,7 @@ def open_study(job: StudyJob, storage: Storage, folder: Storage) -> RunRef:
         if noted["uri"] == uri:
             client.update_run(noted["run_id"], status="RUNNING")
             return RunRef(uri, noted["run_id"], noted["experiment_id"])
-    run = make_run(client, uri, job.track.experiment, job.name, {"kind": job.kind})
+    run = make_run(client, uri, experiment, job.name, {"kind": job.kind})
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     try:
         params = [Param(key, value) for key, value in flat_params(job_dict(job)).items()]
@@ -44,14 +55,14 @@ def open_study(job: StudyJob, storage: Storage, folder: Storage) -> RunRef:
         client.log_batch(ref.run_id, [], params[:1000], tags)
         client.log_dict(ref.run_id, dict(environment()), "environment.json")
     except (MlflowException, OSError) as error:
-        raise _refusal(uri, error) from error
+        raise refusal(uri, job.kind, error) from error
     folder.write_json(NOTED, {"uri": uri, "run_id": run.info.run_id,
                               "experiment_id": run.info.experiment_id})  # fmt: skip
     return ref
 
 
 def adopt(ref: RunRef, run_id: str) -> None:
-    """Show a cell's training beneath the study."""
+    """Show a training beneath the job that it belongs to."""
     client_of(ref.uri).set_tag(run_id, PARENT_TAG, ref.run_id)
 
 
@@ -71,7 +82,7 @@ def record_study(ref: RunRef, job: StudyJob, result: Mapping[str, Any], page: st
         client.log_dict(ref.run_id, dict(result), "study.json")
         client.set_terminated(ref.run_id, "FINISHED")
     except (MlflowException, OSError) as error:
-        raise _refusal(ref.uri, error) from error
+        raise refusal(ref.uri, job.kind, error) from error
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, float]:
@@ -89,9 +100,10 @@ def headline(result: Mapping[str, Any]) -> dict[str, float]:
     return rows
 
 
-def _refusal(uri: str, error: Exception) -> JobFailed:
+def refusal(uri: str, kind: str, error: Exception) -> JobFailed:
+    """What to say when MLflow does not take a result."""
     return JobFailed(
-        f"MLflow did not take the study: {error}",
+        f"MLflow did not take the {kind} job: {error}",
         where=uri,
         mend="what was measured is in the storage; mend the server and run it again",
     )

@@ -72,8 +72,12 @@ def run_train(
     local: bool,
     profile: bool,
     open_evaluations: OpenEvaluations,
+    until: int | None = None,
+    parent: str | None = None,
 ) -> TrainResult:
     """Train `job` to its last step and register the model; continues what was begun.
+
+    `until` pauses it when so many steps are done; `parent` is the MLflow run that it belongs to.
 
     `open_evaluations` is called with the job, the run's folder, its MLflow run, the progress, the
     launch's number, and the cores that workers reserve (None in a local run).
@@ -81,7 +85,7 @@ def run_train(
     Raises:
         RequestError: nothing was started.
         JobFailed: the training stopped; what it had saved stays and is continued next time.
-        Stopped: a signal asked for it; the state of the last step is saved.
+        Stopped: a signal or `until` asked for it; the state of the last step is saved.
     """
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
@@ -97,6 +101,7 @@ def run_train(
             datasets=prepared.indexes,
             tags={"fingerprint": record.fingerprint, "dataset": prepared.digest},
             nodes=1 if local else _nodes(),
+            parent=parent,
         )
         record.mlflow_uri, record.mlflow_run_id = tracking.uri, tracking.run_id
         record.mlflow_experiment_id = tracking.experiment_id
@@ -113,7 +118,10 @@ def run_train(
                     progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
                 else:
                     board = LocalBoard() if local else RayBoard.create()
-                    assignment = _assign(job, folder, prepared, tracking, board, record, profile)
+                    assignment = replace(
+                        _assign(job, folder, prepared, tracking, board, record, profile),
+                        until=until,
+                    )
                     news = _train(assignment, board, evaluations, progress)
                     record.outcome, first_step_at = news.outcome, news.first_step_at
                     record.save(folder)

@@ -51,6 +51,9 @@ class Assignment:
     """What a checkpoint's state.json carries beside step and position."""
 
     profile: bool = False
+    until: int | None = None
+    """Save and stop when so many steps are done in all, before the last."""
+
     between: Callable[[], None] | None = None
     """In a local run: judges the newest checkpoint, where one is due."""
 
@@ -145,6 +148,8 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
             recorder.step(data, result)
             profile.step(data, result)
             turn = interruptions.turn(result.word)
+            if engine.step == assignment.until:
+                turn = "stop"
             # While steps are skipped the state is that of the checkpoint before: the way back.
             due = job.saved_after(engine.step) and not engine.guard.skipped
             if due or turn != "go on" or engine.step == job.optim.steps:

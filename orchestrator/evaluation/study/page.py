@@ -11,7 +11,7 @@ import numpy as np
 COLOURS = ("#2f6fdb", "#0a7a3b", "#b3261e", "#8a5a00", "#6a3fb5", "#4a5768")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 620, 300, 46, 34, 12
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem}
 body{color:#1c2430}h1{font-size:1.6rem;margin-bottom:.2rem}
 h2{margin-top:2.4rem;border-bottom:1px solid #d8dee6}
@@ -39,7 +39,7 @@ def page(result: dict[str, Any]) -> str:
     parts = [head, *(_panel(panel, result) for panel in result["panels"])]
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>"
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from orchestrator.evaluation.probe import grid_pooled, ridge_probe
 from orchestrator.jepa.hub import WorldModel
-from orchestrator.job import StudyJob
+from orchestrator.job import Data, Model
 from orchestrator.physics.simulate import COLUMNS, simulate
 from orchestrator.physics.uri import parse
 from orchestrator.physics.world import VIEW
@@ -19,6 +20,32 @@ BATCH = 16
 ROLES = ("mover", "target")
 SCORES = {"position": (0, 1), "velocity": (2, 3)}
 """Scores, each the mean R2 of some columns of the targets x, y, vx, vy."""
+
+
+class Videos(Protocol):
+    """How many videos a probe is fitted to and scored on, and the seed that draws them."""
+
+    @property
+    def fit(self) -> int: ...
+
+    @property
+    def score(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+class Asks(Protocol):
+    """What decides a probe's videos: a study, or a sweep."""
+
+    @property
+    def data(self) -> Data: ...
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def probe(self) -> Videos: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +59,7 @@ class Shown:
     """float32 [videos, tubelets, 4]: x, y, vx, vy, in picture widths (a second)."""
 
 
-def shown(job: StudyJob, background: str) -> tuple[Shown, Shown]:
+def shown(job: Asks, background: str) -> tuple[Shown, Shown]:
     """What probes are fitted to, and what they are scored on: the same for every cell.
 
     The families and options are the training source's, the seed is the probe's own. The state of
@@ -46,7 +73,7 @@ def shown(job: StudyJob, background: str) -> tuple[Shown, Shown]:
     return Shown(videos[:fit], states[:fit]), Shown(videos[fit:], states[fit:])
 
 
-def _one(job: StudyJob, background: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+def _one(job: Asks, background: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """One clip from a drawn moment of its video: frames, and states by tubelet."""
     given, data = parse(job.data.source or ""), job.data
     simulation = simulate(

@@ -1,0 +1,212 @@
+"""The `tune` job: which values of a train job's keys give the best world model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from orchestrator.job.base import Name, Section, at
+from orchestrator.job.train import Elastic, TrainJob
+
+OURS = {
+    "kind": "every trial is a training",
+    "name": "the sweep names its trials",
+    "storage": "the sweep's own storage holds its trials",
+    "optim.steps": "that is the sweep's budget",
+    "track": "it decides nothing that is learned",
+    "checkpoint": "it decides nothing that is learned",
+    "evaluate": "trials are judged by the sweep's objective",
+}
+"""Keys of the train job that no space may name, and why."""
+
+LEARNED_SCALE = "scale.global_batch"
+"""The one key of `scale` that changes what is learned."""
+
+REDUCTION = 3
+"""ASHA: one in so many goes on from each rung."""
+
+
+class Dimension(Section):
+    """What one key may be: one of `uniform`, `loguniform`, `int` and `choice`."""
+
+    uniform: tuple[float, float] | None = None
+    """A real number between two."""
+
+    loguniform: tuple[float, float] | None = None
+    """A real number between two positive ones, every power of ten alike."""
+
+    whole: tuple[int, int] | None = Field(None, alias="int")
+    """A whole number from the first to the second."""
+
+    choice: tuple[Any, ...] | None = None
+    """One of these values; each may be a whole section, such as an objective with its keys."""
+
+    when: dict[str, Any] = Field({})
+    """Only where other keys have these values: `{optim.schedule: cosine}`. What they are is
+    decided by the job, or by a key that stands before this one in the space."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Dimension:
+        ways = {"uniform": self.uniform, "loguniform": self.loguniform, "int": self.whole}
+        given = [
+            name for name, value in {**ways, "choice": self.choice}.items() if value is not None
+        ]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"one of uniform, loguniform, int and choice is needed (got {found})")
+        for name, span in ways.items():
+            if span is not None and not span[0] < span[1]:
+                raise ValueError(
+                    f"nothing lies between {name} {list(span)}: the first must be lower"
+                )
+        if self.loguniform is not None and self.loguniform[0] <= 0:
+            raise ValueError(f"loguniform {list(self.loguniform)} must be above 0")
+        if self.choice is not None and not self.choice:
+            raise ValueError("choice is empty")
+        if self.choice is not None and any(self.choice.count(one) > 1 for one in self.choice):
+            raise ValueError(f"choice names a value twice: {list(self.choice)}")
+        return self
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values that must be good ones: both ends, or every choice."""
+        return self.choice or self.uniform or self.loguniform or self.whole or ()
+
+
+class ProbeObjective(Section):
+    """R2 of position and velocity, read by ridge regression off frozen features of each tubelet.
+
+    The mean of both, on videos that no trial was trained on. It needs the states of `physics://`.
+    """
+
+    fit: PositiveInt = Field(96, ge=10)
+    """Videos that the probe is fitted to: the same for every trial."""
+
+    score: PositiveInt = Field(96, ge=2)
+    """Videos that it is scored on; the gates look at these too."""
+
+    seed: NonNegativeInt = 1_000_003
+    """Seed of these videos; another than the training source's."""
+
+    metric: str = "probe"
+    """What a trial is ranked by: `probe`. A `loss` is refused, with the reason."""
+
+
+class Gates(Section):
+    """What features of held-out videos must be for a trial to go on and to win."""
+
+    feature_std: NonNegativeFloat = 0.05
+    """Least deviation over tokens, mean over channels; a collapsed model has 0."""
+
+    rankme_share: NonNegativeFloat = 0.2
+    """Least effective rank (RankMe), as a share of that of an untrained model of the same shape."""
+
+    token_cosine: float = Field(0.99, gt=-1, le=1)
+    """Largest mean cosine between tokens; a collapsed model has 1."""
+
+
+class TuneJob(Section):
+    """Search for the values of a train job's keys that give the best features.
+
+    Every trial is a training with a run of its own. A trial that collapses is stopped and never
+    wins; the best one is registered as candidate where the train job names a model.
+    """
+
+    kind: Literal["tune"]
+    """The job's kind."""
+
+    name: Name
+    """An identity: the same name continues the same sweep; `trials` may grow."""
+
+    storage: str = ".orchestrator"
+    """Root of everything the job leaves."""
+
+    train: TrainJob
+    """A job file of kind `train`, its path from the working directory, or its keys in place. Its
+    `name`, `storage`, `optim.steps` and `evaluate` give way to the sweep's; `track.register` names
+    the model that the winner becomes a version of."""
+
+    space: dict[str, Dimension] = Field(min_length=1)
+    """What is searched, by dotted key of the train job:
+    `{optim.lr: {loguniform: [1.0e-4, 1.0e-2]}}`."""
+
+    search: Literal["random", "grid", "tpe"] = "random"
+    """`tpe` learns from the trials before (Optuna); `grid` tries all combinations of `int` and
+    `choice`."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the search. A trial's values follow from it, from its number and, for `tpe`, from
+    what is known when it starts."""
+
+    first: tuple[dict[str, Any], ...] = ()
+    """Points to try before all others: `[{optim.lr: 1e-3}]`; keys that are left out are drawn."""
+
+    scheduler: Literal["fifo", "asha"] = "fifo"
+    """`asha` ends trials early that are behind others after a tenth, and three tenths, of their
+    steps; those that go on continue from their checkpoint."""
+
+    trials: PositiveInt
+    """Trainings in all."""
+
+    budget: PositiveInt = Field(ge=2)
+    """Optimizer steps of a trial."""
+
+    objective: ProbeObjective = ProbeObjective()
+    """What is compared."""
+
+    gates: Gates = Gates()
+    """What ends a trial as collapsed; looked at after a tenth of its steps, and whenever it is
+    scored."""
+
+    @model_validator(mode="after")
+    def _composed(self) -> TuneJob:
+        self._check_objective()
+        if isinstance(self.train.scale.workers, Elastic):
+            raise at("train.scale.workers", "trials share a cluster: write a number of workers")
+        if len(self.name) > 90:
+            raise at("name", f"'{self.name}' leaves no room for the numbers of trials")
+        for key in self.space:
+            for ours, why in OURS.items():
+                if key == ours or key.startswith(f"{ours}."):
+                    raise at("space", f"'{key}' cannot be searched: {why}")
+            if key.startswith("scale") and key != LEARNED_SCALE:
+                raise at("space", f"'{key}' cannot be searched: it changes nothing that is learned")
+        for i, point in enumerate(self.first):
+            for key in point:
+                if key not in self.space:
+                    raise at(f"first.{i}", f"'{key}' is not in the space")
+        if len(self.first) > self.trials:
+            raise at("first", f"{len(self.first)} points, but {self.trials} trials")
+        if self.search == "grid":
+            if self.first:
+                raise at("first", "a grid has an order of its own; leave it out")
+            for key, one in self.space.items():
+                if one.choice is None and one.whole is None:
+                    raise at("space", f"a grid has no end of values for '{key}'; write choice")
+        return self
+
+    def _check_objective(self) -> None:
+        metric = self.objective.metric
+        if metric == "loss":
+            ema = hasattr(self.train.objective, "ema")
+            why = (
+                "the loss of an EMA objective is lowest for a model that collapsed"
+                if ema
+                else "losses of different objectives and masks cannot be compared"
+            )
+            raise at("objective.metric", f"'loss' is refused: {why}; write probe")
+        if metric != "probe":
+            raise at("objective.metric", f"unknown '{metric}'; write probe")
+        if not (self.train.data.source or "").startswith("physics://"):
+            text = "the probe needs states, which only a physics:// source gives"
+            raise at("train.data.source", text)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Steps after which a trial is scored: a tenth for the gates, then for the scheduler."""
+        first = -(-self.budget // 10)
+        steps = [first]
+        while self.scheduler == "asha" and steps[-1] * REDUCTION * 2 <= self.budget:
+            steps.append(steps[-1] * REDUCTION)
+        return (*steps, self.budget)

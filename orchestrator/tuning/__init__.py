@@ -1,0 +1,1 @@
+"""Sweeps: a search space over a train job, trials that cannot starve each other, and a winner."""

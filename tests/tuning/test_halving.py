@@ -1,0 +1,96 @@
+"""Ray's successive halving, as a sweep hears and remembers it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+from sweeps import tune_job
+
+from orchestrator.job import TuneJob
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+from orchestrator.tuning.ledger import Entry, Ledger
+from orchestrator.tuning.on_ray import Halving, Held, Telling
+
+
+def row(steps: int, objective: float) -> dict[str, object]:
+    return {"steps": steps, "objective": objective, "loss": 0.1, "shut": []}
+
+
+def heard(
+    job: TuneJob, ledger: Ledger, scheduler: Halving, number: int, steps: int, value: float
+) -> str:
+    trial = SimpleNamespace(trial_id=f"t{number}", config={"number": number})
+    entry = ledger.read(number)
+    if entry is None:
+        entry = Entry(number, {"optim.lr": 0.001})
+        scheduler.on_trial_add(None, trial)
+    ledger.write(replace(entry, rungs=[*entry.rungs, row(steps, value)]))
+    return scheduler.on_trial_result(None, trial, {"steps": steps, "objective": value})
+
+
+def test_who_is_behind_at_a_rung_ends_there_and_is_written_down(tmp_path: Path) -> None:
+    job = tune_job(tmp_path, scheduler="asha", budget=100)
+    assert job.rungs == (10, 30, 100)
+    ledger = Ledger(Storage(str(tmp_path)))
+    scheduler = Halving(job, ledger)
+    actions = [
+        heard(job, ledger, scheduler, number, 10, value)
+        for number, value in enumerate([0.5, 0.4, 0.6, 0.1])
+    ]
+    assert actions == ["CONTINUE", "STOP", "CONTINUE", "STOP"]
+    assert [entry.state for entry in ledger.entries(4)] == [
+        "running",
+        "pruned",
+        "running",
+        "pruned",
+    ]
+    assert heard(job, ledger, scheduler, 2, 30, 0.7) == "CONTINUE"
+    assert heard(job, ledger, scheduler, 0, 30, 0.55) == "STOP"
+    assert heard(job, ledger, scheduler, 2, 100, 0.8) == "STOP"
+    last = ledger.read(2)
+    assert last is not None
+    assert last.state == "running", "at its budget a trial is done, which it says itself"
+
+
+def test_after_a_restart_it_decides_as_if_it_had_never_ended(tmp_path: Path) -> None:
+    job = tune_job(tmp_path, scheduler="asha", budget=100)
+    ledger = Ledger(Storage(str(tmp_path)))
+    for number, value in enumerate([0.5, 0.6, 0.9]):
+        ledger.write(Entry(number, {"optim.lr": 0.001}, "pruned", [row(10, value)]))
+    again = Halving(job, ledger)
+    again.replay(ledger.entries(3))
+    assert [entry.state for entry in ledger.entries(3)] == ["pruned"] * 3
+    assert heard(job, ledger, again, 3, 10, 0.55) == "STOP"
+    assert heard(job, ledger, again, 4, 10, 0.95) == "CONTINUE"
+    fresh = Halving(job, Ledger(Storage(str(tmp_path / "fresh"))))
+    elsewhere = Ledger(Storage(str(tmp_path / "fresh")))
+    assert heard(job, elsewhere, fresh, 3, 10, 0.55) == "CONTINUE", "nothing was known there"
+
+
+class Heard(Silent):
+    """Remembers the lines that stay on the screen."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_each_state_of_a_trial_is_told_once(tmp_path: Path) -> None:
+    job, ledger, heard = tune_job(tmp_path), Ledger(Storage(str(tmp_path))), Heard()
+    telling = Telling(job, ledger, Held(heard))
+    trial = SimpleNamespace(config={"number": 1})
+    entry = Entry(1, {"optim.lr": 0.001})
+    ledger.write(entry)
+    telling.on_trial_start(0, [], trial)
+    ledger.write(replace(entry, state="done", rungs=[row(20, 0.25)]))
+    telling.on_trial_result(0, [], trial, {})
+    telling.on_trial_complete(0, [], trial)
+    assert heard.lines == [
+        "trial   1  optim.lr=0.001  step 0  running",
+        "trial   1  optim.lr=0.001  step 20  objective 0.2500  done",
+    ]
