@@ -3,8 +3,7 @@
 The way of DINO-WM (arXiv 2411.04983) and V-JEPA 2-AC (arXiv 2506.09985, section 3), without
 actions: one pass over a clip gives a prediction after each of its moments, so every frame of
 every clip is something to be predicted. Attention is factorised: within a moment over space, and
-at a place over the moments up to now. What is predicted is the change: an untrained predictor says
-that all stays as it is, and what is at rest costs nothing to learn.
+at a place over the moments up to now.
 """
 
 from __future__ import annotations
@@ -69,21 +68,18 @@ class CausalPredictor(Transformer):
         self.embed = nn.Linear(encoder_dim, dim)
         self.proj = nn.Linear(dim, horizons * encoder_dim)
         self.init_weights()
-        nn.init.zeros_(self.proj.weight)
 
     def ahead(self, features: Tensor) -> Tensor:
         """What follows each moment: [B, n, encoder_dim], n tokens of whole moments, to
         [B, moments, places, horizons, encoder_dim]."""
         _, height, width = self.grid
         area = height * width
-        now = F.layer_norm(features, features.shape[-1:]).view(
-            len(features), -1, area, features.shape[-1]
-        )
-        x = self.embed(now)
+        x = self.embed(F.layer_norm(features, features.shape[-1:]))
+        x = x.view(len(x), -1, area, x.shape[-1])
         places = rotation_at((1, height, width), None, self.head_dim, x)
         moments = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x)
-        change: Tensor = self.proj(self.norm(self.run_blocks(x, places, moments)))
-        return now[..., None, :] + change.view(*change.shape[:3], self.horizons, -1)
+        out: Tensor = self.proj(self.norm(self.run_blocks(x, places, moments)))
+        return out.view(*out.shape[:3], self.horizons, -1)
 
     def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
         """Predict all that follows the first moments; beyond the horizons from predictions.
