@@ -204,8 +204,8 @@ def _how(verdict: dict[str, Any]) -> str:
         " an impossible one; a quadruplet, when each outcome surprises less after its own context."
         f" The model saw <b>{look['context']} frames</b> of each window (mask token"
         f" {look['mask']}){_growing(look)}, and of its errors the <b>{look['aggregate']}</b> was"
-        " taken (mean: of all; max: of the worst window; rise: mean less the video's own median):"
-        " chosen on the validation split, among</p>"
+        " taken (mean: of all; max: of the worst window): chosen on the validation split,"
+        " among</p>"
         + _rows(["frames seen", "mask token", "ahead", "aggregate", "quads right there"], rows)
         + f"<p>Protocol <code>{verdict['protocol']}</code>: suite version {shown['suite']}, split"
         f" {verdict['split']}, seed {shown['seed']}, {shown['frames']} frames of {shown['size']} px"

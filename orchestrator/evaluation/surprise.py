@@ -231,19 +231,11 @@ def surprise(
     return {view: windows.spread(error) for view, error in sight.errors.items()}
 
 
-AGGREGATES = ("mean", "max", "rise")
+AGGREGATES = ("mean", "max")
 
 
 def aggregated(errors: np.ndarray, how: str) -> np.ndarray:
-    """One number per video from [..., windows, frames]: the mean of all, the worst window's, or how
-    far the mean rises above the video's own median frame.
-
-    The last does not hold it against a context that all that is seen in it is hard to predict.
-    """
-    if how == "rise":
-        by_frame = curve(errors)
-        risen: np.ndarray = np.nanmean(by_frame, axis=-1) - np.nanmedian(by_frame, axis=-1)
-        return risen
+    """One number per video from [..., windows, frames]: the mean of all, or the worst window's."""
     each = np.nanmean(errors, axis=-1)
     found: np.ndarray = each.max(-1) if how == "max" else each.mean(-1)
     return found

@@ -97,17 +97,6 @@ def test_a_model_that_reads_forwards_predicts_each_moment_from_those_before() ->
         assert sight.errors[view][:, :2].isnan().all()
 
 
-def test_rise_does_not_hold_a_hard_context_against_a_video() -> None:
-    errors = np.abs(np.random.default_rng(0).normal(size=(3, 2, 9))).astype(np.float32)
-    errors[:, :, :2] = np.nan
-    np.testing.assert_allclose(
-        aggregated(errors + 5, "rise"), aggregated(errors, "rise"), atol=1e-5
-    )
-    by_frame = curve(errors)[:, 2:]
-    expected = by_frame.mean(1) - np.median(by_frame, axis=1)
-    np.testing.assert_allclose(aggregated(errors, "rise"), expected, rtol=1e-5)
-
-
 def test_a_context_that_is_no_part_of_the_clip_is_refused(tiny: WorldModel) -> None:
     assert {view.context for view in views_of(tiny, [])} == {2, 4, 6}
     assert {view.mask for view in views_of(tiny, [4])} == {0, 1}
