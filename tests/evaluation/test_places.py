@@ -61,13 +61,6 @@ def test_here_a_broken_model_is_a_failure_of_the_evaluation_only(place: Storage)
     assert "Traceback" in caught.value.text
 
 
-class Hog:
-    """Another job's actor."""
-
-    def there(self) -> bool:
-        return True
-
-
 def ended(beside: Beside) -> Judged:
     """What comes of it, in the end."""
     deadline = time.monotonic() + 600
@@ -83,6 +76,13 @@ def test_where_others_have_the_cores_it_does_without(
     place: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "START_S", 1.0)
+
+    class Hog:  # defined here, so that it travels by value: a worker cannot import a test
+        """Another job's actor."""
+
+        def there(self) -> bool:
+            return True
+
     with ray_session(num_cpus=1) as ray:
         hog = ray.remote(num_cpus=1)(Hog).remote()
         assert ray.get(hog.there.remote())
