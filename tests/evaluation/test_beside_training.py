@@ -159,6 +159,7 @@ def test_in_one_process_every_due_step_is_judged_and_nothing_else_is_learnt(
     assert found["eval/physics/quad_accuracy"] == 30
 
 
+@pytest.mark.nightly
 def test_a_killed_driver_and_a_signal_leave_evaluations_to_the_next_launch(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(watched(tmp_path)))

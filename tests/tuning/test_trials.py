@@ -53,7 +53,7 @@ def test_a_collapsing_trial_has_the_lowest_loss_ends_at_a_tenth_and_never_wins(
     assert whole.rungs[-1]["loss"] < healthy.rungs[-1]["loss"]
 
 
-@pytest.mark.integration
+@pytest.mark.nightly
 def test_a_trial_killed_between_rungs_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     keys: dict[str, Any] = {
         "budget": 60,
