@@ -134,6 +134,7 @@ def test_beside_two_workers_and_a_failure_stops_nothing(tmp_path: Path) -> None:
     assert [row.step for row in losses] == list(range(5, STEPS + 1, 5))
 
 
+@pytest.mark.nightly
 def test_in_one_process_every_due_step_is_judged_and_nothing_else_is_learnt(
     tmp_path: Path,
 ) -> None:
