@@ -43,7 +43,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     """Scaled dot-product attention, [B, heads, n, head_dim] each.
 
     Of short sequences in bf16 on a CPU by plain products: torch's kernel there has no fast
-    backward pass (4 to 9 times their time, measured at 12 to 96 tokens).
+    backward pass (5 to 9 times their time, measured at 12 to 96 tokens).
     """
     tokens = q.shape[-2]
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or tokens > SHORT:

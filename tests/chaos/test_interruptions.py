@@ -26,8 +26,9 @@ def log(arena: Arena, name: str) -> str:
 
 
 ROUNDED = 60
-"""Steps after which rounding alone parts two runs by 1e-5: a run whose weights differ in their
-last bit is 1e-7 apart at step 60, and 2e-5 at step 100 (`Nudged`)."""
+"""Steps within which rounding stays small. A run of `jobs/chaos/struck.yaml` whose weights differed
+in their last bit was 1e-7 away at step 60, and 2e-5 at step 100; later steps are compared with such
+a run (`Nudged`)."""
 
 
 def apart(arena: Arena, name: str) -> list[float]:
