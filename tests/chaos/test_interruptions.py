@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+from witness import PACE
 
 from jobs import make_arena
 from orchestrator.bench.chaos import Arena, cluster_of_nodes
@@ -39,25 +41,31 @@ def apart(arena: Arena, name: str) -> list[float]:
 
 
 @pytest.mark.integration
-def test_four_two_three_one_workers_at_stages_one_three_two_zero(arena: Arena) -> None:
+def test_four_two_three_one_workers_at_stages_one_three_two_zero(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each is stopped by SIGTERM, which saves; the same name goes on at another size."""
     name = "sizes"
     sizes, begins = [(4, 1), (2, 3), (3, 2), (1, 0)], []
-    for workers, zero in sizes:
+
+    def start() -> subprocess.Popen[bytes]:
+        workers, zero = sizes[len(begins)]
         begins.append(newest(arena, name))
-        changes = {"scale__workers": workers, "scale__zero": zero, "scale__cpus": 0.2}
-        process = arena.start(name, **changes)
-        if (workers, zero) != sizes[-1]:
+        return arena.start(name, scale__workers=workers, scale__zero=zero, scale__cpus=0.2)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(arena.env, PACE, "0.2")
+        for _ in sizes[:-1]:
+            process = start()
             arena.wait_for(
                 process, name, lambda: newest(arena, name) >= begins[-1] + 10, every_s=0.002
             )
             process.send_signal(signal.SIGTERM)
             assert process.wait(120) == 128 + signal.SIGTERM
             assert "stopped and saved after" in log(arena, name)
-        else:
-            arena.finish(process, name)
+    arena.finish(start(), name)
     assert sorted(set(begins)) == begins, "every size trained some steps"
-    assert begins[-1] < ROUNDED
+    assert begins[-1] < ROUNDED, "every size is compared before rounding grows"
     arena.finish(arena.start("nudged", objective__kind="witness:Nudged"), "nudged")
     sizes_apart, bits_apart = apart(arena, name), apart(arena, "nudged")
     assert max(sizes_apart[:ROUNDED]) <= 1e-5
