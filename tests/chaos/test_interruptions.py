@@ -58,7 +58,7 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(
         for _ in sizes[:-1]:
             process = start()
             arena.wait_for(
-                process, name, lambda: newest(arena, name) >= begins[-1] + 10, every_s=0.002
+                process, name, lambda: newest(arena, name) >= begins[-1] + 5, every_s=0.002
             )
             process.send_signal(signal.SIGTERM)
             assert process.wait(120) == 128 + signal.SIGTERM

@@ -1,0 +1,1 @@
+"""Clusters: submission, preflight checks and rendering."""

@@ -1,0 +1,84 @@
+"""What every place that a job can be sent to can do: the same verbs with the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+State = Literal["queued", "running", "done", "failed", "stopped"]
+LIVE: tuple[State, ...] = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job on its way to a cluster."""
+
+    name: str
+    """The job's, and the identity of what is sent: one live submission of a name at a time."""
+
+    job: dict[str, Any]
+    """The job as it will run there, storage and tracking being the cluster's."""
+
+    package: Path
+    """A zip of the code and the job file (`clusters/package.py`)."""
+
+    command: tuple[str, ...]
+    """What runs in the unpacked folder."""
+
+    env: dict[str, str]
+    """Variables of the command. Never a secret."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a job that was sent."""
+
+    name: str
+    cluster: str
+    state: State
+    id: str
+    """What the backend calls it: a Ray submission id, a Slurm job id."""
+
+    submitted_at: float | None = None
+    """Seconds since the epoch."""
+
+    began_at: float | None = None
+    ended_at: float | None = None
+
+    exit_code: int | None = None
+    """The job's own, once it has ended."""
+
+    message: str = ""
+    """Why it waits or how it ended, for a person."""
+
+    links: dict[str, str] | None = None
+    """Pages by name: dashboard, mlflow."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for `--json`."""
+        return asdict(self)
+
+
+class Backend(Protocol):
+    """One cluster. Names are jobs' names; of a name that was sent several times, the last counts.
+
+    All methods raise RequestError where the cluster does not answer, refuses the token or knows no
+    such name.
+    """
+
+    def submit(self, submission: Submission) -> Row:
+        """Send it. Raises RequestError where a live submission has the name."""
+
+    def rows(self) -> list[Row]:
+        """What was sent there, the last of every name, newest first."""
+
+    def row(self, name: str) -> Row:
+        """The last of a name."""
+
+    def logs(self, name: str, *, follow: bool) -> Iterator[str]:
+        """What it has printed, in pieces; with `follow` to its end."""
+
+    def stop(self, name: str) -> None:
+        """Ask for a clean stop with a checkpoint, and wait until it has ended."""

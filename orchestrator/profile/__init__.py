@@ -1,0 +1,31 @@
+"""Cluster profiles: where jobs can be sent, what is there, and what it costs."""
+
+from orchestrator.profile.loading import load_profile
+from orchestrator.profile.schema import (
+    PROFILES,
+    Aws,
+    Cloud,
+    Gcp,
+    KubeRay,
+    Local,
+    NodeGroup,
+    OnPrem,
+    Profile,
+    Slurm,
+    Token,
+)
+
+__all__ = [
+    "PROFILES",
+    "Aws",
+    "Cloud",
+    "Gcp",
+    "KubeRay",
+    "Local",
+    "NodeGroup",
+    "OnPrem",
+    "Profile",
+    "Slurm",
+    "Token",
+    "load_profile",
+]
