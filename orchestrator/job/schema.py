@@ -42,8 +42,12 @@ def job_schema(kind: str) -> dict[str, Any]:
 
 def schema_lines(kind: str) -> list[SchemaLine]:
     """Every key of a job kind, in the order of the schema, sections opened in place."""
-    schema = job_schema(kind)
-    return list(_section(schema, schema["$defs"], 0))
+    return lines_of(job_schema(kind))
+
+
+def lines_of(schema: dict[str, Any]) -> list[SchemaLine]:
+    """Every key of a JSON schema that pydantic made, sections opened in place."""
+    return list(_section(schema, schema.get("$defs", {}), 0))
 
 
 def _section(
@@ -67,6 +71,10 @@ def _key(
     value = "" if choices and not isinstance(field.get("default"), int) else _value(field, required)
     text = _first_paragraph(field.get("description", ""))
     yield SchemaLine(indent, key, value, _type(field) + (", required" if required else ""), text)
+    named = _sections(field.get("additionalProperties") or {}, defs)
+    if named:  # sections under names of the writer's choice
+        yield SchemaLine(indent + 1, "NAME", "", "", "")
+        yield from _section(named[0], defs, indent + 2)
     if not choices:
         choices, bullet = _sections(field.get("items", {}), defs), "- "
     for i, section in enumerate(choices):
@@ -79,6 +87,8 @@ def _key(
 
 def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:
     """The sections that a key may hold."""
+    if not isinstance(field, dict):  # `additionalProperties: true`
+        return []
     options = [
         option for given in field.get("anyOf", [field]) for option in given.get("oneOf", [given])
     ]
@@ -117,6 +127,8 @@ def _type(field: dict[str, Any]) -> str:
         return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}s"
+    if isinstance(field.get("additionalProperties"), dict):
+        return f"{_type(field['additionalProperties'])} by name"
     name = str(field.get("type", "any value"))
     name = {"string": "text", "boolean": "true | false"}.get(name, name)
     return name + _bounds(field)
