@@ -95,12 +95,12 @@ def main() -> None:
     parser.add_argument("role", choices=["head", "worker"])
     parser.add_argument("--seconds", type=float, required=True, help="Seconds to wait at most.")
     args = parser.parse_args()
-    from ray import _raylet
+    import ray
     from ray.util import get_node_ip_address
 
     ip = get_node_ip_address()
     try:
-        gcs = _raylet.GcsClient(address=os.environ.get("RAY_ADDRESS", f"{ip}:6379"))
+        gcs = ray._raylet.GcsClient(address=os.environ.get("RAY_ADDRESS", f"{ip}:6379"))
         (leave_head if args.role == "head" else leave_worker)(gcs, ip, args.seconds)
     except Exception as error:  # the cluster is gone already: there is nothing to save
         print(f"left without notice: {error}", file=sys.stderr)

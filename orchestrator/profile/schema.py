@@ -63,11 +63,11 @@ class NodeGroup(Section):
     disk: Bytes | None = None
     """Clouds: disk of a node, like `200GiB`. None: the machine image's own."""
 
-    devices: dict[str, PositiveInt] = {}
+    devices: dict[str, PositiveInt] = Field({})
     """Kubernetes: devices of a node besides GPUs, such as `rdma/hca: 1` for InfiniBand. Its pods
     may then lock memory, which RDMA needs."""
 
-    selector: dict[str, str] = {}
+    selector: dict[str, str] = Field({})
     """Kubernetes: labels of the nodes that the pods go to."""
 
     taints: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ class _Profile(Section):
     mlflow: str | None = None
     """Address of an MLflow server that every node reaches."""
 
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field({})
     """Environment of every process, such as NCCL_SOCKET_IFNAME. No secrets: they would be read
     by everyone who reads this file."""
 

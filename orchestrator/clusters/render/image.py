@@ -10,13 +10,13 @@ EXTRA = "cluster"
 """What a node needs beyond a laptop: Ray's job server, Postgres' driver, object stores."""
 
 
-def dockerfile(image: str, command: str) -> str:
-    """The Dockerfile, the same for every profile but for its comment."""
+def dockerfile() -> str:
+    """The Dockerfile, the same for every profile."""
     head = comment(
-        f"Rendered by: {command}",
+        "Rendered by: orchestrator cluster render PROFILE --out DIR",
         "Built from the root of the project; constraints.txt is the one lock of what is installed."
         " PyTorch's wheel brings CUDA along: the node gives the driver.",
-        f"  docker build -f Dockerfile -t {image} ROOT",
+        "  docker build -f cluster/Dockerfile -t IMAGE .",
     )
     return head + _BODY.format(base=BASE, user=USER, extra=EXTRA)
 

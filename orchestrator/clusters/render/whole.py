@@ -30,8 +30,8 @@ def render(profile: Profile, job: Job | None, command: str) -> Files:
     for name, text in files.items():
         if name.endswith(".yaml"):
             _refuse_secrets(name, text)
-    if profile.image:
-        files["Dockerfile"] = dockerfile(profile.image, command)
+    if profile.image and job is None:
+        files["Dockerfile"] = dockerfile()
     return files
 
 
