@@ -16,7 +16,7 @@ _DATABASE, _DATABASE_PORT, _DATABASE_USER = "mlflow-postgres", 5432, 999
 _POSTGRES = "postgres:17"
 _DISK = "20Gi"
 _CONFIG = "/etc/mlflow"
-_STORE = f"postgresql://mlflow@{_DATABASE}:{_DATABASE_PORT}/mlflow"
+_STORE = f"postgresql+psycopg2://mlflow@{_DATABASE}:{_DATABASE_PORT}/mlflow"
 
 
 def mlflow_server(profile: KubeRay, image: str, command: str) -> str:

@@ -89,8 +89,8 @@ def _refuse_secrets(name: str, text: str) -> None:
 
 def _secrets(data: dict[str, Any]) -> Iterator[str]:
     """Secrets in a document, and in the job files that it carries."""
-    yield from secrets_in(data)
-    if data.get("kind") == "ConfigMap":
-        for name, text in data["data"].items():
-            if name.endswith(".yaml"):
-                yield from secrets_in(yaml.safe_load(text), f"data.{name}")
+    if data.get("kind") != "ConfigMap":
+        yield from secrets_in(data)
+        return
+    for name, text in data["data"].items():
+        yield from secrets_in(yaml.safe_load(text) if name.endswith(".yaml") else text, name)
