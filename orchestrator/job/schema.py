@@ -71,11 +71,11 @@ def _key(
     value = "" if choices and not isinstance(field.get("default"), int) else _value(field, required)
     text = _first_paragraph(field.get("description", ""))
     yield SchemaLine(indent, key, value, _type(field) + (", required" if required else ""), text)
-    named = _sections(field.get("additionalProperties") or {}, defs)
-    if named:  # sections under names of the writer's choice
-        yield SchemaLine(indent + 1, "NAME", "", "", "")
-        yield from _section(named[0], defs, indent + 2)
-    if not choices:
+    named = _sections(field.get("additionalProperties"), defs)
+    if named:
+        choices, indent = named, indent + 1
+        yield SchemaLine(indent, "NAME", "", "", "One of them, under a name of your choice.")
+    elif not choices:
         choices, bullet = _sections(field.get("items", {}), defs), "- "
     for i, section in enumerate(choices):
         about = _first_paragraph(section["description"]) if len(choices) > 1 else ""
@@ -85,9 +85,9 @@ def _key(
         yield from _section(section, defs, deeper, about, bullet)
 
 
-def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:
+def _sections(field: Any, defs: dict[str, Any]) -> list[dict[str, Any]]:
     """The sections that a key may hold."""
-    if not isinstance(field, dict):  # `additionalProperties: true`
+    if not isinstance(field, dict):  # `additionalProperties` may be true
         return []
     options = [
         option for given in field.get("anyOf", [field]) for option in given.get("oneOf", [given])

@@ -126,5 +126,3 @@ def test_what_is_missing_is_one_line(kind: str, changes: dict[str, Any], what: s
         rendered(kind, **changes)
     assert caught.value.mend
     assert kind in caught.value.where
-
-

@@ -145,7 +145,9 @@ def test_the_server_wants_a_password_and_a_host_that_it_knows(server: str) -> No
     word = base64.b64encode(b"admin:one-of-the-test").decode()
     right = {"Authorization": f"Basic {word}"}
     assert status(experiments) == 401
-    assert status(experiments, Authorization=f"Basic {base64.b64encode(b'admin:x').decode()}") == 401
+    assert (
+        status(experiments, Authorization=f"Basic {base64.b64encode(b'admin:x').decode()}") == 401
+    )
     assert status(experiments, **right) == 200
     assert status(experiments, **right, Host="mlflow.jepa.svc:5000") == 200
     assert status(experiments, **right, Host="evil.example.com") == 403

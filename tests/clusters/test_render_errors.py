@@ -137,7 +137,9 @@ def test_a_name_that_kubernetes_refuses(refused: Any) -> None:
 
 
 def test_an_mlflow_server_needs_an_object_store_and_an_address(refused: Any) -> None:
-    assert "object store" in refused(SMALL.replace("s3://bucket", "/shared") + "mlflow_server: true")
+    assert "object store" in refused(
+        SMALL.replace("s3://bucket", "/shared") + "mlflow_server: true"
+    )
     assert "no job is told of" in refused(SMALL + "mlflow_server: true\n")
 
 

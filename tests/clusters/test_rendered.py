@@ -59,6 +59,8 @@ def test_the_image_installs_what_the_lock_says_and_runs_as_nobody_of_weight() ->
     text = (ROOT / "cluster" / "Dockerfile").read_text()
     assert "--constraint constraints.txt" in text
     assert [line for line in text.splitlines() if line.startswith("USER")] == ["USER 1000:1000"]
-    copied = [word for line in text.splitlines() if line.startswith("COPY") for word in line.split()]
+    copied = [
+        word for line in text.splitlines() if line.startswith("COPY") for word in line.split()
+    ]
     assert {"constraints.txt", "pyproject.toml", "README.md", "orchestrator", "jobs"} < {*copied}
     assert "." not in copied, "data and secrets of the working tree would be copied"
