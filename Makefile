@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOB ?= jobs/physics/quick.yaml
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: train test test-unit test-nightly lint format clean
+.PHONY: train test test-unit test-nightly lint format render clean
 
 train: $(VENV)/.installed            ## train a small world model on simulated physics and register it
 	$(BIN)/orchestrator run $(JOB)
@@ -27,6 +27,17 @@ lint: $(VENV)/.installed-dev         ## types, style and format
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+RENDER := $(BIN)/orchestrator cluster render
+
+render: $(VENV)/.installed           ## the files under cluster/rendered, after a change of profiles or renderer
+	$(RENDER) kuberay --out cluster/rendered/kuberay
+	$(RENDER) kuberay jobs/physics/quick.yaml --out cluster/rendered/kuberay-job
+	$(RENDER) onprem --out cluster/rendered/onprem
+	$(RENDER) aws --out cluster/rendered/aws
+	$(RENDER) gcp --out cluster/rendered/gcp
+	cp cluster/rendered/kuberay/Dockerfile cluster/Dockerfile
+	rm cluster/rendered/*/Dockerfile
 
 clean:                               ## the environment; never .orchestrator, where your runs are
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import bench, data, jobs, models, plan, run, ui
+from orchestrator.cli import bench, cluster, data, jobs, models, plan, run, ui
 from orchestrator.errors import OrchestratorError
 
 _INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command()(ui.ui)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(bench.app, name="bench")
 
 

@@ -42,8 +42,12 @@ def job_schema(kind: str) -> dict[str, Any]:
 
 def schema_lines(kind: str) -> list[SchemaLine]:
     """Every key of a job kind, in the order of the schema, sections opened in place."""
-    schema = job_schema(kind)
-    return list(_section(schema, schema["$defs"], 0))
+    return lines_of(job_schema(kind))
+
+
+def lines_of(schema: dict[str, Any]) -> list[SchemaLine]:
+    """Every key of a JSON schema that pydantic made, sections opened in place."""
+    return list(_section(schema, schema.get("$defs", {}), 0))
 
 
 def _section(
@@ -67,7 +71,11 @@ def _key(
     value = "" if choices and not isinstance(field.get("default"), int) else _value(field, required)
     text = _first_paragraph(field.get("description", ""))
     yield SchemaLine(indent, key, value, _type(field) + (", required" if required else ""), text)
-    if not choices:
+    named = _sections(field.get("additionalProperties"), defs)
+    if named:
+        choices, indent = named, indent + 1
+        yield SchemaLine(indent, "NAME", "", "", "One of them, under a name of your choice.")
+    elif not choices:
         choices, bullet = _sections(field.get("items", {}), defs), "- "
     for i, section in enumerate(choices):
         about = _first_paragraph(section["description"]) if len(choices) > 1 else ""
@@ -77,8 +85,10 @@ def _key(
         yield from _section(section, defs, deeper, about, bullet)
 
 
-def _sections(field: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:
+def _sections(field: Any, defs: dict[str, Any]) -> list[dict[str, Any]]:
     """The sections that a key may hold."""
+    if not isinstance(field, dict):  # `additionalProperties` may be true
+        return []
     options = [
         option for given in field.get("anyOf", [field]) for option in given.get("oneOf", [given])
     ]
@@ -117,6 +127,8 @@ def _type(field: dict[str, Any]) -> str:
         return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}s"
+    if isinstance(field.get("additionalProperties"), dict):
+        return f"{_type(field['additionalProperties'])} by name"
     name = str(field.get("type", "any value"))
     name = {"string": "text", "boolean": "true | false"}.get(name, name)
     return name + _bounds(field)

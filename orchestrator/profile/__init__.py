@@ -1,6 +1,6 @@
 """Cluster profiles: where jobs can be sent, what is there, and what it costs."""
 
-from orchestrator.profile.loading import load_profile
+from orchestrator.profile.loading import load_profile, profile_schema
 from orchestrator.profile.schema import (
     PROFILES,
     Aws,
@@ -28,4 +28,5 @@ __all__ = [
     "Slurm",
     "Token",
     "load_profile",
+    "profile_schema",
 ]

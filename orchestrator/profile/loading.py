@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.job.explain import explain
@@ -42,6 +43,17 @@ def load_profile(name: str | Path, folder: Path = FOLDER) -> Profile:
     except ValidationError as error:
         mend = f"every key and its meaning: orchestrator cluster schema {kind}"
         raise explain(error, PROFILES[kind], data, str(path), spots, mend) from None
+
+
+def profile_schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of a kind of cluster, with descriptions, defaults and bounds.
+
+    Raises:
+        RequestError: there is no such kind.
+    """
+    if kind not in PROFILES:
+        raise RequestError(f"unknown kind of cluster '{kind}'", mend=suggest(kind, list(PROFILES)))
+    return TypeAdapter(PROFILES[kind]).json_schema(by_alias=True)
 
 
 def _find(name: str, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from orchestrator.job.base import Name, Section, at
+from orchestrator.profile.secrets import KEEP_ELSEWHERE, looks_secret
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -59,6 +60,19 @@ class NodeGroup(Section):
     spot: bool = False
     """Nodes may be taken away at short notice."""
 
+    disk: Bytes | None = None
+    """Clouds: disk of a node, like `200GiB`. None: the machine image's own."""
+
+    devices: dict[str, PositiveInt] = Field({})
+    """Kubernetes: devices of a node besides GPUs, such as `rdma/hca: 1` for InfiniBand. Its pods
+    may then lock memory, which RDMA needs."""
+
+    selector: dict[str, str] = Field({})
+    """Kubernetes: labels of the nodes that the pods go to."""
+
+    taints: tuple[str, ...] = ()
+    """Kubernetes: taints that the pods bear besides that of GPUs: KEY or KEY=VALUE."""
+
     @model_validator(mode="after")
     def _check(self) -> NodeGroup:
         if self.most < self.min:
@@ -81,19 +95,20 @@ class Token(Section):
     """File that holds it."""
 
     secret: str | None = None
-    """Kubernetes: the Secret that the cluster's pods get it from, under the key `token`."""
+    """Kubernetes: the Secret that the cluster's pods get it from, under KubeRay's key `auth_token`.
+    None: KubeRay makes one, of the cluster's name."""
 
 
 class _Profile(Section):
     name: Name
-    """What `--to` calls it."""
+    """What `--to` calls it. Default: the name of its file."""
 
     address: str | None = None
     """Where Ray's job server answers: http://HOST:8265. None: `submit` has to find it, or the
     cluster is made for the job (slurm)."""
 
     token: Token = Token(env="RAY_AUTH_TOKEN")
-    """Where Ray's token is read from, by this machine."""
+    """Where Ray's token is read from, by this machine. Default: the variable RAY_AUTH_TOKEN."""
 
     nodes: dict[str, NodeGroup]
     """Groups of nodes by name; `head` is the head node."""
@@ -107,7 +122,7 @@ class _Profile(Section):
     mlflow: str | None = None
     """Address of an MLflow server that every node reaches."""
 
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field({})
     """Environment of every process, such as NCCL_SOCKET_IFNAME. No secrets: they would be read
     by everyone who reads this file."""
 
@@ -120,6 +135,13 @@ class _Profile(Section):
         head = self.nodes.get("head")
         if head is None or (head.min, head.most) != (1, 1):
             raise at("nodes", "a cluster has one group 'head' of exactly one node")
+        return self
+
+    @model_validator(mode="after")
+    def _check_env(self) -> _Profile:
+        for name, value in self.env.items():
+            if looks_secret(name, value):
+                raise at(f"env.{name}", f"env.{name} looks like a secret: {KEEP_ELSEWHERE}")
         return self
 
 
@@ -139,6 +161,9 @@ class OnPrem(_Profile):
 
     user: str = "root"
     """Who logs in by ssh."""
+
+    setup: tuple[str, ...] = ()
+    """Shell lines before Ray starts on a node: source .../activate."""
 
 
 class KubeRay(_Profile):
@@ -160,6 +185,20 @@ class KubeRay(_Profile):
 
     secrets: tuple[str, ...] = ()
     """Secrets whose keys become variables of every pod."""
+
+    grace_s: Annotated[int, Field(ge=30)] = 300
+    """Seconds that a pod which is taken away has to save before it is killed. A spot machine gives
+    less, whatever stands here."""
+
+    redis: str | None = None
+    """HOST:PORT of a Redis outside the cluster, in which a head that starts again finds its
+    state."""
+
+    redis_secret: str | None = None
+    """Secret with that Redis' password under the key `password`."""
+
+    mlflow_server: bool = False
+    """Render an MLflow server with Postgres as well, whose artifacts lie in `storage`."""
 
 
 class Slurm(_Profile):
@@ -202,7 +241,15 @@ class Cloud(_Profile):
     """Who logs in by ssh."""
 
     setup: tuple[str, ...] = ()
-    """Shell lines that prepare a node."""
+    """Shell lines that prepare a node; with an `image`, inside it."""
+
+    machine_image: str | None = None
+    """What a machine boots from, with the GPUs' driver (and docker where there is an `image`): an
+    AMI of aws, `projects/...` of gcp."""
+
+    service_account: str | None = None
+    """Whom the nodes act as, for the object store: the ARN of an instance profile (aws), the e-mail
+    address of a service account (gcp)."""
 
     @model_validator(mode="after")
     def _check_instances(self) -> Cloud:

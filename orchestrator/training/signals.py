@@ -1,21 +1,33 @@
-"""SIGTERM and Ctrl-C: save and end cleanly at the first, at once at the second."""
+"""SIGTERM and Ctrl-C: save and end cleanly at the first, at once at the second.
+
+Two SIGTERM within a few seconds are one wish: where a pod or an allocation ends, several
+supervisors ask for the same end.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_WISH_S = 10.0
 
 
 class Asked:
     """The signal that asked for the end, once one has."""
 
     signal: signal.Signals | None = None
+    at: float = 0.0
+
+    def repeats(self, number: int) -> bool:
+        """The same supervisor, or another one, asks for what is under way."""
+        again = self.signal == number == signal.SIGTERM
+        return again and time.monotonic() - self.at < SAME_WISH_S
 
 
 @contextmanager
@@ -25,7 +37,7 @@ def stopping_cleanly(
     what: str = "saving and ending after this step",
 ) -> Iterator[Asked]:
     """Within it the first signal calls `stop`, which does `what`; the second does what signals do
-    anyway.
+    anyway, but for a SIGTERM that follows another at once.
 
     Elsewhere than on the main thread, where Python gives no signals, it does nothing.
     """
@@ -40,8 +52,13 @@ def stopping_cleanly(
             signal.signal(number, handler)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        asked.signal = signal.Signals(number)
-        restore()
+        if asked.repeats(number):
+            return
+        if asked.signal is not None:
+            restore()
+            signal.raise_signal(number)
+            return
+        asked.signal, asked.at = signal.Signals(number), time.monotonic()
         tell(f"{asked.signal.name}: {what}; again to end at once")
         stop()
 
