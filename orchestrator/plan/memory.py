@@ -70,9 +70,10 @@ class MemoryPlan:
         """Bytes on the device at the peak of a step."""
         return self.parameters + self.gradients + self.optimizer + self.teacher + self.activations
 
-    def fits(self, memory: float) -> bool:
-        """True when a device of `memory` bytes holds it with room for what no plan counts."""
-        return self.device <= _USABLE * memory
+    def fits(self, memory: float, ram: float | None = None) -> bool:
+        """True when a device of `memory` bytes holds it with room for what no plan counts, and
+        its share of the host's memory (None: not known) what is moved there."""
+        return self.device <= _USABLE * memory and (ram is None or self.host <= _USABLE * ram)
 
 
 def memory_plan(
