@@ -176,16 +176,12 @@ def _data(plan: Plan) -> Rows:
 
 
 def _memory(plan: Plan, job: TrainJob) -> None:
-    from orchestrator.cli.show import print_table, size
+    from orchestrator.cli.plan_memory import print_memory
+    from orchestrator.cli.show import size
 
-    head = ["memory per rank", "params", "gradients", "optimizer", "teacher", "activations",
-            "device", "host"]  # fmt: skip
-    rows = []
-    for m in plan.memory:
-        mark = " (the job's)" if m.stage == job.scale.zero else ""
-        parts = (m.parameters, m.gradients, m.optimizer, m.teacher, m.activations, m.device, m.host)
-        rows.append([f"ZeRO {m.stage}{mark}", *[size(part) for part in parts]])
-    print_table(head, rows, numbers=len(head) - 1)
+    rows = [(m, f"ZeRO {m.stage}{' (the job)' if m.stage == job.scale.zero else ''}")
+            for m in plan.memory]  # fmt: skip
+    print_memory(rows)
     if plan.gpu:
         print(f"\n{plan.gpu.name}, {size(plan.gpu.memory)}: {_advice(plan, job)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.plan_memory import print_memory
 from orchestrator.cli.show import duration, number, print_table, size
 
 if TYPE_CHECKING:
@@ -107,18 +108,15 @@ def _memory(found: ClusterPlan, job: TrainJob) -> None:
     """One row for each ZeRO stage; beside it what it is with the optimizer's state moved away."""
     has = found.largest.hosts.memory
     ram = found.largest.hosts.ram if found.on_gpus else None
-    head = ["memory per rank", "params", "gradients", "optimizer", "teacher", "activations",
-            "peak", "host", "fits"]  # fmt: skip
-    rows = []
+    rows, fits = [], []
     for m in found.memory:
         if m.offload and not found.on_gpus:
             continue
         mine = m.stage == job.scale.zero and m.offload == job.scale.offload
-        name = f"ZeRO {m.stage}{' + offload' if m.offload else ''}{' (the job)' if mine else ''}"
-        parts = (m.parameters, m.gradients, m.optimizer, m.teacher, m.activations, m.device, m.host)
-        fits = "?" if has is None else "yes" if m.fits(has, ram) else "no"
-        rows.append([name, *[size(part) for part in parts], fits])
-    print_table(head, rows, numbers=len(head) - 1)
+        offload = " + offload" if m.offload else ""
+        rows.append((m, f"ZeRO {m.stage}{offload}{' (the job)' if mine else ''}"))
+        fits.append("?" if has is None else "yes" if m.fits(has, ram) else "no")
+    print_memory(rows, fits)
     if has is not None:
         what = found.gpu.name if found.gpu else "a worker's share of its node"
         print(f"{what}: {size(has)}; {_advice(found, job)}")

@@ -1,4 +1,4 @@
-"""A job on the cluster of a profile: what fits, how long it takes, what it costs. No cluster asked."""
+"""A job on the cluster of a profile: what fits, how long it takes, what it costs. Asks nobody."""
 
 from __future__ import annotations
 
