@@ -4,14 +4,15 @@ P trained parameters, E of them the encoder's (and so the teacher's), W ranks, a
 the compute dtype (bf16: 2, fp32: 4). Kept between steps by DeepSpeed and the teacher:
 
     stage                     0             1             2             3
-    parameters                4 P           b P           b P           b P / W
+    parameters                4 P           b P           b P           b P / W (and the small)
     gradients, fp32           -             4 P (bf16)    -             4 P / W + a bucket
     master and moments        8 P           12 P / W      12 P / W      12 P / W
     teacher's fp32 shards     4 E           4 E / W       4 E / W       4 E / W
     teacher's copy            b E           b E           b E           b E
 
-(At stage 0 in fp32 the teacher's accumulator is its copy.) Offload moves master, moments, the
-teacher's shards and the gradients' part to the host.
+(At stage 0 in fp32 the teacher's accumulator is its copy. Stage 3 keeps small tensors whole beside
+their parts: `orchestrator.plan.persistent`.) Offload moves master, moments, the teacher's shards
+and the gradients' part to the host.
 
 A step adds most at one of these moments, and `memory_plan` counts that one (`_added`):
 
@@ -34,6 +35,7 @@ from typing import Literal
 from orchestrator.job import TrainJob
 from orchestrator.plan.activations import activations, means_bytes
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.persistent import persistent
 from orchestrator.plan.shape import ParameterPlan, TokenPlan, encoder_reads
 
 Stage = Literal[0, 1, 2, 3]
@@ -102,9 +104,11 @@ def memory_plan(
     shards = 4 * e / (world if stage else 1)
     copy = 0 if stage == 0 and b == 4 else b * e
     clip = activations(job, tokens, b)
+    small = persistent(job) if stage == 3 and world > 1 else 0
     step = _Step(
         p=p,
         e=e,
+        small=small,
         world=world,
         b=b,
         stage=stage,
@@ -121,7 +125,7 @@ def memory_plan(
     return MemoryPlan(
         stage=stage,
         offload=offload,
-        parameters=(4 if stage == 0 else b) * p / (world if stage == 3 else 1),
+        parameters=(4 if stage == 0 else b) * p / (world if stage == 3 else 1) + b * small,
         gradients=step.kept_gradients(),
         optimizer=0.0 if offload else optimizer,
         teacher=copy + (0.0 if offload else shards),
@@ -138,6 +142,8 @@ class _Step:
 
     p: int
     e: int
+    small: int
+    """Elements that stage 3 keeps whole."""
     world: int
     b: int
     stage: Stage
@@ -225,7 +231,7 @@ class _Step:
 
     def _at_stage_3(self) -> dict[str, float]:
         p, b, bucket = self.p, self.b, self.bucket
-        gathered = b * min(p, _LIVE_STAGE_3) if self.world > 1 else 0
+        gathered = b * min(p - self.small, _LIVE_STAGE_3) if self.world > 1 else 0
         waits = b * (p - bucket) if self.several else 0
         reducing = (2 if self.gloo and self.world > 1 else 1) * 4 * bucket
         return {
