@@ -104,7 +104,7 @@ def _show(plan: Plan) -> None:
 
 def _batch(plan: Plan) -> Rows:
     b = plan.batch
-    dealt = f"{b.global_batch} clips = {b.world} ranks x {b.micro} x {b.accum} accumulated"
+    dealt = f"{b.global_batch:,} clips = {b.world:,} ranks x {b.micro} x {b.accum} accumulated"
     if b.padding:
         dealt += f" - {b.padding} rows of weight 0"
     rows = [("step", dealt)]

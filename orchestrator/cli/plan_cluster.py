@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.plan_memory import print_memory
-from orchestrator.cli.show import duration, number, print_table, size
+from orchestrator.cli.show import duration, print_table, size
 
 if TYPE_CHECKING:
     from orchestrator.job import TrainJob
@@ -164,7 +164,7 @@ def _size_row(one: SizePlan, job: TrainJob) -> list[str]:
         str(batch.padding),
         fits,
         f"{one.step_s:.3g}" if one.step_s else unknown,
-        number(rate) if rate else unknown,
+        f"{rate:,.0f}" if rate else unknown,
         f"{one.decode_cores:,}" if one.decode_cores is not None else unknown,
         f"{one.hours:,.1f}" if one.hours is not None else unknown,
         f"{one.gpu_hours:,.0f}" if one.gpu_hours is not None else unknown,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.job import TrainJob
+from orchestrator.job.train import Elastic
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.hardware import GIB, Gpu, find_gpu
 from orchestrator.plan.memory import MemoryPlan, Stage, memory_plan
@@ -224,10 +225,14 @@ def _problem(
             f"the job asks for GPUs, and '{name}' has none", "set scale.device=cpu, or send it"
             " to another cluster",
         )  # fmt: skip
+    if place.on_gpus and place.gpus < least:
+        return Problem(
+            f"{least:,} workers need {least:,} GPUs; '{name}' has {place.gpus:,} on all its nodes",
+            f"set {_key(job)}={place.gpus}, or give the profile more nodes",
+        )
     if place.slots < least:
         each = f"{'a GPU and ' if place.on_gpus else ''}{place.cpus:g} cores"
-        key = "scale.workers" if least == job.scale.most_workers else "scale.workers.min"
-        mend = f"set {key}={place.slots}" if place.slots else "lower scale.cpus"
+        mend = f"set {_key(job)}={place.slots}" if place.slots else "lower scale.cpus"
         return Problem(
             f"{least:,} workers, each with {each}, do not fit: '{name}' holds {place.slots:,} of"
             " them with all its nodes",
@@ -244,6 +249,11 @@ def _problem(
     return None
 
 
+def _key(job: TrainJob) -> str:
+    """The key that says how many workers there are at least."""
+    return "scale.workers.min" if isinstance(job.scale.workers, Elastic) else "scale.workers"
+
+
 def _notes(job: TrainJob, place: Place, whole: Plan, pace: _Pace) -> list[str]:
     notes = []
     if place.on_gpus and place.gpus and place.gpu is None:
@@ -254,9 +264,9 @@ def _notes(job: TrainJob, place: Place, whole: Plan, pace: _Pace) -> list[str]:
         notes.append("a part of the job is your own: its memory and FLOPs are known once built")
     if pace.mfu == ASSUMED_MFU:
         notes.append(
-            f"steps are reckoned at {ASSUMED_MFU:.0%} of the GPUs' peak, what V-JEPA 2's published"
-            " pretraining reaches (ViT-g, 16 H200); better: --mfu or --step-s, measured by"
-            " `orchestrator bench step`"
+            f"steps are reckoned at {ASSUMED_MFU:.0%} of the GPUs' peak at every size: what V-JEPA"
+            " 2's published pretraining reaches (ViT-g, 16 H200, 24 clips each; fewer clips a GPU"
+            " reach less). Better: --mfu or --step-s, measured by `orchestrator bench step`"
         )
     elif pace.mfu is None and pace.seconds(whole.batch) is None:
         why = "no peak is known for these machines"

@@ -19,7 +19,7 @@ class SavingPlan:
     """In the whole run."""
 
     interval_steps: float
-    """Steps from one to the next, on average: what is to be judged is saved too."""
+    """Steps from one to the next; on average, where what is to be judged is saved in between."""
 
     kept: int
     """At the end of the run."""
@@ -35,7 +35,8 @@ class SavingPlan:
 def saving_plan(job: TrainJob, checkpoint_bytes: int) -> SavingPlan:
     """The saves of `job`, each of `checkpoint_bytes`."""
     policy, steps = job.checkpoint, job.optim.steps
-    saves = _count(steps, [policy.every, *(one.every for one in job.evaluate)])
+    periods = {policy.every, *(one.every for one in job.evaluate)}
+    saves, interval = _saves(steps, periods)
     kept = policy.keep_last + policy.keep_best
     if policy.keep_every:
         saved_for_good = math.lcm(policy.keep_every, policy.every)
@@ -45,13 +46,14 @@ def saving_plan(job: TrainJob, checkpoint_bytes: int) -> SavingPlan:
     if policy.max_bytes is not None and checkpoint_bytes:
         room = max(1, policy.max_bytes // checkpoint_bytes - 1)
         kept, most = min(kept, room), min(most, max(policy.max_bytes, 2 * checkpoint_bytes))
-    return SavingPlan(checkpoint_bytes, saves, steps / saves, kept, most)
+    return SavingPlan(checkpoint_bytes, saves, interval, kept, most)
 
 
-def _count(steps: int, periods: list[int]) -> int:
-    """Multiples of any of `periods` up to `steps`; the last step counts whatever it is."""
+def _saves(steps: int, periods: set[int]) -> tuple[int, float]:
+    """How many multiples of any of `periods` there are up to `steps`, which counts whatever it
+    is; and the steps between two of them."""
     shortest = min(periods)
     if all(period % shortest == 0 for period in periods):
-        return math.ceil(steps / shortest)
-    marks = {mark for period in set(periods) for mark in range(period, steps + 1, period)}
-    return len(marks | {steps})
+        return math.ceil(steps / shortest), min(shortest, steps)
+    marks = {mark for period in periods for mark in range(period, steps + 1, period)} | {steps}
+    return len(marks), steps / len(marks)

@@ -147,7 +147,7 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scale", "said"),
     [
-        ({"workers": 1032}, "holds 1,024 of them"),
+        ({"workers": 1032}, "1,032 workers need 1,032 GPUs; 'there' has 1,024"),
         ({"workers": {"min": 1100, "max": 2000}}, "set scale.workers.min=1024"),
         ({"workers": 1024, "cpus": 30.0}, "holds 768 of them"),
     ],
@@ -188,6 +188,10 @@ def test_checkpoints_kept_and_written(tmp_path: Path) -> None:
     capped = saving(f"checkpoint.max_bytes={3 * plain.bytes + 1}")
     assert (capped.kept, capped.most_bytes) == (2, 3 * plain.bytes + 1)
     assert saving("optim.steps=50").most_bytes == plain.bytes
+    # Judged every 150 steps beside it: 100, 150, 200, 300, 400, 450, ...
+    judged = "{kind: evaluate, name: judged, model: m, suite: {quads: 2}}"
+    mixed = saving(f"evaluate=[{{every: 150, job: {judged}}}]")
+    assert mixed.saves == 13
 
 
 # -- the command -----------------------------------------------------------------------------
@@ -218,7 +222,8 @@ def test_the_command_shows_the_plan_and_where_its_assumption_comes_from(
     code, out, err = call(monkeypatch, capsys, *files)
     assert (code, err) == (0, "")
     assert "ZeRO 1 (the job)" in out
-    assert "13% of the GPUs' peak, what V-JEPA 2's published" in out
+    assert "13% of the GPUs' peak" in out
+    assert "V-JEPA 2's published pretraining" in out
     assert "1.8" in out
     code, out, _ = call(monkeypatch, capsys, *files, "--json")
     assert code == 0
