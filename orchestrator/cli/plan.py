@@ -181,7 +181,7 @@ def _memory(plan: Plan, job: TrainJob) -> None:
 
     rows = [(m, f"ZeRO {m.stage}{' (the job)' if m.stage == job.scale.zero else ''}")
             for m in plan.memory]  # fmt: skip
-    print_memory(rows)
+    print_memory(f"a rank of {plan.batch.world:,}", rows)
     if plan.gpu:
         print(f"\n{plan.gpu.name}, {size(plan.gpu.memory)}: {_advice(plan, job)}")
 

@@ -116,7 +116,7 @@ def _memory(found: ClusterPlan, job: TrainJob) -> None:
         offload = " + offload" if m.offload else ""
         rows.append((m, f"ZeRO {m.stage}{offload}{' (the job)' if mine else ''}"))
         fits.append("?" if has is None else "yes" if m.fits(has, ram) else "no")
-    print_memory(rows, fits)
+    print_memory(f"a rank of {found.largest.batch.world:,}", rows, fits)
     if has is not None:
         what = found.gpu.name if found.gpu else "a worker's share of its node"
         print(f"{what}: {size(has)}; {_advice(found, job)}")
@@ -127,7 +127,7 @@ def _advice(found: ClusterPlan, job: TrainJob) -> str:
     if fits is None:
         return "not even one clip fits"
     changes = " ".join(fits.overrides(job)) or "the job as it is"
-    return f"smallest change that fits: {changes}, {size(fits.memory.device)}"
+    return f"{changes} fits with {size(fits.memory.device)}"
 
 
 def _sizes(found: ClusterPlan, job: TrainJob) -> None:

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from orchestrator.plan import MemoryPlan
 
 
-def print_memory(rows: Sequence[tuple[MemoryPlan, str]], fits: Sequence[str] = ()) -> None:
+def print_memory(
+    title: str, rows: Sequence[tuple[MemoryPlan, str]], fits: Sequence[str] = ()
+) -> None:
     """A row for each way to keep the training's state; `fits` gives each an answer more.
 
     `peak` is the sum of what is kept and of what a step adds at the moment where that is most.
     """
-    head = ["memory per rank", "params", "gradients", "optimizer", "teacher", "a step adds",
+    head = [title, "params", "gradients", "optimizer", "teacher", "a step adds",
             "at its", "peak", "host"]  # fmt: skip
     table = []
     for m, name in rows:
