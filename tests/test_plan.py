@@ -19,7 +19,8 @@ from orchestrator.jepa.objectives import Pool, PooledObjective, build_objective
 from orchestrator.job import TrainJob, build_job
 from orchestrator.job.base import CustomPart
 from orchestrator.plan import BatchPlan, find_gpu, peak_flops, plan
-from orchestrator.plan.memory import activation_bytes
+from orchestrator.plan.activations import activations
+from orchestrator.plan.persistent import persistent
 from orchestrator.randomness import generator
 
 
@@ -92,7 +93,9 @@ def test_parameters_are_those_of_the_built_model(overrides: tuple[str, ...]) -> 
     assert counted is not None
     encoder = sum(p.numel() for p in objective.encoder.parameters())
     assert counted.encoder == counted.teacher == encoder
-    assert counted.trained == sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    trained = [p.numel() for p in objective.parameters() if p.requires_grad]
+    assert counted.trained == sum(trained)
+    assert persistent(job) == sum(size for size in trained if size <= 100_000)
 
 
 def test_masks_have_the_planned_number_of_tokens() -> None:
@@ -240,7 +243,7 @@ def test_activations_are_about_what_autograd_keeps(checkpointing: bool) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = objective(video, masks, targets).loss.sum()
     assert loss.requires_grad
-    planned = 2 * activation_bytes(job, plan(job).tokens, 4)
+    planned = 2 * activations(job, plan(job).tokens, 4).whole
     held = sum(kept.values()) + video.nbytes + video.numel() + targets.nbytes
     if checkpointing:
         # One block at a time is whole again in the backward pass, which the plan counts too.

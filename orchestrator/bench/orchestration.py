@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.bench.ranks import PATIENCE_S, join, run_ranks
 from orchestrator.data.prepare import prepare
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, job_dict
@@ -29,8 +28,6 @@ from orchestrator.tracking.server import client_of
 
 WARMUP = 3
 """Steps of the bare loop that are not counted."""
-
-PATIENCE_S = 1800.0
 
 
 def bench_orchestration(job: TrainJob, folder: Path, steps: int, rounds: int) -> dict[str, Any]:
@@ -101,31 +98,12 @@ def _whole(job: TrainJob, folder: Path, steps: int, name: str) -> tuple[float, f
 
 def _bare(job: TrainJob, folder: Path, steps: int) -> float:
     """Mean seconds of a step of as many processes, started as torchrun does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     file = folder / "bare.yaml"
     file.write_text(yaml.safe_dump(job_dict(job)))
-    world = job.scale.most_workers
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, str(file), str(steps)],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    said = [process.communicate(timeout=PATIENCE_S) for process in ranks]
-    if any(process.returncode for process in ranks):
-        raise JobFailed(f"the bare loop failed: {said[0][1].strip()[-500:]}")
-    return float(said[0][0].splitlines()[-1])
+    return float(run_ranks(job.scale.most_workers, __name__, str(file), str(steps))[0])
 
 
 def _bare_rank(file: str, steps: int) -> None:
-    import torch
     import torch.distributed as dist
 
     from orchestrator.bench.step import BATCHES, alone, bare_step, made_batch
@@ -133,11 +111,7 @@ def _bare_rank(file: str, steps: int) -> None:
 
     job = load_job(file)
     assert isinstance(job, TrainJob)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(job.scale.threads(max(1, len(os.sched_getaffinity(0)) // world)))
-    use_gpu = job.scale.device != "cpu" and torch.cuda.is_available()
-    device = torch.device(f"cuda:{rank}" if use_gpu else "cpu")
-    dist.init_process_group("nccl" if use_gpu else "gloo")
+    rank, world, device = join(job.scale)
     step = bare_step(alone(job), device)
     batches = [made_batch(job, world * i + rank, device) for i in range(BATCHES)]
     seconds = []

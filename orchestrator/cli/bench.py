@@ -118,6 +118,37 @@ def _rates(found: dict[str, Any]) -> str:
 
 
 @app.command()
+def memory(
+    job: Annotated[str, JOB],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Ranks that train.")] = 2,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Measure what a rank holds at every ZeRO stage, beside what `plan` says.
+
+    Ranks train a few steps without Ray; the bytes of all tensors that are alive are counted.
+    """
+    from orchestrator.bench.memory import bench_memory
+    from orchestrator.cli.data import job_of
+    from orchestrator.cli.show import print_json, print_table, size
+
+    found = bench_memory(job_of(job, overrides or []), ranks)
+    if json:
+        print_json(found)
+        return
+    parts = ("parameters", "gradients", "optimizer", "teacher", "kept", "peak")
+    rows = []
+    for row in found["stages"]:
+        name = f"ZeRO {row['stage']}{' + offload' if row['offload'] else ''}"
+        for who in ("measured", "planned"):
+            ratio = f"{row['planned_over_measured']:.3f}" if who == "planned" else ""
+            rows.append([name, who, *[size(row[who][part]) for part in parts], ratio])
+            name = ""
+    print_table(["", "", *parts, "ratio"], rows, numbers=len(parts) + 1)
+    print(f"{found['ranks']} ranks, {found['precision']}; the ratio is planned over measured peak")
+
+
+@app.command()
 def run(
     job: Annotated[str, JOB],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,

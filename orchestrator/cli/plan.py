@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ def plan(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's."),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="CLUSTER", help="A cluster profile, by name or file."),
+    ] = None,
     gpu: Annotated[
         str | None,
         typer.Option("--gpu", help="A GPU (h200) or its memory in GiB (24): which ZeRO fits."),
@@ -26,16 +30,23 @@ def plan(
     clips: Annotated[
         int | None, typer.Option("--clips", min=1, help="Clips of the dataset, for the epochs.")
     ] = None,
+    mfu: Annotated[
+        float | None,
+        typer.Option(
+            "--mfu", min=1e-4, max=1, help="Share of the GPUs' peak; default: V-JEPA 2's, 0.13."
+        ),
+    ] = None,
     step_s: Annotated[
         float | None,
-        typer.Option("--step-s", min=1e-6, help="Seconds of a step, for the decoding rate."),
+        typer.Option("--step-s", min=1e-6, help="Seconds of a step, measured, instead of --mfu."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show what a job needs.
 
-    The batch, tokens, parameters, FLOPs, memory by ZeRO stage and decoding. Pure arithmetic:
-    nothing is started and nothing is read but the job file.
+    The batch, tokens, parameters, FLOPs, memory by ZeRO stage and decoding; with --to also what
+    fits the cluster, at every number of workers, and the time and cost. Pure arithmetic: nothing
+    is started or asked. Exit code 2, after the plan, where the job does not fit the cluster.
     """
     from orchestrator.errors import RequestError
     from orchestrator.job import TrainJob, load_job
@@ -46,16 +57,40 @@ def plan(
         raise RequestError(
             f"a plan of kind '{checked.kind}'", where=job, mend="only train jobs have a plan"
         )
-    result = make_plan(checked, clips=clips, gpu=gpu, step_s=step_s)
+    if to is not None:
+        _plan_on(checked, to, clips=clips, gpu=gpu, mfu=mfu, step_s=step_s, json=json)
+        return
+    result = make_plan(checked, clips=clips, gpu=gpu, mfu=mfu, step_s=step_s)
     if json:
         from orchestrator.cli.show import print_json
 
         print_json(result.to_dict())
         return
-    _show(result, checked)
+    _show(result)
+    if result.memory:
+        print()
+        _memory(result, checked)
 
 
-def _show(plan: Plan, job: TrainJob) -> None:
+def _plan_on(job: TrainJob, to: str, *, json: bool, **given: Any) -> None:
+    from orchestrator.cli.plan_cluster import show_cluster
+    from orchestrator.cli.show import print_json
+    from orchestrator.errors import RequestError
+    from orchestrator.plan import plan_on
+    from orchestrator.profile import load_profile
+
+    profile = load_profile(to)
+    found = plan_on(job, profile, **given)
+    if json:
+        print_json(found.to_dict())
+    else:
+        _show(found.plan)
+        show_cluster(found, job, profile)
+    if found.problem:
+        raise RequestError(found.problem.what, where=job.name, mend=found.problem.mend)
+
+
+def _show(plan: Plan) -> None:
     print(f"{plan.name}")
     for title, rows in (
         ("batch", _batch(plan)),
@@ -65,14 +100,11 @@ def _show(plan: Plan, job: TrainJob) -> None:
     ):
         for i, (name, text) in enumerate(rows):
             print(f"{title if i == 0 else '':<8}{name:<12}{text}")
-    if plan.memory:
-        print()
-        _memory(plan, job)
 
 
 def _batch(plan: Plan) -> Rows:
     b = plan.batch
-    dealt = f"{b.global_batch} clips = {b.world} ranks x {b.micro} x {b.accum} accumulated"
+    dealt = f"{b.global_batch:,} clips = {b.world:,} ranks x {b.micro} x {b.accum} accumulated"
     if b.padding:
         dealt += f" - {b.padding} rows of weight 0"
     rows = [("step", dealt)]
@@ -144,16 +176,12 @@ def _data(plan: Plan) -> Rows:
 
 
 def _memory(plan: Plan, job: TrainJob) -> None:
-    from orchestrator.cli.show import print_table, size
+    from orchestrator.cli.plan_memory import print_memory
+    from orchestrator.cli.show import size
 
-    head = ["memory per rank", "params", "gradients", "optimizer", "teacher", "activations",
-            "device", "host"]  # fmt: skip
-    rows = []
-    for m in plan.memory:
-        mark = " (the job's)" if m.stage == job.scale.zero else ""
-        parts = (m.parameters, m.gradients, m.optimizer, m.teacher, m.activations, m.device, m.host)
-        rows.append([f"ZeRO {m.stage}{mark}", *[size(part) for part in parts]])
-    print_table(head, rows, numbers=len(head) - 1)
+    rows = [(m, f"ZeRO {m.stage}{' (the job)' if m.stage == job.scale.zero else ''}")
+            for m in plan.memory]  # fmt: skip
+    print_memory(f"a rank of {plan.batch.world:,}", rows)
     if plan.gpu:
         print(f"\n{plan.gpu.name}, {size(plan.gpu.memory)}: {_advice(plan, job)}")
 

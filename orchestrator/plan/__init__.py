@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.cluster import ClusterPlan, plan_on
 from orchestrator.plan.feeding import FeedPlan
 from orchestrator.plan.hardware import GPUS, Gpu, find_gpu, peak_flops
 from orchestrator.plan.memory import MemoryPlan, memory_plan
@@ -14,6 +15,7 @@ from orchestrator.plan.whole import Plan, Recommendation, plan
 __all__ = [
     "GPUS",
     "BatchPlan",
+    "ClusterPlan",
     "FeedPlan",
     "FlopPlan",
     "Gpu",
@@ -26,6 +28,7 @@ __all__ = [
     "memory_plan",
     "peak_flops",
     "plan",
+    "plan_on",
 ]
 
 

@@ -44,6 +44,12 @@ def peak_flops(device_name: str) -> float | None:
     return gpu.peak if gpu else None
 
 
+def known_gpu(text: str) -> Gpu | None:
+    """The GPU that a profile, Kubernetes or Slurm means: `h200`, `nvidia-h100-80gb-hbm3`; None
+    where nothing is known of it."""
+    return GPUS.get(text.lower()) or _by_device_name(text)
+
+
 def find_gpu(text: str) -> Gpu:
     """A GPU by its name (`h200`), or an unnamed one by its memory in GiB (`24`).
 
@@ -52,7 +58,7 @@ def find_gpu(text: str) -> Gpu:
     """
     if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0:
         return Gpu("a GPU", None, float(text) * GIB)
-    gpu = GPUS.get(text.lower()) or _by_device_name(text)
+    gpu = known_gpu(text)
     if gpu is None:
         raise RequestError(
             f"unknown GPU '{text}'",

@@ -1,21 +1,30 @@
-"""Bytes per rank by ZeRO stage: what training keeps, and an estimate of what it holds a moment.
+"""Bytes per rank by ZeRO stage: what training keeps between steps, and what a step adds at most.
 
 P trained parameters, E of them the encoder's (and so the teacher's), W ranks, and b bytes in
-the compute dtype (bf16: 2, fp32: 4). What DeepSpeed and the teacher keep between steps:
+the compute dtype (bf16: 2, fp32: 4). Kept between steps by DeepSpeed and the teacher:
 
     stage                     0             1             2             3
-    parameters                4 P           b P           b P           b P / W
-    gradients, fp32           4 P           4 P           4 P / W       4 P / W
+    parameters                4 P           b P           b P           b P / W (and the small)
+    gradients, fp32           -             4 P (bf16)    -             4 P / W + a bucket
     master and moments        8 P           12 P / W      12 P / W      12 P / W
     teacher's fp32 shards     4 E           4 E / W       4 E / W       4 E / W
     teacher's copy            b E           b E           b E           b E
 
-Beside it, for a moment: at stage 0 the casts of autocast (bf16) and, with several ranks, two
-flat copies of the gradients; at stage 1 in fp32 this rank's part of them once more; the
-bucket that is being reduced (not at stage 1 in bf16); at stage 3 the parameters that were
-gathered, which DeepSpeed keeps up to 10^9 of. At stage 0 in fp32 the teacher's accumulator is
-its copy. Offload moves master, moments and the teacher's shards to the host, with the
-gradients' part.
+(At stage 0 in fp32 the teacher's accumulator is its copy. Stage 3 keeps small tensors whole beside
+their parts: `orchestrator.plan.persistent`.) Offload moves master, moments, the teacher's shards
+and the gradients' part to the host.
+
+A step adds most at one of these moments, and `memory_plan` counts that one (`_added`):
+
+- the end of the forward: activations; at stage 0 autocast's casts, at stage 3 the parameters that
+  are gathered, of which DeepSpeed keeps up to 10^9;
+- between two masks: the encoder is read once for each of them, and autograd holds all gradients
+  of the masks that are done, in the compute dtype, until those of the last one are added;
+- the reduction: at stage 0, and at 1 in bf16, a flat copy of the gradients; else a bucket, its
+  flat copy and its cast to fp32, while the gradients of the next buckets wait;
+- at stage 3 the refresh of the teacher's copy.
+
+`orchestrator bench memory` measures all of it.
 """
 
 from __future__ import annotations
@@ -23,32 +32,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.job import LeJEPA, TrainJob
+from orchestrator.job import TrainJob
+from orchestrator.plan.activations import activations, means_bytes
 from orchestrator.plan.batch import BatchPlan
-from orchestrator.plan.shape import (
-    KNOTS,
-    ParameterPlan,
-    Stack,
-    TokenPlan,
-    encoder_reads,
-    followed,
-    horizons,
-    pixels_per_token,
-    predicted_width,
-    predictor_reads,
-    stacks,
-    statistic_size,
-)
+from orchestrator.plan.persistent import persistent
+from orchestrator.plan.shape import ParameterPlan, TokenPlan, encoder_reads
 
 Stage = Literal[0, 1, 2, 3]
 STAGES: tuple[Stage, ...] = (0, 1, 2, 3)
 
 # What a CUDA context, NCCL's buffers and the allocator's fragments take of a GPU.
 _USABLE = 0.92
-# Elements: the bucket of `training.deepspeed_config`; DeepSpeed's own bucket at stage 0; and
-# the parameters that its stage 3 keeps gathered (stage3_max_live_parameters).
+# Elements: the bucket of `training.deepspeed_config`; DeepSpeed's own flat copies, at stage 0 and
+# at 1 in bf16; and the parameters that stage 3 keeps gathered (stage3_max_live_parameters).
 _BUCKET = 50_000_000
-_BUCKET_STAGE_0 = 500_000_000
+_FLAT = 500_000_000
 _LIVE_STAGE_3 = 1_000_000_000
 
 
@@ -63,16 +61,30 @@ class MemoryPlan:
     optimizer: float
     teacher: float
     activations: float
+    """At the end of a forward; part of `step` where that is the moment."""
+
+    step: float
+    """What a step adds at most to what is kept."""
+
+    moment: str
+    """When: forward, backward, reduction or update."""
+
     host: float
+
+    @property
+    def kept(self) -> float:
+        """Bytes on the device between two steps."""
+        return self.parameters + self.gradients + self.optimizer + self.teacher
 
     @property
     def device(self) -> float:
         """Bytes on the device at the peak of a step."""
-        return self.parameters + self.gradients + self.optimizer + self.teacher + self.activations
+        return self.kept + self.step
 
-    def fits(self, memory: float) -> bool:
-        """True when a device of `memory` bytes holds it with room for what no plan counts."""
-        return self.device <= _USABLE * memory
+    def fits(self, memory: float, ram: float | None = None) -> bool:
+        """True when a device of `memory` bytes holds it with room for what no plan counts, and
+        its share of the host's memory (None: not known) what is moved there."""
+        return self.device <= _USABLE * memory and (ram is None or self.host <= _USABLE * ram)
 
 
 def memory_plan(
@@ -91,80 +103,143 @@ def memory_plan(
     optimizer = 8 * p if stage == 0 else 12 * p / world
     shards = 4 * e / (world if stage else 1)
     copy = 0 if stage == 0 and b == 4 else b * e
+    clip = activations(job, tokens, b)
+    small = persistent(job) if stage == 3 and world > 1 else 0
+    step = _Step(
+        p=p,
+        e=e,
+        small=small,
+        world=world,
+        b=b,
+        stage=stage,
+        offload=offload,
+        whole=batch.micro * clip.whole + means_bytes(job, tokens),
+        left=batch.micro * clip.left + means_bytes(job, tokens),
+        several=len(encoder_reads(job, tokens)) > 1,
+        accumulates=batch.accum > 1,
+        gloo=job.scale.device == "cpu",
+    )
+    added = step.added()
+    moment = max(added, key=lambda name: added[name])
+    moved = (2 * 4 if stage == 3 else 4 + (b if b < 4 else 0)) * p / world
     return MemoryPlan(
         stage=stage,
         offload=offload,
-        parameters=_weights(p, world, b, stage),
-        gradients=_gradients(p, world, b, stage, offload),
+        parameters=(4 if stage == 0 else b) * p / (world if stage == 3 else 1) + b * small,
+        gradients=step.kept_gradients(),
         optimizer=0.0 if offload else optimizer,
         teacher=copy + (0.0 if offload else shards),
-        activations=batch.micro * activation_bytes(job, tokens, b) + _means(job, tokens),
-        host=optimizer + shards + 4 * p / world if offload else 0.0,
+        activations=step.whole,
+        step=added[moment],
+        moment=moment,
+        host=optimizer + shards + moved if offload else 0.0,
     )
 
 
-def _weights(p: int, world: int, b: int, stage: Stage) -> float:
-    if stage == 0:
-        return 4 * p + (b * p if b < 4 else 0)
-    if stage == 3:
-        return b * p / world + (b * min(p, _LIVE_STAGE_3) if world > 1 else 0)
-    return b * p
+@dataclass(frozen=True)
+class _Step:
+    """What a step adds to what is kept, in bytes."""
 
+    p: int
+    e: int
+    small: int
+    """Elements that stage 3 keeps whole."""
+    world: int
+    b: int
+    stage: Stage
+    offload: bool
+    whole: float
+    """Activations at the end of a forward."""
+    left: float
+    """Activations when the last mask's backward pass is done."""
+    several: bool
+    """The encoder is read several times."""
+    accumulates: bool
+    gloo: bool
+    """Ranks meet over gloo, which reduces into a copy."""
 
-def _gradients(p: int, world: int, b: int, stage: Stage, offload: bool) -> float:
-    if stage == 0:
-        return 4 * p + (8 * min(p, _BUCKET_STAGE_0) if world > 1 else 0)
-    if stage == 1 and b == 2 and not offload:
-        return 4 * p
-    if stage == 1:
-        # Offload accumulates beside what the backward pass leaves; fp32 accumulates in place.
-        return 4 * p + b * _BUCKET + (4 * p / world if b == 4 else b * p)
-    # Stage 2 reduces a bucket in the compute dtype by way of an fp32 copy; stage 3 keeps one.
-    return 4 * p / world + (4 if stage == 3 else b + 4) * _BUCKET
+    @property
+    def bucket(self) -> int:
+        """Elements that are reduced at a time."""
+        return min(self.p, _BUCKET)
 
+    @property
+    def waiting(self) -> float:
+        """Gradients of the masks that are done, while another mask's come."""
+        return float(self.b * self.p) if self.several else 0.0
 
-def activation_bytes(job: TrainJob, tokens: TokenPlan, b: int) -> float:
-    """Bytes per clip that a forward keeps for its backward, all masks together (an estimate).
+    @property
+    def left_at_bucket(self) -> float:
+        """Activations when the gradients of the first bucket are there."""
+        return self.left * (1 - self.bucket / self.p)
 
-    A block of width d and MLP width h keeps 10 d + 2 h values a token: its input, both norms'
-    outputs, qkv, the rotated q and k, attention's output, the stream after it, and the MLP's
-    two; a second attention keeps 8 d more. With activation checkpointing it keeps its input, and
-    one block at a time is whole.
-    """
-    encoder, predictor = stacks(job)
-    video = 3.0 * job.data.frames * job.data.size**2
-    kept, one_block = 0.0, 0.0
-    read = [(encoder, n) for n in encoder_reads(job, tokens)]
-    kept += sum(n for _, n in read) * pixels_per_token(job) * b
-    for stack, n in read + [(predictor, n) for n in predictor_reads(job, tokens)]:
-        block = n * _block_values(stack) * b
-        if job.scale.activation_checkpointing:
-            kept += stack.depth * n * stack.dim * b
-            one_block = max(one_block, block)
-        else:
-            kept += stack.depth * block
-    # Predictions, their targets and the difference, in fp32.
-    asked = sum(n_t for _, n_t in tokens.masks) or sum(predictor_reads(job, tokens))
-    kept += 3 * 4 * asked * horizons(job) * predicted_width(job)
-    if isinstance(job.objective, LeJEPA):
-        # The projections, their slope, and a knot's cosines, sines and distances.
-        kept += 7 * 4 * statistic_size(job, tokens)[1]
-    targets = 4.0 * tokens.clip * predicted_width(job)
-    # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
-    teacher = tokens.clip * _block_values(encoder) * b if followed(job) else 0.0
-    return video * (1 + b) + targets + max(kept + one_block, teacher)
-
-
-def _means(job: TrainJob, tokens: TokenPlan) -> float:
-    """Bytes of SIGReg's means of cos and sin at every knot, of every set and projection."""
-    if not isinstance(job.objective, LeJEPA):
+    def kept_gradients(self) -> float:
+        """What is there between two steps."""
+        if self._whole_in_fp32:
+            return 4.0 * self.p
+        if self.stage == 3:
+            return 4.0 * self.bucket + (0.0 if self.offload else 4 * self.p / self.world)
         return 0.0
-    sets, projected = statistic_size(job, tokens)
-    return 4.0 * 2 * KNOTS * sets * projected
 
+    @property
+    def _whole_in_fp32(self) -> bool:
+        """DeepSpeed's BF16_Optimizer: stage 1 in bf16 without offload."""
+        return self.stage == 1 and self.b < 4 and not self.offload
 
-def _block_values(stack: Stack) -> float:
-    return (2.0 + 8.0 * stack.attentions) * stack.dim + 2.0 * stack.hidden
+    def added(self) -> dict[str, float]:
+        """By moment."""
+        if self.stage == 0:
+            return self._at_stage_0()
+        if self._whole_in_fp32:
+            return self._at_stage_1()
+        return self._at_stage_3() if self.stage == 3 else self._in_buckets()
+
+    def _at_stage_0(self) -> dict[str, float]:
+        p = self.p
+        casts = self.b * p if self.b < 4 else 0
+        before = 4 * p if self.accumulates else 0
+        return {
+            "forward": self.whole + casts + before,
+            "backward": self.left + casts + before + self.waiting,
+            "reduction": 4 * p + (4 * min(p, _FLAT) if self.world > 1 else 0),
+        }
+
+    def _at_stage_1(self) -> dict[str, float]:
+        """In bf16: this dtype's gradients stay until they are reduced in fp32."""
+        narrow = self.b * self.p
+        return {
+            "forward": self.whole + (narrow if self.accumulates else 0),
+            "backward": self.left + self.waiting,
+            "reduction": narrow + 4.0 * min(self.p, _FLAT),
+        }
+
+    def _in_buckets(self) -> dict[str, float]:
+        """Stage 2, and stage 1 in fp32 or with offload."""
+        p, b, bucket = self.p, self.b, self.bucket
+        part = 4 * p / (self.world if self.stage == 2 else 1)
+        before = part if self.accumulates else 0.0
+        wide = self.b if self.stage == 2 else 4
+        waits = wide * (p - bucket) if self.several or self.stage == 1 else 0.0
+        # In bf16 this rank's part is made in fp32 beside it all.
+        mine = max(before, 4 * p / self.world) if b < 4 else before
+        reducing = 2 * wide * bucket + (4 * bucket if wide < 4 else 0)
+        return {
+            "forward": self.whole + before,
+            "backward": self.left + before + self.waiting + wide * bucket,
+            "reduction": self.left_at_bucket + waits + reducing + mine,
+        }
+
+    def _at_stage_3(self) -> dict[str, float]:
+        p, b, bucket = self.p, self.b, self.bucket
+        gathered = b * min(p - self.small, _LIVE_STAGE_3) if self.world > 1 else 0
+        waits = b * (p - bucket) if self.several else 0
+        reducing = (2 if self.gloo and self.world > 1 else 1) * 4 * bucket
+        return {
+            "forward": self.whole + gathered,
+            "backward": self.left + gathered + self.waiting,
+            "reduction": self.left_at_bucket + gathered + waits + reducing,
+            "update": b * self.e * (1 + 1 / self.world),
+        }
 
 
 def checkpoint_bytes(parameters: ParameterPlan) -> int:

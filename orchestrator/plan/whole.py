@@ -20,9 +20,9 @@ from orchestrator.plan.shape import (
     token_plan,
 )
 
-# Share of the peak that a step time is estimated with: V-JEPA 2's published run reaches 0.13.
-ASSUMED_MFU = 0.25
-
+ASSUMED_MFU = 0.13
+"""Share of the GPUs' peak that a step time is reckoned with where none is given: V-JEPA 2's
+published pretraining (ViT-g, 16 H200, 16 frames at 256 pixels, 24 clips a GPU: 1.8 s a step)."""
 
 _STAGES_BY_COST: tuple[tuple[Stage, bool], ...] = ((1, False), (2, False), (3, False), (3, True))
 
@@ -60,6 +60,7 @@ class Plan:
     """
 
     name: str
+    precision: str
     batch: BatchPlan
     tokens: TokenPlan
     parameters: ParameterPlan | None
@@ -114,7 +115,9 @@ def plan(
     *,
     clips: int | None = None,
     gpu: str | None = None,
+    mfu: float | None = None,
     step_s: float | None = None,
+    world: int | None = None,
 ) -> Plan:
     """Batch algebra, tokens, parameters, FLOPs, memory by ZeRO stage and data needs of a job.
 
@@ -122,25 +125,30 @@ def plan(
         job: a checked train job.
         clips: clips of the dataset, where it is known.
         gpu: a GPU's name (`h200`) or its memory in GiB (`24`), to recommend a stage for.
+        mfu: share of the GPU's peak that is reached; default: `ASSUMED_MFU`.
         step_s: seconds of a step; default: estimated from the GPU's peak.
+        world: workers; default: the job's own number, or its largest.
 
     Raises:
         RequestError: the GPU is not known.
     """
     device = find_gpu(gpu) if gpu else None
-    batch, tokens = BatchPlan.of(job.scale), token_plan(job)
-    feed = feed_plan(job, batch, clips)
+    batch, tokens = BatchPlan.of(job.scale, world), token_plan(job)
+    feed, precision = feed_plan(job, batch, clips), job.scale.precision
     if not countable(job):
-        return Plan(job.name, batch, tokens, None, None, (), None, feed, device, None, step_s)
+        return Plan(
+            job.name, precision, batch, tokens, None, None, (), None, feed, device, None, step_s
+        )
     parameters, flops = parameter_plan(job), flop_plan(job, tokens)
     memory = tuple(
         memory_plan(job, batch, tokens, parameters, stage, offload=job.scale.offload)
         for stage in STAGES
     )
-    if step_s is None and device and device.peak and job.scale.precision == "bf16":
-        step_s = flops.total / (batch.world * device.peak * ASSUMED_MFU)
+    if step_s is None and device and device.peak and precision == "bf16":
+        step_s = step_seconds(flops, batch, device.peak, mfu or ASSUMED_MFU)
     return Plan(
         name=job.name,
+        precision=precision,
         batch=batch,
         tokens=tokens,
         parameters=parameters,
@@ -149,26 +157,46 @@ def plan(
         checkpoint_bytes=checkpoint_bytes(parameters),
         feed=feed,
         gpu=device,
-        recommended=_recommend(job, device) if device else None,
+        recommended=recommend(job, device.memory, world=world) if device else None,
         step_s=step_s,
     )
 
 
-def _recommend(job: TrainJob, gpu: Gpu) -> Recommendation | None:
+def step_seconds(flops: FlopPlan, batch: BatchPlan, peak: float, mfu: float) -> float:
+    """Seconds of a step at a share `mfu` of the peak; rows of weight 0 cost what others do."""
+    dealt = flops.total * batch.padded / batch.global_batch
+    return dealt / (batch.world * peak * mfu)
+
+
+def recommend(
+    job: TrainJob,
+    memory: float,
+    *,
+    world: int | None = None,
+    ram: float | None = None,
+    offload: bool = True,
+) -> Recommendation | None:
     """The job as it is, if a stage fits; else what costs least: recomputation, smaller batches.
 
     ZeRO-1 unless memory says otherwise: each further stage communicates more.
+
+    Args:
+        memory: bytes of the device that computes.
+        world: workers; default: the job's own number, or its largest.
+        ram: bytes of the host's memory that a worker may have, where that is known.
+        offload: the optimizer's state may go to the host's memory.
     """
     tokens, parameters = token_plan(job), parameter_plan(job)
-    micro = BatchPlan.of(job.scale).micro
+    micro = BatchPlan.of(job.scale, world).micro
+    ways = [way for way in _STAGES_BY_COST if offload or not way[1]]
     while micro:
         for recompute in sorted({job.scale.activation_checkpointing, True}):
             update = {"micro_batch": micro, "activation_checkpointing": recompute}
             changed = job.model_copy(update={"scale": job.scale.model_copy(update=update)})
-            batch = BatchPlan.of(changed.scale)
-            for stage, offload in _STAGES_BY_COST:
-                memory = memory_plan(changed, batch, tokens, parameters, stage, offload=offload)
-                if memory.fits(gpu.memory):
-                    return Recommendation(micro, recompute, memory)
+            batch = BatchPlan.of(changed.scale, world)
+            for stage, moved in ways:
+                held = memory_plan(changed, batch, tokens, parameters, stage, offload=moved)
+                if held.fits(memory, ram):
+                    return Recommendation(micro, recompute, held)
         micro //= 2
     return None

@@ -8,9 +8,7 @@ from typing import Any
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
 from orchestrator.job.train import Elastic
-
-ELASTIC_CPUS = 1.0
-"""Cores of an elastic worker without a GPU, where the job does not say."""
+from orchestrator.plan.room import ELASTIC_CPUS, FOR_DATA, Node, fair_share, slots
 
 START_S, LEAST_START_S = 600.0, 20.0
 """Seconds that a fixed group waits for room, and an elastic one at least."""
@@ -24,7 +22,8 @@ def scaling_config(job: TrainJob) -> Any:
     """
     from ray.train import ScalingConfig
 
-    use_gpu = _use_gpu(job)
+    nodes = nodes_of_cluster()
+    use_gpu = _use_gpu(job, nodes)
     workers = job.scale.workers
     options: dict[str, Any] = {"num_workers": workers}
     if isinstance(workers, Elastic):
@@ -36,7 +35,7 @@ def scaling_config(job: TrainJob) -> Any:
         **options,
         use_gpu=use_gpu,
         resources_per_worker={
-            "CPU": _cpus_per_worker(job, use_gpu),
+            "CPU": _cpus_per_worker(job, nodes, use_gpu),
             **({"GPU": 1} if use_gpu else {}),
         },
     )
@@ -48,7 +47,8 @@ def reserved_cpus(job: TrainJob) -> float:
     Raises:
         RequestError: as `scaling_config`.
     """
-    return job.scale.most_workers * _cpus_per_worker(job, _use_gpu(job))
+    nodes = nodes_of_cluster()
+    return job.scale.most_workers * _cpus_per_worker(job, nodes, _use_gpu(job, nodes))
 
 
 def set_patience(job: TrainJob) -> None:
@@ -66,10 +66,16 @@ def set_patience(job: TrainJob) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(round(start)))
 
 
-def _use_gpu(job: TrainJob) -> bool:
+def nodes_of_cluster() -> list[Node]:
+    """The machines of the Ray cluster that is joined."""
     import ray
 
-    gpus, least = int(ray.cluster_resources().get("GPU", 0)), job.scale.least_workers
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(float(one.get("CPU", 0)), float(one.get("GPU", 0))) for one in found]
+
+
+def _use_gpu(job: TrainJob, nodes: list[Node]) -> bool:
+    gpus, least = int(sum(node.gpus for node in nodes)), job.scale.least_workers
     if job.scale.device == "cpu" or (job.scale.device == "auto" and gpus == 0):
         return False
     # An elastic job may wait for nodes; a fixed one that does not fit would wait for ever.
@@ -82,22 +88,30 @@ def _use_gpu(job: TrainJob) -> bool:
     return True
 
 
-def _cpus_per_worker(job: TrainJob, use_gpu: bool) -> float:
+def _cpus_per_worker(job: TrainJob, nodes: list[Node], use_gpu: bool) -> float:
     """Cores that a worker reserves; one core of the cluster is left to read data."""
-    import ray
-
-    cores = float(ray.cluster_resources().get("CPU", 0))
-    if isinstance(job.scale.workers, Elastic):
-        # The cluster of today says nothing of tomorrow's: each takes the same wherever it is.
-        gpus = float(ray.cluster_resources().get("GPU", 0))
-        share = max(1.0, (cores - 1) // gpus) if use_gpu and gpus else ELASTIC_CPUS
-        return float(job.scale.cpus or share)
     workers = job.scale.workers
-    share = job.scale.cpus or max(0.1, round((cores - 1) / workers - 0.005, 2))
-    if share * workers > cores - 0.5:
+    if isinstance(workers, Elastic):
+        # The cluster of today says nothing of tomorrow's: each takes the same wherever it is.
+        gpus = int(sum(node.gpus for node in nodes))
+        whole = fair_share(nodes, gpus, use_gpu) // 1 if use_gpu and gpus else ELASTIC_CPUS
+        return float(job.scale.cpus or max(1.0, whole))
+    share = job.scale.cpus or fair_share(nodes, workers, use_gpu)
+    cores = sum(node.cpus for node in nodes)
+    if share * workers > cores - FOR_DATA:
         raise RequestError(
-            f"{workers} workers x {share} CPUs leave less than half a core of {cores:g} for data",
+            f"{workers} workers x {share:g} CPUs leave less than half a core of {cores:g} for data",
             where="scale.cpus",
             mend="lower scale.cpus or scale.workers",
         )
-    return float(share)
+    room = slots(nodes, share, use_gpu)
+    if room < workers:
+        # Enough in all, but on no node a place for the last of them: they would wait for ever.
+        what = "a GPU and " if use_gpu else ""
+        raise RequestError(
+            f"{workers} workers, each with {what}{share:g} CPUs, do not fit: the {len(nodes)} nodes"
+            f" hold {room} of them",
+            where="scale.cpus",
+            mend="lower scale.cpus or scale.workers",
+        )
+    return share

@@ -6,23 +6,12 @@ them: so no trial can wait for cores that another one holds while it waits itsel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import RequestError
 from orchestrator.job import Scale
-
-FOR_DATA = 0.5
-"""Cores of the cluster that trainings must leave free (`training.placement` refuses less)."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a machine of the cluster has."""
-
-    cpus: float
-    gpus: float = 0.0
+from orchestrator.plan.room import Node, fair_share, slots
 
 
 @dataclass(frozen=True)
@@ -36,14 +25,6 @@ class Room:
     """Cores that each worker reserves."""
 
 
-def nodes_of_cluster() -> list[Node]:
-    """The machines of the Ray cluster that is joined."""
-    import ray
-
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(float(one.get("CPU", 0)), float(one.get("GPU", 0))) for one in found]
-
-
 def admit(scale: Scale, nodes: Sequence[Node]) -> Room:
     """Room for trials of this scale.
 
@@ -53,29 +34,26 @@ def admit(scale: Scale, nodes: Sequence[Node]) -> Room:
     workers = scale.most_workers
     cores, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     on_gpus = scale.device == "gpu" or (scale.device == "auto" and gpus > 0)
-    cpus = scale.cpus or _share(workers, cores, gpus if on_gpus else 0)
-    slots = sum(_slots(node, cpus, on_gpus) for node in nodes)
-    slots = min(slots, math.floor((cores - FOR_DATA) / cpus + 1e-9))
-    if slots < workers:
+    cpus = scale.cpus or _share(workers, nodes, int(gpus) if on_gpus else 0)
+    room = slots(nodes, cpus, on_gpus)
+    if room < workers:
         what = "a GPU and " if on_gpus else ""
         raise RequestError(
             f"a trial of {workers} workers, each with {what}{cpus:g} cores, does not fit: the"
-            f" cluster holds {max(slots, 0)} such workers ({len(nodes)} nodes, {cores:g} cores,"
+            f" cluster holds {room} such workers ({len(nodes)} nodes, {cores:g} cores,"
             f" {gpus:g} GPUs, half a core left for data)",
             where="train.scale.workers",
             mend="lower train.scale.workers or train.scale.cpus, or join a larger cluster",
         )
-    return Room(slots // workers, cpus)
+    return Room(room // workers, cpus)
 
 
-def _share(workers: int, cores: float, gpus: float) -> float:
+def _share(workers: int, nodes: Sequence[Node], gpus: int) -> float:
     """Cores of a worker where the job does not say: one, or less so that a trial fits; beside a
-    GPU, the cluster's cores over its GPUs. One core is left for data."""
+    GPU, the cluster's cores over its GPUs."""
     if gpus:
-        return max(0.1, round((cores - 1) / gpus - 0.005, 2))
-    return 1.0 if cores - 1 >= workers else max(0.1, round((cores - 1) / workers - 0.005, 2))
-
-
-def _slots(node: Node, cpus: float, on_gpus: bool) -> int:
-    by_cores = math.floor(node.cpus / cpus + 1e-9)
-    return min(by_cores, int(node.gpus)) if on_gpus else by_cores
+        return fair_share(nodes, gpus, on_gpus=True)
+    spare = sum(node.cpus for node in nodes) - 1
+    if spare >= workers and slots(nodes, 1.0, on_gpus=False) >= workers:
+        return 1.0
+    return fair_share(nodes, workers, on_gpus=False)

@@ -18,8 +18,9 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.studies import open_parent
 from orchestrator.tracking.sweeps import record_sweep
+from orchestrator.training.placement import nodes_of_cluster
 from orchestrator.training.run_record import read_record
-from orchestrator.tuning.admission import Room, admit, nodes_of_cluster
+from orchestrator.tuning.admission import Room, admit
 from orchestrator.tuning.draws import check_draws, importances
 from orchestrator.tuning.ledger import Entry, Ledger, ranking, refuse_another
 from orchestrator.tuning.page import page, picture

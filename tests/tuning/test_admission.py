@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.job import Scale
-from orchestrator.tuning.admission import FOR_DATA, Node, Room, admit
+from orchestrator.plan.room import FOR_DATA, Node
+from orchestrator.tuning.admission import Room, admit
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,208 @@
+"""Tunnels to a cluster's pages: Ray's dashboard and MLflow, on loopback at both ends of this one.
+
+ssh and kubectl do the work with the logins that they have. No token passes through here: the
+dashboard asks for it in the browser.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.profile import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
+
+HOST = "127.0.0.1"
+DASHBOARD_PORT = 8265
+OPENED_S = 30.0
+_LOOPBACK = (HOST, "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A command that forwards ports of this machine for as long as it runs."""
+
+    command: tuple[str, ...]
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """A cluster's pages, and the tunnels that they need."""
+
+    pages: dict[str, str]
+    tunnels: tuple[Tunnel, ...]
+    notes: tuple[str, ...] = ()
+
+
+def pages_of(profile: Profile, port: int) -> Pages:
+    """Where the pages of a cluster are found from here; MLflow's, behind a tunnel, on `port`.
+
+    Raises:
+        RequestError: nothing says where they are.
+    """
+    if isinstance(profile, KubeRay):
+        return _of_kubernetes(profile, port)
+    if isinstance(profile, OnPrem):
+        return _of_hosts(profile, port)
+    pages, notes = {}, []
+    if isinstance(profile, Slurm):
+        notes.append(
+            "Ray's dashboard lives with a job's allocation: orchestrator jobs status NAME --to"
+            f" {profile.name}"
+        )
+    elif profile.address:
+        pages["dashboard"] = profile.address
+    if isinstance(profile, (Aws, Gcp)) and _is_loopback(profile.address):
+        notes.append(
+            "only Ray's launcher knows the head's address: `ray dashboard DIR/cluster.yaml` opens"
+            " the dashboard's tunnel, with the file that `cluster render` has written"
+        )
+    if profile.mlflow:
+        pages["mlflow"] = profile.mlflow
+    if not pages and not notes:
+        raise RequestError(
+            f"the profile of '{profile.name}' says neither where Ray's dashboard is nor MLflow",
+            where="address",
+            mend="add address: http://HOST:8265, or mlflow: http://HOST:5000",
+        )
+    return Pages(pages, (), tuple(notes))
+
+
+def _of_kubernetes(profile: KubeRay, port: int) -> Pages:
+    dashboard = _local_port(profile)
+    head = f"service/{profile.name}-head-svc"
+    tunnels = [_forward(profile.namespace, head, dashboard, DASHBOARD_PORT)]
+    pages = {"dashboard": f"http://{HOST}:{dashboard}"}
+    if profile.mlflow:
+        # SERVICE.NAMESPACE.svc is known inside the cluster only; another name is reached as it is.
+        url = urlsplit(profile.mlflow)
+        name = (url.hostname or "").split(".")
+        if len(name) >= 3 and name[2] == "svc":
+            tunnels.append(_forward(name[1], f"service/{name[0]}", port, url.port or 80))
+            pages["mlflow"] = f"http://{HOST}:{port}"
+        else:
+            pages["mlflow"] = profile.mlflow
+    return Pages(pages, tuple(tunnels))
+
+
+def _forward(namespace: str, service: str, local: int, remote: int) -> Tunnel:
+    command = ("kubectl", "--namespace", namespace, "port-forward", "--address", HOST)
+    return Tunnel((*command, service, f"{local}:{remote}"), (local,))
+
+
+def _of_hosts(profile: OnPrem, port: int) -> Pages:
+    """One ssh to the head, which reaches MLflow wherever it is."""
+    dashboard = _local_port(profile)
+    to = [(dashboard, HOST, DASHBOARD_PORT)]
+    pages = {"dashboard": f"http://{HOST}:{dashboard}"}
+    if profile.mlflow:
+        url = urlsplit(profile.mlflow)
+        to.append((port, url.hostname or HOST, url.port or 80))
+        pages["mlflow"] = f"http://{HOST}:{port}"
+    forwards = [
+        part for here, host, there in to for part in ("-L", f"{HOST}:{here}:{host}:{there}")
+    ]
+    command = ("ssh", "-N", "-o", "ExitOnForwardFailure=yes", *forwards)
+    login = f"{profile.user}@{profile.hosts[0]}"
+    return Pages(pages, (Tunnel((*command, "--", login), tuple(here for here, _, _ in to)),))
+
+
+def _local_port(profile: Profile) -> int:
+    """The port here: the one that the profile's address names, so that `submit` finds it too."""
+    if profile.address and _is_loopback(profile.address):
+        return urlsplit(profile.address).port or DASHBOARD_PORT
+    return DASHBOARD_PORT
+
+
+def _is_loopback(address: str | None) -> bool:
+    return address is not None and urlsplit(address).hostname in _LOOPBACK
+
+
+@contextmanager
+def opened(tunnels: Sequence[Tunnel]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run the tunnels; they carry when this is entered, and end with it.
+
+    Raises:
+        RequestError: a port here is taken, or ssh or kubectl is not installed.
+        JobFailed: a tunnel ended, or did not come up; what it said stands above.
+    """
+    for tunnel in tunnels:
+        for port in tunnel.ports:
+            _require_free(port)
+        _require_tool(tunnel.command[0])
+    with ExitStack() as stack:
+        running = []
+        for tunnel in tunnels:
+            process = subprocess.Popen(tunnel.command, stdout=subprocess.DEVNULL)
+            stack.callback(_end, process)
+            running.append(process)
+        for tunnel, process in zip(tunnels, running, strict=True):
+            _wait_until_open(tunnel, process)
+        yield running
+
+
+def keep_open(
+    tunnels: Sequence[Tunnel], ready: Callable[[], None], say: Callable[[str], None]
+) -> None:
+    """Open the tunnels, call `ready`, and keep them until Ctrl-C.
+
+    Raises:
+        RequestError: as `opened`.
+        JobFailed: a tunnel did not come up, or ended by itself.
+    """
+    try:
+        with opened(tunnels) as running:
+            ready()
+            while all(process.poll() is None for process in running):
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        say("the tunnels are closed")
+        return
+    raise JobFailed("a tunnel ended; what it said stands above", mend="open it again")
+
+
+def _wait_until_open(tunnel: Tunnel, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + OPENED_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if all(_answers(port) for port in tunnel.ports):
+            return
+        time.sleep(0.1)
+    raise JobFailed(
+        f"no tunnel by {tunnel.command[0]}; what it said stands above",
+        where=tunnel.command[-1],
+        mend="see whether this machine reaches the cluster, with --print and by hand",
+    )
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _require_free(port: int) -> None:
+    if _answers(port):
+        raise RequestError(
+            f"port {port} of {HOST} is taken",
+            mend="a tunnel may be open already; end what runs there, or use --port for MLflow's",
+        )
+
+
+def _require_tool(name: str) -> None:
+    if shutil.which(name) is None:
+        raise RequestError(f"{name} is not installed", mend=f"install {name}, or use --print")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

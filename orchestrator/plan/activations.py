@@ -1,0 +1,92 @@
+"""What a forward keeps for its backward pass: an estimate from the shapes of the blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.job import LeJEPA, TrainJob
+from orchestrator.plan.shape import (
+    KNOTS,
+    Stack,
+    TokenPlan,
+    encoder_reads,
+    followed,
+    horizons,
+    pixels_per_token,
+    predicted_width,
+    predictor_reads,
+    stacks,
+    statistic_size,
+)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes per clip, all masks together."""
+
+    whole: float
+    """When the forward has ended."""
+
+    left: float
+    """When the backward pass of the last mask is done, and others are to come. A model that is
+    read once has no such moment: `whole`."""
+
+
+def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
+    """What one clip keeps in a compute dtype of `b` bytes.
+
+    A block of width d and MLP width h keeps 10 d + 2 h values a token: its input, both norms'
+    outputs, qkv, the rotated q and k, attention's output, the stream after it, and the MLP's
+    two; a second attention keeps 8 d more. With activation checkpointing it keeps its input, and
+    one block at a time is whole.
+    """
+    encoder, predictor = stacks(job)
+    read, told = encoder_reads(job, tokens), predictor_reads(job, tokens)
+    kept = sum(_of_encoder(job, n, b) for n in read) + sum(
+        _of_blocks(job, predictor, n, b) for n in told
+    )
+    # Predictions, their targets and the difference, in fp32.
+    asked = sum(n_t for _, n_t in tokens.masks) or sum(told)
+    kept += 3 * 4 * asked * horizons(job) * predicted_width(job)
+    if isinstance(job.objective, LeJEPA):
+        # The projections, their slope, and a knot's cosines, sines and distances.
+        kept += 7 * 4 * statistic_size(job, tokens)[1]
+    one_block = 0.0
+    if job.scale.activation_checkpointing:
+        blocks = [n * _values(encoder) for n in read] + [n * _values(predictor) for n in told]
+        one_block = b * max(blocks)
+    video = 3.0 * job.data.frames * job.data.size**2 * (1 + b)
+    targets = 4.0 * tokens.clip * predicted_width(job)
+    # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
+    teacher = tokens.clip * _values(encoder) * b if followed(job) else 0.0
+    whole = video + targets + max(kept + one_block, teacher)
+    if len(read) == 1:
+        return Activations(whole, whole)
+    done = _of_encoder(job, read[-1], b)
+    if tokens.masks:
+        n_c, n_t = tokens.masks[-1]
+        done = _of_encoder(job, n_c, b) + _of_blocks(job, predictor, n_c + n_t, b)
+    return Activations(whole, video + targets + kept + one_block - done)
+
+
+def means_bytes(job: TrainJob, tokens: TokenPlan) -> float:
+    """Bytes of SIGReg's means of cos and sin at every knot, of every set and projection."""
+    if not isinstance(job.objective, LeJEPA):
+        return 0.0
+    sets, projected = statistic_size(job, tokens)
+    return 4.0 * 2 * KNOTS * sets * projected
+
+
+def _of_encoder(job: TrainJob, n: int, b: int) -> float:
+    """A sequence of `n` tokens: its pixels and the blocks."""
+    return n * pixels_per_token(job) * b + _of_blocks(job, stacks(job)[0], n, b)
+
+
+def _of_blocks(job: TrainJob, stack: Stack, n: int, b: int) -> float:
+    values = stack.dim if job.scale.activation_checkpointing else _values(stack)
+    return stack.depth * n * values * b
+
+
+def _values(stack: Stack) -> float:
+    """Values that a block keeps of a token."""
+    return (2.0 + 8.0 * stack.attentions) * stack.dim + 2.0 * stack.hidden

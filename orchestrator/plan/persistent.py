@@ -1,0 +1,47 @@
+"""Parameters that ZeRO-3 keeps whole on every rank, because cutting them would not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.job import Predictive, Supervised, TrainJob
+from orchestrator.plan.shape import (
+    Stack,
+    horizons,
+    pixels_per_token,
+    predicted_width,
+    stacks,
+)
+
+# DeepSpeed's stage3_param_persistence_threshold: elements of the largest of them.
+_LARGEST = 100_000
+
+
+def persistent(job: TrainJob) -> int:
+    """Elements of all trained tensors of at most `_LARGEST` elements, of a `countable` job."""
+    return sum(size for size in _sizes(job) if size <= _LARGEST)
+
+
+def _sizes(job: TrainJob) -> Iterator[int]:
+    """Of every tensor."""
+    encoder, predictor = stacks(job)
+    yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
+    yield from _of_blocks(encoder)
+    if isinstance(job.objective, Supervised):
+        yield encoder.dim * len(job.objective.classes)
+        return
+    if isinstance(job.objective, Predictive):
+        yield len(job.objective.masks) * predictor.dim
+    yield from (encoder.dim * predictor.dim, predictor.dim)
+    yield from _of_blocks(predictor)
+    out = predicted_width(job) * horizons(job)
+    yield from (predictor.dim * out, out)
+
+
+def _of_blocks(stack: Stack) -> Iterator[int]:
+    d, h, n = stack.dim, stack.hidden, stack.attentions
+    norms = [d] * 2 * (n + 1)
+    attention = [3 * d * d, 3 * d, d * d, d] * n
+    for _ in range(stack.depth):
+        yield from (*norms, *attention, d * h, h, h * d, d)
+    yield from (d, d)
