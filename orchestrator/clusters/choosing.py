@@ -83,11 +83,11 @@ def _sort_in(
             if tracked:
                 chosen.data.append(name)
             continue
-        if not file.exists():
-            continue  # deleted and not committed, or a link to nothing
         kind = kind_of(name, file, tracked=tracked)
-        if not _is_own(file, folder):
-            kind = "other" if kind == "code" else kind
+        if kind == "code" and not file.exists():
+            continue  # deleted and not committed, or a link to nothing
+        if kind == "code" and not _is_own(name, file, folder):
+            kind = "other"
         if kind == "code":
             chosen.files[name] = file
             if chosen.checkout is not None and not tracked:
@@ -98,9 +98,9 @@ def _sort_in(
             )
 
 
-def _is_own(file: Path, folder: Path) -> bool:
+def _is_own(name: str, file: Path, folder: Path) -> bool:
     """A file with a name that a zip can hold, whose content lies in the folder."""
-    printable = file.name.isprintable() and "\\" not in file.name
+    printable = name.isprintable() and "\\" not in name
     return printable and file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
