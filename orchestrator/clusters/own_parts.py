@@ -24,7 +24,7 @@ def own_parts(job: dict[str, Any], folder: Path) -> dict[str, Path]:
     folders of PYTHONPATH; and this library itself where it is used from its sources.
     """
     tops = {top for path in _import_paths(job) for top in _importable(path)}
-    tops |= {top for top in _loaded_from(_python_path())}
+    tops |= set(_loaded_from(_python_path()))
     if not _is_installed(_HOUSE):
         tops.add(_HOUSE)
     files: dict[str, Path] = {}

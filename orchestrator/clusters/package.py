@@ -45,7 +45,7 @@ class Package:
 
 
 def make_package(job: Job, folder: Path, out: Path, *, limit_mib: float = LIMIT_MIB) -> Package:
-    """Write the code in `folder`, the user's own parts from elsewhere, and the job to the zip `out`.
+    """Write the code in `folder`, the user's own parts from elsewhere, and the job to a zip.
 
     Raises:
         RequestError: the code is larger than `limit_mib`, there are far too many files, or git

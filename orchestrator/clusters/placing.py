@@ -54,7 +54,7 @@ def environment(profile: Profile) -> dict[str, str]:
             raise RequestError(
                 f"'{name}' looks secret, and a profile is read by everyone",
                 where=f"env of cluster {profile.name}",
-                mend="set it on the cluster itself: a Kubernetes Secret, the nodes' own environment",
+                mend="set it on the cluster: a Kubernetes Secret, the nodes' own environment",
             )
     env = dict(profile.env)
     if profile.mlflow is not None:

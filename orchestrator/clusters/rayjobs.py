@@ -51,7 +51,7 @@ class RayJobsBackend:
         Raises:
             RequestError: a live submission has the name, or the cluster refuses it.
         """
-        numbers = {n: found for n, found in self._of_name(submission.name)}
+        numbers = dict(self._of_name(submission.name))
         if numbers and self._row(numbers[max(numbers)]).state in LIVE:
             raise _in_use(submission.name)
         try:

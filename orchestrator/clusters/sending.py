@@ -126,9 +126,7 @@ def _live(backend: Backend, job: Job) -> Row | None:
 
 def _about(row: Row, package: Package) -> tuple[str, ...]:
     if row.code and row.code != package.digest:
-        return (
-            "the code here has changed since it was sent; to run this one, stop it and submit again",
-        )
+        return ("the code here has changed since then; to run this one, stop it and submit again",)
     return ()
 
 
