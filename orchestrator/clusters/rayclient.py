@@ -45,7 +45,8 @@ class RayClient(JobSubmissionClient):  # type: ignore[misc]
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", (CONNECT_S, ANSWER_S))
         try:
-            return super()._do_request(method, endpoint, **options)
+            answer: requests.Response = super()._do_request(method, endpoint, **options)
+            return answer
         except AuthenticationError:
             raise self._refused(self._address) from None
         except requests.exceptions.RequestException as error:

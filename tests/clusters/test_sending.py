@@ -82,7 +82,7 @@ def test_a_name_is_sent_once_while_it_lives(ray: FakeRay) -> None:
     assert (first.row.id, first.row.state, first.attached) == ("p--1", "running", False)
     assert send().attached
     assert len(ray.jobs) == 1
-    with pytest.raises(RequestError, match=r"bad_limit: 0\.05 -> 0\.5"):
+    with pytest.raises(RequestError, match=r"bad_limit: 0\.01 -> 0\.5"):
         send(bad_limit=0.5)
     ray.end("p--1", "SUCCEEDED", 0)
     assert send().row.id == "p--2"
