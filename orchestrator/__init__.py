@@ -8,18 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.clusters.sending import submit
     from orchestrator.job import load_job
     from orchestrator.plan import plan
     from orchestrator.runner import run
     from orchestrator.tracking.registry import load_model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_job", "load_model", "plan", "run"]
+__all__ = ["__version__", "load_job", "load_model", "plan", "run", "submit"]
 
 _HOME = {
     "load_job": "orchestrator.job",
     "plan": "orchestrator.plan",
     "run": "orchestrator.runner",
+    "submit": "orchestrator.clusters.sending",
     "load_model": "orchestrator.tracking.registry",
 }
 

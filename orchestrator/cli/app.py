@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import bench, cluster, data, jobs, models, plan, run, ui
+from orchestrator.cli import bench, cluster, data, jobs, models, plan, run, submit, ui
 from orchestrator.errors import OrchestratorError
 
 _INTERRUPTED = 130
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run.run)
+app.command()(submit.submit)
 app.command()(plan.plan)
 app.command()(ui.ui)
 app.add_typer(jobs.app, name="jobs")

@@ -30,6 +30,12 @@ class Submission:
     env: dict[str, str]
     """Variables of the command. Never a secret."""
 
+    fingerprint: str = ""
+    """The job's, for whoever looks at the cluster."""
+
+    code: str = ""
+    """sha256 of the package."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,9 +62,17 @@ class Row:
     links: dict[str, str] | None = None
     """Pages by name: dashboard, mlflow."""
 
+    job: dict[str, Any] | None = None
+    """The job as it was sent, where the backend remembers it."""
+
+    code: str = ""
+    """sha256 of the package it was sent with, where the backend remembers it."""
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for `--json`."""
-        return asdict(self)
+        """Plain data, for `--json`; without the job."""
+        data = asdict(self)
+        del data["job"]
+        return data
 
 
 class Backend(Protocol):

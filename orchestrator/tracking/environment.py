@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import torch
 
+from orchestrator.tracking.code import package_tags
+
 PACKAGES = ("torch", "ray", "deepspeed", "mlflow", "av", "pyarrow", "numpy", "safetensors")
 
 
@@ -44,7 +46,11 @@ def _cpu_name() -> str:
 
 
 def git_tags(folder: Path) -> dict[str, str]:
-    """MLflow's tags for the commit that `folder` is at; empty where it is no git checkout."""
+    """MLflow's tags for the commit that `folder` is at; empty where it is no git checkout, nor
+    unpacked from one by `submit`."""
+    packed = package_tags(folder)
+    if packed:
+        return packed
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}

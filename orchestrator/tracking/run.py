@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, job_dict
 from orchestrator.storage import Storage
+from orchestrator.tracking.code import log_diff
 from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
 from orchestrator.tracking.environment import environment, git_tags
 from orchestrator.tracking.note import Outcome, opening_note, result_note
@@ -308,3 +309,4 @@ def _log_files(
     client.log_text(run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
     client.log_dict(run_id, dict(plan), "plan.json")
     client.log_dict(run_id, dict(facts), "environment.json")
+    log_diff(client, run_id, Path.cwd())

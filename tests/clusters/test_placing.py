@@ -1,0 +1,112 @@
+"""A job as it will run on a cluster: storage, paths, MLflow, room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.clusters.placing import environment, place
+from orchestrator.clusters.room import require_room
+from orchestrator.clusters.token import token_of
+from orchestrator.errors import RequestError
+from orchestrator.job import TrainJob, build_job
+from orchestrator.profile import PROFILES, Profile
+
+NODES = {
+    "head": {"cpus": 4, "memory": "8GiB"},
+    "gpu": {"min": 1, "max": 2, "cpus": 16, "gpus": 4, "gpu": "h100", "memory": "64GiB"},
+}
+
+
+def profile_of(kind: str = "kuberay", **changes: Any) -> Profile:
+    data = {"kind": kind, "name": "lab", "nodes": NODES, **changes}
+    return PROFILES[kind].model_validate(data)
+
+
+def train_job(*overrides: str) -> TrainJob:
+    job = build_job(
+        {
+            "kind": "train",
+            "name": "t",
+            "data": {"source": "physics://mixed?clips=8", "frames": 4, "size": 32},
+            "model": {"encoder": "vit-tiny", "patch": 8},
+            "optim": {"steps": 2},
+            "scale": {"workers": 2, "global_batch": 4, "micro_batch": 2},
+        },
+        list(overrides),
+    )
+    assert isinstance(job, TrainJob)
+    return job
+
+
+def test_the_clusters_storage_counts_where_the_job_names_none(tmp_path: Path) -> None:
+    profile = profile_of(storage="s3://lab/jepa")
+    assert place(train_job(), profile, tmp_path).storage == "s3://lab/jepa"
+    assert place(train_job("storage=s3://mine"), profile, tmp_path).storage == "s3://mine"
+
+
+def test_a_folder_of_this_machine_is_refused_where_nodes_have_others(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="folder of this machine") as error:
+        place(train_job(), profile_of(), tmp_path)
+    assert error.value.where == "storage"
+    assert "s3://" in error.value.mend
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(RequestError, match="folder of this machine") as error:
+        place(train_job("data.source=videos"), profile_of(storage="s3://lab"), tmp_path)
+    assert error.value.where == "data.source"
+
+
+def test_on_this_machine_paths_become_absolute(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    found = place(train_job("data.source=videos"), profile_of("local"), tmp_path)
+    assert isinstance(found, TrainJob)
+    assert found.storage == str(tmp_path / ".orchestrator")
+    assert found.data.source == str(tmp_path / "videos")
+
+
+def test_secrets_are_refused_in_what_everybody_reads() -> None:
+    with pytest.raises(RequestError, match="AWS_SECRET_ACCESS_KEY"):
+        environment(profile_of(env={"AWS_SECRET_ACCESS_KEY": "x"}))
+    with pytest.raises(RequestError, match="password"):
+        environment(profile_of(mlflow="https://me:word@mlflow.lab"))
+    env = environment(profile_of(mlflow="https://mlflow.lab", env={"NCCL_DEBUG": "WARN"}))
+    assert env == {"NCCL_DEBUG": "WARN", "MLFLOW_TRACKING_URI": "https://mlflow.lab"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["scale.workers=9", "scale.global_batch=18"], "9 GPUs"),
+        (["scale.cpus=17"], "16 on a node"),
+        (["scale.device=cpu", "scale.cpus=16", "scale.workers=3", "scale.global_batch=6"], "2 of"),
+    ],
+)
+def test_a_job_larger_than_the_cluster_is_refused(changes: list[str], told: str) -> None:
+    with pytest.raises(RequestError, match=told) as error:
+        require_room(train_job(*changes), profile_of())
+    assert "lower scale.workers" in error.value.mend
+
+
+def test_what_fits_at_its_smallest_is_let_through() -> None:
+    elastic = train_job("scale.workers={min: 2, max: 64}", "scale.global_batch=64")
+    require_room(elastic, profile_of())
+
+
+def test_the_token_is_read_where_the_profile_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "LAB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert token_of(profile_of()) is None
+    (tmp_path / "token").write_text("from-file\n")
+    assert token_of(profile_of(token={"file": str(tmp_path / "token")})) == "from-file"
+    with pytest.raises(RequestError, match="LAB_TOKEN"):
+        token_of(profile_of(token={"env": "LAB_TOKEN"}))
+    monkeypatch.setenv("LAB_TOKEN", "from-lab")
+    assert token_of(profile_of(token={"env": "LAB_TOKEN"})) == "from-lab"
+    monkeypatch.setenv("LAB_TOKEN", "two words")
+    with pytest.raises(RequestError, match="no token"):
+        token_of(profile_of(token={"env": "LAB_TOKEN"}))
