@@ -63,11 +63,11 @@ def bench_memory(job: TrainJob, ranks: int = 2) -> dict[str, Any]:
     return {"ranks": ranks, "precision": scale.precision, "stages": stages}
 
 
-class Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of every storage that operations return, until it is freed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.peak = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
@@ -126,7 +126,7 @@ def _parts(engine: Engine) -> dict[str, int]:
     parameters = list(engine.objective.parameters())
     whole = [p.data for p in parameters]
     if engine.stage == 3:
-        whole += [p.ds_tensor.data for p in parameters]
+        whole += [p.ds_tensor.data for p in parameters]  # type: ignore[attr-defined]
     follower = engine.follower
     teacher = [*follower.module.parameters(), *follower.values] if follower else []
     state = [t for s in engine.shards for t in (s.master, s.exp_avg, s.exp_avg_sq)]

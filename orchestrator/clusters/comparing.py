@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.clusters.placing import place
 from orchestrator.clusters.sending import backend_of
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, differences, job_dict
+from orchestrator.job import Job, build_job, differences, job_dict
 from orchestrator.job.fingerprint import flatten
 from orchestrator.profile import Profile
 from orchestrator.storage import Storage
@@ -38,7 +38,7 @@ def difference(job: Job, profile: Profile | None) -> Difference:
         row = backend_of(profile).row(job.name)
         if row.job is not None:
             where = f"{row.id} on cluster {row.cluster}, {row.state}"
-            return Difference(where, _changes(row.job, job))
+            return Difference(where, _changes(job_dict(build_job(row.job)), job))
     folder = Storage(job.storage).sub("runs", job.name)
     if not folder.exists("run.json"):
         raise RequestError(

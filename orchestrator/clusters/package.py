@@ -13,7 +13,7 @@ import yaml
 from orchestrator.clusters.choosing import Chosen, choose
 from orchestrator.clusters.own_parts import own_parts
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, job_dict
+from orchestrator.job import Job, given_dict, job_dict
 from orchestrator.storage import is_remote
 from orchestrator.tracking.code import COMMIT_FILE, DIFF_FILE
 
@@ -75,7 +75,7 @@ def make_package(job: Job, folder: Path, out: Path, *, limit_mib: float = LIMIT_
 def _written(job: Job, chosen: Chosen) -> dict[str, Path | bytes]:
     """What a package holds beside code: the job, the commit, and what was not committed."""
     members: dict[str, Path | bytes] = {
-        JOB_FILE: yaml.safe_dump(job_dict(job), sort_keys=False, allow_unicode=True).encode()
+        JOB_FILE: yaml.safe_dump(given_dict(job), sort_keys=False, allow_unicode=True).encode()
     }
     checkout = chosen.checkout
     if checkout is None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.clusters.screening import is_secret_variable
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, job_dict
+from orchestrator.job import Job, build_job, given_dict
 from orchestrator.profile import Local, Profile
 from orchestrator.storage import is_remote
 
-# Keys that may name a file or folder of this machine, where such a one is there.
-_PATH_KEYS = ("source", "uri", "folder", "from", "model", "features")
+# Keys that name a file or folder, and those that may name one, where such a one is here.
+_PATHS = ("source", "uri", "folder")
+_PERHAPS_PATHS = ("from", "model", "features")
 _SQLITE = "sqlite:///"
 
 
@@ -27,9 +27,11 @@ def place(job: Job, profile: Profile, here: Path) -> Job:
     Raises:
         RequestError: a path that only this machine knows, or an address that carries a password.
     """
-    data = job_dict(job)
+    first = {"kind": job.kind, "name": job.name, "storage": job.storage}
+    data = {**first, **given_dict(job)}
     if "storage" not in job.model_fields_set and profile.storage is not None:
         data["storage"] = profile.storage
+    _refuse_password(data["storage"], "storage")
     if not is_remote(data["storage"]):
         data["storage"] = _reached(data["storage"], "storage", profile, here)
     track = data.get("track", {})
@@ -47,15 +49,8 @@ def environment(profile: Profile) -> dict[str, str]:
     """Variables of every process of a job on this cluster.
 
     Raises:
-        RequestError: one of them is a secret, or MLflow's address carries a password.
+        RequestError: MLflow's address carries a password.
     """
-    for name in profile.env:
-        if is_secret_variable(name):
-            raise RequestError(
-                f"'{name}' looks secret, and a profile is read by everyone",
-                where=f"env of cluster {profile.name}",
-                mend="set it on the cluster: a Kubernetes Secret, the nodes' own environment",
-            )
     env = dict(profile.env)
     if profile.mlflow is not None:
         _refuse_password(profile.mlflow, f"mlflow of cluster {profile.name}")
@@ -70,17 +65,18 @@ def _absolute_paths(value: Any, path: str, profile: Profile, here: Path) -> None
         name = f"{path}.{key}" if path else str(key)
         if isinstance(item, (dict, list)):
             _absolute_paths(item, name, profile, here)
-        elif key in _PATH_KEYS and isinstance(item, str) and _is_here(item, key, here):
+        elif isinstance(item, str) and _is_path(item, str(key), profile, here):
             value[key] = _reached(item, name, profile, here)
 
 
-def _is_here(text: str, key: str, here: Path) -> bool:
-    if "://" in text or Path(text).is_absolute():
+def _is_path(text: str, key: str, profile: Profile, here: Path) -> bool:
+    """Whether it is a relative path. A colon makes it an address or an import path."""
+    if ":" in text or Path(text).is_absolute():
         return False
+    if key in _PATHS:
+        return not isinstance(profile, Local) or (here / text).exists()
     # A model or features can be called by a name that a folder happens to have.
-    if key in ("model", "features") and os.sep not in text:
-        return False
-    return (here / text).exists()
+    return key in _PERHAPS_PATHS and os.sep in text and (here / text).exists()
 
 
 def _reached(text: str, key: str, profile: Profile, here: Path) -> str:

@@ -1,9 +1,10 @@
-"""Whether a job can ever fit into what a profile says is there."""
+"""Whether a job can ever stand on what a profile says is there."""
 
 from __future__ import annotations
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, TrainJob, TuneJob
+from orchestrator.job import Job, StudyJob, TrainJob, TuneJob
+from orchestrator.plan.place import Place
 from orchestrator.profile import Profile
 
 
@@ -11,33 +12,19 @@ def require_room(job: Job, profile: Profile) -> None:
     """Refuse a training that is larger than the cluster at its largest.
 
     Raises:
-        RequestError: too few GPUs or cores, on all nodes together or on the largest one.
+        RequestError: fewer of its workers find room than it needs, with all nodes there.
     """
-    if isinstance(job, TuneJob):
-        job = job.train
-    if not isinstance(job, TrainJob):
+    trained = job.train if isinstance(job, TuneJob) else job
+    if not isinstance(trained, TrainJob | StudyJob):
         return
-    groups = [group for group in profile.nodes.values() if group.most]
-    workers, scale = job.scale.least_workers, job.scale
-    gpus = sum(group.most * group.gpus for group in groups)
-    if scale.device == "gpu" or (scale.device == "auto" and gpus):
-        if workers > gpus:
-            raise _too_large(job, profile, f"{workers} GPUs, one each", f"{gpus}")
-        groups = [group for group in groups if group.gpus]
-    if scale.cpus is None:
+    place, workers = Place(profile, trained.scale), trained.scale.least_workers
+    if place.slots >= workers:
         return
-    largest = max((group.cpus for group in groups), default=0)
-    if scale.cpus > largest:
-        raise _too_large(job, profile, f"{scale.cpus:g} cores each", f"{largest} on a node")
-    slots = sum(group.most * int(group.cpus // scale.cpus) for group in groups)
-    if workers > slots:
-        raise _too_large(job, profile, f"{scale.cpus:g} cores each", f"room for {slots} of them")
-
-
-def _too_large(job: TrainJob, profile: Profile, needed: str, there: str) -> RequestError:
-    workers = job.scale.least_workers
-    return RequestError(
-        f"{workers} workers need {needed}; cluster '{profile.name}' has {there} at most",
-        where="scale.workers",
-        mend="lower scale.workers or scale.cpus, or name a larger cluster",
+    each = f"{place.cpus:g} cores" + (" and a GPU" if place.on_gpus else "")
+    fewer = f"set scale.workers={place.slots}, lower" if place.slots else "lower"
+    raise RequestError(
+        f"{workers} workers of {each} each; '{profile.name}' has room for {place.slots},"
+        " all its nodes being there",
+        where=f"{job.name}: scale.workers",
+        mend=f"{fewer} scale.cpus, or name a larger cluster (`max` of its groups)",
     )

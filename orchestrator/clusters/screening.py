@@ -61,16 +61,6 @@ def kind_of(name: str, file: Path, *, tracked: bool) -> Kind:
     return "other"
 
 
-def is_secret_variable(name: str) -> bool:
-    """Whether a variable's name says that it holds a secret, and not where one is."""
-    words = name.upper().split("_")
-    if words[-1] in ("PATH", "FILE", "MODE", "URL"):
-        return False
-    if {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"} & set(words):
-        return True
-    return words[-1] == "KEY" and bool({"ACCESS", "API", "PRIVATE"} & set(words))
-
-
 def _is_secret_name(name: str) -> bool:
     return bool(_SECRET_NAME.fullmatch(name)) and not _NO_SECRET.fullmatch(name)
 

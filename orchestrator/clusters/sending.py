@@ -15,7 +15,7 @@ from orchestrator.clusters.package import JOB_FILE, LIMIT_MIB, Package, make_pac
 from orchestrator.clusters.placing import environment, place
 from orchestrator.clusters.room import require_room
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, differences, fingerprint, job_dict
+from orchestrator.job import Job, build_job, differences, fingerprint, given_dict, job_dict
 from orchestrator.job.fingerprint import flatten
 from orchestrator.profile import Profile, Slurm, load_profile
 
@@ -95,7 +95,7 @@ def with_links(row: Row, profile: Profile) -> Row:
 
 def _submission(job: Job, package: Package, env: dict[str, str]) -> Submission:
     return Submission(
-        job.name, job_dict(job), package.path, COMMAND, env, fingerprint(job), package.digest
+        job.name, given_dict(job), package.path, COMMAND, env, fingerprint(job), package.digest
     )
 
 
@@ -111,7 +111,7 @@ def _live(backend: Backend, job: Job) -> Row | None:
     changes = (
         ["it was sent by something else"]
         if row.job is None
-        else differences(flatten(row.job), flatten(job_dict(job)))
+        else differences(flatten(job_dict(build_job(row.job))), flatten(job_dict(job)))
     )
     if changes:
         raise RequestError(

@@ -2,7 +2,13 @@
 
 from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
-from orchestrator.job.fingerprint import differences, fingerprint, identity, job_dict
+from orchestrator.job.fingerprint import (
+    differences,
+    fingerprint,
+    given_dict,
+    identity,
+    job_dict,
+)
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import (
@@ -53,6 +59,7 @@ __all__ = [
     "build_job",
     "differences",
     "fingerprint",
+    "given_dict",
     "identity",
     "import_part",
     "job_dict",

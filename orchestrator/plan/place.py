@@ -39,13 +39,13 @@ class Place:
 
     def __init__(self, profile: Profile, scale: Scale, gpu: Gpu | None = None) -> None:
         self.profile, self.scale, self._named = profile, scale, gpu
-        self.gpus = sum(group.most * group.gpus for group in profile.nodes.values())
+        self.gpus = sum(group.most * group.gpus for group in profile.work.values())
         self.on_gpus = scale.device == "gpu" or (scale.device == "auto" and self.gpus > 0)
 
     @cached_property
     def nodes(self) -> list[Node]:
         """All nodes, at most."""
-        return [_node(group) for group in self.profile.nodes.values() for _ in range(group.most)]
+        return [_node(group) for group in self.profile.work.values() for _ in range(group.most)]
 
     @cached_property
     def cpus(self) -> float:
@@ -67,7 +67,7 @@ class Place:
     @cached_property
     def slots_at_once(self) -> int:
         """Workers that find room on the nodes that are always there."""
-        there = [_node(g) for g in self.profile.nodes.values() for _ in range(g.min)]
+        there = [_node(g) for g in self.profile.work.values() for _ in range(g.min)]
         return slots(there, self.cpus, self.on_gpus)
 
     @cached_property
@@ -133,7 +133,7 @@ class Place:
         """Groups whose nodes can hold a worker."""
         return {
             name: group
-            for name, group in self.profile.nodes.items()
+            for name, group in self.profile.work.items()
             if group.most and slots_of(_node(group), self.cpus, self.on_gpus)
         }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -100,6 +100,8 @@ class Token(Section):
 
 
 class _Profile(Section):
+    head_works: ClassVar[bool] = False
+
     name: Name
     """What `--to` calls it. Default: the name of its file."""
 
@@ -137,6 +139,13 @@ class _Profile(Section):
             raise at("nodes", "a cluster has one group 'head' of exactly one node")
         return self
 
+    @property
+    def work(self) -> dict[str, NodeGroup]:
+        """The groups that jobs run on. In a cluster that is brought up from rendered files the
+        head only leads, where there are others."""
+        others = {name: group for name, group in self.nodes.items() if name != "head"}
+        return self.nodes if self.head_works or not others else others
+
     @model_validator(mode="after")
     def _check_env(self) -> _Profile:
         for name, value in self.env.items():
@@ -147,6 +156,8 @@ class _Profile(Section):
 
 class Local(_Profile):
     """A Ray cluster on this machine, started by hand: `ray start --head`."""
+
+    head_works = True
 
     kind: Literal["local"] = "local"
 
@@ -203,6 +214,8 @@ class KubeRay(_Profile):
 
 class Slurm(_Profile):
     """An allocation of Slurm in which Ray is brought up for one job."""
+
+    head_works = True
 
     kind: Literal["slurm"] = "slurm"
 

@@ -61,15 +61,15 @@ def test_no_image_for_pods(refused: Any) -> None:
 
 def test_a_job_larger_than_all_groups_at_their_largest(refused: Any) -> None:
     message = refused(SMALL, QUICK, "scale.workers=5")
-    assert "5 workers need 5 GPUs, all groups of 'small' have 4" in message
+    assert "5 workers of" in message
+    assert "'small' has room for 4" in message
     assert "scale.workers=4" in message
 
 
 def test_a_job_larger_than_all_cores(refused: Any) -> None:
     cpu = SMALL.replace("gpus: 2, ", "")
-    message = refused(cpu, QUICK, "scale.workers=16")
-    assert "16 cores and half a one for data, all groups of 'small' have 16" in message
-    assert "scale.workers=15" in message
+    message = refused(cpu, QUICK, "scale.workers=200")
+    assert "'small' has room for 155" in message
 
 
 def test_an_elastic_job_needs_room_for_its_least(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_an_elastic_job_needs_room_for_its_least(tmp_path: Path) -> None:
 
 def test_storage_of_one_node(refused: Any) -> None:
     message = refused(SMALL.replace("storage: s3://bucket\n", ""), QUICK, "scale.workers=2")
-    assert "is a folder of one node" in message
+    assert "storage: '.orchestrator' is a folder of this machine" in message
 
 
 def test_data_of_this_machine(refused: Any) -> None:
@@ -99,13 +99,13 @@ def test_a_secret_in_the_environment_of_a_profile(refused: Any) -> None:
 def test_a_password_in_an_address_is_not_written(refused: Any, key: str) -> None:
     text = SMALL.replace("storage: s3://bucket\n", "") if key == "storage" else SMALL
     message = refused(text + f"{key}: https://me:hunter22@host/x\n", QUICK, "scale.workers=2")
-    assert "looks like a secret" in message
+    assert "looks like a secret" in message or "carries a password" in message
     assert "hunter22" not in message
 
 
 def test_a_secret_in_a_job_is_not_written(refused: Any) -> None:
     message = refused(SMALL, QUICK, "scale.workers=2", "track.uri=https://me:hunter22@host")
-    assert "job.yaml: job.yaml.track.uri holds" in message
+    assert "track.uri: the address carries a password" in message
     assert "hunter22" not in message
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from orchestrator.clusters.render.fits import groups_of_work
 from orchestrator.clusters.render.text import comment, rendered_by, to_yaml
 from orchestrator.errors import RequestError
 from orchestrator.profile.schema import Aws, Gcp, NodeGroup, OnPrem
@@ -80,7 +79,7 @@ def _places(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
                 where=f"profile '{profile.name}': zones",
                 mend=f"add zones: [{profile.region}-a]",
             )
-    work = groups_of_work(profile)
+    work = profile.work
     return {
         "provider": provider,
         "max_workers": sum(group.most for name, group in work.items() if name != "head"),
@@ -164,7 +163,7 @@ def _start(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
     first = "".join(f"{line}; " for line in profile.setup) if isinstance(profile, OnPrem) else ""
     limits = "ulimit -n 65536; ulimit -l unlimited 2>/dev/null || true"
     before = f"{first}export {words}; {limits}; ray start"
-    only_leads = "head" not in groups_of_work(profile)
+    only_leads = "head" not in profile.work
     no_work = " --num-cpus=0 --num-gpus=0" if only_leads else ""
     stop = f"{first}ray stop"  # what an earlier start left on this very node
     return {

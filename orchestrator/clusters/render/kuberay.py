@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from orchestrator.clusters.render.fits import check_fits, groups_of_work, job_there
+from orchestrator.clusters.placing import place
 from orchestrator.clusters.render.pods import JOB_FOLDER, locked_down, ray_pod, submitter_pod
 from orchestrator.clusters.render.text import (
     comment,
@@ -14,8 +15,9 @@ from orchestrator.clusters.render.text import (
     rendered_by,
     to_yaml,
 )
+from orchestrator.clusters.room import require_room
 from orchestrator.errors import RequestError
-from orchestrator.job import Job
+from orchestrator.job import Job, given_dict
 from orchestrator.profile.schema import KubeRay, NodeGroup
 
 _LONGEST_CLUSTER, _LONGEST_JOB = 53, 47
@@ -49,14 +51,14 @@ def ray_job(profile: KubeRay, job: Job, command: str) -> str:
     Raises:
         RequestError: the cluster can never hold the job, or they share no storage.
     """
-    check_fits(job, profile)
+    require_room(job, profile)
     name = kubernetes_name(job.name, _LONGEST_JOB, "the job")
     labels = {"app.kubernetes.io/managed-by": "orchestrator"}
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name, "namespace": profile.namespace, "labels": labels},
-        "data": {"job.yaml": to_yaml(job_there(job, profile))},
+        "data": {"job.yaml": to_yaml(given_dict(place(job, profile, Path.cwd())))},
     }
     body = {
         "apiVersion": "ray.io/v1",
@@ -153,7 +155,7 @@ def _worker_group(profile: KubeRay, image: str, name: str, group: NodeGroup) -> 
 
 def _head_params(profile: KubeRay) -> dict[str, str]:
     """With workers beside it the head runs the drivers and nothing else, so that it stays alive."""
-    if "head" in groups_of_work(profile):
+    if "head" in profile.work:
         return {}
     return {"num-cpus": "0", "num-gpus": "0"}
 

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from orchestrator.clusters.render.autoscaler import launcher_file
-from orchestrator.clusters.render.fits import check_fits
 from orchestrator.clusters.render.image import dockerfile
 from orchestrator.clusters.render.kuberay import ray_cluster, ray_job
 from orchestrator.clusters.render.mlflow import mlflow_server
+from orchestrator.clusters.room import require_room
 from orchestrator.errors import RequestError
 from orchestrator.job import Job
 from orchestrator.profile.schema import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
@@ -73,7 +73,7 @@ def _slurm(profile: Slurm, job: Job | None, command: str) -> Files:
         )
     from orchestrator.clusters.render.sbatch import sbatch
 
-    check_fits(job, profile)
+    require_room(job, profile)
     return {"job.sbatch": sbatch(profile, job, command)}
 
 
