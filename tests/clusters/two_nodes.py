@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,15 +55,17 @@ def two_nodes(folder: Path) -> Iterator[Place]:
     env |= {"RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
     # Ray's job server starts `python`: this one.
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    # Sockets lie in it, and their paths must be short.
-    temp = Path(f"/tmp/ray-{os.getpid()}")
-    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}"]
+    # Sockets lie in them, and their paths must be short. Each node has its own, as machines do: in
+    # one folder a node removes the code that the other one still runs.
+    temps = [Path(f"/tmp/ray-{os.getpid()}-{i}") for i in range(2)]
+    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}"]
     head += ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={agents[2]}"]
     other = [f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.2"]
     nodes = []
     try:
-        for options, agent in ((head, agents[0]), (other, agents[1])):
-            nodes.append(_start([*options, f"--dashboard-agent-listen-port={agent}"], env))
+        for options, agent, temp in zip((head, other), agents, temps, strict=False):
+            options += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}"]
+            nodes.append(_start(options, env))
             _wait_for_nodes(dashboard, len(nodes))
         store = f"sqlite:///{folder / 'mlflow.db'}"
         client_of(store).search_experiments()  # makes it
@@ -71,6 +74,8 @@ def two_nodes(folder: Path) -> Iterator[Place]:
     finally:
         for node in reversed(nodes):
             _end(node)
+        for temp in temps:
+            shutil.rmtree(temp, ignore_errors=True)
 
 
 def _start(options: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
