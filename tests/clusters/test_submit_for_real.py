@@ -75,7 +75,7 @@ def test_stop_saves_and_the_same_submit_goes_on(place: Place) -> None:
     other = submit(place, *long, "optim.lr=0.5")
     assert other[0] == 2
     assert "optim.lr" in other[2]
-    while "step" not in place.command("jobs", "logs", "stopped", "--to", "here").stdout:
+    while "train " not in place.command("jobs", "logs", "stopped", "--to", "here").stdout:
         assert state(place, "stopped") in ("queued", "running")
         time.sleep(2)
     assert place.command("jobs", "stop", "stopped", "--to", "here").returncode == 0
