@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import yaml
@@ -71,10 +72,9 @@ def _slurm(profile: Slurm, job: Job | None, command: str) -> Files:
             where=f"profile '{profile.name}'",
             mend=f"orchestrator cluster render {profile.name} JOB --out DIR",
         )
-    from orchestrator.clusters.render.sbatch import sbatch
-
     check_fits(job, profile)
-    return {"job.sbatch": sbatch(profile, job, command)}
+    script = import_module("orchestrator.clusters.render.sbatch")
+    return {"job.sbatch": str(script.sbatch(profile, job, command))}
 
 
 def _refuse_secrets(name: str, text: str) -> None:
