@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import bench, data, jobs, models, plan, run, ui
+from orchestrator.cli import bench, data, doctor, jobs, models, plan, run, ui
 from orchestrator.errors import OrchestratorError
 
 _INTERRUPTED = 130
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(plan.plan)
+app.command()(doctor.doctor)
 app.command()(ui.ui)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(data.app, name="data")

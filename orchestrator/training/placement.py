@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import RequestError
@@ -16,15 +17,46 @@ START_S, LEAST_START_S = 600.0, 20.0
 """Seconds that a fixed group waits for room, and an elastic one at least."""
 
 
-def scaling_config(job: TrainJob) -> Any:
-    """Ray Train's ScalingConfig of a job, on the cluster that is joined.
+@dataclass(frozen=True)
+class Room:
+    """What Ray deals out of a node."""
+
+    cpus: float
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a worker reserves."""
+
+    cpus: float
+    gpu: bool
+
+    def places(self, room: Room) -> int:
+        """Workers that a node has room for."""
+        by_cpus = int(room.cpus / self.cpus + 1e-6)
+        return min(by_cpus, room.gpus) if self.gpu else by_cpus
+
+
+def share(job: TrainJob, cores: float, gpus: int) -> Share:
+    """What a worker of `job` reserves on a cluster with so many cores and GPUs in all.
 
     Raises:
         RequestError: the cluster cannot hold the workers, or they would leave no core for data.
     """
+    gpu = _use_gpu(job, gpus)
+    return Share(_cpus_per_worker(job, gpu, cores, gpus), gpu)
+
+
+def scaling_config(job: TrainJob) -> Any:
+    """Ray Train's ScalingConfig of a job, on the cluster that is joined.
+
+    Raises:
+        RequestError: as `share`.
+    """
     from ray.train import ScalingConfig
 
-    use_gpu = _use_gpu(job)
+    each = share(job, *_cluster())
     workers = job.scale.workers
     options: dict[str, Any] = {"num_workers": workers}
     if isinstance(workers, Elastic):
@@ -34,11 +66,8 @@ def scaling_config(job: TrainJob) -> Any:
         }
     return ScalingConfig(
         **options,
-        use_gpu=use_gpu,
-        resources_per_worker={
-            "CPU": _cpus_per_worker(job, use_gpu),
-            **({"GPU": 1} if use_gpu else {}),
-        },
+        use_gpu=each.gpu,
+        resources_per_worker={"CPU": each.cpus, **({"GPU": 1} if each.gpu else {})},
     )
 
 
@@ -46,9 +75,9 @@ def reserved_cpus(job: TrainJob) -> float:
     """Cores that all workers reserve together, at most.
 
     Raises:
-        RequestError: as `scaling_config`.
+        RequestError: as `share`.
     """
-    return job.scale.most_workers * _cpus_per_worker(job, _use_gpu(job))
+    return job.scale.most_workers * share(job, *_cluster()).cpus
 
 
 def set_patience(job: TrainJob) -> None:
@@ -66,10 +95,16 @@ def set_patience(job: TrainJob) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(round(start)))
 
 
-def _use_gpu(job: TrainJob) -> bool:
+def _cluster() -> tuple[float, int]:
+    """Cores and GPUs of the cluster that is joined."""
     import ray
 
-    gpus, least = int(ray.cluster_resources().get("GPU", 0)), job.scale.least_workers
+    there = ray.cluster_resources()
+    return float(there.get("CPU", 0)), int(there.get("GPU", 0))
+
+
+def _use_gpu(job: TrainJob, gpus: int) -> bool:
+    least = job.scale.least_workers
     if job.scale.device == "cpu" or (job.scale.device == "auto" and gpus == 0):
         return False
     # An elastic job may wait for nodes; a fixed one that does not fit would wait for ever.
@@ -82,22 +117,18 @@ def _use_gpu(job: TrainJob) -> bool:
     return True
 
 
-def _cpus_per_worker(job: TrainJob, use_gpu: bool) -> float:
+def _cpus_per_worker(job: TrainJob, use_gpu: bool, cores: float, gpus: int) -> float:
     """Cores that a worker reserves; one core of the cluster is left to read data."""
-    import ray
-
-    cores = float(ray.cluster_resources().get("CPU", 0))
-    if isinstance(job.scale.workers, Elastic):
-        # The cluster of today says nothing of tomorrow's: each takes the same wherever it is.
-        gpus = float(ray.cluster_resources().get("GPU", 0))
-        share = max(1.0, (cores - 1) // gpus) if use_gpu and gpus else ELASTIC_CPUS
-        return float(job.scale.cpus or share)
     workers = job.scale.workers
-    share = job.scale.cpus or max(0.1, round((cores - 1) / workers - 0.005, 2))
-    if share * workers > cores - 0.5:
+    if isinstance(workers, Elastic):
+        # The cluster of today says nothing of tomorrow's: each takes the same wherever it is.
+        each = max(1.0, (cores - 1) // gpus) if use_gpu and gpus else ELASTIC_CPUS
+        return float(job.scale.cpus or each)
+    each = job.scale.cpus or max(0.1, round((cores - 1) / workers - 0.005, 2))
+    if each * workers > cores - 0.5:
         raise RequestError(
-            f"{workers} workers x {share} CPUs leave less than half a core of {cores:g} for data",
+            f"{workers} workers x {each} CPUs leave less than half a core of {cores:g} for data",
             where="scale.cpus",
             mend="lower scale.cpus or scale.workers",
         )
-    return float(share)
+    return float(each)
