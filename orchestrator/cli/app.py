@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import bench, cluster, data, jobs, models, plan, run, submit, ui
+from orchestrator.cli import bench, cluster, data, doctor, jobs, models, plan, run, submit, ui
 from orchestrator.errors import OrchestratorError
 
 _INTERRUPTED = 130
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command()(run.run)
 app.command()(submit.submit)
 app.command()(plan.plan)
+app.command()(doctor.doctor)
 app.command()(ui.ui)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(data.app, name="data")

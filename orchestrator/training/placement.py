@@ -22,8 +22,7 @@ def scaling_config(job: TrainJob) -> Any:
     """
     from ray.train import ScalingConfig
 
-    nodes = nodes_of_cluster()
-    use_gpu = _use_gpu(job, nodes)
+    use_gpu, cpus = reserved(job, nodes_of_cluster())
     workers = job.scale.workers
     options: dict[str, Any] = {"num_workers": workers}
     if isinstance(workers, Elastic):
@@ -35,7 +34,7 @@ def scaling_config(job: TrainJob) -> Any:
         **options,
         use_gpu=use_gpu,
         resources_per_worker={
-            "CPU": _cpus_per_worker(job, nodes, use_gpu),
+            "CPU": cpus,
             **({"GPU": 1} if use_gpu else {}),
         },
     )
@@ -47,8 +46,17 @@ def reserved_cpus(job: TrainJob) -> float:
     Raises:
         RequestError: as `scaling_config`.
     """
-    nodes = nodes_of_cluster()
-    return job.scale.most_workers * _cpus_per_worker(job, nodes, _use_gpu(job, nodes))
+    return job.scale.most_workers * reserved(job, nodes_of_cluster())[1]
+
+
+def reserved(job: TrainJob, nodes: list[Node]) -> tuple[bool, float]:
+    """Whether each worker reserves a GPU on these machines, and how many cores.
+
+    Raises:
+        RequestError: as `scaling_config`.
+    """
+    use_gpu = _use_gpu(job, nodes)
+    return use_gpu, _cpus_per_worker(job, nodes, use_gpu)
 
 
 def set_patience(job: TrainJob) -> None:

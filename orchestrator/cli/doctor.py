@@ -1,0 +1,82 @@
+"""`orchestrator doctor`: is this machine, or a cluster, fit for a job?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.clusters.doctor import Finding
+    from orchestrator.job import Job
+
+_UNFIT = 2
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def doctor(
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="A job file (YAML).")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="CLUSTER", help="A cluster profile: look at it from here."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Look for what would stop a job, before it does.
+
+    On every node of the Ray cluster that RAY_ADDRESS names, or on this machine; with --to at what
+    can be seen from here, and the rest is looked at there when a job is submitted. Exit code 2 if
+    a check fails.
+    """
+    from orchestrator.job import load_job
+
+    checked = load_job(job, overrides or []) if job else None
+    found = _from_here(to, checked) if to else _from_inside(checked, quiet=json)
+    if json:
+        from orchestrator.cli.show import print_json
+
+        print_json([one.to_dict() for one in found])
+    else:
+        _show(found)
+    if any(one.state == "fail" for one in found):
+        raise typer.Exit(_UNFIT)
+
+
+def _from_here(to: str, job: Job | None) -> list[Finding]:
+    from pathlib import Path
+
+    from orchestrator.clusters.doctor import look_from_here
+    from orchestrator.clusters.placing import place
+    from orchestrator.profile import load_profile
+
+    profile = load_profile(to)
+    return look_from_here(profile, place(job, profile, Path.cwd()) if job else None)
+
+
+def _from_inside(job: Job | None, *, quiet: bool) -> list[Finding]:
+    from orchestrator.cli.terminal import open_progress
+    from orchestrator.clusters.doctor import diagnose
+
+    with open_progress(quiet=quiet, json=quiet) as progress:
+        return diagnose(job, job.storage if job else ".orchestrator", progress)
+
+
+def _show(found: list[Finding]) -> None:
+    from rich.markup import escape
+
+    from orchestrator.cli.show import console
+
+    screen = console()
+    for one in found:
+        head = f"[{_COLOURS[one.state]}]{one.state:<6}[/]{one.check:<13}"
+        screen.print(f"{head}{escape(one.text)}", soft_wrap=True)
+        if one.mend:
+            screen.print(f"{'':<19}[dim]mend:[/] {escape(one.mend)}", soft_wrap=True)
+    failed = sum(one.state == "fail" for one in found)
+    warned = sum(one.state == "warn" for one in found)
+    checks = len({one.check for one in found})
+    screen.print(f"{checks} checks: {failed} failed, {warned} warned")
