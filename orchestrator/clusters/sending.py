@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.clusters.backend import LIVE, Backend, Row, Submission
+from orchestrator.clusters.doctor import guarded, preflight
 from orchestrator.clusters.links import links
 from orchestrator.clusters.package import JOB_FILE, LIMIT_MIB, Package, make_package
 from orchestrator.clusters.placing import environment, place
@@ -19,7 +17,7 @@ from orchestrator.job import Job, build_job, differences, fingerprint, given_dic
 from orchestrator.job.fingerprint import flatten
 from orchestrator.profile import Profile, Slurm, load_profile
 
-COMMAND = ("python", "-m", "orchestrator", "run", JOB_FILE)
+COMMAND: tuple[str, ...] = ("python", "-m", "orchestrator", "run", JOB_FILE)
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,12 @@ def submit(
         if live is not None:
             row, notes = live, _about(live, package)
         else:
+            command = COMMAND
             if doctor:
-                _preflight(profile, job)
-            row, notes = backend.submit(_submission(job, package, env)), package.notes
+                preflight(profile, job)
+                command = guarded(COMMAND, JOB_FILE)
+            row = backend.submit(_submission(job, package, command, env))
+            notes = package.notes
         size = package.path.stat().st_size
     return Sent(with_links(row, profile), live is not None, notes, size)
 
@@ -79,8 +80,9 @@ def backend_of(profile: Profile) -> Backend:
         RequestError: its kind cannot be reached, or the profile lacks an address.
     """
     if isinstance(profile, Slurm):
-        make: Callable[[Profile], Backend] = _later("orchestrator.clusters.slurm", "SlurmBackend")
-        return make(profile)
+        from orchestrator.clusters.slurm import SlurmBackend
+
+        return SlurmBackend(profile)
     from orchestrator.clusters.rayjobs import RayJobsBackend
 
     return RayJobsBackend(profile)
@@ -93,9 +95,11 @@ def with_links(row: Row, profile: Profile) -> Row:
     return replace(row, links={**links(profile, row.job, row.id), **(row.links or {})})
 
 
-def _submission(job: Job, package: Package, env: dict[str, str]) -> Submission:
+def _submission(
+    job: Job, package: Package, command: tuple[str, ...], env: dict[str, str]
+) -> Submission:
     return Submission(
-        job.name, given_dict(job), package.path, COMMAND, env, fingerprint(job), package.digest
+        job.name, given_dict(job), package.path, command, env, fingerprint(job), package.digest
     )
 
 
@@ -128,20 +132,3 @@ def _about(row: Row, package: Package) -> tuple[str, ...]:
     if row.code and row.code != package.digest:
         return ("the code here has changed since then; to run this one, stop it and submit again",)
     return ()
-
-
-def _preflight(profile: Profile, job: Job) -> None:
-    _later("orchestrator.clusters.doctor", "preflight")(profile, job)
-
-
-def _later(module: str, name: str) -> Callable[..., Any]:
-    """A part of this library that is imported where it is used."""
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise RequestError(
-            f"this version has no {module}", mend="--no-doctor goes without checks"
-        ) from None
-    return found

@@ -11,6 +11,7 @@ from orchestrator.clusters.render.autoscaler import launcher_file
 from orchestrator.clusters.render.image import dockerfile
 from orchestrator.clusters.render.kuberay import ray_cluster, ray_job
 from orchestrator.clusters.render.mlflow import mlflow_server
+from orchestrator.clusters.render.sbatch import sbatch
 from orchestrator.clusters.room import require_room
 from orchestrator.errors import RequestError
 from orchestrator.job import Job
@@ -71,8 +72,6 @@ def _slurm(profile: Slurm, job: Job | None, command: str) -> Files:
             where=f"profile '{profile.name}'",
             mend=f"orchestrator cluster render {profile.name} JOB --out DIR",
         )
-    from orchestrator.clusters.render.sbatch import sbatch
-
     require_room(job, profile)
     return {"job.sbatch": sbatch(profile, job, command)}
 

@@ -1,0 +1,202 @@
+"""What was sent to a cluster without a job server: folders WORKDIR/NAME/N on shared storage.
+
+NAME/N/code/        the unpacked package
+NAME/N/sent.json    the job, and what the cluster calls it
+NAME/N/log          what it prints
+NAME/N/state        when it began and ended and its exit code, by itself
+NAME/N/stop         there once a person has asked for its end
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.clusters.backend import Submission
+from orchestrator.errors import RequestError
+
+_SENT = "sent.json"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A submission as it is remembered."""
+
+    id: str
+    """What the cluster calls it."""
+
+    name: str
+    submitted_at: float
+    who: str
+    fingerprint: str
+    code: str
+    """sha256 of the package."""
+
+    job: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a job left about its time; None where that has not come."""
+
+    began: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    why: str = ""
+    """How it ended, where it could not say so itself."""
+
+
+@contextmanager
+def only_one(names: Path) -> Iterator[None]:
+    """Within it nobody else sends a job of the name whose folder this is.
+
+    Raises:
+        RequestError: somebody does, or the folder cannot be written.
+    """
+    try:
+        names.mkdir(parents=True, exist_ok=True)
+        lock = os.open(names / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unwritable(names, error) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(
+                f"a job '{names.name}' is being sent at this moment",
+                where="name",
+                mend="wait for it, or choose another name",
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def new_folder(names: Path) -> Path:
+    """The next number's folder.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    made = names / str(1 + max((number for number, _ in numbered(names)), default=0))
+    try:
+        made.mkdir()
+    except OSError as error:
+        raise _unwritable(made, error) from None
+    return made
+
+
+def numbered(names: Path) -> list[tuple[int, Path]]:
+    """The folders of a name by number."""
+    if not names.is_dir():
+        return []
+    return sorted(
+        (int(path.name), path) for path in names.iterdir() if path.name.isdigit() and path.is_dir()
+    )
+
+
+def last_sent(names: Path) -> tuple[Path, Sent] | None:
+    """The last submission of a name, with its folder."""
+    for _, folder in reversed(numbered(names)):
+        if (folder / _SENT).exists():
+            return folder, Sent(**json.loads((folder / _SENT).read_text()))
+    return None
+
+
+def remember(folder: Path, job: str, submission: Submission, who: str) -> Sent:
+    """Write what was sent."""
+    sent = Sent(
+        id=job,
+        name=submission.name,
+        submitted_at=time.time(),
+        who=who,
+        fingerprint=submission.fingerprint,
+        code=submission.code,
+        job=submission.job,
+    )
+    _write(folder / _SENT, json.dumps(asdict(sent), indent=2) + "\n")
+    return sent
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """The files of a package, executable where they were.
+
+    Raises:
+        RequestError: the folder cannot be written, or a member's path leads out of it.
+    """
+    try:
+        with zipfile.ZipFile(package) as archive:
+            for member in archive.infolist():
+                target = folder / member.filename
+                if not target.resolve().is_relative_to(folder.resolve()):
+                    raise RequestError(f"'{member.filename}' leads out of the package")
+                archive.extract(member, folder)
+                mode = member.external_attr >> 16
+                if mode & 0o100 and target.is_file():
+                    target.chmod(target.stat().st_mode | 0o111)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def forget(folder: Path) -> None:
+    """Remove what was prepared and could not be sent."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_state(folder: Path) -> Ended:
+    """What the job wrote about itself."""
+    try:
+        lines = (folder / "state").read_text().splitlines()
+    except FileNotFoundError:
+        return Ended()
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    return Ended(
+        began=float(found["began"]) if found.get("began") else None,
+        ended=float(found["ended"]) if found.get("ended") else None,
+        exit_code=int(found["code"]) if found.get("code") else None,
+        why=found.get("why", ""),
+    )
+
+
+def write_end(folder: Path, why: str) -> Ended:
+    """Of a job that could not say itself that it has ended: that it has, and why."""
+    began = read_state(folder).began
+    ended = Ended(began=began, ended=time.time(), why=why)
+    _write(folder / "state", f"began={began or ''}\nended={ended.ended}\ncode=\nwhy={why}\n")
+    return ended
+
+
+def ask_to_stop(folder: Path) -> None:
+    """The job is not queued again, whatever ends it."""
+    try:
+        (folder / "stop").touch()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def asked_to_stop(folder: Path) -> bool:
+    """A person has asked for the end."""
+    return (folder / "stop").exists()
+
+
+def _write(file: Path, text: str) -> None:
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def _unwritable(folder: Path, error: OSError) -> RequestError:
+    return RequestError(
+        f"cannot be written: {(error.strerror or str(error)).lower()}",
+        where=str(folder),
+        mend="the profile's workdir has to be a folder that this machine and every node can write",
+    )
