@@ -128,10 +128,6 @@ class _Profile(Section):
     """Environment of every process, such as NCCL_SOCKET_IFNAME. No secrets: they would be read
     by everyone who reads this file."""
 
-    webhook: str | None = None
-    """Variable that holds the address of a Slack-compatible webhook, told of failures, stalls and
-    ends."""
-
     @model_validator(mode="after")
     def _check_head(self) -> _Profile:
         head = self.nodes.get("head")

@@ -18,6 +18,7 @@ from orchestrator.plan import plan
 from orchestrator.progress import Progress
 from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
+from orchestrator.tracking.alerts import alert
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
@@ -109,7 +110,7 @@ def run_train(
         record.datasets = [index.uri for index in prepared.indexes]
         record.weights = prepared.weights
         record.save(folder)
-        with _closing_run(tracking):
+        with _closing_run(tracking, job.name):
             cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
             evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
             with evaluations.beside():
@@ -144,16 +145,18 @@ class Stopped(OrchestratorError):
 
 
 @contextmanager
-def _closing_run(tracking: RunRef) -> Iterator[None]:
-    """The MLflow run ends as the training ended."""
+def _closing_run(tracking: RunRef, name: str) -> Iterator[None]:
+    """The MLflow run ends as the training ended, and whoever is to be alerted hears of it."""
     try:
         yield
     except (KeyboardInterrupt, Stopped):
         finish_run(tracking, "KILLED")
         raise
-    except BaseException:
+    except BaseException as error:
+        alert(f"{name} failed: {error}")
         finish_run(tracking, "FAILED")
         raise
+    alert(f"{name} is done")
     finish_run(tracking, "FINISHED")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
+from orchestrator.tracking.alerts import alert
 from orchestrator.training.board import ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.stall import stall_report
 
@@ -42,6 +43,7 @@ def watching(
         report = told.new_report(news, job.scale.timeout / 2)
         if report is not None:
             progress.message(report)
+            alert(f"{job.name}: {report}")
             folder.write_bytes(f"stalls/{time.time():.0f}.txt", f"{report}\n".encode())
 
     def watch() -> None:

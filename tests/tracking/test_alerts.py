@@ -1,0 +1,85 @@
+"""A line to a webhook; one that hangs, fails or is nowhere stops nothing and gives nothing away."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from orchestrator.tracking import alerts
+from orchestrator.tracking.alerts import VARIABLE, alert
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Takes what it is sent, and answers as it is told to."""
+
+    got: list[Any]
+    answers: list[int]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.got.append(json.loads(body))
+        status = self.answers.pop(0) if self.answers else 200
+        if status == 0:
+            time.sleep(1.0)
+        self.send_response(status or 200)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing on the screen."""
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Receiver]]:
+    Receiver.got, Receiver.answers = [], []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv(VARIABLE, f"http://127.0.0.1:{server.server_port}/very-secret")
+    monkeypatch.setattr(alerts, "ANSWER_S", 0.3)
+    yield Receiver
+    server.shutdown()
+    server.server_close()
+
+
+def sent(text: str) -> None:
+    thread = alert(text)
+    assert thread is not None
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_line_in_slacks_form(receiver: type[Receiver]) -> None:
+    sent("quick is done")
+    assert receiver.got == [{"text": "quick is done"}]
+
+
+def test_what_fails_once_is_sent_again(receiver: type[Receiver]) -> None:
+    receiver.answers = [500]
+    sent("quick failed")
+    assert receiver.got == [{"text": "quick failed"}] * 2
+
+
+@pytest.mark.parametrize("answers", [[500, 500], [0, 0]], ids=["refuses", "hangs"])
+def test_a_receiver_that_does_not_take_it_is_told_without_its_address(
+    receiver: type[Receiver], caplog: pytest.LogCaptureFixture, answers: list[int]
+) -> None:
+    receiver.answers = list(answers)
+    began = time.monotonic()
+    thread = alert("quick failed")
+    assert time.monotonic() - began < 0.2, "the caller does not wait"
+    assert thread is not None
+    with caplog.at_level(logging.WARNING):
+        thread.join(5)
+    assert "did not take an alert" in caplog.text
+    assert "very-secret" not in caplog.text
+
+
+def test_no_webhook_no_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert alert("nobody hears it") is None
