@@ -51,7 +51,7 @@ join() {
 export -f prepare free_ports ray_here wait_for join
 
 asked=''  # why it has to end: limit, preempted or stopped
-job='' ray='' others=''
+job='' ray='' others='' ender=''
 
 # The job is told once: at a second signal it would end without saving.
 ask() {
@@ -59,13 +59,19 @@ ask() {
   asked=$1
   say "told to end ($asked)"
   if [ -n "$job" ]; then kill -TERM "$job"; fi
-  if [ "$asked" != stopped ]; then end_before_slurm_does & fi
+  if [ "$asked" != stopped ]; then
+    end_before_slurm_does &
+    ender=$!
+  fi
 }
 
 # Slurm's own end would leave no time to be queued again; the last checkpoint serves.
 end_before_slurm_does() {
-  trap - TERM USR1
-  sleep "$((notice_s - (notice_s < 60 ? notice_s / 4 : 15)))"
+  trap - USR1
+  sleep "$((notice_s - (notice_s < 60 ? notice_s / 4 : 15)))" &
+  nap=$!
+  trap 'kill "$nap"; exit' TERM
+  wait "$nap"
   if [ -n "$job" ]; then kill -KILL "$job" 2>/dev/null; fi
 }
 
@@ -91,6 +97,7 @@ take_down() {
 # The end, with the job's exit code: or not yet, where there was only no more time.
 finish() {
   trap '' TERM USR1
+  if [ -n "$ender" ]; then kill -TERM "$ender" 2>/dev/null; fi
   take_down 2>/dev/null
   case "$asked:$1" in
     limit:143 | limit:137 | preempted:143 | preempted:137)
