@@ -40,7 +40,7 @@ def apart(arena: Arena, name: str) -> list[float]:
     return [abs(a - b) for (_, a), (_, b) in zip(expected, found, strict=True)]
 
 
-@pytest.mark.integration
+@pytest.mark.nightly
 def test_four_two_three_one_workers_at_stages_one_three_two_zero(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
