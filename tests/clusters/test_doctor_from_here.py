@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,6 +98,19 @@ def test_another_ray(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_answers() -> None:
     with pytest.raises(RequestError, match="does not answer"):
         preflight(profile("http://127.0.0.1:9"), job())
+
+
+def test_something_else_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert faults(look_from_here(profile(address), None)) == {"address": "fail"}
 
 
 def test_several_faults_are_all_listed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import json
 import urllib.error
@@ -80,7 +81,7 @@ def _version(address: str, token: str | None) -> tuple[int, dict[str, Any]]:
             return answer.status, _mapping(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, {}
-    except ValueError as error:  # no URL at all
+    except (ValueError, http.client.HTTPException) as error:  # no URL, or another protocol
         raise OSError(str(error)) from None
 
 

@@ -88,6 +88,7 @@ class _Team:
         self._progress = progress
         self.silent: dict[str, str] = {}
         self.members: list[_Member] = []
+        self._actors: list[Any] = []
         for name, node in named_nodes(ray.nodes()).items():
             has = node["Resources"]
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -102,6 +103,7 @@ class _Team:
                 "write_error": "",
             }
             probe = actor.remote(name, request)
+            self._actors.append(probe)
             self.members.append(_Member(name, node["NodeManagerAddress"], probe, facts))
 
     def ask(self, saying: str, method: str, *args: Any) -> None:
@@ -189,8 +191,8 @@ class _Team:
                 ray.get(member.actor.tidy.remote(), timeout=ANSWER_S)
             except ray.exceptions.RayError:
                 continue
-        for member in self.members:
-            ray.kill(member.actor)
+        for actor in self._actors:
+            ray.kill(actor)
 
 
 def neighbours(group: list[Any]) -> list[list[list[Any]]]:
