@@ -63,11 +63,11 @@ def bench_memory(job: TrainJob, ranks: int = 2) -> dict[str, Any]:
     return {"ranks": ranks, "precision": scale.precision, "stages": stages}
 
 
-class Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook has no types
     """Counts the bytes of every storage that operations return, until it is freed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.peak = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
@@ -123,7 +123,7 @@ def _measure(job: TrainJob, rank: int, device: torch.device) -> dict[str, Any]:
 
 def _parts(engine: Engine) -> dict[str, int]:
     """What is kept between steps, by what it is for; the rest is gradients and their buffers."""
-    parameters = list(engine.objective.parameters())
+    parameters: list[Any] = list(engine.objective.parameters())
     whole = [p.data for p in parameters]
     if engine.stage == 3:
         whole += [p.ds_tensor.data for p in parameters]
