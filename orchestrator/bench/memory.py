@@ -63,7 +63,7 @@ def bench_memory(job: TrainJob, ranks: int = 2) -> dict[str, Any]:
     return {"ranks": ranks, "precision": scale.precision, "stages": stages}
 
 
-class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook has no types
     """Counts the bytes of every storage that operations return, until it is freed."""
 
     def __init__(self) -> None:
@@ -123,10 +123,10 @@ def _measure(job: TrainJob, rank: int, device: torch.device) -> dict[str, Any]:
 
 def _parts(engine: Engine) -> dict[str, int]:
     """What is kept between steps, by what it is for; the rest is gradients and their buffers."""
-    parameters = list(engine.objective.parameters())
+    parameters: list[Any] = list(engine.objective.parameters())
     whole = [p.data for p in parameters]
     if engine.stage == 3:
-        whole += [p.ds_tensor.data for p in parameters]  # type: ignore[attr-defined]
+        whole += [p.ds_tensor.data for p in parameters]
     follower = engine.follower
     teacher = [*follower.module.parameters(), *follower.values] if follower else []
     state = [t for s in engine.shards for t in (s.master, s.exp_avg, s.exp_avg_sq)]
