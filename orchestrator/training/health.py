@@ -69,3 +69,21 @@ def squared_distance(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> tu
             apart = apart.to(a.device) + (a - b).square().sum(dtype=torch.float64)
             size = size.to(a.device) + b.square().sum(dtype=torch.float64)
     return apart, size
+
+
+COLLAPSED = "the features have collapsed"
+"""How the message of a collapse begins."""
+
+LEAST_RANKME, LEAST_STD = 2.0, 0.01
+"""Below them nothing is left to train on: one direction, or one point."""
+
+
+def collapse(values: dict[str, float]) -> str | None:
+    """What to say where `rankme` or `feature_std` is that of a collapsed encoder."""
+    rank, std = values["rankme"], values["feature_std"]
+    if rank >= LEAST_RANKME and std >= LEAST_STD:
+        return None
+    return (
+        f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}; lower optim.lr or raise"
+        " objective.ema, and begin anew (--fresh)"
+    )

@@ -58,6 +58,7 @@ class Recorder:
         self._posted = 0.0
         self.checkpoints = checkpoints
         self._announced: dict[str, int] = {}
+        self._collapse_told = False
         if group.leads and self.logger is not None:
             # An earlier start may have died before it told of them; telling twice is harmless.
             there = checkpoints.complete()
@@ -116,7 +117,12 @@ class Recorder:
             self.logger.close()
 
     def _log_row(self, step: int) -> None:
-        row = self.meter.row({f"health/{key}": value for key, value in self.health().items()})
+        values = self.health()
+        told = health.collapse(values)
+        if told and not self._collapse_told:
+            self._collapse_told = True
+            self.board.message(f"step {step}: {told}")
+        row = self.meter.row({f"health/{key}": value for key, value in values.items()})
         if self.logger is not None:
             self.logger.metrics(step, row)
 

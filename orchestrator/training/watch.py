@@ -13,6 +13,7 @@ from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import alert
 from orchestrator.training.board import ClusterLost, LocalBoard, News, RayBoard
+from orchestrator.training.health import COLLAPSED
 from orchestrator.training.stall import stall_report
 
 LOOK_EVERY_S = 0.5
@@ -35,6 +36,8 @@ def watching(
         news = board.read()
         for text in news.messages:
             progress.message(text)
+            if COLLAPSED in text:
+                alert(f"{job.name}: {text}")
         progress.update("train", news.step, job.optim.steps, news.facts)
         nonlocal noted
         if news.stepped_at is not None and news.attempt > noted:

@@ -83,3 +83,33 @@ def test_a_receiver_that_does_not_take_it_is_told_without_its_address(
 def test_no_webhook_no_alert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert alert("nobody hears it") is None
+
+
+def test_a_collapse_and_a_failure_of_a_training_are_alerts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    from orchestrator.job import build_job
+    from orchestrator.progress import Silent
+    from orchestrator.storage import Storage
+    from orchestrator.training import driver, watch
+    from orchestrator.training.board import LocalBoard
+    from orchestrator.training.health import COLLAPSED
+
+    told: list[str] = []
+    monkeypatch.setattr(watch, "alert", told.append)
+    monkeypatch.setattr(driver, "alert", told.append)
+    monkeypatch.setattr(driver, "finish_run", lambda *given: None)
+    data = {"source": "physics://mixed?clips=8", "frames": 4, "size": 32}
+    job = build_job({"kind": "train", "name": "t", "data": data, "optim": {"steps": 2}})
+    board = LocalBoard()
+    board.message("step 3 is not applied")
+    board.message(f"step 4: {COLLAPSED}: RankMe 1")
+    with watch.watching(board, Silent(), job, Storage(str(tmp_path))):  # type: ignore[arg-type]
+        pass
+    assert told == [f"t: step 4: {COLLAPSED}: RankMe 1"]
+    with pytest.raises(ValueError, match="no room"), driver._closing_run(None, "t"):  # type: ignore[arg-type]
+        raise ValueError("no room")
+    assert told[-1] == "t failed: no room"
+    with driver._closing_run(None, "t"):  # type: ignore[arg-type]
+        pass
+    assert told[-1] == "t is done"

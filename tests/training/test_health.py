@@ -51,3 +51,18 @@ def test_distance_is_of_whole_vectors_over_all_shards(monkeypatch: pytest.Monkey
     assert float((apart / size).sqrt()) == pytest.approx(
         float((whole_t - whole_s).norm() / whole_s.norm()), rel=1e-5
     )
+
+
+def test_a_collapse_is_said_and_a_narrow_encoder_is_none() -> None:
+    directions = torch.randn(8, 64, 32)
+    one = torch.randn(8, 64, 1) * torch.randn(32)
+    for features, collapsed in (
+        (directions, False),
+        (one, True),
+        (torch.ones(8, 64, 32), True),
+        (directions * 1e-3, True),
+    ):
+        values = {"rankme": health.rankme(features), "feature_std": health.feature_std(features)}
+        told = health.collapse(values)
+        assert (told is not None) == collapsed, values
+        assert told is None or told.startswith(health.COLLAPSED)
