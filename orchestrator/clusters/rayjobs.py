@@ -19,6 +19,9 @@ from orchestrator.profile import Profile
 STOP_S = 600
 """Seconds for the present step and its checkpoint, before Ray kills a job that was stopped."""
 
+AGENT_S = 60.0
+"""Seconds for the head of a cluster that has just come up to be ready for jobs."""
+
 _LOOK_S = 1.0
 # A driver that a signal ended cleanly: `orchestrator run` saves and exits with these.
 _STOPPED_CODES = (130, 143)
@@ -54,32 +57,40 @@ class RayJobsBackend:
         numbers = dict(self._of_name(submission.name))
         if numbers and self._row(numbers[max(numbers)]).state in LIVE:
             raise _in_use(submission.name)
-        try:
-            sent = self._client.submit_job(
-                # exec: signals and the exit code are the job's own, not a shell's.
-                entrypoint=f"exec {shlex.join(submission.command)}",
-                submission_id=f"{submission.name}--{max(numbers, default=0) + 1}",
-                runtime_env={
-                    "working_dir": str(submission.package),
-                    "env_vars": {**submission.env, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)},
-                },
-                metadata={
-                    _NAME: submission.name,
-                    _JOB: json.dumps(submission.job),
-                    _FINGERPRINT: submission.fingerprint,
-                    _CODE: submission.code,
-                    _WHO: getpass.getuser(),
-                },
-            )
-        except RuntimeError as error:
-            if "already exists" in str(error):  # somebody was faster
-                raise _in_use(submission.name) from None
-            raise RequestError(
-                f"the cluster does not take it: {_last_line(str(error))}",
-                where=self._profile.name,
-                mend="see the head node's dashboard.log",
-            ) from None
+        sent = self._sent_as(f"{submission.name}--{max(numbers, default=0) + 1}", submission)
         return self._row(self._client.get_job_info(sent))
+
+    def _sent_as(self, number: str, submission: Submission) -> str:
+        deadline = time.monotonic() + AGENT_S
+        while True:
+            try:
+                found: str = self._client.submit_job(
+                    # exec: signals and the exit code are the job's own, not a shell's.
+                    entrypoint=f"exec {shlex.join(submission.command)}",
+                    submission_id=number,
+                    runtime_env={
+                        "working_dir": str(submission.package),
+                        "env_vars": {**submission.env, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)},
+                    },
+                    metadata={
+                        _NAME: submission.name,
+                        _JOB: json.dumps(submission.job),
+                        _FINGERPRINT: submission.fingerprint,
+                        _CODE: submission.code,
+                        _WHO: getpass.getuser(),
+                    },
+                )
+                return found
+            except RuntimeError as error:
+                if "already exists" in str(error):  # somebody was faster
+                    raise _in_use(submission.name) from None
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise RequestError(
+                        f"the cluster does not take it: {_last_line(str(error))}",
+                        where=self._profile.name,
+                        mend="see the head node's dashboard.log",
+                    ) from None
+            time.sleep(_LOOK_S)
 
     def rows(self) -> list[Row]:
         """What was sent there, the last of every name, newest first."""

@@ -23,8 +23,11 @@ class FakeRay:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Any] = {}
+        self.refusals: list[str] = []
 
     def submit_job(self, **sent: Any) -> str:
+        if self.refusals:
+            raise RuntimeError(self.refusals.pop(0))
         found = SimpleNamespace(
             submission_id=sent["submission_id"],
             status="RUNNING",
@@ -143,3 +146,14 @@ def test_the_last_of_a_name_counts_and_others_jobs_do_not(ray: FakeRay) -> None:
     with pytest.raises(RequestError, match="no job 'pp'") as error:
         RayJobsBackend(profile()).row("pp")
     assert "did you mean 'p'" in error.value.mend
+
+
+def test_a_cluster_that_has_just_come_up_is_waited_for(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.clusters.rayjobs._LOOK_S", 0.01)
+    ray.refusals = ["status code 500: No available agent to submit job"] * 3
+    assert send().row.id == "p--1"
+    ray.refusals = ["Traceback\n  ...\nValueError: no room"]
+    with pytest.raises(RequestError, match="does not take it: ValueError: no room"):
+        send(name="q")
