@@ -88,8 +88,8 @@ class RayJobsBackend:
                     raise RequestError(
                         f"the cluster does not take it: {_last_line(str(error))}",
                         where=self._profile.name,
-                        mend="see the head node's dashboard.log and dashboard_agent.log; two clusters"
-                        " on a machine need a --dashboard-agent-listen-port each",
+                        mend="see the head node's dashboard.log and dashboard_agent.log; two"
+                        " clusters on a machine need a --dashboard-agent-listen-port each",
                     ) from None
             time.sleep(_LOOK_S)
 
