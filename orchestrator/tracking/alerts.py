@@ -6,6 +6,7 @@ does, training goes on.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -33,15 +34,27 @@ def alert(text: str) -> threading.Thread | None:
 
 
 def _post(address: str, text: str) -> None:
-    body = json.dumps({"text": text}).encode()
+    body, reason = json.dumps({"text": text}).encode(), ""
     for _ in range(TRIES):
-        try:
-            request = urllib.request.Request(
-                address, data=body, headers={"Content-Type": "application/json"}
-            )
-            urllib.request.urlopen(request, timeout=ANSWER_S).close()
+        said: list[str] = []
+        # A thread of its own: a look-up of a name, or an answer that trickles in, has no end.
+        once = threading.Thread(target=_try, args=(address, body, said), daemon=True)
+        once.start()
+        once.join(ANSWER_S)
+        reason = said[0] if said else "no answer"
+        if not reason:
             return
-        except (OSError, ValueError) as error:
-            # Its text may hold the address, and that is a secret.
-            reason = type(error).__name__
     _log.warning("the webhook in %s did not take an alert: %s", VARIABLE, reason)
+
+
+def _try(address: str, body: bytes, said: list[str]) -> None:
+    """Post once; `said` takes the kind of what went wrong, or nothing but an empty word."""
+    try:
+        request = urllib.request.Request(
+            address, data=body, headers={"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(request, timeout=ANSWER_S).close()
+        said.append("")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # Its text may hold the address, and that is a secret.
+        said.append(type(error).__name__)

@@ -15,6 +15,9 @@ import pytest
 from orchestrator.tracking import alerts
 from orchestrator.tracking.alerts import VARIABLE, alert
 
+TRICKLES = 1
+"""Not a status: an answer that comes a line at a time, each in good time."""
+
 
 class Receiver(BaseHTTPRequestHandler):
     """Takes what it is sent, and answers as it is told to."""
@@ -28,6 +31,11 @@ class Receiver(BaseHTTPRequestHandler):
         status = self.answers.pop(0) if self.answers else 200
         if status == 0:
             time.sleep(1.0)
+        if status == TRICKLES:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(20):
+                self.wfile.write(b"X: y\r\n")
+                time.sleep(0.1)
         self.send_response(status or 200)
         self.end_headers()
 
@@ -65,7 +73,9 @@ def test_what_fails_once_is_sent_again(receiver: type[Receiver]) -> None:
     assert receiver.got == [{"text": "quick failed"}] * 2
 
 
-@pytest.mark.parametrize("answers", [[500, 500], [0, 0]], ids=["refuses", "hangs"])
+@pytest.mark.parametrize(
+    "answers", [[500, 500], [0, 0], [TRICKLES, TRICKLES]], ids=["refuses", "hangs", "trickles"]
+)
 def test_a_receiver_that_does_not_take_it_is_told_without_its_address(
     receiver: type[Receiver], caplog: pytest.LogCaptureFixture, answers: list[int]
 ) -> None:
@@ -75,9 +85,26 @@ def test_a_receiver_that_does_not_take_it_is_told_without_its_address(
     assert time.monotonic() - began < 0.2, "the caller does not wait"
     assert thread is not None
     with caplog.at_level(logging.WARNING):
-        thread.join(5)
+        thread.join(1.2)
+    assert not thread.is_alive(), "the end of the process waits for it"
     assert "did not take an alert" in caplog.text
     assert "very-secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "address", ["http://h:very-secret/x", "http://h/very secret", "very-secret"]
+)
+def test_an_address_that_is_none_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    address: str,
+) -> None:
+    monkeypatch.setenv(VARIABLE, address)
+    sent("quick failed")
+    shown = caplog.text + "".join(capfd.readouterr())
+    assert "did not take an alert" in shown
+    assert "very" not in shown
 
 
 def test_no_webhook_no_alert(monkeypatch: pytest.MonkeyPatch) -> None:
