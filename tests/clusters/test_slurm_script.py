@@ -58,7 +58,6 @@ def test_it_asks_for_what_the_profile_says() -> None:
         "--signal=B:USR1@300",
         "--time=24:00:00",
         "--nodes=2-4",
-        "--ntasks-per-node=1",
         "--cpus-per-task=16",
         "--mem=65536M",
         "--gpus-per-node=h100:8",
@@ -240,6 +239,19 @@ def test_a_job_that_ends_in_spite_of_a_signal_or_fails_is_not_queued_again(tmp_p
         trial.process.send_signal(signal.SIGUSR1)
         assert trial.end()[0] == code
         assert not trial.requeued
+
+
+def test_a_driver_that_rays_own_handler_ends_counts_as_stopped(tmp_path: Path) -> None:
+    """While a job packs, SIGTERM ends it with 15: `sys.exit(15)` of Ray."""
+    for number, again in ((signal.SIGUSR1, True), (signal.SIGTERM, False)):
+        folder = tmp_path / number.name
+        folder.mkdir()
+        trial = Trial(folder, _SAVES.replace("exit 143", "exit 15"), SHOWN="PreemptTime=None")
+        trial.begun("began")
+        trial.process.send_signal(number)
+        trial.end()
+        assert trial.requeued == again
+        assert trial.state["code"] == ("" if again else "143")
 
 
 def test_a_job_that_cannot_save_in_time_is_queued_again_before_slurm_ends_it(

@@ -101,8 +101,8 @@ def _options(profile: Slurm, name: str) -> Iterator[str]:
     yield "--requeue"
     yield f"--signal=B:USR1@{profile.notice_s}"
     yield f"--time={profile.time}"
+    # With --ntasks-per-node Slurm would give the least of a range, whatever is idle.
     yield f"--nodes={least}" if least == most else f"--nodes={least}-{most}"
-    yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={node.cpus}"
     yield f"--mem={node.memory // 2**20}M"
     if node.gpus:

@@ -6,6 +6,7 @@ BODY = r"""
 wait_s=600  # for all nodes to join
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_ENABLED=0
 export SLURM_EXPORT_ENV=ALL PYTHONUNBUFFERED=1
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # the job has ended when Ray is told to go
 ray_temp=/tmp/ray-$SLURM_JOB_ID  # sockets lie in it, and their paths must be short
 export ray_temp
 unset RAY_ADDRESS RAY_AUTH_TOKEN
@@ -97,6 +98,8 @@ take_down() {
 # The end, with the job's exit code: or not yet, where there was only no more time.
 finish() {
   trap '' TERM USR1
+  # Ray's own handler ends a driver so, where SIGTERM comes outside a training's steps.
+  if [ -n "$asked" ] && [ "$1" = 15 ]; then set -- 143; fi
   if [ -n "$ender" ]; then kill -TERM "$ender" 2>/dev/null; fi
   take_down 2>/dev/null
   case "$asked:$1" in
