@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, given_dict
+from orchestrator.job import Job, StudyJob, TrainJob, TuneJob, build_job, given_dict
 from orchestrator.profile import Local, Profile
 from orchestrator.storage import is_remote
 
@@ -19,7 +19,8 @@ _SQLITE = "sqlite:///"
 
 
 def place(job: Job, profile: Profile, here: Path) -> Job:
-    """`job` with the cluster's storage, and with paths that mean the same there.
+    """`job` with the cluster's storage and its nodes at most, and with paths that mean the same
+    there.
 
     The job's own storage wins where it was given. On a cluster of this machine relative paths
     are made absolute, since the job runs in an unpacked copy of `here`.
@@ -42,7 +43,22 @@ def place(job: Job, profile: Profile, here: Path) -> Job:
             file = _reached(uri.removeprefix(_SQLITE), "track.uri", profile, here)
             track["uri"] = _SQLITE + file
     _absolute_paths(data, "", profile, here)
+    _say_what_may_start(data, job, profile)
     return build_job(data, where="the job on the cluster")
+
+
+def _say_what_may_start(data: dict[str, Any], job: Job, profile: Profile) -> None:
+    """Where nodes start on demand, a job that trains knows how many may: those that are there
+    when it asks say nothing of it."""
+    if not profile.starts_nodes or not isinstance(job, TrainJob | StudyJob | TuneJob):
+        return
+    training = data["train"] if isinstance(job, TuneJob) else data
+    groups = [
+        {"count": group.most, "cpus": group.cpus, "gpus": group.gpus}
+        for group in profile.work.values()
+        if group.most
+    ]
+    training["scale"] = {"nodes": groups, **training.get("scale", {})}
 
 
 def environment(profile: Profile) -> dict[str, str]:

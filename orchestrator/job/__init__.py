@@ -26,9 +26,10 @@ from orchestrator.job.model import (
 )
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
+from orchestrator.job.scale import Scale
 from orchestrator.job.schema import job_schema
 from orchestrator.job.study import StudyJob
-from orchestrator.job.train import CropFlip, Data, Optim, Scale, TrainJob
+from orchestrator.job.train import CropFlip, Data, Optim, TrainJob
 from orchestrator.job.tune import TuneJob
 
 __all__ = [

@@ -22,6 +22,7 @@ _NOT_IDENTITY = (
     "scale.activation_checkpointing",
     "scale.device",
     "scale.cpus",
+    "scale.nodes",
     "scale.timeout",
     "optim.spike_limit",
     "data.decode_threads",

@@ -12,7 +12,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 from orchestrator.job.base import NAME_PATTERN, Name, Section, at
 from orchestrator.job.evaluate import EvaluateTrack
 from orchestrator.job.model import AnyObjective, Model
-from orchestrator.job.train import Checkpoint, Data, Optim, Scale, TrainJob
+from orchestrator.job.scale import Scale
+from orchestrator.job.train import Checkpoint, Data, Optim, TrainJob
 
 Background = Literal["still", "moving"]
 

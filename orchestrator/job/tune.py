@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from orchestrator.job.base import Name, Section, at
-from orchestrator.job.train import Elastic, TrainJob
+from orchestrator.job.scale import Elastic
+from orchestrator.job.train import TrainJob
 
 OURS = {
     "kind": "every trial is a training",

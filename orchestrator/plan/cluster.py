@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.job import TrainJob
-from orchestrator.job.train import Elastic
+from orchestrator.job.scale import Elastic
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.hardware import GIB, Gpu, find_gpu
 from orchestrator.plan.memory import MemoryPlan, Stage, memory_plan

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.job import Scale
-from orchestrator.job.train import Elastic
+from orchestrator.job.scale import Elastic
 from orchestrator.plan.hardware import Gpu, known_gpu
 from orchestrator.plan.room import ELASTIC_CPUS, Node, fair_share, slots, slots_of
 from orchestrator.profile import NodeGroup, Profile

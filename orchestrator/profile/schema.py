@@ -101,6 +101,7 @@ class Token(Section):
 
 class _Profile(Section):
     head_works: ClassVar[bool] = False
+    scales: ClassVar[bool] = False
 
     name: Name
     """What `--to` calls it. Default: the name of its file."""
@@ -142,6 +143,11 @@ class _Profile(Section):
         others = {name: group for name, group in self.nodes.items() if name != "head"}
         return self.nodes if self.head_works or not others else others
 
+    @property
+    def starts_nodes(self) -> bool:
+        """Whether nodes start and end as jobs ask for them."""
+        return self.scales and any(group.most > group.min for group in self.nodes.values())
+
     @model_validator(mode="after")
     def _check_env(self) -> _Profile:
         for name, value in self.env.items():
@@ -175,6 +181,8 @@ class OnPrem(_Profile):
 
 class KubeRay(_Profile):
     """A RayCluster of the KubeRay operator."""
+
+    scales = True
 
     kind: Literal["kuberay"] = "kuberay"
 
@@ -239,6 +247,8 @@ class Slurm(_Profile):
 
 class Cloud(_Profile):
     """Machines that Ray's autoscaler rents."""
+
+    scales = True
 
     region: str
     """Region of the cloud."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import TrainJob
-from orchestrator.job.train import Elastic
+from orchestrator.job import Scale, TrainJob
+from orchestrator.job.scale import Elastic
 from orchestrator.plan.room import ELASTIC_CPUS, FOR_DATA, Node, fair_share, slots
 
 START_S, LEAST_START_S = 600.0, 20.0
@@ -22,7 +24,7 @@ def scaling_config(job: TrainJob) -> Any:
     """
     from ray.train import ScalingConfig
 
-    use_gpu, cpus = reserved(job, nodes_of_cluster())
+    use_gpu, cpus = reserved(job, nodes_for(job.scale))
     workers = job.scale.workers
     options: dict[str, Any] = {"num_workers": workers}
     if isinstance(workers, Elastic):
@@ -46,7 +48,7 @@ def reserved_cpus(job: TrainJob) -> float:
     Raises:
         RequestError: as `scaling_config`.
     """
-    return job.scale.most_workers * reserved(job, nodes_of_cluster())[1]
+    return job.scale.most_workers * reserved(job, nodes_for(job.scale))[1]
 
 
 def reserved(job: TrainJob, nodes: list[Node]) -> tuple[bool, float]:
@@ -74,12 +76,26 @@ def set_patience(job: TrainJob) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(round(start)))
 
 
+def nodes_for(scale: Scale) -> list[Node]:
+    """The machines of the Ray cluster that is joined, and those that it starts when asked."""
+    there = nodes_of_cluster()
+    return [*there, *to_come(scale, there)]
+
+
 def nodes_of_cluster() -> list[Node]:
     """The machines of the Ray cluster that is joined."""
     import ray
 
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(float(one.get("CPU", 0)), float(one.get("GPU", 0))) for one in found]
+
+
+def to_come(scale: Scale, there: Sequence[Node]) -> list[Node]:
+    """Machines that the cluster has at most (`scale.nodes`) and that are not there yet."""
+    groups: Counter[Node] = Counter()
+    for group in scale.nodes:
+        groups[Node(float(group.cpus), float(group.gpus))] += group.count
+    return list((groups - Counter(there)).elements())
 
 
 def _use_gpu(job: TrainJob, nodes: list[Node]) -> bool:

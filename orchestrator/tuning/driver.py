@@ -18,7 +18,7 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.studies import open_parent
 from orchestrator.tracking.sweeps import record_sweep
-from orchestrator.training.placement import nodes_of_cluster
+from orchestrator.training.placement import nodes_for
 from orchestrator.training.run_record import read_record
 from orchestrator.tuning.admission import Room, admit
 from orchestrator.tuning.draws import check_draws, importances
@@ -53,7 +53,7 @@ def run_tune(job: TuneJob, progress: Progress) -> Tuned:
     folder = storage.sub("sweeps", job.name)
     check_draws(job)
     with ray_session():
-        room = admit(job.train.scale, nodes_of_cluster())
+        room = admit(job.train.scale, nodes_for(job.train.scale))
         refuse_another(job, folder)
         ledger = Ledger(folder)
         tracking = open_parent(

@@ -146,3 +146,14 @@ def test_a_job_that_wants_gpus_where_there_are_none() -> None:
     job = train_job("scale.device=gpu")
     (one,) = found(replace(bare, job=job), "GPUs")
     assert (one.state, one.text) == ("fail", "none, and the job asks for them")
+
+
+def test_gpus_that_start_on_demand_are_waited_for() -> None:
+    head = replace(cluster(), nodes=(node("10.0.0.1", cpus=0.0, gpus=0, gpu_list=()),))
+    job = train_job("scale.device=gpu", "scale.nodes=[{count: 2, cpus: 16, gpus: 2}]")
+    (gpus,) = found(replace(head, job=job), "GPUs")
+    (room,) = found(replace(head, job=job), "workers")
+    assert (gpus.state, room.state) == ("ok", "ok")
+    assert "start when a job asks" in gpus.text
+    assert room.text.startswith("4 with 7.75 CPUs and a GPU each")
+    assert "when more nodes have started (2 at most)" in room.text

@@ -11,7 +11,7 @@ from orchestrator.clusters.placing import environment, place
 from orchestrator.clusters.room import require_room
 from orchestrator.clusters.token import token_of
 from orchestrator.errors import RequestError
-from orchestrator.job import TrainJob, build_job
+from orchestrator.job import TrainJob, TuneJob, build_job, fingerprint, given_dict
 from orchestrator.profile import PROFILES, Profile
 
 NODES = {
@@ -64,6 +64,37 @@ def test_on_this_machine_paths_become_absolute(tmp_path: Path) -> None:
     assert isinstance(found, TrainJob)
     assert found.storage == str(tmp_path / ".orchestrator")
     assert found.data.source == str(tmp_path / "videos")
+
+
+@pytest.mark.parametrize("kind", ["kuberay", "local"])
+def test_where_nodes_start_on_demand_the_job_knows_how_many(kind: str, tmp_path: Path) -> None:
+    profile = profile_of(kind, storage="s3://lab")
+    train = place(train_job(), profile, tmp_path)
+    sweep = place(a_sweep(), profile, tmp_path)
+    assert isinstance(train, TrainJob)
+    assert isinstance(sweep, TuneJob)
+    for scale in (train.scale, sweep.train.scale):
+        found = [(one.count, one.cpus, one.gpus) for one in scale.nodes]
+        assert found == ([(2, 16, 4)] if kind == "kuberay" else [])
+    assert fingerprint(train) == fingerprint(train_job())
+    given = place(train_job("scale.nodes=[{count: 1, cpus: 2}]"), profile, tmp_path)
+    assert isinstance(given, TrainJob)
+    assert [one.cpus for one in given.scale.nodes] == [2]
+
+
+def a_sweep() -> TuneJob:
+    job = build_job(
+        {
+            "kind": "tune",
+            "name": "s",
+            "train": given_dict(train_job()),
+            "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
+            "trials": 2,
+            "budget": 10,
+        }
+    )
+    assert isinstance(job, TuneJob)
+    return job
 
 
 def test_the_environment_is_the_profiles_without_passwords() -> None:

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.errors import RequestError
 from orchestrator.job import Scale, TrainJob, build_job
 from orchestrator.plan.room import Node, fair_share, slots
-from orchestrator.training.placement import reserved_cpus
+from orchestrator.training.placement import nodes_for, reserved, reserved_cpus
 from orchestrator.tuning.admission import admit
 
 HEAD, GPU_NODE = Node(16), Node(192, 8)
@@ -91,6 +91,26 @@ def test_1024_workers_are_placed_on_128_nodes() -> None:
 def test_a_job_that_no_placement_holds_is_refused_at_once(scale: dict[str, Any], said: str) -> None:
     with pytest.raises(RequestError, match=said):
         reserved_cpus(a_job(**scale))
+
+
+GROWS = [{"count": 130, "cpus": 192, "gpus": 8}]
+
+
+@pytest.mark.usefixtures("ray_of_129_nodes")
+def test_nodes_that_start_on_demand_count() -> None:
+    """Two more than are there; the head is none of them."""
+    assert reserved_cpus(a_job(workers=1040, nodes=GROWS)) == 1040 * 24
+    with pytest.raises(RequestError, match="1048 workers need 1048 GPUs, the cluster has 1040"):
+        reserved_cpus(a_job(workers=1048, nodes=GROWS))
+
+
+def test_a_cluster_without_a_gpu_yet_trains_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = {"Alive": True, "Resources": {"memory": 2.0**36}}  # it only leads
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: [head]))
+    assert reserved(a_job(workers=16, nodes=GROWS), nodes_for(a_job(nodes=GROWS).scale)) == (
+        True,
+        24.0,
+    )
 
 
 def test_a_sweep_fills_128_nodes_with_trials() -> None:

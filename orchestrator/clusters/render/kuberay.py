@@ -90,7 +90,7 @@ def _about(profile: KubeRay, file: str) -> str:
         needed.append(f"ServiceAccount {profile.service_account}")
     if profile.queue:
         needed.append(f"Kueue with the LocalQueue {profile.queue}")
-        if _elastic(profile):
+        if profile.starts_nodes:
             needed.append("Kueue's feature gate ElasticJobsViaWorkloadSlices")
     return comment(
         f"Needs in namespace {profile.namespace}, and the KubeRay operator 1.6 or newer:",
@@ -108,7 +108,7 @@ def _metadata(profile: KubeRay, name: str) -> dict[str, Any]:
     if profile.priority:
         labels["kueue.x-k8s.io/priority-class"] = profile.priority
     found: dict[str, Any] = {"name": name, "namespace": profile.namespace, "labels": labels}
-    if profile.queue and _elastic(profile):
+    if profile.queue and profile.starts_nodes:
         # Without it Kueue refuses whatever scales itself.
         found["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}
     return found
@@ -171,7 +171,7 @@ def _fault_tolerance(profile: KubeRay) -> dict[str, Any]:
 
 
 def _autoscaling(profile: KubeRay) -> dict[str, Any]:
-    if not _elastic(profile):
+    if not profile.starts_nodes:
         return {"enableInTreeAutoscaling": False}
     return {
         "enableInTreeAutoscaling": True,
@@ -186,10 +186,6 @@ def _autoscaling(profile: KubeRay) -> dict[str, Any]:
             },
         },
     }
-
-
-def _elastic(profile: KubeRay) -> bool:
-    return any(group.most > group.min for group in profile.nodes.values())
 
 
 def _image(profile: KubeRay) -> str:

@@ -9,7 +9,7 @@ from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
 from orchestrator.plan import plan
 from orchestrator.plan.room import Node, slots
-from orchestrator.training.placement import reserved
+from orchestrator.training.placement import reserved, to_come
 
 
 class Workers:
@@ -25,9 +25,11 @@ class Workers:
         return [_place(job, [Node(node.cpus, node.gpus) for node in facts.nodes])]
 
 
-def _place(job: TrainJob, nodes: list[Node]) -> Finding:
-    """Whether these nodes hold the workers of a job, as Ray would deal them out."""
-    least = job.scale.least_workers
+def _place(job: TrainJob, there: list[Node]) -> Finding:
+    """Whether nodes hold the workers of a job, as Ray would deal them out: these, and those that
+    the cluster starts for it."""
+    least, coming = job.scale.least_workers, to_come(job.scale, there)
+    nodes = [*there, *coming]
     try:
         use_gpu, cpus = reserved(job, nodes)
     except RequestError as error:
@@ -40,9 +42,10 @@ def _place(job: TrainJob, nodes: list[Node]) -> Finding:
         return Finding(Workers.name, "fail", what, mend)
     count = min(job.scale.most_workers, places)
     left = sum(node.cpus for node in nodes) - count * cpus
-    return Finding(
-        Workers.name, "ok", f"{count} with {needs} each; {left:.3g} CPUs left to read data"
-    )
+    text = f"{count} with {needs} each; {left:.3g} CPUs left to read data"
+    if slots(there, cpus, use_gpu) < count:
+        text += f", when more nodes have started ({len(coming)} at most)"
+    return Finding(Workers.name, "ok", text)
 
 
 class DataCores:
