@@ -39,7 +39,8 @@ def on_ray(
     """
     with ray_session() as ray, quiet():
         there = float(ray.cluster_resources().get("CPU", 0))
-        if cpus > there:
+        # A cluster without any core has a head that only leads: it starts nodes when asked.
+        if 0 < there < cpus:
             raise RequestError(
                 f"a packing task asks for {cpus:g} CPU cores, the cluster has {there:g}",
                 where="cpus",

@@ -47,7 +47,7 @@ class Place:
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[Place]:
     """Head and one more node, token asked for; all of it is stopped at the end."""
-    dashboard, port, *agents = _free_ports(6)
+    dashboard, port, *agents = free_ports(6)
     env = {
         key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW"))
     }
@@ -65,22 +65,23 @@ def two_nodes(folder: Path) -> Iterator[Place]:
     try:
         for options, agent, temp in zip((head, other), agents, temps, strict=False):
             options += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}"]
-            nodes.append(_start(options, env))
-            _wait_for_nodes(dashboard, len(nodes))
+            options += ["--num-cpus=1"]
+            nodes.append(start(options, env))
+            wait_for_nodes(dashboard, len(nodes))
         store = f"sqlite:///{folder / 'mlflow.db'}"
         client_of(store).search_experiments()  # makes it
         with serving(store, agents[3]) as (page, _):
             yield Place(_project(folder, dashboard, page), env, page)
     finally:
         for node in reversed(nodes):
-            _end(node)
+            end(node)
         for temp in temps:
             shutil.rmtree(temp, ignore_errors=True)
 
 
-def _start(options: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(options: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
     ray = Path(sys.executable).with_name("ray")
-    command = [str(ray), "start", "--block", "--num-cpus=1", "--disable-usage-stats", *options]
+    command = [str(ray), "start", "--block", "--disable-usage-stats", *options]
     return subprocess.Popen(
         command,
         env=env,
@@ -90,7 +91,7 @@ def _start(options: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_for_nodes(dashboard: int, count: int) -> None:
+def wait_for_nodes(dashboard: int, count: int) -> None:
     until = time.monotonic() + _UP_S
     url = f"http://127.0.0.1:{dashboard}/nodes?view=summary"
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -105,7 +106,7 @@ def _wait_for_nodes(dashboard: int, count: int) -> None:
     raise TimeoutError(f"no cluster of {count} nodes after {_UP_S:.0f} s")
 
 
-def _end(node: subprocess.Popen[bytes]) -> None:
+def end(node: subprocess.Popen[bytes]) -> None:
     """Ray's own way first; then all that its session still has."""
     node.terminate()
     try:
@@ -135,7 +136,7 @@ def _project(folder: Path, dashboard: int, mlflow: str) -> Path:
     return project
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

@@ -87,7 +87,7 @@ def place(scale: EmbedScale, there: dict[str, float]) -> tuple[int, int]:
     use_gpu = scale.device == "gpu" or (scale.device == "auto" and gpus > 0)
     fits = int(max(1.0, cores - 1) // scale.cpus)
     workers = scale.workers or (min(gpus, max(1, fits)) if use_gpu else max(1, fits))
-    if workers * scale.cpus > cores:
+    if 0 < cores < workers * scale.cpus:  # without any, nodes start when asked
         raise RequestError(
             f"{workers} actors with {scale.cpus:g} CPU cores each, the cluster has {cores:g}",
             where="scale.workers" if scale.workers else "scale.cpus",
