@@ -18,7 +18,7 @@ from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
 from orchestrator.evaluation.benchmarks.arms import Shape, arm, pooled_features, shape_of
 from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead
 from orchestrator.evaluation.benchmarks.scene import Fault, Tally, listing
-from orchestrator.evaluation.rollout import Rollout, roll_out
+from orchestrator.evaluation.rollout import Rollout, roll_out, skill
 from orchestrator.evaluation.spread import spread
 from orchestrator.evaluation.states import StateRows
 from orchestrator.evaluation.surprise import View, views_of
@@ -219,14 +219,14 @@ def _sample(clips: Sequence[Clip], seed: int) -> list[Clip]:
 
 
 def _choose(seen: Sequence[SeenClips]) -> tuple[View, dict[View, float]]:
-    skill = {}
+    skills = {}
     for view in seen[0].rollouts:
         errors = [one.rollouts[view].errors for one in seen]
         mine, copied = (
             np.concatenate([each[rule] for each in errors]).mean() for rule in ("model", "copy")
         )
-        skill[view] = float(1 - mine / copied)
-    return max(skill, key=lambda view: skill[view]), skill
+        skills[view] = float(skill(mine, copied))
+    return max(skills, key=lambda view: skills[view]), skills
 
 
 def _states(
