@@ -20,7 +20,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.benchmarks import record_benchmark
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
-from orchestrator.tracking.locate import model_folder
+from orchestrator.tracking.locate import model_folder, pinned
 from orchestrator.tracking.server import tracking_uri
 
 
@@ -36,6 +36,7 @@ def run_benchmark(
     """
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
+    job = job.model_copy(update={"model": pinned(job.model, server)})
     with model_folder(job.model, tracking=server) as folder:
         model = load_folder(folder)
     with nullcontext() if local else ray_session():
