@@ -75,6 +75,7 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
             "size": findings.protocol.size,
             "fps": findings.protocol.fps,
             "frames": findings.protocol.windows.frames,
+            "tubelet": findings.tubelet,
             "window": findings.protocol.windows.length,
             "windows_at": list(findings.protocol.windows.starts),
             "seed": findings.protocol.seed,

@@ -56,6 +56,7 @@ def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]
         "chosen_on": _chosen_on(benchmark, rolls),
         "confidence": level,
         "overall": {name: asdict(value) for name, value in whole.items()},
+        "moment_s": rolls.shape.tubelet / rolls.shape.fps,
         "rollout": rollout_table(rolls.model, level),
         "probe": {arm: probe(fitted, held_out) for arm, (fitted, held_out) in rolls.states.items()},
         "random": random,
