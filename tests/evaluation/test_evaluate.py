@@ -201,6 +201,11 @@ def test_a_test_split_is_never_chosen_on(folder: Path) -> None:
         evaluate_job(folder, "models:/tiny/1", suite__split="validation")
 
 
+def test_what_cannot_make_a_model_by_itself_is_no_bug_of_ours(folder: Path) -> None:
+    with pytest.raises(RequestError, match="json:loads cannot be called without arguments.*'s'"):
+        run_evaluate(evaluate_job(folder, "json:loads"), Silent(), local=True)
+
+
 def test_the_model_is_named_when_there_is_none(folder: Path) -> None:
     with pytest.raises(RequestError, match="no model folder"):
         run_evaluate(evaluate_job(folder, str(folder / "nothing")), Silent(), local=True)
