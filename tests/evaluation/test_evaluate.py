@@ -202,7 +202,7 @@ def test_a_test_split_is_never_chosen_on(folder: Path) -> None:
 
 
 def test_what_cannot_make_a_model_by_itself_is_no_bug_of_ours(folder: Path) -> None:
-    with pytest.raises(RequestError, match="json:loads cannot be called without arguments.*'s'"):
+    with pytest.raises(RequestError, match=r"json:loads cannot be called without arguments.*'s'"):
         run_evaluate(evaluate_job(folder, "json:loads"), Silent(), local=True)
 
 
