@@ -198,7 +198,8 @@ def _baselines_overall(findings: Findings) -> dict[str, Any]:
 def _health(findings: Findings) -> dict[str, float]:
     ranks = [one for seen in findings.model.values() for one in seen.ranks]
     tokens = torch.cat([one.tokens for one in ranks])[None]
-    found = {"rankme": rankme(tokens), "feature_std": feature_std(tokens)}
-    if ranks[0].means.shape[1] > 1:
-        found["lidar"] = lidar(torch.cat([one.means for one in ranks]))
-    return found
+    return {
+        "rankme": rankme(tokens),
+        "feature_std": feature_std(tokens),
+        "lidar": lidar(torch.cat([one.means for one in ranks])),
+    }
