@@ -184,7 +184,7 @@ def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSumma
         seconds=time.time() - began,
         run_id=found.tracking.run_id,
         tracking_uri=found.tracking.uri,
-        model_uri=job.model,
+        model_uri=found.verdict["model"],
         metrics=(benchmark_headline if job.benchmark else headline)(found.verdict),
         verdict=found.verdict,
         report=found.report,

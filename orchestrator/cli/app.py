@@ -67,7 +67,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
             print(
-                "interrupted; what was saved stays, and the same command continues from it",
+                "interrupted; what was saved stays, and the same command continues from it"
+                " (an evaluation saves nothing on its way: it begins again)",
                 file=sys.stderr,
             )
         raise

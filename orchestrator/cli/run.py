@@ -15,6 +15,7 @@ _HEADLINES = {
     "train/loss": "loss",
     "health/rankme": "RankMe",
     "health/feature_std": "feature std",
+    "health/lidar": "LiDAR",
     "health/teacher_distance": "teacher distance",
     "speed/mfu": "MFU",
 }
@@ -218,7 +219,7 @@ def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
         shares = [f"{name} {_percent(row['share'])}" for name, row in verdict.get(tier, {}).items()]
         if shares:
             rows.append((tier, "   ".join([*shares, "chance 50%"])))
-    return rows
+    return [*rows, ("protocol", verdict["protocol"])]
 
 
 def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
@@ -238,7 +239,7 @@ def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     counts = verdict["counts"]
     text = f"{counts['scored']} scored, {counts['chosen_on']} chosen on"
     rows.append(("scenes", f"{text}, {counts['left_out']} left out"))
-    return rows
+    return [*rows, ("protocol", verdict["protocol"])]
 
 
 def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:

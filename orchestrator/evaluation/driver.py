@@ -17,6 +17,7 @@ from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT, record_evaluation
+from orchestrator.tracking.locate import pinned
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 
@@ -72,6 +73,7 @@ def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evalua
     """
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
+    job = job.model_copy(update={"model": pinned(job.model, server)})
     model = load_judgeable(job.model, server)
     with nullcontext() if local else ray_session():
         found = judged(job, model, progress, local=local, server=server)

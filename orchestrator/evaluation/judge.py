@@ -48,6 +48,9 @@ class Findings:
     """For a probe of the model, and of a random one: rows to fit, of the split that the look was
     chosen on, and rows to score."""
 
+    tubelet: int
+    """Frames of one moment that the model predicts."""
+
     tiers: dict[str, Tier]
     """Sanity and arrow, where the job asks for them."""
 
@@ -102,6 +105,7 @@ def judge(job: EvaluateJob, model: Judgeable, progress: Progress, *, local: bool
             arm: ([one.states[arm] for one in fitted], [one.states[arm] for one in seen])
             for arm in seen[0].states
         },
+        model.clip.tubelet,
         _tiers(tiers, found[len(scored) : len(scored) + len(tiers)]),
     )
 

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -71,7 +72,7 @@ def load_judgeable(model: str, server: str) -> Judgeable:
         RequestError: there is no such model, or it cannot be judged.
     """
     if re.fullmatch(r"[\w.]+:[\w.]+", model):
-        made = import_part(model)()
+        made = _called(model, import_part(model))
         if not isinstance(made, Judgeable):
             missing = [name for name in _OFFERED if not hasattr(made, name)]
             raise RequestError(
@@ -82,6 +83,23 @@ def load_judgeable(model: str, server: str) -> Judgeable:
         return made
     with model_folder(model, tracking=server) as folder:
         return load_folder(folder)
+
+
+def _called(model: str, part: Any) -> Any:
+    """What a name gives when it is called.
+
+    Raises:
+        RequestError: it cannot be called without arguments.
+    """
+    try:
+        inspect.signature(part).bind()
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{model} cannot be called without arguments: {error}",
+            where="model",
+            mend="name a class or function that makes the model by itself",
+        ) from None
+    return part()
 
 
 _OFFERED = ("clip", "masks", "encode", "foresee", "compared", "untaught")

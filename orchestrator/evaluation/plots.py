@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,11 +64,12 @@ def _points(values: np.ndarray, run: np.ndarray, count: int, low: float, scale: 
     )
 
 
-def bars(groups: Mapping[str, Mapping[str, float]], low: float, high: float) -> str:
-    """Bars from 0, a group for each target and in it one for each arm; cut off at `low`, `high`."""
+def bars(groups: Mapping[str, Mapping[str, float]], low: float, high: float, what: str) -> str:
+    """Bars of `what` from 0, a group for each target and in it one for each arm; cut off at `low`
+    and `high`."""
     arms = list(dict.fromkeys(arm for group in groups.values() for arm in group))
     width, height, left = 130 * len(groups) + 60, 150, 44
-    parts = [_axis(left, width, height, low, high)]
+    parts = [_axis(left, width, height, low, high, what)]
     for i, (name, group) in enumerate(groups.items()):
         for j, (arm, value) in enumerate(group.items()):
             y0, y1 = (_y(v, low, high, height) for v in (0.0, min(max(value, low), high)))
@@ -75,8 +77,8 @@ def bars(groups: Mapping[str, Mapping[str, float]], low: float, high: float) -> 
             parts.append(
                 f"<rect x='{x}' y='{min(y0, y1):.1f}' width='32' height='{abs(y1 - y0):.1f}'"
                 f" fill='{_colour(arms.index(arm))}'/>"
-                f"<text x='{x + 16}' y='{min(y0, y1) - 3:.1f}' text-anchor='middle'>{value:.2f}"
-                "</text>"
+                f"<text x='{x + 16}' y='{min(y0, y1) - 3:.1f}' text-anchor='middle'>"
+                f"{round(value, 2) + 0.0:.2f}</text>"
             )
         parts.append(
             f"<text x='{left + 20 + 130 * i + 20 * len(group)}' y='{height + 16}'"
@@ -86,12 +88,18 @@ def bars(groups: Mapping[str, Mapping[str, float]], low: float, high: float) -> 
 
 
 def lines(
-    series: Mapping[str, Sequence[Estimate]], ticks: Sequence[str], low: float, high: float
+    series: Mapping[str, Sequence[Estimate]], ticks: Sequence[str], what: str, along: str
 ) -> str:
-    """One line for each series over the same places, with a bar for each interval."""
-    width, height, left = 520, 170, 44
+    """One line for each series over the same places, with a bar for each interval.
+
+    Args:
+        what: what the height is, from -1 or below to 1.
+        along: what the ticks are.
+    """
+    width, height, left, high = 520, 170, 52, 1.0
+    low = min(-1.0, *(math.floor(v["low"]) for values in series.values() for v in values))
     step = (width - left - 40) / max(1, len(ticks) - 1)
-    parts = [_axis(left, width, height, low, high)]
+    parts = [_axis(left, width, height, low, high, what)]
     for number, values in enumerate(series.values()):
         colour = _colour(number)
         places = [left + 16 + step * i + 3 * number for i in range(len(values))]
@@ -111,17 +119,20 @@ def lines(
         f"{html.escape(tick)}</text>"
         for i, tick in enumerate(ticks)
     ]
-    return _chart(parts, width, height + 24) + _legend(list(series))
+    parts.append(
+        f"<text x='{width}' y='{height + 32}' text-anchor='end'>{html.escape(along)}</text>"
+    )
+    return _chart(parts, width, height + 38) + _legend(list(series))
 
 
 def _y(value: float, low: float, high: float, height: int) -> float:
     return 10 + (height - 14) * (high - value) / (high - low)
 
 
-def _axis(left: int, width: int, height: int, low: float, high: float) -> str:
-    """Lines at the ends and at 0."""
+def _axis(left: int, width: int, height: int, low: float, high: float, what: str) -> str:
+    """Lines at the ends and at 0, and what they measure."""
     marks = sorted({low, 0.0, high}) if low < 0 < high else [low, high]
-    return "".join(
+    return f"<text x='{left + 4}' y='8'>{html.escape(what)}</text>" + "".join(
         f"<line x1='{left}' x2='{width}' y1='{_y(v, low, high, height):.1f}'"
         f" y2='{_y(v, low, high, height):.1f}' stroke='#d8dee6'/>"
         f"<text x='{left - 6}' y='{_y(v, low, high, height) + 4:.1f}' text-anchor='end'>{v:.3g}"

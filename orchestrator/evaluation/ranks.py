@@ -16,7 +16,8 @@ class Ranks:
     """What is kept of a few videos' features."""
 
     means: Tensor
-    """float32 [videos, windows, dim]: the mean of each window's tokens."""
+    """float32 [videos, looks, dim]: the mean of each window's tokens; where one window shows the
+    whole video, those of its earlier and its later half."""
 
     tokens: Tensor
     """float32 [n, dim]: a sample of single tokens."""
@@ -28,14 +29,19 @@ TOKENS = 64
 def ranks_of(features: Tensor) -> Ranks:
     """What is kept of some videos' features, float32 [videos, windows, tokens, dim]."""
     flat = features.reshape(-1, features.shape[-1])
-    return Ranks(features.mean(2), flat[:: max(1, len(flat) // TOKENS)][:TOKENS].clone())
+    looks = features.unbind(1)
+    if len(looks) == 1:
+        looks = looks[0].tensor_split(2, dim=1)
+    means = torch.stack([look.mean(1) for look in looks], 1)
+    return Ranks(means, flat[:: max(1, len(flat) // TOKENS)][:TOKENS].clone())
 
 
 def lidar(features: Tensor) -> float:
     """Effective rank of a linear discriminant over classes (arXiv 2312.04000, equation 1).
 
     Args:
-        features: float [classes, samples, dim]; here a video is a class, its windows samples.
+        features: float [classes, samples, dim], two samples or more; here a video is a class, and
+            what is seen of it by different looks are its samples.
     """
     x = features.double()
     center = x.mean(1)

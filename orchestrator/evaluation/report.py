@@ -9,33 +9,23 @@ from typing import Any
 import numpy as np
 
 from orchestrator.evaluation import plots
+from orchestrator.evaluation.html_parts import (
+    curve_range,
+    document,
+    growing,
+    points,
+    rollout,
+    seconds,
+    share,
+    table,
+)
 from orchestrator.evaluation.judge import Findings
 from orchestrator.evaluation.metrics import quad_right
 from orchestrator.physics.suite import Quad
+from orchestrator.physics.suite.baselines import LEGITIMATE_CUES
 
 _CELLS = ("context a, outcome a", "context a, outcome b", "context b, outcome a",
           "context b, outcome b")  # fmt: skip
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2rem auto;padding:0 1rem}
-body{color:#1c2430}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.4rem;border-bottom:1px solid #d8dee6}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
-td,th{padding:.3rem .55rem;text-align:right;white-space:nowrap;border-bottom:1px solid #e6eaef}
-td:first-child,th:first-child{text-align:left}th{font-weight:600;color:#4a5768}
-tr:last-child.all td{border-top:2px solid #d8dee6;font-weight:600}
-.big{font-size:2rem;font-weight:650}.big .dim{font-size:1rem;font-weight:400}
-.dim{color:#6a7686}.good{color:#0a7a3b}.bad{color:#b3261e}
-.cards{display:flex;gap:2.5rem;flex-wrap:wrap;margin:1rem 0}.quad{margin:1.2rem 0}
-.side{display:flex;gap:3rem;flex-wrap:wrap;align-items:flex-start}
-.cell{display:grid;grid-template-columns:190px 1fr;gap:.3rem .8rem;align-items:center}
-.cell{margin:.35rem 0}.cell img{image-rendering:pixelated;width:100%;display:block}
-.cell .gif{width:96px}svg text{font-size:11px;fill:#4a5768}
-svg.curve{width:100%;height:46px;background:#f6f8fa;display:block}
-.legend span{margin-right:1rem;font-size:.85rem}
-.legend i{display:inline-block;width:.7rem;height:.7rem;margin-right:.3rem}
-code{background:#f2f4f7;padding:.1rem .3rem}
-"""
 
 
 def report(verdict: dict[str, Any], findings: Findings, split: str) -> str:
@@ -47,34 +37,34 @@ def report(verdict: dict[str, Any], findings: Findings, split: str) -> str:
         _tiers(verdict),
         _how(verdict),
         _probe(verdict),
-        _rollout(verdict),
+        rollout(verdict["rollout"], verdict["shown"]["tubelet"] / verdict["shown"]["fps"]),
         "<h2>Case by case</h2><p class='dim'>Of each scenario the quadruplet whose impossible"
         " videos surprise the model most beyond the possible ones, and the one where they do"
-        " least. Beneath each video: surprise by frame, where a frame is predicted; dashed: where"
-        " the outcomes part.</p>",
+        " least. Beneath each video of"
+        f" {verdict['shown']['frames'] / verdict['shown']['fps']:g} s: surprise (L1) by frame,"
+        " where a frame is predicted; dashed: where the outcomes part.</p>",
     ]
     parts += [_cases(name, findings, split) for name in findings.model]
-    title = html.escape(f"Physics: {verdict['model']}")
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
-    )
+    return document(f"Physics: {verdict['model']}", parts)
+
+
+_HEALTH = {"rankme": "RankMe", "feature_std": "standard deviation", "lidar": "LiDAR"}
 
 
 def _head(verdict: dict[str, Any]) -> str:
     whole, gains = verdict["overall"], verdict["gains"]["quad"]
     cards = [
-        ("quadruplets right", _share(whole["quad"]), "chance 25%"),
-        ("pairs right", _share(whole["pair"]), "chance 50%"),
+        ("quadruplets right", share(whole["quad"]), "chance 25%"),
+        ("pairs right", share(whole["pair"]), "chance 50%"),
     ]
     if verdict["random"]:
         quads = [one["quad"] for one in verdict["random"]]
         note = f"they: {100 * np.mean(quads):.1f}%, best {100 * max(quads):.1f}%"
-        cards.append((f"over {len(quads)} random models", _points(gains["over_random"]), note))
+        cards.append((f"over {len(quads)} random models", points(gains["over_random"]), note))
     best = verdict["baseline"]
     note = f"{best['name']}: {100 * best['quad']:.1f}%"
-    cards.append(("over the best trivial rule", _points(gains["over_baseline"]), note))
-    health = ", ".join(f"{name} {value:.3g}" for name, value in verdict["health"].items())
+    cards.append(("over the best trivial rule", points(gains["over_baseline"]), note))
+    health = ", ".join(f"{_HEALTH[name]} {value:.3g}" for name, value in verdict["health"].items())
     shown = "".join(
         f"<div><div class='dim'>{html.escape(name)}</div><div class='big'>{value}</div>"
         f"<div class='dim'>{html.escape(note)}</div></div>"
@@ -96,24 +86,48 @@ def _table(verdict: dict[str, Any]) -> str:
         rows.append(
             [
                 html.escape(name),
-                _share(row["quad"]),
-                f"<span class='{'good' if clear else ''}'>{_share(row['pair'])}</span>",
+                share(row["quad"]),
+                f"<span class='{'good' if clear else ''}'>{share(row['pair'])}</span>",
                 f"{row['p']:.3f}",
                 f"{row['auroc']:.2f}",
-                _seconds(where["seconds"]) + f" <span class='dim'>({where['chance_s']:.2f})</span>",
+                seconds(where["seconds"]) + f" <span class='dim'>({where['chance_s']:.2f})</span>",
                 f"{100 * random['quad']:.0f}%, {100 * random['pair']:.0f}%" if random else "",
-                f"{base['name']}: {100 * base['quad']:.0f}%, {100 * base['pair']:.0f}%",
+                f"{_rule(name, base['name'])}: {100 * base['quad']:.0f}%,"
+                f" {100 * base['pair']:.0f}%",
             ]
         )
     head = ["scenario", "quads right", "pairs right", "p (Holm)", "AUROC", "moment off by",
             "random: quads, pairs", "best trivial rule"]  # fmt: skip
     level = f"{100 * verdict['confidence']:.0f}%"
     return (
-        f"<h2>By scenario</h2>{_rows(head, rows)}"
+        f"<h2>By scenario</h2>{table(head, rows)}"
         f"<p class='dim'>Intervals: {level}, bootstrap over quadruplets. Green: pairs clearly above"
         " chance (50%; quads 25%), after Holm's correction for the number of scenarios. Moment:"
         " where an impossible outcome surprises most beyond the possible one, against where they"
         " part; in brackets a moment drawn at random.</p>"
+        f"<p class='dim'>{_RULES}{_named(list(verdict['scenarios']))}</p>"
+    )
+
+
+_RULES = (
+    "Trivial rules look at pixels only. copy: nothing changes any more; linear: every pixel goes"
+    " on as before; centroid: what moves goes on with its velocity and acceleration; random_conv:"
+    " copy, seen through random convolutions; difference: the less changes, the better;"
+    " jump (below): the largest change stands out."
+)
+
+
+def _rule(scenario: str, rule: str) -> str:
+    """A rule's name, marked where what it uses is what the scenario asks for."""
+    return f"{rule}*" if (scenario, rule) in LEGITIMATE_CUES else rule
+
+
+def _named(scenarios: Sequence[str]) -> str:
+    """Why a marked rule may be above chance."""
+    return "".join(
+        f" * In {html.escape(scenario)} {rule} is no cheat: {html.escape(why)}."
+        for (scenario, rule), why in LEGITIMATE_CUES.items()
+        if scenario in scenarios
     )
 
 
@@ -136,7 +150,7 @@ def _champion(verdict: dict[str, Any]) -> str:
     rows = [
         [
             html.escape(name),
-            *(_share(row[kind]) for kind in ("quad", "pair") for row in (mine, theirs)),
+            *(share(row[kind]) for kind in ("quad", "pair") for row in (mine, theirs)),
         ]
         for name, mine, theirs in [
             *((n, row, champion["scenarios"][n]) for n, row in verdict["scenarios"].items()),
@@ -147,8 +161,8 @@ def _champion(verdict: dict[str, Any]) -> str:
     better = "beats" if between["low"] > 0 else "does not clearly beat"
     head = ["scenario", "quads: this one", "champion", "pairs: this one", "champion"]
     return (
-        f"{title}<p>This one {better} it: quads right {_points(between)}, on the same"
-        f" quadruplets.</p>{_rows(head, rows, last='all')}"
+        f"{title}<p>This one {better} it: quads right {points(between)}, on the same"
+        f" quadruplets.</p>{table(head, rows, last='all')}"
     )
 
 
@@ -175,7 +189,7 @@ def _tiers(verdict: dict[str, Any]) -> str:
             [
                 html.escape(name),
                 str(row["count"]),
-                _share(row["share"]),
+                share(row["share"]),
                 "" if row["random"] is None else f"{100 * row['random']:.0f}%",
                 f"{row['baseline']['name']}: {100 * row['baseline']['share']:.0f}%",
             ]
@@ -185,16 +199,19 @@ def _tiers(verdict: dict[str, Any]) -> str:
             head = [tier, shown, "right", "random models", "best trivial rule"]
             parts.append(
                 f"<h2>{title}</h2><p class='dim'>{text} Chance 50%; no part of the headline.</p>"
-                + _rows(head, rows)
+                + table(head, rows)
             )
     return "".join(parts)
 
 
 def _how(verdict: dict[str, Any]) -> str:
     look, shown = verdict["look"], verdict["shown"]
+    keys = {"context": "frames seen", "mask": "mask token", "horizon": "moments ahead",
+            "aggregate": "aggregate"}  # fmt: skip
+    if not any(one["horizon"] for one in verdict["chosen_from"]):
+        del keys["horizon"]  # the model predicts all that follows at once
     rows = [
-        [str(one[key]) for key in ("context", "mask", "horizon", "aggregate")]
-        + [f"{100 * one['quad']:.1f}%"]
+        [str(one[key]) for key in keys] + [f"{100 * one['quad']:.1f}%"]
         for one in verdict["chosen_from"]
     ]
     windows = ", ".join(map(str, shown["windows_at"]))
@@ -203,22 +220,15 @@ def _how(verdict: dict[str, Any]) -> str:
         " matching cells are possible. A pair is right when the possible video surprises less than"
         " an impossible one; a quadruplet, when each outcome surprises less after its own context."
         f" The model saw <b>{look['context']} frames</b> of each window (mask token"
-        f" {look['mask']}){_growing(look)}, and of its errors the <b>{look['aggregate']}</b> was"
+        f" {look['mask']}){growing(look)}, and of its errors the <b>{look['aggregate']}</b> was"
         " taken (mean: of all; max: of the worst window): chosen on the validation split,"
         " among</p>"
-        + _rows(["frames seen", "mask token", "ahead", "aggregate", "quads right there"], rows)
+        + table([*keys.values(), "quads right there"], rows)
         + f"<p>Protocol <code>{verdict['protocol']}</code>: suite version {shown['suite']}, split"
         f" {verdict['split']}, seed {shown['seed']}, {shown['frames']} frames of {shown['size']} px"
         f" at {shown['fps']:g} a second, windows of {shown['window']} frames from {windows}."
         " Numbers of another hash cannot be compared with these.</p>"
     )
-
-
-def _growing(look: dict[str, Any]) -> str:
-    """How a model that reads time forwards looked."""
-    if not look["horizon"]:
-        return ""
-    return f", then every moment up to {look['horizon']} before the one that it predicted"
 
 
 def _probe(verdict: dict[str, Any]) -> str:
@@ -230,38 +240,7 @@ def _probe(verdict: dict[str, Any]) -> str:
     return (
         "<h2>What can be read off the features</h2><p class='dim'>R² of a ridge probe: position"
         " and velocity of the scenario's object, fitted on the validation split, scored on this"
-        f" one; bars end at -0.5.</p>{plots.bars(groups, -0.5, 1.0)}"
-    )
-
-
-def _rollout(verdict: dict[str, Any]) -> str:
-    rows = []
-    for row in verdict["rollout"]:
-        same, cross = row["same_clip"], row["cross_clip"]
-        rows.append(
-            [
-                str(row["tubelets_ahead"]),
-                f"{row['error']['model']:.3f}",
-                _share(row["skill"]["copy"]),
-                _share(row["skill"]["linear"]),
-                f"{100 * same['@1']:.0f}% <span class='dim'>({100 * same['chance@1']:.0f}%)</span>",
-                f"{100 * cross['@1']:.0f}%"
-                f" <span class='dim'>({100 * cross['chance@1']:.1f}%)</span>",
-            ]
-        )
-    head = ["tubelets ahead", "error", "skill over copy", "skill over linear",
-            "found among own moments", "found among other clips"]  # fmt: skip
-    skills = {
-        f"over {rule}": [row["skill"][rule] for row in verdict["rollout"]]
-        for rule in ("copy", "linear")
-    }
-    ticks = [str(row["tubelets_ahead"]) for row in verdict["rollout"]]
-    return (
-        "<h2>How far ahead it sees</h2><p class='dim'>Features of the future predicted from the"
-        " context, against repeating the last seen ones and extrapolating them. Skill is 1 -"
-        " error / their error; below 0 the rule is better. In brackets: chance. Plot: skill by"
-        " tubelets ahead, cut off at -1.</p><div class='side'>"
-        f"<div>{plots.lines(skills, ticks, -1.0, 1.0)}</div><div>{_rows(head, rows)}</div></div>"
+        f" one; bars end at -0.5.</p>{plots.bars(groups, -0.5, 1.0, 'R²')}"
     )
 
 
@@ -277,16 +256,16 @@ def _cases(name: str, findings: Findings, split: str) -> str:
     for label, number in {"clearest": int(margin.argmax()), "worst": int(margin.argmin())}.items():
         quad = findings.protocol.quad(split, name, number)
         said = "right" if right[number] == 1 else "wrong"
+        curves = seen.curves[look.view][number]
+        low, top = float(np.nanmin(curves)), float(np.nanmax(curves))
         parts.append(
-            f"<div class='quad'><b>{label}</b> <span class='dim'>quadruplet {number}, {said}</span>"
-            f"{_cells(quad, seen.curves[look.view][number])}</div>"
+            f"<div class='quad'><b>{label}</b> <span class='dim'>quadruplet {number}, {said};"
+            f" {curve_range(low, top)}</span>{_cells(quad, curves, low, top)}</div>"
         )
     return "".join(parts)
 
 
-def _cells(quad: Quad, curves: np.ndarray) -> str:
-    top = float(np.nanmax(curves)) or 1.0
-    low = float(np.nanmin(curves))
+def _cells(quad: Quad, curves: np.ndarray, low: float, top: float) -> str:
     rows = []
     for i in range(2):
         for j in range(2):
@@ -299,36 +278,3 @@ def _cells(quad: Quad, curves: np.ndarray) -> str:
                 f"{plots.curve(curves[i, j], low, top, quad.t_break)}</div></div>"
             )
     return "".join(rows)
-
-
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], last: str = "") -> str:
-    """A table; `last` is the class of its last row."""
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    lines = [
-        f"<tr class='{last if row is rows[-1] else ''}'>"
-        + "".join(f"<td>{cell}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    ]
-    return f"<table><tr>{titles}</tr>{''.join(lines)}</table>"
-
-
-def _share(value: dict[str, float]) -> str:
-    return (
-        f"{100 * value['value']:.1f}% <span class='dim'>[{100 * value['low']:.0f},"
-        f" {100 * value['high']:.0f}]</span>"
-    )
-
-
-def _points(value: dict[str, float]) -> str:
-    """A difference of shares, in percentage points."""
-    return (
-        f"{100 * value['value']:+.1f} <span class='dim'>[{100 * value['low']:+.0f},"
-        f" {100 * value['high']:+.0f}] points</span>"
-    )
-
-
-def _seconds(value: dict[str, float]) -> str:
-    return (
-        f"{value['value']:.2f} s <span class='dim'>[{value['low']:.2f}, {value['high']:.2f}]</span>"
-    )

@@ -18,6 +18,9 @@ from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.metrics import RESAMPLES
 from orchestrator.evaluation.surprise import Sight, View, see
 
+LEAST = 1e-6
+"""Error that a rule has at least: what rounding leaves of features that are equal."""
+
 AMONG = (1, 5)
 """Retrieval counts as right when the true future is among the nearest so many."""
 
@@ -103,12 +106,22 @@ def rollout_table(rollouts: Sequence[Rollout], confidence: float) -> list[dict[s
     return rows
 
 
+def skill(mine: np.ndarray, rule: np.ndarray) -> np.ndarray:
+    """1 - error / a rule's error, of arrays or numbers.
+
+    A rule may be exact: features of a still video, or of a collapsed model, do not change. A model
+    that is exact as well has skill 0 then, and one that is not has a very negative one.
+    """
+    return np.asarray((rule - mine) / np.maximum(rule, LEAST))
+
+
 def _skill(mine: np.ndarray, rule: np.ndarray, confidence: float) -> dict[str, float]:
     chosen = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
-    drawn = 1 - mine[chosen].mean(1) / rule[chosen].mean(1)
+    drawn = skill(mine[chosen].mean(1), rule[chosen].mean(1))
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return {"value": float(1 - mine.mean() / rule.mean()), "low": float(low), "high": float(high)}
+    value = float(skill(mine.mean(), rule.mean()))
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def _same_clip(predicted: np.ndarray, wanted: np.ndarray, at: int) -> dict[str, float]:

@@ -75,6 +75,7 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
             "size": findings.protocol.size,
             "fps": findings.protocol.fps,
             "frames": findings.protocol.windows.frames,
+            "tubelet": findings.tubelet,
             "window": findings.protocol.windows.length,
             "windows_at": list(findings.protocol.windows.starts),
             "seed": findings.protocol.seed,
@@ -197,7 +198,8 @@ def _baselines_overall(findings: Findings) -> dict[str, Any]:
 def _health(findings: Findings) -> dict[str, float]:
     ranks = [one for seen in findings.model.values() for one in seen.ranks]
     tokens = torch.cat([one.tokens for one in ranks])[None]
-    found = {"rankme": rankme(tokens), "feature_std": feature_std(tokens)}
-    if ranks[0].means.shape[1] > 1:
-        found["lidar"] = lidar(torch.cat([one.means for one in ranks]))
-    return found
+    return {
+        "rankme": rankme(tokens),
+        "feature_std": feature_std(tokens),
+        "lidar": lidar(torch.cat([one.means for one in ranks])),
+    }

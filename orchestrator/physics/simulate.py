@@ -17,7 +17,7 @@ from orchestrator.physics.uri import LESSONS, MOVING, STILL
 from orchestrator.physics.world import VIEW, Floats, Scene, Trajectory
 from orchestrator.randomness import generator
 
-VERSION = 1  # of what the simulator draws: another number gives another dataset
+VERSION = 2  # of what the simulator draws: another number gives another dataset
 COLUMNS = ("x", "y", "angle", "vx", "vy", "omega", "size", "visible")
 TRIES = 64
 JUDGED_SECONDS = 5.0  # a scene is judged by its first seconds, however long the video is

@@ -109,6 +109,18 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
         ) from None
 
 
+def pinned(uri: str, tracking: str | None) -> str:
+    """The same model by the number of its version: an alias may name another one a moment later.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    if not uri.startswith("models:/"):
+        return uri
+    version = find_version(client_of(existing_store(tracking)), uri)
+    return f"models:/{version.name}/{version.version}"
+
+
 def _what_there_is(client: MlflowClient, name: str) -> str:
     models = {model.name: model for model in client.search_registered_models()}
     if name not in models:

@@ -9,13 +9,16 @@ from typing import Any
 import made_benchmarks as made
 import numpy as np
 import pytest
+from planted import SIDE, TUBELET, Planted
 from tiny import config_of, tiny_job
+from torch import Tensor
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.benchmarks import pairs, scores
 from orchestrator.evaluation.benchmarks.pairs import Findings, judge_pairs
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.surprise import View, Windows
-from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.jepa.hub import ClipShape, WorldModel, random_model
 from orchestrator.job import EvaluateJob, build_job
 from orchestrator.job.schema import schema_lines
 from orchestrator.progress import Silent
@@ -38,7 +41,7 @@ def job_of(kind: str, folder: Path, *changes: str, **options: Any) -> EvaluateJo
     return job
 
 
-def judged(job: EvaluateJob, model: WorldModel, *, local: bool = True) -> Findings:
+def judged(job: EvaluateJob, model: Judgeable, *, local: bool = True) -> Findings:
     return judge_pairs(job, job.benchmark, model, Silent(), local=local)  # type: ignore[arg-type]
 
 
@@ -253,6 +256,36 @@ def test_a_set_of_which_nothing_can_be_used_is_never_a_number(
         judged(job_of("grasp", tmp_path, bad_limit=0.99), tiny)
 
 
+class Matches(Planted):
+    """A model of one's own: it expects the outcome (green) to be what the context (red) is."""
+
+    clip = ClipShape(32, 8, 8.0, TUBELET, (4, SIDE, SIDE))
+
+    def encode(self, video: Tensor, seen: int | None = None) -> Tensor:
+        colours = video[:, :seen].float().mean((2, 3))[..., :2]
+        return self.by_moment(colours.unflatten(1, (-1, TUBELET)).mean(2))
+
+    def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
+        rest = self.clip.grid[0] * self.clip.area - features.shape[1]
+        return features[:, -1:, :1].expand(-1, rest, 2)
+
+
+@pytest.mark.parametrize("kind", ["grasp", "intphys2"])
+def test_a_model_of_ones_own_is_judged_too(kind: str, tmp_path: Path) -> None:
+    found = verdict(
+        job_of(kind, tmp_path), judged(job_of(kind, made.put(kind, tmp_path)), Matches())
+    )
+    assert found["overall"]["pair"]["value"] == 1
+
+
+def test_a_folder_that_is_not_there_is_not_called_another_benchmarks(
+    tmp_path: Path, tiny: WorldModel
+) -> None:
+    for kind in made.MAKERS:
+        with pytest.raises(RequestError, match="no such folder"):
+            judged(job_of(kind, tmp_path / "nothing"), tiny)
+
+
 def test_a_lost_picture_is_found_when_it_is_looked_at(tmp_path: Path, tiny: WorldModel) -> None:
     made.put("intphys", tmp_path)
     (tmp_path / "O1/01/2/scene/scene_003.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
@@ -272,7 +305,9 @@ def test_a_model_whose_clip_does_not_fit_is_refused_with_every_scene_counted(
 ) -> None:
     model = random_model(config_of(tiny_job(**data)), 0)
     made.grasp(tmp_path, names=("Collision",))
-    with pytest.raises(JobFailed, match=rf"1 of 3 scenes cannot be used:\n.*{said}"):
+    with pytest.raises(
+        JobFailed, match=rf"1 of 3 scenes cannot be used, of those looked at so far:\n.*{said}"
+    ):
         judged(job_of("grasp", tmp_path), model)
     with pytest.raises(JobFailed, match=rf"no scene is left to choose on: .*{said}"):
         judged(job_of("grasp", tmp_path, bad_limit=0.9), model)

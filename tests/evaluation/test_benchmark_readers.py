@@ -268,7 +268,7 @@ BROKEN: list[tuple[str, Break, str, str, int]] = [
         "intphys",
         lambda f: (f / "O2/02/1/scene/scene_007.png").unlink(),
         "O2/02",
-        "1 pictures are missing, first 7",
+        "pictures missing: 1, first 7",
         1,
     ),
     (

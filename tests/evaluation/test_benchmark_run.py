@@ -101,6 +101,7 @@ def test_pairs_give_a_verdict_a_page_and_a_run_that_the_version_names(
     shown = capsys.readouterr().out
     assert "pair 0." in shown
     assert "1 left out" in shown
+    assert verdict["protocol"] in shown
     assert "Collision" in shown
 
 

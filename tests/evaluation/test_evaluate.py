@@ -11,8 +11,10 @@ import pytest
 from tiny import tiny_job
 
 from orchestrator.errors import JobFailed, RequestError
+from orchestrator.evaluation import driver
 from orchestrator.evaluation.driver import run_evaluate
 from orchestrator.evaluation.gate import require_better
+from orchestrator.evaluation.judge import Findings, judge
 from orchestrator.jepa.hub import save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import EvaluateJob, build_job
@@ -157,6 +159,25 @@ def test_a_champion_is_made_and_is_not_unseated_by_its_equal(folder: Path) -> No
     assert "the numbers cannot be compared" in page
 
 
+@pytest.mark.integration
+def test_an_alias_that_moves_meanwhile_does_not_move_the_verdict(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, later = registered(folder), []
+
+    def judging(*args: Any, **options: Any) -> Findings:
+        later.append(registered(folder))  # a training ends beside: @candidate is its model now
+        return judge(*args, **options)
+
+    monkeypatch.setattr(driver, "judge", judging)
+    job = evaluate_job(folder, "models:/tiny@candidate", random=0)
+    found = run_evaluate(job, Silent(), local=True)
+    assert found.verdict["model"] == mine
+    server = found.tracking.uri
+    assert show_model(mine, server).tags["physics.run"] == found.tracking.run_id
+    assert "physics.run" not in show_model(later[0], server).tags
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -178,6 +199,11 @@ def test_a_test_split_is_never_chosen_on(folder: Path) -> None:
         evaluate_job(folder, "models:/tiny/1", suite__choose="test")
     with pytest.raises(RequestError, match="is what is chosen on"):
         evaluate_job(folder, "models:/tiny/1", suite__split="validation")
+
+
+def test_what_cannot_make_a_model_by_itself_is_no_bug_of_ours(folder: Path) -> None:
+    with pytest.raises(RequestError, match=r"json:loads cannot be called without arguments.*'s'"):
+        run_evaluate(evaluate_job(folder, "json:loads"), Silent(), local=True)
 
 
 def test_the_model_is_named_when_there_is_none(folder: Path) -> None:

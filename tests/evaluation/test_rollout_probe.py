@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from planted import CONTEXT, FRAMES, SIZE, FrameDifference
 from torch import Tensor, nn
 
+from orchestrator.evaluation.benchmarks.roll_scores import skill_over
 from orchestrator.evaluation.probe import grid_pooled, ridge_probe
 from orchestrator.evaluation.rollout import roll_out, rollout_table
 from orchestrator.evaluation.surprise import View
@@ -53,6 +58,32 @@ def test_copying_what_was_seen_is_no_skill(tiny: WorldModel) -> None:
     model = WorldModel(tiny.config, tiny.encoder, Told(known.repeat(1, 4, 1)))  # type: ignore[arg-type]
     for row in rollout_table([roll_out(model, clips(), View(4, 0))], 0.95):
         assert row["skill"]["copy"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+class Off(FrameDifference):
+    """It expects a little change where nothing changes."""
+
+    def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
+        return super().foresee(features, mask) + 0.5
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("moving", [0, 1])
+def test_where_a_rule_makes_no_error_skill_is_a_number_all_the_same(moving: int) -> None:
+    """Of still videos, or by a collapsed model, features do not change: to copy them is exact."""
+    films = np.full((6, FRAMES, SIZE, SIZE, 3), 90, np.uint8)
+    films[:moving, 8:] = 200  # one clip is not still: then some resamples are exact, and some not
+
+    def skills(model: FrameDifference) -> list[dict[str, Any]]:
+        rolled = [roll_out(model, films, View(CONTEXT, 0))]
+        json.dumps(
+            [skill_over(rolled, "copy", 0.95).value, rollout_table(rolled, 0.95)], allow_nan=False
+        )
+        return [row["skill"]["copy"] for row in rollout_table(rolled, 0.95)]
+
+    for found in skills(FrameDifference("no change")):
+        assert found == {"value": 0, "low": 0, "high": 0}, "as exact as the rule"
+    assert all(found["value"] < 0 for found in skills(Off("no change")))
 
 
 def test_a_probe_reads_what_is_there_and_nothing_else() -> None:

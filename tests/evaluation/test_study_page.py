@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
@@ -67,3 +68,19 @@ def test_a_ratio_without_a_claim_says_so() -> None:
     assert claim_of(apart, "pixels", "ema") == (
         "N(pixels) / N(ema): no claim, no score is reached by both curves"
     )
+
+
+def test_names_of_curves_that_end_together_can_be_read_inside_the_frame() -> None:
+    made = made_result()
+    arms = {
+        name: [[0.0, 0.1, end]]
+        for name, end in zip("abcdef", (0, 0, 0.001, 0, 0.9, 0), strict=True)
+    }
+    made["panels"][0]["arms"] = arms | {"pixels": [[0.1, 0.1, 0.0]]}
+    (svg,) = re.findall(r"<svg.*?</svg>", page(made))
+    names = {text.text: float(text.attrib["y"]) for text in ET.fromstring(svg).iter("text")}
+    heights = sorted(names[name] for name in made["panels"][0]["arms"])
+    assert all(below - above >= 11 for above, below in itertools.pairwise(heights))
+    assert heights[-1] <= HEIGHT
+    assert min(names, key=lambda name: abs(names[name] - heights[0])) == "e", "the best is on top"
+    assert {"R2", "videos trained on"} <= names.keys()

@@ -65,6 +65,12 @@ def test_the_gate_holds_on_the_splits_that_are_reported(split: str) -> None:
 
 
 @pytest.mark.integration
+def test_what_passes_in_front_of_the_wall_does_not_give_itself_away() -> None:
+    """On these hundred an extrapolated centroid had 38% right while the contrast changed there."""
+    assert gate("test", 100, scenarios=["bounce"], seed=3003)["bounce"]["centroid"]["quads"] < 0.32
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("scenario", HIDDEN)
 def test_what_only_looks_around_and_after_the_break_is_at_exactly_chance(
     scenario: str, table: dict
@@ -108,6 +114,13 @@ def test_an_oracle_with_the_states_is_always_right(
     scores = np.stack([_oracle(quad) for quad in looked.of(scenario, split)])
     assert quad_right(scores).mean() == 1
     assert pair_accuracy(scores).mean() >= 0.75
+
+
+def test_an_impact_lies_after_the_last_frame_that_its_outcomes_share() -> None:
+    """In these draws the thing has just left the wall again when its place is still the same."""
+    for split, number in (("test", 20), ("test", 49), ("ood", 6)):
+        quad = make_quad("bounce", split, number)
+        assert quad_right(_oracle(quad)[None])[0] == 1, (split, number)
 
 
 def _oracle(quad: Quad) -> np.ndarray:

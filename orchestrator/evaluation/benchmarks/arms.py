@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.probe import grid_pooled
-from orchestrator.jepa.hub import WorldModel, random_model
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,18 @@ class Shape:
     tubelet: int
 
 
-def shape_of(model: WorldModel) -> Shape:
+def shape_of(model: Judgeable) -> Shape:
     """The clip that a model looks at."""
-    config = model.config
-    fps = float(config.job["data"]["fps"])
-    return Shape(config.size, config.frames, fps, config.model.tubelet)
+    clip = model.clip
+    return Shape(clip.size, clip.frames, clip.fps, clip.tubelet)
 
 
-def arm(model: WorldModel, seed: int | None) -> WorldModel:
+def arm(model: Judgeable, seed: int | None) -> Judgeable:
     """The model itself, or with a seed a random one of its shape."""
-    return model if seed is None else random_model(model.config, seed)
+    return model if seed is None else model.untaught(seed)
 
 
-def pooled_features(model: WorldModel, frames: np.ndarray) -> np.ndarray:
+def pooled_features(model: Judgeable, frames: np.ndarray) -> np.ndarray:
     """Features by tubelet, float32 [clips, tubelets, cells * dim], of uint8 [clips, T, S, S, 3]."""
-    config = model.config
-    side = config.size // config.model.patch
-    return grid_pooled(
-        model.encode(frames).numpy(), (config.frames // config.model.tubelet, side, side)
-    )
+    features = model.encode(torch.from_numpy(np.ascontiguousarray(frames)))
+    return grid_pooled(features.cpu().numpy(), model.clip.grid)

@@ -12,7 +12,7 @@ from orchestrator.evaluation.benchmarks.page import Shown, page_of_pairs, page_o
 from orchestrator.evaluation.benchmarks.pairs import Findings, SeenScene, judge_pairs, watched
 from orchestrator.evaluation.benchmarks.rolls import judge_rolls
 from orchestrator.evaluation.driver import Evaluated
-from orchestrator.jepa.hub import WorldModel, load_folder
+from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
 from orchestrator.job import EvaluateJob
 from orchestrator.job.benchmark import AnyBenchmark, Clevrer, MovingMnist, Surprising
 from orchestrator.progress import Progress
@@ -20,7 +20,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.benchmarks import record_benchmark
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
-from orchestrator.tracking.locate import model_folder
+from orchestrator.tracking.locate import pinned
 from orchestrator.tracking.server import tracking_uri
 
 
@@ -36,8 +36,8 @@ def run_benchmark(
     """
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
-    with model_folder(job.model, tracking=server) as folder:
-        model = load_folder(folder)
+    job = job.model_copy(update={"model": pinned(job.model, server)})
+    model = load_judgeable(job.model, server)
     with nullcontext() if local else ray_session():
         found, each, page = judged_benchmark(job, benchmark, model, progress, local=local)
     out = storage.sub("evaluations", job.name)
@@ -50,7 +50,7 @@ def run_benchmark(
 def judged_benchmark(
     job: EvaluateJob,
     benchmark: AnyBenchmark,
-    model: WorldModel,
+    model: Judgeable,
     progress: Progress,
     *,
     local: bool,
@@ -71,7 +71,7 @@ def judged_benchmark(
     return found, scores.scores_json(job, benchmark, findings), page
 
 
-def _cases(benchmark: Surprising, model: WorldModel, findings: Findings) -> list[Shown]:
+def _cases(benchmark: Surprising, model: Judgeable, findings: Findings) -> list[Shown]:
     """Each property's clearest and its worst scene, with pictures."""
     storage, look = Storage(benchmark.folder), findings.look
 

@@ -91,5 +91,5 @@ def _pictures(storage: Storage, path: str, video: str) -> tuple[str, ...]:
     first, last = min(numbered), max(numbered)
     missing = sorted(set(range(first, last + 1)) - numbered.keys())
     if missing:
-        raise DataError(f"video {video}: {len(missing)} pictures are missing, first {missing[0]}")
+        raise DataError(f"video {video}: pictures missing: {len(missing)}, first {missing[0]}")
     return tuple(numbered[number] for number in sorted(numbered))

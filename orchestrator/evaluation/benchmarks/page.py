@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from orchestrator.evaluation import plots
-from orchestrator.evaluation.report import _STYLE, _rollout, _share
+from orchestrator.evaluation.html_parts import (
+    curve_range,
+    document,
+    growing,
+    number,
+    rollout,
+    share,
+    table,
+)
 
 Shown = tuple[str, str, list[tuple[np.ndarray, np.ndarray]]]
 """A scene: its property and 'clearest' or 'worst', its name, and what `pairs.watched` gives."""
@@ -28,9 +36,9 @@ def page_of_pairs(verdict: dict[str, Any], shown: Sequence[Shown]) -> str:
     """A self-contained page about one model on one set of pairs."""
     whole = verdict["overall"]
     cards = [
-        ("pairs right", _share(whole["pair"]), "chance 50%"),
-        ("possible under impossible, any of a scene", _share(whole["all"]), "chance 50%"),
-        ("AUROC", _number(whole["auroc"]), "chance 0.5"),
+        ("pairs right", share(whole["pair"]), "chance 50%"),
+        ("possible under impossible, any of a scene", share(whole["all"]), "chance 50%"),
+        ("AUROC", number(whole["auroc"]), "chance 0.5"),
     ]
     if verdict["random"]:
         pairs = [one["pair"] for one in verdict["random"]]
@@ -44,23 +52,23 @@ def page_of_pairs(verdict: dict[str, Any], shown: Sequence[Shown]) -> str:
 def page_of_rolls(verdict: dict[str, Any]) -> str:
     """A self-contained page about one model's rollouts on one set of clips."""
     cards = [
-        (f"skill over {rule}", _number(verdict["overall"][f"skill_over_{rule}"]), "0: no better")
+        (f"skill over {rule}", number(verdict["overall"][f"skill_over_{rule}"]), "0: no better")
         for rule in ("copy", "linear")
     ]
     if verdict["random"]:
         skills = [one["skill_over_copy"] for one in verdict["random"]]
         text = f"{np.mean(skills):.3f}"
         cards.append((f"{len(skills)} random models, over copy", text, f"best {max(skills):.3f}"))
-    parts = [_head(verdict, cards), _rollout(verdict), _probe(verdict)]
+    parts = [
+        _head(verdict, cards),
+        rollout(verdict["rollout"], verdict["moment_s"]),
+        _probe(verdict),
+    ]
     return _whole(verdict, [*parts, _how_rolls(verdict), _left_out(verdict)])
 
 
 def _whole(verdict: dict[str, Any], parts: Sequence[str]) -> str:
-    title = html.escape(f"{_TITLES[verdict['benchmark']]}: {verdict['model']}")
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
-    )
+    return document(f"{_TITLES[verdict['benchmark']]}: {verdict['model']}", parts)
 
 
 def _head(verdict: dict[str, Any], cards: Sequence[tuple[str, str, str]]) -> str:
@@ -89,16 +97,16 @@ def _properties(verdict: dict[str, Any]) -> str:
             [
                 html.escape(name),
                 str(row["scenes"]),
-                f"<span class='{'good' if clear else 'bad'}'>{_share(row['pair'])}</span>",
-                _share(row["all"]),
+                f"<span class='{'good' if clear else ''}'>{share(row['pair'])}</span>",
+                share(row["all"]),
                 f"{row['p']:.3f}",
-                _number(row["auroc"]),
+                number(row["auroc"]),
                 f"{100 * random['pair']:.0f}%, {100 * random['best_pair']:.0f}%" if random else "",
             ]
         )
     level = f"{100 * verdict['confidence']:.0f}%"
     return (
-        f"<h2>By property</h2>{_table(head, rows)}"
+        f"<h2>By property</h2>{table(head, rows)}"
         f"<p class='dim'>Intervals: {level}, bootstrap over scenes. Green: pairs clearly above"
         " chance, after Holm's correction for the number of properties.</p>"
     )
@@ -109,7 +117,8 @@ def _how_pairs(verdict: dict[str, Any]) -> str:
     return (
         "<h2>How it was measured</h2><p>A pair is right when the possible video surprises less"
         " than the impossible one that belongs to it. The model saw"
-        f" <b>{look['context']} frames</b> of each window (mask token {look['mask']}) and the"
+        f" <b>{look['context']} frames</b> of each window (mask token"
+        f" {look['mask']}){growing(look)}, and the"
         f" <b>{look['aggregate']}</b> over windows was taken: chosen on"
         f" {html.escape(verdict['chosen_on'])}.</p>"
     )
@@ -135,7 +144,7 @@ def _probe(verdict: dict[str, Any]) -> str:
         "<h2>What can be read off the features</h2><p class='dim'>R² of a ridge probe, fitted on"
         " what the view was chosen on: mean location and velocity of the objects in view, and how"
         " many there are; empty where it does not vary.</p>"
-        f"{_table(['', *verdict['probe']['model']], rows)}"
+        f"{table(['', *verdict['probe']['model']], rows)}"
     )
 
 
@@ -143,13 +152,7 @@ def _left_out(verdict: dict[str, Any]) -> str:
     if not verdict["left_out"]:
         return ""
     rows = [[html.escape(one["scene"]), html.escape(one["reason"])] for one in verdict["left_out"]]
-    return f"<h2>Left out</h2>{_table(['scene', 'reason'], rows)}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    cells = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
-    return f"<table><tr>{titles}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+    return f"<h2>Left out</h2>{table(['scene', 'reason'], rows)}"
 
 
 def _case(label: str, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
@@ -168,12 +171,7 @@ def _case(label: str, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]])
             )
     return (
         f"<h2>{html.escape(label)}</h2><div class='quad'><span class='dim'>{html.escape(name)};"
-        " the line: the first frame in which a pair's videos differ, if they begin alike</span>"
+        " dashed: the first frame in which a pair's videos differ, if they begin alike;"
+        f" {curve_range(low, top)}</span>"
         f"{''.join(rows)}</div>"
-    )
-
-
-def _number(value: dict[str, float]) -> str:
-    return (
-        f"{value['value']:.3f} <span class='dim'>[{value['low']:.3f}, {value['high']:.3f}]</span>"
     )

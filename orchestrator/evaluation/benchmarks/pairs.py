@@ -27,6 +27,7 @@ from orchestrator.evaluation.benchmarks.scene import (
     listing,
 )
 from orchestrator.evaluation.judge import Look
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.spread import spread
 from orchestrator.evaluation.surprise import (
     AGGREGATES,
@@ -37,7 +38,6 @@ from orchestrator.evaluation.surprise import (
     surprise,
     views_of,
 )
-from orchestrator.jepa.hub import WorldModel
 from orchestrator.job.benchmark import Grasp, InfLevel, IntPhys, Surprising
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.progress import Progress
@@ -120,7 +120,7 @@ class Findings:
     """Scenes that are not scored because they show videos that were chosen on."""
 
 
-Shared = tuple[WorldModel, Storage, Protocol]
+Shared = tuple[Judgeable, Storage, Protocol]
 
 
 def read(benchmark: Surprising, storage: Storage) -> Read:
@@ -139,7 +139,7 @@ def read(benchmark: Surprising, storage: Storage) -> Read:
 
 
 def judge_pairs(
-    job: EvaluateJob, benchmark: Surprising, model: WorldModel, progress: Progress, *, local: bool
+    job: EvaluateJob, benchmark: Surprising, model: Judgeable, progress: Progress, *, local: bool
 ) -> Findings:
     """Measure a model, and random ones of its shape, on a benchmark's pairs.
 
@@ -212,7 +212,7 @@ def measure(shared: Shared, unit: Unit) -> list[SeenScene | Fault]:
     return found
 
 
-def _seen(model: WorldModel, storage: Storage, protocol: Protocol, scene: Scene) -> SeenScene:
+def _seen(model: Judgeable, storage: Storage, protocol: Protocol, scene: Scene) -> SeenScene:
     scores: dict[Look, list[np.ndarray]] = {}
     for videos in protocol.pairs(storage, scene):
         errors = surprise(model, videos, protocol.views, protocol.windows(videos.shape[1]))
@@ -223,7 +223,7 @@ def _seen(model: WorldModel, storage: Storage, protocol: Protocol, scene: Scene)
 
 
 def watched(
-    model: WorldModel, storage: Storage, protocol: Protocol, look: Look, scene: Scene
+    model: Judgeable, storage: Storage, protocol: Protocol, look: Look, scene: Scene
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For a picture: each pair's videos, uint8 [2, T, size, size, 3], and curves [2, T]."""
     shown = []

@@ -12,7 +12,7 @@ from orchestrator.evaluation.benchmarks.clevrer import TARGETS
 from orchestrator.evaluation.benchmarks.rolls import Rolls, digest
 from orchestrator.evaluation.metrics import RESAMPLES, Estimate
 from orchestrator.evaluation.probe import ridge_probe
-from orchestrator.evaluation.rollout import Rollout, rollout_table
+from orchestrator.evaluation.rollout import Rollout, rollout_table, skill
 from orchestrator.evaluation.states import StateRows, joined
 from orchestrator.job.benchmark import Clevrer, Rolled
 from orchestrator.job.evaluate import EvaluateJob
@@ -20,16 +20,16 @@ from orchestrator.job.evaluate import EvaluateJob
 RULES = ("copy", "linear")
 
 
-def skill(rollouts: Sequence[Rollout], rule: str, confidence: float) -> Estimate:
+def skill_over(rollouts: Sequence[Rollout], rule: str, confidence: float) -> Estimate:
     """1 - error / the rule's error over all horizons; clips are what is resampled."""
     mine, theirs = (
         np.concatenate([one.errors[name] for one in rollouts]).mean(1) for name in ("model", rule)
     )
     draw = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
-    drawn = 1 - mine[draw].mean(1) / theirs[draw].mean(1)
+    drawn = skill(mine[draw].mean(1), theirs[draw].mean(1))
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Estimate(float(1 - mine.mean() / theirs.mean()), float(low), float(high))
+    return Estimate(float(skill(mine.mean(), theirs.mean())), float(low), float(high))
 
 
 def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]:
@@ -40,9 +40,9 @@ def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]
     `random`, `gain`, `counts`, `left_out` (by name, with the reason).
     """
     level = job.confidence
-    whole = {f"skill_over_{rule}": skill(rolls.model, rule, level) for rule in RULES}
+    whole = {f"skill_over_{rule}": skill_over(rolls.model, rule, level) for rule in RULES}
     random = [
-        {f"skill_over_{rule}": skill(arm, rule, level).value for rule in RULES}
+        {f"skill_over_{rule}": skill_over(arm, rule, level).value for rule in RULES}
         for arm in rolls.random
     ]
     return {
@@ -56,6 +56,7 @@ def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]
         "chosen_on": _chosen_on(benchmark, rolls),
         "confidence": level,
         "overall": {name: asdict(value) for name, value in whole.items()},
+        "moment_s": rolls.shape.tubelet / rolls.shape.fps,
         "rollout": rollout_table(rolls.model, level),
         "probe": {arm: probe(fitted, held_out) for arm, (fitted, held_out) in rolls.states.items()},
         "random": random,

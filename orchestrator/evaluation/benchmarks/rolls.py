@@ -18,11 +18,11 @@ from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
 from orchestrator.evaluation.benchmarks.arms import Shape, arm, pooled_features, shape_of
 from orchestrator.evaluation.benchmarks.clip import Clip, ClipRead
 from orchestrator.evaluation.benchmarks.scene import Fault, Tally, listing
-from orchestrator.evaluation.rollout import Rollout, roll_out
+from orchestrator.evaluation.judgeable import Judgeable
+from orchestrator.evaluation.rollout import Rollout, roll_out, skill
 from orchestrator.evaluation.spread import spread
 from orchestrator.evaluation.states import StateRows
 from orchestrator.evaluation.surprise import View, views_of
-from orchestrator.jepa.hub import WorldModel
 from orchestrator.job.benchmark import MovingMnist, Rolled
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.progress import Progress
@@ -79,11 +79,11 @@ class Rolls:
     faults: list[Fault]
 
 
-Shared = tuple[WorldModel, Storage, Shape]
+Shared = tuple[Judgeable, Storage, Shape]
 
 
 def judge_rolls(
-    job: EvaluateJob, benchmark: Rolled, model: WorldModel, progress: Progress, *, local: bool
+    job: EvaluateJob, benchmark: Rolled, model: Judgeable, progress: Progress, *, local: bool
 ) -> Rolls:
     """Measure a model's rollouts, and those of random models of its shape.
 
@@ -187,7 +187,7 @@ def _read(benchmark: Rolled, storage: Storage, shape: Shape) -> ClipRead:
     return clevrer.read(benchmark, storage)
 
 
-def _views(job: EvaluateJob, model: WorldModel, shape: Shape) -> tuple[View, ...]:
+def _views(job: EvaluateJob, model: Judgeable, shape: Shape) -> tuple[View, ...]:
     """One context, half of the clip if none is asked for, with every mask token.
 
     Raises:
@@ -219,14 +219,14 @@ def _sample(clips: Sequence[Clip], seed: int) -> list[Clip]:
 
 
 def _choose(seen: Sequence[SeenClips]) -> tuple[View, dict[View, float]]:
-    skill = {}
+    skills = {}
     for view in seen[0].rollouts:
         errors = [one.rollouts[view].errors for one in seen]
         mine, copied = (
             np.concatenate([each[rule] for each in errors]).mean() for rule in ("model", "copy")
         )
-        skill[view] = float(1 - mine / copied)
-    return max(skill, key=lambda view: skill[view]), skill
+        skills[view] = float(skill(mine, copied))
+    return max(skills, key=lambda view: skills[view]), skills
 
 
 def _states(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestrator.errors import JobFailed, OrchestratorError, RequestError, suggest
+from orchestrator.storage import Storage
 
 Align = Literal["start", "end"]
 
@@ -73,12 +74,16 @@ class Read:
 
 @contextmanager
 def listing(folder: str) -> Iterator[None]:
-    """A storage that cannot be listed or read is said so.
+    """A storage that is not there, or cannot be listed or read, is said so.
 
     Raises:
-        RequestError: it cannot.
+        RequestError: it is not, or cannot.
     """
     try:
+        if not Storage(folder).is_dir():
+            raise RequestError(
+                "no such folder", where=folder, mend="name the unpacked benchmark: benchmark.folder"
+            )
         yield
     except OSError as error:
         raise RequestError(
@@ -194,8 +199,11 @@ class Tally:
         more = f"\n  and {len(found) - NAMED} more" if len(found) > NAMED else ""
         enough = -(-len(found) * 100 // total) / 100
         mend = f"mend the folder, or leave them out, by name: benchmark.bad_limit={enough:g}"
+        said = "cannot be used"
+        if kind is JobFailed:  # it ends in the middle of looking: the others were not seen yet
+            said, mend = f"{said}, of those looked at so far", f"{mend} or more"
         raise kind(
-            f"{len(found)} of {total} scenes cannot be used:\n  {rows}{more}",
+            f"{len(found)} of {total} scenes {said}:\n  {rows}{more}",
             where=self.where,
             mend=mend if enough < 1 else _MISFIT,
         )

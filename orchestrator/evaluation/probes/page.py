@@ -5,18 +5,14 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from orchestrator.evaluation.report import _STYLE as STYLE
+from orchestrator.evaluation.html_parts import document, plain, table
 
 
 def page(verdict: dict[str, Any]) -> str:
     """A self-contained page about one probe."""
     model = verdict["features"]["model"]
-    title = html.escape(f"Probe: {model['model_uri']}")
     parts = [_head(verdict), _table(verdict), _chosen(verdict), _of(verdict)]
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>"
-    )
+    return document(f"Probe: {model['model_uri']}", parts)
 
 
 def _head(verdict: dict[str, Any]) -> str:
@@ -35,9 +31,8 @@ def _table(verdict: dict[str, Any]) -> str:
     for name, own in arms["model"]["scores"].items():
         cells = [html.escape(name), own["metric"]]
         cells += [_cell(arm["scores"][name]) for arm in arms.values()]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
     head = ["target", "metric", *(_TITLES[name] for name in arms)]
-    titles = "".join(f"<th>{title}</th>" for title in head)
     level = f"{100 * verdict['confidence']:.0f}%"
     classes = verdict["classes"]
     chance = f" Chance over {classes} classes: {100 / classes:.1f}%." if classes else ""
@@ -49,7 +44,7 @@ def _table(verdict: dict[str, Any]) -> str:
     why = "have no label" if classes else "have no states, or several things that move"
     without = f" {left_out:,} clips {why}: they are left out."
     return (
-        f"<h2>Scores</h2><table><tr>{titles}</tr>{''.join(rows)}</table>"
+        f"<h2>Scores</h2>{table(head, rows)}"
         f"<p class='dim'>Intervals: {level}, bootstrap over videos.{chance} {split}; no video is on"
         f" two sides.{without if left_out else ''}</p>"
     )
@@ -69,7 +64,8 @@ def shown_score(score: dict[str, Any]) -> str:
     if score["value"] is None:
         return "none: the scored rows are all alike"
     if score["metric"] == "R2":
-        return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+        value, low, high = (plain(score[key], 3) for key in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
     value, low, high = (100 * score[key] for key in ("value", "low", "high"))
     return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
 
@@ -87,28 +83,28 @@ def _chosen(verdict: dict[str, Any]) -> str:
                 f"{max(costs):.4g}",
                 str(len(costs)),
             ]
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+            rows.append(cells)
     head = ["", "chosen", "cost on the validation videos", "the worst setting's", "settings"]
-    titles = "".join(f"<th>{title}</th>" for title in head)
     return (
         "<h2>What was chosen</h2><p class='dim'>By the share of clips read wrong, or the squared"
-        " error of a state, on the validation videos; never on what is scored.</p>"
-        f"<table><tr>{titles}</tr>{''.join(rows)}</table>"
+        " error of a state in its own unit (of simulated physics: metres, and metres a second), on"
+        " the validation videos; never on what is scored.</p>" + table(head, rows)
     )
 
 
 def _of(verdict: dict[str, Any]) -> str:
-    rows = []
-    for arm, facts in verdict["features"].items():
-        cells = [
-            _TITLES[arm],
-            f"<code>{html.escape(facts['uri'])}</code>",
-            f"{facts['clips']:,} clips, {facts['pooling']}, {facts['dtype']}",
-            f"<code>{facts['digest']}</code>",
-            f"<code>{facts['model']}</code>",
-            f"<code>{', '.join(facts['data'])}</code>",
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = ["", "features", "of", "digest", "model's digest", "data's digest"]
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    return f"<h2>The features</h2><table><tr>{titles}</tr>{''.join(rows)}</table>"
+    """What was read, an arm in each column."""
+    facts = verdict["features"]
+    rows = [
+        ["features", *(_code(one["uri"]) for one in facts.values())],
+        ["of", *(f"{one['clips']:,} clips, {one['pooling']}, {one['dtype']}"
+                 for one in facts.values())],
+        ["digest", *(_code(one["digest"]) for one in facts.values())],
+        ["model's digest", *(_code(one["model"]) for one in facts.values())],
+        ["data's digest", *(_code(", ".join(one["data"])) for one in facts.values())],
+    ]  # fmt: skip
+    return f"<h2>The features</h2>{table(['', *(_TITLES[arm] for arm in facts)], rows)}"
+
+
+def _code(text: str) -> str:
+    return f"<code>{html.escape(text)}</code>"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from typing import Any
 
 import numpy as np
+
+LINE = 13
+"""Pixels from one name to the next: what is nearer cannot be read."""
 
 COLOURS = ("#2f6fdb", "#0a7a3b", "#b3261e", "#8a5a00", "#6a3fb5", "#4a5768")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 620, 300, 46, 34, 12
@@ -98,16 +102,18 @@ def _plot(panel: dict[str, Any], clips: list[int]) -> str:
     def y(value: float) -> float:
         return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
+    means = {arm: np.mean(scores, axis=0) for arm, scores in arms.items()}
+    named = dict(zip(means, _apart([y(mean[-1]) for mean in means.values()]), strict=True))
     parts = [_axes(clips, low, high, x, y)]
     for (arm, scores), colour in zip(panel["arms"].items(), COLOURS * 9, strict=False):
-        mean = np.mean(scores, axis=0)
+        mean = means[arm]
         at = clips if len(mean) > 1 else [clips[0], clips[-1]]
         line = mean if len(mean) > 1 else [mean[0], mean[0]]
         points = " ".join(f"{x(n):.1f},{y(v):.1f}" for n, v in zip(at, line, strict=True))
         dash = "" if len(mean) > 1 else " stroke-dasharray='5 4'"
         parts.append(
             f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'{dash}/>"
-            f"<text x='{x(clips[-1]) + 12:.1f}' y='{y(line[-1]) + 4:.1f}'"
+            f"<text x='{x(clips[-1]) + 12:.1f}' y='{named[arm] + 4:.1f}'"
             f" style='fill:{colour}'>{html.escape(arm)}</text>"
         )
         parts += [
@@ -119,14 +125,32 @@ def _plot(panel: dict[str, Any], clips: list[int]) -> str:
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}'>{''.join(parts)}</svg>"
 
 
+def _apart(heights: list[float]) -> list[float]:
+    """Where names stand: as near to the ends of their lines as there is room, inside the frame."""
+    placed = np.array(heights)
+    order = np.argsort(placed)
+    for above, below in itertools.pairwise(order):
+        placed[below] = max(placed[below], placed[above] + LINE)
+    lowest = HEIGHT - BOTTOM
+    for below in order[::-1]:
+        placed[below] = min(placed[below], lowest)
+        lowest = placed[below] - LINE
+    return [float(height) for height in placed]
+
+
 def _axes(clips: list[int], low: float, high: float, x: Any, y: Any) -> str:
     parts = [
-        f"<text x='{x(n):.1f}' y='{HEIGHT - 14}' text-anchor='middle'>{n:,}</text>" for n in clips
+        f"<text x='{x(n):.1f}' y='{HEIGHT - 18}' text-anchor='middle'>{n:,}</text>" for n in clips
     ]
+    parts += [
+        f"<text x='{WIDTH - 110}' y='{HEIGHT - 2}' text-anchor='end'>videos trained on</text>",
+        f"<text x='{LEFT + 4}' y='10'>R2</text>",
+    ]
+    digits = 2 if high - low > 0.2 else 3
     for value in np.linspace(low, high, 5):
         parts.append(
             f"<line x1='{LEFT}' x2='{WIDTH - 110}' y1='{y(value):.1f}' y2='{y(value):.1f}'"
             f" stroke='#d8dee6'/><text x='{LEFT - 6}' y='{y(value) + 4:.1f}'"
-            f" text-anchor='end'>{value:.2f}</text>"
+            f" text-anchor='end'>{round(value, digits) + 0.0:.{digits}f}</text>"
         )
     return "".join(parts)

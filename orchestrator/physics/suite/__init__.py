@@ -28,7 +28,7 @@ __all__ = [
     "make_suite",
 ]
 
-PROTOCOL_VERSION = 1  # raised when the same arguments would give other videos
+PROTOCOL_VERSION = 2  # raised when the same arguments would give other videos
 
 # Append only: a scenario's place decides its draws.
 BUILDERS: dict[str, Callable[[Lab], Draft | None]] = {

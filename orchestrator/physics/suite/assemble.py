@@ -14,6 +14,7 @@ from orchestrator.physics.suite.draft import Draft, Runs
 from orchestrator.physics.world import VIEW, Floats, Trajectory
 
 PARTED = 0.01  # metres: motions that differ by less are drawn alike
+TURNED = 0.5  # metres a second by which speeds differ after an impact, not at the start of a fall
 GONE = 3  # frames before the break in which nothing tells the contexts apart, at the least
 SEEN = 0.02  # share of a thing that counts as visible
 
@@ -112,7 +113,7 @@ def _end_of_shared(first: Film, second: Film, since: int) -> int | None:
 def _set_in_scenery(draft: Draft, size: int) -> Cells | None:
     """Draw each outcome's motion in each context's scene."""
     t_break = parting(draft.runs)
-    if t_break is None:
+    if t_break is None or _turned(draft.runs, t_break - 1):
         return None
     cells = []
     for context, scene in enumerate(draft.scenes):
@@ -136,6 +137,16 @@ def parting(runs: Runs) -> int | None:
     apart = [np.abs(row[0] - row[1]).max(axis=(1, 2)) > PARTED for row in places]
     frames = [int(np.argmax(one)) for one in apart]
     return min(frames) if min(frames) > 0 else None
+
+
+def _turned(runs: Runs, frame: int) -> bool:
+    """Whether outcomes of one context are already on their ways, though at one place still.
+
+    The last frame that they share would show a thing just after the impact, and its state would
+    be right for one outcome only.
+    """
+    speeds = [[run.poses[frame, :, 3:5] for run in row] for row in runs]
+    return any(bool((np.abs(a - b) > TURNED).any()) for a, b in speeds)
 
 
 def _spliced(before: Trajectory, after: Trajectory, t_break: int) -> Trajectory:

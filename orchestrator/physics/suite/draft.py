@@ -24,7 +24,10 @@ from orchestrator.physics.world import (
 
 Point = tuple[float, float]
 Runs = tuple[tuple[Trajectory, Trajectory], tuple[Trajectory, Trajectory]]
-CLEAR_CONTRAST = 0.1  # of summed RGB, from 0 to 3
+# Of summed RGB, from 0 to 3: how much more or less is clearly so, what is as good as alike, and by
+# how much scenery stands out from the backdrop at the least.
+CLEAR_CONTRAST, ALIKE_CONTRAST, SEEN_CONTRAST = 0.1, 0.15, 0.5
+PAINTS = 256  # colours that are tried
 MARK_SHARES = {"plain": 0.0, "half": 0.5, "stripe": 0.35, "dot": 0.09}  # of the inside
 
 
@@ -190,6 +193,26 @@ class Lab:
         more -= np.abs(colours - behind).sum(axis=1)
         more *= 1 if self.coin else -1
         return bool(shares @ more > CLEAR_CONTRAST and more[0] > CLEAR_CONTRAST)
+
+    def alike(self, made: Thing, backdrop: Backdrop) -> Colour | None:
+        """A colour before which a thing stands out as much as before the backdrop, or None.
+
+        Where only an impossible cell has the thing pass in front of scenery, more contrast there
+        and less are both a change, which deceives who weighs what moves (`centroid`): no coin
+        balances that.
+        """
+        behind = np.mean(backdrop.colours, axis=0)
+        shares, colours = _looks(made, self.palette.rim)
+        before = np.abs(colours - behind).sum(axis=1)
+        draws = self.rng.uniform((0.0, 0.0, 0.0), (1.0, 0.7, 1.0), (PAINTS, 3))
+        paints = np.array([colorsys.hsv_to_rgb(*draw) for draw in draws])
+        change = np.abs(np.abs(colours[None] - paints[:, None]).sum(axis=2) - before) @ shares
+        change[np.abs(paints - behind).sum(axis=1) < SEEN_CONTRAST] = np.inf
+        best = int(change.argmin())
+        if change[best] > ALIKE_CONTRAST:
+            return None
+        red, green, blue = paints[best].tolist()
+        return red, green, blue
 
     def table(self) -> tuple[Solid, ...]:
         """Four rails seen from above."""

@@ -1,7 +1,8 @@
 """Scenarios whose contexts differ in a piece of scenery: support, bounce, ramp, launch.
 
 Either outcome is one motion, drawn in both sceneries. Where only the impossible cell has a thing
-pass in front of that piece, `Lab.setting` has it stand out more there in one half of a suite.
+pass in front of that piece, `Lab.setting` has it stand out more there in one half of a suite;
+before the wall of `bounce`, as much as before the backdrop.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ def bounce(lab: Lab) -> Draft | None:
         spin = lab.uniform(-2.0, 2.0)
         pose, velocity = (x, start, 0.0), (mover.velocity[0], up, spin)
         mover, top = replace(mover, pose=pose, velocity=velocity), meeting + lab.uniform(1.5, 3.0)
-    backdrop, colour = lab.setting()
-    block = Solid(rectangle(face, floor, face + thick, top), colour, "wall")
-    if not lab.balances(mover, colour, backdrop):
+    backdrop = lab.palette.backdrop()
+    colour = lab.alike(mover, backdrop)
+    if colour is None:
         return None
+    block = Solid(rectangle(face, floor, face + thick, top), colour, "wall")
     solids = tuple(room(lab.palette, floor))
     middle = (face + thick / 2, (floor + top) / 2)
     return _drawn(lab, (mover,), backdrop, ((*solids, block), solids), (middle, None))
