@@ -53,6 +53,7 @@ def two_nodes(folder: Path) -> Iterator[Place]:
     }
     env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_AUTH_MODE": "token"}
     env |= {"RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # at the end nothing works here any more
     # Ray's job server starts `python`: this one.
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     # Sockets lie in them, and their paths must be short. Each node has its own, as machines do: in
