@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from orchestrator.data.ledger import read_ledger
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job
 from orchestrator.progress import Silent
+from orchestrator.ray_session import ray_session
 from orchestrator.runner import RunSummary, run
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import export_tensors
@@ -67,7 +69,15 @@ def weights(summary: RunSummary) -> dict[str, np.ndarray[Any, Any]]:
     return {k: v.numpy() for k, v in export_tensors(storage, summary.checkpoint).items()}
 
 
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """One Ray for the runs on Ray of this module."""
+    with ray_session() as found:
+        yield found
+
+
 @pytest.mark.integration
+@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("zero", [1, 3])
 def test_video_becomes_a_registered_model_on_ray(tmp_path: Path, zero: int) -> None:
     summary = run(build_job(tiny_job(tmp_path, workers=2, zero=zero)))

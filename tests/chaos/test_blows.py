@@ -38,11 +38,11 @@ def check_witness(folder: Path, runs: list[str]) -> None:
 
 
 @pytest.mark.integration
-def test_a_killed_rank_and_a_killed_driver_lose_nothing(arena: Arena) -> None:
-    blows = [Blow("rank", 1, 2, 0.0), Blow("driver", 0, 4, 0.3)]
-    found = bench_chaos(arena, blows)
-    assert found["good"] == len(blows), found["rows"]
-    check_witness(arena.folder, ["blow-01", "blow-02"])
+def test_a_killed_driver_loses_nothing(arena: Arena) -> None:
+    """Its ranks die with it. Ranks and nodes that die alone are struck below, which takes longer."""
+    found = bench_chaos(arena, [Blow("driver", 0, 4, 0.3)])
+    assert found["good"] == 1, found["rows"]
+    check_witness(arena.folder, ["blow-01"])
 
 
 @pytest.mark.nightly

@@ -298,9 +298,9 @@ def test_it_flows_where_the_trainers_have_reserved_every_core(tmp_path: Path) ->
 def test_the_bench_races_the_feed_and_watches_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.bench import feed
 
-    monkeypatch.setattr(feed, "TURN_S", 3.0)
+    monkeypatch.setattr(feed, "TURN_S", 1.5)
     sources = Sources([uneven()], [None])
-    found = feed.bench_feed(train_job(global_batch=16, micro=16), sources, seconds=6.0)  # type: ignore[arg-type]
+    found = feed.bench_feed(train_job(global_batch=16, micro=16), sources, seconds=3.0)  # type: ignore[arg-type]
     assert set(found["clips_per_s"]) == {"feed", "bare", "processes", "decoder"}
     assert min(found["clips_per_s"].values()) > 0
     assert found["feed_over_bare"] > 0
