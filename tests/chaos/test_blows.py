@@ -39,7 +39,7 @@ def check_witness(folder: Path, runs: list[str]) -> None:
 
 @pytest.mark.integration
 def test_a_killed_driver_loses_nothing(arena: Arena) -> None:
-    """Its ranks die with it. Ranks and nodes that die alone are struck below, which takes longer."""
+    """Its ranks die with it. Ranks and nodes that die alone are struck below: that takes long."""
     found = bench_chaos(arena, [Blow("driver", 0, 4, 0.3)])
     assert found["good"] == 1, found["rows"]
     check_witness(arena.folder, ["blow-01"])
