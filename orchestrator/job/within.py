@@ -3,6 +3,7 @@ is read from its file and put in place."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def _read_entry(entry: dict[str, Any], place: KeyPath, kind: str | None, spots: 
         entry["job"] = _read(entry["job"], here, kind, spots)
     if not isinstance(entry.get("job"), dict):
         return
+    entry["job"] = copy.deepcopy(entry["job"])  # YAML's `*anchor` shares it with other entries
     inner, changes = spots_within(spots, here), entry.get("set")
     read_within(entry["job"], inner)
     if isinstance(changes, dict):

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.during import check_evaluations, check_judging, untrained
 from orchestrator.jepa.hub import start_misfit
-from orchestrator.job import EmbedJob, EvaluateJob, PipelineJob, Stage, TrainJob, TuneJob
+from orchestrator.job import (
+    EmbedJob,
+    EvaluateJob,
+    PipelineJob,
+    Stage,
+    TrainJob,
+    TuneJob,
+    differences,
+    job_dict,
+)
+from orchestrator.job.fingerprint import flatten
 
 
 def check_stages(job: PipelineJob, *, local: bool) -> None:
@@ -18,7 +31,7 @@ def check_stages(job: PipelineJob, *, local: bool) -> None:
         if isinstance(stage.job, TuneJob) and local:
             raise _refusal(stage, "Ray Tune starts its trials", "leave --local out")
         if isinstance(stage.job, TrainJob):
-            _named(stage, lambda inner=stage.job: check_evaluations(inner))
+            _named(stage, partial(check_evaluations, stage.job))
         for found in stage.references:
             former = next(one for one in job.stages if one.name == found.stage)
             _check_pair(stage, former, found.key)
@@ -31,11 +44,10 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
     if trained is None:
         return
     if isinstance(stage.job, EvaluateJob) and not (stage.job.benchmark or stage.job.probe):
-        judge, shape = stage.job, untrained(trained)
-        _named(stage, lambda: check_judging(judge, shape), former)
+        _named(stage, partial(check_judging, stage.job, untrained(trained)), former)
     begins = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
     if isinstance(begins, TrainJob):
-        misfit = start_misfit(trained, begins)
+        misfit = _other_shape(trained, begins) or start_misfit(trained, begins)
         if misfit:
             raise _refusal(
                 stage,
@@ -43,6 +55,12 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
                 "give both the same `model`, kind of objective and number of masks; data.frames"
                 " and data.size may differ",
             )
+
+
+def _other_shape(former: TrainJob, job: TrainJob) -> str:
+    """Keys of `model` that differ: some (heads) change what the same weights mean."""
+    shapes = [flatten({"model": job_dict(one)["model"] | {"from": None}}) for one in (former, job)]
+    return "; ".join(differences(*shapes))
 
 
 def _trained(former: Stage) -> TrainJob | None:
@@ -66,9 +84,8 @@ def _check_probe(stage: Stage, former: Stage) -> None:
         )
 
 
-def _named(stage: Stage, check: object, former: Stage | None = None) -> None:
+def _named(stage: Stage, check: Callable[[], None], former: Stage | None = None) -> None:
     try:
-        assert callable(check)
         check()
     except RequestError as error:
         beside = f"after stage '{former.name}': " if former else ""
