@@ -24,9 +24,10 @@ from orchestrator.job import (
 )
 from orchestrator.pipeline.driver import _ended_by_sigterm
 from orchestrator.pipeline.fitting import check_stages
-from orchestrator.pipeline.ledger import Ledger, Left
+from orchestrator.pipeline.ledger import Ledger, Left, set_aside
 from orchestrator.runner import run
 from orchestrator.storage import Storage
+from orchestrator.tracking import locate
 from orchestrator.training.driver import Stopped
 
 SHARED = {
@@ -172,6 +173,18 @@ def test_the_shipped_pipeline_fits() -> None:
     check_stages(job, local=False)
 
 
+def test_a_model_under_a_remote_storage_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(locate, "is_remote", lambda uri: True)
+    with locate.model_folder(str(tmp_path)) as folder:
+        assert folder != tmp_path
+        assert (folder / "model.safetensors").read_bytes() == b"weights"
+    with pytest.raises(RequestError, match="no model here"), locate.model_folder("nowhere"):
+        pass
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
@@ -212,7 +225,10 @@ def test_it_goes_on_with_the_stage_that_failed(
     assert {one.info.status for one in [parent, *found.values()]} == {"FINISHED"}
     assert found["tiny.judge"].data.tags["pipeline.stage"] == "judge"
     assert "cooldown/train/loss" in parent.data.metrics
-    assert client.get_model_version_by_alias("tiny-ladder", "champion").version == "1"
+    assert (
+        client.get_model_version_by_alias("tiny-ladder", "champion").run_id
+        == found["tiny.cooldown"].info.run_id
+    )
 
     # A learning rate of nothing: at more frames and pixels it is still the model it began with.
     before, after = (weights(tmp_path / f"runs/tiny.{name}/model") for name in
@@ -232,8 +248,6 @@ def test_it_goes_on_with_the_stage_that_failed(
 
 
 def test_fresh_sets_the_old_one_aside(tmp_path: Path) -> None:
-    from orchestrator.pipeline.ledger import set_aside
-
     job, storage = ladder(tmp_path), Storage(str(tmp_path))
     storage.write_json("pipelines/tiny/mlflow.json", {"run_id": "0123456789abcdef"})
     Ledger(storage.sub("pipelines", "tiny")).begin(job.stages[1])
