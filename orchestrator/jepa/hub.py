@@ -24,8 +24,9 @@ from orchestrator.jepa.objectives import Objective, build_objective
 from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.pixels import normalise
 from orchestrator.jepa.predictor import Predictor, build_predictor
-from orchestrator.job import Model, TrainJob, job_dict
+from orchestrator.job import Model, TrainJob, differences, job_dict
 from orchestrator.job.base import CustomPart, Section
+from orchestrator.job.fingerprint import flatten
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -319,9 +320,33 @@ def read_start(objective: Objective, folder: Path) -> State:
     return state
 
 
+def check_start(job: TrainJob, folder: Path) -> None:
+    """Refuse to begin `job` with a saved model of another shape; no memory is taken for the job's.
+
+    Raises:
+        DataError: the folder is not a whole model.
+        RequestError: its weights do not fit, or would mean something else (heads).
+    """
+    changes = _changes(_read_config(folder).model, job.model)
+    if changes:
+        raise RequestError(
+            f"the model in {folder} has another shape: {changes}",
+            where="model.from",
+            mend=f"give `model` as {folder / CONFIG} has it",
+        )
+    read_start(outline(job), folder)
+
+
 def start_misfit(former: TrainJob, job: TrainJob) -> str:
     """What of the model that `former` will save does not fit `job` as its start, or ''."""
-    return _misfit(outline(former).state_dict(), outline(job).state_dict())
+    changes = _changes(former.model, job.model)
+    return changes or _misfit(outline(former).state_dict(), outline(job).state_dict())
+
+
+def _changes(old: Model, new: Model) -> str:
+    """Keys that differ; some, as heads, change what the same weights mean."""
+    flat = [flatten({"model": one.model_dump(mode="json") | {"start": None}}) for one in (old, new)]
+    return "; ".join(differences(*flat))
 
 
 def outline(job: TrainJob) -> Objective:

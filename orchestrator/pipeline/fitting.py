@@ -15,10 +15,7 @@ from orchestrator.job import (
     Stage,
     TrainJob,
     TuneJob,
-    differences,
-    job_dict,
 )
-from orchestrator.job.fingerprint import flatten
 
 
 def check_stages(job: PipelineJob, *, local: bool) -> None:
@@ -47,7 +44,7 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
         _named(stage, partial(check_judging, stage.job, untrained(trained)), former)
     begins = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
     if isinstance(begins, TrainJob):
-        misfit = _other_shape(trained, begins) or start_misfit(trained, begins)
+        misfit = start_misfit(trained, begins)
         if misfit:
             raise _refusal(
                 stage,
@@ -55,12 +52,6 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
                 "give both the same `model`, kind of objective and number of masks; data.frames"
                 " and data.size may differ",
             )
-
-
-def _other_shape(former: TrainJob, job: TrainJob) -> str:
-    """Keys of `model` that differ: some (heads) change what the same weights mean."""
-    shapes = [flatten({"model": job_dict(one)["model"] | {"from": None}}) for one in (former, job)]
-    return "; ".join(differences(*shapes))
 
 
 def _trained(former: Stage) -> TrainJob | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.hub import CONFIG, WEIGHTS, load_start, outline, read_start
+from orchestrator.jepa.hub import CONFIG, WEIGHTS, check_start, load_start
 from orchestrator.jepa.objectives import Objective
 from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
@@ -41,7 +41,7 @@ def keep_start(
             mend="choose another name, or start again under this one with --fresh",
         )
     with model_folder(job.model.start, tracking=_server(job, storage)) as source:
-        read_start(outline(job), source)
+        check_start(job, source)
         for name in (WEIGHTS, CONFIG):  # the config last: a folder with one is whole
             start.write_bytes(name, (source / name).read_bytes())
     return start
