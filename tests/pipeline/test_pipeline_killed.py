@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -23,9 +25,18 @@ def start(storage: Path, log: Path, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*command, f"storage={storage}", *options],
             stdout=out,
+            start_new_session=True,
             stderr=subprocess.STDOUT if not options else None,
             env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
         )
+
+
+def end_session(leader: int) -> None:
+    """What a killed driver leaves behind: its Ray processes."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == leader:
+                process.kill()
 
 
 @pytest.mark.nightly
@@ -39,6 +50,7 @@ def test_killed_in_the_third_stage_it_goes_on_there(tmp_path: Path) -> None:
     time.sleep(5.0)
     first.kill()
     first.wait()
+    end_session(first.pid)
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/checkpoints/*/*")}
     assert trained
 
