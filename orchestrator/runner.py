@@ -8,11 +8,23 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job import EmbedJob, EvaluateJob, Job, PackJob, StudyJob, TrainJob, TuneJob
+from orchestrator.job import (
+    EmbedJob,
+    EvaluateJob,
+    Job,
+    PackJob,
+    PipelineJob,
+    PromoteJob,
+    StageJob,
+    StudyJob,
+    TrainJob,
+    TuneJob,
+)
 from orchestrator.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from orchestrator.job.probe import Probe
+    from orchestrator.pipeline.ledger import Left
     from orchestrator.training.run_record import RunRecord
 
 
@@ -48,6 +60,12 @@ class RunSummary:
     report: str = ""
     """Of an evaluation, a probe, a study or a sweep: the page that shows it."""
 
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """Of a pipeline: name, kind and state of each stage, and what it left."""
+
+    note: str = ""
+    """Of a promotion: what it changed, and what spoke for it."""
+
     next_steps: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,23 +91,99 @@ def run(
         JobFailed: the job stopped; running it again continues.
     """
     progress = progress or Silent()
+    if isinstance(job, PipelineJob) and not profile:
+        return _run_pipeline(job, progress, fresh=fresh, local=local)
     if not isinstance(job, TrainJob) and (fresh or profile):
         raise RequestError(
-            "--fresh and --profile are for train jobs",
+            "--fresh is for train jobs and pipelines, --profile for train jobs",
             where=job.name,
-            mend=f"a {job.kind} job needs neither: leave them out",
+            mend=f"leave it out: a {job.kind} job has no use for it",
         )
+    if isinstance(job, TrainJob):
+        return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
+    assert not isinstance(job, PipelineJob)
+    return _run_one(job, progress, local, None)
+
+
+def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
+    """A job that may be a stage: `parent` is the MLflow run of its pipeline."""
     if isinstance(job, PackJob):
         return _run_pack(job, progress, local)
     if isinstance(job, EmbedJob):
         return _run_embed(job, progress, local)
     if isinstance(job, EvaluateJob):
-        return _run_evaluate(job, progress, local)
+        return _run_evaluate(job, progress, local, parent)
     if isinstance(job, StudyJob):
-        return _run_study(job, progress, local)
+        return _run_study(job, progress, local, parent)
     if isinstance(job, TuneJob):
-        return _run_tune(job, progress, local)
-    return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
+        return _run_tune(job, progress, local, parent)
+    if isinstance(job, PromoteJob):
+        return _run_promote(job)
+    return _run_train(job, progress, fresh=False, local=local, profile=False, parent=parent)
+
+
+def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: bool) -> RunSummary:
+    from orchestrator.pipeline.driver import run_pipeline
+
+    def run_stage(stage: StageJob, parent: str) -> Left:
+        return _left_by(_run_one(stage, progress, local, parent))
+
+    began = time.time()
+    found = run_pipeline(job, progress, run_stage, fresh=fresh, local=local)
+    models = [row["model"] for row in found.rows if row["kind"] in ("train", "tune")]
+    return RunSummary(
+        kind="pipeline",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        model_uri=models[-1] if models else "",
+        metrics={
+            f"{row['name']}/{key}": value
+            for row in found.rows
+            for key, value in row["metrics"].items()
+        },
+        stages=found.rows,
+    )
+
+
+def _left_by(summary: RunSummary) -> Left:
+    """What later stages, and the pipeline's own page, need of a stage."""
+    from orchestrator.pipeline.ledger import Left
+
+    return Left(
+        seconds=summary.seconds,
+        run_id=summary.run_id,
+        model=summary.model_uri if summary.kind in ("train", "tune") else "",
+        data=summary.dataset["uris"][0] if summary.kind == "pack" else "",
+        features=summary.features.get("uri", ""),
+        report=summary.report,
+        metrics=summary.metrics,
+        note=summary.note,
+    )
+
+
+def _run_promote(job: PromoteJob) -> RunSummary:
+    from orchestrator.evaluation.gate import promote
+    from orchestrator.storage import Storage
+    from orchestrator.tracking.server import tracking_uri
+
+    began = time.time()
+    server = tracking_uri(job.track.uri, Storage(job.storage))
+    promotion, why = promote(job.model, job.alias, server, gated=job.gated)
+    note = f"models:/{promotion.name}@{promotion.alias} is version {promotion.version}"
+    if promotion.before is not None:
+        note += f", before: version {promotion.before}"
+    return RunSummary(
+        kind="promote",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        tracking_uri=server,
+        model_uri=f"models:/{promotion.name}/{promotion.version}",
+        note=f"{note} ({why})" if why else note,
+    )
 
 
 def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
@@ -144,12 +238,14 @@ def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     return steps
 
 
-def _run_probe(job: EvaluateJob, probe: Probe, progress: Progress, local: bool) -> RunSummary:
+def _run_probe(
+    job: EvaluateJob, probe: Probe, progress: Progress, local: bool, parent: str | None
+) -> RunSummary:
     from orchestrator.evaluation.probes.driver import run_probe
     from orchestrator.tracking.probes import probe_metrics
 
     began = time.time()
-    found = run_probe(job, probe, progress, local=local)
+    found = run_probe(job, probe, progress, local=local, parent=parent)
     return RunSummary(
         kind="evaluate",
         name=job.name,
@@ -164,9 +260,11 @@ def _run_probe(job: EvaluateJob, probe: Probe, progress: Progress, local: bool) 
     )
 
 
-def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSummary:
+def _run_evaluate(
+    job: EvaluateJob, progress: Progress, local: bool, parent: str | None
+) -> RunSummary:
     if job.probe is not None:
-        return _run_probe(job, job.probe, progress, local)
+        return _run_probe(job, job.probe, progress, local, parent)
     from orchestrator.evaluation.benchmarks.driver import run_benchmark
     from orchestrator.evaluation.driver import run_evaluate
     from orchestrator.tracking.benchmarks import benchmark_headline
@@ -174,9 +272,9 @@ def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSumma
 
     began = time.time()
     if job.benchmark:
-        found = run_benchmark(job, job.benchmark, progress, local=local)
+        found = run_benchmark(job, job.benchmark, progress, local=local, parent=parent)
     else:
-        found = run_evaluate(job, progress, local=local)
+        found = run_evaluate(job, progress, local=local, parent=parent)
     return RunSummary(
         kind="evaluate",
         name=job.name,
@@ -191,7 +289,7 @@ def _run_evaluate(job: EvaluateJob, progress: Progress, local: bool) -> RunSumma
     )
 
 
-def _run_study(job: StudyJob, progress: Progress, local: bool) -> RunSummary:
+def _run_study(job: StudyJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
     from orchestrator.evaluation.study.driver import Trained, run_study
     from orchestrator.ray_session import ray_session
     from orchestrator.tracking.studies import headline
@@ -202,7 +300,7 @@ def _run_study(job: StudyJob, progress: Progress, local: bool) -> RunSummary:
 
     began = time.time()
     with nullcontext() if local else ray_session():  # one for all cells
-        found = run_study(job, progress, train)
+        found = run_study(job, progress, train, parent)
     return RunSummary(
         kind="study",
         name=job.name,
@@ -216,7 +314,7 @@ def _run_study(job: StudyJob, progress: Progress, local: bool) -> RunSummary:
     )
 
 
-def _run_tune(job: TuneJob, progress: Progress, local: bool) -> RunSummary:
+def _run_tune(job: TuneJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
     if local:
         raise RequestError(
             "--local is not for tune jobs: Ray Tune starts the trials",
@@ -227,7 +325,7 @@ def _run_tune(job: TuneJob, progress: Progress, local: bool) -> RunSummary:
     from orchestrator.tuning.driver import run_tune
 
     began = time.time()
-    found = run_tune(job, progress)
+    found = run_tune(job, progress, parent)
     best = next(row for row in found.result["trials"] if row["number"] == found.result["best"])
     return RunSummary(
         kind="tune",
@@ -249,7 +347,13 @@ def _run_tune(job: TuneJob, progress: Progress, local: bool) -> RunSummary:
 
 
 def _run_train(
-    job: TrainJob, progress: Progress, *, fresh: bool, local: bool, profile: bool
+    job: TrainJob,
+    progress: Progress,
+    *,
+    fresh: bool,
+    local: bool,
+    profile: bool,
+    parent: str | None = None,
 ) -> RunSummary:
     from orchestrator.evaluation.during import Evaluations, check_evaluations
     from orchestrator.tracking.run import describe_result
@@ -258,7 +362,13 @@ def _run_train(
     began = time.time()
     check_evaluations(job)
     result = run_train(
-        job, progress, fresh=fresh, local=local, profile=profile, open_evaluations=Evaluations
+        job,
+        progress,
+        fresh=fresh,
+        local=local,
+        profile=profile,
+        open_evaluations=Evaluations,
+        parent=parent,
     )
     record, outcome = result.record, result.record.outcome
     totals = outcome.get("totals", {})

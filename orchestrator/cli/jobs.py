@@ -175,7 +175,7 @@ def _clock(seconds: float | None) -> str:
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="pack, train, embed, evaluate, study or tune.")],
+    kind: Annotated[str, typer.Argument(help="pack, train, embed, evaluate, study, tune, ...")],
     json: Annotated[bool, typer.Option("--json", help="As JSON schema.")] = False,
 ) -> None:
     """Every key of a job kind: its default, type, unit and meaning.

@@ -91,14 +91,13 @@ def promote(
     right by more than chance explains; else nothing changes, and the exit code is 1.
     """
     from orchestrator.cli.show import print_json
-    from orchestrator.evaluation.gate import require_better
-    from orchestrator.tracking import registry
+    from orchestrator.evaluation.gate import promote as promote_model
 
     server = _server(tracking, storage)
-    version = registry.show_model(model, server)
-    if alias == "champion" and not ungated:
-        print(require_better(version, server), file=sys.stderr)
-    promotion = registry.promote(version.name, version.version, alias, server)
+    gated = alias == "champion" and not ungated
+    promotion, why = promote_model(model, alias, server, gated=gated)
+    if why:
+        print(why, file=sys.stderr)
     if json:
         print_json(asdict(promotion))
         return

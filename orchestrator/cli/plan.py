@@ -14,7 +14,7 @@ Rows = list[tuple[str, str]]
 
 
 def plan(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A train job (YAML).")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A train job or a pipeline.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's."),
@@ -49,18 +49,37 @@ def plan(
     is started or asked. Exit code 2, after the plan, where the job does not fit the cluster.
     """
     from orchestrator.errors import RequestError
-    from orchestrator.job import TrainJob, load_job
-    from orchestrator.plan import plan as make_plan
+    from orchestrator.job import PipelineJob, TrainJob, load_job
 
+    given = {"clips": clips, "gpu": gpu, "mfu": mfu, "step_s": step_s}
     checked = load_job(job, overrides or [])
+    if isinstance(checked, PipelineJob):
+        from orchestrator.cli.plan_pipeline import plan_pipeline
+
+        plan_pipeline(
+            checked,
+            lambda one: _plan_one(one, to, json=False, **given),
+            lambda one: _plain(one, to, **given),
+            json=json,
+        )
+        return
     if not isinstance(checked, TrainJob):
         raise RequestError(
-            f"a plan of kind '{checked.kind}'", where=job, mend="only train jobs have a plan"
+            f"a plan of kind '{checked.kind}'",
+            where=job,
+            mend="only train jobs, and those of a pipeline, have a plan",
         )
+    _plan_one(checked, to, json=json, **given)
+
+
+def _plan_one(job: TrainJob, to: str | None, *, json: bool, **given: Any) -> None:
+    """Show one training's plan, on a cluster where one is named."""
+    from orchestrator.plan import plan as make_plan
+
     if to is not None:
-        _plan_on(checked, to, clips=clips, gpu=gpu, mfu=mfu, step_s=step_s, json=json)
+        _plan_on(job, to, json=json, **given)
         return
-    result = make_plan(checked, clips=clips, gpu=gpu, mfu=mfu, step_s=step_s)
+    result = make_plan(job, **given)
     if json:
         from orchestrator.cli.show import print_json
 
@@ -69,7 +88,26 @@ def plan(
     _show(result)
     if result.memory:
         print()
-        _memory(result, checked)
+        _memory(result, job)
+
+
+def _plain(job: TrainJob, to: str | None, **given: Any) -> dict[str, Any]:
+    """One training's plan as plain data.
+
+    Raises:
+        RequestError: it does not fit the cluster.
+    """
+    from orchestrator.errors import RequestError
+    from orchestrator.plan import plan as make_plan
+    from orchestrator.plan import plan_on
+    from orchestrator.profile import load_profile
+
+    if to is None:
+        return make_plan(job, **given).to_dict()
+    found = plan_on(job, load_profile(to), **given)
+    if found.problem:
+        raise RequestError(found.problem.what, where=job.name, mend=found.problem.mend)
+    return found.to_dict()
 
 
 def _plan_on(job: TrainJob, to: str, *, json: bool, **given: Any) -> None:

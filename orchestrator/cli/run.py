@@ -127,6 +127,12 @@ def _headline(summary: RunSummary) -> str:
         return f"{summary.name}: embedded in {took}"
     if summary.kind == "study":
         return f"{summary.name}: {len(summary.verdict['cells'])} models in {took}"
+    if summary.kind == "promote":
+        return f"{summary.name}: promoted"
+    if summary.kind == "pipeline":
+        kept = sum(row["state"] == "kept" for row in summary.stages)
+        text = f"{summary.name}: {len(summary.stages)} stages in {took}"
+        return text + (f", {kept} of them done before" if kept else "")
     if summary.kind == "tune":
         best = f"trial {summary.verdict['best']} won"
         return f"{summary.name}: {len(summary.verdict['trials'])} trials in {took}, {best}"
@@ -163,6 +169,12 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         ("", f"{key.split('/')[1]} of the last step: quads right {100 * value:.1f}%")
         for key, value in summary.metrics.items()
         if key.startswith(EVALUATED) and key.endswith("/quad_accuracy")
+    ]
+    if summary.note:
+        rows.append(("alias", summary.note))
+    rows += [
+        (row["name"], f"{row['kind']:<9} {duration(row['seconds']):<12}  {row['text']}".rstrip())
+        for row in summary.stages
     ]
     if summary.kind == "tune":
         rows += _tuned(summary.verdict)
@@ -308,6 +320,9 @@ def _last_line(summary: RunSummary) -> str:
         return f"report {summary.report}"
     if summary.kind == "embed":
         return f"features {summary.features['uri']}"
-    if summary.kind in ("train", "tune"):
+    if summary.kind == "pipeline":
+        last = summary.stages[-1]
+        return f"{last['name']} {last['text']}".rstrip()
+    if summary.kind in ("train", "tune", "promote"):
         return f"model {summary.model_uri or summary.checkpoint}"
     return "dataset " + " ".join(summary.dataset.get("uris", []))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, StudyJob, TrainJob, TuneJob, build_job, given_dict
+from orchestrator.job import Job, build_job, given_dict
 from orchestrator.profile import Local, Profile
 from orchestrator.storage import is_remote
 
@@ -43,22 +44,31 @@ def place(job: Job, profile: Profile, here: Path) -> Job:
             file = _reached(uri.removeprefix(_SQLITE), "track.uri", profile, here)
             track["uri"] = _SQLITE + file
     _absolute_paths(data, "", profile, here)
-    _say_what_may_start(data, job, profile)
+    _say_what_may_start(data, profile)
     return build_job(data, where="the job on the cluster")
 
 
-def _say_what_may_start(data: dict[str, Any], job: Job, profile: Profile) -> None:
+def _say_what_may_start(data: dict[str, Any], profile: Profile) -> None:
     """Where nodes start on demand, a job that trains knows how many may: those that are there
     when it asks say nothing of it."""
-    if not profile.starts_nodes or not isinstance(job, TrainJob | StudyJob | TuneJob):
-        return
-    training = data["train"] if isinstance(job, TuneJob) else data
     groups = [
         {"count": group.most, "cpus": group.cpus, "gpus": group.gpus}
         for group in profile.work.values()
         if group.most
     ]
-    training["scale"] = {"nodes": groups, **training.get("scale", {})}
+    for training in _trainings(data) if profile.starts_nodes else ():
+        training["scale"] = {"nodes": groups, **training.get("scale", {})}
+
+
+def _trainings(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The jobs with workers in a job's data: itself, a sweep's, those of stages."""
+    if data["kind"] in ("train", "study"):
+        yield data
+    elif data["kind"] == "tune":
+        yield data["train"]
+    elif data["kind"] == "pipeline":
+        for stage in data["stages"]:
+            yield from _trainings(stage["job"])
 
 
 def environment(profile: Profile) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, StudyJob, TrainJob, TuneJob
+from orchestrator.job import Job, PipelineJob, StudyJob, TrainJob, TuneJob
 from orchestrator.plan.place import Place
 from orchestrator.profile import Profile
 
@@ -14,6 +14,10 @@ def require_room(job: Job, profile: Profile) -> None:
     Raises:
         RequestError: fewer of its workers find room than it needs, with all nodes there.
     """
+    if isinstance(job, PipelineJob):
+        for stage in job.stages:
+            require_room(stage.job, profile)
+        return
     trained = job.train if isinstance(job, TuneJob) else job
     if not isinstance(trained, TrainJob | StudyJob):
         return

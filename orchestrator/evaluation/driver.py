@@ -64,8 +64,12 @@ def judged(
     return Judged(found, scores, report(found, findings, job.suite.split))
 
 
-def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evaluated:
+def run_evaluate(
+    job: EvaluateJob, progress: Progress, *, local: bool, parent: str | None = None
+) -> Evaluated:
     """Judge the job's model; the report is in `evaluations/NAME` and on an MLflow run.
+
+    `parent` is the MLflow run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: there is no such model, or model and suite do not fit.
@@ -81,7 +85,7 @@ def run_evaluate(job: EvaluateJob, progress: Progress, *, local: bool) -> Evalua
     out.write_bytes(REPORT, found.page.encode())
     out.write_json(VERDICT, found.verdict)
     out.write_json(SCORES, found.scores)
-    tracking = record_evaluation(job, storage, found.verdict, found.scores, found.page)
+    tracking = record_evaluation(job, storage, found.verdict, found.scores, found.page, parent)
     return Evaluated(found.verdict, tracking, out.uri(REPORT))
 
 

@@ -18,11 +18,12 @@ import torch
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.driver import Judged
 from orchestrator.evaluation.judge import protocol_of
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.places import Beside, Ended, Failed, Here, Place
 from orchestrator.evaluation.results import Result, Results, State
 from orchestrator.evaluation.turns import Turn, Turns
-from orchestrator.jepa.hub import ModelConfig, random_model
-from orchestrator.job import Encoder, TrainJob, job_dict
+from orchestrator.jepa.hub import ModelConfig, WorldModel, random_model
+from orchestrator.job import Encoder, EvaluateJob, TrainJob, job_dict
 from orchestrator.job.train import EVALUATED
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
@@ -45,17 +46,7 @@ def check_evaluations(job: TrainJob) -> None:
     """
     if not job.evaluate:
         return
-    config = ModelConfig(
-        model=job.model,
-        size=job.data.size,
-        frames=job.data.frames,
-        objective=job.objective.kind,
-        job=job_dict(job),
-        extra={},
-    )
-    # Its shape is enough; a user's own encoder may need real memory to be made.
-    with torch.device("meta" if isinstance(job.model.encoder, Encoder) else "cpu"):
-        model = random_model(config, 0)
+    model = untrained(job)
     for i, one in enumerate(job.evaluate):
         for key in ("benchmark", "probe"):
             if getattr(one.job, key) is not None:
@@ -65,11 +56,35 @@ def check_evaluations(job: TrainJob) -> None:
                     mend="show a suite here, and run the other when the model is registered",
                 )
         try:
-            protocol = protocol_of(one.job, model)
-            protocol.quad(one.job.suite.split, protocol.scenarios[0], 0)
+            check_judging(one.job, model)
         except RequestError as error:
             what = f"{error.where}: {error.what}" if error.where else error.what
             raise RequestError(what, where=f"evaluate.{i}.job", mend=error.mend) from None
+
+
+def check_judging(job: EvaluateJob, model: Judgeable) -> None:
+    """Refuse a suite that cannot be shown to a model of this shape.
+
+    Raises:
+        RequestError: suite or surprise do not fit it.
+    """
+    protocol = protocol_of(job, model)
+    protocol.quad(job.suite.split, protocol.scenarios[0], 0)
+
+
+def untrained(job: TrainJob) -> WorldModel:
+    """The shape of the model that a job trains, without weights where the parts are built in."""
+    config = ModelConfig(
+        model=job.model,
+        size=job.data.size,
+        frames=job.data.frames,
+        objective=job.objective.kind,
+        job=job_dict(job),
+        extra={},
+    )
+    # A user's own encoder may need real memory to be made.
+    with torch.device("meta" if isinstance(job.model.encoder, Encoder) else "cpu"):
+        return random_model(config, 0)
 
 
 class Evaluations:

@@ -9,9 +9,10 @@ import numpy as np
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.metrics import RESAMPLES
+from orchestrator.tracking import registry
 from orchestrator.tracking.evaluations import PROTOCOL_TAG, scores_of, verdict_of
 from orchestrator.tracking.locate import find_version
-from orchestrator.tracking.registry import RegisteredVersion
+from orchestrator.tracking.registry import Promotion, RegisteredVersion
 from orchestrator.tracking.server import client_of
 
 
@@ -59,6 +60,18 @@ def require_better(candidate: RegisteredVersion, server: str) -> str:
             mend="train a better one, judge both on more quadruplets, or say --ungated",
         )
     return str(found)
+
+
+def promote(model: str, alias: str, server: str, *, gated: bool) -> tuple[Promotion, str]:
+    """Point `alias` at a registered model; where it is `gated`, with what speaks for it.
+
+    Raises:
+        RequestError: there is no such version, or it cannot be compared.
+        JobFailed: it is not better than the champion; nothing has changed.
+    """
+    version = registry.show_model(model, server)
+    why = require_better(version, server) if gated else ""
+    return registry.promote(version.name, version.version, alias, server), why
 
 
 def beside_champion(model: str, scores: dict[str, Any], server: str) -> dict[str, Any] | None:

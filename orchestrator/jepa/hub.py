@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.causal import CausalPredictor, build_causal
 from orchestrator.jepa.encoder import build_encoder
-from orchestrator.jepa.objectives import Objective
+from orchestrator.jepa.objectives import Objective, build_objective
 from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.pixels import normalise
 from orchestrator.jepa.predictor import Predictor, build_predictor
-from orchestrator.job import Model, TrainJob, job_dict
-from orchestrator.job.base import Section
+from orchestrator.job import Model, TrainJob, differences, job_dict
+from orchestrator.job.base import CustomPart, Section
+from orchestrator.job.fingerprint import flatten
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -297,6 +298,16 @@ def load_start(objective: Objective, folder: Path) -> None:
         DataError: the folder is not a whole model.
         RequestError: its weights do not fit the job's model.
     """
+    objective.load_state_dict(read_start(objective, folder))
+
+
+def read_start(objective: Objective, folder: Path) -> State:
+    """The weights of a saved model that `objective` begins with; only its shapes are looked at.
+
+    Raises:
+        DataError: the folder is not a whole model.
+        RequestError: its weights do not fit the job's model.
+    """
     _read_config(folder)
     state = _read_weights(folder)
     misfit = _misfit(state, objective.state_dict())
@@ -306,7 +317,46 @@ def load_start(objective: Objective, folder: Path) -> None:
             where="model.from",
             mend=f"give `model` and the number of masks as {folder / CONFIG} has them",
         )
-    objective.load_state_dict(state)
+    return state
+
+
+def check_start(job: TrainJob, folder: Path) -> None:
+    """Refuse to begin `job` with a saved model of another shape; no memory is taken for the job's.
+
+    Raises:
+        DataError: the folder is not a whole model.
+        RequestError: its weights do not fit, or would mean something else (heads).
+    """
+    changes = _changes(_read_config(folder).model, job.model)
+    if changes:
+        raise RequestError(
+            f"the model in {folder} has another shape: {changes}",
+            where="model.from",
+            mend=f"give `model` as {folder / CONFIG} has it",
+        )
+    read_start(outline(job), folder)
+
+
+def start_misfit(former: TrainJob, job: TrainJob) -> str:
+    """What of the model that `former` will save does not fit `job` as its start, or ''."""
+    changes = _changes(former.model, job.model)
+    return changes or _misfit(outline(former).state_dict(), outline(job).state_dict())
+
+
+def _changes(old: Model, new: Model) -> str:
+    """Keys that differ; some, as heads, change what the same weights mean."""
+    flat = [flatten({"model": one.model_dump(mode="json") | {"start": None}}) for one in (old, new)]
+    return "; ".join(differences(*flat))
+
+
+def outline(job: TrainJob) -> Objective:
+    """The job's objective without its weights: names and shapes, no memory.
+
+    Parts of a user's own are built in full, since they may need real memory to be made.
+    """
+    own = isinstance(job.model.encoder, CustomPart) or isinstance(job.objective, CustomPart)
+    with torch.device("cpu" if own else "meta"):
+        return build_objective(job)
 
 
 def _build_predictor(

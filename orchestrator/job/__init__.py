@@ -26,6 +26,8 @@ from orchestrator.job.model import (
 )
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
+from orchestrator.job.pipeline import PipelineJob, Stage, StageJob
+from orchestrator.job.promote import PromoteJob
 from orchestrator.job.scale import Scale
 from orchestrator.job.schema import job_schema
 from orchestrator.job.study import StudyJob
@@ -48,10 +50,14 @@ __all__ = [
     "MultiBlock",
     "Optim",
     "PackJob",
+    "PipelineJob",
     "Pixels",
     "Predictive",
     "Predictor",
+    "PromoteJob",
     "Scale",
+    "Stage",
+    "StageJob",
     "StudyJob",
     "Supervised",
     "TrainJob",

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from orchestrator.job.loading import Job
+from orchestrator.job.pipeline import PipelineJob
 
 # A run may be moved, resized and watched differently and still be the same run.
 _NOT_IDENTITY = (
@@ -46,6 +47,12 @@ def given_dict(job: Job) -> dict[str, Any]:
 
 def identity(job: Job) -> dict[str, Any]:
     """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`."""
+    if isinstance(job, PipelineJob):
+        return {
+            f"{stage.name}.{key}": value
+            for stage in job.stages
+            for key, value in identity(stage.job).items()
+        }
     flat = flatten(job_dict(job))
     return {
         key: value

@@ -14,14 +14,16 @@ from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.explain import Spots, explain
 from orchestrator.job.pack import PackJob
 from orchestrator.job.parts import check_parts
+from orchestrator.job.pipeline import PipelineJob
+from orchestrator.job.promote import PromoteJob
 from orchestrator.job.reading import apply_override, parse_yaml, read_text
 from orchestrator.job.space import check_space
 from orchestrator.job.study import StudyJob
 from orchestrator.job.train import TrainJob
 from orchestrator.job.tune import TuneJob
-from orchestrator.job.within import entries_within, read_within, spots_within
+from orchestrator.job.within import entries_within, read_within, spots_within, stages_within
 
-Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob | TuneJob
+Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob | TuneJob | PipelineJob | PromoteJob
 KINDS: dict[str, type[Job]] = {
     "pack": PackJob,
     "train": TrainJob,
@@ -29,6 +31,8 @@ KINDS: dict[str, type[Job]] = {
     "evaluate": EvaluateJob,
     "study": StudyJob,
     "tune": TuneJob,
+    "pipeline": PipelineJob,
+    "promote": PromoteJob,
 }
 
 
@@ -92,6 +96,9 @@ def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
     """Check the jobs inside a job as if each were run by itself, and put them in their places."""
     if data["kind"] == "tune" and isinstance(data.get("train"), dict):
         data["train"] = _train_within(data["train"], data, spots, where)
+    for i, stage in stages_within(data):
+        if isinstance(stage.get("job"), dict):
+            stage["job"] = _stage_within(stage, ("stages", i, "job"), data, spots, where)
     for i, entry in entries_within(data):
         job = entry.get("job")
         if not isinstance(job, dict):
@@ -124,3 +131,45 @@ def _train_within(
     job = build_job(train, where=spot, spots=spots_within(spots, ("train",)))
     assert isinstance(job, TrainJob)
     return job
+
+
+def _stage_within(
+    stage: dict[str, Any],
+    here: tuple[str | int, ...],
+    row: dict[str, Any],
+    spots: Spots,
+    where: str,
+) -> Job:
+    """A stage's job, under the pipeline's name and storage, and remembered where that is."""
+    spot, job = spots.get(here, where), dict(stage["job"])
+    kind = job.get("kind")
+    if kind not in KINDS or kind == "pipeline":
+        known = [name for name in KINDS if name != "pipeline"]
+        what = "itself a pipeline" if kind == "pipeline" else f"of unknown kind '{kind}'"
+        raise RequestError(
+            f"the job of stage '{stage.get('name')}' is {what}",
+            where=spots.get((*here, "kind"), spot),
+            mend=suggest(str(kind), known),
+        )
+    job["name"] = f"{row.get('name')}.{stage.get('name')}"
+    job.pop("storage", None)
+    if "storage" in row:
+        job["storage"] = row["storage"]
+    if kind == "tune":
+        if isinstance(job.get("train"), dict):
+            job["train"] = {**job["train"], "track": _tracked(job["train"], row)}
+    elif kind != "pack":
+        job["track"] = _tracked(job, row)
+        if kind == "embed":
+            job["track"].pop("experiment", None)
+    return build_job(job, where=spot, spots=spots_within(spots, here))
+
+
+def _tracked(job: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The `track` of a stage's job, with the server and the experiment of its pipeline."""
+    given, theirs = row.get("track"), job.get("track")
+    whole: dict[str, Any] = given if isinstance(given, dict) else {}
+    kept: dict[str, Any] = dict(theirs) if isinstance(theirs, dict) else {}
+    kept.pop("uri", None)
+    taken = {"experiment": whole.get("experiment", "default")}
+    return kept | taken | ({"uri": whole["uri"]} if "uri" in whole else {})

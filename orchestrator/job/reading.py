@@ -172,6 +172,10 @@ def _open(here: Any, step: str | int, below: str, where: str) -> Any:
 
 
 def _position(here: list[Any], name: str, where: str) -> int:
+    """The position in a list that a part of a key names, by number or as an entry's `name`."""
+    names = [entry.get("name") for entry in here if isinstance(entry, dict)]
+    if name in names and len(names) == len(here):
+        return names.index(name)
     if not name.isdigit() or int(name) >= len(here):
         raise RequestError(
             f"'{name}' is no position in a list of {len(here)}",

@@ -1,8 +1,9 @@
-"""Jobs inside a job: what a training's `evaluate` and a sweep's `train` name is read from its file
-and put in place."""
+"""Jobs inside a job: what a training's `evaluate`, a sweep's `train` and a pipeline's stages name
+is read from its file and put in place."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,35 @@ def read_within(data: dict[str, Any], spots: Spots) -> None:
     if data.get("kind") == "tune" and isinstance(data.get("train"), str):
         data["train"] = _read(data["train"], ("train",), "train", spots)
     for i, entry in entries_within(data):
-        here = ("evaluate", i, "job")
-        if isinstance(entry.get("job"), str):
-            entry["job"] = _read(entry["job"], here, "evaluate", spots)
-        changes = entry.get("set")
-        if isinstance(entry.get("job"), dict) and isinstance(changes, dict):
-            where = spots.get(("evaluate", i, "set"), "set")
-            inner = spots_within(spots, here)
-            for key, value in changes.items():
-                set_key(entry["job"], str(key), value, where, inner)
-            spots.update({(*here, *path): spot for path, spot in inner.items()})
-            del entry["set"]
+        _read_entry(entry, ("evaluate", i), "evaluate", spots)
+    for i, stage in stages_within(data):
+        _read_entry(stage, ("stages", i), None, spots)
+
+
+def _read_entry(entry: dict[str, Any], place: KeyPath, kind: str | None, spots: Spots) -> None:
+    """Put the job of an entry in its place, with what is inside it, and apply its `set`."""
+    here = (*place, "job")
+    if isinstance(entry.get("job"), str):
+        entry["job"] = _read(entry["job"], here, kind, spots)
+    if not isinstance(entry.get("job"), dict):
+        return
+    entry["job"] = copy.deepcopy(entry["job"])  # YAML's `*anchor` shares it with other entries
+    inner, changes = spots_within(spots, here), entry.get("set")
+    read_within(entry["job"], inner)
+    if isinstance(changes, dict):
+        where = spots.get((*place, "set"), "set")
+        for key, value in changes.items():
+            set_key(entry["job"], str(key), value, where, inner)
+        del entry["set"]
+    spots.update({(*here, *path): spot for path, spot in inner.items()})
+
+
+def stages_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Position and content of each stage of a pipeline that is a section."""
+    entries = data.get("stages") if data.get("kind") == "pipeline" else None
+    for i, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict):
+            yield i, entry
 
 
 def entries_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -51,7 +70,7 @@ def spots_within(spots: Spots, here: KeyPath) -> Spots:
     return {path[length:]: spot for path, spot in spots.items() if path[:length] == here}
 
 
-def _read(path: str, here: KeyPath, kind: str, spots: Spots) -> dict[str, Any]:
+def _read(path: str, here: KeyPath, kind: str | None, spots: Spots) -> dict[str, Any]:
     """The job of a file, to be put at `here`; `spots` learns the lines of its keys."""
     spot = nearest_spot(here, spots) or dotted(here)
     try:
@@ -59,10 +78,11 @@ def _read(path: str, here: KeyPath, kind: str, spots: Spots) -> dict[str, Any]:
     except RequestError as error:
         if error.where != path:
             raise  # a line of that file
+        of = f" of kind {kind}" if kind else ""
         raise RequestError(
             f"{dotted(here)}: {error.what}: '{path}'",
             where=spot,
-            mend=f"name a job file of kind {kind} by its path from the working directory",
+            mend=f"name a job file{of} by its path from the working directory",
         ) from None
     if not isinstance(data, dict):
         raise RequestError("no job: a job is a mapping with a 'kind'", where=path)

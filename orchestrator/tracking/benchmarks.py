@@ -29,8 +29,11 @@ def record_benchmark(
     verdict: Mapping[str, Any],
     scores: Mapping[str, Any],
     page: str,
+    parent: str | None = None,
 ) -> RunRef:
     """A run with metrics, report and numbers; the judged version says where it is.
+
+    `parent` is the run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: the tracking server cannot be used.
@@ -40,7 +43,7 @@ def record_benchmark(
     require_usable(uri, nodes=1)
     client = client_of(uri)
     version = find_version(client, job.model) if job.model.startswith("models:/") else None
-    run = make_run(client, uri, job.track.experiment, job.name, {NOTE_TAG: _note(verdict)})
+    run = make_run(client, uri, job.track.experiment, job.name, {NOTE_TAG: _note(verdict)}, parent)
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     try:
         _write(client, ref, job, verdict, scores, page, version)

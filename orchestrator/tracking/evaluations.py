@@ -33,8 +33,11 @@ def record_evaluation(
     verdict: Mapping[str, Any],
     scores: Mapping[str, Any],
     page: str,
+    parent: str | None = None,
 ) -> RunRef:
     """A run with metrics, report and numbers; the judged version says where it is.
+
+    `parent` is the run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: the tracking server cannot be used.
@@ -50,6 +53,7 @@ def record_evaluation(
         job.track.experiment,
         job.name,
         {NOTE_TAG: _note(verdict)},
+        parent,
     )
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     try:

@@ -15,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.storage import Storage, is_remote
 from orchestrator.tracking.server import client_of, existing_store
 
 MODEL_FILE = "MLmodel"
@@ -27,6 +28,11 @@ def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
     Raises:
         RequestError: there is no such model.
     """
+    if is_remote(uri):
+        with tempfile.TemporaryDirectory() as temporary:
+            _download(Storage(uri), Path(temporary))
+            yield _weights_in(Path(temporary))
+        return
     if not uri.startswith(("models:/", "runs:/")):
         yield _weights_in(_local_folder(uri))
         return
@@ -45,6 +51,16 @@ def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
             where=server,
             mend="see what there is: orchestrator models list",
         ) from error
+
+
+def _download(folder: Storage, out: Path) -> None:
+    files = list(folder.files())
+    if not files:
+        raise RequestError("no model here", where=folder.root, mend="name a model's folder")
+    for file in files:
+        target = out / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(folder.read_bytes(file.path))
 
 
 def _local_folder(uri: str) -> Path:

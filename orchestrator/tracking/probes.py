@@ -22,9 +22,15 @@ PAGE, VERDICT = "report.html", "verdict.json"
 
 
 def record_probe(
-    job: EvaluateJob, storage: Storage, verdict: Mapping[str, Any], page: str
+    job: EvaluateJob,
+    storage: Storage,
+    verdict: Mapping[str, Any],
+    page: str,
+    parent: str | None = None,
 ) -> RunRef:
     """A run with metrics, page and numbers.
+
+    `parent` is the run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: the tracking server cannot be used.
@@ -33,7 +39,7 @@ def record_probe(
     uri = tracking_uri(job.track.uri, storage)
     require_usable(uri, nodes=1)
     client = client_of(uri)
-    run = make_run(client, uri, job.track.experiment, job.name, {NOTE_TAG: _note(verdict)})
+    run = make_run(client, uri, job.track.experiment, job.name, {NOTE_TAG: _note(verdict)}, parent)
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     # What of the job says something here; and what `run --from` takes again.
     asked = {key: value for key, value in job_dict(job).items() if key not in OF_A_SUITE}

@@ -36,6 +36,7 @@ from orchestrator.tracking.server import (
 JOB_FILE = "job.yaml"
 PICTURES = "pictures"
 NOTE_TAG = "mlflow.note.content"
+PARENT_TAG = "mlflow.parentRunId"
 # MLflow's limits of one request and one value.
 PARAMS_PER_BATCH = 100
 MAX_VALUE = 6000
@@ -181,21 +182,35 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
 
 
 def _created(client: MlflowClient, uri: str, job: TrainJob, parent: str | None) -> Run:
-    tags = {NOTE_TAG: opening_note(job), **({"mlflow.parentRunId": parent} if parent else {})}
-    return make_run(client, uri, job.track.experiment, job.name, tags)
+    tags = {NOTE_TAG: opening_note(job)}
+    return make_run(client, uri, job.track.experiment, job.name, tags, parent)
 
 
 def make_run(
-    client: MlflowClient, uri: str, experiment: str, name: str, tags: Mapping[str, str]
+    client: MlflowClient,
+    uri: str,
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    parent: str | None = None,
 ) -> Run:
     """A new run of a job, in an experiment that is made when there is none.
+
+    Beneath a `parent` a name is an identity: a driver that was killed before it could note the
+    run finds it again.
 
     Raises:
         RequestError: the server refuses it.
     """
     try:
+        experiment_id = _experiment(client, uri, experiment)
+        if parent is not None:
+            tags = {**tags, PARENT_TAG: parent}
+            found = _child(client, experiment_id, parent, name)
+            if found is not None:
+                return _continued(client, found.info.run_id)
         return client.create_run(
-            _experiment(client, uri, experiment),
+            experiment_id,
             run_name=name,
             tags={
                 "mlflow.user": getpass.getuser(),
@@ -208,6 +223,11 @@ def make_run(
         raise RequestError(
             f"MLflow cannot make a run: {error.message}", where=uri, mend="see the server's log"
         ) from error
+
+
+def _child(client: MlflowClient, experiment_id: str, parent: str, name: str) -> Run | None:
+    query = f"tags.`{PARENT_TAG}` = '{parent}' AND attributes.run_name = '{name}'"
+    return next(iter(client.search_runs([experiment_id], query, max_results=1)), None)
 
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:

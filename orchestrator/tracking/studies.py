@@ -11,29 +11,36 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import JobFailed
-from orchestrator.job import StudyJob, TuneJob, job_dict
+from orchestrator.job import PipelineJob, StudyJob, TuneJob, given_dict, job_dict
 from orchestrator.storage import Storage
 from orchestrator.tracking.environment import environment, git_tags
-from orchestrator.tracking.run import JOB_FILE, RunRef, flat_params, make_run
+from orchestrator.tracking.run import JOB_FILE, PARENT_TAG, RunRef, flat_params, make_run
 from orchestrator.tracking.server import client_of, require_usable, tracking_uri
 
-PARENT_TAG = "mlflow.parentRunId"
 NOTED = "mlflow.json"
 
 
-def open_study(job: StudyJob, storage: Storage, folder: Storage) -> RunRef:
+def open_study(
+    job: StudyJob, storage: Storage, folder: Storage, parent: str | None = None
+) -> RunRef:
     """The study's run, as `open_parent` makes it."""
-    return open_parent(job, job.track.uri, job.track.experiment, storage, folder)
+    return open_parent(job, job.track.uri, job.track.experiment, storage, folder, parent)
 
 
 def open_parent(
-    job: StudyJob | TuneJob, server: str | None, experiment: str, storage: Storage, folder: Storage
+    job: StudyJob | TuneJob | PipelineJob,
+    server: str | None,
+    experiment: str,
+    storage: Storage,
+    folder: Storage,
+    parent: str | None = None,
 ) -> RunRef:
     """The run of a job of many trainings, made at its first launch and continued at later ones.
 
     Args:
         server: the tracking server that the job names.
         folder: where the run is noted.
+        parent: the run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: the tracking server cannot be used, or does not know the run any more.
@@ -47,10 +54,12 @@ def open_parent(
         if noted["uri"] == uri:
             client.update_run(noted["run_id"], status="RUNNING")
             return RunRef(uri, noted["run_id"], noted["experiment_id"])
-    run = make_run(client, uri, experiment, job.name, {"kind": job.kind})
+    run = make_run(client, uri, experiment, job.name, {"kind": job.kind}, parent)
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
+    # What four stages leave at its default would hide what they do not.
+    given = given_dict(job) if isinstance(job, PipelineJob) else job_dict(job)
     try:
-        params = [Param(key, value) for key, value in flat_params(job_dict(job)).items()]
+        params = [Param(key, value) for key, value in flat_params(given).items()]
         tags = [RunTag(key, value) for key, value in git_tags(Path.cwd()).items()]
         client.log_batch(ref.run_id, [], params[:1000], tags)
         client.log_dict(ref.run_id, dict(environment()), "environment.json")

@@ -26,6 +26,7 @@ from orchestrator.training.export import export_model
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
 from orchestrator.training.run_record import RunRecord, open_record
 from orchestrator.training.signals import stopping_cleanly
+from orchestrator.training.start import keep_start
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
 
@@ -94,6 +95,7 @@ def run_train(
     with nullcontext() if local else ray_session():
         prepared = prepare(job, progress, local=local)
         record = open_record(job, folder, prepared.digest, fresh=fresh)
+        start = keep_start(job, storage, folder, record)
         tracking = start_run(
             job,
             storage,
@@ -122,6 +124,7 @@ def run_train(
                     assignment = replace(
                         _assign(job, folder, prepared, tracking, board, record, profile),
                         until=until,
+                        start=start,
                     )
                     news = _train(assignment, board, evaluations, progress)
                     record.outcome, first_step_at = news.outcome, news.first_step_at

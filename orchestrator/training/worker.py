@@ -32,6 +32,7 @@ from orchestrator.training.run_record import refuse_overtaken
 from orchestrator.training.snapshots import Unread
 from orchestrator.training.spikes import Diverged
 from orchestrator.training.stall import JUDGING
+from orchestrator.training.start import begin_with
 from orchestrator.training.told import warnings_told
 
 
@@ -53,6 +54,9 @@ class Assignment:
     profile: bool = False
     until: int | None = None
     """Save and stop when so many steps are done in all, before the last."""
+
+    start: Storage | None = None
+    """The model that is begun with; None: random weights."""
 
     between: Callable[[], None] | None = None
     """In a local run: judges the newest checkpoint, where one is due."""
@@ -102,7 +106,6 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     job, folder, board = assignment.job, assignment.folder, assignment.board
     torch.set_num_threads(job.scale.threads(group.cores))
     batch = BatchPlan.of(job.scale, group.world)
-    engine = Engine(build_objective(job), job, batch, group.device)
     checkpoints = Checkpoints(
         folder.sub("checkpoints"),
         group.rank,
@@ -111,6 +114,11 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
         fence=lambda: refuse_overtaken(folder, assignment.launch),
         held=Unread(job, folder),
     )
+    objective = build_objective(job)
+    if group.leads and assignment.start is not None and checkpoints.newest() is None:
+        begin_with(objective, assignment.start)  # the engine gives it to all ranks
+        board.message(f"begins with the weights of {job.model.start}")
+    engine = Engine(objective, job, batch, group.device)
     resume(engine, checkpoints, board, group)
     start = engine.step
     if group.leads:

@@ -41,8 +41,10 @@ class Tuned:
     """The winner."""
 
 
-def run_tune(job: TuneJob, progress: Progress) -> Tuned:
+def run_tune(job: TuneJob, progress: Progress, parent: str | None = None) -> Tuned:
     """Run every trial that has not ended yet; what is known stands in `sweeps/NAME`.
+
+    `parent` is the MLflow run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: nothing was started.
@@ -57,7 +59,7 @@ def run_tune(job: TuneJob, progress: Progress) -> Tuned:
         refuse_another(job, folder)
         ledger = Ledger(folder)
         tracking = open_parent(
-            job, job.train.track.uri, job.train.track.experiment, storage, folder
+            job, job.train.track.uri, job.train.track.experiment, storage, folder, parent
         )
         waiting = _waiting(ledger, job)
         if waiting:

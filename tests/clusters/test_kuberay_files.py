@@ -22,7 +22,7 @@ from manifests import (
 
 from orchestrator.clusters.render.whole import render
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, job_dict, load_job
+from orchestrator.job import Job, build_job, given_dict, job_dict, load_job
 from orchestrator.profile import KubeRay, NodeGroup, load_profile
 
 needs_schemas = pytest.mark.skipif(
@@ -231,14 +231,16 @@ def test_every_job_file_of_the_project_arrives_as_it_was(path: Path) -> None:
         assert any(reason in error.what for reason in known)  # noqa: PT017
         return
     there = build_job(yaml.safe_load(documents(text)[0]["data"]["job.yaml"]))
-    storage = kuberay().storage
-    assert as_written(there) == as_written(job.model_copy(update={"storage": storage}))
+    # Stages have their pipeline's storage.
+    expected = build_job({**given_dict(job), "storage": kuberay().storage})
+    assert as_written(there) == as_written(expected)
 
 
 def as_written(job: Job) -> dict[str, Any]:
     """All of a job but the cluster's nodes, which rendering adds."""
     found = job_dict(job)
-    for training in (found, found.get("train", {})):
+    stages = [stage["job"] for stage in found.get("stages", [])]
+    for training in (found, found.get("train", {}), *stages):
         training.get("scale", {}).pop("nodes", None)
     return found
 

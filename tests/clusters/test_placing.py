@@ -11,7 +11,14 @@ from orchestrator.clusters.placing import environment, place
 from orchestrator.clusters.room import require_room
 from orchestrator.clusters.token import token_of
 from orchestrator.errors import RequestError
-from orchestrator.job import TrainJob, TuneJob, build_job, fingerprint, given_dict
+from orchestrator.job import (
+    PipelineJob,
+    TrainJob,
+    TuneJob,
+    build_job,
+    fingerprint,
+    given_dict,
+)
 from orchestrator.profile import PROFILES, Profile
 
 NODES = {
@@ -142,3 +149,32 @@ def test_the_token_is_read_where_the_profile_says(
     monkeypatch.setenv("LAB_TOKEN", "two words")
     with pytest.raises(RequestError, match="no token"):
         token_of(profile_of(token={"env": "LAB_TOKEN"}))
+
+
+def test_a_pipeline_goes_there_whole(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    train = {
+        "kind": "train",
+        "data": {"source": "stages:/pack/data", "frames": 4, "size": 32},
+        "model": {"encoder": "vit-tiny", "patch": 8},
+        "optim": {"steps": 2},
+        "scale": {"workers": 2},
+    }
+    data = {
+        "kind": "pipeline",
+        "name": "p",
+        "stages": [
+            {"name": "pack", "job": {"kind": "pack", "source": "s3://lab/videos"}},
+            {"name": "train", "job": train},
+        ],
+    }
+    placed = place(build_job(data), profile_of(storage="s3://lab/jepa"), tmp_path)
+    assert isinstance(placed, PipelineJob)
+    assert {stage.job.storage for stage in placed.stages} == {"s3://lab/jepa"}
+    assert placed.stages[1].references[0].stage == "pack"
+    with pytest.raises(RequestError, match="folder of this machine") as error:
+        place(build_job(data, ["stages.pack.job.source=videos"]), profile_of(storage="s3://x"),
+              tmp_path)  # fmt: skip
+    assert error.value.where == "stages.0.job.source"
+    with pytest.raises(RequestError, match="200 workers"):
+        require_room(build_job(data, ["stages.train.job.scale.workers=200"]), profile_of())

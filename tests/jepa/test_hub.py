@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.jepa.hub import WorldModel, load_folder, load_start, save_model
+from orchestrator.jepa.hub import WorldModel, check_start, load_folder, load_start, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job import job_dict
@@ -138,6 +138,16 @@ def test_training_can_start_from_a_folder(saved: Any, make_job: Any) -> None:
         load_start(build_objective(make_job("model.encoder.depth=3")), folder)
     with pytest.raises(DataError):
         load_start(fresh, folder / "nowhere")
+
+
+def test_a_start_of_another_shape_is_refused_even_where_the_tensors_fit(
+    saved: Any, make_job: Any
+) -> None:
+    folder = saved[0]
+    check_start(make_job("seed=9", "data.size=48", "data.frames=4"), folder)
+    with pytest.raises(RequestError, match=r"model\.encoder\.heads: \d -> 1") as error:
+        check_start(make_job("model.encoder.heads=1"), folder)
+    assert error.value.where == "model.from"
 
 
 def test_custom_encoder_comes_back(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.job import Job, TrainJob, TuneJob
+from orchestrator.job import Job, PipelineJob, TrainJob, TuneJob
+from orchestrator.job.stages import PREFIX
 from orchestrator.storage import Storage
 
 
@@ -19,7 +20,10 @@ class Found:
 
 
 def training_of(job: Job | None) -> TrainJob | None:
-    """The training that a job is, or that a sweep repeats."""
+    """The training that a job is, that a sweep repeats, or the largest of a pipeline's stages."""
+    if isinstance(job, PipelineJob):
+        each = [one for one in (training_of(stage.job) for stage in job.stages) if one]
+        return max(each, key=lambda one: one.scale.least_workers, default=None)
     if isinstance(job, TuneJob):
         return job.train
     return job if isinstance(job, TrainJob) else None
@@ -35,6 +39,8 @@ def find_datasets(job: Job | None, storage: Storage) -> Found:
     packed, unpacked = [], []
     try:
         for source in wanted_sources(training):
+            if source.uri.startswith(PREFIX):
+                continue  # a stage before it packs that
             uri = _packed(training, source.uri, storage.sub("datasets"))
             if uri is None:
                 unpacked.append(source.uri)

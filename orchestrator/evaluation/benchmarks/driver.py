@@ -25,9 +25,16 @@ from orchestrator.tracking.server import tracking_uri
 
 
 def run_benchmark(
-    job: EvaluateJob, benchmark: AnyBenchmark, progress: Progress, *, local: bool
+    job: EvaluateJob,
+    benchmark: AnyBenchmark,
+    progress: Progress,
+    *,
+    local: bool,
+    parent: str | None = None,
 ) -> Evaluated:
     """Judge the job's model; the report is in `evaluations/NAME` and on an MLflow run.
+
+    `parent` is the MLflow run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: there is no such model or benchmark, or they do not fit.
@@ -44,7 +51,8 @@ def run_benchmark(
     out.write_bytes(REPORT, page.encode())
     out.write_json(VERDICT, found)
     out.write_json(SCORES, each)
-    return Evaluated(found, record_benchmark(job, storage, found, each, page), out.uri(REPORT))
+    tracking = record_benchmark(job, storage, found, each, page, parent)
+    return Evaluated(found, tracking, out.uri(REPORT))
 
 
 def judged_benchmark(

@@ -51,8 +51,12 @@ class Arm:
     test: str | None
 
 
-def run_probe(job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool) -> Probed:
+def run_probe(
+    job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool, parent: str | None = None
+) -> Probed:
     """Fit the job's probe; the result is in `evaluations/NAME` and on an MLflow run.
+
+    `parent` is the MLflow run of the pipeline whose stage the job is.
 
     Raises:
         RequestError: there are no such features or targets, or they are of another model.
@@ -64,7 +68,7 @@ def run_probe(job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
     out, shown = storage.sub("evaluations", job.name), page(verdict)
     out.write_bytes(PAGE, shown.encode())
     out.write_json(VERDICT, verdict)
-    return Probed(verdict, record_probe(job, storage, verdict, shown), out.uri(PAGE))
+    return Probed(verdict, record_probe(job, storage, verdict, shown, parent), out.uri(PAGE))
 
 
 def probe_verdict(

@@ -42,11 +42,17 @@ class Studied:
     """Path or URI of the page."""
 
 
-def run_study(job: StudyJob, progress: Progress, train: Callable[[TrainJob], Trained]) -> Studied:
+def run_study(
+    job: StudyJob,
+    progress: Progress,
+    train: Callable[[TrainJob], Trained],
+    parent: str | None = None,
+) -> Studied:
     """Measure every cell that is not measured yet; the report is in `studies/NAME`.
 
     `train` runs one training job to its end, or goes on with it. A cell is kept as
-    `studies/NAME/cells/CELL.json` as soon as it is measured.
+    `studies/NAME/cells/CELL.json` as soon as it is measured. `parent` is the MLflow run of the
+    pipeline whose stage the job is.
 
     Raises:
         RequestError: a cell of this name was measured with other values.
@@ -55,7 +61,7 @@ def run_study(job: StudyJob, progress: Progress, train: Callable[[TrainJob], Tra
     storage = Storage(job.storage)
     folder = storage.sub("studies", job.name)
     _refuse_another(job, folder)
-    tracking = open_study(job, storage, folder)
+    tracking = open_study(job, storage, folder, parent)
     cells = list(job.cells())
     known = {cell.key: _known(folder, cell) for cell in cells}
     videos: dict[str, tuple[Shown, Shown]] = {}
