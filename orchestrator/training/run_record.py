@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import TrainJob, differences, fingerprint, identity, job_dict
+from orchestrator.job import TrainJob, build_job, differences, fingerprint, identity, job_dict
 from orchestrator.storage import Storage, patiently
 
 LAYOUT = 1
@@ -88,7 +88,7 @@ def refuse_overtaken(folder: Storage, launch: int) -> None:
 
 
 def _refuse_another(job: TrainJob, old: RunRecord, dataset: str, folder: Storage) -> None:
-    changes = differences(old.identity, json.loads(json.dumps(identity(job))))
+    changes = differences(_identity_of(old), _plain(identity(job)))
     if old.dataset != dataset and not changes:
         changes = [f"the data behind data.source: {old.dataset} -> {dataset}"]
     if changes:
@@ -98,6 +98,20 @@ def _refuse_another(job: TrainJob, old: RunRecord, dataset: str, folder: Storage
             where=folder.root,
             mend="choose another name, or start again under this one with --fresh",
         )
+
+
+def _identity_of(old: RunRecord) -> dict[str, Any]:
+    """The identity of a run; a key that its release did not have yet counts with its default."""
+    try:
+        return _plain(identity(build_job(old.job))) | old.identity
+    except RequestError:
+        return old.identity
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
 
 
 def _set_aside(folder: Storage, old: RunRecord) -> None:
