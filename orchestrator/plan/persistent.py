@@ -10,6 +10,7 @@ from orchestrator.plan.shape import (
     horizons,
     pixels_per_token,
     predicted_width,
+    projection_sizes,
     stacks,
 )
 
@@ -34,6 +35,10 @@ def _sizes(job: TrainJob) -> Iterator[int]:
         yield len(job.objective.masks) * predictor.dim
     yield from (encoder.dim * predictor.dim, predictor.dim)
     yield from _of_blocks(predictor)
+    projections = projection_sizes(job)
+    if projections:
+        yield from (size for sizes in projections for size in sizes)
+        return
     out = predicted_width(job) * horizons(job)
     yield from (predictor.dim * out, out)
 

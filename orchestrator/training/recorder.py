@@ -139,7 +139,10 @@ class Recorder:
         if encoder is not None:
             dtype = next(encoder.parameters()).dtype
             tokens = encoder(normalise(clip.to(self.group.device), dtype))
-            strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), self.job.grid)
+            # An encoder of moments gives one token for all places of each.
+            time, height, width = self.job.grid
+            grid = self.job.grid if tokens.shape[1] == time * height * width else (time, 1, 1)
+            strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), grid)
             self.logger.picture(step, "features", strip)
             self.logger.picture(step, "features_over_time", frames)
 
@@ -151,7 +154,7 @@ def _health(result: StepResult, engine: Engine) -> dict[str, float]:
         "rankme": health.rankme(features),
         "token_cosine": health.token_cosine(features),
     }
-    if engine.teacher is not None:
+    if engine.follower is not None:
         values["teacher_distance"] = engine.teacher_distance
     return values
 

@@ -23,6 +23,7 @@ from orchestrator.tracking.spool import Spool
 from orchestrator.training.board import Board
 from orchestrator.training.checkpoint import Checkpoints
 from orchestrator.training.engine import Engine
+from orchestrator.training.fixed import load_teacher
 from orchestrator.training.group import Group
 from orchestrator.training.interruptions import Interruptions
 from orchestrator.training.profile import StepProfile
@@ -102,7 +103,8 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     job, folder, board = assignment.job, assignment.folder, assignment.board
     torch.set_num_threads(job.scale.threads(group.cores))
     batch = BatchPlan.of(job.scale, group.world)
-    engine = Engine(build_objective(job), job, batch, group.device)
+    fixed = load_teacher(job, folder)
+    engine = Engine(build_objective(job), job, batch, group.device, fixed)
     checkpoints = Checkpoints(
         folder.sub("checkpoints"),
         group.rank,
