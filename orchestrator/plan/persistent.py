@@ -29,7 +29,8 @@ def _sizes(job: TrainJob) -> Iterator[int]:
     yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
     yield from _of_blocks(encoder)
     if isinstance(job.objective, Supervised):
-        yield encoder.dim * len(job.objective.classes)
+        classes = len(job.objective.classes)
+        yield from (encoder.dim * classes, classes)
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
