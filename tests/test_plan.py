@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import orchestrator.plan
 from orchestrator.errors import RequestError
 from orchestrator.jepa.masks import build_masks
-from orchestrator.jepa.objectives import Pool, PooledObjective, build_objective
+from orchestrator.jepa.objectives import Pool, PooledObjective, build_objective, untaught_teacher
 from orchestrator.job import TrainJob, build_job
 from orchestrator.job.base import CustomPart
 from orchestrator.plan import BatchPlan, find_gpu, peak_flops, plan
@@ -153,16 +153,22 @@ OTHERS = [
     "{kind: lejepa, slices: 8, statistic_clips: 2}",
     "{kind: lejepa, slices: 8, masks: [{blocks: 3}, {kind: future, targets: 0.5}]}",
     "{kind: pixels, masks: [{blocks: 3}]}",
+    "{kind: lewm, slices: 8, hidden: 40, statistic_clips: 2}",
     "{kind: supervised, classes: [drop, ramp, wall]}",
 ]
 
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_objectives_without_a_teacher_cost_what_torch_counts(text: str) -> None:
-    job = a_job(f"objective={text}")
+    attention = "moment" if "lewm" in text else "clip"
+    job = a_job(f"objective={text}", f"model.encoder.attention={attention}")
     objective, (video, masks) = build_objective(job), a_batch(job, 4)
     planned = plan(job)
+    encoder = sum(p.numel() for p in objective.encoder.parameters())
+    sizes = [p.numel() for p in objective.parameters()]
+    assert persistent(job) == sum(size for size in sizes if size <= 100_000)
     assert planned.parameters is not None
+    assert planned.parameters.encoder == encoder
     assert planned.flops is not None
     assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
     assert planned.parameters.teacher == 0
@@ -181,6 +187,28 @@ def test_objectives_without_a_teacher_cost_what_torch_counts(text: str) -> None:
         objective(video, masks, targets).loss.sum().backward()
     assert planned.flops.total == counter.get_total_flops()
     assert planned.flops.first_pass == 0
+
+
+def test_a_frozen_teacher_costs_its_own_size_and_no_training() -> None:
+    teacher = "{dim: 48, depth: 5, heads: 4}"
+    job = a_job(f"objective={{kind: frozen, teacher: t, encoder: {teacher}}}")
+    objective, (video, masks) = build_objective(job), a_batch(job, 4)
+    fixed = untaught_teacher(job)
+    assert fixed is not None
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        targets = objective.targets(fixed, video)
+        objective(video, masks, targets).loss.sum().backward()
+    planned, size = plan(job), sum(p.numel() for p in fixed.parameters())
+    assert planned.flops is not None
+    assert planned.parameters is not None
+    assert planned.flops.total == counter.get_total_flops()
+    assert planned.parameters.teacher == size
+    assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
+    assert planned.checkpoint_bytes == 12 * planned.parameters.trained
+    assert {memory.teacher for memory in planned.memory} == {4 * size}
+    # Before the teacher was read nothing of it is made up.
+    assert plan(a_job("objective={kind: frozen, teacher: t}")).flops is None
 
 
 def test_accumulating_a_statistic_takes_a_first_pass() -> None:

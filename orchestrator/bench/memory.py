@@ -27,7 +27,7 @@ from orchestrator.bench.ranks import join, run_ranks
 from orchestrator.bench.step import made_batch
 from orchestrator.data.batch import Batch
 from orchestrator.errors import RequestError
-from orchestrator.jepa.objectives import build_objective
+from orchestrator.jepa.objectives import build_objective, untaught_teacher
 from orchestrator.job import TrainJob, job_dict, load_job
 from orchestrator.plan import BatchPlan, MemoryPlan, plan
 from orchestrator.plan.memory import STAGES, Stage
@@ -101,7 +101,7 @@ def _measure(job: TrainJob, rank: int, device: torch.device) -> dict[str, Any]:
     batch = BatchPlan.of(job.scale)
     alive = Alive()
     with alive:
-        engine = Engine(build_objective(job), job, batch, device)
+        engine = Engine(build_objective(job), job, batch, device, untaught_teacher(job))
         micro = [made_batch(job, rank * batch.accum + i, device) for i in range(batch.accum)]
         for _ in range(STEPS):
             alive.peak = alive.bytes
@@ -128,7 +128,8 @@ def _parts(engine: Engine) -> dict[str, int]:
     if engine.stage == 3:
         whole += [p.ds_tensor.data for p in parameters]
     follower = engine.follower
-    teacher = [*follower.module.parameters(), *follower.values] if follower else []
+    copied = engine.teacher.parameters() if engine.teacher is not None else ()
+    teacher = [*copied, *(follower.values if follower else ())]
     state = [t for s in engine.shards for t in (s.master, s.exp_avg, s.exp_avg_sq)]
     weights = _storages(whole)
     return {

@@ -20,7 +20,7 @@ import torch
 from orchestrator.bench.published import published_step
 from orchestrator.data.batch import Batch
 from orchestrator.jepa.masks import build_masks
-from orchestrator.jepa.objectives import build_objective
+from orchestrator.jepa.objectives import build_objective, untaught_teacher
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job import TrainJob
 from orchestrator.plan import BatchPlan, peak_flops, plan
@@ -122,7 +122,8 @@ def report(
 
 def our_step(job: TrainJob, device: torch.device) -> Contender:
     """The engine's step."""
-    engine = Engine(build_objective(job), job, BatchPlan.of(job.scale, 1), device)
+    batch, fixed = BatchPlan.of(job.scale, 1), untaught_teacher(job)
+    engine = Engine(build_objective(job), job, batch, device, fixed)
 
     def step(batch: Batch) -> float:
         return engine.train_step([batch]).loss
@@ -145,6 +146,9 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
         average = [p.detach().float().clone() for p in teacher.parameters()]
         teacher.to(dtype)
         momentum = objective.momentum
+    fixed = untaught_teacher(job)
+    if fixed is not None:
+        teacher = fixed.to(device, dtype).requires_grad_(False)
     optimizer = build_optimizer(
         objective.named_parameters(), job.optim, followed=followed, stage=stage
     )

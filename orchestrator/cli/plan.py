@@ -182,7 +182,7 @@ def _model(plan: Plan) -> Rows:
     split = ", ".join(
         f"{name} {100 * part / f.total:.0f}%" for name, part in shares.items() if part
     )
-    teacher = f"teacher {number(p.teacher)}" if p.followed else "no teacher"
+    teacher = f"teacher {number(p.teacher)}" if p.teacher else "no teacher"
     return [
         ("parameters", f"{number(p.trained)} trained: encoder {number(p.encoder)}, predictor"
          f" {number(p.predictor)}; {teacher}"),

@@ -15,7 +15,7 @@ from orchestrator.storage import is_remote
 
 # Keys that name a file or folder, and those that may name one, where such a one is here.
 _PATHS = ("source", "uri", "folder")
-_PERHAPS_PATHS = ("from", "model", "features")
+_PERHAPS_PATHS = ("from", "model", "features", "teacher")
 _SQLITE = "sqlite:///"
 
 

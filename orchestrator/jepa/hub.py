@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.causal import CausalPredictor, build_causal
 from orchestrator.jepa.encoder import build_encoder
+from orchestrator.jepa.frames import FramePredictor, build_frame_encoder, build_frame_predictor
 from orchestrator.jepa.objectives import Objective, build_objective
 from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.pixels import normalise
@@ -30,8 +32,14 @@ from orchestrator.job.fingerprint import flatten
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-PREDICTIVE = ("vjepa2", "lejepa", "pixels", "causal")
-"""Objectives whose model keeps a built-in predictor."""
+PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal")
+"""Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
+it says what the teacher's features will be, and the teacher is not part of the model."""
+
+FORWARDS = (CausalPredictor, FramePredictor)
+"""Predictors that read time forwards, and need no mask tokens."""
+
+AnyPredictor = Predictor | CausalPredictor | FramePredictor
 
 FOLLOWED = ("vjepa2", "causal")
 """Objectives that predict a teacher's features."""
@@ -63,6 +71,11 @@ class ModelConfig(Section):
     extra: dict[str, Any]
     """Whatever the writer knew besides: the checkpoint, the run."""
 
+    def grid_of(self, frames: int) -> tuple[int, int, int]:
+        """The tokens that `frames` frames become: patches, or one a moment for LeWorldModel."""
+        side = 1 if self.objective == "lewm" else self.size // self.model.patch
+        return frames // self.model.tubelet, side, side
+
 
 @dataclass(frozen=True)
 class ClipShape:
@@ -92,7 +105,7 @@ class WorldModel(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, encoder: nn.Module, predictor: Predictor | CausalPredictor | None
+        self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
     ) -> None:
         super().__init__()
         self.config, self.encoder, self.predictor = config, encoder, predictor
@@ -101,13 +114,12 @@ class WorldModel(nn.Module):
     def clip(self) -> ClipShape:
         """The clip that the model was trained on."""
         config = self.config
-        side = config.size // config.model.patch
         return ClipShape(
             config.size,
             config.frames,
             float(config.job["data"]["fps"]),
             config.model.tubelet,
-            (config.frames // config.model.tubelet, side, side),
+            config.grid_of(config.frames),
         )
 
     @property
@@ -126,7 +138,8 @@ class WorldModel(nn.Module):
             seen: only the first so many frames, made without the others.
 
         Returns:
-            float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x.
+            float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x. Of a
+            LeWorldModel the tokens are the moments' embeddings, H = W = 1.
 
         Raises:
             RequestError: the video has another type or shape.
@@ -160,7 +173,7 @@ class WorldModel(nn.Module):
     @property
     def horizons(self) -> int:
         """Moments ahead that are predicted after every moment in one pass; 0: not so."""
-        return self.predictor.horizons if isinstance(self.predictor, CausalPredictor) else 0
+        return self.predictor.horizons if isinstance(self.predictor, FORWARDS) else 0
 
     @torch.no_grad()
     def ahead(self, features: Tensor) -> Tensor:
@@ -172,14 +185,14 @@ class WorldModel(nn.Module):
         Returns:
             float32 [B, moments, area, horizons, dim].
         """
-        assert isinstance(self.predictor, CausalPredictor), "horizons is 0"
+        assert isinstance(self.predictor, FORWARDS), "horizons is 0"
         return self.predictor.ahead(features).float()
 
     def compared(self, features: Tensor, video: Tensor) -> Tensor:
         """What the predictor is to say of a clip, by the model's objective.
 
-        Features normed per token where a teacher was predicted; the encoder's own for LeJEPA; the
-        normalised patches for pixel prediction.
+        Features normed per token where a teacher was predicted; the encoder's own for LeJEPA
+        and LeWorldModel; the normalised patches for pixel prediction.
 
         Args:
             features: what `encode` makes of the video, [B, n, dim].
@@ -264,7 +277,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
     """
     config, state = _read_config(folder), _read_weights(folder)
     with torch.random.fork_rng(devices=[]):
-        encoder = build_encoder(config.model, size=config.size, frames=config.frames)
+        encoder = _encoder_of(config)
     predictor = None
     if config.objective in PREDICTIVE:
         predictor = _build_predictor(config, encoder, state, folder)
@@ -277,11 +290,29 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
     return WorldModel(config, encoder, predictor).eval().requires_grad_(False).to(device)
 
 
+def digest_of(folder: Path) -> str:
+    """16 hex digits of a saved model's weights.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    path = folder / WEIGHTS
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise DataError(
+            f"cannot read the weights: {error.strerror}",
+            where=str(path),
+            mend=f"name a folder with {CONFIG} and {WEIGHTS}",
+        ) from None
+
+
 def random_model(config: ModelConfig, seed: int) -> WorldModel:
     """A model of the same shape that has learnt nothing: what a trained one must beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = build_encoder(config.model, size=config.size, frames=config.frames)
+        encoder = _encoder_of(config)
         predictor = None
         if config.objective in PREDICTIVE:
             masks = len(config.job["objective"].get("masks", ()))
@@ -361,9 +392,9 @@ def outline(job: TrainJob) -> Objective:
 
 def _build_predictor(
     config: ModelConfig, encoder: nn.Module, state: State, folder: Path
-) -> Predictor | CausalPredictor:
+) -> AnyPredictor:
     tokens = state.get("predictor.mask_tokens")
-    if tokens is None and config.objective != "causal":
+    if tokens is None and config.objective not in ("causal", "lewm"):
         raise DataError(
             "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
         )
@@ -371,11 +402,20 @@ def _build_predictor(
         return _predictor_of(config, encoder, 0 if tokens is None else len(tokens))
 
 
-def _predictor_of(
-    config: ModelConfig, encoder: nn.Module, masks: int
-) -> Predictor | CausalPredictor:
-    tubelet, side = config.model.tubelet, config.size // config.model.patch
-    grid = (config.frames // tubelet, side, side)
+def _encoder_of(config: ModelConfig) -> nn.Module:
+    if config.objective == "lewm":
+        hidden = config.job["objective"]["hidden"]
+        return build_frame_encoder(
+            config.model, size=config.size, frames=config.frames, hidden=hidden
+        )
+    return build_encoder(config.model, size=config.size, frames=config.frames)
+
+
+def _predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPredictor:
+    tubelet, grid = config.model.tubelet, config.grid_of(config.frames)
+    if config.objective == "lewm":
+        hidden = config.job["objective"]["hidden"]
+        return build_frame_predictor(config.model, encoder=encoder, hidden=hidden)
     if config.objective == "causal":
         horizons = config.job["objective"]["horizons"]
         return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)

@@ -32,11 +32,11 @@ def check_heads(dim: int, heads: int) -> None:
         )
 
 
-def _named_encoder(name: str) -> dict[str, Any]:
+def _named_encoder(name: str, where: str) -> dict[str, Any]:
     if ":" in name:
         return {"kind": name}
     if name not in ENCODER_SIZES:
-        raise at("model.encoder", f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
+        raise at(where, f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
     return dict(ENCODER_SIZES[name])
 
 
@@ -118,7 +118,7 @@ class Model(Section):
         if isinstance(data, str):
             return {"from": data}
         if isinstance(data, dict) and isinstance(data.get("encoder"), str):
-            return {**data, "encoder": _named_encoder(data["encoder"])}
+            return {**data, "encoder": _named_encoder(data["encoder"], "model.encoder")}
         return data
 
 
@@ -226,6 +226,63 @@ class LeJEPA(Section):
     """Masks of one step; all share one forward of the whole clip."""
 
 
+class LeWM(Section):
+    """LeWorldModel: one embedding a moment, the next one predicted, SIGReg against collapse.
+
+    arXiv 2603.19312. The mean error of the next embedding + weight * SIGReg, end to end: no
+    teacher, no stop-gradient. Needs `model.encoder.attention: moment`; with `model.tubelet: 1`, as
+    published, a moment is a frame.
+    """
+
+    kind: Literal["lewm"] = "lewm"
+    """The objective."""
+
+    weight: PositiveFloat = 0.1
+    """Of SIGReg, the one hyperparameter of the loss; the prediction has weight 1."""
+
+    slices: PositiveInt = 1024
+    """Random directions along which embeddings are compared with a normal distribution."""
+
+    statistic_clips: int | None = Field(None, ge=2)
+    """Clips of the global batch that one statistic acts on, whatever a micro-batch holds; must
+    divide `scale.global_batch`. Default: all of them."""
+
+    hidden: PositiveInt = 2048
+    """Width inside the two projections: behind the encoder and behind the predictor."""
+
+
+class Frozen(Section):
+    """A frozen teacher (SALT's second stage): L1 to the features of an encoder that stays as it is.
+
+    arXiv 2509.24317. The teacher was trained before, by pixel prediction as published, and may be
+    smaller than the student. No moving average: the loss can be compared between runs.
+    """
+
+    kind: Literal["frozen"] = "frozen"
+    """The objective."""
+
+    teacher: str = Field(min_length=1)
+    """A trained model: `models:/NAME@alias`, `runs:/ID/model` or a folder with its files."""
+
+    encoder: AnyEncoder | None = None
+    """The teacher's encoder: a size or its numbers. Default: read from the teacher when the
+    training begins; written, it is compared with it, and `plan` can count it."""
+
+    digest: str | None = None
+    """The teacher's weights, 16 hex digits. Default: those that are found when the training
+    begins; a run that goes on refuses any others."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the teacher."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("encoder"), str):
+            return {**data, "encoder": _named_encoder(data["encoder"], "objective.encoder")}
+        return data
+
+
 class Pixels(Section):
     """Pixel prediction as in VideoMAE: hidden patches, each normalised by its own mean and spread.
 
@@ -287,6 +344,8 @@ class Causal(Section):
 AnyObjective = Annotated[
     Annotated[VJEPA2, Tag("vjepa2")]
     | Annotated[LeJEPA, Tag("lejepa")]
+    | Annotated[LeWM, Tag("lewm")]
+    | Annotated[Frozen, Tag("frozen")]
     | Annotated[Pixels, Tag("pixels")]
     | Annotated[Supervised, Tag("supervised")]
     | Annotated[Causal, Tag("causal")]
@@ -294,5 +353,11 @@ AnyObjective = Annotated[
     Discriminator(lambda v: part_tag(v, "vjepa2")),
 ]
 
-Predictive = VJEPA2 | LeJEPA | Pixels
+Predictive = VJEPA2 | LeJEPA | Pixels | Frozen
 """Objectives that predict hidden tokens by the built-in predictor."""
+
+Forwards = Causal | LeWM
+"""Objectives that predict after every moment of a clip from it and all before it."""
+
+Gaussian = LeJEPA | LeWM
+"""Objectives that hold features to N(0, I) by SIGReg, a statistic over clips."""

@@ -25,8 +25,9 @@ from orchestrator.job.model import (
     AnyObjective,
     Causal,
     Encoder,
+    Forwards,
     Future,
-    LeJEPA,
+    Gaussian,
     Model,
     MultiBlock,
     Predictive,
@@ -309,19 +310,22 @@ class TrainJob(Section):
         if moments and isinstance(objective, Predictive):
             text = f"'moment' leaves nothing for the masks of {objective.kind} to hide from"
             raise at("model.encoder.attention", f"{text}; write clip, or objective.kind: causal")
-        if not isinstance(objective, Causal):
+        if not isinstance(objective, Forwards):
             return self
         if isinstance(encoder, Encoder) and not moments:
             text = "'clip' lets a moment see the ones it is to predict; write moment"
             raise at("model.encoder.attention", text)
-        if objective.horizons >= self.grid[0]:
+        if isinstance(objective, Causal) and objective.horizons >= self.grid[0]:
             text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
             raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
+        if self.grid[0] < 2:
+            text = f"{self.data.frames} frames are one moment, and nothing comes after it"
+            raise at("data.frames", f"{text}; raise it, or lower model.tubelet")
         return self
 
     @model_validator(mode="after")
     def _sets_fill_the_batch(self) -> TrainJob:
-        if isinstance(self.objective, LeJEPA) and self.objective.statistic_clips is not None:
+        if isinstance(self.objective, Gaussian) and self.objective.statistic_clips is not None:
             clips, whole = self.objective.statistic_clips, self.scale.global_batch
             if whole % clips:
                 text = f"{clips} clips do not divide scale.global_batch {whole}"

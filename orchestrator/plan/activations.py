@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.job import LeJEPA, TrainJob
+from orchestrator.job import Gaussian, TrainJob
 from orchestrator.plan.shape import (
     KNOTS,
     Stack,
     TokenPlan,
     encoder_reads,
-    followed,
     horizons,
     pixels_per_token,
     predicted_width,
     predictor_reads,
+    projection_sizes,
     stacks,
     statistic_size,
+    teaching,
 )
 
 
@@ -48,9 +49,12 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
     # Predictions, their targets and the difference, in fp32.
     asked = sum(n_t for _, n_t in tokens.masks) or sum(told)
     kept += 3 * 4 * asked * horizons(job) * predicted_width(job)
-    if isinstance(job.objective, LeJEPA):
+    if isinstance(job.objective, Gaussian):
         # The projections, their slope, and a knot's cosines, sines and distances.
         kept += 7 * 4 * statistic_size(job, tokens)[1]
+    for sizes in projection_sizes(job):
+        # Of a moment: what goes in, the norm's input and output, the GELU's.
+        kept += b * job.grid[0] * (sizes[0] / sizes[1] + 3 * sizes[1])
     one_block = 0.0
     if job.scale.activation_checkpointing:
         blocks = [n * _values(encoder) for n in read] + [n * _values(predictor) for n in told]
@@ -58,7 +62,8 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
     video = 3.0 * job.data.frames * job.data.size**2 * (1 + b)
     targets = 4.0 * tokens.clip * predicted_width(job)
     # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
-    teacher = tokens.clip * _values(encoder) * b if followed(job) else 0.0
+    taught = teaching(job)
+    teacher = tokens.clip * _values(taught) * b if taught else 0.0
     whole = video + targets + max(kept + one_block, teacher)
     if len(read) == 1:
         return Activations(whole, whole)
@@ -71,7 +76,7 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
 
 def means_bytes(job: TrainJob, tokens: TokenPlan) -> float:
     """Bytes of SIGReg's means of cos and sin at every knot, of every set and projection."""
-    if not isinstance(job.objective, LeJEPA):
+    if not isinstance(job.objective, Gaussian):
         return 0.0
     sets, projected = statistic_size(job, tokens)
     return 4.0 * 2 * KNOTS * sets * projected

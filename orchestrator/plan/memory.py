@@ -1,7 +1,7 @@
 """Bytes per rank by ZeRO stage: what training keeps between steps, and what a step adds at most.
 
-P trained parameters, E of them the encoder's (and so the teacher's), W ranks, and b bytes in
-the compute dtype (bf16: 2, fp32: 4). Kept between steps by DeepSpeed and the teacher:
+P trained parameters, E of them the encoder's (and so of a teacher that follows it), W ranks, and b
+bytes in the compute dtype (bf16: 2, fp32: 4). Kept between steps by DeepSpeed and the teacher:
 
     stage                     0             1             2             3
     parameters                4 P           b P           b P           b P / W (and the small)
@@ -10,9 +10,10 @@ the compute dtype (bf16: 2, fp32: 4). Kept between steps by DeepSpeed and the te
     teacher's fp32 shards     4 E           4 E / W       4 E / W       4 E / W
     teacher's copy            b E           b E           b E           b E
 
-(At stage 0 in fp32 the teacher's accumulator is its copy. Stage 3 keeps small tensors whole beside
-their parts: `orchestrator.plan.persistent`.) Offload moves master, moments, the teacher's shards
-and the gradients' part to the host.
+(A frozen teacher of F parameters takes b F at every stage. At stage 0 in fp32 a following teacher's
+accumulator is its copy. Stage 3 keeps small tensors whole beside their parts:
+`orchestrator.plan.persistent`.) Offload moves master, moments, the teacher's shards and the
+gradients' part to the host.
 
 A step adds most at one of these moments, and `memory_plan` counts that one (`_added`):
 
@@ -101,13 +102,15 @@ def memory_plan(
     p, e, world = parameters.trained, parameters.teacher, batch.world
     b = 2 if job.scale.precision == "bf16" else 4
     optimizer = 8 * p if stage == 0 else 12 * p / world
-    shards = 4 * e / (world if stage else 1)
-    copy = 0 if stage == 0 and b == 4 else b * e
+    # A frozen teacher is there once, in the compute dtype; nothing follows in fp32.
+    follows = e if parameters.followed else 0
+    shards = 4 * follows / (world if stage else 1)
+    copy = 0 if stage == 0 and b == 4 and follows else b * e
     clip = activations(job, tokens, b)
     small = persistent(job) if stage == 3 and world > 1 else 0
     step = _Step(
         p=p,
-        e=e,
+        e=follows,
         small=small,
         world=world,
         b=b,
@@ -244,4 +247,5 @@ class _Step:
 
 def checkpoint_bytes(parameters: ParameterPlan) -> int:
     """Bytes of one checkpoint over all ranks: student, two moments and teacher, in fp32."""
-    return 4 * (3 * parameters.trained + parameters.teacher)
+    followed = parameters.teacher if parameters.followed else 0
+    return 4 * (3 * parameters.trained + followed)

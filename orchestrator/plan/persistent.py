@@ -10,6 +10,7 @@ from orchestrator.plan.shape import (
     horizons,
     pixels_per_token,
     predicted_width,
+    projection_sizes,
     stacks,
 )
 
@@ -28,12 +29,17 @@ def _sizes(job: TrainJob) -> Iterator[int]:
     yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
     yield from _of_blocks(encoder)
     if isinstance(job.objective, Supervised):
-        yield encoder.dim * len(job.objective.classes)
+        classes = len(job.objective.classes)
+        yield from (encoder.dim * classes, classes)
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
     yield from (encoder.dim * predictor.dim, predictor.dim)
     yield from _of_blocks(predictor)
+    projections = projection_sizes(job)
+    if projections:
+        yield from (size for sizes in projections for size in sizes)
+        return
     out = predicted_width(job) * horizons(job)
     yield from (predictor.dim * out, out)
 

@@ -20,8 +20,12 @@ from orchestrator.job import (
     VJEPA2,
     Causal,
     Encoder,
+    Forwards,
+    Frozen,
     Future,
+    Gaussian,
     LeJEPA,
+    LeWM,
     MultiBlock,
     Pixels,
     Predictive,
@@ -51,18 +55,22 @@ class TokenPlan:
 
 @dataclass(frozen=True)
 class ParameterPlan:
-    """Parameters of each part. The teacher has the encoder's; only the others are trained."""
+    """Parameters of each part. A teacher that follows the encoder has as many; one that is frozen
+    its own number. It is never trained."""
 
     encoder: int
     predictor: int
     """What stands behind the encoder: the predictor, or a supervised head."""
 
     followed: bool = True
-    """Whether there is a teacher."""
+    """Whether a teacher follows the encoder."""
+
+    fixed: int = 0
+    """Of a frozen teacher."""
 
     @property
     def teacher(self) -> int:
-        return self.encoder if self.followed else 0
+        return self.encoder if self.followed else self.fixed
 
     @property
     def trained(self) -> int:
@@ -145,10 +153,14 @@ class Stack:
 
 
 def countable(job: TrainJob) -> bool:
-    """True when every part is built in: what a user's own part costs, only building it shows."""
+    """True when every part is built in, and a frozen teacher's shape is known: what a user's own
+    part costs, only building it shows."""
     return (
         isinstance(job.model.encoder, Encoder)
-        and isinstance(job.objective, Predictive | Supervised | Causal)
+        and isinstance(job.objective, Predictive | Supervised | Forwards)
+        and not (
+            isinstance(job.objective, Frozen) and not isinstance(job.objective.encoder, Encoder)
+        )
         and all(isinstance(mask, (MultiBlock, Future)) for mask in _masks(job))
     )
 
@@ -171,19 +183,50 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
     if isinstance(job.objective, Supervised):
         head = (encoder.dim + 1) * len(job.objective.classes)
         return ParameterPlan(embed + encoder.parameters, head, followed=False)
+    projections = [sum(sizes) for sizes in projection_sizes(job)] or [0, 0]
     mask_tokens = len(_masks(job)) * predictor.dim
     into = encoder.dim * predictor.dim + predictor.dim
-    out = (predictor.dim + 1) * predicted_width(job) * horizons(job)
+    out = 0 if projections[1] else (predictor.dim + 1) * predicted_width(job) * horizons(job)
+    teacher = fixed_teacher(job)
+    pixels = pixels_per_token(job)
     return ParameterPlan(
-        encoder=embed + encoder.parameters,
-        predictor=into + mask_tokens + predictor.parameters + out,
+        encoder=embed + encoder.parameters + projections[0],
+        predictor=into + mask_tokens + predictor.parameters + out + projections[1],
         followed=followed(job),
+        fixed=(pixels + 1) * teacher.dim + teacher.parameters if teacher else 0,
     )
+
+
+def projection_sizes(job: TrainJob) -> list[tuple[int, ...]]:
+    """The tensors of a LeWorldModel's projections, behind the encoder and the predictor."""
+    if not isinstance(job.objective, LeWM):
+        return []
+    encoder, predictor = stacks(job)
+    hidden, width = job.objective.hidden, encoder.dim
+    return [
+        (dim * hidden, hidden, hidden, hidden, hidden * width, width)
+        for dim in (encoder.dim, predictor.dim)
+    ]
 
 
 def followed(job: TrainJob) -> bool:
     """Whether a teacher follows the encoder."""
     return isinstance(job.objective, VJEPA2 | Causal)
+
+
+def fixed_teacher(job: TrainJob) -> Stack | None:
+    """The blocks of a frozen teacher."""
+    if not isinstance(job.objective, Frozen):
+        return None
+    assert isinstance(job.objective.encoder, Encoder)
+    area = job.grid[1] * job.grid[2]
+    by_moment = job.objective.encoder.attention == "moment"
+    return Stack.of(job.objective.encoder, (area,) if by_moment else ())
+
+
+def teaching(job: TrainJob) -> Stack | None:
+    """The blocks of whatever gives targets: a teacher that follows the encoder, or a frozen one."""
+    return stacks(job)[0] if followed(job) else fixed_teacher(job)
 
 
 def horizons(job: TrainJob) -> int:
@@ -193,7 +236,9 @@ def horizons(job: TrainJob) -> int:
 
 def predicted_width(job: TrainJob) -> int:
     """Values of one prediction of a token."""
-    return pixels_per_token(job) if isinstance(job.objective, Pixels) else stacks(job)[0].dim
+    if isinstance(job.objective, Pixels):
+        return pixels_per_token(job)
+    return (fixed_teacher(job) or stacks(job)[0]).dim
 
 
 def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
@@ -204,19 +249,24 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
     read, told = encoder_reads(job, tokens), predictor_reads(job, tokens)
     student_blocks = sum(encoder.flops(n) for n in read)
     student_embed = sum(embed * n for n in read)
-    whole = embed * tokens.clip + encoder.flops(tokens.clip)
+    projected = _projected(job, 0, job.grid[0])
+    whole = embed * tokens.clip + encoder.flops(tokens.clip) + projected
+    teacher, taught = teaching(job), 0.0
+    if teacher:
+        taught = 2.0 * pixels_per_token(job) * teacher.dim * tokens.clip
+        taught += teacher.flops(tokens.clip)
     predicting = _behind(job, tokens)
     again = sum(encoder.recomputed(n) for n in read)
     again += sum(predictor.recomputed(n) for n in told)
     attention = 3 * sum(encoder.attention(n) for n in read)
     attention += 3 * sum(predictor.attention(n) for n in told)
-    attention += encoder.attention(tokens.clip) if followed(job) else 0.0
+    attention += teacher.attention(tokens.clip) if teacher else 0.0
     statistic = _statistic(job, tokens)
-    twice = isinstance(job.objective, LeJEPA) and BatchPlan.of(job.scale).accum > 1
+    twice = isinstance(job.objective, Gaussian) and BatchPlan.of(job.scale).accum > 1
     return FlopPlan(
-        encoder_forward=clips * (student_embed + student_blocks),
-        encoder_backward=clips * (student_embed + 2 * student_blocks),
-        teacher_forward=clips * whole if followed(job) else 0.0,
+        encoder_forward=clips * (student_embed + student_blocks + projected),
+        encoder_backward=clips * (student_embed + 2 * (student_blocks + projected)),
+        teacher_forward=clips * taught,
         predictor_forward=clips * predicting,
         predictor_backward=clips * 2 * predicting,
         attention=clips * attention,
@@ -228,12 +278,14 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
 
 def encoder_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
     """Lengths of the sequences that the student's encoder reads of a clip, with a graph."""
-    whole = isinstance(job.objective, LeJEPA | Supervised | Causal)
+    whole = isinstance(job.objective, LeJEPA | Supervised | Forwards)
     return [n_c for n_c, _ in tokens.masks] + ([tokens.clip] if whole else [])
 
 
 def predictor_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
     """Lengths of the sequences that the predictor reads of a clip."""
+    if isinstance(job.objective, LeWM):
+        return [job.grid[0] - 1]
     whole = isinstance(job.objective, Causal)
     return [n_c + n_t for n_c, n_t in tokens.masks] + ([tokens.clip] if whole else [])
 
@@ -244,27 +296,37 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
     into = 2.0 * encoder.dim * predictor.dim
+    if isinstance(job.objective, LeWM):
+        moments = job.grid[0] - 1
+        return predictor.flops(moments) + into * moments + _projected(job, 1, moments)
     out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
     if isinstance(job.objective, Causal):
         return predictor.flops(tokens.clip) + (into + out) * tokens.clip
     return sum(predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks)
 
 
+def _projected(job: TrainJob, which: int, moments: int) -> float:
+    """Forward FLOPs of a LeWorldModel's projection behind the encoder (0) or the predictor (1)."""
+    sizes = projection_sizes(job)
+    return 2.0 * moments * (sizes[which][0] + sizes[which][4]) if sizes else 0.0
+
+
 def _statistic(job: TrainJob, tokens: TokenPlan) -> float:
     """FLOPs of a clip in SIGReg: projected on the slices, there and back, and its share of every
     set's mean of cos and sin at every knot."""
-    if not isinstance(job.objective, LeJEPA):
+    if not isinstance(job.objective, Gaussian):
         return 0.0
     sets, projected = statistic_size(job, tokens)
     return projected * (4.0 * stacks(job)[0].dim + 2 * 2 * KNOTS * sets)
 
 
 def statistic_size(job: TrainJob, tokens: TokenPlan) -> tuple[int, int]:
-    """Sets of clips that LeJEPA's statistic acts on, and projections of one clip."""
-    assert isinstance(job.objective, LeJEPA)
+    """Sets of clips that SIGReg's statistic acts on, and projections of one clip."""
+    assert isinstance(job.objective, Gaussian)
     whole = job.scale.global_batch
     sets = whole // (job.objective.statistic_clips or whole)
-    return sets, tokens.clip * job.objective.slices
+    positions = job.grid[0] if isinstance(job.objective, LeWM) else tokens.clip
+    return sets, positions * job.objective.slices
 
 
 def stacks(job: TrainJob) -> tuple[Stack, Stack]:

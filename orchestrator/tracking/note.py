@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.job import Encoder, TrainJob
+from orchestrator.job import Encoder, LeWM, TrainJob
 from orchestrator.plan import plan
 
 # Metrics worth a line of their own, with the name a person reads.
@@ -20,6 +20,8 @@ SHOWN = {
 _OBJECTIVES = {
     "vjepa2": "V-JEPA 2",
     "lejepa": "LeJEPA",
+    "lewm": "LeWorldModel",
+    "frozen": "SALT, a frozen teacher",
     "pixels": "Pixel prediction",
     "supervised": "Supervised",
 }
@@ -127,6 +129,7 @@ def _usage(job: TrainJob, model_uri: str) -> str:
     name = job.track.register_as
     uri = f"models:/{name}@candidate" if name else model_uri
     time, height, width = job.grid
+    count = time if isinstance(job.objective, LeWM) else time * height * width
     encoder = job.model.encoder
     dim = encoder.dim if isinstance(encoder, Encoder) else "dim"
     size, frames = job.data.size, job.data.frames
@@ -135,7 +138,7 @@ def _usage(job: TrainJob, model_uri: str) -> str:
         "from orchestrator import load_model\n\n"
         f'model = load_model("{uri}")\n'
         f"tokens = model.encode(video)  # uint8 [B, {frames}, {size}, {size}, 3]"
-        f" -> float32 [B, {time * height * width}, {dim}]\n```"
+        f" -> float32 [B, {count}, {dim}]\n```"
     )
 
 

@@ -23,6 +23,7 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
+from orchestrator.training.fixed import keep_teacher, know_teacher
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
 from orchestrator.training.run_record import RunRecord, open_record
 from orchestrator.training.signals import stopping_cleanly
@@ -93,9 +94,11 @@ def run_train(
     job = job.model_copy(update={"storage": storage.root})
     folder = storage.sub("runs", job.name)
     with nullcontext() if local else ray_session():
+        job = know_teacher(job, storage)
         prepared = prepare(job, progress, local=local)
         record = open_record(job, folder, prepared.digest, fresh=fresh)
         start = keep_start(job, storage, folder, record)
+        keep_teacher(job, storage, folder)
         tracking = start_run(
             job,
             storage,

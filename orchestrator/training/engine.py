@@ -33,10 +33,18 @@ NO_CLIP = 1e-6
 
 
 class Engine:
-    """Trains an objective. torch.distributed is initialised, and every rank makes one."""
+    """Trains an objective. torch.distributed is initialised, and every rank makes one.
+
+    `fixed`: a teacher that stays as it is, whole on every rank in the compute dtype.
+    """
 
     def __init__(
-        self, objective: Objective, job: TrainJob, batch: BatchPlan, device: torch.device
+        self,
+        objective: Objective,
+        job: TrainJob,
+        batch: BatchPlan,
+        device: torch.device,
+        fixed: nn.Module | None = None,
     ) -> None:
         elements = sum(parameter.numel() for parameter in objective.parameters())
         config = deepspeed_config(job, batch, device, elements)
@@ -57,12 +65,16 @@ class Engine:
             n: p.data.cpu() for n, p in objective.named_parameters() if not p.requires_grad
         }
         teacher = copy.deepcopy(objective.get_submodule(self.followed)) if self.followed else None
+        if fixed is not None:
+            fixed = fixed.to(device, self.dtype).requires_grad_(False).eval()
+        self.fixed = fixed
         objective.set_activation_checkpointing(job.scale.activation_checkpointing)
         if job.scale.compile:
             objective.compile_blocks()
-            for module in teacher.modules() if teacher is not None else ():
-                if isinstance(module, Transformer):
-                    module.compile_blocks()
+            for one in (teacher, fixed):
+                for module in one.modules() if one is not None else ():
+                    if isinstance(module, Transformer):
+                        module.compile_blocks()
         self._names = {id(p): name for name, p in objective.named_parameters()}
         self.optimizer = build_optimizer(
             objective.named_parameters(), job.optim, followed=self.followed, stage=self.stage
@@ -98,15 +110,15 @@ class Engine:
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The frozen teacher: compute dtype, whole on every rank."""
-        return self.follower.module if self.follower is not None else None
+        """What gives the targets: compute dtype, no gradient, whole on every rank."""
+        return self.follower.module if self.follower is not None else self.fixed
 
     @property
     def seen_encoder(self) -> nn.Module | None:
-        """What pictures of features are made with: the teacher, or the student's encoder where
-        it is whole on a rank."""
-        if self.teacher is not None:
-            return self.teacher
+        """What pictures of features are made with: the teacher that follows the student, or the
+        student's encoder where it is whole on a rank."""
+        if self.follower is not None:
+            return self.follower.module
         return self.objective.encoder if self.stage < 3 else None
 
     @property

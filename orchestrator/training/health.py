@@ -74,16 +74,34 @@ def squared_distance(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> tu
 COLLAPSED = "the features have collapsed"
 """How the message of a collapse begins."""
 
-LEAST_RANKME, LEAST_STD = 2.0, 0.01
-"""Below them nothing is left to train on: one direction, or one point."""
+LEAST_RANKME, LEAST_STD, MOST_COSINE = 2.0, 0.01, 0.9999
+"""Beyond them nothing is left to train on: one direction, one point, one way for all tokens. Of
+features whose squares average 1 a std of 0.01 and a cosine of 0.9999 are the same."""
+
+TRY = {
+    "vjepa2": ("raise objective.ema", "lower optim.lr"),
+    "causal": ("raise objective.ema", "lower optim.lr"),
+    "lejepa": ("raise objective.weight", "raise objective.statistic_clips"),
+    "lewm": ("raise objective.weight", "raise objective.statistic_clips"),
+    "frozen": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
+}
+"""By objective: what holds its features apart, first."""
+TRY_ELSE = ("lower optim.lr", "lengthen optim.warmup")
 
 
-def collapse(values: dict[str, float]) -> str | None:
-    """What to say where `rankme` or `feature_std` is that of a collapsed encoder."""
-    rank, std = values["rankme"], values["feature_std"]
-    if rank >= LEAST_RANKME and std >= LEAST_STD:
+def collapse(
+    values: dict[str, float], *, objective: str, lr: float, momentum: float | None
+) -> str | None:
+    """What to say where a sign is that of a collapsed encoder: all signs, what drove it there,
+    and what a person can do."""
+    rank, std, cosine = (values[key] for key in ("rankme", "feature_std", "token_cosine"))
+    if rank >= LEAST_RANKME and std >= LEAST_STD and cosine <= MOST_COSINE:
         return None
+    drive = f"learning rate {lr:.3g}"
+    if momentum is not None:
+        drive += f", teacher's momentum {momentum:g}"
+    first, second = TRY.get(objective, TRY_ELSE)
     return (
-        f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}; lower optim.lr or raise"
-        " objective.ema, and begin anew (--fresh)"
+        f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g}, at"
+        f" {drive}. Stop it; {first}, or {second}; begin anew (--fresh): it does not come back"
     )

@@ -77,7 +77,7 @@ class Recorder:
         if not result.applied:
             self.board.message(
                 f"step {data.step} is not applied: loss {result.loss:.4g}, gradient norm"
-                f" {result.grad_norm:.4g}"
+                f" {result.grad_norm:.4g}, learning rate {result.lr:.3g}"
             )
         step, job = self.engine.step, self.job
         if step % job.track.every == 0 or step == job.optim.steps:
@@ -118,11 +118,17 @@ class Recorder:
 
     def _log_row(self, step: int) -> None:
         values = self.health()
-        told = health.collapse(values)
+        momentum = self.engine.objective.momentum
+        rate = self._last.lr if self._last is not None else 0.0
+        told = health.collapse(
+            values, objective=self.job.objective.kind, lr=rate, momentum=momentum
+        )
         if told and not self._collapse_told:
             self._collapse_told = True
             self.board.message(f"step {step}: {told}")
         row = self.meter.row({f"health/{key}": value for key, value in values.items()})
+        if momentum is not None:
+            row["train/momentum"] = momentum
         if self.logger is not None:
             self.logger.metrics(step, row)
 
@@ -139,7 +145,10 @@ class Recorder:
         if encoder is not None:
             dtype = next(encoder.parameters()).dtype
             tokens = encoder(normalise(clip.to(self.group.device), dtype))
-            strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), self.job.grid)
+            # An encoder of moments gives one token for all places of each.
+            time, height, width = self.job.grid
+            grid = self.job.grid if tokens.shape[1] == time * height * width else (time, 1, 1)
+            strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), grid)
             self.logger.picture(step, "features", strip)
             self.logger.picture(step, "features_over_time", frames)
 
@@ -151,7 +160,7 @@ def _health(result: StepResult, engine: Engine) -> dict[str, float]:
         "rankme": health.rankme(features),
         "token_cosine": health.token_cosine(features),
     }
-    if engine.teacher is not None:
+    if engine.follower is not None:
         values["teacher_distance"] = engine.teacher_distance
     return values
 

@@ -23,6 +23,7 @@ from orchestrator.tracking.spool import Spool
 from orchestrator.training.board import Board
 from orchestrator.training.checkpoint import Checkpoints
 from orchestrator.training.engine import Engine
+from orchestrator.training.fixed import load_teacher
 from orchestrator.training.group import Group
 from orchestrator.training.interruptions import Interruptions
 from orchestrator.training.profile import StepProfile
@@ -118,7 +119,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     if group.leads and assignment.start is not None and checkpoints.newest() is None:
         begin_with(objective, assignment.start)  # the engine gives it to all ranks
         board.message(f"begins with the weights of {job.model.start}")
-    engine = Engine(objective, job, batch, group.device)
+    engine = Engine(objective, job, batch, group.device, load_teacher(job, folder))
     resume(engine, checkpoints, board, group)
     start = engine.step
     if group.leads:

@@ -14,6 +14,7 @@ from orchestrator.job import TrainJob, build_job, job_dict
 CLASSES = ["drop", "ramp"]
 KINDS: dict[str, dict[str, Any]] = {
     "lejepa": {"kind": "lejepa", "slices": 8, "weight": 0.3},
+    "lewm": {"kind": "lewm", "slices": 8, "weight": 0.3, "hidden": 24},
     "pixels": {"kind": "pixels"},
     "supervised": {"kind": "supervised", "classes": CLASSES},
 }
@@ -21,6 +22,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def job_of(objective: dict[str, Any], **scale: Any) -> TrainJob:
     data = job_dict(tiny_job(scale=scale)) | {"objective": objective}
+    if objective["kind"] == "lewm":
+        data["model"]["encoder"] |= {"attention": "moment"}
     job = build_job(data)
     assert isinstance(job, TrainJob)
     return job

@@ -62,7 +62,44 @@ def test_a_collapse_is_said_and_a_narrow_encoder_is_none() -> None:
         (torch.ones(8, 64, 32), True),
         (directions * 1e-3, True),
     ):
-        values = {"rankme": health.rankme(features), "feature_std": health.feature_std(features)}
-        told = health.collapse(values)
+        values = signs(features)
+        told = health.collapse(values, objective="vjepa2", lr=1e-3, momentum=0.99)
         assert (told is not None) == collapsed, values
         assert told is None or told.startswith(health.COLLAPSED)
+
+
+def signs(features: torch.Tensor) -> dict[str, float]:
+    return {
+        "rankme": health.rankme(features),
+        "feature_std": health.feature_std(features),
+        "token_cosine": health.token_cosine(features),
+    }
+
+
+def test_tokens_that_all_point_one_way_are_a_collapse_whatever_their_spread() -> None:
+    """Features of no norm, many channels, a little noise: RankMe and std alone see nothing."""
+    draw = torch.Generator().manual_seed(0)
+    found = signs(100 + 0.8 * torch.randn(8, 64, 1024, generator=draw))
+    assert found["rankme"] > health.LEAST_RANKME
+    assert found["feature_std"] > health.LEAST_STD
+    assert health.collapse(found, objective="vjepa2", lr=1e-3, momentum=0.99) is not None
+
+
+@pytest.mark.parametrize(
+    ("objective", "momentum", "steps"),
+    [
+        ("vjepa2", 0.996, ("raise objective.ema", "lower optim.lr")),
+        ("lewm", None, ("raise objective.weight", "raise objective.statistic_clips")),
+        ("pixels", None, ("lower optim.lr", "lengthen optim.warmup")),
+    ],
+)
+def test_a_collapse_says_its_signs_what_drove_it_and_two_things_to_try(
+    objective: str, momentum: float | None, steps: tuple[str, str]
+) -> None:
+    told = health.collapse(
+        signs(torch.ones(2, 8, 4)), objective=objective, lr=3e-4, momentum=momentum
+    )
+    assert told is not None
+    for part in ("RankMe 1", "feature std 0", "token cosine 1", "learning rate 0.0003", *steps):
+        assert part in told
+    assert ("momentum 0.996" in told) == (momentum is not None)

@@ -12,7 +12,7 @@ import torch
 from objective_jobs import KINDS, batch_of, dealt_rows, job_of, plain_step, train_kind
 from ranks import make_engine, run_ranks, whole
 
-from orchestrator.jepa.objectives import Pool, build_objective
+from orchestrator.jepa.objectives import LeWMObjective, Pool, build_objective
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job.train import Checkpoint as Policy
 from orchestrator.randomness import generator
@@ -24,20 +24,32 @@ pytestmark = pytest.mark.integration
 STEPS = 3
 
 
-def naive_lejepa(objective: Any, batch: Any, sets: int, seed: int) -> torch.Tensor:
-    """LeJEPA in float64 and in words: complex exponentials, one set and position at a time."""
-    video = normalise(batch.video, torch.float32).double()
-    model = objective.double()
-    latents = model.encoder(video)
+def naive_prediction(model: Any, video: torch.Tensor, latents: torch.Tensor, masks: Any) -> Any:
+    """Mean squared error of each clip: of hidden tokens, or of every next moment."""
+    if isinstance(model, LeWMObjective):
+        moments = range(1, latents.shape[1])
+        guesses = [model.predictor.next(latents[:, :t])[:, -1] for t in moments]
+        errors = [(g - latents[:, t]) ** 2 for g, t in zip(guesses, moments, strict=True)]
+        return torch.stack(errors).mean((0, 2))
     predictions = []
-    for i, (context, target) in enumerate(batch.masks):
+    for i, (context, target) in enumerate(masks):
         z = model.encoder(video, context)
         guess = model.predictor(z, context, target, i)
         each = torch.stack([latents[b, target[b]] for b in range(len(video))])
         predictions.append(((guess - each) ** 2).mean((1, 2)))
-    prediction = sum(predictions) / len(predictions)
+    return torch.stack(predictions).mean(0)
+
+
+def naive_gaussian(objective: Any, batch: Any, sets: int, seed: int) -> torch.Tensor:
+    """LeJEPA or LeWorldModel in float64 and in words: complex exponentials, one set and position
+    at a time."""
+    video = normalise(batch.video, torch.float32).double()
+    model = objective.double()
+    latents = model.encoder(video)
+    prediction = naive_prediction(model, video, latents, batch.masks)
     weight = batch.weight.double()
-    total = (prediction * weight).sum() / weight.sum() * (1 - objective.weight)
+    rest = 1 if isinstance(model, LeWMObjective) else 1 - objective.weight
+    total = (prediction * weight).sum() / weight.sum() * rest
     draw = torch.Generator().manual_seed(seed)
     directions = torch.randn(
         latents.shape[-1], objective.slices, generator=draw, dtype=torch.float64
@@ -70,35 +82,57 @@ def train_cases(rank: int, world: int, objective: dict[str, Any]) -> list[Any]:
     return [train_kind(rank, world, objective, STEPS, **case) for case in CASES]
 
 
-@functools.cache
-def lejepa(world: int, statistic_clips: int | None) -> list[list[Any]]:
-    objective = KINDS["lejepa"] | {"statistic_clips": statistic_clips}
-    return run_ranks(world, train_cases, objective)
+def job_keys(kind: str, statistic_clips: int | None) -> dict[str, Any]:
+    return KINDS[kind] | {"statistic_clips": statistic_clips}
 
 
 @functools.cache
-def reference(statistic_clips: int | None) -> tuple[float, dict[str, torch.Tensor]]:
+def trained(kind: str, world: int, statistic_clips: int | None) -> list[list[Any]]:
+    return run_ranks(world, train_cases, job_keys(kind, statistic_clips))
+
+
+@functools.cache
+def reference(kind: str, statistic_clips: int | None) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient of the first step."""
-    job = job_of(KINDS["lejepa"] | {"statistic_clips": statistic_clips})
+    job = job_of(job_keys(kind, statistic_clips))
     objective = build_objective(job)
     seed = int(generator(job.seed, 0, "slices").integers(2**63))
-    loss = naive_lejepa(objective, batch_of(0), 8 // (statistic_clips or 8), seed)
+    loss = naive_gaussian(objective, batch_of(0), 8 // (statistic_clips or 8), seed)
     loss.backward()
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in objective.parameters()))
     clip = min(1.0, 1.0 / norm)
     return float(loss.detach()), {n: clip * p.grad for n, p in objective.named_parameters()}
 
 
+LONG = [
+    pytest.param(kind, world, clips, marks=pytest.mark.nightly)
+    for kind, world, clips in (
+        ("lejepa", 4, None), ("lejepa", 4, 4), ("lewm", 3, None), ("lewm", 4, None), ("lewm", 1, 4),
+        ("lewm", 2, 4), ("lewm", 4, 4),
+    )
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("world", "statistic_clips"), [(1, None), (2, None), (3, None), (1, 4), (2, 4)]
+    ("kind", "world", "statistic_clips"),
+    [
+        ("lejepa", 1, None),
+        ("lejepa", 2, None),
+        ("lejepa", 3, None),
+        ("lejepa", 1, 4),
+        ("lejepa", 2, 4),
+        ("lewm", 1, None),
+        ("lewm", 2, None),
+        *LONG,
+    ],
 )
 def test_sigreg_is_that_of_the_whole_set_however_it_is_dealt(
-    world: int, statistic_clips: int | None
+    kind: str, world: int, statistic_clips: int | None
 ) -> None:
-    ranks = lejepa(world, statistic_clips)
-    loss, gradient = reference(statistic_clips)
+    ranks = trained(kind, world, statistic_clips)
+    loss, gradient = reference(kind, statistic_clips)
     size = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
-    first = lejepa(1, statistic_clips)[0][0]["losses"]
+    first = trained(kind, 1, statistic_clips)[0][0]["losses"]
     for index, case in enumerate(CASES):
         assert ranks[0][index]["losses"] == ranks[-1][index]["losses"]
         losses = ranks[0][index]["losses"]
@@ -112,9 +146,10 @@ def test_sigreg_is_that_of_the_whole_set_however_it_is_dealt(
         assert math.sqrt(apart) / size < 1e-5, case
 
 
-def test_a_statistic_of_each_micro_batch_alone_would_be_found() -> None:
+@pytest.mark.parametrize("kind", ["lejepa", "lewm"])
+def test_a_statistic_of_each_micro_batch_alone_would_be_found(kind: str) -> None:
     """The bound above can be missed: sets of other sizes have another loss."""
-    assert reference(4)[0] != pytest.approx(reference(None)[0], rel=1e-3)
+    assert reference(kind, 4)[0] != pytest.approx(reference(kind, None)[0], rel=1e-3)
 
 
 def train_bf16(rank: int, world: int) -> list[Any]:
@@ -123,7 +158,7 @@ def train_bf16(rank: int, world: int) -> list[Any]:
 
 
 def test_bf16_sums_its_statistic_in_fp32_at_every_stage() -> None:
-    exact = lejepa(2, None)[0][0]["losses"]
+    exact = trained("lejepa", 2, None)[0][0]["losses"]
     for found in run_ranks(2, train_bf16)[0]:
         assert found["losses"] == pytest.approx(exact, rel=0.01)
 

@@ -18,6 +18,7 @@ MASKS = [{"kind": "future", "visible": [1, 1], "targets": 0.4, "context": 0.2}]
 FAMILIES = ["drop", "ramp", "lever", "collision", "occlusion", "launch", "wall"]
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "lejepa": {"kind": "lejepa", "slices": 8, "statistic_clips": 2, "masks": MASKS},
+    "lewm": {"kind": "lewm", "slices": 8, "statistic_clips": 2, "hidden": 24},
     "pixels": {"kind": "pixels", "masks": MASKS},
     "supervised": {"kind": "supervised", "classes": FAMILIES},
 }
@@ -36,7 +37,8 @@ def train_job(storage: Path, objective: dict[str, Any]) -> dict[str, Any]:
             "decode_threads": 1,
         },
         "model": {
-            "encoder": {"kind": "vit", "dim": 24, "depth": 2, "heads": 2},
+            "encoder": {"dim": 24, "depth": 2, "heads": 2}
+            | ({"attention": "moment"} if objective["kind"] == "lewm" else {}),
             "patch": 8,
             "predictor": {"depth": 1, "dim": 12, "heads": 2},
         },
@@ -62,7 +64,7 @@ def test_trained_logged_exported_loaded_and_judged(tmp_path: Path, kind: str) ->
 
     model = load_model(summary.model_uri, tracking=summary.tracking_uri)
     video = np.random.default_rng(0).integers(0, 256, (2, 8, 32, 32, 3), dtype=np.uint8)
-    assert model.encode(video).shape == (2, 64, 24)
+    assert model.encode(video).shape == (2, 4 if kind == "lewm" else 64, 24)
 
     judge = build_job(
         {

@@ -53,10 +53,9 @@ class Spec:
                 mend=f"give a multiple of {tubelet}; it was trained on {config.frames}",
             )
         fps = job.data.fps or float(config.job["data"]["fps"])
-        side = config.size // config.model.patch
         return cls(
             recipe=FixedRecipe(frames, fps, config.size, job.data.clips),
-            grid=(frames // tubelet, side, side),
+            grid=config.grid_of(frames),
             dim=encoder_width(model.encoder),
             pooling=job.pooling,
             dtype=job.dtype,

@@ -106,9 +106,7 @@ def probe_scores(model: WorldModel, fit: Shown, score: Shown) -> dict[str, float
 
 def _features(model: WorldModel, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features of every tubelet, float32 [rows, dim], and the video of each row."""
-    config = model.config
-    side = config.size // config.model.patch
-    grid = (config.frames // config.model.tubelet, side, side)
+    grid = model.config.grid_of(model.config.frames)
     parts = [
         grid_pooled(model.encode(batch).cpu().numpy(), grid)
         for batch in torch.split(torch.from_numpy(videos), BATCH)

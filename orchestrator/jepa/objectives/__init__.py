@@ -6,15 +6,19 @@ import torch
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
 from orchestrator.jepa.objectives.causal import CausalObjective
+from orchestrator.jepa.objectives.frozen import FrozenObjective, untaught_teacher
 from orchestrator.jepa.objectives.lejepa import LeJEPAObjective
+from orchestrator.jepa.objectives.lewm import LeWMObjective
 from orchestrator.jepa.objectives.pixels import PixelsObjective
-from orchestrator.jepa.objectives.pooled import Pool, PooledObjective
+from orchestrator.jepa.objectives.pooled import GaussianObjective, Pool, PooledObjective
 from orchestrator.jepa.objectives.supervised import SupervisedObjective
 from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
 from orchestrator.job import (
     VJEPA2,
     Causal,
+    Frozen,
     LeJEPA,
+    LeWM,
     Pixels,
     Supervised,
     TrainJob,
@@ -25,7 +29,10 @@ from orchestrator.randomness import generator
 
 __all__ = [
     "CausalObjective",
+    "FrozenObjective",
+    "GaussianObjective",
     "LeJEPAObjective",
+    "LeWMObjective",
     "Masks",
     "Objective",
     "ObjectiveOutput",
@@ -35,6 +42,7 @@ __all__ = [
     "SupervisedObjective",
     "VJEPA2Objective",
     "build_objective",
+    "untaught_teacher",
 ]
 
 
@@ -54,6 +62,10 @@ def build_objective(job: TrainJob) -> Objective:
                 return VJEPA2Objective(job.objective, job)
             case LeJEPA():
                 return LeJEPAObjective(job.objective, job)
+            case LeWM():
+                return LeWMObjective(job.objective, job)
+            case Frozen():
+                return FrozenObjective(job.objective, job)
             case Pixels():
                 return PixelsObjective(job.objective, job)
             case Causal():

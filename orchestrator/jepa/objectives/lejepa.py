@@ -6,20 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from orchestrator.jepa.encoder import build_encoder, encoder_width
+from orchestrator.jepa.encoder import build_encoder
 from orchestrator.jepa.objectives.base import (
     Masks,
     ObjectiveOutput,
     at_tokens,
     shapes_are_fixed,
 )
-from orchestrator.jepa.objectives.pooled import Pool, PooledObjective
+from orchestrator.jepa.objectives.pooled import GaussianObjective, Pool
 from orchestrator.jepa.predictor import build_predictor
-from orchestrator.jepa.sigreg import characteristic_sums, clip_losses, unit_slices
 from orchestrator.job import LeJEPA, TrainJob
 
 
-class LeJEPAObjective(PooledObjective):
+class LeJEPAObjective(GaussianObjective):
     """(1 - weight) * MSE between predicted and encoded tokens + weight * SIGReg.
 
     The wanted tokens are the same encoder's, of the whole clip, and gradients flow into them. What
@@ -37,9 +36,10 @@ class LeJEPAObjective(PooledObjective):
             job.model, encoder=self.encoder, grid=job.grid, mask_tokens=len(config.masks)
         )
 
-    def sums(self, video: Tensor, pool: Pool) -> Tensor:
-        """Of cos(t x) and sin(t x): float32 [knots, 2, sets, positions * slices]."""
-        return characteristic_sums(self._projected(self.encoder(video, None), pool), pool.share)
+    def gaussian(self, video: Tensor) -> Tensor:
+        """Every token of the clip: [B, N, dim]."""
+        features: Tensor = self.encoder(video, None)
+        return features
 
     def forward(
         self, video: Tensor, masks: Masks, targets: Tensor | Pool | None
@@ -61,15 +61,7 @@ class LeJEPAObjective(PooledObjective):
             apart = F.mse_loss(predicted.float(), wanted, reduction="none")
             losses.append(apart.mean((1, 2)))
             seen.append(z)
-        x = self._projected(latents, pool)
-        means = self.means(characteristic_sums(x.detach(), pool.share), pool)
-        statistic = clip_losses(x, means, pool.clips, pool.member)
+        statistic = self.sigreg(latents, pool)
         prediction = torch.stack(losses).mean(0)
         loss = (1 - self.weight) * prediction + self.weight * statistic
         return ObjectiveOutput(loss, seen[0].detach())
-
-    def _projected(self, latents: Tensor, pool: Pool) -> Tensor:
-        """[B, N, dim] -> float32 [B, N * slices], whatever autocast says."""
-        slices = unit_slices(encoder_width(self.encoder), self.slices, pool.seed, latents.device)
-        with torch.autocast(latents.device.type, enabled=False):
-            return (latents.float() @ slices).flatten(1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.jepa.objectives.base import Objective
+from orchestrator.jepa.sigreg import characteristic_sums, clip_losses, unit_slices
 
 
 @dataclass
@@ -69,3 +70,38 @@ class PooledObjective(Objective):
     def means(own: Tensor, pool: Pool) -> Tensor:
         """The sums over all ranks and micro-batches: constants, whatever `own` depends on."""
         return pool.add_up(own.detach()) if pool.sums is None else pool.sums
+
+
+class GaussianObjective(PooledObjective):
+    """Holds features to N(0, I) by SIGReg: at each of their positions, across the clips of a set.
+
+    What LeJEPA calls a view of an image is here a position: a token, or a moment.
+    """
+
+    slices: int
+    """Random directions, drawn anew each step."""
+
+    def gaussian(self, video: Tensor) -> Tensor:
+        """The features that are held, [B, 3, T, H, W] -> [B, positions, dim]."""
+        raise NotImplementedError
+
+    def sums(self, video: Tensor, pool: Pool) -> Tensor:
+        """Of cos(t x) and sin(t x): float32 [knots, 2, sets, positions * slices]."""
+        return characteristic_sums(self._projected(self.gaussian(video), pool), pool.share)
+
+    def sigreg(self, features: Tensor, pool: Pool) -> Tensor:
+        """One loss per clip, [B]: over a set their mean is the statistic, their gradient its own.
+
+        Args:
+            features: what `gaussian` gives, with a graph.
+            pool: the sets of these clips.
+        """
+        x = self._projected(features, pool)
+        means = self.means(characteristic_sums(x.detach(), pool.share), pool)
+        return clip_losses(x, means, pool.clips, pool.member)
+
+    def _projected(self, features: Tensor, pool: Pool) -> Tensor:
+        """[B, positions, dim] -> float32 [B, positions * slices], whatever autocast says."""
+        slices = unit_slices(features.shape[-1], self.slices, pool.seed, features.device)
+        with torch.autocast(features.device.type, enabled=False):
+            return (features.float() @ slices).flatten(1)

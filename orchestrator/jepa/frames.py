@@ -1,0 +1,133 @@
+"""One embedding a moment, and what predicts the next one (LeWorldModel, arXiv 2603.19312).
+
+The encoder reads every moment by itself, takes the mean over its places and projects it; the
+predictor reads embeddings forwards in time. Beside what is published:
+
+- the mean over places stands for a class token, which the vision transformer here has not;
+- the projections have a layer norm inside where the published ones have a batch norm: that would
+  depend on what a micro-batch holds, and the loss with it. Behind the last linear map nothing is
+  normalised in either, so SIGReg can move every direction;
+- no dropout in the predictor, for the same reason;
+- no actions yet. An action's embedding belongs beside the moment's, where `FramePredictor.next`
+  calls `embed`: what follows a moment depends on what is done in it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from orchestrator.jepa.blocks import INIT_STD, NORM_EPS, Block, Transformer
+from orchestrator.jepa.encoder import build_encoder, encoder_width
+from orchestrator.jepa.rope import rotation_at
+from orchestrator.job import Model
+
+
+class Projection(nn.Module):
+    """Linear, norm, GELU, linear: its last map lets features take any spread."""
+
+    def __init__(self, dim: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.fc2 = nn.Linear(hidden, out)
+        for linear in (self.fc1, self.fc2):
+            nn.init.trunc_normal_(linear.weight, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., out]."""
+        out: Tensor = self.fc2(F.gelu(self.norm(self.fc1(x))))
+        return out
+
+
+class FrameEncoder(nn.Module):
+    """A clip's moments, each a token: the projected mean of a moment's patches."""
+
+    def __init__(self, patches: nn.Module, tubelet: int, hidden: int) -> None:
+        super().__init__()
+        self.dim, self.tubelet = encoder_width(patches), tubelet
+        self.patches = patches
+        self.projection = Projection(self.dim, hidden, self.dim)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Normalised video [B, 3, T, H, W] -> [B, moments, dim], or the moments `keep` [B, n]."""
+        if keep is not None:
+            moments = x.reshape(len(x), 3, -1, self.tubelet, *x.shape[3:]).transpose(1, 2)
+            clip = torch.arange(len(x), device=x.device)[:, None]
+            x = moments[clip, keep].transpose(1, 2).flatten(2, 3)
+        tokens: Tensor = self.patches(x, None)
+        means = tokens.view(len(x), x.shape[2] // self.tubelet, -1, self.dim).mean(2)
+        out: Tensor = self.projection(means)
+        return out
+
+
+class CausalBlock(Block):
+    """A block whose tokens attend to themselves and to those before them."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__(dim, heads, mlp_ratio)
+        self.attn.causal = True
+
+
+class FramePredictor(Transformer):
+    """From the embeddings of the moments so far to that of the next."""
+
+    masks, horizons = 1, 1
+    """One way to ask, and one moment ahead."""
+
+    def __init__(
+        self,
+        *,
+        encoder_dim: int,
+        hidden: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__(dim, depth, heads, mlp_ratio, CausalBlock)
+        self.embed = nn.Linear(encoder_dim, dim)
+        self.init_weights()
+        self.projection = Projection(dim, hidden, encoder_dim)
+
+    def next(self, z: Tensor) -> Tensor:
+        """What follows each moment, from it and all before: [B, n, encoder_dim] -> the same."""
+        x = self.embed(z)
+        rotation = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x)
+        out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation)))
+        return out
+
+    def ahead(self, features: Tensor) -> Tensor:
+        """The same as `CausalPredictor` gives it: [B, moments, 1, 1, encoder_dim]."""
+        return self.next(features)[:, :, None, None]
+
+    def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
+        """All that follows the first moments, beyond the next one from predictions.
+
+        Args:
+            z: embeddings of the first moments, [B, n_c, encoder_dim].
+            context: their ids int64 [B, n_c]: 0 to n_c - 1.
+            target: the ids that follow, int64 [B, n_t].
+            mask: 0.
+
+        Returns:
+            [B, n_t, encoder_dim].
+        """
+        known = z
+        for _ in range(target.shape[1]):
+            known = torch.cat([known, self.next(known)[:, -1:].to(z.dtype)], dim=1)
+        return known[:, z.shape[1] :]
+
+
+def build_frame_encoder(model: Model, *, size: int, frames: int, hidden: int) -> FrameEncoder:
+    """The job's encoder with a projection of width `hidden` behind it."""
+    return FrameEncoder(build_encoder(model, size=size, frames=frames), model.tubelet, hidden)
+
+
+def build_frame_predictor(model: Model, *, encoder: nn.Module, hidden: int) -> FramePredictor:
+    """The predictor of a job's `model` for embeddings of width `encoder.dim`."""
+    return FramePredictor(
+        encoder_dim=encoder_width(encoder), hidden=hidden, **model.predictor.model_dump()
+    )

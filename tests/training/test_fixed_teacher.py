@@ -1,0 +1,153 @@
+"""A frozen teacher: its loss in float64, what is refused, and that nothing moves it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from objective_jobs import KINDS, batch_of, dealt_rows, job_of
+from ranks import run_ranks
+
+from orchestrator.errors import DataError, RequestError
+from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.jepa.objectives import build_objective
+from orchestrator.jepa.pixels import normalise
+from orchestrator.job import TrainJob, build_job, job_dict
+from orchestrator.plan import BatchPlan
+from orchestrator.storage import Storage
+from orchestrator.training.fixed import FOLDER, keep_teacher, know_teacher, load_teacher
+from orchestrator.training.run_record import open_record
+
+SMALL = {"dim": 12, "depth": 1, "heads": 2}
+
+
+def teacher_in(folder: Path, seed: int = 1, **model: Any) -> Path:
+    """A teacher of pixels, smaller than the student, as a training leaves it."""
+    data = job_dict(job_of(KINDS["pixels"])) | {"seed": seed}
+    data["model"] |= {"encoder": SMALL, **model}
+    job = build_job(data)
+    assert isinstance(job, TrainJob)
+    save_model(folder, build_objective(job), None, job, {})
+    return folder
+
+
+def student_of(teacher: Path, **scale: Any) -> TrainJob:
+    return job_of({"kind": "frozen", "teacher": str(teacher)}, **scale)
+
+
+def naive(objective: Any, teacher: Any, batch: Any) -> torch.Tensor:
+    """Weighted mean over clips, float64, one clip and mask at a time."""
+    video = normalise(batch.video, torch.float32).double()
+    total = torch.zeros((), dtype=torch.float64)
+    for clip in range(len(video)):
+        x = video[clip : clip + 1]
+        wanted = teacher(x)[0]
+        mean = wanted.mean(-1, keepdim=True)
+        wanted = (wanted - mean) / torch.sqrt(((wanted - mean) ** 2).mean(-1, keepdim=True) + 1e-5)
+        for i, (context, target) in enumerate(batch.masks):
+            seen, asked = context[clip : clip + 1], target[clip : clip + 1]
+            guess = objective.predictor(objective.encoder(x, seen), seen, asked, i)[0]
+            error = (guess - wanted.detach()[asked[0]]).abs().mean()
+            total = total + error * batch.weight[clip].double() / len(batch.masks)
+    return total / batch.weight.double().sum()
+
+
+def test_loss_and_gradients_against_a_naive_float64_reference(tmp_path: Path) -> None:
+    job = know_teacher(student_of(teacher_in(tmp_path / "t")), Storage(str(tmp_path)))
+    objective, teacher = build_objective(job), load_folder(tmp_path / "t").encoder
+    batch = batch_of(0)
+    video = normalise(batch.video, torch.float32)
+    targets = objective.targets(teacher, video)
+    assert targets.shape == (8, 32, 12)
+    clips = objective(video, batch.masks, targets).loss
+    loss = (clips * batch.weight).sum() / batch.weight.sum()
+    loss.backward()
+    exact = copy.deepcopy(objective).double()
+    exact.zero_grad()
+    wanted = naive(exact, copy.deepcopy(teacher).double(), batch)
+    wanted.backward()
+    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    for (name, ours), theirs in zip(objective.named_parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert F.mse_loss(ours.grad.double(), theirs.grad) < 1e-10, name
+
+
+def test_the_teacher_is_part_of_a_runs_identity(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    folder = storage.sub("runs", "tiny")
+    asked = student_of(teacher_in(tmp_path / "t"))
+    job = know_teacher(asked, storage)
+    open_record(job, folder, "data", fresh=False).save(folder)
+    keep_teacher(job, storage, folder)
+    kept = load_teacher(job, folder)
+    assert kept is not None
+    there = load_folder(tmp_path / "t").encoder.state_dict()
+    assert all(torch.equal(there[name], value) for name, value in kept.state_dict().items())
+
+    # Another one under the same name: a run that goes on refuses it, and its own copy stays.
+    teacher_in(tmp_path / "t", seed=2)
+    with pytest.raises(RequestError, match=r"objective\.digest"):
+        open_record(know_teacher(asked, storage), folder, "data", fresh=False)
+    assert load_teacher(job, folder) is not None
+    path = tmp_path / "runs" / "tiny" / FOLDER / "model.safetensors"
+    path.write_bytes((tmp_path / "t" / "model.safetensors").read_bytes())
+    with pytest.raises(DataError, match="not those that the run began with"):
+        load_teacher(job, folder)
+
+
+def test_a_teacher_that_cannot_teach_is_refused_by_name(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with pytest.raises(RequestError, match="patches of 4 pixels and 2 frames, the job's 8"):
+        know_teacher(student_of(teacher_in(tmp_path / "p", patch=4)), storage)
+    with pytest.raises(RequestError, match="no model folder"):
+        know_teacher(student_of(tmp_path / "none"), storage)
+    teacher = teacher_in(tmp_path / "t")
+    for key, value, text in (
+        ("encoder", {"dim": 24, "depth": 1, "heads": 2}, "another encoder"),
+        ("digest", "0" * 16, "the job asks for 0000"),
+    ):
+        job = job_of({"kind": "frozen", "teacher": str(teacher), key: value})
+        with pytest.raises(RequestError, match=text):
+            know_teacher(job, storage)
+    with pytest.raises(RequestError, match="not known before it is read"):
+        build_objective(student_of(teacher))
+
+
+def train_student(rank: int, world: int, teacher: str) -> list[Any]:
+    from orchestrator.training.engine import Engine
+
+    cases = []
+    for stage, micro, precision in (
+        (0, 2, "fp32"), (1, 2, "fp32"), (2, 4, "fp32"), (3, 2, "fp32"), (1, 2, "bf16"),
+    ):  # fmt: skip
+        scale = {"zero": stage, "micro_batch": micro, "precision": precision}
+        job = know_teacher(student_of(Path(teacher), **scale), Storage(teacher))
+        batch, fixed = BatchPlan.of(job.scale, world), load_folder(Path(teacher)).encoder
+        engine = Engine(build_objective(job), job, batch, torch.device("cpu"), fixed)
+        losses = [
+            engine.train_step(dealt_rows(batch_of(step), batch, rank)).loss for step in range(3)
+        ]
+        whole = {name: value.float().clone() for name, value in fixed.state_dict().items()}
+        kinds = {slice_.kind for slice_ in engine.snapshot().slices}
+        cases.append((losses, whole, kinds, fixed.patch_embed.proj.weight.dtype))
+    return cases
+
+
+@pytest.mark.integration
+def test_a_student_trains_the_same_at_every_size_and_stage(tmp_path: Path) -> None:
+    teacher = teacher_in(tmp_path / "t")
+    one, two = (run_ranks(world, train_student, str(teacher))[0] for world in (1, 2))
+    plain = one[0][0]
+    assert plain[0] != plain[-1]
+    exact = load_folder(teacher).encoder.state_dict()
+    for losses, whole, kinds, dtype in (*one, *two):
+        coarse = dtype == torch.bfloat16
+        assert losses == pytest.approx(plain, rel=0.01 if coarse else 1e-5)
+        assert kinds == {"student", "exp_avg", "exp_avg_sq"}
+        for name, value in whole.items():
+            assert torch.equal(value, exact[name].to(dtype).float()), name
