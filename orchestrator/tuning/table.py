@@ -21,7 +21,7 @@ def head_of(job: TuneJob) -> list[str]:
 def rows_of(
     job: TuneJob, entries: Sequence[Entry], doing: Mapping[int, tuple[str, int]]
 ) -> list[list[str]]:
-    """A row for each trial that was begun: those that run first, by number.
+    """A row for each trial that was begun: first those that run, then the others, by number.
 
     Args:
         doing: what trials of this launch do now, and after how many steps.
@@ -33,18 +33,16 @@ def rows_of(
             [
                 str(entry.number) + (f" of {entry.parent}" if entry.parent is not None else ""),
                 *(shown(entry.point[key]) if key in entry.point else "" for key in job.space),
-                f"{max(step, entry.steps):,}/{job.steps:,}",
+                f"{max(step, entry.steps):,}/{job.steps:,}" + ("" if entry.final else f" {now}"),
                 "" if entry.value is None else f"{entry.value:.4f}",
-                state_of(entry, now),
+                state_of(entry),
             ]
         )
     return rows
 
 
-def state_of(entry: Entry, doing: str = "") -> str:
-    """What became of a trial and why, or what it does."""
-    if not entry.final:
-        return doing or "waits"
+def state_of(entry: Entry) -> str:
+    """What became of a trial, and why."""
     shut = ", ".join(entry.rungs[-1]["shut"]) if entry.rungs else ""
     reason = entry.error.splitlines()[0] if entry.error else shut
     return f"{entry.state}: {reason}" if reason else entry.state

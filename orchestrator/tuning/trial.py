@@ -108,7 +108,7 @@ class Trial:
             entry = replace(entry, state=state, rungs=[*entry.rungs, row])
         entry = replace(entry, legs=legs, run_id=self._run_id())
         self.ledger.write(entry)
-        self._tell(entry.state)
+        self._tell("")
         return entry
 
     def _train_to(self, steps: int, legs: list[dict[str, float]]) -> None:
