@@ -88,6 +88,14 @@ class Dimension(Section):
         """The values that must be good ones: both ends, or every choice."""
         return self.choice or self.uniform or self.loguniform or self.whole or ()
 
+    def holds(self, value: Any) -> bool:
+        """Whether it may be `value`."""
+        if self.choice is not None:
+            return value in self.choice
+        span = self.whole or self.uniform or self.loguniform
+        number = isinstance(value, int if self.whole else int | float)
+        return span is not None and number and span[0] <= value <= span[1]
+
 
 class ProbeObjective(Section):
     """R2 of position and velocity, read by ridge regression off frozen features of each tubelet.
@@ -210,10 +218,13 @@ class TuneJob(Section):
                     raise at("space", f"'{key}' cannot be searched: {why}")
             if key.startswith("scale") and key != LEARNED_SCALE:
                 raise at("space", f"'{key}' cannot be searched: it changes nothing that is learned")
+        self._check_order()
         for i, point in enumerate(self.first):
-            for key in point:
+            for key, value in point.items():
                 if key not in self.space:
                     raise at(f"first.{i}", f"'{key}' is not in the space")
+                if not self.space[key].holds(value):
+                    raise at(f"first.{i}", f"{key}: {value!r} is not one of the space's values")
         if len(self.first) > self.trials:
             raise at("first", f"{len(self.first)} points, but {self.trials} trials")
         if self.steps < 2:
@@ -243,6 +254,14 @@ class TuneJob(Section):
         if not (self.train.data.source or "").startswith("physics://"):
             text = "the probe needs states, which only a physics:// source gives"
             raise at("train.data.source", text)
+
+    def _check_order(self) -> None:
+        """A section that is chosen whole replaces what was set inside it before."""
+        keys = list(self.space)
+        for i, key in enumerate(keys):
+            for later in keys[i + 1 :]:
+                if key.startswith(f"{later}."):
+                    raise at("space", f"'{later}' would replace '{key}': let it stand first")
 
     def _check_population(self) -> None:
         if self.trials < LEAST_POPULATION:

@@ -19,6 +19,7 @@ from orchestrator.job import TuneJob
 from orchestrator.job.space import trial_name
 from orchestrator.storage import Storage, patiently
 from orchestrator.training.checkpoint import COMPLETE, folder_name
+from orchestrator.training.run_record import INHERITED
 from orchestrator.tuning.ledger import Entry, Ledger
 from orchestrator.tuning.turns import Child, turn
 
@@ -77,6 +78,8 @@ def inherit(storage: Storage, parent: str, child: str, steps: int) -> dict[str, 
     name = folder_name(steps)
     source, target = f"runs/{parent}/checkpoints/{name}", f"runs/{child}/checkpoints/{name}"
     if not patiently(storage.exists, f"{target}/{COMPLETE}"):
+        noted = {"checkpoint": source, "steps": steps}
+        patiently(storage.write_json, f"runs/{child}/{INHERITED}", noted)
         files = [file.path for file in patiently(lambda: list(storage.files(source)))]
         for path in sorted(files, key=lambda path: path.endswith(f"/{COMPLETE}")):
             patiently(storage.copy_file, path, target + path[len(source) :])

@@ -11,6 +11,7 @@ from sweeps import TRAIN, trial_of, tune_job
 from orchestrator.job import TuneJob
 from orchestrator.job.space import trial_name
 from orchestrator.storage import Storage
+from orchestrator.training.audit import audit_run
 from orchestrator.training.checkpoint import complete_checkpoints
 from orchestrator.training.slices import SliceReader
 from orchestrator.tuning.ledger import Ledger
@@ -70,5 +71,8 @@ def test_a_child_with_its_parents_values_comes_to_its_parents_end(
     assert all(torch.equal(alone[key], child[key]) for key in alone), "step by step the same"
     assert not all(torch.equal(alone[key], moved[key]) for key in alone)
     assert ends[0].value == ends[1].value
+    audit = audit_run(storage, trial_name(job, 4))
+    assert audit.good, "its own steps: what came before is its parent's"
+    assert audit.trained == (4 - 2) * job.train.scale.global_batch
     assert ends[1].rungs[0] == parent.ledger.read(0).rungs[0]  # type: ignore[union-attr]
     assert weights_digest(checkpoints, "step-00000002") == born.inherited["sha256"]

@@ -139,7 +139,7 @@ def test_a_turn_cut_short_at_any_write_comes_to_the_same(
         monkeypatch.setattr(Storage, "write_json", counted("write_json"))
         monkeypatch.setattr(Storage, "copy_file", counted("copy_file"))
 
-    for writes in range(12):
+    for writes in range(15):
         job, storage, folder = prepared(tmp_path / str(writes))
         with monkeypatch.context():
             dies_after(writes)
