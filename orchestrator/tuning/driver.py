@@ -167,11 +167,14 @@ def _conclude(
     files = {REPORT: text.encode(), PICTURE: folder.read_bytes(PICTURE)}
     record_sweep(tracking, job, result, files, "FINISHED" if winner else "FAILED")
     if winner is None:
-        states = ", ".join(f"{entry.number}: {entry.state}" for entry in ranked)
+        states = ", ".join(f"{row['number']}: {row['state']}" for row in result["trials"])
+        unended = any(not entry.final for entry in ranked)
         raise JobFailed(
             f"no trial of {job.trials} can win ({states})",
             where=folder.uri(REPORT),
-            mend="widen the space, or raise budget, under another name",
+            mend="raise the limits of the budget: the same command goes on with what was stopped"
+            if unended
+            else "widen the space, or raise budget, under another name",
         )
     return Tuned(result, tracking, folder.uri(REPORT), uri)
 

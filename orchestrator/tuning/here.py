@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.job import TuneJob
@@ -72,10 +72,17 @@ class Here:
         """Within it a thread shows the sweep, counts what it takes, and hands on wishes to end."""
         closed = threading.Event()
 
+        broken: list[Exception] = []
+
         def watch() -> None:
-            with suppress(ClusterLost):  # Tune finds out by itself
+            try:
                 while not closed.wait(LOOK_EVERY_S):
                     self._look(desk, launch)
+            except ClusterLost:  # Tune finds out by itself
+                pass
+            except Exception as error:  # unwatched, the budget would hold nobody back
+                broken.append(error)
+                self.end()
 
         thread = threading.Thread(target=watch, daemon=True, name="watch-sweep")
         thread.start()
@@ -85,6 +92,8 @@ class Here:
         finally:
             closed.set()
             thread.join()
+        if broken:
+            raise broken[0]
         self._look(desk, launch, last=True)
 
     def _look(self, desk: Any, launch: Launch, last: bool = False) -> None:
