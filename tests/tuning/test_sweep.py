@@ -149,18 +149,19 @@ def test_a_sweep_that_has_spent_its_hours_ends_with_what_is_done_and_goes_on_wit
 def test_a_population_on_ray_killed_in_the_middle_keeps_its_size_and_its_lines(
     tmp_path: Path,
 ) -> None:
-    job = tune_job(tmp_path, scheduler="pbt", trials=4, budget=4, first=FIRST)
-    assert job.rungs == (1, 2, 3, 4)
+    job = tune_job(tmp_path, scheduler="pbt", trials=4, budget=2, first=FIRST)
+    assert job.rungs == (1, 2)
     start, folder = command(tmp_path, job), Storage(job.storage).sub("sweeps", job.name)
     ledger = Ledger(folder)
     strike(start, ledger, signal.SIGKILL, lambda now: len(now) > 4)  # a child is born
     done = subprocess.run(start, capture_output=True, text=True, check=True)
     summary = json.loads(done.stdout)
     entries = ledger.entries()
-    assert [entry.state for entry in members(entries)] == ["done"] * 4
+    assert len(members(entries)) == 4
+    assert {entry.state for entry in members(entries)} <= {"done", "collapsed"}
     turns = turns_taken(folder)
-    assert len(turns) == len(job.rungs) - 1
-    assert len(entries) == 4 + sum(map(len, turns))
+    assert len(turns) == 1
+    assert len(entries) == 4 + len(turns[0])
     collapsed = {entry.number for entry in entries if entry.state == "collapsed"}
     assert not collapsed & {entry.parent for entry in entries}
     client = client_of(summary["tracking_uri"])
