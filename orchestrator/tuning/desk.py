@@ -30,6 +30,8 @@ LOOK_EVERY_S = 1.0
 FORGOTTEN_S = 10.0
 """A trial that has not asked for so long is not waiting any more: its process died."""
 
+NO_START = "the sweep ends before this trial trains on"
+
 
 @dataclass
 class Place:
@@ -141,6 +143,18 @@ class DeskGate:
 
         self.step = 0
 
+    def await_nodes(self) -> None:
+        """Wait while the cluster is too small for a single trial: nodes went, and may come.
+
+        Raises:
+            Stopped: the sweep ends.
+            ClusterLost: the desk is gone.
+        """
+        while self._ask("seen").room == 0:
+            if self.tell("waits for nodes"):
+                raise Stopped(NO_START)
+            time.sleep(LOOK_EVERY_S)
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Wait for room, and give it back.
@@ -153,7 +167,7 @@ class DeskGate:
         while (answer := self._ask("may_train", self._number)) == "wait":
             time.sleep(ASK_EVERY_S)
         if answer == "stop":
-            raise Stopped("the sweep ends before this trial trains on")
+            raise Stopped(NO_START)
         self.tell("starts")
         try:
             yield

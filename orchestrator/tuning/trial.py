@@ -129,6 +129,7 @@ class Trial:
         gate = self.gate
         if gate is not None:
             gate.step, gate.times = self._newest(), {}
+            gate.await_nodes()
         try:
             run_train(
                 self.train,
