@@ -15,14 +15,14 @@ from orchestrator.tuning.here import Here
 from orchestrator.tuning.ledger import Entry
 
 READY = 2
-"""Trials whose processes run beside those that train, so that room is taken as soon as it is there.
-"""
+"""Least trials whose processes run beside those that train, so that room is taken as soon as it is
+there; a quarter of those that train where that is more."""
 
 
-def ready(job: TuneJob) -> int:
-    """`READY`, or one where values are drawn from what is known: each that is drawn ahead of its
-    turn knows less."""
-    return 1 if job.search == "tpe" else READY
+def ready(job: TuneJob, room: int) -> int:
+    """Trials beside `room` of them. One where values are drawn from what is known: each that is
+    drawn ahead of its turn knows less."""
+    return 1 if job.search == "tpe" else max(READY, room // 4)
 
 
 class TrialSearch(Searcher):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class TrialSearch(Searcher):  # type: ignore[misc]
         here = self._here
         if here.ending:
             return Searcher.FINISHED
-        if len(self._running) >= here.room + ready(here.job):
+        if len(self._running) >= here.room + ready(here.job, here.room):
             return None
         found = self._next()
         if found is None or found == Searcher.FINISHED:
