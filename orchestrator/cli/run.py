@@ -60,10 +60,15 @@ def run(
     """
     checked = _job(job, overrides or [], source, tracking)
 
+    import sys
+    from contextlib import nullcontext, redirect_stdout
+
     from orchestrator.cli.terminal import open_progress
     from orchestrator.runner import run as run_job
 
-    with open_progress(quiet=quiet, json=json) as progress:
+    # Ray prints what its raylets warn of; JSON has stdout for itself.
+    aside = redirect_stdout(sys.stderr) if json else nullcontext()
+    with aside, open_progress(quiet=quiet, json=json) as progress:
         summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
     if json:
         from orchestrator.cli.show import print_json
