@@ -74,7 +74,7 @@ def run_tune(job: TuneJob, progress: Progress) -> Tuned:
             ended = _run(job, folder, waiting, room, tracking, progress)
             limit = ended.limit
             still = _waiting(ledger, job)
-            if still and not limit:
+            if still and (ended.asked.signal or not limit):
                 raise _unfinished(job, still, ended, tracking)
     if limit:
         progress.message(_ended_by(limit, job, ledger))
@@ -83,11 +83,10 @@ def run_tune(job: TuneJob, progress: Progress) -> Tuned:
 
 def _waiting(ledger: Ledger, job: TuneJob) -> list[int]:
     """Trials that have not ended; those that were begun come first."""
-    known = {entry.number: entry for entry in members(ledger.entries())}
-    begun = [number for number, entry in known.items() if not entry.final]
-    replaced = {entry.number for entry in ledger.entries()}
-    fresh = [number for number in range(job.trials) if number not in replaced]
-    return [*begun, *fresh]
+    entries = ledger.entries()
+    begun = [entry.number for entry in members(entries) if not entry.final]
+    known = {entry.number for entry in entries}
+    return [*begun, *(number for number in range(job.trials) if number not in known)]
 
 
 def _run(

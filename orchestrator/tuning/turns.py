@@ -10,12 +10,14 @@ whole before any of it is done.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from orchestrator.job import TuneJob
-from orchestrator.job.space import Point, walk
+from orchestrator.errors import RequestError
+from orchestrator.job import TuneJob, build_job
+from orchestrator.job.space import Point, trial_data, walk
 from orchestrator.job.tune import Dimension
 from orchestrator.randomness import generator
 from orchestrator.tuning.ledger import Entry
@@ -26,6 +28,8 @@ FACTORS = 0.8, 1.2
 
 ANEW = 0.25
 """Share of values that are drawn anew instead."""
+
+TRIES = 20
 
 Child = dict[str, Any]
 """`number`, `parent`, `replaces`, `steps` and `point` of a member to come."""
@@ -53,17 +57,27 @@ def turn(job: TuneJob, entries: Sequence[Entry], rung: int) -> list[Child]:
     for number, loser in enumerate(sorted([*worst, *lost], key=lambda one: one.number), first):
         draws = generator(job.seed, number, "explore")
         parent = parents[int(draws.integers(len(parents)))]
-        point = explored(job, parent.point, draws)
         children.append(
             {
                 "number": number,
                 "parent": parent.number,
                 "replaces": loser.number,
                 "steps": job.rungs[rung],
-                "point": point,
+                "point": _trainable(job, parent.point, draws),
             }
         )
     return children
+
+
+def _trainable(job: TuneJob, point: Point, draws: np.random.Generator) -> Point:
+    """A parent's values, explored. Values that each are good may not go together: then others are
+    drawn, and where none do in a number of tries, the parent's stay."""
+    for _ in range(TRIES):
+        found = explored(job, point, draws)
+        with suppress(RequestError):
+            build_job(trial_data(job, 0, found))
+            return found
+    return point
 
 
 def explored(job: TuneJob, point: Point, draws: np.random.Generator) -> Point:

@@ -92,6 +92,21 @@ def test_values_move_a_little_or_are_drawn_anew_and_stay_in_the_space(tmp_path: 
     assert beside == pytest.approx(400 * (0.75 + 0.25 * 2 / 3), abs=30)
 
 
+def test_children_have_values_that_go_together(tmp_path: Path) -> None:
+    # 20 steps: a warmup and a decay of up to 12 each are good alone, but not together.
+    space = {"optim.warmup": {"int": [1, 12]}, "optim.decay": {"int": [1, 12]}}
+    job = population(tmp_path, space=space, seed=3, trials=40)
+    point = {"optim.warmup": 10, "optim.decay": 10}
+    lone = scored(job, 0, 0.5)
+    entries = [replace(lone, point=point)]
+    entries += [replace(scored(job, n, None), point=point) for n in range(1, 40)]
+    children = turn(job, entries, 0)
+    assert len(children) == 39
+    assert len({tuple(child["point"].values()) for child in children}) > 5
+    for child in children:
+        assert sum(child["point"].values()) <= 20
+
+
 def test_a_turn_cut_short_at_any_write_comes_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
