@@ -146,7 +146,7 @@ def _conclude(
 ) -> Tuned:
     ranked = ranking(entries)
     winner = ranked[0] if ranked[0].state == "done" else None
-    result = {
+    result: dict[str, Any] = {
         "name": job.name,
         "search": job.search,
         "scheduler": job.scheduler,
