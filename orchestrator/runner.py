@@ -253,6 +253,8 @@ def _after_tune(job: TuneJob, best: dict[str, Any], uri: str) -> list[str]:
         return [f"orchestrator ui --storage {quote(job.storage)}   # schedule.json on the winner"]
     parts = ["orchestrator", "run", "--from", best["run_id"], "--tracking", uri,
              f"name={job.name}-again", f"storage={job.storage}"]  # fmt: skip
+    if job.train.scale.cpus is None:
+        parts.append("scale.cpus=null")  # the sweep's share of its cluster
     return [f"{' '.join(map(quote, parts))}   # the winner, once more"]
 
 
