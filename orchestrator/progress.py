@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -16,6 +17,9 @@ class Progress(Protocol):
     def message(self, text: str) -> None:
         """One line that stays on the screen."""
 
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that is shown anew in place of the one before; its last column is a state."""
+
 
 class Silent:
     """Says nothing."""
@@ -26,4 +30,7 @@ class Silent:
         """Nothing is shown."""
 
     def message(self, text: str) -> None:
+        """Nothing is shown."""
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Nothing is shown."""

@@ -19,6 +19,7 @@ STREAMS = {
     "backdrop": 21,
     "probe": 22,
     "tune": 23,
+    "explore": 24,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RequestError
@@ -339,11 +340,20 @@ def _run_tune(job: TuneJob, progress: Progress, local: bool, parent: str | None)
         metrics=headline(found.result),
         verdict=found.result,
         report=found.report,
-        next_steps=[
-            f"orchestrator run --from {best['run_id']} --tracking {found.tracking.uri}"
-            f" name={job.name}-again storage={job.storage}   # the winner, once more"
-        ],
+        next_steps=_after_tune(job, best, found.tracking.uri),
     )
+
+
+def _after_tune(job: TuneJob, best: dict[str, Any], uri: str) -> list[str]:
+    """A command that trains the winner once more. A population's winner has no training of its own
+    from the first step on: its schedule is on its run."""
+    if best["schedule"]:
+        return [f"orchestrator ui --storage {quote(job.storage)}   # schedule.json on the winner"]
+    parts = ["orchestrator", "run", "--from", best["run_id"], "--tracking", uri,
+             f"name={job.name}-again", f"storage={job.storage}"]  # fmt: skip
+    if job.train.scale.cpus is None:
+        parts.append("scale.cpus=null")  # the sweep's share of its cluster
+    return [f"{' '.join(map(quote, parts))}   # the winner, once more"]
 
 
 def _run_train(

@@ -240,6 +240,13 @@ class Storage:
             self.fs.copy_file(self.at(entry.path), self.at(target + entry.path[len(path) :]))
         self.delete_tree(path)
 
+    def copy_file(self, path: str, target: str) -> None:
+        """Copy one file; on an object store the server does it. Not atomic."""
+        self.mkdir(target.rpartition("/")[0])
+        self.fs.copy_file(self.at(path), self.at(target))
+        if not self.remote:
+            sync(self.at(target))
+
     def delete(self, path: str) -> None:
         """Delete one file; nothing happens when it is gone already."""
         if self.exists(path):

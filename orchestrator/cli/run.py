@@ -61,10 +61,15 @@ def run(
     """
     checked = _job(job, overrides or [], source, tracking)
 
+    import sys
+    from contextlib import nullcontext, redirect_stdout
+
     from orchestrator.cli.terminal import open_progress
     from orchestrator.runner import run as run_job
 
-    with open_progress(quiet=quiet, json=json) as progress:
+    # Ray prints what its raylets warn of; JSON has stdout for itself.
+    aside = redirect_stdout(sys.stderr) if json else nullcontext()
+    with aside, open_progress(quiet=quiet, json=json) as progress:
         summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
     if json:
         from orchestrator.cli.show import print_json
@@ -297,10 +302,21 @@ def _tuned(result: dict[str, Any]) -> list[tuple[str, str]]:
         loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
         text = f"{row['number']:>3}  {row['state']:<9}  {score:>7}  {loss:<11}  {values}"
         rows.append(("" if rows else "trials", text))
+    for one in result["slots"][-1:]:
+        rows.append(("slots", _occupied(one)))
     for key, share in result["importance"].items():
         rows.append(("importance" if key == next(iter(result["importance"])) else "",
                      f"{key} {share:.2f}"))  # fmt: skip
     return rows
+
+
+def _occupied(one: dict[str, Any]) -> str:
+    """What became of the worker slots of a sweep's last launch."""
+    if not one["waited_slot_s"]:
+        return f"{one['slots']} for workers; no trial had to wait for room"
+    parts = {"training": "training", "starting": "starting groups", "unreserved": "unreserved"}
+    shares = ", ".join(f"{text} {100 * one[key]:.1f}%" for key, text in parts.items())
+    return f"{one['slots']} for workers, while a trial waited: {shares}"
 
 
 def _brief(value: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.cli.show import console, duration
 from orchestrator.progress import Progress, Silent
@@ -41,9 +42,8 @@ class Bars:
 
     def __init__(self, *, stderr: bool = False) -> None:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
 
-        self._bars = RichProgress(
+        self._bars = _bars_above_a_table()(
             TextColumn("{task.description:<8}"),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -89,6 +89,34 @@ class Bars:
         """One line above the bars."""
         self._bars.console.print(text, markup=False)
 
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """The table beneath the bars; what the terminal is too low for is left out."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        shown = Table(box=None, pad_edge=False, header_style="dim")
+        for i, name in enumerate(head):
+            shown.add_column(escape(name), overflow="ellipsis", no_wrap=i + 1 < len(head))
+        for row in rows:
+            shown.add_row(*map(escape, row))
+        with self._lock:
+            self._bars.below = shown
+
+
+def _bars_above_a_table() -> Any:
+    """Rich's bars, which redraw a table beneath them as they redraw themselves."""
+    from rich.progress import Progress as RichProgress
+
+    class BarsAboveTable(RichProgress):
+        below: Any = None
+
+        def get_renderables(self) -> Iterator[Any]:
+            yield self.make_tasks_table(self.tasks)
+            if self.below is not None:
+                yield self.below
+
+    return BarsAboveTable
+
 
 class Lines:
     """A plain line per stage every few seconds, rarer as the work grows long."""
@@ -97,6 +125,7 @@ class Lines:
         self._stream = stream
         self._began: dict[str, tuple[float, float]] = {}
         self._shown: dict[str, tuple[float, float]] = {}
+        self._states: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -128,6 +157,15 @@ class Lines:
     def message(self, text: str) -> None:
         """One line."""
         self._print(text)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A line for each row whose last two columns changed: what else changes is no news."""
+        with self._lock:
+            news = [row for row in rows if self._states.get(row[0]) != tuple(row[-2:])]
+            self._states |= {row[0]: tuple(row[-2:]) for row in news}
+        for row in news:
+            cells = [f"{name} {cell}" for name, cell in zip(head, row, strict=True) if cell]
+            self._print("  ".join(cells))
 
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

@@ -24,11 +24,12 @@ def require_room(job: Job, profile: Profile) -> None:
     place, workers = Place(profile, trained.scale), trained.scale.least_workers
     if place.slots >= workers:
         return
+    within = "train." if isinstance(job, TuneJob) else ""
     each = f"{place.cpus:g} cores" + (" and a GPU" if place.on_gpus else "")
-    fewer = f"set scale.workers={place.slots}, lower" if place.slots else "lower"
+    fewer = f"set {within}scale.workers={place.slots}, lower" if place.slots else "lower"
     raise RequestError(
         f"{workers} workers of {each} each; '{profile.name}' has room for {place.slots},"
         " all its nodes being there",
-        where=f"{job.name}: scale.workers",
-        mend=f"{fewer} scale.cpus, or name a larger cluster (`max` of its groups)",
+        where=f"{job.name}: {within}scale.workers",
+        mend=f"{fewer} {within}scale.cpus, or name a larger cluster (`max` of its groups)",
     )

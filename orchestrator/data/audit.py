@@ -70,13 +70,18 @@ class Audit:
 
 
 def audit_ledger(
-    ledger: Storage, indexes: list[Clips], order: Order, steps: int, global_batch: int
+    ledger: Storage,
+    indexes: list[Clips],
+    order: Order,
+    steps: int,
+    global_batch: int,
+    begun: int = 0,
 ) -> Audit:
-    """Compare the ledger's rows of steps 0 .. `steps` - 1 with the order."""
-    report = Audit(steps, steps * global_batch)
+    """Compare the ledger's rows of steps `begun` .. `steps` - 1 with the order."""
+    report = Audit(steps, (steps - begun) * global_batch)
     report.passes = report.positions / sum(index.clips for index in indexes)
     names: set[str] = set()
-    for first in range(0, steps, STEPS):
+    for first in range(begun, steps, STEPS):
         window = range(first, min(first + STEPS, steps))
         table = read_ledger(ledger, window)
         names |= set(pc.unique(table["attempt"]).to_pylist())

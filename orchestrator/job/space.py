@@ -132,7 +132,7 @@ def _heads(when: Mapping[str, Any], point: Point) -> Iterator[str]:
 def _base(job: TuneJob) -> dict[str, Any]:
     data = job.train.model_dump(mode="json", by_alias=True)
     data |= {"name": trial_name(job, 0), "storage": job.storage, "evaluate": []}
-    data["optim"]["steps"] = job.budget
+    data["optim"]["steps"] = job.steps
     data["track"]["register"] = None
     return data
 

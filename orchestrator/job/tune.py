@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from orchestrator.job.base import Name, Section, at
 from orchestrator.job.scale import Elastic
@@ -26,6 +35,12 @@ LEARNED_SCALE = "scale.global_batch"
 
 REDUCTION = 3
 """ASHA: one in so many goes on from each rung."""
+
+INHERITABLE = ("optim.", "objective.", "data.augment.")
+"""Keys that may change under weights that stay (`scheduler: pbt`)."""
+
+LEAST_POPULATION = 4
+"""Members of the smallest population: a quarter of it is one."""
 
 
 class Dimension(Section):
@@ -74,6 +89,14 @@ class Dimension(Section):
         """The values that must be good ones: both ends, or every choice."""
         return self.choice or self.uniform or self.loguniform or self.whole or ()
 
+    def holds(self, value: Any) -> bool:
+        """Whether it may be `value`."""
+        if self.choice is not None:
+            return value in self.choice
+        span = self.whole or self.uniform or self.loguniform
+        number = isinstance(value, int if self.whole else int | float)
+        return span is not None and number and span[0] <= value <= span[1]
+
 
 class ProbeObjective(Section):
     """R2 of position and velocity, read by ridge regression off frozen features of each tubelet.
@@ -105,6 +128,26 @@ class Gates(Section):
 
     token_cosine: float = Field(0.99, gt=-1, le=1)
     """Largest mean cosine between tokens; a collapsed model has 1."""
+
+
+class Budget(Section):
+    """How much a sweep may take. At a limit no trial starts any more, what runs is saved and
+    stopped, and the sweep ends with what is done; with a higher limit the same sweep goes on."""
+
+    steps: PositiveInt | None = Field(None, ge=2)
+    """Optimizer steps of a trial. Default: the train job's `optim.steps`."""
+
+    hours: PositiveFloat | None = None
+    """Hours that the sweep may train, its launches added up."""
+
+    gpu_hours: PositiveFloat | None = None
+    """Hours of its workers, added up: a worker has a GPU, or its cores where there is none."""
+
+
+AnyBudget = Annotated[
+    Annotated[PositiveInt, Field(ge=2), Tag("steps")] | Annotated[Budget, Tag("limits")],
+    Discriminator(lambda v: "limits" if isinstance(v, (dict, Budget)) else "steps"),
+]
 
 
 class TuneJob(Section):
@@ -143,15 +186,18 @@ class TuneJob(Section):
     first: tuple[dict[str, Any], ...] = ()
     """Points to try before all others: `[{optim.lr: 1e-3}]`; keys that are left out are drawn."""
 
-    scheduler: Literal["fifo", "asha"] = "fifo"
+    scheduler: Literal["fifo", "asha", "pbt"] = "fifo"
     """`asha` ends trials early that are behind others after a tenth, and three tenths, of their
-    steps; those that go on continue from their checkpoint."""
+    steps; those that go on continue from their checkpoint. `pbt` (population based training): at
+    a tenth and at each fifth of the steps the worst quarter of the population is replaced by
+    children of the best quarter, which go on from their parents' checkpoints with other values."""
 
     trials: PositiveInt
-    """Trainings in all."""
+    """Trainings in all; with `pbt`, members of the population."""
 
-    budget: PositiveInt = Field(ge=2)
-    """Optimizer steps of a trial."""
+    budget: AnyBudget
+    """Optimizer steps of a trial, or a section that limits the whole sweep too:
+    `{steps: 2000, gpu_hours: 64}`."""
 
     objective: ProbeObjective = ProbeObjective()
     """What is compared."""
@@ -173,12 +219,19 @@ class TuneJob(Section):
                     raise at("space", f"'{key}' cannot be searched: {why}")
             if key.startswith("scale") and key != LEARNED_SCALE:
                 raise at("space", f"'{key}' cannot be searched: it changes nothing that is learned")
+        self._check_order()
         for i, point in enumerate(self.first):
-            for key in point:
+            for key, value in point.items():
                 if key not in self.space:
                     raise at(f"first.{i}", f"'{key}' is not in the space")
+                if not self.space[key].holds(value):
+                    raise at(f"first.{i}", f"{key}: {value!r} is not one of the space's values")
         if len(self.first) > self.trials:
             raise at("first", f"{len(self.first)} points, but {self.trials} trials")
+        if self.steps < 2:
+            raise at("budget", "a trial has two steps at least")
+        if self.scheduler == "pbt":
+            self._check_population()
         if self.search == "grid":
             if self.first:
                 raise at("first", "a grid has an order of its own; leave it out")
@@ -203,11 +256,47 @@ class TuneJob(Section):
             text = "the probe needs states, which only a physics:// source gives"
             raise at("train.data.source", text)
 
+    def _check_order(self) -> None:
+        """A section that is chosen whole replaces what was set inside it before."""
+        keys = list(self.space)
+        for i, key in enumerate(keys):
+            for later in keys[i + 1 :]:
+                if key.startswith(f"{later}."):
+                    raise at("space", f"'{later}' would replace '{key}': let it stand first")
+
+    def _check_population(self) -> None:
+        if self.trials < LEAST_POPULATION:
+            raise at("trials", f"a population of pbt has {LEAST_POPULATION} members at least")
+        if self.search != "random":
+            raise at("search", f"pbt moves values by itself: write random, not {self.search}")
+        for key, one in self.space.items():
+            if not key.startswith(INHERITABLE) or any(isinstance(v, dict | list) for v in one.ends):
+                raise at(
+                    "space",
+                    f"pbt cannot move '{key}': a child goes on from its parent's weights, so only"
+                    " single values of optim, objective and data.augment can change",
+                )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a trial."""
+        if isinstance(self.budget, Budget):
+            return self.budget.steps or self.train.optim.steps
+        return self.budget
+
+    @property
+    def limits(self) -> Budget:
+        """What the whole sweep may take."""
+        return self.budget if isinstance(self.budget, Budget) else Budget()
+
     @property
     def rungs(self) -> tuple[int, ...]:
         """Steps after which a trial is scored: a tenth for the gates, then for the scheduler."""
-        first = -(-self.budget // 10)
+        first = -(-self.steps // 10)
+        if self.scheduler == "pbt":
+            fifths = {-(-self.steps * part // 5) for part in range(1, 6)}
+            return tuple(sorted(fifths | {first}))
         steps = [first]
-        while self.scheduler == "asha" and steps[-1] * REDUCTION * 2 <= self.budget:
+        while self.scheduler == "asha" and steps[-1] * REDUCTION * 2 <= self.steps:
             steps.append(steps[-1] * REDUCTION)
-        return (*steps, self.budget)
+        return (*steps, self.steps)

@@ -16,7 +16,13 @@ from orchestrator.tracking.run import JOB_FILE, RunRef
 from orchestrator.tracking.server import client_of
 from orchestrator.tracking.studies import refusal
 
-STATUS = {"done": "FINISHED", "pruned": "KILLED", "collapsed": "KILLED", "failed": "FAILED"}
+STATUS = {
+    "done": "FINISHED",
+    "pruned": "KILLED",
+    "collapsed": "KILLED",
+    "failed": "FAILED",
+    "stopped": "KILLED",
+}
 
 
 def record_sweep(
@@ -24,7 +30,7 @@ def record_sweep(
     job: TuneJob,
     result: Mapping[str, Any],
     files: Mapping[str, bytes],
-    status: Literal["FINISHED", "FAILED"],
+    status: Literal["FINISHED", "FAILED", "KILLED"],
 ) -> None:
     """Put the job, the result, the pages and the best trial on the run, and end it.
 
@@ -85,6 +91,15 @@ def _record_trial(ref: RunRef, row: Mapping[str, Any]) -> None:
     why = row["error"] or (", ".join(row["rungs"][-1]["shut"]) if row["rungs"] else "")
     if why:
         tags["sweep.why"] = why
+    if row["parent"] is not None:
+        tags |= {"sweep.parent": str(row["parent"]), "sweep.inherited": row["inherited"]["sha256"]}
+        client.log_dict(row["run_id"], {"schedule": row["schedule"]}, "schedule.json")
+        metrics += [
+            Metric(f"schedule/{key}", float(value), start, part["from"])
+            for part in row["schedule"]
+            for key, value in part["values"].items()
+            if isinstance(value, int | float)
+        ]
     client.log_batch(row["run_id"], metrics, tags=[RunTag(*pair) for pair in tags.items()])
     if run.info.status != STATUS[row["state"]]:
         client.set_terminated(row["run_id"], STATUS[row["state"]])

@@ -10,11 +10,13 @@ from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob, build_job
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import complete_checkpoints, step_of
-from orchestrator.training.run_record import read_record
+from orchestrator.training.run_record import INHERITED, read_record
 
 
 def audit_run(storage: Storage, name: str) -> Audit:
     """What run `name` trained on up to its newest checkpoint, compared with the order.
+
+    A run that began with another's checkpoint answers for its own steps only.
 
     Raises:
         RequestError: there is no such run, or nothing of it is saved yet.
@@ -41,4 +43,5 @@ def audit_run(storage: Storage, name: str) -> Audit:
     counts = [index.counts for index in indexes]
     order = Order(counts, record.weights, job.seed, job.data.window, job.data.epoch)
     steps = step_of(checkpoints[-1])
-    return audit_ledger(folder.sub("ledger"), indexes, order, steps, job.scale.global_batch)
+    begun = folder.read_json(INHERITED)["steps"] if folder.exists(INHERITED) else 0
+    return audit_ledger(folder.sub("ledger"), indexes, order, steps, job.scale.global_batch, begun)

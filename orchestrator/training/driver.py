@@ -64,6 +64,32 @@ class Evaluations(Protocol):
         """Whether the last step was left to the next launch by `stop`."""
 
 
+class Gate(Protocol):
+    """When workers may start, and when they shall end: the trials of a sweep have one."""
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Within it the workers run.
+
+        Raises:
+            Stopped: they shall not start any more.
+        """
+
+    def closing(self) -> bool:
+        """Whether the training shall be saved and ended; asked twice a second."""
+
+
+class OpenGate:
+    """Workers start at once, and nobody but a signal ends them."""
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Nothing is waited for."""
+        return nullcontext()
+
+    def closing(self) -> bool:
+        """Never."""
+        return False
+
+
 OpenEvaluations = Callable[[TrainJob, Storage, RunRef, Progress, int, float | None], Evaluations]
 
 
@@ -77,10 +103,12 @@ def run_train(
     open_evaluations: OpenEvaluations,
     until: int | None = None,
     parent: str | None = None,
+    gate: Gate | None = None,
 ) -> TrainResult:
     """Train `job` to its last step and register the model; continues what was begun.
 
-    `until` pauses it when so many steps are done; `parent` is the MLflow run that it belongs to.
+    `until` pauses it when so many steps are done; `parent` is the MLflow run that it belongs to;
+    `gate` says when its workers may start, and when they shall end before the last step.
 
     `open_evaluations` is called with the job, the run's folder, its MLflow run, the progress, the
     launch's number, and the cores that workers reserve (None in a local run).
@@ -129,7 +157,7 @@ def run_train(
                         until=until,
                         start=start,
                     )
-                    news = _train(assignment, board, evaluations, progress)
+                    news = _train(assignment, board, evaluations, progress, gate or OpenGate())
                     record.outcome, first_step_at = news.outcome, news.first_step_at
                     record.save(folder)
                 if not record.model_uri:
@@ -188,6 +216,7 @@ def _train(
     board: LocalBoard | RayBoard,
     evaluations: Evaluations,
     progress: Progress,
+    gate: Gate,
 ) -> News:
     job = assignment.job
 
@@ -196,8 +225,9 @@ def _train(
         board.ask_stop()
 
     with (
+        gate.entered(),
         stopping_cleanly(stop, progress.message) as asked,
-        watching(board, progress, job, assignment.folder),
+        watching(board, progress, job, assignment.folder, gate.closing),
     ):
         if isinstance(board, LocalBoard):
             _fit_local(replace(assignment, between=evaluations.between))

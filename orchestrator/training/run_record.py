@@ -12,6 +12,9 @@ from orchestrator.storage import Storage, patiently
 
 LAYOUT = 1
 
+INHERITED = "inherited.json"
+"""In the folder of a run that began with another run's checkpoint: which, and after what steps."""
+
 
 @dataclass
 class RunRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,9 +21,13 @@ LOOK_EVERY_S = 0.5
 
 @contextmanager
 def watching(
-    board: LocalBoard | RayBoard, progress: Progress, job: TrainJob, folder: Storage
+    board: LocalBoard | RayBoard,
+    progress: Progress,
+    job: TrainJob,
+    folder: Storage,
+    closing: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Show what the workers post, until they are done.
+    """Show what the workers post, until they are done; where `closing`, ask them to end.
 
     In the run's folder, `workers.json` says where each rank of the present start is (node and
     process id), once it has done a step; a stall is told once and kept as `stalls/SECONDS.txt`,
@@ -53,6 +57,8 @@ def watching(
         with suppress(ClusterLost):  # the main thread finds out by itself, and says so
             while not stop.wait(LOOK_EVERY_S):
                 show()
+                if closing():
+                    board.ask_stop()
 
     thread = threading.Thread(target=watch, daemon=True, name="watch-board")
     thread.start()

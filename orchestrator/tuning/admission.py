@@ -24,6 +24,12 @@ class Room:
     cpus: float
     """Cores that each worker reserves."""
 
+    workers: int
+    """Of one trial."""
+
+    on_gpus: bool
+    """Whether each worker has a GPU."""
+
 
 def admit(scale: Scale, nodes: Sequence[Node]) -> Room:
     """Room for trials of this scale.
@@ -45,7 +51,14 @@ def admit(scale: Scale, nodes: Sequence[Node]) -> Room:
             where="train.scale.workers",
             mend="lower train.scale.workers or train.scale.cpus, or join a larger cluster",
         )
-    return Room(room // workers, cpus)
+    return Room(room // workers, cpus, workers, on_gpus)
+
+
+def room_on(nodes: Sequence[Node], room: Room) -> int:
+    """Trials at once on these nodes, with the cores that each worker has: 0 where none fits."""
+    if not nodes:
+        return 0
+    return slots(nodes, room.cpus, room.on_gpus) // room.workers
 
 
 def _share(workers: int, nodes: Sequence[Node], gpus: int) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import JobFailed
+from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TuneJob
 from orchestrator.job.space import trial_name
 from orchestrator.progress import Progress
@@ -18,12 +18,19 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.studies import open_parent
 from orchestrator.tracking.sweeps import record_sweep
+from orchestrator.training.driver import Stopped
 from orchestrator.training.placement import nodes_for
 from orchestrator.training.run_record import read_record
 from orchestrator.tuning.admission import Room, admit
 from orchestrator.tuning.draws import check_draws, importances
+from orchestrator.tuning.launches import read_launches, spent
 from orchestrator.tuning.ledger import Entry, Ledger, ranking, refuse_another
+from orchestrator.tuning.occupancy import occupancy
 from orchestrator.tuning.page import page, picture
+from orchestrator.tuning.turns import members
+
+if TYPE_CHECKING:
+    from orchestrator.tuning.on_ray import Ended
 
 REPORT, RESULT, PICTURE, REGISTERED = "report.html", "result.json", "report.png", "registered.json"
 
@@ -49,11 +56,13 @@ def run_tune(job: TuneJob, progress: Progress, parent: str | None = None) -> Tun
     Raises:
         RequestError: nothing was started.
         JobFailed: trials broke off, or none can win; running it again continues.
+        Stopped: a signal asked for it; what ran is saved.
     """
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
     folder = storage.sub("sweeps", job.name)
     check_draws(job)
+    limit = ""
     with ray_session():
         room = admit(job.train.scale, nodes_for(job.train.scale))
         refuse_another(job, folder)
@@ -62,20 +71,24 @@ def run_tune(job: TuneJob, progress: Progress, parent: str | None = None) -> Tun
             job, job.train.track.uri, job.train.track.experiment, storage, folder, parent
         )
         waiting = _waiting(ledger, job)
-        if waiting:
-            broken = _run(job, folder, waiting, room, tracking, progress)
+        limit = spent(read_launches(folder), job.limits)
+        if waiting and not limit:
+            ended = _run(job, folder, waiting, room, tracking, progress)
+            limit = ended.limit
             still = _waiting(ledger, job)
-            if still:
-                record_sweep(tracking, job, {}, {}, "FAILED")
-                raise _unfinished(job, still, broken)
-    return _conclude(job, storage, folder, ledger.entries(job.trials), tracking)
+            if still and (ended.asked.signal or not limit):
+                raise _unfinished(job, still, ended, tracking)
+    if limit:
+        progress.message(_ended_by(limit, job, ledger))
+    return _conclude(job, storage, folder, ledger.entries(), tracking)
 
 
 def _waiting(ledger: Ledger, job: TuneJob) -> list[int]:
     """Trials that have not ended; those that were begun come first."""
-    ended = {entry.number: entry.final for entry in ledger.entries(job.trials)}
-    numbers = [number for number in range(job.trials) if not ended.get(number)]
-    return sorted(numbers, key=lambda number: (number not in ended, number))
+    entries = ledger.entries()
+    begun = [entry.number for entry in members(entries) if not entry.final]
+    known = {entry.number for entry in entries}
+    return [*begun, *(number for number in range(job.trials) if number not in known)]
 
 
 def _run(
@@ -85,21 +98,44 @@ def _run(
     room: Room,
     tracking: RunRef,
     progress: Progress,
-) -> list[str]:
+) -> Ended:
+    from orchestrator.tuning.here import Here
     from orchestrator.tuning.on_ray import run_trials
 
     at_once = min(room.trials, len(waiting))
     queued = len(waiting) - at_once
     progress.message(
         f"{len(waiting)} of {job.trials} trials to train, {at_once} at a time"
-        f" ({job.train.scale.most_workers} workers x {room.cpus:g} cores each)"
+        f" ({room.workers} workers x {room.cpus:g} cores each)"
         + (f"; {queued} wait for room" if queued else "")
     )
-    return run_trials(job, folder, waiting, room, tracking.run_id, progress)
+    here = Here(job, Ledger(folder), progress)
+    return run_trials(here, folder, waiting, room, tracking.run_id)
 
 
-def _unfinished(job: TuneJob, still: Sequence[int], broken: Sequence[str]) -> JobFailed:
-    why = f": {broken[0]}" if broken else ""
+def _ended_by(limit: str, job: TuneJob, ledger: Ledger) -> str:
+    entries = members(ledger.entries())
+    ended = sum(entry.final for entry in entries)
+    return (
+        f"{limit} is spent: {ended} of {job.trials} trials have ended,"
+        f" {len(entries) - ended} are saved on their way; the same command with a higher limit"
+        " goes on with the rest"
+    )
+
+
+def _unfinished(
+    job: TuneJob, still: Sequence[int], ended: Ended, tracking: RunRef
+) -> OrchestratorError:
+    """Why not all trials have ended; the sweep's run ends so, too."""
+    if ended.asked.signal is not None:
+        record_sweep(tracking, job, {}, {}, "KILLED")
+        return Stopped(
+            f"stopped and saved: {job.trials - len(still)} of {job.trials} trials have ended",
+            where=f"sweep {job.name}",
+            mend="the same command goes on with the others, from their checkpoints",
+        ).by(ended.asked.signal)
+    record_sweep(tracking, job, {}, {}, "FAILED")
+    why = f": {ended.broken[0]}" if ended.broken else ""
     return JobFailed(
         f"{len(still)} of {job.trials} trials have not ended{why}",
         where=f"sweep {job.name}",
@@ -112,15 +148,16 @@ def _conclude(
 ) -> Tuned:
     ranked = ranking(entries)
     winner = ranked[0] if ranked[0].state == "done" else None
-    result = {
+    result: dict[str, Any] = {
         "name": job.name,
         "search": job.search,
         "scheduler": job.scheduler,
-        "budget": job.budget,
+        "budget": job.steps,
         "keys": list(job.space),
         "log": [key for key, one in job.space.items() if one.loguniform],
         "best": winner.number if winner else None,
         "importance": importances(job, entries),
+        "slots": _slots(folder, entries, job.train.scale.most_workers),
         "trials": [_row(job, entry) for entry in ranked],
     }
     text = page(result)
@@ -131,20 +168,42 @@ def _conclude(
     files = {REPORT: text.encode(), PICTURE: folder.read_bytes(PICTURE)}
     record_sweep(tracking, job, result, files, "FINISHED" if winner else "FAILED")
     if winner is None:
-        states = ", ".join(f"{entry.number}: {entry.state}" for entry in ranked)
+        states = ", ".join(f"{row['number']}: {row['state']}" for row in result["trials"])
+        unended = any(not entry.final for entry in ranked)
         raise JobFailed(
             f"no trial of {job.trials} can win ({states})",
             where=folder.uri(REPORT),
-            mend="widen the space, or raise budget, under another name",
+            mend="raise the limits of the budget: the same command goes on with what was stopped"
+            if unended
+            else "widen the space, or raise budget, under another name",
         )
     return Tuned(result, tracking, folder.uri(REPORT), uri)
+
+
+def _slots(folder: Storage, entries: list[Entry], workers: int) -> list[dict[str, Any]]:
+    """By launch: hours, worker slots, and what became of them while a trial waited."""
+    rows = []
+    for one in read_launches(folder):
+        ended = one.get("stopped", one["ended"])
+        rooms = one["rooms"]
+        used = occupancy(entries, one["waiting"], rooms, workers, one["began"], ended)
+        rows.append(
+            {
+                "hours": (one["ended"] - one["began"]) / 3600,
+                "worker_hours": one["worker_s"] / 3600,
+                "slots": workers * max(room for _, room in rooms),
+                "waited_slot_s": used.whole,
+                **used.shares(),
+            }
+        )
+    return rows
 
 
 def _row(job: TuneJob, entry: Entry) -> dict[str, Any]:
     return {
         "number": entry.number,
         "name": trial_name(job, entry.number),
-        "state": entry.state,
+        "state": entry.state if entry.final else "stopped",
         "values": entry.point,
         "steps": entry.steps,
         "objective": entry.value,
@@ -152,6 +211,9 @@ def _row(job: TuneJob, entry: Entry) -> dict[str, Any]:
         "rungs": entry.rungs,
         "run_id": entry.run_id,
         "error": entry.error,
+        "parent": entry.parent,
+        "inherited": entry.inherited,
+        "schedule": entry.schedule,
     }
 
 

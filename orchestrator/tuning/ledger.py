@@ -6,6 +6,7 @@ driver again to note that the scheduler ended it, when that process waits for it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from orchestrator.job.space import Point
 from orchestrator.storage import Storage, patiently
 
 State = Literal["running", "done", "pruned", "collapsed", "failed"]
-SHARED = "sweep.json"
+SHARED, TRIALS = "sweep.json", "trials"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,22 @@ class Entry:
 
     run_id: str = ""
     error: str = ""
+    legs: list[dict[str, float]] = field(default_factory=list)
+    """By training that has ended, when it `asked` for room, had it (`granted`), did its
+    `first_step` and `released` it: seconds since 1970. A killed driver leaves none."""
+
+    parent: int | None = None
+    """Of a child (`scheduler: pbt`): whose weights it went on from. Its first rungs are its
+    parent's."""
+
+    replaces: int | None = None
+    """Of a child: the member in whose place it stands."""
+
+    inherited: dict[str, Any] = field(default_factory=dict)
+    """Of a child: its parent's `checkpoint`, its `steps`, and the `sha256` of its weights."""
+
+    schedule: list[dict[str, Any]] = field(default_factory=list)
+    """Of a child: the values that its weights were trained with, by the step `from` which."""
 
     @property
     def value(self) -> float | None:
@@ -70,13 +87,16 @@ class Ledger:
         """Put a trial's file in its place."""
         patiently(self._folder.write_json, self._path(entry.number), asdict(entry))
 
-    def entries(self, trials: int) -> list[Entry]:
-        """All trials that were begun, by number."""
-        found = [self.read(number) for number in range(trials)]
+    def entries(self, trials: int | None = None) -> list[Entry]:
+        """All trials that were begun, by number; those below `trials` only where it is given."""
+        files = patiently(lambda: list(self._folder.files(TRIALS)))
+        names = [re.fullmatch(rf"{TRIALS}/(\d+)\.json", file.path) for file in files]
+        numbers = sorted(int(name[1]) for name in names if name)
+        found = [self.read(n) for n in numbers if trials is None or n < trials]
         return [entry for entry in found if entry is not None]
 
     def _path(self, number: int) -> str:
-        return f"trials/{number:04d}.json"
+        return f"{TRIALS}/{number:04d}.json"
 
 
 def ranking(entries: Sequence[Entry]) -> list[Entry]:
@@ -97,7 +117,8 @@ def ranking(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def refuse_another(job: TuneJob, folder: Storage) -> None:
-    """The first launch writes down what the sweep is; later ones may only raise `trials`.
+    """The first launch writes down what the sweep is; later ones may only raise `trials`
+    and the budget's limits.
 
     Raises:
         RequestError: a sweep of this name has another space, train job, budget or seed.
@@ -119,8 +140,9 @@ def _identity(job: TuneJob) -> dict[str, Any]:
     ours = {
         key: value
         for key, value in identity(job).items()
-        if key != "trials" and not key.startswith("train.")
+        if key != "trials" and not key.startswith(("train.", "budget"))
     }
+    ours["budget"] = job.steps  # the limits of the whole sweep may be raised
     theirs = {
         f"train.{key}": value
         for key, value in identity(job.train).items()

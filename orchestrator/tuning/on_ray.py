@@ -1,7 +1,8 @@
-"""Trials on Ray Tune: it starts them, holds back what has no room, and halves.
+"""Trials on Ray Tune: it starts them, starts them again, and halves.
 
-A trial's process reserves no core; Ray Train reserves its workers. Tune's own snapshots, which
-are pickles, go to a folder that is thrown away: what is known of a sweep is in our ledger.
+A trial's process reserves no core; Ray Train reserves its workers, once the desk gave it room.
+Tune's own snapshots, which are pickles, go to a folder that is thrown away: what is known of a
+sweep is in our ledger.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
-from orchestrator.data.prepare import prepare
-from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
-from orchestrator.job.space import trial_data, trial_name
+from orchestrator.job import TuneJob, build_job, job_dict
+from orchestrator.job.space import trial_name
 from orchestrator.job.tune import REDUCTION
-from orchestrator.progress import Progress, Silent
 from orchestrator.ray_session import find_parts_in, python_path
 from orchestrator.storage import Storage
+from orchestrator.training.driver import Stopped
+from orchestrator.training.signals import Asked
 from orchestrator.tuning.admission import Room
-from orchestrator.tuning.draws import draw
+from orchestrator.tuning.desk import DeskGate, open_desk
+from orchestrator.tuning.here import Here
+from orchestrator.tuning.launches import Launch
 from orchestrator.tuning.ledger import Entry, Ledger
+from orchestrator.tuning.population import Population
+from orchestrator.tuning.searching import LedgerSearch, TrialSearch
 from orchestrator.tuning.trial import Trial
 
 NO_CORE = {"memory": 1}
@@ -46,77 +50,35 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         find_parts_in(config["python_path"])
         job = build_job(config["job"])
         assert isinstance(job, TuneJob)
-        self._trial = Trial(
-            job, config["number"], Storage(config["folder"]), config["cpus"], config["parent"]
-        )
+        number, folder = config["number"], Storage(config["folder"])
+        gate = DeskGate(config["desk"], number)
+        self._trial = Trial(job, number, folder, config["cpus"], config["parent"], gate=gate)
         self._told = 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next trial in the same process, which starting anew would take seconds."""
+        self.setup(new_config)
+        return True
 
     def step(self) -> dict[str, Any]:
         """The next rung: as the ledger has it, or trained now."""
         entry = self._trial.ledger.read(self._trial.number)
         assert entry is not None
+        if self._trial.job.scheduler == "pbt":  # one rung: who goes on from it is decided then
+            self._told = len(entry.rungs)
         if self._told == len(entry.rungs):
-            entry = self._trial.advance()
+            try:
+                entry = self._trial.advance()
+            except Stopped:  # the sweep ends; the trial is saved, and goes on another time
+                return {"done": True}
         if self._told == len(entry.rungs):  # it failed
             return {"done": True}
         row = entry.rungs[self._told]
         self._told += 1
         value = math.nan if row["objective"] is None else row["objective"]
         done = entry.final and self._told == len(entry.rungs)
+        done = done or self._trial.job.scheduler == "pbt"
         return {"steps": row["steps"], "objective": value, "done": done}
-
-
-class Held:
-    """A progress that Tune's pickles leave out: a copy says nothing."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Held, (Silent(),))
-
-
-class LedgerSearch(Searcher):  # type: ignore[misc]
-    """Tells Ray Tune what to try: trials that were begun, then new ones as Optuna draws them."""
-
-    def __init__(
-        self,
-        job: TuneJob,
-        ledger: Ledger,
-        waiting: Sequence[int],
-        shared: dict[str, Any],
-        held: Held,
-    ) -> None:
-        super().__init__(metric="objective", mode="max")
-        self._job, self._ledger, self._shared = job, ledger, shared
-        self._waiting, self._held = list(waiting), held
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; its file is written and its data packed first."""
-        if not self._waiting:
-            return Searcher.FINISHED
-        number = self._waiting.pop(0)
-        entry = self._ledger.read(number)
-        if entry is None:
-            known = self._ledger.entries(self._job.trials)
-            entry = Entry(number, draw(self._job, number, known))
-            self._ledger.write(entry)
-        train = build_job(trial_data(self._job, number, entry.point))
-        assert isinstance(train, TrainJob)
-        # Here, since all that a trial's process starts must fit into what that reserves.
-        prepare(train, self._held.progress)
-        return {**self._shared, "number": number}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """The trial wrote down itself what came of it."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """The ledger is the memory."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """The ledger is the memory."""
 
 
 class Halving(ASHAScheduler):  # type: ignore[misc]
@@ -127,7 +89,7 @@ class Halving(ASHAScheduler):  # type: ignore[misc]
             time_attr="steps",
             metric="objective",
             mode="max",
-            max_t=job.budget,
+            max_t=job.steps,
             grace_period=job.rungs[0],
             reduction_factor=REDUCTION,
         )
@@ -145,90 +107,72 @@ class Halving(ASHAScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Ray's decision; where it ends a trial, the ledger knows before the trial does."""
         action = str(super().on_trial_result(tune_controller, trial, result))
-        if action == TrialScheduler.STOP and result["steps"] < self._job.budget:
+        if action == TrialScheduler.STOP and result["steps"] < self._job.steps:
             entry = self._ledger.read(trial.config["number"])
             assert entry is not None
             self._ledger.write(replace(entry, state="pruned"))
         return action
 
 
-class Telling(tune.Callback):  # type: ignore[misc]
-    """Tells whoever waits what trials come to."""
+class Hearing(tune.Callback):  # type: ignore[misc]
+    """Reads a trial's file anew when something became of it."""
 
-    def __init__(self, job: TuneJob, ledger: Ledger, held: Held) -> None:
-        self._job, self._ledger, self._held = job, ledger, held
-        self._said: dict[int, Entry] = {}
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial's process starts."""
-        self._tell(trial.config["number"])
+    def __init__(self, here: Here, desk: Any) -> None:
+        self._here, self._desk = here, desk
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A rung was reached."""
-        self._tell(trial.config["number"])
+        self._here.heard(trial.config["number"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has ended."""
-        self._tell(trial.config["number"])
+        self._here.heard(trial.config["number"])
 
-    def _tell(self, number: int) -> None:
-        entry = self._ledger.read(number)
-        assert entry is not None
-        if self._said.get(number) == entry:
-            return  # Tune tells of a trial's last rung and of its end
-        self._said[number] = entry
-        self._held.progress.message(line_of(entry))
-        known = self._ledger.entries(self._job.trials)
-        done = sum(one.final for one in known)
-        values = [one.value for one in known if one.state == "done" and one.value is not None]
-        best: dict[str, float | str] = {"best": max(values)} if values else {}
-        self._held.progress.update("sweep", done, self._job.trials, best)
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial's process died once too often: others may have its room."""
+        self._desk.leaves.remote(trial.config["number"])
 
 
-def line_of(entry: Entry) -> str:
-    """A row of the live table: trial, its values, step, objective, state."""
-    values = "  ".join(f"{key}={shown(value)}" for key, value in entry.point.items())
-    score = "" if entry.value is None else f"  objective {entry.value:.4f}"
-    why = ", ".join(entry.rungs[-1]["shut"]) if entry.rungs else ""
-    reason = entry.error.splitlines()[0] if entry.error else why
-    tail = f": {reason}" if reason else ""
-    return f"trial {entry.number:>3}  {values}  step {entry.steps:,}{score}  {entry.state}{tail}"
+@dataclass(frozen=True)
+class Ended:
+    """How Ray Tune ended."""
 
+    broken: list[str]
+    """What broke trials off, one line each."""
 
-def shown(value: Any) -> str:
-    """A value of a point, short."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return str(value.get("kind", value))
-    return str(value)
+    limit: str
+    """The limit of the budget that ended it."""
+
+    asked: Asked
+    """The signal that did."""
 
 
 def run_trials(
-    job: TuneJob,
-    folder: Storage,
-    waiting: Sequence[int],
-    room: Room,
-    parent: str,
-    progress: Progress,
-) -> list[str]:
-    """Train every waiting trial to its end; returns what broke trials off, one line each."""
+    here: Here, folder: Storage, waiting: Sequence[int], room: Room, parent: str
+) -> Ended:
+    """Train every waiting trial to its end, or until the sweep shall end."""
     # A trial runs where the driver does, so that paths stay what they are, and NaN is a result.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # we tell by ourselves
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    ledger = Ledger(folder)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # trials are saved first
+    job, ledger, desk = here.job, here.ledger, open_desk(room, here.job.train.scale)
+    here.room = room.trials
     shared = {
         "job": job_dict(job),
         "folder": folder.root,
         "cpus": room.cpus,
         "parent": parent,
         "python_path": python_path(),
+        "desk": desk,
     }
-    scheduler = None
+    search: TrialSearch = LedgerSearch(here, shared, waiting)
+    scheduler, most = None, len(waiting)
+    if job.scheduler == "pbt":
+        search, most = Population(here, shared, Storage(job.storage)), len(job.rungs) * job.trials
     if job.scheduler == "asha":
         scheduler = Halving(job, ledger)
         scheduler.replay([one for one in ledger.entries(job.trials) if one.final])
@@ -236,21 +180,23 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(RayTrial, tune.PlacementGroupFactory([NO_CORE])),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearch(job, ledger, waiting, shared, Held(progress)),
+                search_alg=search,
                 scheduler=scheduler,
-                num_samples=len(waiting),
-                max_concurrent_trials=room.trials,
+                num_samples=most,
                 trial_dirname_creator=lambda trial: trial.trial_id,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=job.name,
                 storage_path=thrown_away,
                 verbose=0,
-                callbacks=[Telling(job, ledger, Held(progress))],
+                callbacks=[Hearing(here, desk)],
                 failure_config=tune.FailureConfig(max_failures=STARTS),
                 # A trial's state is its training's checkpoint and its line in the ledger.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        grid = tuner.fit()
-    return [str(error).strip().splitlines()[-1] for error in grid.errors]
+        with here.watching(desk, Launch(folder, waiting)) as asked:
+            grid = tuner.fit()
+    broken = [str(error).strip().splitlines()[-1] for error in grid.errors]
+    return Ended(broken, here.why, asked)

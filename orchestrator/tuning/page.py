@@ -16,6 +16,7 @@ COLOURS = {
     "pruned": "#8a94a3",
     "collapsed": "#b3261e",
     "failed": "#8a5a00",
+    "stopped": "#8a94a3",
 }
 Row = Mapping[str, Any]
 

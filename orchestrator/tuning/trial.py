@@ -25,6 +25,7 @@ from orchestrator.training.checkpoint import complete_checkpoints, folder_name, 
 from orchestrator.training.driver import Stopped, run_train
 from orchestrator.training.export import export_model
 from orchestrator.training.run_record import RunRecord, read_record
+from orchestrator.tuning.desk import DeskGate
 from orchestrator.tuning.ledger import Entry, Ledger
 from orchestrator.tuning.scoring import held_out, score
 
@@ -45,6 +46,9 @@ class Trial:
     """The sweep's MLflow run."""
 
     local: bool = False
+
+    gate: DeskGate | None = None
+    """Where it waits for room, beside other trials."""
 
     @cached_property
     def train(self) -> TrainJob:
@@ -75,55 +79,83 @@ class Trial:
         """Train to the next rung, score, and write it down.
 
         Raises:
-            Stopped: a signal ended it before the rung; what it had done is saved.
+            Stopped: the sweep ends, or a signal asked for it; what the trial had done is saved.
             ClusterLost: Ray went away.
         """
         entry = self.ledger.read(self.number)
         assert entry is not None
         if entry.final:
             return entry
-        began = time.time()
+        began, legs = time.time(), list(entry.legs)
         try:
             steps = self.job.rungs[len(entry.rungs)]
-            self._train_to(steps)
+            self._train_to(steps, legs)
+            self._tell("is scored")
             row = self._scored(steps) | {"seconds": time.time() - began}
-        except (Stopped, ClusterLost):
+        except Stopped:
+            self.ledger.write(replace(entry, legs=legs, run_id=self._run_id()))
+            raise
+        except ClusterLost:
             raise
         except OrchestratorError as error:
-            entry = replace(entry, state="failed", error=str(error), run_id=self._run_id())
+            entry = replace(entry, state="failed", error=str(error))
         else:
-            rungs = [*entry.rungs, row]
             state = entry.state
             if row["shut"]:
                 state = "collapsed"
-            elif steps == self.job.budget:
+            elif steps == self.job.steps:
                 state = "done"
-            entry = replace(entry, state=state, rungs=rungs, run_id=self._run_id())
+            entry = replace(entry, state=state, rungs=[*entry.rungs, row])
+        entry = replace(entry, legs=legs, run_id=self._run_id())
         self.ledger.write(entry)
+        self._tell("")
         return entry
 
-    def _train_to(self, steps: int) -> None:
-        """Go on from the newest checkpoint; nothing is trained where it is there already."""
-        if steps == self.job.budget:
-            self._leg(None)
+    def _train_to(self, steps: int, legs: list[dict[str, float]]) -> None:
+        """Go on from the newest checkpoint; nothing is trained where it is there already.
+
+        Adds to `legs` what it took.
+        """
+        if steps == self.job.steps:
+            self._leg(None, legs)
         elif self._newest() < steps:
             try:
-                self._leg(steps)
+                self._leg(steps, legs)
             except Stopped:
                 if self._newest() < steps:
                     raise
 
-    def _leg(self, until: int | None) -> None:
-        run_train(
-            self.train,
-            Silent(),
-            fresh=False,
-            local=self.local,
-            profile=False,
-            open_evaluations=Evaluations,
-            until=until,
-            parent=self.parent,
-        )
+    def _leg(self, until: int | None, legs: list[dict[str, float]]) -> None:
+        gate = self.gate
+        if gate is not None:
+            gate.step, gate.times = self._newest(), {}
+            gate.await_nodes()
+        try:
+            run_train(
+                self.train,
+                gate or Silent(),
+                fresh=False,
+                local=self.local,
+                profile=False,
+                open_evaluations=Evaluations,
+                until=until,
+                parent=self.parent,
+                gate=gate,
+            )
+        finally:
+            if gate is not None and gate.times:
+                legs.append(gate.times | self._first_step(gate.times["granted"]))
+
+    def _first_step(self, granted: float) -> dict[str, float]:
+        """When the first step after `granted` was done, by rank 0's clock."""
+        if not self.run.exists("workers.json"):
+            return {}
+        at = self.run.read_json("workers.json")["first_step_at"]
+        return {"first_step": at} if at > granted else {}
+
+    def _tell(self, doing: str) -> None:
+        if self.gate is not None:
+            self.gate.tell(doing)
 
     def _newest(self) -> int:
         names = complete_checkpoints(self.run.sub("checkpoints"))

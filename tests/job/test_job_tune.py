@@ -75,6 +75,14 @@ def test_rungs_are_a_tenth_and_for_asha_three_tenths(tune_file: Path) -> None:
     assert tuned(tune_file, "budget=9", "train.optim.warmup=0").rungs == (1, 9)
 
 
+def test_a_budget_may_limit_the_whole_sweep_too(tune_file: Path) -> None:
+    job = tuned(tune_file, "budget={hours: 2}", "train.optim.steps=60")
+    assert (job.steps, job.limits.hours, job.limits.gpu_hours) == (60, 2, None)
+    assert tuned(tune_file, "budget={steps: 50, gpu_hours: 3}").rungs == (5, 50)
+    assert build_job(job_dict(job)) == job
+    assert build_job(trial_data(job, 0, {})).optim.steps == 60  # type: ignore[union-attr]
+
+
 def test_a_conditional_key_is_asked_for_only_where_its_condition_holds(tune_file: Path) -> None:
     job = tuned(tune_file)
     values = {"optim.lr": 0.001, "optim.decay": 2}
@@ -136,7 +144,17 @@ def test_a_key_or_value_that_cannot_be_is_told_with_its_line(
         ("space={scale.zero: {choice: [1, 2]}}", "changes nothing that is learned"),
         ("space={track.every: {choice: [1, 2]}}", "decides nothing that is learned"),
         ("first=[{optim.betas: [0, 0]}]", "not in the space"),
-        ("first=[{optim.lr: -1.0}]", "greater than 0"),
+        ("first=[{optim.lr: -1.0}]", "optim.lr: -1.0 is not one of the space's values"),
+        ("first=[{optim.lr: 0.5}]", "optim.lr: 0.5 is not one of the space's values"),
+        ("first=[{optim.schedule: linear}]", "optim.schedule: 'linear' is not one of"),
+        ("first=[{optim.decay: 1.5}]", "optim.decay: 1.5 is not one of"),
+        (
+            "space={optim.lr: {uniform: [0.1, 0.2]}, optim: {choice: [{lr: 0.1}, {lr: 0.2}]}}",
+            "'optim' would replace 'optim.lr': let it stand first",
+        ),
+        ("budget={hour: 1}", "budget.hour: unknown key; did you mean 'hours'?"),
+        ("budget={gpu_hours: 0}", "budget.gpu_hours: should be greater than 0"),
+        ("budget=1", "greater than or equal to 2"),
         ("search=grid", "no end of values for 'optim.lr'"),
         ("train=tune.yaml", "train is of kind 'tune'"),
         ("train=elsewhere.yaml", "name a job file of kind train"),

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from sweeps import tune_job
 
 from orchestrator.job import TuneJob
-from orchestrator.progress import Silent
 from orchestrator.storage import Storage
 from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.on_ray import Halving, Held, Telling
+from orchestrator.tuning.on_ray import Halving
 
 
 def row(steps: int, objective: float) -> dict[str, object]:
@@ -68,29 +67,3 @@ def test_after_a_restart_it_decides_as_if_it_had_never_ended(tmp_path: Path) -> 
     fresh = Halving(job, Ledger(Storage(str(tmp_path / "fresh"))))
     elsewhere = Ledger(Storage(str(tmp_path / "fresh")))
     assert heard(job, elsewhere, fresh, 3, 10, 0.55) == "CONTINUE", "nothing was known there"
-
-
-class Heard(Silent):
-    """Remembers the lines that stay on the screen."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def test_each_state_of_a_trial_is_told_once(tmp_path: Path) -> None:
-    job, ledger, heard = tune_job(tmp_path), Ledger(Storage(str(tmp_path))), Heard()
-    telling = Telling(job, ledger, Held(heard))
-    trial = SimpleNamespace(config={"number": 1})
-    entry = Entry(1, {"optim.lr": 0.001})
-    ledger.write(entry)
-    telling.on_trial_start(0, [], trial)
-    ledger.write(replace(entry, state="done", rungs=[row(20, 0.25)]))
-    telling.on_trial_result(0, [], trial, {})
-    telling.on_trial_complete(0, [], trial)
-    assert heard.lines == [
-        "trial   1  optim.lr=0.001  step 0  running",
-        "trial   1  optim.lr=0.001  step 20  objective 0.2500  done",
-    ]

@@ -44,6 +44,7 @@ def test_the_same_name_takes_more_trials_but_no_other_space(tmp_path: Path) -> N
     folder = Storage(str(tmp_path / "sweeps/search"))
     refuse_another(tune_job(tmp_path), folder)
     refuse_another(tune_job(tmp_path, "trials=9", "train.scale.micro_batch=2"), folder)
+    refuse_another(tune_job(tmp_path, "budget={steps: 20, hours: 3}"), folder)
     for override, said in (
         ("space={optim.lr: {uniform: [0.1, 0.2]}}", r"space\.objective\.ema"),
         ("budget=21", "budget: 20 -> 21"),

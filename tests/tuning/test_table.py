@@ -1,0 +1,118 @@
+"""What a person sees of a sweep while it runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from sweeps import tune_job
+
+from orchestrator.cli.terminal import Bars, Lines
+from orchestrator.job.tune import Budget
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+from orchestrator.tuning import here as heres
+from orchestrator.tuning.desk import Seen
+from orchestrator.tuning.here import Here
+from orchestrator.tuning.launches import Launch, read_launches
+from orchestrator.tuning.ledger import Entry, Ledger
+from orchestrator.tuning.table import head_of, rows_of
+
+
+def row(steps: int, objective: float | None, shut: list[str]) -> dict[str, Any]:
+    return {"steps": steps, "objective": objective, "loss": 0.1, "shut": shut}
+
+
+RUNNING = Entry(2, {"optim.lr": 0.00123456, "objective.ema": 0.9}, rungs=[row(2, 0.25, [])])
+COLLAPSED = Entry(
+    0,
+    {"optim.lr": 0.01, "objective.ema": 0.0},
+    "collapsed",
+    [row(2, None, ["rankme_share 0.1 is below 0.2"])],
+)
+
+
+def test_a_row_says_what_varies_how_far_it_is_and_what_became_of_it(tmp_path: Path) -> None:
+    job = tune_job(tmp_path)
+    assert head_of(job) == ["trial", "lr", "ema", "step", "objective", "state"]
+    assert rows_of(job, [COLLAPSED, RUNNING], {2: ("trains", 7)}) == [
+        ["2", "0.001235", "0.9", "7/20 trains", "0.2500", "running"],
+        ["0", "0.01", "0", "2/20", "", "collapsed: rankme_share 0.1 is below 0.2"],
+    ]
+
+
+def test_keys_that_end_alike_are_shown_whole(tmp_path: Path) -> None:
+    space = {"optim.lr": {"uniform": [1e-4, 1e-3]}, "data.augment.scale.0": {"choice": [0.3]},
+             "data.augment.aspect.0": {"choice": [0.9]}}  # fmt: skip
+    head = head_of(tune_job(tmp_path, space=space))
+    assert head[1:4] == ["lr", "data.augment.scale.0", "data.augment.aspect.0"]
+
+
+def test_without_a_terminal_each_news_is_a_line_once() -> None:
+    stream, head = io.StringIO(), ["trial", "lr", "step", "objective", "state"]
+    lines = Lines(stream)
+    for step in (0, 1, 2):
+        lines.table(head, [["0", "0.1", f"{step}/20 trains", "", "running"]])
+    lines.table(head, [["0", "0.1", "20/20", "0.5000", "done"], ["1", "0.2", "0/20", "", "x"]])
+    assert stream.getvalue().splitlines() == [
+        "trial 0  lr 0.1  step 0/20 trains  state running",
+        "trial 0  lr 0.1  step 20/20  objective 0.5000  state done",
+        "trial 1  lr 0.2  step 0/20  state x",
+    ]
+
+
+def test_on_a_terminal_the_table_stands_below_the_bars() -> None:
+    bars = Bars(stderr=True)
+    bars.update("sweep", 1, 4, {"best": 0.5})
+    bars.table(["trial", "state"], [["3", "running [bold]"]])
+    console = bars._bars.console
+    with console.capture() as capture:
+        for part in bars._bars.get_renderables():
+            console.print(part)
+    assert "running [bold]" in capture.get()
+    assert capture.get().index("sweep") < capture.get().index("trial")
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_spent_budget_ends_the_sweep_once_and_is_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    """The limit counts what earlier launches took, and outlives the driver."""
+    job = tune_job(tmp_path, "budget={steps: 20, gpu_hours: 2}")
+    assert job.limits == Budget(steps=20, gpu_hours=2)
+    folder, heard, stops = Storage(str(tmp_path / "sweeps")), Heard(), []
+    taken = {"worker_s": 3600.0}
+
+    class Desk:
+        def seen(self) -> Seen:
+            return Seen({}, 3, taken["worker_s"], [(0.0, 1)])
+
+        def ask_stop(self) -> None:
+            stops.append(True)
+
+    monkeypatch.setattr(heres, "_ask", lambda method: method())
+    here = Here(job, Ledger(folder), heard)
+    launch = Launch(folder, [0, 1])
+    here._look(Desk(), launch)
+    assert not here.ending
+    assert heard.lines == ["room for 3 trials at a time now, 1 before"]
+    here._look(Desk(), launch, last=True)
+
+    again = Here(job, Ledger(folder), heard)
+    later = Launch(folder, [0, 1])
+    taken["worker_s"] = 3599.0
+    again._look(Desk(), later)
+    assert not again.ending, "7,199 seconds of 7,200"
+    taken["worker_s"] = 3601.0
+    again._look(Desk(), later)
+    again._look(Desk(), later, last=True)
+    assert again.ending
+    assert again.why == "budget.gpu_hours 2"
+    assert stops == [True]
+    assert [one["worker_s"] for one in read_launches(folder)] == [3600.0, 3601.0]
