@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from orchestrator.job.base import Name, Section, at
+from orchestrator.job.judging import Gates, TrialObjective
 from orchestrator.job.train import Elastic, TrainJob
 
 OURS = {
@@ -19,6 +20,9 @@ OURS = {
     "evaluate": "trials are judged by the sweep's objective",
 }
 """Keys of the train job that no space may name, and why."""
+
+FIXED_DATA = ("data.source", "data.encode")
+"""Keys that decide how videos are packed."""
 
 LEARNED_SCALE = "scale.global_batch"
 """The one key of `scale` that changes what is learned."""
@@ -74,38 +78,6 @@ class Dimension(Section):
         return self.choice or self.uniform or self.loguniform or self.whole or ()
 
 
-class ProbeObjective(Section):
-    """R2 of position and velocity, read by ridge regression off frozen features of each tubelet.
-
-    The mean of both, on videos that no trial was trained on. It needs the states of `physics://`.
-    """
-
-    fit: PositiveInt = Field(96, ge=10)
-    """Videos that the probe is fitted to: the same for every trial."""
-
-    score: PositiveInt = Field(96, ge=2)
-    """Videos that it is scored on; the gates look at these too."""
-
-    seed: NonNegativeInt = 1_000_003
-    """Seed of these videos; another than the training source's."""
-
-    metric: str = "probe"
-    """What a trial is ranked by: `probe`. A `loss` is refused, with the reason."""
-
-
-class Gates(Section):
-    """What features of held-out videos must be for a trial to go on and to win."""
-
-    feature_std: NonNegativeFloat = 0.05
-    """Least deviation over tokens, mean over channels; a collapsed model has 0."""
-
-    rankme_share: NonNegativeFloat = 0.2
-    """Least effective rank (RankMe), as a share of that of an untrained model of the same shape."""
-
-    token_cosine: float = Field(0.99, gt=-1, le=1)
-    """Largest mean cosine between tokens; a collapsed model has 1."""
-
-
 class TuneJob(Section):
     """Search for the values of a train job's keys that give the best features.
 
@@ -152,7 +124,7 @@ class TuneJob(Section):
     budget: PositiveInt = Field(ge=2)
     """Optimizer steps of a trial."""
 
-    objective: ProbeObjective = ProbeObjective()
+    objective: TrialObjective = TrialObjective()
     """What is compared."""
 
     gates: Gates = Gates()
@@ -187,20 +159,16 @@ class TuneJob(Section):
         return self
 
     def _check_objective(self) -> None:
-        metric = self.objective.metric
-        if metric == "loss":
-            ema = hasattr(self.train.objective, "ema")
-            why = (
-                "the loss of an EMA objective is lowest for a model that collapsed"
-                if ema
-                else "losses of different objectives and masks cannot be compared"
-            )
-            raise at("objective.metric", f"'loss' is refused: {why}; write probe")
-        if metric != "probe":
-            raise at("objective.metric", f"unknown '{metric}'; write probe")
-        if not (self.train.data.source or "").startswith("physics://"):
-            text = "the probe needs states, which only a physics:// source gives"
-            raise at("train.data.source", text)
+        self.objective.check(self.train)
+        for value in self.space["objective"].ends if "objective" in self.space else ():
+            if isinstance(value, dict):
+                kind = str(value.get("kind", self.train.objective.kind))
+                self.objective.check_predictor(kind, "space")
+        if self.objective.splits(self.train):
+            for key in self.space:
+                if key.startswith(FIXED_DATA):
+                    text = "the sweep holds a share of the videos out, as they are packed once"
+                    raise at("space", f"'{key}' cannot be searched: {text}")
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from orchestrator.tuning.admission import Room, admit
 from orchestrator.tuning.draws import check_draws, importances
 from orchestrator.tuning.ledger import Entry, Ledger, ranking, refuse_another
 from orchestrator.tuning.page import page, picture
+from orchestrator.tuning.scoring import prepare_objective
 
 REPORT, RESULT, PICTURE, REGISTERED = "report.html", "result.json", "report.png", "registered.json"
 
@@ -54,6 +55,7 @@ def run_tune(job: TuneJob, progress: Progress) -> Tuned:
     check_draws(job)
     with ray_session():
         room = admit(job.train.scale, nodes_of_cluster())
+        prepare_objective(job, folder, progress)
         refuse_another(job, folder)
         ledger = Ledger(folder)
         tracking = open_parent(

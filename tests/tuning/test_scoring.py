@@ -10,9 +10,9 @@ import torch
 from sweeps import tune_job
 
 from orchestrator.jepa.hub import ModelConfig, random_model
-from orchestrator.job import build_job
+from orchestrator.job import build_job, job_dict
+from orchestrator.job.judging import Gates
 from orchestrator.job.space import trial_data
-from orchestrator.job.tune import Gates
 from orchestrator.tuning import scoring
 from orchestrator.tuning.page import page, picture
 
@@ -44,7 +44,8 @@ def test_a_collapsed_encoder_has_no_objective_and_a_random_one_has(tmp_path: Pat
     job = tune_job(tmp_path)
     train: Any = build_job(trial_data(job, 0, {}))
     videos = scoring.held_out(job, train)
-    config = ModelConfig(model=train.model, size=32, frames=8, objective="none", job={}, extra={})
+    kept = job_dict(train)
+    config = ModelConfig(model=train.model, size=32, frames=8, objective="none", job=kept, extra={})
     model = random_model(config, 0)
     found = scoring.score(model, job.gates, videos)
     assert found["shut"] == []

@@ -1,0 +1,156 @@
+"""What a search is worth: TPE with ASHA beside random search, at the same number of steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.bench.quick import Reached, Trials, train_quickly
+from orchestrator.jepa.hub import WorldModel
+from orchestrator.job import TuneJob
+from orchestrator.job.tune import REDUCTION
+from orchestrator.progress import Progress
+from orchestrator.storage import Storage
+from orchestrator.tuning.draws import check_draws, draw
+from orchestrator.tuning.ledger import Entry
+from orchestrator.tuning.scoring import held_out, prepare_objective, score, scores_of
+
+METHODS = {"random": ("random", "fifo"), "tpe + asha": ("tpe", "asha")}
+"""Search and scheduler of each."""
+
+SHARES = (1 / 3, 2 / 3, 1.0)
+"""Of all steps, after which the best so far is told."""
+
+
+def bench_search(job: TuneJob, seeds: int, progress: Progress) -> dict[str, Any]:
+    """Search with each method and seed for as many steps as `job.trials` whole trials take.
+
+    Trials are trained one after the other in this process. The winner is scored once more, on
+    videos that no trial was scored on.
+
+    Raises:
+        RequestError: the job cannot be searched.
+    """
+    check_draws(job)
+    folder = Storage(job.storage).sub("sweeps", job.name)
+    prepare_objective(job, folder, progress, local=True)
+    rows = []
+    for seed in range(seeds):
+        for method, (search, scheduler) in METHODS.items():
+            changed = {"search": search, "scheduler": scheduler, "seed": seed, "first": ()}
+            row = {"method": method, "seed": seed}
+            row |= Search(job.model_copy(update=changed), progress).run(job.trials)
+            rows.append(row)
+            done, best = len(rows), row["best"][-1]
+            progress.update("searches", done, seeds * len(METHODS), {"best": best or "none"})
+    return {"rows": rows, "steps": rows[0]["steps"]} | _summary(rows)
+
+
+class Search:
+    """One sweep, trial after trial."""
+
+    def __init__(self, job: TuneJob, progress: Progress) -> None:
+        self._job, self._bench = job, Trials(job, progress)
+        self._halving = _halving(job) if job.scheduler == "asha" else None
+        self._entries: list[Entry] = []
+        self._used = 0
+        self._curve: list[tuple[int, float]] = []
+        self._winner: WorldModel | None = None
+
+    def run(self, trials: int) -> dict[str, Any]:
+        """Search for the steps of so many whole trials; the last one may end too early."""
+        whole = trials * self._job.rungs[-1]
+        while self._used < whole:
+            self._trial(len(self._entries), whole)
+        states = [entry.state for entry in self._entries]
+        return {
+            "steps": whole,
+            "best": [self._best(share * whole) for share in SHARES],
+            "fresh": self._fresh(),
+            **{state: states.count(state) for state in ("done", "pruned", "collapsed")},
+        }
+
+    def _trial(self, number: int, whole: int) -> None:
+        point = draw(self._job, number, self._entries)
+        entry, train = Entry(number, point), self._bench.train_job(number, point)
+        at = SimpleNamespace(trial_id=train.name)
+        if self._halving is not None:
+            self._halving.on_trial_add(None, at)
+        rungs = [rung for rung in self._job.rungs if self._used + rung <= whole]
+        if not rungs:
+            self._used = whole
+            return
+        began = self._used
+        for reached in train_quickly(train, self._bench.clips(train), rungs):
+            self._used = began + reached.steps
+            row = {
+                "steps": reached.steps,
+                **score(reached.model, self._job.gates, self._bench.held(train)),
+            }
+            entry = replace(entry, rungs=[*entry.rungs, row])
+            entry = replace(entry, state=self._state(at, row))
+            if entry.state != "running":
+                break
+        self._entries.append(entry)
+        self._keep(entry, reached)
+
+    def _state(self, at: SimpleNamespace, row: dict[str, Any]) -> Any:
+        if row["shut"]:
+            return "collapsed"
+        if row["steps"] == self._job.rungs[-1]:
+            return "done"
+        if self._halving is None:
+            return "running"
+        ended = self._halving.on_trial_result(None, at, row) == "STOP"
+        return "pruned" if ended else "running"
+
+    def _keep(self, entry: Entry, reached: Reached) -> None:
+        if entry.state != "done" or entry.value is None:
+            return
+        if not self._curve or entry.value > self._curve[-1][1]:
+            self._curve.append((self._used, entry.value))
+            self._winner = reached.model
+
+    def _best(self, steps: float) -> float | None:
+        values = [value for used, value in self._curve if used <= steps]
+        return values[-1] if values else None
+
+    def _fresh(self) -> float | None:
+        """The winner's objective on videos of another seed."""
+        if self._winner is None:
+            return None
+        seed = self._job.objective.seed + 1
+        objective = self._job.objective.model_copy(update={"seed": seed})
+        job = self._job.model_copy(update={"objective": objective})
+        scores = scores_of(self._winner, held_out(job, job.train))
+        return float(np.mean(list(scores.values())))
+
+
+def _halving(job: TuneJob) -> Any:
+    """Ray's asynchronous successive halving, which needs no cluster to decide."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    return ASHAScheduler(
+        time_attr="steps",
+        metric="objective",
+        mode="max",
+        max_t=job.rungs[-1],
+        grace_period=job.rungs[0],
+        reduction_factor=REDUCTION,
+    )
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, by method."""
+    means = {}
+    for method in METHODS:
+        mine = [row for row in rows if row["method"] == method]
+        best = [[row["best"][i] for row in mine] for i in range(len(SHARES))]
+        means[method] = {
+            "best": [None if None in some else float(np.mean(some)) for some in best],
+            "fresh": float(np.mean([row["fresh"] for row in mine])),
+        }
+    return {"means": means}

@@ -1,0 +1,183 @@
+"""What trials are ranked by: read with labels, without them, or by the physics suite.
+
+Each gives `{name: value}`, the parts of the objective; a trial's objective is their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.evaluation.judgeable import Judgeable
+from orchestrator.evaluation.metrics import Score, pair_accuracy, quad_right
+from orchestrator.evaluation.probe import grid_pooled, ridge_probe
+from orchestrator.evaluation.protocol import Look, protocol_of
+from orchestrator.evaluation.ranks import lidar
+from orchestrator.evaluation.rollout import rolled
+from orchestrator.evaluation.surprise import BATCH, View, see
+from orchestrator.evaluation.units import Seen, Unit
+from orchestrator.job.evaluate import EvaluateJob
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Clips with what a probe is to read of them."""
+
+    videos: np.ndarray
+    """uint8 [clips, T, size, size, 3]."""
+
+    targets: np.ndarray
+    """States, float [clips, tubelets, k]; or one-hot classes, float [clips, classes]."""
+
+
+def encoded(model: Judgeable, videos: np.ndarray) -> Tensor:
+    """Features of clips uint8 [clips, T, size, size, 3]: float32 [clips, tokens, dim]."""
+    parts = torch.split(torch.from_numpy(np.ascontiguousarray(videos)), BATCH)
+    return torch.cat([model.encode(part).cpu() for part in parts])
+
+
+def read_states(model: Judgeable, fit: Labelled, held: Labelled) -> np.ndarray:
+    """R2 of each state, float [k], read by a ridge regression off each tubelet's features.
+
+    Features are means over a coarse grid, so that where things are is not lost.
+    """
+
+    def rows(some: Labelled) -> tuple[np.ndarray, np.ndarray]:
+        pooled = grid_pooled(encoded(model, some.videos).numpy(), model.clip.grid)
+        return pooled.reshape(-1, pooled.shape[-1]), some.targets.reshape(-1, some.targets.shape[2])
+
+    x, y = rows(fit)
+    groups = np.repeat(np.arange(len(fit.videos)), len(x) // len(fit.videos))
+    return ridge_probe(x, y, groups, *rows(held)).r2
+
+
+def read_labels(model: Judgeable, fit: Labelled, held: Labelled) -> Scores:
+    """R2 of the classes' indicators, read by a ridge regression off the mean of a clip's features.
+
+    The mean of R2 over classes is finer than top-1, which moves in steps of a clip.
+    """
+    x, new = (encoded(model, some.videos).mean(1).numpy() for some in (fit, held))
+    seen = np.ptp(held.targets, axis=0) > 0  # a class of no held-out clip, or of all, has no R2
+    r2 = ridge_probe(x, fit.targets, np.arange(len(x)), new, held.targets).r2
+    return {"label": float(r2[seen].mean())}
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """How clips were predicted from their first halves."""
+
+    skill: float
+    """1 - error / error of repeating the last moment seen, over all moments ahead; 0: as good as
+    copying."""
+
+    predicted: np.ndarray
+    """float [clips, moments ahead, cells * width]: means over a coarse grid, as a probe's."""
+
+    came: np.ndarray
+    """The same of what came."""
+
+    @property
+    def found(self) -> float:
+        """Retrieval@1: share of predictions that lie nearest (L1) to what came in their own clip,
+        among the same moment of all clips; equal distances count against."""
+        right = []
+        for moment in range(self.predicted.shape[1]):
+            mine, all_came = (
+                torch.from_numpy(side[:, moment]) for side in (self.predicted, self.came)
+            )
+            distance = torch.cdist(mine, all_came, p=1)
+            nearer = (distance <= distance.diagonal()[:, None]).sum(1) - 1
+            right.append(float((nearer == 0).double().mean()))
+        return float(np.mean(right))
+
+
+def foreseen(model: Judgeable, videos: np.ndarray) -> list[Foreseen]:
+    """What the second half of clips is predicted to be from the first, by each mask token."""
+    clip = model.clip
+    seen = max(1, clip.grid[0] // 2)
+    ahead = (clip.grid[0] - seen, *clip.grid[1:])
+    views = [View(seen * clip.tubelet, mask) for mask in range(model.masks)]
+    errors: dict[View, list[np.ndarray]] = {view: [] for view in views}
+    predicted: dict[View, list[np.ndarray]] = {view: [] for view in views}
+    came = []
+    for part in torch.split(torch.from_numpy(np.ascontiguousarray(videos)), BATCH):
+        sight = see(model, part, views)
+        came.append(grid_pooled(sight.wanted[:, seen * clip.area :].numpy(), ahead))
+        for view in views:
+            rolls = rolled(sight, view, clip.area).errors
+            errors[view].append(np.stack([rolls["model"], rolls["copy"]]))
+            predicted[view].append(grid_pooled(sight.predicted[view].numpy(), ahead))
+    found = []
+    for view in views:
+        mine, copied = np.concatenate(errors[view], axis=1).mean((1, 2))
+        guess = np.concatenate(predicted[view])
+        found.append(Foreseen(float(1 - mine / copied), guess, np.concatenate(came)))
+    return found
+
+
+VIEWS = 4
+"""Views of a clip that LiDAR compares."""
+
+
+def read_future(model: Judgeable, videos: np.ndarray) -> Scores:
+    """Retrieval@1 of predicted futures, by the mask token that finds most, and log LiDAR.
+
+    LiDAR (arXiv 2312.04000) is the effective rank of what tells clips apart, in units of what
+    changes between views of one clip; its logarithm is told as a share of that of the width.
+    """
+    found = max(one.found for one in foreseen(model, videos))
+    views = [encoded(model, recoloured(videos, number)).mean(1) for number in range(VIEWS)]
+    width = views[0].shape[-1]
+    return {
+        "retrieval": found,
+        "lidar": math.log(lidar(torch.stack(views, 1))) / math.log(width),
+    }
+
+
+def recoloured(videos: np.ndarray, seed: int) -> np.ndarray:
+    """Each clip in other colours: channels swapped, each scaled, all shifted; what happens in it,
+    and where, stays. uint8 [clips, T, size, size, 3]."""
+    draw = np.random.default_rng(seed)
+    out = np.empty_like(videos)
+    for number, clip in enumerate(videos):
+        pixels = clip[..., draw.permutation(3)] * draw.uniform(0.7, 1.2, 3)
+        out[number] = np.clip(pixels + draw.uniform(-25, 25), 0, 255)
+    return out
+
+
+SUITE = EvaluateJob(kind="evaluate", name="trial", model="checkpoint", random=0)
+"""How the physics suite is shown: as an evaluation does by default, but on its validation split,
+so that what a winner is judged by later was not searched on."""
+
+
+def read_quads(model: Judgeable, quads: int) -> Scores:
+    """Share of quadruplets that are right, the mean over scenarios. How to look is chosen on
+    quadruplets of their own.
+
+    Raises:
+        RequestError: the model's clips do not fit the suite's videos.
+    """
+    rules = protocol_of(SUITE, model)
+
+    def measured(first: int, count: int) -> list[Seen]:
+        units = [Unit(None, "validation", s, count, first) for s in rules.scenarios]
+        return [unit.measure(model, rules) for unit in units]
+
+    chosen_on = measured(0, SUITE.suite.choose_quads)
+    scored = measured(SUITE.suite.choose_quads, quads)
+
+    def share(seen: list[Seen], score: Score) -> dict[Look, float]:
+        return {
+            look: float(np.mean([score(one.scores[look]).mean() for one in seen]))
+            for look in seen[0].scores
+        }
+
+    right, pairs = share(chosen_on, quad_right), share(chosen_on, pair_accuracy)
+    look = max(right, key=lambda one: (right[one], pairs[one]))
+    return {"quads": share(scored, quad_right)[look]}
