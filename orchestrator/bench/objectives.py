@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.quick import Trials, train_quickly
+from orchestrator.bench.quick import Trials, once, refuse_other, train_quickly
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.job import TuneJob
 from orchestrator.job.space import Point
@@ -28,7 +29,7 @@ def bench_objectives(
     labelled probe and by everything that needs no labels.
 
     Args:
-        out: folder that the models are kept in; None: nowhere.
+        out: folder that models and results are kept in, and not made again; None: nowhere.
 
     Raises:
         RequestError: the job's data carries nothing to probe.
@@ -36,13 +37,15 @@ def bench_objectives(
     probe = job.objective.model_copy(update={"metric": "probe"})
     job = job.model_copy(update={"objective": probe, "trials": trials, "search": "random"})
     check_draws(job)
+    refuse_other(out, job)
     folder = Storage(job.storage).sub("sweeps", job.name)
     prepare_objective(job, folder, progress, local=True)
     bench = Trials(job, progress)
     rows = []
     for number in range(trials):
         point = draw(job, number, [])
-        row = {"trial": number, "point": point} | measured(bench, number, point, out)
+        row: dict[str, Any] = {"trial": number, "point": point}
+        row |= once(out, f"trial-{number}", partial(measured, bench, number, point, out))
         progress.update("trials", number + 1, trials, {"probe": row["scores"]["probe"]})
         rows.append(row)
     return {"trials": rows} | correlated(rows, confidence)

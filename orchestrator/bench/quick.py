@@ -6,10 +6,12 @@ that a step costs its arithmetic and no decoding; nothing is saved, and MLflow h
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,11 @@ from orchestrator.data.clip import Coded, Recipe
 from orchestrator.data.clips import ClipReader, Span
 from orchestrator.data.order import Order
 from orchestrator.data.prepare import prepare
+from orchestrator.errors import RequestError
 from orchestrator.jepa.hub import WorldModel, load_folder, save_model
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.job import TrainJob, TuneJob, build_job
+from orchestrator.job import TrainJob, TuneJob, build_job, differences, identity
 from orchestrator.job.space import Point, trial_data
 from orchestrator.plan import BatchPlan
 from orchestrator.progress import Progress
@@ -37,6 +40,43 @@ CLIPS = 800
 
 RECENT = 20
 """Steps whose mean loss is told."""
+
+
+def refuse_other(out: Path | None, job: TuneJob) -> None:
+    """What a folder holds must be of this job; the number of trials may differ.
+
+    Raises:
+        RequestError: it is of another.
+    """
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    mine = {key: value for key, value in identity(job).items() if key != "trials"}
+    mine = json.loads(json.dumps(mine))
+    file = out / "job.json"
+    if not file.exists():
+        file.write_text(json.dumps(mine))
+    changed = differences(json.loads(file.read_text()), mine)
+    if changed:
+        raise RequestError(
+            f"results of another job are kept here: {changed[0]}",
+            where=str(out),
+            mend="name another folder",
+        )
+
+
+def once(out: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gives; kept as `out/NAME.json`, and not made again where that is there."""
+    if out is None:
+        return make()
+    file = out / f"{name}.json"
+    if not file.exists():
+        found = make()
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(found))
+        partial.replace(file)
+    known: dict[str, Any] = json.loads(file.read_text())
+    return known
 
 
 @dataclass(frozen=True)

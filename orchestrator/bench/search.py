@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.quick import Reached, Trials, train_quickly
+from orchestrator.bench.quick import Reached, Trials, once, refuse_other, train_quickly
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.job import TuneJob
 from orchestrator.job.tune import REDUCTION
@@ -25,24 +27,31 @@ SHARES = (1 / 3, 2 / 3, 1.0)
 """Of all steps, after which the best so far is told."""
 
 
-def bench_search(job: TuneJob, seeds: int, progress: Progress) -> dict[str, Any]:
+def bench_search(
+    job: TuneJob, seeds: int, progress: Progress, out: Path | None = None
+) -> dict[str, Any]:
     """Search with each method and seed for as many steps as `job.trials` whole trials take.
 
     Trials are trained one after the other in this process. The winner is scored once more, on
     videos that no trial was scored on.
 
+    Args:
+        out: folder that results are kept in, and not made again; None: nowhere.
+
     Raises:
         RequestError: the job cannot be searched.
     """
     check_draws(job)
+    refuse_other(out, job)
     folder = Storage(job.storage).sub("sweeps", job.name)
     prepare_objective(job, folder, progress, local=True)
     rows = []
     for seed in range(seeds):
-        for method, (search, scheduler) in METHODS.items():
-            changed = {"search": search, "scheduler": scheduler, "seed": seed, "first": ()}
-            row = {"method": method, "seed": seed}
-            row |= Search(job.model_copy(update=changed), progress).run(job.trials)
+        for method, (kind, scheduler) in METHODS.items():
+            changed = {"search": kind, "scheduler": scheduler, "seed": seed, "first": ()}
+            row: dict[str, Any] = {"method": method, "seed": seed}
+            search = Search(job.model_copy(update=changed), progress)
+            row |= once(out, f"{kind}-{job.trials}-{seed}", partial(search.run, job.trials))
             rows.append(row)
             done, best = len(rows), row["best"][-1]
             progress.update("searches", done, seeds * len(METHODS), {"best": best or "none"})

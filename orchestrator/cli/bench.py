@@ -260,7 +260,10 @@ def objectives(
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
     trials: Annotated[int, typer.Option("--trials", min=8, help="Trainings.")] = 16,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the models are kept; default: nowhere.")
+        Path | None,
+        typer.Option(
+            "--out", help="Where models and results are kept, for the next time; default: nowhere."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -304,6 +307,9 @@ def search(
     job: Annotated[str, TUNE_JOB],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Searches of each kind.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where results are kept, for the next time.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Race TPE with ASHA against random search, at the same number of optimizer steps.
@@ -317,7 +323,7 @@ def search(
 
     checked = _tune_job(job, overrides or [])
     with open_progress(quiet=False, json=json) as progress:
-        found = bench_search(checked, seeds, progress)
+        found = bench_search(checked, seeds, progress, out)
     if json:
         print_json(found)
         return

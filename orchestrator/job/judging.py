@@ -101,3 +101,8 @@ class Gates(Section):
 
     token_cosine: float = Field(0.99, gt=-1, le=1)
     """Largest mean cosine between tokens; a collapsed model has 1."""
+
+    skill_over_copy: float | None = Field(None, lt=1)
+    """Least skill of predicted futures over repeating the last moment seen: 1 - error / its error.
+    Default: it is measured and shut for nobody, since where most of a picture stands still copying
+    is nearly exact, and healthy models stay far below 0."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from orchestrator.job.base import Name, Section, at
-from orchestrator.job.judging import Gates, TrialObjective
+from orchestrator.job.judging import PREDICTIVE, Gates, TrialObjective
 from orchestrator.job.train import Elastic, TrainJob
 
 OURS = {
@@ -160,6 +160,9 @@ class TuneJob(Section):
 
     def _check_objective(self) -> None:
         self.objective.check(self.train)
+        kind = self.train.objective.kind
+        if self.gates.skill_over_copy is not None and kind not in PREDICTIVE:
+            raise at("gates.skill_over_copy", f"a model of '{kind}' keeps no predictor")
         for value in self.space["objective"].ends if "objective" in self.space else ():
             if isinstance(value, dict):
                 kind = str(value.get("kind", self.train.objective.kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +114,8 @@ def _simulated(asked: TrialObjective, train: TrainJob) -> HeldOut:
     fit, held = shown(_Asked(data, train.model, asked), parse(source).background)
     if asked.metric not in ("auto", "probe"):
         return HeldOut(asked, asked.metric, held.videos)
-    sides = (Labelled(some.videos, some.states) for some in (fit, held))
-    return HeldOut(asked, "probe", held.videos, *sides, STATES)
+    fitted, scored = (Labelled(some.videos, some.states) for some in (fit, held))
+    return HeldOut(asked, "probe", held.videos, fitted, scored, STATES)
 
 
 Known = tuple[Labelled, Labelled, tuple[str, ...]]
@@ -133,9 +134,10 @@ def _states(fit: list[Clip], held: list[Clip], tubelet: int) -> Known | None:
         if len(names) > 1:
             return None
         sides.append(Labelled(*(np.stack(part) for part in zip(*some, strict=True))))
-    simulated = all(clip.notes.subject is not None for clip in held)
-    count = sides[0].targets.shape[2]
-    return (*sides, STATES if simulated else tuple(f"state {i}" for i in range(count)))
+    fitted, scored = sides
+    if all(clip.notes.subject is not None for clip in held):
+        return fitted, scored, STATES
+    return fitted, scored, tuple(f"state {i}" for i in range(fitted.targets.shape[2]))
 
 
 def _of_tubelets(notes: Notes, tubelet: int) -> np.ndarray | None:
@@ -223,9 +225,11 @@ def shut(found: dict[str, float], gates: Gates) -> list[str]:
     """The gates that a model does not pass, in words; a NaN passes none."""
     words = []
     least_of = {"feature_std": gates.feature_std, "rankme_share": gates.rankme_share}
+    if gates.skill_over_copy is not None:
+        least_of["skill_over_copy"] = gates.skill_over_copy
     for name, least in least_of.items():
-        if not found[name] >= least:
-            words.append(f"{name} {found[name]:.3g} is below {least:g}")
+        if not found.get(name, math.nan) >= least:
+            words.append(f"{name} {found.get(name, math.nan):.3g} is below {least:g}")
     if not found["token_cosine"] <= gates.token_cosine:
         words.append(f"token_cosine {found['token_cosine']:.3g} is above {gates.token_cosine:g}")
     return words
