@@ -128,13 +128,11 @@ class Search:
         return values[-1] if values else None
 
     def _fresh(self) -> float | None:
-        """The winner's objective on videos of another seed."""
+        """The winner's objective on videos that it was not chosen by."""
         if self._winner is None:
             return None
-        seed = self._job.objective.seed + 1
-        objective = self._job.objective.model_copy(update={"seed": seed})
-        job = self._job.model_copy(update={"objective": objective})
-        scores = scores_of(self._winner, held_out(job, job.train))
+        held = held_out(self._job, self._job.train, fresh=True)
+        scores = scores_of(self._winner, held)
         return float(np.mean(list(scores.values())))
 
 

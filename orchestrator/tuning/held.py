@@ -84,7 +84,8 @@ def hold_out(job: TuneJob, folder: Storage, progress: Progress, *, local: bool =
 
 def held_clips(job: TuneJob, train: TrainJob) -> list[Clip]:
     """The clips that a trial of `train` is judged on, as it sees video: one of each segment,
-    the same videos for every trial, those first that are to be scored.
+    the same videos for every trial: those first that are to be scored, then as many that a
+    winner can be scored on, then those that a probe is fitted to.
 
     Raises:
         RequestError: too few can be used.
@@ -94,7 +95,7 @@ def held_clips(job: TuneJob, train: TrainJob) -> list[Clip]:
     indexes = [Index.open(uri) for uri in folder.read_json(RECORD)["indexes"]]
     recipe = FixedRecipe(data.frames, data.fps, data.size, clips=1)
     chosen = heapq.nsmallest(
-        objective.fit + objective.score,
+        objective.fit + 2 * objective.score,
         _long_enough(indexes, recipe.span),
         key=lambda one: (mark(objective.seed, one[2]["source"]), one[2]["key"]),
     )

@@ -79,18 +79,23 @@ def prepare_objective(
         )
 
 
-def held_out(job: TuneJob, train: TrainJob) -> HeldOut:
+def held_out(job: TuneJob, train: TrainJob, *, fresh: bool = False) -> HeldOut:
     """What a trial of `train` is judged on, as its model sees video.
+
+    Args:
+        fresh: videos that no trial is scored on: for a winner, who was chosen by its score.
 
     Raises:
         RequestError: the held-out videos do not carry what is to be read.
     """
     asked = job.objective
     if asked.simulated(train):
-        return _simulated(asked, train)
+        later = asked.model_copy(update={"seed": asked.seed + 1})
+        return _simulated(later if fresh else asked, train)
     clips = held_clips(job, train)
-    score = min(asked.score, len(clips) // 2)
-    scored, rest = clips[:score], clips[score:]
+    score = min(asked.score, len(clips) // 3)
+    scored, unseen, rest = clips[:score], clips[score : 2 * score], clips[2 * score :]
+    scored = unseen if fresh else scored
     videos = np.stack([clip.pixels for clip in scored])
     known = None
     if asked.metric in ("auto", "probe"):
