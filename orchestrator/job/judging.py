@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from orchestrator.job.base import Section, at
+from orchestrator.job.evaluate import Suite
 from orchestrator.job.train import TrainJob
 
 METRICS = ("auto", "probe", "retrieval", "quads")
@@ -78,6 +79,9 @@ class TrialObjective(Section):
         if self.metric not in METRICS:
             raise at("objective.metric", f"unknown '{self.metric}'; write {' or '.join(METRICS)}")
         self.check_predictor(train.objective.kind, "train.objective")
+        if self.metric == "quads" and train.data.frames > Suite().frames:
+            text = f"'quads' shows videos of {Suite().frames} frames, shorter than a clip"
+            raise at("objective.metric", f"{text} of {train.data.frames}; rank by retrieval")
 
     def check_predictor(self, kind: str, where: str) -> None:
         """Refuse a train job's objective whose model could not be asked.

@@ -51,8 +51,6 @@ def hold_out(job: TuneJob, folder: Storage, progress: Progress, *, local: bool =
         RequestError: too few videos are held out, or one of them is trained on.
         JobFailed: packing stopped; what is committed stays.
     """
-    if job.objective.simulated(job.train):
-        return
     facts = {
         "of": [one.model_dump(mode="json") for one in wanted_sources(job.train)],
         **job.objective.model_dump(mode="json", include={"source", "share", "seed"}),

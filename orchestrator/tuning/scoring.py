@@ -68,6 +68,8 @@ def prepare_objective(
         RequestError: it cannot; no trial was started.
         JobFailed: packing stopped; what is committed stays.
     """
+    if job.objective.simulated(job.train):
+        return
     hold_out(job, folder, progress, local=local)
     metric = held_out(job, job.train).metric
     if metric in PREDICTED and job.train.objective.kind not in PREDICTIVE:

@@ -159,6 +159,17 @@ def test_only_a_model_that_predicts_can_be_ranked_by_what_it_predicts(tune_file:
         assert "keeps none" in refused(tune_file, f"objective.metric={metric}", in_space)
 
 
+def test_a_clip_longer_than_the_suites_videos_cannot_be_ranked_by_it(tune_file: Path) -> None:
+    said = refused(tune_file, "objective.metric=quads", "train.data.frames=32")
+    assert "24 frames, shorter than a clip of 32" in said
+
+
+def test_a_gate_on_what_is_predicted_needs_a_predictor(tune_file: Path) -> None:
+    supervised = "train.objective={kind: supervised, classes: [a, b]}"
+    said = refused(tune_file, "gates={skill_over_copy: 0.0}", supervised)
+    assert "keeps no predictor" in said
+
+
 def test_what_is_held_out_of_plain_video_is_no_part_of_a_trial(tune_file: Path) -> None:
     job = tuned(tune_file, "train.data.source=videos")
     assert trial_data(job, 0, {})["data"]["source"] == ".orchestrator/sweeps/search/train-0"

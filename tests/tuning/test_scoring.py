@@ -39,6 +39,14 @@ def test_each_gate_shuts_on_its_own_kind_of_collapse() -> None:
     missing = dict.fromkeys(scoring.signs(healthy, healthy), float("nan"))
     assert len(scoring.shut(missing, gates)) == 3
 
+    found = scoring.signs(healthy, healthy) | {"skill_over_copy": -3.0}
+    assert scoring.shut(found, gates) == [], "by default nobody is shut by copying"
+    strict = Gates(skill_over_copy=0.0)
+    assert scoring.shut(found, strict) == ["skill_over_copy -3 is below 0"]
+    assert scoring.shut(scoring.signs(healthy, healthy), strict) == [
+        "skill_over_copy nan is below 0"
+    ]
+
 
 def test_a_collapsed_encoder_has_no_objective_and_a_random_one_has(tmp_path: Path) -> None:
     job = tune_job(tmp_path)
