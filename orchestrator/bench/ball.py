@@ -47,7 +47,7 @@ class Config(Section):
     fps: PositiveFloat = 8.0
     """Frames a second."""
 
-    noise: NonNegativeFloat = 12.0
+    noise: NonNegativeFloat = 8.0
     """Standard deviation of each frame's noise, in grey levels of 255."""
 
 

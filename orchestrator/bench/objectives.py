@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.bench.quick import Trials, once, refuse_other, train_quickly
+from orchestrator.errors import JobFailed
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.job import TuneJob
 from orchestrator.job.space import Point
@@ -46,7 +47,7 @@ def bench_objectives(
         point = draw(job, number, [])
         row: dict[str, Any] = {"trial": number, "point": point}
         row |= once(out, f"trial-{number}", partial(measured, bench, number, point, out))
-        progress.update("trials", number + 1, trials, {"probe": row["scores"]["probe"]})
+        progress.update("trials", number + 1, trials, row["scores"])
         rows.append(row)
     return {"trials": rows} | correlated(rows, confidence)
 
@@ -57,11 +58,15 @@ def measured(bench: Trials, number: int, point: Point, out: Path | None) -> dict
     held, rungs = bench.held(train), (bench.job.rungs[0], bench.job.rungs[-1])
     found: dict[str, Any] = {"shut": []}
     keep = out / train.name if out else None
-    for reached in train_quickly(train, bench.clips(train), rungs, keep):
-        seen = score(reached.model, bench.job.gates, held)
-        found["shut"] = found["shut"] or [f"step {reached.steps}: {one}" for one in seen["shut"]]
-        found["early" if reached.steps == rungs[0] else "gates"] = seen["gates"]
-        found["loss"] = reached.loss
+    try:
+        for reached in train_quickly(train, bench.clips(train), rungs, keep):
+            seen = score(reached.model, bench.job.gates, held)
+            words = [f"step {reached.steps}: {one}" for one in seen["shut"]]
+            found["shut"] = found["shut"] or words
+            found["early" if reached.steps == rungs[0] else "gates"] = seen["gates"]
+            found["loss"] = reached.loss
+    except JobFailed as error:  # it diverged
+        return found | {"shut": [error.what], "scores": {}}
     return found | {"scores": everything(reached.model, held, found)}
 
 
@@ -88,8 +93,8 @@ def correlated(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, A
     truth = np.array([row["probe"] for row in open_rows])
     table["correlation"] = {
         name: with_interval(truth, np.array([row[name] for row in open_rows]), confidence)
-        for name in rows[0]["scores"]
-        if name != "probe" and len(open_rows) > 2 and all(name in row for row in open_rows)
+        for name in (open_rows[0] if len(open_rows) > 2 else ())
+        if name != "probe" and all(name in row for row in open_rows)
     }
     return table
 

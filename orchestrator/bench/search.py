@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.quick import Reached, Trials, once, refuse_other, train_quickly
+from orchestrator.bench.quick import Trials, once, refuse_other, train_quickly
+from orchestrator.errors import JobFailed
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.job import TuneJob
 from orchestrator.job.tune import REDUCTION
@@ -22,6 +23,9 @@ from orchestrator.tuning.scoring import held_out, prepare_objective, score, scor
 
 METHODS = {"random": ("random", "fifo"), "tpe + asha": ("tpe", "asha")}
 """Search and scheduler of each."""
+
+ENDS = ("done", "pruned", "collapsed", "failed")
+"""What becomes of trials; one that runs when the steps are used up is none of them."""
 
 SHARES = (1 / 3, 2 / 3, 1.0)
 """Of all steps, after which the best so far is told."""
@@ -79,7 +83,7 @@ class Search:
             "steps": whole,
             "best": [self._best(share * whole) for share in SHARES],
             "fresh": self._fresh(),
-            **{state: states.count(state) for state in ("done", "pruned", "collapsed")},
+            **{state: states.count(state) for state in ENDS},
         }
 
     def _trial(self, number: int, whole: int) -> None:
@@ -92,19 +96,20 @@ class Search:
         if not rungs:
             self._used = whole
             return
-        began = self._used
-        for reached in train_quickly(train, self._bench.clips(train), rungs):
-            self._used = began + reached.steps
-            row = {
-                "steps": reached.steps,
-                **score(reached.model, self._job.gates, self._bench.held(train)),
-            }
-            entry = replace(entry, rungs=[*entry.rungs, row])
-            entry = replace(entry, state=self._state(at, row))
-            if entry.state != "running":
-                break
+        began, model = self._used, None
+        try:
+            for reached in train_quickly(train, self._bench.clips(train), rungs):
+                self._used, model = began + reached.steps, reached.model
+                seen = score(model, self._job.gates, self._bench.held(train))
+                row = {"steps": reached.steps, **seen}
+                entry = replace(entry, rungs=[*entry.rungs, row], state=self._state(at, row))
+                if entry.state != "running":
+                    break
+        except JobFailed:  # it diverged; what it took until the next rung is taken
+            self._used = began + next(one for one in rungs if one > self._used - began)
+            entry = replace(entry, state="failed")
         self._entries.append(entry)
-        self._keep(entry, reached)
+        self._keep(entry, model)
 
     def _state(self, at: SimpleNamespace, row: dict[str, Any]) -> Any:
         if row["shut"]:
@@ -116,12 +121,12 @@ class Search:
         ended = self._halving.on_trial_result(None, at, row) == "STOP"
         return "pruned" if ended else "running"
 
-    def _keep(self, entry: Entry, reached: Reached) -> None:
+    def _keep(self, entry: Entry, model: WorldModel | None) -> None:
         if entry.state != "done" or entry.value is None:
             return
         if not self._curve or entry.value > self._curve[-1][1]:
             self._curve.append((self._used, entry.value))
-            self._winner = reached.model
+            self._winner = model
 
     def _best(self, steps: float) -> float | None:
         values = [value for used, value in self._curve if used <= steps]
@@ -157,7 +162,12 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         mine = [row for row in rows if row["method"] == method]
         best = [[row["best"][i] for row in mine] for i in range(len(SHARES))]
         means[method] = {
-            "best": [None if None in some else float(np.mean(some)) for some in best],
-            "fresh": float(np.mean([row["fresh"] for row in mine])),
+            "best": [_mean(some) for some in best],
+            "fresh": _mean([row["fresh"] for row in mine]),
         }
     return {"means": means}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -288,10 +288,10 @@ def objectives(
             str(row["trial"]),
             ", ".join(f"{key.split('.')[-1]}={_short(one)}" for key, one in row["point"].items()),
             row["shut"][0].split(":")[0] if row["shut"] else "",
-            f"{row['scores']['probe']:.3f}",
+            f"{row['scores'].get('probe', float('nan')):.3f}",
             *(f"{row['scores'].get(name, float('nan')):.3g}" for name in names),
         ]
-        for row in sorted(found["trials"], key=lambda row: -row["scores"]["probe"])
+        for row in sorted(found["trials"], key=lambda row: -row["scores"].get("probe", -9.0))
     ]
     print_table(["trial", "values", "gate shut", "probe", *names], rows, numbers=len(names) + 1)
     print(f"\nrank correlation with the probe over {found['compared']} trials that pass the gates:")
@@ -317,7 +317,7 @@ def search(
     Each search may take the steps of the job's `trials` whole trials, trained one after the other
     in this process. The winner is scored again on videos that no trial was scored on.
     """
-    from orchestrator.bench.search import SHARES, bench_search
+    from orchestrator.bench.search import ENDS, SHARES, bench_search
     from orchestrator.cli.show import print_json, print_table
     from orchestrator.cli.terminal import open_progress
 
@@ -340,7 +340,6 @@ def search(
 
 
 CONFIDENCE = 0.95
-ENDS = ("done", "pruned", "collapsed")
 
 
 def _scores(row: dict[str, Any]) -> list[str]:

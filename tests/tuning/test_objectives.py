@@ -20,6 +20,7 @@ from orchestrator.data.index import Index
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.metrics import quad_right
 from orchestrator.evaluation.protocol import protocol_of
+from orchestrator.evaluation.ranks import lidar
 from orchestrator.evaluation.units import Unit
 from orchestrator.jepa.hub import ModelConfig, WorldModel, random_model
 from orchestrator.jepa.pixels import normalise
@@ -74,21 +75,40 @@ def test_who_knows_the_future_finds_it_and_who_says_one_thing_finds_nothing(tmp_
     model.predictor = Told(truth)  # type: ignore[assignment]
     (knows,) = objectives.foreseen(model, noise(20))
     assert (knows.found, knows.skill) == (1.0, pytest.approx(1.0, abs=1e-5))
-    model.predictor = Told(truth.mean(0, keepdim=True).expand_as(truth))  # type: ignore[assignment]
-    (mean,) = objectives.foreseen(model, noise(20))
-    assert mean.found <= 2 / 20
-    shuffled = truth.roll(1, 0)
-    model.predictor = Told(shuffled)  # type: ignore[assignment]
-    assert objectives.foreseen(model, noise(20))[0].found == 0
+
+    guess = truth + torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    model.predictor = Told(guess)  # type: ignore[assignment]
+    (guessed,) = objectives.foreseen(model, noise(20))
+    # By hand: 20 clips, 4 moments each, of which the last two are predicted.
+    came = guessed.came.reshape(80, -1)
+    places = []
+    for clip in range(20):
+        for moment in range(2):
+            apart = np.abs(came - guessed.predicted[clip, moment]).sum(1)
+            places.append(1 / (apart <= apart[4 * clip + 2 + moment]).sum())
+    assert guessed.found == pytest.approx(np.mean(places))
+    model.predictor = Told(truth.mean((0, 1), keepdim=True).expand_as(truth))  # type: ignore[assignment]
+    assert objectives.foreseen(model, noise(20))[0].found < 0.2
+
+    model.predictor = Told(truth.roll(1, 0))  # type: ignore[assignment]
+    assert objectives.foreseen(model, noise(20))[0].found <= 0.5, "always another clip's"
 
 
-def test_other_colours_leave_everything_where_it_is() -> None:
+def test_lidar_is_that_of_tokens_under_noise_and_flicker_moves_nothing(tmp_path: Path) -> None:
     clip = np.full((1, 8, 32, 32, 3), 100, np.uint8)
     clip[0, 3, 10:14, 20:24] = 200
-    seen = objectives.recoloured(clip, 0).astype(int)
-    assert not np.array_equal(seen, clip)
-    bright = (seen - seen[0, 0, 0, 0]).sum(-1)[0] > 0
-    assert np.array_equal(bright, clip[0, ..., 0] == 200)
+    seen = objectives.flickering(clip, 0).astype(float)
+    assert not np.array_equal(seen, objectives.flickering(clip, 1))
+    assert np.std(seen - clip) == pytest.approx(objectives.NOISE, rel=0.05)
+    assert abs(np.mean(seen - clip)) < 0.5
+
+    model = model_of(trained(tune_job(tmp_path)))
+    found = objectives.read_future(model, noise(16))["lidar"]
+    views = [
+        model.encode(torch.from_numpy(objectives.flickering(noise(16), i))).reshape(-1, 24)
+        for i in range(objectives.VIEWS)
+    ]
+    assert found == pytest.approx(np.log(lidar(torch.stack(views, 1))) / np.log(24), rel=1e-3)
 
 
 def test_labels_are_read_where_they_can_be_seen(tmp_path: Path) -> None:
