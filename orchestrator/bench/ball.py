@@ -29,7 +29,7 @@ RADIUS, SPEED = (0.09, 0.13), (0.2, 1.0)
 BACK, FRONT = 90.0, 200.0
 
 
-class Config(Section):
+class BallConfig(Section):
     """Options of the source."""
 
     clips: PositiveInt = 1000
@@ -54,9 +54,9 @@ class Config(Section):
 class Ball:
     """One ball that flies straight and bounces from the picture's edges."""
 
-    Config = Config
+    Config = BallConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: BallConfig) -> None:
         self.config = config
         options = "&".join(f"{key}={value}" for key, value in config.model_dump().items())
         self.uri = f"orchestrator.bench.ball:Ball?{options}"

@@ -78,7 +78,7 @@ class Search:
         whole = trials * self._job.rungs[-1]
         while self._used < whole:
             self._trial(len(self._entries), whole)
-        states = [entry.state for entry in self._entries]
+        states: list[str] = [entry.state for entry in self._entries]
         return {
             "steps": whole,
             "best": [self._best(share * whole) for share in SHARES],

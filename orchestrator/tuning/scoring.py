@@ -71,11 +71,17 @@ def prepare_objective(
     if job.objective.simulated(job.train):
         return
     hold_out(job, folder, progress, local=local)
-    metric = held_out(job, job.train).metric
-    if metric in PREDICTED and job.train.objective.kind not in PREDICTIVE:
+    metric, train = held_out(job, job.train).metric, job.train
+    if metric == "retrieval" and train.data.frames == train.model.tubelet:
+        raise RequestError(
+            "a clip of one moment has no future to retrieve",
+            where="train.data.frames",
+            mend=f"write {2 * train.model.tubelet} or more, or name labelled videos",
+        )
+    if metric in PREDICTED and train.objective.kind not in PREDICTIVE:
         raise RequestError(
             f"the held-out videos carry neither states nor labels, and a model of"
-            f" '{job.train.objective.kind}' has no predictor to retrieve with",
+            f" '{train.objective.kind}' has no predictor to retrieve with",
             where="objective.metric",
             mend="name labelled videos as objective.source",
         )
@@ -181,7 +187,7 @@ def score(model: WorldModel, gates: Gates, held: HeldOut) -> dict[str, Any]:
     found = signs(
         objectives.encoded(model, held.videos), objectives.encoded(untrained, held.videos)
     )
-    if model.masks:
+    if model.masks and model.clip.grid[0] > 1:
         rolls = objectives.foreseen(model, held.videos)
         found["skill_over_copy"] = max(one.skill for one in rolls)
     closed = shut(found, gates)
