@@ -18,6 +18,7 @@ from orchestrator.job.space import Point
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.tuning.draws import check_draws, draw
+from orchestrator.tuning.objectives import log_lidar
 from orchestrator.tuning.scoring import HeldOut, prepare_objective, score, scores_of
 
 RESAMPLES = 2000
@@ -75,11 +76,12 @@ def everything(model: WorldModel, held: HeldOut, found: dict[str, Any]) -> dict[
     gates, retrieval = found["gates"], replace(held, metric="retrieval")
     parts = scores_of(model, retrieval) if model.masks else {}
     whole = {"retrieval": float(np.mean(list(parts.values())))} if parts else {}
-    signs = {name: gates[name] for name in ("rankme_share", "skill_over_copy") if name in gates}
+    signs = {name: gates[name] for name in ("rankme_share",)}
     return {
         "probe": float(np.mean(list(scores_of(model, held).values()))),
         **whole,
         **{f"only {name}": value for name, value in parts.items()},
+        "log LiDAR": log_lidar(model, held.videos),
         **signs,
         "-loss": -found["loss"],
     }

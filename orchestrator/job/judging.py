@@ -29,8 +29,9 @@ class TrialObjective(Section):
 
     metric: str = "auto"
     """`probe`: R2 of what a ridge regression reads off the frozen features: states of each
-    tubelet, or the label of a clip. `retrieval`: needs no labels; how often the predicted future
-    is nearest to the true one among those of all clips, together with log LiDAR. `quads`: the
+    tubelet, or the label of a clip. `retrieval`: needs no labels; how near the
+    predicted future lies to what came among all moments of all clips, together with how much
+    better it is than a copy of the last moment seen. `quads`: the
     share of the physics suite's quadruplets that are right. `auto`: `probe` where the videos
     carry states or labels, else `retrieval`. A `loss` is refused, with the reason."""
 

@@ -83,12 +83,18 @@ class Foreseen:
     """The same of what came, for every moment of the clips: float [clips, moments, ...]."""
 
     @property
+    def share(self) -> float:
+        """Copying's error as a share of both errors: 1/2 as good as copying, 1 without error.
+        It orders models as skill does, and is bounded where copying is nearly exact."""
+        return 1 / (2 - self.skill)
+
+    @property
     def found(self) -> float:
         """How high what came stands, among all moments of all clips, in the order of their distance
-        (L1) to its prediction: the mean of 1 / place. Equal distances count against.
+        (L1) to its prediction: 1 - mean log of its place / log of the last. Equal distances count
+        against. 1: always first.
 
-        Retrieval@1 is the share of first places. It stays at chance until trials are good, and then
-        moves in steps of a clip; the mean reciprocal place tells trials apart before.
+        Retrieval@1 stays at chance until trials are good, and then moves in steps of a clip.
         """
         clips, moments = self.came.shape[:2]
         ahead = self.predicted.shape[1]
@@ -99,7 +105,7 @@ class Foreseen:
             true = torch.arange(clips) * moments + moments - ahead + moment
             own = distance.gather(1, true[:, None])
             places.append((distance <= own).sum(1))
-        return float((1 / torch.stack(places).double()).mean())
+        return 1 - float(torch.stack(places).double().log().mean()) / math.log(len(candidates))
 
 
 def foreseen(model: Judgeable, videos: np.ndarray) -> list[Foreseen]:
@@ -134,21 +140,29 @@ MOST_CLASSES = 2048
 
 
 def read_future(model: Judgeable, videos: np.ndarray) -> Scores:
-    """Retrieval of predicted futures, by the mask token that finds most, and log LiDAR.
+    """Without labels: whether futures are told apart (retrieval), and foreseen better than by
+    copying. Each by the mask token that does best.
 
-    LiDAR (arXiv 2312.04000) is the effective rank of what tells classes apart, in units of what
-    changes within one. Here a class is a token of a clip, its samples are that token where the
-    pixels flicker otherwise: what happens, and where, is the same. The logarithm is told as a
-    share of that of the width, so that it can be averaged with the retrieval.
+    Either alone can be had cheaply: copying is easily beaten where features say little, and
+    futures are told apart by what never changes.
     """
-    found = max(one.found for one in foreseen(model, videos))
+    rolls = foreseen(model, videos)
+    return {
+        "retrieval": max(one.found for one in rolls),
+        "over_copy": max(one.share for one in rolls),
+    }
+
+
+def log_lidar(model: Judgeable, videos: np.ndarray) -> float:
+    """log LiDAR (arXiv 2312.04000): of the effective rank of what tells classes apart, in units of
+    what changes within one.
+
+    Here a class is a token of a clip; its samples are that token where the pixels flicker
+    otherwise: what happens, and where, is the same.
+    """
     views = [encoded(model, flickering(videos, number)).flatten(0, 1) for number in range(VIEWS)]
     stride = -(-len(views[0]) // MOST_CLASSES)
-    samples = torch.stack([view[::stride] for view in views], 1)
-    return {
-        "retrieval": found,
-        "lidar": math.log(lidar(samples)) / math.log(samples.shape[-1]),
-    }
+    return math.log(lidar(torch.stack([view[::stride] for view in views], 1)))
 
 
 def flickering(videos: np.ndarray, seed: int) -> np.ndarray:

@@ -95,7 +95,15 @@ def small(tmp_path: Path, *overrides: str) -> TuneJob:
 def test_trials_are_scored_by_everything_and_searches_take_the_same_steps(tmp_path: Path) -> None:
     found = bench_objectives(small(tmp_path), 4, 0.9, Silent(), tmp_path / "kept")
     assert len(found["trials"]) == found["compared"] + found["shut"] == 4
-    names = {"probe", "retrieval", "only retrieval", "only lidar", "rankme_share", "-loss"}
+    names = {
+        "probe",
+        "retrieval",
+        "only retrieval",
+        "only over_copy",
+        "log LiDAR",
+        "rankme_share",
+        "-loss",
+    }
     assert names <= set(found["trials"][0]["scores"])
     assert set(found["correlation"]) == set(found["trials"][0]["scores"]) - {"probe"}
     assert bench_objectives(small(tmp_path), 4, 0.9, Silent(), tmp_path / "kept") == found

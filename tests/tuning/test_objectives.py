@@ -68,6 +68,15 @@ def noise(clips: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (clips, 8, 32, 32, 3), dtype=np.uint8)
 
 
+def copied(model: WorldModel) -> float:
+    """Error of the last moment seen, encoded without the future, for all that follow."""
+    video = torch.from_numpy(noise(20))
+    wanted = model.compared(model.encode(video), video)
+    seen = model.compared(model.encode(video[:, :4], seen=4), video[:, :4])
+    last = seen[:, -16:].repeat(1, 2, 1)
+    return float((last - wanted[:, 32:]).abs().mean())
+
+
 def test_who_knows_the_future_finds_it_and_who_says_one_thing_finds_nothing(tmp_path: Path) -> None:
     model = model_of(trained(tune_job(tmp_path)))
     wanted = model.encoder(normalise(torch.from_numpy(noise(20)), torch.float32))
@@ -85,13 +94,16 @@ def test_who_knows_the_future_finds_it_and_who_says_one_thing_finds_nothing(tmp_
     for clip in range(20):
         for moment in range(2):
             apart = np.abs(came - guessed.predicted[clip, moment]).sum(1)
-            places.append(1 / (apart <= apart[4 * clip + 2 + moment]).sum())
-    assert guessed.found == pytest.approx(np.mean(places))
+            places.append(np.log((apart <= apart[4 * clip + 2 + moment]).sum()))
+    assert guessed.found == pytest.approx(1 - np.mean(places) / np.log(80))
+    errors = (guess - truth)[:, 32:].abs().mean()
+    assert guessed.share < knows.share == pytest.approx(1)
+    assert 1 - guessed.skill == pytest.approx(float(errors) / copied(model), rel=1e-4)
     model.predictor = Told(truth.mean((0, 1), keepdim=True).expand_as(truth))  # type: ignore[assignment]
-    assert objectives.foreseen(model, noise(20))[0].found < 0.2
+    assert objectives.foreseen(model, noise(20))[0].found < 0.5
 
     model.predictor = Told(truth.roll(1, 0))  # type: ignore[assignment]
-    assert objectives.foreseen(model, noise(20))[0].found <= 0.5, "always another clip's"
+    assert objectives.foreseen(model, noise(20))[0].found < 0.9, "always another clip's"
 
 
 def test_lidar_is_that_of_tokens_under_noise_and_flicker_moves_nothing(tmp_path: Path) -> None:
@@ -103,12 +115,12 @@ def test_lidar_is_that_of_tokens_under_noise_and_flicker_moves_nothing(tmp_path:
     assert abs(np.mean(seen - clip)) < 0.5
 
     model = model_of(trained(tune_job(tmp_path)))
-    found = objectives.read_future(model, noise(16))["lidar"]
+    found = objectives.log_lidar(model, noise(16))
     views = [
         model.encode(torch.from_numpy(objectives.flickering(noise(16), i))).reshape(-1, 24)
         for i in range(objectives.VIEWS)
     ]
-    assert found == pytest.approx(np.log(lidar(torch.stack(views, 1))) / np.log(24), rel=1e-3)
+    assert found == pytest.approx(np.log(lidar(torch.stack(views, 1))), rel=1e-3)
 
 
 def test_labels_are_read_where_they_can_be_seen(tmp_path: Path) -> None:
@@ -182,7 +194,7 @@ def test_a_share_of_plain_video_is_held_out_of_every_training(tmp_path: Path) ->
     assert (seen.metric, seen.fit) == ("retrieval", None)
     found = score(model_of(train), job.gates, seen)
     assert found["shut"] == []
-    assert set(found["scores"]) == {"retrieval", "lidar"}
+    assert set(found["scores"]) == {"retrieval", "over_copy"}
     assert "skill_over_copy" in found["gates"]
     assert np.array_equal(held_out(job, train).videos, seen.videos), "the same for every trial"
 
