@@ -134,7 +134,25 @@ def _base(job: TuneJob) -> dict[str, Any]:
     data |= {"name": trial_name(job, 0), "storage": job.storage, "evaluate": []}
     data["optim"]["steps"] = job.steps
     data["track"]["register"] = None
+    if job.objective.splits(job.train):
+        data["data"] |= _without_held_out(job)
     return data
+
+
+def training_side(job: TuneJob, number: int) -> str:
+    """Where the index of what is left of a source stands, when a share of it is held out."""
+    return f"{job.storage}/sweeps/{job.name}/train-{number}"
+
+
+def _without_held_out(job: TuneJob) -> dict[str, Any]:
+    """The sources of a trial: what the sweep leaves of the train job's own."""
+    if job.train.data.source is not None:
+        return {"source": training_side(job, 0)}
+    weighted = [
+        {"uri": training_side(job, number), "weight": one.weight}
+        for number, one in enumerate(job.train.data.sources)
+    ]
+    return {"sources": weighted}
 
 
 def _value_at(data: Any, key: str) -> Any:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Discriminator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -16,6 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.job.base import Name, Section, at
+from orchestrator.job.judging import PREDICTIVE, Gates, TrialObjective
 from orchestrator.job.scale import Elastic
 from orchestrator.job.train import TrainJob
 
@@ -29,6 +29,9 @@ OURS = {
     "evaluate": "trials are judged by the sweep's objective",
 }
 """Keys of the train job that no space may name, and why."""
+
+FIXED_DATA = ("data.source", "data.encode")
+"""Keys that decide how videos are packed."""
 
 LEARNED_SCALE = "scale.global_batch"
 """The one key of `scale` that changes what is learned."""
@@ -96,38 +99,6 @@ class Dimension(Section):
         span = self.whole or self.uniform or self.loguniform
         number = isinstance(value, int if self.whole else int | float)
         return span is not None and number and span[0] <= value <= span[1]
-
-
-class ProbeObjective(Section):
-    """R2 of position and velocity, read by ridge regression off frozen features of each tubelet.
-
-    The mean of both, on videos that no trial was trained on. It needs the states of `physics://`.
-    """
-
-    fit: PositiveInt = Field(96, ge=10)
-    """Videos that the probe is fitted to: the same for every trial."""
-
-    score: PositiveInt = Field(96, ge=2)
-    """Videos that it is scored on; the gates look at these too."""
-
-    seed: NonNegativeInt = 1_000_003
-    """Seed of these videos; another than the training source's."""
-
-    metric: str = "probe"
-    """What a trial is ranked by: `probe`. A `loss` is refused, with the reason."""
-
-
-class Gates(Section):
-    """What features of held-out videos must be for a trial to go on and to win."""
-
-    feature_std: NonNegativeFloat = 0.05
-    """Least deviation over tokens, mean over channels; a collapsed model has 0."""
-
-    rankme_share: NonNegativeFloat = 0.2
-    """Least effective rank (RankMe), as a share of that of an untrained model of the same shape."""
-
-    token_cosine: float = Field(0.99, gt=-1, le=1)
-    """Largest mean cosine between tokens; a collapsed model has 1."""
 
 
 class Budget(Section):
@@ -199,7 +170,7 @@ class TuneJob(Section):
     """Optimizer steps of a trial, or a section that limits the whole sweep too:
     `{steps: 2000, gpu_hours: 64}`."""
 
-    objective: ProbeObjective = ProbeObjective()
+    objective: TrialObjective = TrialObjective()
     """What is compared."""
 
     gates: Gates = Gates()
@@ -241,20 +212,19 @@ class TuneJob(Section):
         return self
 
     def _check_objective(self) -> None:
-        metric = self.objective.metric
-        if metric == "loss":
-            ema = hasattr(self.train.objective, "ema")
-            why = (
-                "the loss of an EMA objective is lowest for a model that collapsed"
-                if ema
-                else "losses of different objectives and masks cannot be compared"
-            )
-            raise at("objective.metric", f"'loss' is refused: {why}; write probe")
-        if metric != "probe":
-            raise at("objective.metric", f"unknown '{metric}'; write probe")
-        if not (self.train.data.source or "").startswith("physics://"):
-            text = "the probe needs states, which only a physics:// source gives"
-            raise at("train.data.source", text)
+        self.objective.check(self.train)
+        kind = self.train.objective.kind
+        if self.gates.skill_over_copy is not None and kind not in PREDICTIVE:
+            raise at("gates.skill_over_copy", f"a model of '{kind}' keeps no predictor")
+        for value in self.space["objective"].ends if "objective" in self.space else ():
+            if isinstance(value, dict):
+                kind = str(value.get("kind", self.train.objective.kind))
+                self.objective.check_predictor(kind, "space")
+        if self.objective.splits(self.train):
+            for key in self.space:
+                if key.startswith(FIXED_DATA):
+                    text = "the sweep holds a share of the videos out, as they are packed once"
+                    raise at("space", f"'{key}' cannot be searched: {text}")
 
     def _check_order(self) -> None:
         """A section that is chosen whole replaces what was set inside it before."""

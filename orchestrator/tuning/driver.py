@@ -27,6 +27,7 @@ from orchestrator.tuning.launches import read_launches, spent
 from orchestrator.tuning.ledger import Entry, Ledger, ranking, refuse_another
 from orchestrator.tuning.occupancy import occupancy
 from orchestrator.tuning.page import page, picture
+from orchestrator.tuning.scoring import prepare_objective
 from orchestrator.tuning.turns import members
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def run_tune(job: TuneJob, progress: Progress, parent: str | None = None) -> Tun
     limit = ""
     with ray_session():
         room = admit(job.train.scale, nodes_for(job.train.scale))
+        prepare_objective(job, folder, progress)
         refuse_another(job, folder)
         ledger = Ledger(folder)
         tracking = open_parent(

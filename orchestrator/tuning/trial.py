@@ -13,7 +13,6 @@ import torch
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.evaluation.during import Evaluations
-from orchestrator.evaluation.study.probing import Shown
 from orchestrator.jepa.hub import load_folder
 from orchestrator.job import TrainJob, TuneJob, build_job
 from orchestrator.job.space import trial_data
@@ -27,7 +26,7 @@ from orchestrator.training.export import export_model
 from orchestrator.training.run_record import RunRecord, read_record
 from orchestrator.tuning.desk import DeskGate
 from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.scoring import held_out, score
+from orchestrator.tuning.scoring import HeldOut, held_out, score
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class Trial:
         return Storage(self.train.storage).sub("runs", self.train.name)
 
     @cached_property
-    def videos(self) -> tuple[Shown, Shown]:
-        """What the probe is fitted to and scored on."""
+    def videos(self) -> HeldOut:
+        """What it is judged on."""
         return held_out(self.job, self.train)
 
     def advance(self) -> Entry:

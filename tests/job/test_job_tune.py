@@ -138,7 +138,7 @@ def test_a_key_or_value_that_cannot_be_is_told_with_its_line(
     [
         ("space={}", "at least 1"),
         ("objective.metric=loss", "lowest for a model that collapsed"),
-        ("train.data.source=videos", "only a physics:// source gives"),
+        ("objective.metric=los", "unknown 'los'; write auto or probe or retrieval or quads"),
         ("train.scale.workers={min: 1, max: 2}", "write a number of workers"),
         ("space={optim.steps: {int: [1, 2]}}", "that is the sweep's budget"),
         ("space={scale.zero: {choice: [1, 2]}}", "changes nothing that is learned"),
@@ -164,3 +164,36 @@ def test_a_key_or_value_that_cannot_be_is_told_with_its_line(
 )
 def test_what_cannot_be_searched_is_refused(tune_file: Path, override: str, said: str) -> None:
     assert said in refused(tune_file, override)
+
+
+def test_only_a_model_that_predicts_can_be_ranked_by_what_it_predicts(tune_file: Path) -> None:
+    supervised = "train.objective={kind: supervised, classes: [a, b]}"
+    for metric in ("retrieval", "quads"):
+        said = refused(tune_file, f"objective.metric={metric}", supervised)
+        assert f"'{metric}' needs a predictor" in said
+        in_space = (
+            "space={objective: {choice: [{kind: vjepa2}, {kind: supervised, classes: [a, b]}]}}"
+        )
+        assert "keeps none" in refused(tune_file, f"objective.metric={metric}", in_space)
+
+
+def test_a_clip_longer_than_the_suites_videos_cannot_be_ranked_by_it(tune_file: Path) -> None:
+    said = refused(tune_file, "objective.metric=quads", "train.data.frames=32")
+    assert "24 frames, shorter than a clip of 32" in said
+
+
+def test_a_gate_on_what_is_predicted_needs_a_predictor(tune_file: Path) -> None:
+    supervised = "train.objective={kind: supervised, classes: [a, b]}"
+    said = refused(tune_file, "gates={skill_over_copy: 0.0}", supervised)
+    assert "keeps no predictor" in said
+
+
+def test_what_is_held_out_of_plain_video_is_no_part_of_a_trial(tune_file: Path) -> None:
+    job = tuned(tune_file, "train.data.source=videos")
+    assert trial_data(job, 0, {})["data"]["source"] == ".orchestrator/sweeps/search/train-0"
+    other = tuned(tune_file, "train.data.source=videos", "objective.source=others")
+    assert trial_data(other, 0, {})["data"]["source"] == "videos"
+    space = "space={data.source: {choice: [a, b]}}"
+    assert "holds a share of the videos out" in refused(
+        tune_file, "train.data.source=videos", space
+    )

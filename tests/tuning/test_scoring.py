@@ -10,9 +10,9 @@ import torch
 from sweeps import tune_job
 
 from orchestrator.jepa.hub import ModelConfig, random_model
-from orchestrator.job import build_job
+from orchestrator.job import build_job, job_dict
+from orchestrator.job.judging import Gates
 from orchestrator.job.space import trial_data
-from orchestrator.job.tune import Gates
 from orchestrator.tuning import scoring
 from orchestrator.tuning.page import page, picture
 
@@ -39,12 +39,21 @@ def test_each_gate_shuts_on_its_own_kind_of_collapse() -> None:
     missing = dict.fromkeys(scoring.signs(healthy, healthy), float("nan"))
     assert len(scoring.shut(missing, gates)) == 3
 
+    found = scoring.signs(healthy, healthy) | {"skill_over_copy": -3.0}
+    assert scoring.shut(found, gates) == [], "by default nobody is shut by copying"
+    strict = Gates(skill_over_copy=0.0)
+    assert scoring.shut(found, strict) == ["skill_over_copy -3 is below 0"]
+    assert scoring.shut(scoring.signs(healthy, healthy), strict) == [
+        "skill_over_copy nan is below 0"
+    ]
+
 
 def test_a_collapsed_encoder_has_no_objective_and_a_random_one_has(tmp_path: Path) -> None:
     job = tune_job(tmp_path)
     train: Any = build_job(trial_data(job, 0, {}))
     videos = scoring.held_out(job, train)
-    config = ModelConfig(model=train.model, size=32, frames=8, objective="none", job={}, extra={})
+    kept = job_dict(train)
+    config = ModelConfig(model=train.model, size=32, frames=8, objective="none", job=kept, extra={})
     model = random_model(config, 0)
     found = scoring.score(model, job.gates, videos)
     assert found["shut"] == []
