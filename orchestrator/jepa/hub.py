@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.causal import CausalPredictor
-from orchestrator.jepa.encoder import build_encoder
+from orchestrator.jepa.encoder import VisionTransformer, build_encoder
 from orchestrator.jepa.objectives import Objective
 from orchestrator.jepa.predictor import Predictor
 from orchestrator.jepa.world import (
@@ -26,7 +26,7 @@ from orchestrator.jepa.world import (
     predictor_of,
     random_model,
 )
-from orchestrator.job import TrainJob, job_dict
+from orchestrator.job import Encoder, TrainJob, job_dict
 
 __all__ = [
     "CONFIG",
@@ -36,8 +36,13 @@ __all__ = [
     "WorldModel",
     "load_folder",
     "load_start",
+    "misfit",
     "random_model",
+    "read_weights",
     "save_model",
+    "write_model",
+    "write_text",
+    "write_weights",
 ]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -54,7 +59,7 @@ def save_model(
 ) -> None:
     """Write the objective's weights as float32; the teacher stands in for what it averages.
 
-    `config.json` is written last: a folder with one is whole.
+    What the folder was before is replaced file by file, `config.json` last.
     """
     state = dict(objective.state_dict())
     if teacher_encoder is not None:
@@ -69,17 +74,32 @@ def save_model(
         job=job_dict(job),
         extra=extra,
     )
+    write_model(folder, state, config)
+
+
+def write_model(folder: Path, state: State, config: ModelConfig) -> None:
+    """Write weights as float32, then `config.json`: a folder with one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, state)
+    text = json.dumps(config.model_dump(mode="json", by_alias=True), indent=2)
+    write_text(folder / CONFIG, text + "\n")
+
+
+def write_weights(folder: Path, state: State) -> None:
+    """`model.safetensors` of a folder, float32, whole or not there."""
     # Cloned: safetensors refuses tensors that share memory.
     whole = {k: v.detach().to("cpu", torch.float32, copy=True) for k, v in state.items()}
     partial = folder / f"{WEIGHTS}.partial"
-    save_file(whole, partial, metadata={"format": "pt"})
+    save_file({k: v.contiguous() for k, v in whole.items()}, partial, metadata={"format": "pt"})
     partial.chmod(0o644)  # safetensors makes files that only their owner can read
     os.replace(partial, folder / WEIGHTS)
-    text = json.dumps(config.model_dump(mode="json", by_alias=True), indent=2)
-    partial = folder / f"{CONFIG}.partial"
-    partial.write_text(text + "\n")
-    os.replace(partial, folder / CONFIG)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not there."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
 
 
 def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
@@ -89,7 +109,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
         DataError: a file is missing, damaged, or does not fit the other.
         RequestError: the model names a custom encoder that cannot be imported here.
     """
-    config, state = _read_config(folder), _read_weights(folder)
+    config, state = _read_config(folder), read_weights(folder)
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.model, size=config.size, frames=config.frames)
     predictor = None
@@ -113,16 +133,39 @@ def load_start(objective: Objective, folder: Path) -> None:
         DataError: the folder is not a whole model.
         RequestError: its weights do not fit the job's model.
     """
-    _read_config(folder)
-    state = _read_weights(folder)
-    misfit = _misfit(state, objective.state_dict())
-    if misfit:
+    config = _read_config(folder)
+    state = read_weights(folder)
+    unlike = _unlike(config, objective) or misfit(state, objective.state_dict())
+    if unlike:
         raise RequestError(
-            f"the weights in {folder} do not fit the job's model: {misfit}",
+            f"the weights in {folder} do not fit the job's model: {unlike}",
             where="model.from",
             mend=f"give `model` and the number of masks as {folder / CONFIG} has them",
         )
     objective.load_state_dict(state)
+
+
+def _unlike(config: ModelConfig, objective: Objective) -> str:
+    """How a built-in encoder reads its weights otherwise than they were trained, or ''.
+
+    Shapes do not tell heads, rotary variant, attention, or patch and tubelet of one volume.
+    """
+    saved, encoder = config.model, objective.encoder
+    if not isinstance(encoder, VisionTransformer) or not isinstance(saved.encoder, Encoder):
+        return ""
+    embed = encoder.patch_embed
+    pairs = [
+        ("rope", saved.rope, encoder.rope),
+        ("patch", saved.patch, embed.patch),
+        ("tubelet", saved.tubelet, embed.tubelet),
+        ("encoder.heads", saved.encoder.heads, encoder.heads),
+        ("encoder.attention", saved.encoder.attention, encoder.attention),
+    ]
+    predictor = getattr(objective, "predictor", None)
+    if isinstance(predictor, Predictor | CausalPredictor):
+        pairs.append(("predictor.heads", saved.predictor.heads, predictor.heads))
+    rows = [f"model.{key} was {was!r}, not {now!r}" for key, was, now in pairs if was != now]
+    return "; ".join(rows)
 
 
 def _build_predictor(
@@ -148,6 +191,12 @@ def _read_config(folder: Path) -> ModelConfig:
             mend=f"name a folder with {CONFIG} and {WEIGHTS}",
         ) from None
     except ValidationError as error:
+        if _is_foreign(path):
+            raise DataError(
+                "a Hugging Face model, which is not of this layout",
+                where=str(path),
+                mend=f"bring it in first: orchestrator models import {folder} DIR",
+            ) from None
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(
@@ -157,7 +206,20 @@ def _read_config(folder: Path) -> ModelConfig:
         ) from None
 
 
-def _read_weights(folder: Path) -> State:
+def _is_foreign(path: Path) -> bool:
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def read_weights(folder: Path) -> State:
+    """The tensors of a folder.
+
+    Raises:
+        DataError: they cannot be read.
+    """
     path = folder / WEIGHTS
     try:
         state: State = load_file(path)
@@ -169,16 +231,16 @@ def _read_weights(folder: Path) -> State:
 
 
 def _refuse_misfit(found: State, wanted: State, name: str, folder: Path) -> None:
-    misfit = _misfit(found, wanted)
-    if misfit:
+    odd = misfit(found, wanted)
+    if odd:
         raise DataError(
-            f"the {name}'s weights do not fit {CONFIG}: {misfit}",
+            f"the {name}'s weights do not fit {CONFIG}: {odd}",
             where=str(folder / WEIGHTS),
             mend="the two files are not of one model; export it again",
         )
 
 
-def _misfit(found: State, wanted: State) -> str:
+def misfit(found: State, wanted: State) -> str:
     """The first differences of name or shape between two states, or ''."""
     rows = [f"{key} is missing" for key in wanted.keys() - found.keys()]
     rows += [f"{key} is not known" for key in found.keys() - wanted.keys()]
