@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +23,10 @@ _HEADLINES = {
     "health_feature_std": "feature std",
 }
 
+
+EXPORTED = typer.Argument(
+    metavar="MODEL", help="models:/NAME/VERSION, models:/NAME@ALIAS, or a model's folder."
+)
 MODEL = typer.Argument(metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS.")
 
 
@@ -103,6 +108,65 @@ def promote(
         return
     before = f", before: version {promotion.before}" if promotion.before else ""
     print(f"models:/{promotion.name}@{promotion.alias} is version {promotion.version}{before}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, EXPORTED],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    format: Annotated[
+        Literal["huggingface"], typer.Option("--format", help="Whose layout.")
+    ] = "huggingface",
+    licence: Annotated[
+        str, typer.Option("--license", help="For the model card, as the Hub spells it.")
+    ] = "unknown",
+    storage: Annotated[str, STORAGE] = ".orchestrator",
+    tracking: Annotated[str | None, TRACKING] = None,
+) -> None:
+    """Write a model as others load it: config, safetensors, how video is prepared, a model card.
+
+    `transformers.VJEPA2Model.from_pretrained(DIR)` gives the same features.
+    """
+    from orchestrator.tracking.exporting import export_to_huggingface
+
+    server = _server(tracking, storage) if model.startswith(("models:/", "runs:/")) else tracking
+    export_to_huggingface(model, folder, licence=licence, tracking=server)
+    print(f"{folder}: {format}, for transformers.VJEPA2Model.from_pretrained")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A VJEPA2Model's folder, or vjepa2's .pt file.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    size: Annotated[int | None, typer.Option("--size", min=1, help="Pixels of its clips.")] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Frames of its clips.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=0.01, help="Frames per second of its clips.")
+    ] = None,
+    rope: Annotated[
+        Literal["tiled", "paired"] | None,
+        typer.Option("--rope", help="Rotary variant of a .pt; default: tiled."),
+    ] = None,
+) -> None:
+    """Bring in weights of V-JEPA 2 that were made elsewhere, for `model.from` and evaluations.
+
+    Nothing in the files is run. What they do not say of the clips is as published: 64 frames of
+    256 pixels, four a second.
+    """
+    import yaml
+
+    from orchestrator.jepa.foreign import Wishes
+    from orchestrator.jepa.importing import import_model
+
+    wishes = Wishes(size, frames, fps, rope)
+    config = import_model(source, folder, wishes)
+    shape = config.model.model_dump(mode="json", by_alias=True, exclude={"start"})
+    print(f"{folder}: clips of {config.frames} frames, {config.size} pixels; as a job names it:")
+    print(yaml.safe_dump({"model": {**shape, "from": str(folder)}}, sort_keys=False), end="")
 
 
 def _server(tracking: str | None, storage: str) -> str:

@@ -16,6 +16,7 @@ from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import Transformer
 from orchestrator.jepa.rope import Grid, rotation_at
 from orchestrator.job import Encoder, Model, import_part, part_config
+from orchestrator.job.model import Rope
 
 
 class VideoEncoder(Protocol):
@@ -83,9 +84,10 @@ class VisionTransformer(Transformer):
         heads: int,
         mlp_ratio: float = 4.0,
         attention: Literal["clip", "moment"] = "clip",
+        rope: Rope = "tiled",
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
-        self.dim, self.attention = dim, attention
+        self.dim, self.heads, self.attention, self.rope = dim, heads, attention, rope
         self.size, self.frames = size, frames
         self.patch_embed = PatchEmbed(dim, patch, tubelet)
         self.init_weights()
@@ -105,7 +107,7 @@ class VisionTransformer(Transformer):
         grid = self.patch_embed.grid(x)
         if self.attention == "moment":
             return self._by_moment(tokens, grid)
-        rotation = rotation_at(grid, keep, self.head_dim, tokens)
+        rotation = rotation_at(grid, keep, self.head_dim, tokens, self.rope)
         out: Tensor = self.norm(self.run_blocks(tokens, rotation))
         return out
 
@@ -113,7 +115,7 @@ class VisionTransformer(Transformer):
         """Every moment by itself, [B, moments * places, dim] -> the same."""
         _, height, width = grid
         moments = tokens.view(-1, height * width, self.dim)
-        rotation = rotation_at((1, height, width), None, self.head_dim, moments)
+        rotation = rotation_at((1, height, width), None, self.head_dim, moments, self.rope)
         out: Tensor = self.norm(self.run_blocks(moments, rotation))
         return out.view(tokens.shape)
 
@@ -127,7 +129,8 @@ def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:
         "tubelet": model.tubelet,
     }
     if isinstance(model.encoder, Encoder):
-        return VisionTransformer(**shape, **model.encoder.model_dump(exclude={"kind"}))
+        own = model.encoder.model_dump(exclude={"kind"})
+        return VisionTransformer(**shape, **own, rope=model.rope)
     part = import_part(model.encoder.kind)
     encoder: nn.Module = part(part_config(model.encoder), **shape)
     return encoder

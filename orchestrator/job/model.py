@@ -22,6 +22,9 @@ ENCODER_SIZES: dict[str, dict[str, float]] = {
 }
 
 
+Rope = Literal["tiled", "paired"]
+
+
 def check_heads(dim: int, heads: int) -> None:
     """Heads divide the width, and a head is wide enough for three rotary axes."""
     if dim % heads:
@@ -108,6 +111,10 @@ class Model(Section):
 
     predictor: Predictor = Predictor()
     """The predictor's shape."""
+
+    rope: Rope = "tiled"
+    """How an axis's rotary frequencies lie in a head: `tiled` as V-JEPA 2 trained, `paired` as
+    V-JEPA 2.1 corrected it. Weights of one make no sense with the other."""
 
     start: str | None = Field(None, alias="from")
     """A model to start from: `models:/NAME@alias` or a folder with its files."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from orchestrator.cli import main
 from orchestrator.errors import JobFailed
 from orchestrator.evaluation import gate
+from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.jepa.objectives import build_objective
+from orchestrator.job import TrainJob, build_job
 from orchestrator.tracking import registry
 from orchestrator.tracking.registry import Promotion, RegisteredVersion
 
@@ -99,3 +104,31 @@ def test_scripts_get_json(
     assert (
         json.loads(said(monkeypatch, capsys, "show", "models:/physics/3", "--json"))["version"] == 3
     )
+
+
+def test_export_and_import_by_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = {"encoder": {"dim": 24, "depth": 1, "heads": 2}, "patch": 8}
+    shape["predictor"] = {"dim": 12, "depth": 1, "heads": 2}
+    data = {"source": "none", "frames": 4, "size": 16}
+    keys = {"kind": "train", "name": "one", "data": data, "model": shape, "optim": {"steps": 1}}
+    job = build_job(keys)
+    assert isinstance(job, TrainJob)
+    save_model(tmp_path / "model", build_objective(job), None, job, {})
+
+    out, again = str(tmp_path / "out"), str(tmp_path / "again")
+    export = ("export", str(tmp_path / "model"), out, "--license", "mit")
+    assert "from_pretrained" in said(monkeypatch, capsys, *export)
+    assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
+    shown = said(monkeypatch, capsys, "import", out, again, "--fps", "2")
+    named = yaml.safe_load(shown[shown.index("model:") :])["model"]
+    assert named["encoder"]["heads"] == 2
+    assert named["from"] == again
+    assert load_folder(tmp_path / "again").clip.fps == 2.0
+
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "models", "import", out, out])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "something here already" in capsys.readouterr().err

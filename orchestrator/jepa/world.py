@@ -1,0 +1,271 @@
+"""A trained model in memory: what is encoded and predicted, and by which weights' shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from orchestrator.errors import RequestError
+from orchestrator.jepa.causal import CausalPredictor, build_causal
+from orchestrator.jepa.encoder import build_encoder
+from orchestrator.jepa.frames import FramePredictor, build_frame_encoder, build_frame_predictor
+from orchestrator.jepa.objectives.pixels import normed_patches
+from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.predictor import Predictor, build_predictor
+from orchestrator.job import Model
+from orchestrator.job.base import Section
+
+PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal")
+"""Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
+it says what the teacher's features will be, and the teacher is not part of the model."""
+
+FORWARDS = (CausalPredictor, FramePredictor)
+"""Predictors that read time forwards, and need no mask tokens."""
+
+AnyPredictor = Predictor | CausalPredictor | FramePredictor
+
+FOLLOWED = ("vjepa2", "causal")
+"""Objectives that predict a teacher's features."""
+
+
+class ModelConfig(Section):
+    """What `config.json` holds: enough to build the model again, and where it came from."""
+
+    format: Literal[1] = 1
+    """Layout of the folder."""
+
+    model: Model
+    """Encoder, predictor, patch and tubelet."""
+
+    size: PositiveInt
+    """Pixels of the square that the model was trained on."""
+
+    frames: PositiveInt
+    """Frames of a clip that the model was trained on."""
+
+    objective: str
+    """Kind of the objective."""
+
+    job: dict[str, Any]
+    """The whole training job, for the record."""
+
+    extra: dict[str, Any]
+    """Whatever the writer knew besides: the checkpoint, the run."""
+
+    def grid_of(self, frames: int) -> tuple[int, int, int]:
+        """The tokens that `frames` frames become: patches, or one a moment for LeWorldModel."""
+        side = 1 if self.objective == "lewm" else self.size // self.model.patch
+        return frames // self.model.tubelet, side, side
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What a model looks at: a clip of video, and the grid of tokens that it becomes."""
+
+    size: int
+    """Pixels of the square picture."""
+
+    frames: int
+    fps: float
+    tubelet: int
+    """Frames of a token."""
+
+    grid: tuple[int, int, int]
+    """Tokens over time, height and width; token (t * H + y) * W + x."""
+
+    @property
+    def area(self) -> int:
+        """Tokens of one moment."""
+        return self.grid[1] * self.grid[2]
+
+
+class WorldModel(nn.Module):
+    """A trained encoder, and its predictor where the objective had the built-in one.
+
+    It can be judged: see `evaluation.judgeable`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+    ) -> None:
+        super().__init__()
+        self.config, self.encoder, self.predictor = config, encoder, predictor
+
+    @property
+    def clip(self) -> ClipShape:
+        """The clip that the model was trained on."""
+        config = self.config
+        return ClipShape(
+            config.size,
+            config.frames,
+            float(config.job["data"]["fps"]),
+            config.model.tubelet,
+            config.grid_of(config.frames),
+        )
+
+    @property
+    def masks(self) -> int:
+        """Mask tokens that can ask for what is hidden; 0: the model predicts nothing."""
+        return 0 if self.predictor is None else self.predictor.masks
+
+    @torch.no_grad()
+    def encode(self, video: Tensor | npt.NDArray[np.uint8], seen: int | None = None) -> Tensor:
+        """Features of every space-time patch.
+
+        Args:
+            video: uint8 [B, T, H, W, 3]. T divides by the tubelet and may differ from the
+                trained length; frames of another size are resized to the trained square as a
+                whole (crop first to keep proportions).
+            seen: only the first so many frames, made without the others.
+
+        Returns:
+            float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x. Of a
+            LeWorldModel the tokens are the moments' embeddings, H = W = 1.
+
+        Raises:
+            RequestError: the video has another type or shape.
+        """
+        clip = video if isinstance(video, Tensor) else torch.from_numpy(np.asarray(video))
+        self._check(clip)
+        device = next(self.encoder.parameters()).device
+        pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
+        keep = None if seen is None else self._first(seen, len(clip), device)
+        features: Tensor = self.encoder(pixels, keep)
+        return features.float()
+
+    @torch.no_grad()
+    def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
+        """Predict the features of the rest of a clip, as `compared` gives them.
+
+        Args:
+            features: what `encode` makes of the clip's first frames, [B, n, dim].
+            mask: which of the mask tokens asks.
+
+        Returns:
+            float32 [B, N - n, dim], N being the tokens of a trained clip.
+        """
+        assert self.predictor is not None, "masks is 0"
+        count = self.clip.grid[0] * self.clip.area
+        ids = torch.arange(count, device=features.device).expand(len(features), -1)
+        context, target = ids[:, : features.shape[1]], ids[:, features.shape[1] :]
+        predicted: Tensor = self.predictor(features, context, target, mask)
+        return predicted.float()
+
+    @property
+    def horizons(self) -> int:
+        """Moments ahead that are predicted after every moment in one pass; 0: not so."""
+        return self.predictor.horizons if isinstance(self.predictor, FORWARDS) else 0
+
+    @torch.no_grad()
+    def ahead(self, features: Tensor) -> Tensor:
+        """What follows each moment of a clip, as `compared` gives it.
+
+        Args:
+            features: what `encode` makes of the clip, [B, N, dim].
+
+        Returns:
+            float32 [B, moments, area, horizons, dim].
+        """
+        assert isinstance(self.predictor, FORWARDS), "horizons is 0"
+        return self.predictor.ahead(features).float()
+
+    def compared(self, features: Tensor, video: Tensor) -> Tensor:
+        """What the predictor is to say of a clip, by the model's objective.
+
+        Features normed per token where a teacher was predicted; the encoder's own for LeJEPA
+        and LeWorldModel; the normalised patches for pixel prediction.
+
+        Args:
+            features: what `encode` makes of the video, [B, n, dim].
+            video: uint8 [B, T, size, size, 3].
+        """
+        if self.config.objective == "pixels":
+            shape = self.config.model
+            pixels = normalise(video.to(features.device), torch.float32)
+            return normed_patches(pixels, shape.patch, shape.tubelet)
+        if self.config.objective in FOLLOWED:
+            return F.layer_norm(features, features.shape[-1:])
+        return features
+
+    def untaught(self, seed: int) -> WorldModel:
+        """A model of the same shape that has learnt nothing."""
+        return random_model(self.config, seed)
+
+    def _first(self, frames: int, clips: int, device: torch.device) -> Tensor:
+        """Ids of the first frames' tokens, [clips, n]."""
+        count = frames // self.config.model.tubelet * self.clip.area
+        return torch.arange(count, device=device).expand(clips, -1)
+
+    def _check(self, clip: Tensor) -> None:
+        if clip.dtype != torch.uint8 or clip.ndim != 5 or clip.shape[-1] != 3:
+            raise RequestError(
+                f"got {str(clip.dtype).removeprefix('torch.')} {list(clip.shape)}",
+                where="video",
+                mend="give uint8 [B, T, H, W, 3]",
+            )
+        tubelet = self.config.model.tubelet
+        if clip.shape[1] == 0 or clip.shape[1] % tubelet:
+            raise RequestError(
+                f"{clip.shape[1]} frames do not divide by the model's tubelet {tubelet}",
+                where="video",
+                mend=f"give a multiple of {tubelet} frames; it was trained on {self.config.frames}",
+            )
+
+
+def random_model(config: ModelConfig, seed: int) -> WorldModel:
+    """A model of the same shape that has learnt nothing: what a trained one must beat."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = encoder_of(config)
+        predictor = None
+        if config.objective in PREDICTIVE:
+            masks = len(config.job["objective"].get("masks", ()))
+            predictor = predictor_of(config, encoder, masks)
+    return WorldModel(config, encoder, predictor).eval().requires_grad_(False)
+
+
+def encoder_of(config: ModelConfig) -> nn.Module:
+    """The encoder of a model, freshly initialised."""
+    if config.objective == "lewm":
+        hidden = config.job["objective"]["hidden"]
+        return build_frame_encoder(
+            config.model, size=config.size, frames=config.frames, hidden=hidden
+        )
+    return build_encoder(config.model, size=config.size, frames=config.frames)
+
+
+def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPredictor:
+    """The built-in predictor of a model, freshly initialised, with `masks` mask tokens."""
+    tubelet, grid = config.model.tubelet, config.grid_of(config.frames)
+    if config.objective == "lewm":
+        hidden = config.job["objective"]["hidden"]
+        return build_frame_predictor(config.model, encoder=encoder, hidden=hidden)
+    if config.objective == "causal":
+        horizons = config.job["objective"]["horizons"]
+        return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
+    out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
+    return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks, out=out)
+
+
+def _resize(clip: Tensor, size: int) -> Tensor:
+    """uint8 [B, T, H, W, 3] -> uint8 [B, T, size, size, 3], clip by clip to bound memory."""
+    if clip.shape[2:4] == (size, size):
+        return clip
+    out = clip.new_empty(*clip.shape[:2], size, size, 3)
+    for i, frames in enumerate(clip):
+        scaled = F.interpolate(
+            frames.permute(0, 3, 1, 2).float(),
+            (size, size),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )
+        out[i] = scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return out
