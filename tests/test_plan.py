@@ -83,6 +83,8 @@ def test_every_world_size_trains_the_same_global_batch(
         ("model.encoder=vit-large", "model.patch=16", "data.size=256", "data.frames=16"),
         ("model.encoder=vit-giant", "model.predictor.depth=12", "model.predictor.dim=384"),
         ("model.encoder=vit-gigantic",),
+        ("objective={kind: vjepa21, context_ramp: [0, 9]}", "model.levels=[1, 2, 3]"),
+        ("objective={kind: vjepa21, context_ramp: [0, 9]}",),
     ],
 )
 def test_parameters_are_those_of_the_built_model(overrides: tuple[str, ...]) -> None:
@@ -109,8 +111,17 @@ def test_masks_have_the_planned_number_of_tokens() -> None:
 # -- FLOPs -----------------------------------------------------------------------------------
 
 
-def test_flops_are_those_that_torch_counts() -> None:
-    job = a_job("objective.masks=[{blocks: 3}, {kind: future, targets: 0.5}]")
+MASKED = "masks: [{blocks: 3}, {kind: future, targets: 0.5}]"
+TAUGHT = [
+    ("objective={kind: vjepa2, " + MASKED + "}",),
+    ("objective={kind: vjepa21, context_ramp: [0, 9], " + MASKED + "}",),
+    ("objective={kind: vjepa21, context_ramp: [0, 9], " + MASKED + "}", "model.levels=[1, 2, 3]"),
+]
+
+
+@pytest.mark.parametrize("overrides", TAUGHT)
+def test_flops_are_those_that_torch_counts(overrides: tuple[str, ...]) -> None:
+    job = a_job(*overrides)
     objective, (video, masks) = build_objective(job), a_batch(job, 4)
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH):

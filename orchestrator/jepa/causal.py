@@ -16,6 +16,7 @@ from orchestrator.jepa.blocks import MLP, NORM_EPS, Attention, Residual, Transfo
 from orchestrator.jepa.encoder import encoder_width
 from orchestrator.jepa.rope import Grid, Rotation, rotation_at
 from orchestrator.job import Model
+from orchestrator.job.model import Rope
 
 
 class SpaceTimeBlock(Residual):
@@ -62,9 +63,10 @@ class CausalPredictor(Transformer):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
+        rope: Rope = "tiled",
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio, SpaceTimeBlock)
-        self.grid, self.horizons = grid, horizons
+        self.grid, self.horizons, self.heads, self.rope = grid, horizons, heads, rope
         self.embed = nn.Linear(encoder_dim, dim)
         self.proj = nn.Linear(dim, horizons * encoder_dim)
         self.init_weights()
@@ -76,8 +78,8 @@ class CausalPredictor(Transformer):
         area = height * width
         x = self.embed(F.layer_norm(features, features.shape[-1:]))
         x = x.view(len(x), -1, area, x.shape[-1])
-        places = rotation_at((1, height, width), None, self.head_dim, x)
-        moments = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x)
+        places = rotation_at((1, height, width), None, self.head_dim, x, self.rope)
+        moments = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x, self.rope)
         out: Tensor = self.proj(self.norm(self.run_blocks(x, places, moments)))
         return out.view(*out.shape[:3], self.horizons, -1)
 
@@ -106,5 +108,6 @@ def build_causal(model: Model, *, encoder: nn.Module, grid: Grid, horizons: int)
         encoder_dim=encoder_width(encoder),
         grid=grid,
         horizons=horizons,
+        rope=model.rope,
         **model.predictor.model_dump(),
     )

@@ -9,6 +9,7 @@ from orchestrator.jepa.blocks import Transformer
 from orchestrator.jepa.encoder import encoder_width
 from orchestrator.jepa.rope import Grid, rotation_at
 from orchestrator.job import Model
+from orchestrator.job.model import Rope
 
 
 class Predictor(Transformer):
@@ -29,9 +30,10 @@ class Predictor(Transformer):
         mlp_ratio: float = 4.0,
         mask_tokens: int = 1,
         out: int | None = None,
+        rope: Rope = "tiled",
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
-        self.grid = grid
+        self.grid, self.heads, self.rope = grid, heads, rope
         self.embed = nn.Linear(encoder_dim, dim)
         self.masks = mask_tokens
         # Learned, one row per mask of the objective; they start at zero as published.
@@ -55,7 +57,7 @@ class Predictor(Transformer):
         asked = self.mask_tokens[mask].to(seen.dtype).expand(*target.shape, -1)
         x = torch.cat([seen, asked], dim=1)
         ids = torch.cat([context, target], dim=1)
-        x = self.run_blocks(x, rotation_at(self.grid, ids, self.head_dim, x))
+        x = self.run_blocks(x, rotation_at(self.grid, ids, self.head_dim, x, self.rope))
         out: Tensor = self.proj(self.norm(x[:, context.shape[1] :]))
         return out
 
@@ -72,5 +74,6 @@ def build_predictor(
         grid=grid,
         mask_tokens=mask_tokens,
         out=out,
+        rope=model.rope,
         **model.predictor.model_dump(),
     )

@@ -1,4 +1,10 @@
-"""Rotary positions over time, height and width, as V-JEPA 2 trains with (arXiv 2506.09985, 2.1)."""
+"""Rotary positions over time, height and width, as V-JEPA 2 trains with (arXiv 2506.09985, 2.1).
+
+Neighbouring channels (2j, 2j+1) of a head are turned as a pair. V-JEPA 2 lays an axis's
+frequencies out twice in a row (`tiled`: f0 f1 .. f0 f1 ..), so that the two channels of a pair
+turn at different rates; V-JEPA 2.1 lays them out pairwise (`paired`: f0 f0 f1 f1 ..), which is a
+rotation. Weights of either need their own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,8 @@ import functools
 
 import torch
 from torch import Tensor
+
+from orchestrator.job.model import Rope
 
 Grid = tuple[int, int, int]
 Rotation = tuple[Tensor, Tensor]
@@ -20,13 +28,8 @@ def axis_width(head_dim: int) -> int:
 
 
 @functools.lru_cache(maxsize=32)
-def rotation_tables(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
-    """Cosines and signed sines of every token of a grid: float32 [2, T*H*W, head_dim].
-
-    V-JEPA 2 rotates neighbouring channels (2j, 2j+1) but lays an axis's frequencies out
-    twice in a row (f0 f1 .. f0 f1 ..) instead of pairwise (f0 f0 f1 f1 ..). V-JEPA 2.1
-    corrects that; weights of V-JEPA 2 need it as it is.
-    """
+def rotation_tables(grid: Grid, head_dim: int, device: torch.device, rope: Rope) -> Tensor:
+    """Cosines and signed sines of every token of a grid: float32 [2, T*H*W, head_dim]."""
     # A cached tensor must serve training too, whoever asks for it first.
     with torch.inference_mode(False), torch.no_grad():
         width = axis_width(head_dim)
@@ -40,7 +43,8 @@ def rotation_tables(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
         table = torch.zeros(2, len(tokens), head_dim, device=device)
         table[0] = 1.0
         for axis, position in enumerate(positions):
-            angle = (position[:, None] * omega).repeat(1, 2)
+            angle = position[:, None] * omega
+            angle = angle.repeat_interleave(2, 1) if rope == "paired" else angle.repeat(1, 2)
             table[0, :, axis * width : (axis + 1) * width] = angle.cos()
             table[1, :, axis * width : (axis + 1) * width] = angle.sin()
         # The sign of the pair's swap, (a, b) -> (-b, a), is folded into the sines.
@@ -48,12 +52,14 @@ def rotation_tables(grid: Grid, head_dim: int, device: torch.device) -> Tensor:
         return table
 
 
-def rotation_at(grid: Grid, ids: Tensor | None, head_dim: int, like: Tensor) -> Rotation:
+def rotation_at(
+    grid: Grid, ids: Tensor | None, head_dim: int, like: Tensor, rope: Rope = "tiled"
+) -> Rotation:
     """The rotation of the tokens `ids` [B, n] of a grid, or of all of them, in `like`'s dtype.
 
     Made once per forward and shared by all layers.
     """
-    table = rotation_tables(grid, head_dim, like.device).to(like.dtype)
+    table = rotation_tables(grid, head_dim, like.device, rope).to(like.dtype)
     rows = table.unsqueeze(1) if ids is None else table[:, ids]
     cos, sin = rows[..., None, None, :].unbind(0)
     return cos, sin

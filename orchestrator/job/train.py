@@ -22,6 +22,7 @@ from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.model import (
     VJEPA2,
+    VJEPA21,
     AnyObjective,
     Causal,
     Encoder,
@@ -402,6 +403,19 @@ class TrainJob(Section):
         if objective.horizons >= self.grid[0]:
             text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
             raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_predicted(self) -> TrainJob:
+        objective = self.objective
+        if isinstance(objective, VJEPA21):
+            first, steps = objective.context_ramp[0], self.optim.steps
+            if first >= steps and objective.context_weight:
+                text = f"begins at step {first}, and the training has {steps}"
+                raise at("objective.context_ramp", f"{text}; begin earlier, or context_weight: 0")
+        elif self.model.levels and not isinstance(objective, CustomPart):
+            text = f"{objective.kind} reads the last block alone"
+            raise at("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
         return self
 
     @model_validator(mode="after")

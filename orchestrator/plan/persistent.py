@@ -8,8 +8,11 @@ from orchestrator.job import Predictive, Supervised, TrainJob
 from orchestrator.plan.shape import (
     Stack,
     horizons,
+    levels,
     pixels_per_token,
     predicted_width,
+    projections,
+    reading,
     stacks,
 )
 
@@ -27,15 +30,17 @@ def _sizes(job: TrainJob) -> Iterator[int]:
     encoder, predictor = stacks(job)
     yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
     yield from _of_blocks(encoder)
+    yield from [encoder.dim] * 2 * (levels(job) - 1)
     if isinstance(job.objective, Supervised):
         yield encoder.dim * len(job.objective.classes)
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
-    yield from (encoder.dim * predictor.dim, predictor.dim)
+    for wide, narrow in reading(job):
+        yield from (wide * narrow, narrow)
     yield from _of_blocks(predictor)
     out = predicted_width(job) * horizons(job)
-    yield from (predictor.dim * out, out)
+    yield from [predictor.dim * out, out] * projections(job)
 
 
 def _of_blocks(stack: Stack) -> Iterator[int]:

@@ -18,6 +18,7 @@ from functools import cached_property
 
 from orchestrator.job import (
     VJEPA2,
+    VJEPA21,
     Causal,
     Encoder,
     Future,
@@ -172,10 +173,11 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
         head = (encoder.dim + 1) * len(job.objective.classes)
         return ParameterPlan(embed + encoder.parameters, head, followed=False)
     mask_tokens = len(_masks(job)) * predictor.dim
-    into = encoder.dim * predictor.dim + predictor.dim
-    out = (predictor.dim + 1) * predicted_width(job) * horizons(job)
+    into = sum(wide * narrow + narrow for wide, narrow in reading(job))
+    out = (predictor.dim + 1) * predicted_width(job) * horizons(job) * projections(job)
+    level_norms = 2 * encoder.dim * (levels(job) - 1)
     return ParameterPlan(
-        encoder=embed + encoder.parameters,
+        encoder=embed + encoder.parameters + level_norms,
         predictor=into + mask_tokens + predictor.parameters + out,
         followed=followed(job),
     )
@@ -183,7 +185,7 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
 
 def followed(job: TrainJob) -> bool:
     """Whether a teacher follows the encoder."""
-    return isinstance(job.objective, VJEPA2 | Causal)
+    return isinstance(job.objective, VJEPA2 | VJEPA21 | Causal)
 
 
 def horizons(job: TrainJob) -> int:
@@ -193,7 +195,33 @@ def horizons(job: TrainJob) -> int:
 
 def predicted_width(job: TrainJob) -> int:
     """Values of one prediction of a token."""
-    return pixels_per_token(job) if isinstance(job.objective, Pixels) else stacks(job)[0].dim
+    if isinstance(job.objective, Pixels):
+        return pixels_per_token(job)
+    return levels(job) * stacks(job)[0].dim
+
+
+def levels(job: TrainJob) -> int:
+    """Levels of the encoder that are read and predicted."""
+    return max(1, len(job.model.levels))
+
+
+def reading(job: TrainJob) -> list[tuple[int, int]]:
+    """The linear maps, from a width to a width, by which the predictor reads a token."""
+    encoder, predictor = stacks(job)
+    if levels(job) == 1:
+        return [(encoder.dim, predictor.dim)]
+    return [(levels(job) * encoder.dim, encoder.dim), (encoder.dim, predictor.dim)]
+
+
+def projections(job: TrainJob) -> int:
+    """Maps from the predictor to what it predicts: of what is hidden and, where it is predicted
+    too, of what is seen."""
+    return 2 if isinstance(job.objective, VJEPA21) else 1
+
+
+def asked_tokens(job: TrainJob, tokens: TokenPlan) -> list[int]:
+    """Tokens that are predicted under each mask."""
+    return [n_t + n_c * (projections(job) - 1) for n_c, n_t in tokens.masks]
 
 
 def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
@@ -243,11 +271,12 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     encoder, predictor = stacks(job)
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
-    into = 2.0 * encoder.dim * predictor.dim
+    into = sum(2.0 * wide * narrow for wide, narrow in reading(job))
     out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
     if isinstance(job.objective, Causal):
         return predictor.flops(tokens.clip) + (into + out) * tokens.clip
-    return sum(predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks)
+    asked = sum(asked_tokens(job, tokens))
+    return out * asked + sum(predictor.flops(n_c + n_t) + into * n_c for n_c, n_t in tokens.masks)
 
 
 def _statistic(job: TrainJob, tokens: TokenPlan) -> float:
