@@ -83,6 +83,8 @@ def test_every_world_size_trains_the_same_global_batch(
         ("model.encoder=vit-large", "model.patch=16", "data.size=256", "data.frames=16"),
         ("model.encoder=vit-giant", "model.predictor.depth=12", "model.predictor.dim=384"),
         ("model.encoder=vit-gigantic",),
+        ("objective={kind: vjepa21, context_ramp: [0, 9]}", "model.levels=[1, 2, 3]"),
+        ("objective={kind: vjepa21, context_ramp: [0, 9]}",),
     ],
 )
 def test_parameters_are_those_of_the_built_model(overrides: tuple[str, ...]) -> None:
@@ -109,8 +111,17 @@ def test_masks_have_the_planned_number_of_tokens() -> None:
 # -- FLOPs -----------------------------------------------------------------------------------
 
 
-def test_flops_are_those_that_torch_counts() -> None:
-    job = a_job("objective.masks=[{blocks: 3}, {kind: future, targets: 0.5}]")
+MASKED = "masks: [{blocks: 3}, {kind: future, targets: 0.5}]"
+TAUGHT = [
+    ("objective={kind: vjepa2, " + MASKED + "}",),
+    ("objective={kind: vjepa21, context_ramp: [0, 9], " + MASKED + "}",),
+    ("objective={kind: vjepa21, context_ramp: [0, 9], " + MASKED + "}", "model.levels=[1, 2, 3]"),
+]
+
+
+@pytest.mark.parametrize("overrides", TAUGHT)
+def test_flops_are_those_that_torch_counts(overrides: tuple[str, ...]) -> None:
+    job = a_job(*overrides)
     objective, (video, masks) = build_objective(job), a_batch(job, 4)
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH):
@@ -250,16 +261,22 @@ def test_the_teacher_takes_half_of_the_published_giant() -> None:
 # -- memory ----------------------------------------------------------------------------------
 
 
+DENSE = ("objective={kind: vjepa21, context_ramp: [0, 9]}", "model.levels=[2, 4, 6, 8]")
+
+
+@pytest.mark.parametrize("objective", [(), DENSE])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_activations_are_about_what_autograd_keeps(checkpointing: bool) -> None:
+def test_activations_are_about_what_autograd_keeps(
+    checkpointing: bool, objective: tuple[str, ...]
+) -> None:
     job = a_job(
         f"scale.activation_checkpointing={str(checkpointing).lower()}",
-        "model.encoder.depth=8", "model.predictor.depth=4", "data.size=64",
+        "model.encoder.depth=8", "model.predictor.depth=4", "data.size=64", *objective,
     )  # fmt: skip
-    objective, (video, masks) = build_objective(job), a_batch(job, 2)
-    objective.set_activation_checkpointing(checkpointing)
-    targets = objective.targets(objective.encoder, video)
-    own = {p.untyped_storage().data_ptr() for p in objective.parameters()}
+    built, (video, masks) = build_objective(job), a_batch(job, 2)
+    built.set_activation_checkpointing(checkpointing)
+    targets = built.targets(built.encoder, video)
+    own = {p.untyped_storage().data_ptr() for p in built.parameters()}
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -269,7 +286,7 @@ def test_activations_are_about_what_autograd_keeps(checkpointing: bool) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = objective(video, masks, targets).loss.sum()
+        loss = built(video, masks, targets).loss.sum()
     assert loss.requires_grad
     planned = 2 * activations(job, plan(job).tokens, 4).whole
     held = sum(kept.values()) + video.nbytes + video.numel() + targets.nbytes

@@ -119,12 +119,19 @@ class Transformer(nn.Module):
     def run_blocks(self, x: Tensor, *rotations: Rotation) -> Tensor:
         """All blocks in a row, [B, ..., dim] -> the same; the last norm is the caller's."""
         for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                # No block draws random numbers, so there is no state to restore.
-                x = checkpoint(block, x, *rotations, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, *rotations)
+            x = self.run_block(block, x, *rotations)
         return x
+
+    def run_block(self, block: nn.Module, x: Tensor, *rotations: Rotation) -> Tensor:
+        """One of the blocks, [B, ..., dim] -> the same."""
+        if self.checkpointing and torch.is_grad_enabled():
+            # No block draws random numbers, so there is no state to restore.
+            again: Tensor = checkpoint(
+                block, x, *rotations, use_reentrant=False, preserve_rng_state=False
+            )
+            return again
+        out: Tensor = block(x, *rotations)
+        return out
 
     def set_activation_checkpointing(self, on: bool) -> None:
         """Keep only the blocks' inputs for the backward pass and compute the rest again."""

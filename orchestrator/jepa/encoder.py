@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.blocks import Transformer
-from orchestrator.jepa.rope import Grid, rotation_at
+from orchestrator.jepa.blocks import NORM_EPS, Transformer
+from orchestrator.jepa.rope import Grid, Rotation, rotation_at
 from orchestrator.job import Encoder, Model, import_part, part_config
 from orchestrator.job.model import Rope
 
@@ -85,31 +85,47 @@ class VisionTransformer(Transformer):
         mlp_ratio: float = 4.0,
         attention: Literal["clip", "moment"] = "clip",
         rope: Rope = "tiled",
+        levels: tuple[int, ...] = (),
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
         self.dim, self.heads, self.attention, self.rope = dim, heads, attention, rope
         self.size, self.frames = size, frames
         self.patch_embed = PatchEmbed(dim, patch, tubelet)
+        self.levels = levels or (depth,)
+        # The deepest level's norm is the encoder's own.
+        self.level_norms = nn.ModuleList(nn.LayerNorm(dim, eps=NORM_EPS) for _ in levels[:-1])
         self.init_weights()
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None, *, levels: bool = False) -> Tensor:
         """Encode a video, or only the tokens `keep` of it: the others are dropped at the door.
 
         Args:
             x: normalised video [B, 3, T, H, W]; T and H, W divide by tubelet and patch.
             keep: token ids int64 [B, n], or None for all N tokens. Where tokens attend to those
                 of their own moment only, `keep` holds whole moments in order.
+            levels: all levels of the encoder side by side, each behind its norm.
 
         Returns:
-            [B, n or N, dim], in the order of `keep`.
+            [B, n or N, dim], in the order of `keep`; [B, n or N, levels * dim] with `levels`.
         """
         tokens = self.patch_embed(x, keep)
         grid = self.patch_embed.grid(x)
         if self.attention == "moment":
             return self._by_moment(tokens, grid)
         rotation = rotation_at(grid, keep, self.head_dim, tokens, self.rope)
+        if levels:
+            return self._by_level(tokens, rotation)
         out: Tensor = self.norm(self.run_blocks(tokens, rotation))
         return out
+
+    def _by_level(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """[B, n, dim] -> [B, n, levels * dim], the shallowest level first."""
+        norms, out = iter([*self.level_norms, self.norm]), []
+        for depth, block in enumerate(self.blocks, start=1):
+            x = self.run_block(block, x, rotation)
+            if depth in self.levels:
+                out.append(next(norms)(x))
+        return torch.cat(out, dim=-1)
 
     def _by_moment(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Every moment by itself, [B, moments * places, dim] -> the same."""
@@ -130,7 +146,7 @@ def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:
     }
     if isinstance(model.encoder, Encoder):
         own = model.encoder.model_dump(exclude={"kind"})
-        return VisionTransformer(**shape, **own, rope=model.rope)
+        return VisionTransformer(**shape, **own, rope=model.rope, levels=model.levels)
     part = import_part(model.encoder.kind)
     encoder: nn.Module = part(part_config(model.encoder), **shape)
     return encoder

@@ -13,6 +13,7 @@ from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import (
     VJEPA2,
+    VJEPA21,
     Causal,
     Encoder,
     Forwards,
@@ -40,6 +41,7 @@ from orchestrator.job.tune import TuneJob
 
 __all__ = [
     "VJEPA2",
+    "VJEPA21",
     "Causal",
     "CropFlip",
     "Data",

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from orchestrator.errors import suggest
 from orchestrator.job.base import CustomPart, Range, Section, at, part_tag
@@ -109,6 +118,10 @@ class Model(Section):
     tubelet: PositiveInt = 2
     """Frames per token; must divide `data.frames`."""
 
+    levels: tuple[PositiveInt, ...] = ()
+    """Blocks of the encoder, counted from 1, whose outputs the predictor reads and predicts, each
+    behind a norm of its own; the last is the deepest. Default: that one alone."""
+
     predictor: Predictor = Predictor()
     """The predictor's shape."""
 
@@ -127,6 +140,17 @@ class Model(Section):
         if isinstance(data, dict) and isinstance(data.get("encoder"), str):
             return {**data, "encoder": _named_encoder(data["encoder"], "model.encoder")}
         return data
+
+    @model_validator(mode="after")
+    def _levels_rise_to_the_last(self) -> Model:
+        if not self.levels:
+            return self
+        if not isinstance(self.encoder, Encoder):
+            raise at("model.levels", "an encoder of your own has no levels")
+        if list(self.levels) != sorted(set(self.levels)) or self.levels[-1] != self.encoder.depth:
+            text = f"{list(self.levels)} does not rise to the last block"
+            raise at("model.levels", f"{text}, {self.encoder.depth}")
+        return self
 
 
 class MultiBlock(Section):
@@ -207,6 +231,36 @@ class VJEPA2(Section):
 
     masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
     """Masks of one step; all share one forward of the teacher."""
+
+
+class VJEPA21(Section):
+    """V-JEPA 2.1: L1 to the teacher's layer-normed levels, at hidden and at seen tokens.
+
+    arXiv 2603.14482. The levels are those of `model.levels`. The error at a seen token counts
+    `context_weight` / sqrt(its distance to the nearest hidden one, in tokens).
+    """
+
+    kind: Literal["vjepa21"] = "vjepa21"
+    """The objective."""
+
+    ema: float = Field(0.99925, ge=0, le=1)
+    """Momentum of the teacher: teacher = ema * teacher + (1 - ema) * student."""
+
+    context_weight: NonNegativeFloat = 0.5
+    """Of the loss on what is seen, once its ramp is over."""
+
+    context_ramp: tuple[NonNegativeInt, NonNegativeInt] = (15_000, 30_000)
+    """Steps between which that weight rises from 0, linearly."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the teacher."""
+
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> VJEPA21:
+        first, last = self.context_ramp
+        if first > last:
+            raise at("objective.context_ramp", f"{last} comes before {first}")
+        return self
 
 
 class LeJEPA(Section):
@@ -350,6 +404,7 @@ class Causal(Section):
 
 AnyObjective = Annotated[
     Annotated[VJEPA2, Tag("vjepa2")]
+    | Annotated[VJEPA21, Tag("vjepa21")]
     | Annotated[LeJEPA, Tag("lejepa")]
     | Annotated[LeWM, Tag("lewm")]
     | Annotated[Frozen, Tag("frozen")]
@@ -360,7 +415,7 @@ AnyObjective = Annotated[
     Discriminator(lambda v: part_tag(v, "vjepa2")),
 ]
 
-Predictive = VJEPA2 | LeJEPA | Pixels | Frozen
+Predictive = VJEPA2 | VJEPA21 | LeJEPA | Pixels | Frozen
 """Objectives that predict hidden tokens by the built-in predictor."""
 
 Forwards = Causal | LeWM

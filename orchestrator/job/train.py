@@ -22,6 +22,7 @@ from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.model import (
     VJEPA2,
+    VJEPA21,
     AnyObjective,
     Causal,
     Encoder,
@@ -321,6 +322,19 @@ class TrainJob(Section):
         if self.grid[0] < 2:
             text = f"{self.data.frames} frames are one moment, and nothing comes after it"
             raise at("data.frames", f"{text}; raise it, or lower model.tubelet")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_predicted(self) -> TrainJob:
+        objective = self.objective
+        if isinstance(objective, VJEPA21):
+            first, steps = objective.context_ramp[0], self.optim.steps
+            if first >= steps and objective.context_weight:
+                text = f"begins at step {first}, and the training has {steps}"
+                raise at("objective.context_ramp", f"{text}; begin earlier, or context_weight: 0")
+        elif self.model.levels and not isinstance(objective, CustomPart):
+            text = f"{objective.kind} reads the last block alone"
+            raise at("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
         return self
 
     @model_validator(mode="after")

@@ -9,8 +9,10 @@ from orchestrator.plan.shape import (
     KNOTS,
     Stack,
     TokenPlan,
+    asked_tokens,
     encoder_reads,
     horizons,
+    levels,
     pixels_per_token,
     predicted_width,
     predictor_reads,
@@ -47,8 +49,11 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
         _of_blocks(job, predictor, n, b) for n in told
     )
     # Predictions, their targets and the difference, in fp32.
-    asked = sum(n_t for _, n_t in tokens.masks) or sum(told)
+    asked = sum(asked_tokens(job, tokens)) or sum(told)
     kept += 3 * 4 * asked * horizons(job) * predicted_width(job)
+    if levels(job) > 1:
+        # The levels side by side, and what lies between the two maps that read them.
+        kept += sum(n_c for n_c, _ in tokens.masks) * (levels(job) + 2) * encoder.dim * b
     if isinstance(job.objective, Gaussian):
         # The projections, their slope, and a knot's cosines, sines and distances.
         kept += 7 * 4 * statistic_size(job, tokens)[1]

@@ -8,9 +8,12 @@ from orchestrator.job import Predictive, Supervised, TrainJob
 from orchestrator.plan.shape import (
     Stack,
     horizons,
+    levels,
+    outputs,
     pixels_per_token,
     predicted_width,
     projection_sizes,
+    reading,
     stacks,
 )
 
@@ -28,20 +31,22 @@ def _sizes(job: TrainJob) -> Iterator[int]:
     encoder, predictor = stacks(job)
     yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
     yield from _of_blocks(encoder)
+    yield from [encoder.dim] * 2 * (levels(job) - 1)
     if isinstance(job.objective, Supervised):
         classes = len(job.objective.classes)
         yield from (encoder.dim * classes, classes)
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
-    yield from (encoder.dim * predictor.dim, predictor.dim)
+    for wide, narrow in reading(job):
+        yield from (wide * narrow, narrow)
     yield from _of_blocks(predictor)
     projections = projection_sizes(job)
     if projections:
         yield from (size for sizes in projections for size in sizes)
         return
     out = predicted_width(job) * horizons(job)
-    yield from (predictor.dim * out, out)
+    yield from [predictor.dim * out, out] * outputs(job)
 
 
 def _of_blocks(stack: Stack) -> Iterator[int]:

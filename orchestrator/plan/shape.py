@@ -18,6 +18,7 @@ from functools import cached_property
 
 from orchestrator.job import (
     VJEPA2,
+    VJEPA21,
     Causal,
     Encoder,
     Forwards,
@@ -185,13 +186,14 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
         return ParameterPlan(embed + encoder.parameters, head, followed=False)
     projections = [sum(sizes) for sizes in projection_sizes(job)] or [0, 0]
     mask_tokens = len(_masks(job)) * predictor.dim
-    into = encoder.dim * predictor.dim + predictor.dim
-    out = 0 if projections[1] else (predictor.dim + 1) * predicted_width(job) * horizons(job)
+    into = sum(wide * narrow + narrow for wide, narrow in reading(job))
+    out = (predictor.dim + 1) * predicted_width(job) * horizons(job) * outputs(job)
     teacher = fixed_teacher(job)
     pixels = pixels_per_token(job)
+    level_norms = 2 * encoder.dim * (levels(job) - 1)
     return ParameterPlan(
-        encoder=embed + encoder.parameters + projections[0],
-        predictor=into + mask_tokens + predictor.parameters + out + projections[1],
+        encoder=embed + encoder.parameters + projections[0] + level_norms,
+        predictor=into + mask_tokens + predictor.parameters + (projections[1] or out),
         followed=followed(job),
         fixed=(pixels + 1) * teacher.dim + teacher.parameters if teacher else 0,
     )
@@ -211,7 +213,7 @@ def projection_sizes(job: TrainJob) -> list[tuple[int, ...]]:
 
 def followed(job: TrainJob) -> bool:
     """Whether a teacher follows the encoder."""
-    return isinstance(job.objective, VJEPA2 | Causal)
+    return isinstance(job.objective, VJEPA2 | VJEPA21 | Causal)
 
 
 def fixed_teacher(job: TrainJob) -> Stack | None:
@@ -238,7 +240,31 @@ def predicted_width(job: TrainJob) -> int:
     """Values of one prediction of a token."""
     if isinstance(job.objective, Pixels):
         return pixels_per_token(job)
-    return (fixed_teacher(job) or stacks(job)[0]).dim
+    return levels(job) * (fixed_teacher(job) or stacks(job)[0]).dim
+
+
+def levels(job: TrainJob) -> int:
+    """Levels of the encoder that are read and predicted."""
+    return max(1, len(job.model.levels))
+
+
+def reading(job: TrainJob) -> list[tuple[int, int]]:
+    """The linear maps, from a width to a width, by which the predictor reads a token."""
+    encoder, predictor = stacks(job)
+    if levels(job) == 1:
+        return [(encoder.dim, predictor.dim)]
+    return [(levels(job) * encoder.dim, encoder.dim), (encoder.dim, predictor.dim)]
+
+
+def outputs(job: TrainJob) -> int:
+    """Maps from the predictor to what it predicts: of what is hidden and, where it is predicted
+    too, of what is seen."""
+    return 2 if isinstance(job.objective, VJEPA21) else 1
+
+
+def asked_tokens(job: TrainJob, tokens: TokenPlan) -> list[int]:
+    """Tokens that are predicted under each mask."""
+    return [n_t + n_c * (outputs(job) - 1) for n_c, n_t in tokens.masks]
 
 
 def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
@@ -295,14 +321,15 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     encoder, predictor = stacks(job)
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
-    into = 2.0 * encoder.dim * predictor.dim
+    into = sum(2.0 * wide * narrow for wide, narrow in reading(job))
     if isinstance(job.objective, LeWM):
         moments = job.grid[0] - 1
         return predictor.flops(moments) + into * moments + _projected(job, 1, moments)
     out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
     if isinstance(job.objective, Causal):
         return predictor.flops(tokens.clip) + (into + out) * tokens.clip
-    return sum(predictor.flops(n_c + n_t) + into * n_c + out * n_t for n_c, n_t in tokens.masks)
+    asked = sum(asked_tokens(job, tokens))
+    return out * asked + sum(predictor.flops(n_c + n_t) + into * n_c for n_c, n_t in tokens.masks)
 
 
 def _projected(job: TrainJob, which: int, moments: int) -> float:

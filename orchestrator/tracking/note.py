@@ -19,6 +19,7 @@ SHOWN = {
 
 _OBJECTIVES = {
     "vjepa2": "V-JEPA 2",
+    "vjepa21": "V-JEPA 2.1",
     "lejepa": "LeJEPA",
     "lewm": "LeWorldModel",
     "frozen": "SALT, a frozen teacher",

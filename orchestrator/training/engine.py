@@ -145,6 +145,7 @@ class Engine:
         """
         assert len(micro) == self.batch.accum
         self._clock.start()
+        self.objective.at_step(self.step)
         rate, decay = set_schedule(self.optimizer, self.job.optim, self.step)
         weights = torch.stack([batch.weight.sum() for batch in micro]).sum().to(self.device)
         dist.all_reduce(weights)

@@ -13,8 +13,10 @@ from orchestrator.jepa.objectives.pixels import PixelsObjective
 from orchestrator.jepa.objectives.pooled import GaussianObjective, Pool, PooledObjective
 from orchestrator.jepa.objectives.supervised import SupervisedObjective
 from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
+from orchestrator.jepa.objectives.vjepa21 import VJEPA21Objective
 from orchestrator.job import (
     VJEPA2,
+    VJEPA21,
     Causal,
     Frozen,
     LeJEPA,
@@ -41,6 +43,7 @@ __all__ = [
     "PooledObjective",
     "SupervisedObjective",
     "VJEPA2Objective",
+    "VJEPA21Objective",
     "build_objective",
     "untaught_teacher",
 ]
@@ -60,6 +63,8 @@ def build_objective(job: TrainJob) -> Objective:
         match job.objective:
             case VJEPA2():
                 return VJEPA2Objective(job.objective, job)
+            case VJEPA21():
+                return VJEPA21Objective(job.objective, job)
             case LeJEPA():
                 return LeJEPAObjective(job.objective, job)
             case LeWM():

@@ -47,6 +47,9 @@ class Objective(nn.Module):
     fixed_shapes: bool = True
     """Whether every batch has the same counts of tokens; only compiling asks."""
 
+    def at_step(self, step: int) -> None:
+        """Before the first forward of a step, counted from 0: whatever follows a schedule."""
+
     @torch.no_grad()
     def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
         """What the teacher says about every token, [B, 3, T, H, W] -> [B, N, dim]."""
