@@ -11,22 +11,20 @@ from orchestrator.job.fingerprint import (
 )
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
-from orchestrator.job.model import (
+from orchestrator.job.model import Encoder, Model, Predictor
+from orchestrator.job.objective import (
     VJEPA2,
     VJEPA21,
     Causal,
-    Encoder,
     Forwards,
     Frozen,
     Future,
     Gaussian,
     LeJEPA,
     LeWM,
-    Model,
     MultiBlock,
     Pixels,
     Predictive,
-    Predictor,
     Supervised,
 )
 from orchestrator.job.pack import Encode, PackJob, WeightedSource

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from orchestrator.errors import RequestError
-from orchestrator.job.model import Future, MultiBlock
+from orchestrator.job.objective import Future, MultiBlock
 
 
 def mask_counts(mask: MultiBlock | Future, tokens: int) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 
 from orchestrator.job.base import NAME_PATTERN, Name, Section, at
 from orchestrator.job.evaluate import EvaluateTrack
-from orchestrator.job.model import AnyObjective, Model
+from orchestrator.job.model import Model
+from orchestrator.job.objective import AnyObjective
 from orchestrator.job.scale import Scale
 from orchestrator.job.train import Checkpoint, Data, Optim, TrainJob
 

@@ -20,16 +20,15 @@ from orchestrator.errors import RequestError
 from orchestrator.job.base import CustomPart, Name, Range, Section, at, part_tag
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
-from orchestrator.job.model import (
+from orchestrator.job.model import Encoder, Model
+from orchestrator.job.objective import (
     VJEPA2,
     VJEPA21,
     AnyObjective,
     Causal,
-    Encoder,
     Forwards,
     Future,
     Gaussian,
-    Model,
     MultiBlock,
     Predictive,
 )

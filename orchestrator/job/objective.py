@@ -1,0 +1,295 @@
+"""The objective section: what is predicted, from what, and to what."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+from orchestrator.job.base import CustomPart, Range, Section, at, part_tag
+from orchestrator.job.model import (
+    AnyEncoder,
+    named_encoder,
+)
+
+
+class MultiBlock(Section):
+    """V-JEPA 2's multi-block mask, of a fixed count: targets are a union of blocks.
+
+    Blocks are drawn as in V-JEPA (arXiv 2404.08471, section 3.2); the union is then trimmed or
+    grown along its border to exactly `targets` tokens, and `context` tokens are drawn from
+    the rest, so that shapes are static and no clip depends on its batch.
+    """
+
+    kind: Literal["multiblock"] = "multiblock"
+    """Union of space-time blocks."""
+
+    blocks: PositiveInt = 8
+    """Blocks in the union."""
+
+    spatial: float = Field(0.15, gt=0, le=1)
+    """Area of a block as a share of the frame."""
+
+    temporal: float = Field(1.0, gt=0, le=1)
+    """Length of a block as a share of the clip."""
+
+    aspect: Range = (0.75, 1.5)
+    """Range of a block's height over width."""
+
+    targets: PositiveFloat = 0.5
+    """Tokens to predict: a share of all below 1, a count from 1 on."""
+
+    context: PositiveFloat = 0.24
+    """Tokens the encoder sees: a share of all below 1, a count from 1 on."""
+
+    truncate: bool = False
+    """The original's way instead: cut every clip of a batch to the batch's smallest counts."""
+
+
+class Future(Section):
+    """A mask that hides the future: context is the first tubelets, targets are what follows."""
+
+    kind: Literal["future"] = "future"
+    """Past predicts future."""
+
+    visible: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Fewest and most tubelets seen, drawn per clip."""
+
+    targets: PositiveFloat = 0.7
+    """Tokens to predict: a share of all below 1, a count from 1 on."""
+
+    context: PositiveFloat = 0.25
+    """Tokens the encoder sees: a share of all below 1, a count from 1 on."""
+
+
+AnyMask = Annotated[
+    Annotated[MultiBlock, Tag("multiblock")]
+    | Annotated[Future, Tag("future")]
+    | Annotated[CustomPart, Tag("custom")],
+    Discriminator(lambda v: part_tag(v, "multiblock")),
+]
+
+# Counts: what the published sampler leaves after it cuts a batch of 24 to its smallest (mean of
+# 100 batches at 2,048 tokens: context .23 and .05, targets .48 and .69).
+VJEPA2_MASKS = (
+    MultiBlock(blocks=8, spatial=0.15, targets=0.5, context=0.24),
+    MultiBlock(blocks=2, spatial=0.7, targets=0.7, context=0.06),
+)
+
+
+class VJEPA2(Section):
+    """V-JEPA 2: L1 between predictions and the layer-normed features of an EMA teacher.
+
+    arXiv 2506.09985, equation 1.
+    """
+
+    kind: Literal["vjepa2"] = "vjepa2"
+    """The objective."""
+
+    ema: float = Field(0.99925, ge=0, le=1)
+    """Momentum of the teacher: teacher = ema * teacher + (1 - ema) * student."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the teacher."""
+
+
+class VJEPA21(Section):
+    """V-JEPA 2.1: L1 to the teacher's layer-normed levels, at hidden and at seen tokens.
+
+    arXiv 2603.14482. The levels are those of `model.levels`. The error at a seen token counts
+    `context_weight` / sqrt(its distance to the nearest hidden one, in tokens).
+    """
+
+    kind: Literal["vjepa21"] = "vjepa21"
+    """The objective."""
+
+    ema: float = Field(0.99925, ge=0, le=1)
+    """Momentum of the teacher: teacher = ema * teacher + (1 - ema) * student."""
+
+    context_weight: NonNegativeFloat = 0.5
+    """Of the loss on what is seen, once its ramp is over."""
+
+    context_ramp: tuple[NonNegativeInt, NonNegativeInt] = (15_000, 30_000)
+    """Steps between which that weight rises from 0, linearly."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the teacher."""
+
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> VJEPA21:
+        first, last = self.context_ramp
+        if first > last:
+            raise at("objective.context_ramp", f"{last} comes before {first}")
+        return self
+
+
+class LeJEPA(Section):
+    """LeJEPA for video: predict the same encoder's features, which SIGReg holds to N(0, I).
+
+    arXiv 2511.08544, section 5. No teacher and no stop-gradient:
+    (1 - weight) * prediction + weight * SIGReg.
+    """
+
+    kind: Literal["lejepa"] = "lejepa"
+    """The objective."""
+
+    weight: float = Field(0.05, gt=0, lt=1)
+    """Of SIGReg; the prediction has the rest."""
+
+    slices: PositiveInt = 256
+    """Random directions along which features are compared with a normal distribution."""
+
+    statistic_clips: int | None = Field(None, ge=2)
+    """Clips of the global batch that one statistic acts on, whatever a micro-batch holds; must
+    divide `scale.global_batch`. Default: all of them."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the whole clip."""
+
+
+class LeWM(Section):
+    """LeWorldModel: one embedding a moment, the next one predicted, SIGReg against collapse.
+
+    arXiv 2603.19312. The mean error of the next embedding + weight * SIGReg, end to end: no
+    teacher, no stop-gradient. Needs `model.encoder.attention: moment`; with `model.tubelet: 1`, as
+    published, a moment is a frame.
+    """
+
+    kind: Literal["lewm"] = "lewm"
+    """The objective."""
+
+    weight: PositiveFloat = 0.1
+    """Of SIGReg, the one hyperparameter of the loss; the prediction has weight 1."""
+
+    slices: PositiveInt = 1024
+    """Random directions along which embeddings are compared with a normal distribution."""
+
+    statistic_clips: int | None = Field(None, ge=2)
+    """Clips of the global batch that one statistic acts on, whatever a micro-batch holds; must
+    divide `scale.global_batch`. Default: all of them."""
+
+    hidden: PositiveInt = 2048
+    """Width inside the two projections: behind the encoder and behind the predictor."""
+
+
+class Frozen(Section):
+    """A frozen teacher (SALT's second stage): L1 to the features of an encoder that stays as it is.
+
+    arXiv 2509.24317. The teacher was trained before, by pixel prediction as published, and may be
+    smaller than the student. No moving average: the loss can be compared between runs.
+    """
+
+    kind: Literal["frozen"] = "frozen"
+    """The objective."""
+
+    teacher: str = Field(min_length=1)
+    """A trained model: `models:/NAME@alias`, `runs:/ID/model` or a folder with its files."""
+
+    encoder: AnyEncoder | None = None
+    """The teacher's encoder: a size or its numbers. Default: read from the teacher when the
+    training begins; written, it is compared with it, and `plan` can count it."""
+
+    digest: str | None = None
+    """The teacher's weights, 16 hex digits. Default: those that are found when the training
+    begins; a run that goes on refuses any others."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step; all share one forward of the teacher."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("encoder"), str):
+            return {**data, "encoder": named_encoder(data["encoder"], "objective.encoder")}
+        return data
+
+
+class Pixels(Section):
+    """Pixel prediction as in VideoMAE: hidden patches, each normalised by its own mean and spread.
+
+    arXiv 2203.12602, section 3. Encoder, masks and predictor are those of the latent objectives.
+    """
+
+    kind: Literal["pixels"] = "pixels"
+    """The objective."""
+
+    masks: tuple[AnyMask, ...] = Field(VJEPA2_MASKS, min_length=1)
+    """Masks of one step."""
+
+
+class Supervised(Section):
+    """Cross-entropy of a clip's class, read off the mean of its features by a linear head.
+
+    The class stands in the clip's key: a packed dataset's keys begin with it, or hold it.
+    """
+
+    kind: Literal["supervised"] = "supervised"
+    """The objective."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Names of the classes."""
+
+    label: str = "^[a-z]+"
+    """Regular expression whose first match in a clip's key is its class."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Supervised:
+        try:
+            re.compile(self.label)
+        except re.error as error:
+            raise at("objective.label", f"no regular expression: {error}") from None
+        if len(set(self.classes)) < len(self.classes):
+            raise at("objective.classes", "a class is named twice")
+        return self
+
+
+class Causal(Section):
+    """Past to future: after every moment, an EMA teacher's layer-normed features of the next ones.
+
+    DINO-WM (arXiv 2411.04983) and V-JEPA 2-AC (arXiv 2506.09985, section 3) predict so, with
+    actions and a frozen encoder; here the encoder learns too. One pass over a clip predicts after
+    each of its moments. Needs `model.encoder.attention: moment`.
+    """
+
+    kind: Literal["causal"] = "causal"
+    """The objective."""
+
+    ema: float = Field(0.998, ge=0, le=1)
+    """Momentum of the teacher: teacher = ema * teacher + (1 - ema) * student."""
+
+    horizons: PositiveInt = 3
+    """Moments (tubelets) ahead that are predicted at once; what lies beyond is predicted from
+    predictions."""
+
+
+AnyObjective = Annotated[
+    Annotated[VJEPA2, Tag("vjepa2")]
+    | Annotated[VJEPA21, Tag("vjepa21")]
+    | Annotated[LeJEPA, Tag("lejepa")]
+    | Annotated[LeWM, Tag("lewm")]
+    | Annotated[Frozen, Tag("frozen")]
+    | Annotated[Pixels, Tag("pixels")]
+    | Annotated[Supervised, Tag("supervised")]
+    | Annotated[Causal, Tag("causal")]
+    | Annotated[CustomPart, Tag("custom")],
+    Discriminator(lambda v: part_tag(v, "vjepa2")),
+]
+
+Predictive = VJEPA2 | VJEPA21 | LeJEPA | Pixels | Frozen
+"""Objectives that predict hidden tokens by the built-in predictor."""
+
+Forwards = Causal | LeWM
+"""Objectives that predict after every moment of a clip from it and all before it."""
+
+Gaussian = LeJEPA | LeWM
+"""Objectives that hold features to N(0, I) by SIGReg, a statistic over clips."""
