@@ -93,7 +93,10 @@ def test_the_job_s_own_end_counts(code: int, state: str, queue: Path, tmp_path: 
     assert list(backend(tmp_path).logs("small", follow=True)) == ["said é"]
 
 
-def test_one_live_submission_of_a_name(queue: Path, tmp_path: Path) -> None:
+def test_one_live_submission_of_a_name(
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.clusters.slurm._SETTLES_S", 0.0)
     send(tmp_path)
     with pytest.raises(RequestError, match="'small' was sent there and goes on"):
         send(tmp_path)

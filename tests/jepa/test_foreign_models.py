@@ -18,7 +18,7 @@ from transformers import ViTConfig, VJEPA2Config, VJEPA2Model
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.card import Facts, model_card
 from orchestrator.jepa.foreign import Wishes
-from orchestrator.jepa.hub import WorldModel, load_folder, load_start, save_model
+from orchestrator.jepa.hub import WorldModel, check_start, load_folder, load_start, save_model
 from orchestrator.jepa.huggingface import export_huggingface
 from orchestrator.jepa.importing import import_model
 from orchestrator.jepa.objectives import build_objective
@@ -135,13 +135,13 @@ def test_training_starts_from_a_huggingface_folder(
         assert torch.equal(token, first)
 
     for override, reason in (
-        ("model.rope=paired", "model.rope was 'tiled', not 'paired'"),
-        ("model.encoder.heads=4", "model.encoder.heads was 2, not 4"),
-        ("model.predictor.heads=4", "model.predictor.heads was 2, not 4"),
-        ("model.patch=4", "model.patch was 8, not 4"),
+        ("model.rope=paired", "model.rope: 'tiled' -> 'paired'"),
+        ("model.encoder.heads=4", "model.encoder.heads: 2 -> 4"),
+        ("model.predictor.heads=4", "model.predictor.heads: 2 -> 4"),
+        ("model.patch=4", "model.patch: 8 -> 4"),
     ):
         with pytest.raises(RequestError, match=reason):
-            load_start(build_objective(make_job(override)), tmp_path / "start")
+            check_start(make_job(override), tmp_path / "start")
     with pytest.raises(DataError, match=r"Hugging Face(.|\n)*models import"):
         load_start(objective, published)
 
