@@ -8,7 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.evaluation.study.page import BOTTOM, HEIGHT, LEFT, STYLE, TOP, WIDTH
+from orchestrator.evaluation.study.page import BOTTOM, HEIGHT, STYLE, WIDTH
+
+LEFT, TOP = 70, 24
+"""Room for an objective of six signs, and its name above."""
 
 COLOURS = {
     "best": "#0a7a3b",
@@ -33,9 +36,9 @@ def page(result: Mapping[str, Any]) -> str:
     )
     head = (
         f"<h1>{name}</h1><p class='dim'>{len(rows)} trials of {result['budget']:,} steps,"
-        f" search {result['search']}, scheduler {result['scheduler']}. Objective: R2 of a ridge"
-        " probe on frozen features of held-out videos, the mean of position and velocity."
-        f"</p><p><b>{won}.</b> What collapsed never wins, however low its loss.</p>{_legend()}"
+        f" search {result['search']}, scheduler {result['scheduler']}. Objective:"
+        f" {html.escape(_measured(rows))}, on videos that no trial was trained on.</p>"
+        f"<p><b>{won}.</b> What collapsed never wins, however low its loss.</p>{_legend()}"
     )
     parts = [head, "<h2>History</h2>", _history(rows, result["best"])]
     parts += ["<h2>Parallel coordinates</h2>", _parallel(result)]
@@ -47,6 +50,12 @@ def page(result: Mapping[str, Any]) -> str:
         f"<style>{STYLE}path:hover,circle:hover{{stroke-width:4;opacity:1}}</style>"
         f"<body>{''.join(parts)}</body></html>"
     )
+
+
+def _measured(rows: Sequence[Row]) -> str:
+    """What the objective is the mean of."""
+    scores = next((row["rungs"][-1].get("scores", {}) for row in _scored(rows) if row["rungs"]), {})
+    return "the mean of " + ", ".join(scores) if len(scores) > 1 else ", ".join(scores) or "none"
 
 
 def picture(result: Mapping[str, Any]) -> bytes:
@@ -152,12 +161,20 @@ def _heights(rows: Sequence[Row]) -> tuple[Callable[[float], float], list[float]
 
 
 def _frame(inside: str, y: Callable[[float], float], named: Sequence[float], below: str) -> str:
+    digits = _digits(named)
     lines = "".join(
         f"<line x1='{LEFT}' x2='{WIDTH - 20}' y1='{y(v):.1f}' y2='{y(v):.1f}' stroke='#d8dee6'/>"
-        f"<text x='{LEFT - 6}' y='{y(v) + 4:.1f}' text-anchor='end'>{v:.2f}</text>"
+        f"<text x='{LEFT - 6}' y='{y(v) + 4:.1f}' text-anchor='end'>{v:.{digits}f}</text>"
         for v in named
     )
+    lines += f"<text x='{LEFT + 4}' y='{TOP - 8}'>objective</text>"
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}'>{lines}{below}{inside}</svg>"
+
+
+def _digits(named: Sequence[float]) -> int:
+    """Digits behind the point that tell an axis' values apart."""
+    step = (named[-1] - named[0]) / max(1, len(named) - 1)
+    return max(2, 1 - math.floor(math.log10(step))) if step > 0 else 2
 
 
 def _across(share: float) -> float:
@@ -193,7 +210,7 @@ def _history(rows: Sequence[Row], best: int | None) -> str:
             top = max(top, row["objective"])
             points.append(f"{_across(row['number'] / last):.1f},{y(top):.1f}")
     line = f"<polyline points='{' '.join(points)}' fill='none' stroke='{COLOURS['best']}'/>"
-    return _frame(line + dots, y, named, _below([(0.0, "0"), (1.0, str(last))]))
+    return _frame(line + dots, y, named, _below([(0.0, "0"), (0.5, "trial"), (1.0, str(last))]))
 
 
 def _slice(result: Mapping[str, Any], key: str) -> str:
