@@ -52,6 +52,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_AUTH_MODE": "token"}
     env |= {"RAY_AUTH_TOKEN": TOKEN, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     env |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID}
+    env |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     (tmp_path / "autoscaling.json").write_text(yaml.safe_dump(AUTOSCALING))
     temp = Path(f"/tmp/ray-{os.getpid()}-d")
