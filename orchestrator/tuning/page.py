@@ -54,7 +54,8 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _measured(rows: Sequence[Row]) -> str:
     """What the objective is the mean of."""
-    scores = next((row["rungs"][-1].get("scores", {}) for row in _scored(rows) if row["rungs"]), {})
+    parts = [row["rungs"][-1]["scores"] for row in _scored(rows) if row["rungs"]]
+    scores: Mapping[str, float] = parts[0] if parts else {}
     return "the mean of " + ", ".join(scores) if len(scores) > 1 else ", ".join(scores) or "none"
 
 

@@ -69,7 +69,7 @@ def test_a_collapsed_encoder_has_no_objective_and_a_random_one_has(tmp_path: Pat
 def test_the_page_needs_nothing_else_and_names_the_winner() -> None:
     def trial(number: int, state: str, objective: float | None, lr: float) -> dict[str, Any]:
         shut = ["rankme_share 0.1 is below 0.2"] if state == "collapsed" else []
-        rung = {"steps": 20, "objective": objective, "shut": shut}
+        rung = {"steps": 20, "objective": objective, "scores": {"place": 0.5}, "shut": shut}
         return {
             "number": number, "state": state, "values": {"optim.lr": lr, "kind<": "a"},
             "steps": 20, "objective": objective, "loss": 0.01 * number, "rungs": [rung],
