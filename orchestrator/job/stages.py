@@ -20,6 +20,7 @@ LEFT_BY: dict[str, str] = {
 TAKEN_AT: dict[str, str] = {
     "from": "model",
     "model": "model",
+    "teacher": "model",
     "source": "data",
     "uri": "data",
     "features": "features",

@@ -17,6 +17,10 @@ from orchestrator.job import (
     TuneJob,
 )
 
+START = "model.from"
+"""The key of what a training begins with. Of a teacher only its tokens must fit, which is seen when
+its stage starts."""
+
 
 def check_stages(job: PipelineJob, *, local: bool) -> None:
     """Refuse a pipeline in which a stage cannot be done after the ones before it.
@@ -43,7 +47,7 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
     if isinstance(stage.job, EvaluateJob) and not (stage.job.benchmark or stage.job.probe):
         _named(stage, partial(check_judging, stage.job, untrained(trained)), former)
     begins = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
-    if isinstance(begins, TrainJob):
+    if isinstance(begins, TrainJob) and key.endswith(START):
         misfit = start_misfit(trained, begins)
         if misfit:
             raise _refusal(

@@ -80,6 +80,7 @@ features whose squares average 1 a std of 0.01 and a cosine of 0.9999 are the sa
 
 TRY = {
     "vjepa2": ("raise objective.ema", "lower optim.lr"),
+    "vjepa21": ("raise objective.ema", "lower optim.lr"),
     "causal": ("raise objective.ema", "lower optim.lr"),
     "lejepa": ("raise objective.weight", "raise objective.statistic_clips"),
     "lewm": ("raise objective.weight", "raise objective.statistic_clips"),

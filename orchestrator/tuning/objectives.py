@@ -17,7 +17,7 @@ from orchestrator.evaluation.metrics import Score, pair_accuracy, quad_right
 from orchestrator.evaluation.probe import grid_pooled, ridge_probe
 from orchestrator.evaluation.protocol import Look, protocol_of
 from orchestrator.evaluation.ranks import lidar
-from orchestrator.evaluation.rollout import rolled
+from orchestrator.evaluation.rollout import rolled, skill
 from orchestrator.evaluation.surprise import BATCH, View, see
 from orchestrator.evaluation.units import Seen, Unit
 from orchestrator.job.evaluate import EvaluateJob
@@ -74,7 +74,7 @@ class Foreseen:
 
     skill: float
     """1 - error / error of repeating the last moment seen, over all moments ahead; 0: as good as
-    copying."""
+    copying (`evaluation.rollout.skill`)."""
 
     predicted: np.ndarray
     """float [clips, moments ahead, cells * width]: means over a coarse grid, as a probe's."""
@@ -128,7 +128,7 @@ def foreseen(model: Judgeable, videos: np.ndarray) -> list[Foreseen]:
     for view in views:
         mine, copied = np.concatenate(errors[view], axis=1).mean((1, 2))
         guess = np.concatenate(predicted[view])
-        found.append(Foreseen(float(1 - mine / copied), guess, np.concatenate(came)))
+        found.append(Foreseen(float(skill(mine, copied)), guess, np.concatenate(came)))
     return found
 
 

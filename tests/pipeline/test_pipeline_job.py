@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,24 @@ def test_fresh_sets_the_old_one_aside(tmp_path: Path) -> None:
         "runs/tiny.pretrain.until-01234567",
     ]
     set_aside(job, storage)  # nothing is left to move
+
+
+@pytest.mark.integration
+def test_a_student_is_taught_by_the_stage_before(tmp_path: Path) -> None:
+    """SALT in one file: the teacher's shape is not the student's, and need not be."""
+    source = "physics://drop?clips=4&size=48&fps=8&seconds=3"
+    alike = {**SHARED, "data": {**SHARED["data"], "source": source}}  # type: ignore[dict-item]
+    wide = {
+        "encoder": {"dim": 48, "depth": 1, "heads": 2},
+        "patch": 8,
+        "predictor": {"dim": 12, "depth": 1, "heads": 2},
+    }
+    teaches = {**alike, "model": wide, "objective": {"kind": "pixels"}}
+    learns = {**alike, "objective": {"kind": "frozen", "teacher": "stages:/teach/model"}}
+    stages = [{"name": "teach", "job": teaches}, {"name": "learn", "job": learns}]
+    data = {"kind": "pipeline", "name": "salt", "storage": str(tmp_path), "stages": stages}
+    found = run(build_job(data), local=True)
+    assert [row["state"] for row in found.stages] == ["done", "done"]
+    config = json.loads((tmp_path / "runs" / "salt.learn" / "model" / "config.json").read_text())
+    assert config["job"]["objective"]["encoder"]["dim"] == 48
+    assert config["model"]["encoder"]["dim"] == 24
