@@ -131,7 +131,8 @@ def train_quickly(
             losses.append(engine.train_step([_batch(job, clips, engine.step)]).loss)
         with tempfile.TemporaryDirectory() as temporary:
             folder = (keep or Path(temporary)) / f"step-{rung}"
-            save_model(folder, engine.objective, engine.teacher, job, {})
+            followed = engine.follower.module if engine.follower is not None else None
+            save_model(folder, engine.objective, followed, job, {})
             model = load_folder(folder)
         yield Reached(rung, float(np.mean(losses[-RECENT:])), model)
 
