@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 1, "storage": 1, "progress": 1, "randomness": 1, "ray_session": 1, "summary": 1,
     "job": 2, "profile": 2, "plan": 2,
     "data": 3, "physics": 3, "jepa": 3, "tracking": 3,
+    "worlds": 3, "planning": 3,
     "training": 4, "evaluation": 4,
     "tuning": 5, "pipeline": 5, "clusters": 5, "runner": 5, "bench": 5,
     "cli": 6, "__main__": 6,

@@ -1,0 +1,72 @@
+"""The protocols that planners, costs and world models meet in. Plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Cost = Callable[[Tensor], Tensor]
+"""From candidates [B, N, H, D] to their costs [B, N]: B problems, N candidates, H model steps of D
+numbers each (the actions of a block of control steps, side by side, in the world's own units)."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The box that actions lie in: float32 [D] each."""
+
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a solver found."""
+
+    actions: Tensor
+    """float32 [B, H, D]."""
+
+    cost: Tensor
+    """float32 [B]: of these actions, as the model sees it."""
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """Searches for actions of low cost. Made by `Name(config)`."""
+
+    def solve(
+        self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator
+    ) -> Plan:
+        """`start`: where the search begins, [B, H, D]: what is left of the last plan, or zeros."""
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """A world model that can be planned with. `orchestrator.load_model` gives one."""
+
+    block: int
+    """Control steps of a model step."""
+
+    history: int
+    """Most moments that `predict` reads."""
+
+    def encode(self, video: Tensor | npt.NDArray[np.uint8]) -> Tensor:
+        """uint8 [B, T, H, W, 3] -> [B, n, dim], n tokens of T moments."""
+
+    def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
+        """What follows, moment by moment.
+
+        Args:
+            z: features of the h moments so far, [B, h * area, dim].
+            actions: [B, m, D], m >= h, in the world's own units: h - 1 between the moments so far,
+                then what is done next.
+            states: [B, h, S] where the model reads them.
+
+        Returns:
+            [B, (m - h + 1) * area, dim].
+        """

@@ -1,0 +1,134 @@
+"""What a world to act in is: a gymnasium environment that can be put into a state and drawn.
+
+A world's video has one frame a control step. Frame f shows the state before action f, and action f
+leads to frame f + 1.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import RequestError
+
+Floats = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.uint8]
+
+
+class World(gymnasium.Env[Floats, Floats]):
+    """Observations are the state, float32 [S]; `render` gives the picture, uint8 [size, size, 3].
+
+    `step` ends an episode never by itself: whether a goal is reached is asked of `reached`.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's own)
+
+    rate: ClassVar[float]
+    """Control steps a second."""
+
+    state_names: ClassVar[tuple[str, ...]]
+    """What the numbers of a state are."""
+
+    def __init__(self, size: int = 64) -> None:
+        self.size = size
+        self.render_mode = "rgb_array"
+
+    @property
+    @abstractmethod
+    def state(self) -> Floats:
+        """All that decides what follows, float32 [S]."""
+
+    @abstractmethod
+    def restore(self, state: Floats) -> None:
+        """Put the world into a state.
+
+        Raises:
+            RequestError: it lies outside the world.
+        """
+
+    @abstractmethod
+    def reached(self, state: Floats, goal: Floats) -> bool:
+        """Whether a state counts as the goal."""
+
+    def worthwhile(self, start: Floats, goal: Floats) -> bool:
+        """Whether getting from one to the other says anything (a door lies between, say)."""
+        return not self.reached(start, goal)
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """A state to begin with."""
+
+    @abstractmethod
+    def advance(self, action: Floats) -> None:
+        """One control step; `action` is float32 [A] inside the action space."""
+
+    def render(self) -> Picture:  # type: ignore[override]
+        """The picture of the present state, uint8 [size, size, 3]."""
+        return self.picture(self.state)
+
+    @abstractmethod
+    def picture(self, state: Floats) -> Picture:
+        """The picture of any state, uint8 [size, size, 3]; the present one stays as it is."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Begin in a drawn state, or in `options["state"]`."""
+        super().reset(seed=seed)
+        given = (options or {}).get("state")
+        self.restore(self.draw(self.np_random) if given is None else np.asarray(given, np.float32))
+        return self.state, {}
+
+    def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        """One control step, the action clipped to the action space. There is no reward."""
+        space = self.action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        given = np.asarray(action, np.float32)
+        if given.shape != space.shape or not np.isfinite(given).all():
+            raise RequestError(
+                f"the action {given.tolist()} cannot be",
+                where=type(self).__name__,
+                mend=f"give {space.shape[0]} finite numbers",
+            )
+        self.advance(np.clip(given, space.low, space.high))
+        return self.state, 0.0, False, False, {}
+
+
+class Collector(Protocol):
+    """Acts in a world to make videos: scripted, made anew for every episode."""
+
+    def __call__(self, world: World, rng: np.random.Generator) -> Floats:
+        """The action of this control step, float32 [A]."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What was seen and done: row f of `actions` leads from frame f to f + 1; the last is 0."""
+
+    frames: Picture
+    """uint8 [F, size, size, 3]."""
+
+    states: Floats
+    """float32 [F, S]."""
+
+    actions: Floats
+    """float32 [F, A]."""
+
+
+def play(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Episode:
+    """An episode of `steps` frames from a drawn state on."""
+    world.restore(world.draw(rng))
+    frames, states, actions = [], [], []
+    for _ in range(steps):
+        action = np.asarray(collect(world, rng), np.float32)
+        frames.append(world.render())
+        states.append(world.state)
+        actions.append(action)
+        world.step(action)
+    actions[-1] = np.zeros_like(actions[-1])
+    return Episode(np.stack(frames), np.stack(states), np.stack(actions))
