@@ -1,5 +1,6 @@
 """Job files: their schema, their reading, their identity."""
 
+from orchestrator.job.act import Act, Statistics
 from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import (
@@ -40,6 +41,7 @@ from orchestrator.job.tune import TuneJob
 __all__ = [
     "VJEPA2",
     "VJEPA21",
+    "Act",
     "Causal",
     "CropFlip",
     "Data",
@@ -66,6 +68,7 @@ __all__ = [
     "Scale",
     "Stage",
     "StageJob",
+    "Statistics",
     "StudyJob",
     "Supervised",
     "TrainJob",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import Transformer
+from orchestrator.jepa.motion import Motion
 from orchestrator.jepa.objectives import Objective, Pool
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job import TrainJob
@@ -171,6 +172,12 @@ class Engine:
         """A micro-batch's pixels on the device, as the encoder reads them."""
         return normalise(batch.video.to(self.device, non_blocking=True), self.dtype)
 
+    def motion(self, batch: Batch) -> Motion | None:
+        """What was done in a micro-batch's clips, on the device; None where nobody asked."""
+        if batch.motion is None:
+            return None
+        return Motion(*(part.to(self.device, non_blocking=True) for part in batch.motion))
+
     def _micro_step(
         self, batch: Batch, pool: Pool | None, scale: Tensor, losses: list[Tensor]
     ) -> Tensor:
@@ -191,7 +198,7 @@ class Engine:
         self._clock.mark("teacher")
         loss: Tensor
         features: Tensor
-        loss, features = self.deepspeed(video, masks, targets, weight)
+        loss, features = self.deepspeed(video, masks, targets, weight, self.motion(batch))
         losses.append(loss.detach())
         if len(losses) == self.batch.accum:
             loss = self._refuse_spike(loss, torch.stack(losses).sum())
