@@ -116,21 +116,24 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
-    def run_blocks(self, x: Tensor, *rotations: Rotation) -> Tensor:
-        """All blocks in a row, [B, ..., dim] -> the same; the last norm is the caller's."""
+    def run_blocks(self, x: Tensor, *more: Rotation | Tensor) -> Tensor:
+        """All blocks in a row, [B, ..., dim] -> the same; the last norm is the caller's.
+
+        `more` is what every block takes besides: rotations, and what it is conditioned on.
+        """
         for block in self.blocks:
-            x = self.run_block(block, x, *rotations)
+            x = self.run_block(block, x, *more)
         return x
 
-    def run_block(self, block: nn.Module, x: Tensor, *rotations: Rotation) -> Tensor:
+    def run_block(self, block: nn.Module, x: Tensor, *more: Rotation | Tensor) -> Tensor:
         """One of the blocks, [B, ..., dim] -> the same."""
         if self.checkpointing and torch.is_grad_enabled():
             # No block draws random numbers, so there is no state to restore.
             again: Tensor = checkpoint(
-                block, x, *rotations, use_reentrant=False, preserve_rng_state=False
+                block, x, *more, use_reentrant=False, preserve_rng_state=False
             )
             return again
-        out: Tensor = block(x, *rotations)
+        out: Tensor = block(x, *more)
         return out
 
     def set_activation_checkpointing(self, on: bool) -> None:

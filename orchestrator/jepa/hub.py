@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orchestrator.errors import DataError, RequestError
+from orchestrator.jepa.acting import assemble, random_model
 from orchestrator.jepa.objectives import Objective, build_objective
-from orchestrator.jepa.world import (
+from orchestrator.jepa.parts import (
     PREDICTIVE,
     AnyPredictor,
     ClipShape,
     ModelConfig,
-    WorldModel,
     encoder_of,
     predictor_of,
-    random_model,
 )
+from orchestrator.jepa.world import WorldModel
 from orchestrator.job import Model, TrainJob, differences, job_dict
 from orchestrator.job.base import CustomPart
 from orchestrator.job.fingerprint import flatten
@@ -127,7 +127,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
             part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             _refuse_misfit(part, module.state_dict(), name, folder)
             module.load_state_dict(part)
-    return WorldModel(config, encoder, predictor).eval().requires_grad_(False).to(device)
+    return assemble(config, encoder, predictor).to(device)
 
 
 def digest_of(folder: Path) -> str:
@@ -199,6 +199,8 @@ def check_start(job: TrainJob, folder: Path) -> None:
 def start_misfit(former: TrainJob, job: TrainJob) -> str:
     """What of the model that `former` will save does not fit `job` as its start, or ''."""
     changes = _changes(former.model, job.model)
+    if any(one.data.act is not None and one.data.act.width is None for one in (former, job)):
+        return changes  # how wide an action is only the data says
     return changes or misfit(outline(former).state_dict(), outline(job).state_dict())
 
 

@@ -162,7 +162,8 @@ class LeWM(Section):
 
     arXiv 2603.19312. The mean error of the next embedding + weight * SIGReg, end to end: no
     teacher, no stop-gradient. Needs `model.encoder.attention: moment`; with `model.tubelet: 1`, as
-    published, a moment is a frame.
+    published, a moment is a frame. With `data.act`, as published, the prediction knows what is
+    done; without, the next embedding follows from those before it.
     """
 
     kind: Literal["lewm"] = "lewm"
@@ -180,6 +181,10 @@ class LeWM(Section):
 
     hidden: PositiveInt = 2048
     """Width inside the two projections: behind the encoder and behind the predictor."""
+
+    rollout: PositiveInt = 1
+    """Moments ahead that are predicted, all but the first from predictions; the loss is their
+    mean. 1: as published."""
 
 
 class Frozen(Section):

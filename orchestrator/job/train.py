@@ -348,15 +348,18 @@ class TrainJob(Section):
         if isinstance(encoder, Encoder) and not moments:
             text = "'clip' lets a moment see the ones it is to predict; write moment"
             raise at("model.encoder.attention", text)
-        if isinstance(objective, Causal) and objective.horizons >= self.grid[0]:
-            text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
-            raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
-        if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
-            text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
-            raise at("model.tubelet", f"{text}; write 1 beside data.act")
         if self.grid[0] < 2:
             text = f"{self.data.frames} frames are one moment, and nothing comes after it"
             raise at("data.frames", f"{text}; raise it, or lower model.tubelet")
+        if isinstance(objective, Causal) and objective.horizons >= self.grid[0]:
+            text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
+            raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
+        if isinstance(objective, LeWM) and objective.rollout >= self.grid[0]:
+            text = f"{objective.rollout} moments ahead of a clip of {self.grid[0]}"
+            raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
+        if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
+            text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
+            raise at("model.tubelet", f"{text}; write 1 beside data.act")
         return self
 
     @model_validator(mode="after")
