@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
+from orchestrator.jepa.block_causal import BlockCausalPredictor, each_frame
+from orchestrator.jepa.encoder import encoder_width
 from orchestrator.jepa.frames import FramePredictor
 from orchestrator.jepa.parts import AnyPredictor, ModelConfig, fresh_parts
 from orchestrator.jepa.world import WorldModel
@@ -51,7 +53,8 @@ class ActingModel(WorldModel):
             z: features of the h moments so far, as `encode` gives them: [B, h * area, dim].
             actions: [B, m, D], m >= h, in the world's own units: h - 1 between the moments so far,
                 then what is done next. A block's control steps lie side by side.
-            states: not read by this model.
+            states: [B, h, S] in the world's own units, where changes of the state are told; those
+                that follow are its own sums. Else not read.
 
         Returns:
             float32 [B, (m - h + 1) * area, dim].
@@ -59,14 +62,26 @@ class ActingModel(WorldModel):
         Raises:
             RequestError: the shapes are others.
         """
-        assert isinstance(self.predictor, FramePredictor)
         self._check_told(z, actions)
         device = next(self.encoder.parameters()).device
-        told = actions.to(device, torch.float32)
-        return self.predictor.follow(z.to(device), told, self.history).float()
+        z, told = z.to(device), actions.to(device, torch.float32)
+        if isinstance(self.predictor, FramePredictor):
+            return self.predictor.follow(z, told, self.history).float()
+        assert isinstance(self.predictor, BlockCausalPredictor)
+        stood = None
+        if self.predictor.changes:
+            stood = self._check_states(states, z).to(device, torch.float32)
+        return self.predictor.follow(z, told, self.history, stood).float()
+
+    def _features(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+        if not isinstance(self.predictor, BlockCausalPredictor):
+            return super()._features(pixels, keep)
+        if keep is not None:  # whole frames in order
+            pixels = pixels[:, :, : keep.shape[1] // self.clip.area]
+        return each_frame(self.encoder, pixels, self.config.model.tubelet)
 
     def _check_told(self, z: Tensor, actions: Tensor) -> None:
-        area, dim, width = self.clip.area, self.encoder.dim, self.act.width
+        area, dim, width = self.clip.area, encoder_width(self.encoder), self.act.width
         if z.ndim != 3 or not z.shape[1] or z.shape[1] % area or z.shape[2] != dim:
             raise RequestError(
                 f"got {list(z.shape)}",
@@ -86,6 +101,16 @@ class ActingModel(WorldModel):
                 where="actions",
                 mend="give those between the moments so far, then what is done next",
             )
+
+    def _check_states(self, states: Tensor | None, z: Tensor) -> Tensor:
+        wanted = [len(z), z.shape[1] // self.clip.area, self.act.width]
+        if states is None or list(states.shape) != wanted:
+            raise RequestError(
+                "none are given" if states is None else f"got {list(states.shape)}",
+                where="states",
+                mend=f"give {wanted}: the state at each of the moments so far",
+            )
+        return states
 
     def _what_is_told(self) -> str:
         if self.act.actions == "change":

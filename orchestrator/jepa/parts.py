@@ -9,21 +9,25 @@ import torch
 from pydantic import PositiveInt
 from torch import nn
 
+from orchestrator.jepa.block_causal import BlockCausalPredictor, build_block_causal
 from orchestrator.jepa.causal import CausalPredictor, build_causal
-from orchestrator.jepa.encoder import build_encoder
+from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.frames import FramePredictor, build_frame_encoder, build_frame_predictor
 from orchestrator.jepa.predictor import Predictor, build_predictor
 from orchestrator.job import Act, Model
 from orchestrator.job.base import Section
 
-PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal")
+PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "vjepa2ac")
 """Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
 it says what the teacher's features will be, and the teacher is not part of the model."""
 
-ACTING = ("lewm",)
+ACTING = ("lewm", "vjepa2ac")
 """Objectives that read actions, where the job has `data.act`."""
 
-AnyPredictor = Predictor | CausalPredictor | FramePredictor
+MASKLESS = ("lewm", "causal", "vjepa2ac")
+"""Objectives whose predictor reads time forwards, and has no mask tokens."""
+
+AnyPredictor = Predictor | CausalPredictor | FramePredictor | BlockCausalPredictor
 
 
 class ModelConfig(Section):
@@ -56,10 +60,15 @@ class ModelConfig(Section):
         act = self.job["data"].get("act") if self.objective in ACTING else None
         return None if act is None else Act.model_validate(act)
 
+    @property
+    def tubelet(self) -> int:
+        """Frames of a moment; V-JEPA 2-AC encodes every frame by itself."""
+        return 1 if self.objective == "vjepa2ac" else self.model.tubelet
+
     def grid_of(self, frames: int) -> tuple[int, int, int]:
         """The tokens that `frames` frames become: patches, or one a moment for LeWorldModel."""
         side = 1 if self.objective == "lewm" else self.size // self.model.patch
-        return frames // self.model.tubelet, side, side
+        return frames // self.tubelet, side, side
 
 
 @dataclass(frozen=True)
@@ -113,5 +122,9 @@ def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPred
     if config.objective == "causal":
         horizons = config.job["objective"]["horizons"]
         return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
+    if config.objective == "vjepa2ac":
+        assert config.act is not None
+        width = encoder_width(encoder)
+        return build_block_causal(config.model, encoder_dim=width, side=grid[1], act=config.act)
     out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
     return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks, out=out)

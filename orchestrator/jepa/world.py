@@ -42,7 +42,7 @@ class WorldModel(nn.Module):
             config.size,
             config.frames,
             float(config.job["data"]["fps"]),
-            config.model.tubelet,
+            config.tubelet,
             config.grid_of(config.frames),
         )
 
@@ -63,7 +63,8 @@ class WorldModel(nn.Module):
 
         Returns:
             float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x. Of a
-            LeWorldModel the tokens are the moments' embeddings, H = W = 1.
+            LeWorldModel the tokens are the moments' embeddings, H = W = 1; of a V-JEPA 2-AC they
+            are layer-normed, as it predicts them, and t counts frames.
 
         Raises:
             RequestError: the video has another type or shape.
@@ -73,8 +74,7 @@ class WorldModel(nn.Module):
         device = next(self.encoder.parameters()).device
         pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
         keep = None if seen is None else self._first(seen, len(clip), device)
-        features: Tensor = self.encoder(pixels, keep)
-        return features.float()
+        return self._features(pixels, keep).float()
 
     @torch.no_grad()
     def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
@@ -147,9 +147,14 @@ class WorldModel(nn.Module):
         parts = fresh_parts(self.config, seed)
         return type(self)(self.config, *parts).eval().requires_grad_(False)
 
+    def _features(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+        """Normalised video [B, 3, T, H, W] -> the tokens `keep` [B, n], or all: [B, n, dim]."""
+        features: Tensor = self.encoder(pixels, keep)
+        return features
+
     def _first(self, frames: int, clips: int, device: torch.device) -> Tensor:
         """Ids of the first frames' tokens, [clips, n]."""
-        count = frames // self.config.model.tubelet * self.clip.area
+        count = frames // self.config.tubelet * self.clip.area
         return torch.arange(count, device=device).expand(clips, -1)
 
     def _check(self, clip: Tensor) -> None:
@@ -159,7 +164,7 @@ class WorldModel(nn.Module):
                 where="video",
                 mend="give uint8 [B, T, H, W, 3]",
             )
-        tubelet = self.config.model.tubelet
+        tubelet = self.config.tubelet
         if clip.shape[1] == 0 or clip.shape[1] % tubelet:
             raise RequestError(
                 f"{clip.shape[1]} frames do not divide by the model's tubelet {tubelet}",

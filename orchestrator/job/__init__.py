@@ -15,6 +15,7 @@ from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import Encoder, Model, Predictor
 from orchestrator.job.objective import (
     VJEPA2,
+    VJEPA2AC,
     VJEPA21,
     Causal,
     Forwards,
@@ -27,6 +28,7 @@ from orchestrator.job.objective import (
     Pixels,
     Predictive,
     Supervised,
+    Taught,
 )
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
@@ -40,6 +42,7 @@ from orchestrator.job.tune import TuneJob
 
 __all__ = [
     "VJEPA2",
+    "VJEPA2AC",
     "VJEPA21",
     "Act",
     "Causal",
@@ -71,6 +74,7 @@ __all__ = [
     "Statistics",
     "StudyJob",
     "Supervised",
+    "Taught",
     "TrainJob",
     "TuneJob",
     "WeightedSource",

@@ -24,6 +24,7 @@ from orchestrator.job.masks import check_mask
 from orchestrator.job.model import Encoder, Model
 from orchestrator.job.objective import (
     VJEPA2,
+    VJEPA2AC,
     VJEPA21,
     AnyObjective,
     Causal,
@@ -325,7 +326,8 @@ class TrainJob(Section):
             raise at(
                 "data.size", f"{self.data.size} does not divide by model.patch {self.model.patch}"
             )
-        if self.data.frames % self.model.tubelet:
+        by_frame = isinstance(self.objective, VJEPA2AC)
+        if self.data.frames % self.model.tubelet and not by_frame:
             raise at(
                 "data.frames",
                 f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
@@ -363,6 +365,19 @@ class TrainJob(Section):
         return self
 
     @model_validator(mode="after")
+    def _frames_follow_actions(self) -> TrainJob:
+        objective = self.objective
+        if not isinstance(objective, VJEPA2AC):
+            return self
+        if self.data.act is None:
+            text = "vjepa2ac predicts what follows an action"
+            raise at("data.act", f"{text}; write data.act: {{actions: change}} or given")
+        if objective.rollout >= self.data.frames:
+            text = f"{objective.rollout} frames ahead of the first of {self.data.frames}"
+            raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
+        return self
+
+    @model_validator(mode="after")
     def _levels_are_predicted(self) -> TrainJob:
         objective = self.objective
         if isinstance(objective, VJEPA21):
@@ -370,7 +385,7 @@ class TrainJob(Section):
             if first >= steps and objective.context_weight:
                 text = f"begins at step {first}, and the training has {steps}"
                 raise at("objective.context_ramp", f"{text}; begin earlier, or context_weight: 0")
-        elif self.model.levels and not isinstance(objective, CustomPart):
+        elif self.model.levels and not isinstance(objective, VJEPA2AC | CustomPart):
             text = f"{objective.kind} reads the last block alone"
             raise at("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
         return self
@@ -397,6 +412,7 @@ class TrainJob(Section):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens of a clip along time, height and width."""
+        """Tokens of a clip along time, height and width. V-JEPA 2-AC reads each frame by itself."""
         side = self.data.size // self.model.patch
-        return self.data.frames // self.model.tubelet, side, side
+        each = 1 if isinstance(self.objective, VJEPA2AC) else self.model.tubelet
+        return self.data.frames // each, side, side

@@ -117,10 +117,11 @@ class Engine:
     @property
     def seen_encoder(self) -> nn.Module | None:
         """What pictures of features are made with: the teacher that follows the student, or the
-        student's encoder where it is whole on a rank."""
+        student's encoder where it has one, whole on a rank."""
         if self.follower is not None:
             return self.follower.module
-        return self.objective.encoder if self.stage < 3 else None
+        own = getattr(self.objective, "encoder", None)
+        return own if self.stage < 3 else None
 
     @property
     def adam_step(self) -> int:
@@ -176,7 +177,10 @@ class Engine:
         """What was done in a micro-batch's clips, on the device; None where nobody asked."""
         if batch.motion is None:
             return None
-        return Motion(*(part.to(self.device, non_blocking=True) for part in batch.motion))
+        # What a clip that failed says may be anything, and 0 times NaN is NaN.
+        counted = (batch.weight > 0)[:, None, None]
+        told = (torch.where(counted, part, 0.0) for part in batch.motion)
+        return Motion(*(part.to(self.device, non_blocking=True) for part in told))
 
     def _micro_step(
         self, batch: Batch, pool: Pool | None, scale: Tensor, losses: list[Tensor]
