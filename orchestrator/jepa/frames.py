@@ -7,9 +7,10 @@ predictor reads embeddings forwards in time. Beside what is published:
 - the projections have a layer norm inside where the published ones have a batch norm: that would
   depend on what a micro-batch holds, and the loss with it. Behind the last linear map nothing is
   normalised in either, so SIGReg can move every direction;
-- no dropout in the predictor, for the same reason;
-- no actions yet. An action's embedding belongs beside the moment's, where `FramePredictor.next`
-  calls `embed`: what follows a moment depends on what is done in it.
+- no dropout in the predictor, for the same reason.
+
+With `data.act` every block of the predictor is conditioned on what is done in a moment
+(`orchestrator.jepa.actions`); without, what follows depends on the moments alone.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestrator.jepa.actions import ActionEmbedder, AdaptiveBlock
 from orchestrator.jepa.blocks import INIT_STD, NORM_EPS, Block, Transformer
 from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.rope import rotation_at
-from orchestrator.job import Model
+from orchestrator.job import Act, Model
 
 
 class Projection(nn.Module):
@@ -86,18 +88,45 @@ class FramePredictor(Transformer):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
+        act: Act | None = None,
     ) -> None:
-        super().__init__(dim, depth, heads, mlp_ratio, CausalBlock)
+        super().__init__(dim, depth, heads, mlp_ratio, AdaptiveBlock if act else CausalBlock)
         self.embed = nn.Linear(encoder_dim, dim)
         self.init_weights()
         self.projection = Projection(dim, hidden, encoder_dim)
+        self.action = ActionEmbedder(act, dim) if act else None
+        for block in self.blocks:
+            if isinstance(block, AdaptiveBlock):
+                block.close()
 
-    def next(self, z: Tensor) -> Tensor:
-        """What follows each moment, from it and all before: [B, n, encoder_dim] -> the same."""
+    def next(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
+        """What follows each moment, from it and all before: [B, n, encoder_dim] -> the same.
+
+        `actions` [B, n, D], where the model acts: what is done in each moment.
+        """
         x = self.embed(z)
         rotation = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x)
-        out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation)))
+        done = () if self.action is None else (self.action(actions),)
+        out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation, *done)))
         return out
+
+    def follow(self, z: Tensor, actions: Tensor, history: int) -> Tensor:
+        """What follows moment by moment, each from the last `history` moments and predictions.
+
+        Args:
+            z: embeddings of the h moments so far, [B, h, encoder_dim].
+            actions: what is done in each of m >= h moments, [B, m, D].
+            history: most moments that are read at once: as many as in training.
+
+        Returns:
+            [B, m - h + 1, encoder_dim].
+        """
+        known = z
+        for now in range(z.shape[1], actions.shape[1] + 1):
+            first = max(0, now - history)
+            after = self.next(known[:, first:], actions[:, first:now])[:, -1:]
+            known = torch.cat([known, after.to(z.dtype)], dim=1)
+        return known[:, z.shape[1] :]
 
     def ahead(self, features: Tensor) -> Tensor:
         """The same as `CausalPredictor` gives it: [B, moments, 1, 1, encoder_dim]."""
@@ -126,8 +155,10 @@ def build_frame_encoder(model: Model, *, size: int, frames: int, hidden: int) ->
     return FrameEncoder(build_encoder(model, size=size, frames=frames), model.tubelet, hidden)
 
 
-def build_frame_predictor(model: Model, *, encoder: nn.Module, hidden: int) -> FramePredictor:
+def build_frame_predictor(
+    model: Model, *, encoder: nn.Module, hidden: int, act: Act | None = None
+) -> FramePredictor:
     """The predictor of a job's `model` for embeddings of width `encoder.dim`."""
     return FramePredictor(
-        encoder_dim=encoder_width(encoder), hidden=hidden, **model.predictor.model_dump()
+        encoder_dim=encoder_width(encoder), hidden=hidden, act=act, **model.predictor.model_dump()
     )
