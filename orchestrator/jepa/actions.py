@@ -87,6 +87,22 @@ class ActionEmbedder(nn.Module):
         return out
 
 
+class InverseDynamics(nn.Module):
+    """What was done between two moments, read off their embeddings by one linear map (PLDM, arXiv
+    2502.14819, section 3). An embedding of which a step is a linear map has room that is even."""
+
+    def __init__(self, act: Act, dim: int) -> None:
+        super().__init__()
+        self.standard = standard_actions(act)
+        self.read = nn.Linear(2 * dim, len(self.standard.mean))
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Mean square error of each clip: [B, n, dim], [B, n - 1, width] -> [B]."""
+        told: Tensor = self.read(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
+        apart = F.mse_loss(told.float(), self.standard(actions), reduction="none")
+        return apart.mean((1, 2))
+
+
 class AdaptiveBlock(Residual):
     """Causal attention and MLP, each shifted, scaled and gated by what is done in a moment."""
 

@@ -1,9 +1,10 @@
 """One embedding a moment, and what predicts the next one (LeWorldModel, arXiv 2603.19312).
 
-The encoder reads every moment by itself, takes the mean over its places and projects it; the
-predictor reads embeddings forwards in time. Beside what is published:
+The encoder reads every moment by itself and projects its patches; the predictor reads embeddings
+forwards in time. Beside what is published:
 
-- the mean over places stands for a class token, which the vision transformer here has not;
+- the mean over places, or all of them side by side, stands for a class token, which the vision
+  transformer here has not;
 - the projections have a layer norm inside where the published ones have a batch norm: that would
   depend on what a micro-batch holds, and the loss with it. Behind the last linear map nothing is
   normalised in either, so SIGReg can move every direction;
@@ -23,7 +24,7 @@ from orchestrator.jepa.actions import ActionEmbedder, AdaptiveBlock
 from orchestrator.jepa.blocks import INIT_STD, NORM_EPS, Block, Transformer
 from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.rope import rotation_at
-from orchestrator.job import Act, Model
+from orchestrator.job import Act, LeWM, Model
 
 
 class Projection(nn.Module):
@@ -45,13 +46,20 @@ class Projection(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """A clip's moments, each a token: the projected mean of a moment's patches."""
+    """A clip's moments, each a token: the projected patches of a moment.
 
-    def __init__(self, patches: nn.Module, tubelet: int, hidden: int) -> None:
+    Args:
+        places: patches of a moment that are projected side by side; 1: their mean is.
+        out: numbers of an embedding.
+    """
+
+    def __init__(
+        self, patches: nn.Module, tubelet: int, *, hidden: int, places: int, out: int
+    ) -> None:
         super().__init__()
-        self.dim, self.tubelet = encoder_width(patches), tubelet
+        self.dim, self.tubelet, self.places = out, tubelet, places
         self.patches = patches
-        self.projection = Projection(self.dim, hidden, self.dim)
+        self.projection = Projection(places * encoder_width(patches), hidden, out)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalised video [B, 3, T, H, W] -> [B, moments, dim], or the moments `keep` [B, n]."""
@@ -60,8 +68,9 @@ class FrameEncoder(nn.Module):
             clip = torch.arange(len(x), device=x.device)[:, None]
             x = moments[clip, keep].transpose(1, 2).flatten(2, 3)
         tokens: Tensor = self.patches(x, None)
-        means = tokens.view(len(x), x.shape[2] // self.tubelet, -1, self.dim).mean(2)
-        out: Tensor = self.projection(means)
+        moments = tokens.view(len(x), x.shape[2] // self.tubelet, -1, tokens.shape[-1])
+        read = moments.mean(2) if self.places == 1 else moments.flatten(2)
+        out: Tensor = self.projection(read)
         return out
 
 
@@ -150,15 +159,25 @@ class FramePredictor(Transformer):
         return known[:, z.shape[1] :]
 
 
-def build_frame_encoder(model: Model, *, size: int, frames: int, hidden: int) -> FrameEncoder:
-    """The job's encoder with a projection of width `hidden` behind it."""
-    return FrameEncoder(build_encoder(model, size=size, frames=frames), model.tubelet, hidden)
+def build_frame_encoder(model: Model, config: LeWM, *, size: int, frames: int) -> FrameEncoder:
+    """The job's encoder with a projection behind it."""
+    patches = build_encoder(model, size=size, frames=frames)
+    return FrameEncoder(
+        patches,
+        model.tubelet,
+        hidden=config.hidden,
+        places=(size // model.patch) ** 2 if config.pool == "places" else 1,
+        out=config.embed or encoder_width(patches),
+    )
 
 
 def build_frame_predictor(
-    model: Model, *, encoder: nn.Module, hidden: int, act: Act | None = None
+    model: Model, config: LeWM, *, encoder: nn.Module, act: Act | None = None
 ) -> FramePredictor:
     """The predictor of a job's `model` for embeddings of width `encoder.dim`."""
     return FramePredictor(
-        encoder_dim=encoder_width(encoder), hidden=hidden, act=act, **model.predictor.model_dump()
+        encoder_dim=encoder_width(encoder),
+        hidden=config.hidden,
+        act=act,
+        **model.predictor.model_dump(),
     )

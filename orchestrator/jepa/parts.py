@@ -14,7 +14,7 @@ from orchestrator.jepa.causal import CausalPredictor, build_causal
 from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.frames import FramePredictor, build_frame_encoder, build_frame_predictor
 from orchestrator.jepa.predictor import Predictor, build_predictor
-from orchestrator.job import Act, Model
+from orchestrator.job import Act, LeWM, Model
 from orchestrator.job.base import Section
 
 PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "vjepa2ac")
@@ -106,10 +106,8 @@ def fresh_parts(config: ModelConfig, seed: int) -> tuple[nn.Module, AnyPredictor
 def encoder_of(config: ModelConfig) -> nn.Module:
     """The encoder of a model, freshly initialised."""
     if config.objective == "lewm":
-        hidden = config.job["objective"]["hidden"]
-        return build_frame_encoder(
-            config.model, size=config.size, frames=config.frames, hidden=hidden
-        )
+        lewm = LeWM.model_validate(config.job["objective"])
+        return build_frame_encoder(config.model, lewm, size=config.size, frames=config.frames)
     return build_encoder(config.model, size=config.size, frames=config.frames)
 
 
@@ -117,8 +115,8 @@ def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPred
     """The built-in predictor of a model, freshly initialised, with `masks` mask tokens."""
     tubelet, grid = config.model.tubelet, config.grid_of(config.frames)
     if config.objective == "lewm":
-        hidden = config.job["objective"]["hidden"]
-        return build_frame_predictor(config.model, encoder=encoder, hidden=hidden, act=config.act)
+        lewm = LeWM.model_validate(config.job["objective"])
+        return build_frame_predictor(config.model, lewm, encoder=encoder, act=config.act)
     if config.objective == "causal":
         horizons = config.job["objective"]["horizons"]
         return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)

@@ -182,6 +182,18 @@ class LeWM(Section):
     hidden: PositiveInt = 2048
     """Width inside the two projections: behind the encoder and behind the predictor."""
 
+    embed: PositiveInt | None = None
+    """Numbers of an embedding. Default: the encoder's width. A world of few degrees of freedom
+    wants few: SIGReg spreads features along all of them, and distances then mean less."""
+
+    pool: Literal["mean", "places"] = "mean"
+    """What is projected of a moment: the mean of its patches, or all of them side by side, so that
+    where a small thing is is known."""
+
+    inverse: NonNegativeFloat = 0.0
+    """Weight of inverse dynamics (PLDM, arXiv 2502.14819): what was done between two moments, read
+    linearly off both embeddings. Needs `data.act`. 0: as published."""
+
     rollout: PositiveInt = 1
     """Moments ahead that are predicted, all but the first from predictions; the loss is their
     mean. 1: as published."""

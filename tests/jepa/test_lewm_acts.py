@@ -88,14 +88,29 @@ def naive(objective: Any, x: Tensor, actions: Tensor) -> Tensor:
             ]
             steps = [((guess - clip[i + 2]) ** 2).mean() for i, guess in enumerate(again)]
             errors[-1] = (errors[-1] + torch.stack(steps).mean()) / 2
+        if objective.inverse:
+            errors[-1] = errors[-1] + objective.inverse * naive_inverse(objective, clip, acts)
     return torch.stack(errors).mean()
 
 
-@pytest.mark.parametrize("rollout", [1, 2])
+def naive_inverse(objective: Any, clip: Tensor, actions: Tensor) -> Tensor:
+    """How far off what was done is, as two embeddings tell it."""
+    read, apart = objective.done.read, []
+    for before, after, acts in zip(clip[:-1], clip[1:], actions, strict=True):
+        told = read.weight @ torch.cat([before, after]) + read.bias
+        wanted = [(float(acts[i]) - MEAN[i % 2]) / STD[i % 2] for i in range(6)]
+        apart += [(told[i] - wanted[i]) ** 2 for i in range(6)]
+    return torch.stack(apart).mean()
+
+
+LEVELLED = ("objective.embed=5", "objective.pool=places", "objective.inverse=0.7")
+
+
+@pytest.mark.parametrize("more", [(), ("objective.rollout=2",), LEVELLED])
 def test_loss_and_gradients_against_a_naive_float64_reference(
-    make_job: Any, video: Tensor, rollout: int
+    make_job: Any, video: Tensor, more: tuple[str, ...]
 ) -> None:
-    objective = opened(build_objective(make_job(*ACTS, f"objective.rollout={rollout}")))
+    objective = opened(build_objective(make_job(*ACTS, *more)))
     x, motion = normalise(video, torch.float32), Motion(done(), torch.zeros(2, 8, 0))
     output = objective(x, [], None, motion)
     statistic = objective.sigreg(objective.encoder(x), Pool.alone(x))
@@ -127,6 +142,20 @@ def test_every_block_begins_as_nothing_and_no_moment_knows_what_is_done_later(
     told, there = predictor.next(z, actions), predictor.next(z, other)
     assert torch.allclose(told[:, :4], there[:, :4], atol=1e-6)
     assert not torch.allclose(told[:, 4:], there[:, 4:], atol=1e-3)
+
+
+def test_a_small_embedding_knows_where_things_are(make_job: Any, tmp_path: Path) -> None:
+    job = make_job(*ACTS, *LEVELLED, "data.frames=4")
+    save_model(tmp_path, build_objective(job), None, job, {})
+    found = load_folder(tmp_path)
+    size = found.clip.size
+    video = torch.zeros(2, 1, size, size, 3, dtype=torch.uint8)
+    video[0, :, :8, :8], video[1, :, -8:, -8:] = 255, 255  # the same thing at two places
+    there, elsewhere = found.encode(video)
+    assert there.shape == (1, 5)
+    assert not torch.allclose(there, elsewhere, atol=1e-4)
+    assert isinstance(found, ActingModel)
+    assert found.predict(there[None], done(1, 2)).shape == (1, 2, 5)
 
 
 @pytest.fixture
@@ -181,6 +210,7 @@ def test_what_cannot_be_told_is_refused(model: ActingModel, make_job: Any, tmp_p
     [
         ((*ACTS[:3], "data.act={block: 3}"), r"data\.act\.statistics is not known"),
         ((*ACTS[:3], "objective.rollout=8"), "8 moments ahead of a clip of 8"),
+        ((*ACTS[:3], "objective.inverse=1.0"), r"needs the actions of data\.act"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(

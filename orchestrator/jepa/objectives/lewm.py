@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from orchestrator.jepa.actions import InverseDynamics
 from orchestrator.jepa.frames import build_frame_encoder, build_frame_predictor
 from orchestrator.jepa.motion import Motion
 from orchestrator.jepa.objectives.base import Masks, ObjectiveOutput
@@ -14,7 +15,8 @@ from orchestrator.job import LeWM, TrainJob
 
 
 class LeWMObjective(GaussianObjective):
-    """MSE of the next embedding + weight * SIGReg of the embeddings, at every moment of its own.
+    """MSE of the next embedding + weight * SIGReg of the embeddings, at every moment of its own,
+    and, if asked for, inverse * the error of what was done as embeddings tell it.
 
     The wanted embedding is the same encoder's, and gradients flow into it: what keeps all of them
     from one point is SIGReg alone.
@@ -26,11 +28,14 @@ class LeWMObjective(GaussianObjective):
         self.rollout = config.rollout
         self.statistic_clips = config.statistic_clips or job.scale.global_batch
         self.encoder = build_frame_encoder(
-            job.model, size=job.data.size, frames=job.data.frames, hidden=config.hidden
+            job.model, config, size=job.data.size, frames=job.data.frames
         )
         self.predictor = build_frame_predictor(
-            job.model, encoder=self.encoder, hidden=config.hidden, act=job.data.act
+            job.model, config, encoder=self.encoder, act=job.data.act
         )
+        self.inverse = config.inverse
+        act = job.data.act
+        self.done = InverseDynamics(act, self.encoder.dim) if act and config.inverse else None
 
     def gaussian(self, video: Tensor) -> Tensor:
         """The embedding of every moment: [B, moments, dim]."""
@@ -55,8 +60,10 @@ class LeWMObjective(GaussianObjective):
         """
         pool = targets if isinstance(targets, Pool) else Pool.alone(video)
         z = self.encoder(video)
-        errors = self._errors(z, None if motion is None else motion.actions)
-        loss = errors + self.weight * self.sigreg(z, pool)
+        actions = None if motion is None else motion.actions
+        loss = self._errors(z, actions) + self.weight * self.sigreg(z, pool)
+        if self.done is not None and actions is not None:
+            loss = loss + self.inverse * self.done(z, actions)
         return ObjectiveOutput(loss, z.detach())
 
     def _errors(self, z: Tensor, actions: Tensor | None) -> Tensor:
