@@ -20,6 +20,7 @@ STREAMS = {
     "probe": 22,
     "tune": 23,
     "explore": 24,
+    "worlds": 30,
 }
 
 

@@ -74,7 +74,7 @@ class Data(Section):
     """Which video, how a clip is cut from it, and what comes with it."""
 
     source: str | None = None
-    """A folder, manifest, WebDataset tars, packed dataset or `physics://...`."""
+    """A folder, manifest, WebDataset tars, packed dataset, `physics://...` or `world://...`."""
 
     sources: tuple[WeightedSource, ...] = ()
     """A weighted mixture instead of one source."""
