@@ -20,6 +20,8 @@ STREAMS = {
     "probe": 22,
     "tune": 23,
     "explore": 24,
+    "tasks": 30,
+    "arms": 31,
 }
 
 

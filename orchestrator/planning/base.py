@@ -23,6 +23,9 @@ class Bounds:
     low: Tensor
     high: Tensor
 
+    block: int = 1
+    """Control steps whose actions lie side by side in D."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,9 +42,7 @@ class Plan:
 class Solver(Protocol):
     """Searches for actions of low cost. Made by `Name(config)`."""
 
-    def solve(
-        self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator
-    ) -> Plan:
+    def solve(self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator) -> Plan:
         """`start`: where the search begins, [B, H, D]: what is left of the last plan, or zeros."""
 
 
