@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,9 +25,14 @@ class Aim:
     distance: Literal["l1", "l2"] = "l2"
     """Mean absolute or mean squared difference of features."""
 
+    read: Callable[[Tensor], Tensor] | None = None
+    """What the goal is compared with, if not the features themselves: states read off them, say;
+    [..., area, dim] -> [..., n, width], as the goal is."""
+
     def apart(self, ahead: Tensor, goal: Tensor) -> Tensor:
-        """[..., H, area, dim] and [..., area, dim] (broadcast) -> [...]."""
+        """[..., H, area, dim] and a goal [..., area, dim] -> [...]."""
         shown = ahead[..., -1:, :, :] if self.moments == "last" else ahead
+        shown = shown if self.read is None else self.read(shown)
         difference = shown - goal[..., None, :, :]
         each = difference.abs() if self.distance == "l1" else difference.square()
         return each.flatten(-3).mean(-1)
@@ -63,7 +69,7 @@ class Towards:
         z, past, states = self._spread[count]
         actions = torch.cat([past, candidates.flatten(0, 1)], 1)
         goal = self._goal[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        area, dim = goal.shape[1:]
+        area, dim = self._known.z.shape[2:]
         size = max(1, AT_ONCE // ((actions.shape[1] + 1) * area * dim))
         costs = []
         for first in range(0, rows * count, size):
@@ -87,5 +93,5 @@ class Towards:
 
 
 def towards(model: Dynamics, known: Known, goal: Tensor, aim: Aim) -> Cost:
-    """The distance from `goal`, features [B, area, dim], that the model predicts."""
+    """The distance from `goal`, [B, area, dim] (or as `aim.read` gives it), that is predicted."""
     return Towards(model, known, goal, aim)

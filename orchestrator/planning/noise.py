@@ -38,4 +38,5 @@ def _mix(times: int, correlation: float) -> Tensor:
     """The matrix that gives independent numbers the covariance correlation^|i - j|."""
     apart = torch.arange(times, dtype=torch.float64)
     covariance = correlation ** (apart[:, None] - apart[None]).abs()
-    return torch.linalg.cholesky(covariance).float()
+    root: Tensor = torch.linalg.cholesky(covariance)
+    return root.float()
