@@ -20,8 +20,9 @@ STREAMS = {
     "probe": 22,
     "tune": 23,
     "explore": 24,
-    "tasks": 30,
-    "arms": 31,
+    "worlds": 30,
+    "tasks": 31,
+    "arms": 32,
 }
 
 

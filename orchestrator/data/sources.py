@@ -115,7 +115,7 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
     """The source behind a URI; `unit` is the number of inputs per work unit.
 
     A folder of videos (searched recursively), a V-JEPA manifest (.csv, .tsv, .txt), a tar or
-    a folder or `{000..123}` pattern of tars, a packed dataset, `physics://...`, or
+    a folder or `{000..123}` pattern of tars, a packed dataset, `physics://...`, `world://...`, or
     `package.module:Name?key=value` for a class of one's own.
 
     Raises:
@@ -125,6 +125,8 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
 
     if uri.startswith("physics://"):
         return cast(Source, import_part("orchestrator.physics.source:PhysicsSource")(uri))
+    if uri.startswith("world://"):
+        return cast(Source, import_part("orchestrator.worlds.source:WorldSource")(uri))
     if _CUSTOM.match(uri):
         return _custom(uri)
     uri = Storage(uri).root
@@ -204,7 +206,7 @@ def _kind(storage: Storage) -> str:
     raise RequestError(
         "nothing is there",
         where=storage.root,
-        mend="name a folder of videos, a manifest, tars, a packed dataset or physics://mixed",
+        mend="name a folder of videos, a manifest, tars, a packed dataset, physics://mixed or world://NAME",
     )
 
 

@@ -13,7 +13,7 @@ class WeightedSource(Section):
     """One source of a mixture."""
 
     uri: str
-    """A folder, a manifest, WebDataset tars, a packed dataset, or `physics://...`."""
+    """A folder, a manifest, WebDataset tars, a packed dataset, `physics://...` or `world://...`."""
 
     weight: PositiveFloat | None = None
     """Share of the clips drawn, relative to the other weights. Default: by number of clips."""
@@ -64,7 +64,7 @@ class PackJob(Section):
     """Root of everything the job leaves: a local folder, s3:// or gs://."""
 
     source: str | None = None
-    """A folder (recursive), a manifest, WebDataset tars, or `physics://...`."""
+    """A folder (recursive), a manifest, WebDataset tars, `physics://...` or `world://...`."""
 
     sources: tuple[WeightedSource, ...] = ()
     """Several sources instead of one; each becomes a dataset of its own."""

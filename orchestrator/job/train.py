@@ -68,7 +68,7 @@ class Data(Section):
     """Which video, and how a clip is cut from it."""
 
     source: str | None = None
-    """A folder, manifest, WebDataset tars, packed dataset or `physics://...`."""
+    """A folder, manifest, WebDataset tars, packed dataset, `physics://...` or `world://...`."""
 
     sources: tuple[WeightedSource, ...] = ()
     """A weighted mixture instead of one source."""

@@ -94,14 +94,26 @@ def parse(uri: str) -> PhysicsOptions:
             )
         if name in values:
             raise RequestError(f"option '{name}' is given twice", where=uri, mend="give it once")
-        values[name] = _background(text, uri) if name == "background" else _value(name, text, uri)
+        values[name] = (
+            _background(text, uri)
+            if name == "background"
+            else number(name, text, LIMITS[name], uri)
+        )
     options = PhysicsOptions(family, **values)  # type: ignore[arg-type]  # LIMITS has the types
     _check_together(options, uri)
     return options
 
 
-def _value(name: str, text: str, uri: str) -> float:
-    kind, low, high = LIMITS[name]
+Limit = tuple[type[int] | type[float], float, float]
+
+
+def number(name: str, text: str, limit: Limit, uri: str) -> float:
+    """The value of an option that is a number of a kind, from a lowest to a highest.
+
+    Raises:
+        RequestError: it is not.
+    """
+    kind, low, high = limit
     try:
         value = kind(text)
     except ValueError:

@@ -63,11 +63,14 @@ def feed_plan(job: TrainJob, batch: BatchPlan, clips: int | None) -> FeedPlan:
 
 
 def named_clips(job: TrainJob) -> int | None:
-    """The number of clips where the sources name it (`physics://mixed?clips=2000`)."""
+    """The number of clips where the sources name it (`physics://mixed?clips=2000`), or the number
+    of episodes (`world://two-rooms?episodes=200`)."""
     uris = [job.data.source] if job.data.source else [s.uri for s in job.data.sources]
     total = 0
     for uri in uris:
-        value = parse_qs(urlsplit(uri or "").query).get("clips", [""])[-1]
+        parts = urlsplit(uri or "")
+        option = "episodes" if parts.scheme == "world" else "clips"
+        value = parse_qs(parts.query).get(option, [""])[-1]
         if not value.isdigit():
             return None
         total += int(value)

@@ -28,11 +28,17 @@ class World(gymnasium.Env[Floats, Floats]):
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's own)
 
-    rate: ClassVar[float]
+    rate: float
     """Control steps a second."""
 
-    state_names: ClassVar[tuple[str, ...]]
+    state_names: tuple[str, ...]
     """What the numbers of a state are."""
+
+    version: ClassVar[int] = 1
+    """Of what happens and is drawn: another number gives another dataset."""
+
+    restorable: ClassVar[bool] = True
+    """Whether `restore` works: without it there are no goals of one's own and no oracle."""
 
     def __init__(self, size: int = 64) -> None:
         self.size = size
@@ -63,6 +69,15 @@ class World(gymnasium.Env[Floats, Floats]):
     def draw(self, rng: np.random.Generator) -> Floats:
         """A state to begin with."""
 
+    def begin(self, rng: np.random.Generator) -> None:
+        """Go to a drawn state."""
+        self.restore(self.draw(rng))
+
+    @classmethod
+    def collector(cls) -> Collector:
+        """Who makes videos in this world, new for every episode."""
+        return RandomActions()
+
     @abstractmethod
     def advance(self, action: Floats) -> None:
         """One control step; `action` is float32 [A] inside the action space."""
@@ -81,7 +96,7 @@ class World(gymnasium.Env[Floats, Floats]):
                 reached[row, step] = self.state
         return reached
 
-    def render(self) -> Picture:  # type: ignore[override]
+    def render(self) -> Picture:
         """The picture of the present state, uint8 [size, size, 3]."""
         return self.picture(self.state)
 
@@ -134,15 +149,28 @@ class Episode:
     """float32 [F, A]."""
 
 
+class RandomActions:
+    """Every number of an action drawn evenly between its bounds, anew at every control step."""
+
+    def __call__(self, world: World, rng: np.random.Generator) -> Floats:
+        space = world.action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        return rng.uniform(space.low, space.high).astype(np.float32)
+
+
 def play(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Episode:
-    """An episode of `steps` frames from a drawn state on."""
-    world.restore(world.draw(rng))
-    frames, states, actions = [], [], []
-    for _ in range(steps):
+    """An episode from a drawn state on: `steps` frames, or fewer where the world ends it."""
+    world.begin(rng)
+    frames, states, actions = [world.render()], [world.state], []
+    ended = False
+    while len(frames) < steps and not ended:
         action = np.asarray(collect(world, rng), np.float32)
+        _, _, terminated, truncated, _ = world.step(action)
+        ended = terminated or truncated
         frames.append(world.render())
         states.append(world.state)
         actions.append(action)
-        world.step(action)
-    actions[-1] = np.zeros_like(actions[-1])
+    space = world.action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    actions.append(np.zeros(space.shape, np.float32))
     return Episode(np.stack(frames), np.stack(states), np.stack(actions))

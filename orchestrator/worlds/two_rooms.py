@@ -6,14 +6,12 @@ same budget of control steps means the same.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
 
 from orchestrator.errors import RequestError
-from orchestrator.worlds.base import Floats, Picture, World
+from orchestrator.worlds.base import Collector, Floats, Picture, World
 
 Bools = npt.NDArray[np.bool_]
 
@@ -27,8 +25,8 @@ LEFT, RIGHT = SIDE / 2 - WALL / 2, SIDE / 2 + WALL / 2
 class TwoRooms(World):
     """State: x and y of the dot, of 224. Action: its step, each axis in [-1, 1] times 5."""
 
-    rate: ClassVar[float] = 10.0
-    state_names: ClassVar[tuple[str, ...]] = ("x", "y")
+    rate = 10.0
+    state_names = ("x", "y")
 
     def __init__(self, size: int = 64) -> None:
         super().__init__(size)
@@ -56,6 +54,10 @@ class TwoRooms(World):
             at = rng.uniform(LOW, HIGH, 2).astype(np.float32)
             if bool(_free(at)):
                 return at
+
+    @classmethod
+    def collector(cls) -> Collector:
+        return DoorWalker()
 
     def advance(self, action: Floats) -> None:
         self._at = moved(self._at, action)
@@ -117,7 +119,7 @@ def _free(at: Floats) -> Bools:
 
 
 class DoorWalker:
-    """Walks to places of its own choice, through the door where it must, with noisy steps."""
+    """Walks to places it chooses, through the door where it must, with noise on its steps."""
 
     noise, tolerance = 0.5, 8.0
 

@@ -1,0 +1,54 @@
+"""Which world a name means: one of ours, a gymnasium environment, or a class of one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from orchestrator.errors import RequestError, suggest
+from orchestrator.job import import_part
+
+if TYPE_CHECKING:
+    from orchestrator.worlds.base import Collector, World
+
+WORLDS = {
+    "two-rooms": "orchestrator.worlds.two_rooms:TwoRooms",
+}
+
+
+def build_world(name: str, size: int = 64) -> World:
+    """The world behind a name, with square pictures of `size` pixels.
+
+    Args:
+        name: a key of `WORLDS`, or `package.module:Name` for a class that is a `World`.
+
+    Raises:
+        RequestError: there is no such world.
+    """
+    return world_class(name)(size)
+
+
+def build_collector(name: str) -> Collector:
+    """Who makes videos in a world: new for every episode, since it may remember where it goes.
+
+    Raises:
+        RequestError: there is no such world.
+    """
+    return world_class(name).collector()
+
+
+def world_class(name: str) -> type[World]:
+    """The class behind a name.
+
+    Raises:
+        RequestError: there is no such world.
+    """
+    from orchestrator.worlds.base import World
+
+    if name not in WORLDS and ":" not in name:
+        raise RequestError(f"no world '{name}'", where="world", mend=suggest(name, [*WORLDS]))
+    found = import_part(WORLDS.get(name, name))
+    if not (isinstance(found, type) and issubclass(found, World)):
+        raise RequestError(
+            "not a world", where=name, mend="see orchestrator.worlds.base.World, and subclass it"
+        )
+    return cast("type[World]", found)
