@@ -10,7 +10,12 @@ from typing import Any
 from orchestrator.data.index import Index
 from orchestrator.data.prepare import open_datasets
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.acting.fitting import check_fit, load_dynamics, picture_size
+from orchestrator.evaluation.acting.fitting import (
+    build_restorable,
+    check_fit,
+    load_dynamics,
+    picture_size,
+)
 from orchestrator.evaluation.acting.play import Round
 from orchestrator.evaluation.acting.report import report
 from orchestrator.evaluation.acting.tasks import draw_tasks
@@ -37,7 +42,6 @@ from orchestrator.tracking.acting import record_acting
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
 from orchestrator.tracking.locate import pinned
 from orchestrator.tracking.server import tracking_uri
-from orchestrator.worlds.registry import build_world
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def acted(
         RequestError: model, world and data do not fit.
     """
     size = picture_size(planning, model)
-    world = build_world(planning.world, size)
+    world = build_restorable(planning.world, size)
     tasks = draw_tasks(planning, world)
     check_fit(model, world)
     shared = Shared(planning, model, tasks, size, python_path())

@@ -16,6 +16,7 @@ from orchestrator.job.planning import Planning
 from orchestrator.planning.base import Bounds, Dynamics
 from orchestrator.tracking.locate import model_folder
 from orchestrator.worlds.base import World
+from orchestrator.worlds.registry import build_world
 
 SIZE = 64
 """Pixels of a picture, where neither job nor model says it."""
@@ -55,6 +56,22 @@ def picture_size(planning: Planning, model: Dynamics) -> int:
     """Pixels of the pictures that the model is shown."""
     own = model.clip.size if isinstance(model, WorldModel) else SIZE
     return planning.size or own
+
+
+def build_restorable(name: str, size: int) -> World:
+    """A world that can be put into a start.
+
+    Raises:
+        RequestError: there is no such world, or it cannot be restored.
+    """
+    world = build_world(name, size)
+    if not world.restorable:
+        raise RequestError(
+            f"{name} cannot be put into a state: there are no starts and goals to be held out",
+            where="planning.world",
+            mend="name a world that restores states: two-rooms, push-t, lever, drop",
+        )
+    return world
 
 
 def bounds_of(world: World, block: int) -> Bounds:

@@ -43,7 +43,7 @@ class Cloner(nn.Module):
         return out.clamp(-1, 1) if not self.training else out
 
 
-def clone(memory: Memory, bounds: Bounds, furthest: int, seed: int) -> Cloner:
+def clone(memory: Memory, bounds: Bounds, furthest: int, seed: int, steps: int = STEPS) -> Cloner:
     """Goal-conditioned behaviour cloning: goals are what was seen 1 to `furthest` steps later."""
     features = torch.cat([one.features for one in memory.videos])
     actions = torch.cat([F.pad(torch.from_numpy(v.actions), (0, 0, 0, 1)) for v in memory.videos])
@@ -58,9 +58,9 @@ def clone(memory: Memory, bounds: Bounds, furthest: int, seed: int) -> Cloner:
         cloner = Cloner(features.shape[1], actions.shape[1])
     cloner.mean, cloner.spread = features.mean(0), features.std(0).clamp_min(1e-6)
     optimizer = torch.optim.AdamW(cloner.parameters(), RATE)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     cloner.train()
-    for _ in range(STEPS):
+    for _ in range(steps):
         now = usable[torch.randint(len(usable), (ROWS,), generator=draw)]
         room = last[now].clamp_max(furthest)
         ahead = 1 + (torch.rand(ROWS, generator=draw) * room).long().clamp_max(room - 1)

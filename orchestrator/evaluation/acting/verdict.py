@@ -98,6 +98,7 @@ def protocol_facts(found: Found) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "planning": PROTOCOL,
         **planning.model_dump(mode="json", exclude=set(NOT_SHOWN)),
+        "version": world.version,
         "rate": world.rate,
         "size": shared.size,
         "together": TOGETHER,
