@@ -21,6 +21,8 @@ STREAMS = {
     "tune": 23,
     "explore": 24,
     "worlds": 30,
+    "tasks": 31,
+    "arms": 32,
 }
 
 

@@ -26,6 +26,7 @@ from orchestrator.summary import RunSummary
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
+    from orchestrator.job.planning import Planning
     from orchestrator.job.probe import Probe
     from orchestrator.pipeline.ledger import Left
     from orchestrator.training.run_record import RunRecord
@@ -218,11 +219,35 @@ def _run_probe(
     )
 
 
+def _run_planning(
+    job: EvaluateJob, planning: Planning, progress: Progress, local: bool, parent: str | None
+) -> RunSummary:
+    from orchestrator.evaluation.acting.driver import run_acting
+    from orchestrator.tracking.acting import acting_headline
+
+    began = time.time()
+    found = run_acting(job, planning, progress, local=local, parent=parent)
+    return RunSummary(
+        kind="evaluate",
+        name=job.name,
+        storage=job.storage,
+        seconds=time.time() - began,
+        run_id=found.tracking.run_id,
+        tracking_uri=found.tracking.uri,
+        model_uri=found.verdict["model"],
+        metrics=acting_headline(found.verdict),
+        verdict=found.verdict,
+        report=found.report,
+    )
+
+
 def _run_evaluate(
     job: EvaluateJob, progress: Progress, local: bool, parent: str | None
 ) -> RunSummary:
     if job.probe is not None:
         return _run_probe(job, job.probe, progress, local, parent)
+    if job.planning is not None:
+        return _run_planning(job, job.planning, progress, local, parent)
     from orchestrator.evaluation.benchmarks.driver import run_benchmark
     from orchestrator.evaluation.driver import run_evaluate
     from orchestrator.tracking.benchmarks import benchmark_headline

@@ -185,6 +185,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         rows += _tuned(summary.verdict)
     elif summary.kind == "study":
         rows += _studied(summary.verdict)
+    elif summary.verdict.get("kind") == "planning":
+        rows += _acted(summary.verdict)
     elif summary.verdict:
         public = "benchmark" in summary.verdict
         rows += (_benchmarked if public else _judged)(summary.verdict)
@@ -274,6 +276,19 @@ def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     split = "   ".join(f"{side} {one['videos']:,}" for side, one in verdict["split"].items())
     rows.append(("videos", f"{split}   protocol {verdict['protocol']}"))
     return rows
+
+
+def _acted(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each arm: goals reached, and what a decision took."""
+    rows = []
+    for name, arm in verdict["arms"].items():
+        text = f"{_percent(arm['success'])} of {arm['tasks']} goals reached"
+        gain = verdict["gain"].get(name)
+        if gain is not None:
+            ends = f"{100 * gain['low']:+.0f}, {100 * gain['high']:+.0f}"
+            text += f"   the model over it {100 * gain['value']:+.1f} points [{ends}]"
+        rows.append((name, f"{text}   {arm['ms']:.3g} ms a decision"))
+    return [*rows, ("protocol", verdict["protocol"])]
 
 
 def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ def check_evaluations(job: TrainJob) -> None:
         raise untold("evaluate")
     model = untrained(job)
     for i, one in enumerate(job.evaluate):
-        for key in ("benchmark", "probe"):
+        for key in ("benchmark", "probe", "planning"):
             if getattr(one.job, key) is not None:
                 raise RequestError(
                     f"a {key} is not looked at while training goes on",

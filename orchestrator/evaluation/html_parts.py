@@ -24,6 +24,8 @@ tr:last-child.all td{border-top:2px solid #d8dee6;font-weight:600}
 .cell{margin:.35rem 0}.cell img{image-rendering:pixelated;width:100%;display:block}
 .cell .gif{width:96px}svg text{font-size:11px;fill:#4a5768}
 svg.curve{width:100%;height:46px;background:#f6f8fa;display:block}
+.acting{display:grid;grid-template-columns:96px 96px 1fr;gap:.8rem;align-items:end;color:#6a7686}
+.acting img{image-rendering:pixelated;width:100%;display:block}
 .legend span{margin-right:1rem;font-size:.85rem}
 .legend i{display:inline-block;width:.7rem;height:.7rem;margin-right:.3rem}
 code{background:#f2f4f7;padding:.1rem .3rem}td code{white-space:normal;overflow-wrap:anywhere}

@@ -72,7 +72,7 @@ def load_judgeable(model: str, server: str) -> Judgeable:
         RequestError: there is no such model, or it cannot be judged.
     """
     if re.fullmatch(r"[\w.]+:[\w.]+", model):
-        made = _called(model, import_part(model))
+        made = made_by(model)
         if not isinstance(made, Judgeable):
             missing = [name for name in _OFFERED if not hasattr(made, name)]
             raise RequestError(
@@ -85,12 +85,13 @@ def load_judgeable(model: str, server: str) -> Judgeable:
         return load_folder(folder)
 
 
-def _called(model: str, part: Any) -> Any:
-    """What a name gives when it is called.
+def made_by(model: str) -> Any:
+    """What the object behind an import path gives when it is called.
 
     Raises:
-        RequestError: it cannot be called without arguments.
+        RequestError: it cannot be imported, or not be called without arguments.
     """
+    part = import_part(model)
     try:
         inspect.signature(part).bind()
     except (TypeError, ValueError) as error:

@@ -26,6 +26,11 @@ def strip(video: np.ndarray) -> str:
     return _image([Image.fromarray(np.concatenate(list(video[at]), axis=1))], "JPEG", quality=88)
 
 
+def still(picture: np.ndarray) -> str:
+    """One picture, from uint8 [S, S, 3]."""
+    return _image([Image.fromarray(picture)], "PNG")
+
+
 def gif(video: np.ndarray) -> str:
     """A moving picture, from uint8 [T, S, S, 3]."""
     frames = [Image.fromarray(frame) for frame in video]

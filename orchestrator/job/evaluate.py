@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from orchestrator.job.base import Name, Section, at
 from orchestrator.job.benchmark import AnyBenchmark
+from orchestrator.job.planning import Planning
 from orchestrator.job.probe import Probe
 
 Split = Literal["validation", "test", "ood"]
@@ -66,7 +67,7 @@ class Surprise(Section):
 
 
 OF_A_SUITE = ("suite", "benchmark", "surprise", "random", "random_quads")
-"""Keys that say nothing beside `probe`."""
+"""Keys that say nothing beside `probe` or `planning`."""
 
 
 class EvaluateTrack(Section):
@@ -98,6 +99,9 @@ class EvaluateJob(Section):
 
     probe: Probe | None = None
     """Read a target off features that an `embed` job has written, in place of `suite`."""
+
+    planning: Planning | None = None
+    """Reach goals in a world by planning with the model, in place of `suite`."""
 
     suite: Suite = Suite()
     """What is shown."""
@@ -135,10 +139,17 @@ class EvaluateJob(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_question(cls, job: Any) -> Any:
-        if isinstance(job, dict) and job.get("probe") is not None:
-            beside = [key for key in OF_A_SUITE if key in job]
+        if not isinstance(job, dict):
+            return job
+        for asked in ("probe", "planning"):
+            if job.get(asked) is None:
+                continue
+            others = (*OF_A_SUITE, "planning" if asked == "probe" else "probe")
+            beside = [key for key in others if job.get(key) is not None]
             if beside:
-                raise at(beside[0], "belongs to a suite; a job has a suite or a probe, not both")
-        elif isinstance(job, dict) and not job.get("model"):
+                whose = "a suite" if beside[0] in OF_A_SUITE else f"a {beside[0]}"
+                text = f"belongs to {whose}; a job has a suite or a {asked}, not both"
+                raise at(beside[0], text)
+        if job.get("probe") is None and not job.get("model"):
             raise at("model", "this key is required (features know their model, a suite does not)")
         return job

@@ -23,6 +23,9 @@ class Bounds:
     low: Tensor
     high: Tensor
 
+    block: int = 1
+    """Control steps whose actions lie side by side in D."""
+
 
 @dataclass(frozen=True)
 class Plan:

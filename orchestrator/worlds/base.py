@@ -82,6 +82,20 @@ class World(gymnasium.Env[Floats, Floats]):
     def advance(self, action: Floats) -> None:
         """One control step; `action` is float32 [A] inside the action space."""
 
+    def roll(self, states: Floats, actions: Floats) -> Floats:
+        """Where actions lead, from each of many states: [M, S], [M, n, A] -> [M, n, S].
+
+        A world that can do it for all at once says so by a `roll` of its own. The present state is
+        lost.
+        """
+        reached = np.empty((*actions.shape[:2], states.shape[1]), np.float32)
+        for row, (state, each) in enumerate(zip(states, actions, strict=True)):
+            self.restore(state)
+            for step, action in enumerate(each):
+                self.advance(action)
+                reached[row, step] = self.state
+        return reached
+
     def render(self) -> Picture:
         """The picture of the present state, uint8 [size, size, 3]."""
         return self.picture(self.state)

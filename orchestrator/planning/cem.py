@@ -1,0 +1,52 @@
+"""The cross-entropy method, for many problems at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from orchestrator.job.planning import CEM
+from orchestrator.planning.base import Bounds, Cost, Plan
+from orchestrator.planning.noise import candidate_noise
+from orchestrator.planning.search import Best, first_spread, inside, judged
+
+
+class CrossEntropy:
+    """Draw around a mean, take mean and spread of the best, draw again.
+
+    As iCEM (Pinneri et al., arXiv 2008.06389, algorithm 2) it correlates noise in time, keeps some
+    elites as candidates, tries the mean itself, and gives back the best plan that it has seen.
+    """
+
+    Config = CEM
+
+    def __init__(self, config: CEM) -> None:
+        self.config = config
+
+    @torch.inference_mode()
+    def solve(self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator) -> Plan:
+        """See `planning.base.Solver`.
+
+        Raises:
+            JobFailed: the cost is a number for none of a problem's candidates.
+        """
+        config = self.config
+        rows, steps, width = start.shape
+        mean, best = inside(start, bounds), Best()
+        spread = first_spread(bounds, config.spread).expand_as(mean)
+        elites = mean[:, None]
+        for _ in range(config.iterations):
+            fresh = config.candidates - elites.shape[1]
+            shape = (rows, fresh, steps, width)
+            noise = candidate_noise(shape, bounds.block, config.smooth, generator).to(mean)
+            drawn = inside(mean[:, None] + spread[:, None] * noise, bounds)
+            candidates = torch.cat([elites, drawn], 1)
+            costs = judged(cost, candidates)
+            low, at = costs.topk(config.elites, dim=1, largest=False)
+            chosen = candidates.gather(1, at[..., None, None].expand(-1, -1, steps, width))
+            best.offer(chosen[:, 0], low[:, 0])
+            mean = chosen.mean(1)
+            spread = chosen.std(1, correction=0)
+            # The mean was not tried yet; carried elites were, but the next spread needs them.
+            elites = torch.cat([mean[:, None], chosen[:, : config.carried]], 1)
+        return best.plan

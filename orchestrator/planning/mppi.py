@@ -1,0 +1,56 @@
+"""Model predictive path integral control, for many problems at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from orchestrator.job.planning import MPPI
+from orchestrator.planning.base import Bounds, Cost, Plan
+from orchestrator.planning.noise import candidate_noise
+from orchestrator.planning.search import Best, first_spread, inside, judged
+
+
+class PathIntegral:
+    """The mean of candidates weighted by exp(-cost / temperature), again and again.
+
+    Williams et al., arXiv 1707.02342, section III. Costs are measured in their own standard
+    deviations, so that one temperature serves every scale; the noise narrows as iterations pass.
+    """
+
+    Config = MPPI
+
+    def __init__(self, config: MPPI) -> None:
+        self.config = config
+
+    @torch.inference_mode()
+    def solve(self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator) -> Plan:
+        """See `planning.base.Solver`.
+
+        Raises:
+            JobFailed: the cost is a number for none of a problem's candidates.
+        """
+        config = self.config
+        rows, steps, width = start.shape
+        mean, best = inside(start, bounds), Best()
+        spread = first_spread(bounds, config.spread)
+        shape = (rows, config.candidates - 1, steps, width)
+        for turn in range(config.iterations):
+            narrowed = spread * (1 - turn / config.iterations)
+            noise = candidate_noise(shape, bounds.block, config.smooth, generator).to(mean)
+            drawn = inside(mean[:, None] + narrowed * noise, bounds)
+            candidates = torch.cat([mean[:, None], drawn], 1)
+            costs = judged(cost, candidates)
+            low, at = costs.min(1)
+            best.offer(candidates[torch.arange(rows), at], low)
+            mean = (_weights(costs, config.temperature)[..., None, None] * candidates).sum(1)
+        return best.plan
+
+
+def _weights(costs: Tensor, temperature: float) -> Tensor:
+    """[B, N], each row summing to 1; what has no cost weighs nothing."""
+    known = costs.isfinite()
+    count = known.sum(1, keepdim=True)
+    middle = costs.where(known, 0).sum(1, keepdim=True) / count
+    apart = ((costs - middle).where(known, 0).square().sum(1, keepdim=True) / count).sqrt()
+    return torch.softmax(-costs / (temperature * apart).clamp_min(1e-12), 1)
