@@ -81,8 +81,9 @@ class TwoRooms(World):
         dx, dy = pixels[None, :] - state[0], pixels[:, None] - state[1]
         dot = np.exp(-(dx**2 + dy**2) / (2 * RADIUS**2))[..., None]
         red = np.array([255.0, 0.0, 0.0], np.float32)
-        shown = self._empty * (1 - dot) + red * dot
-        return shown.round().astype(np.uint8)
+        shown: Floats = self._empty * (1 - dot) + red * dot
+        picture: Picture = shown.round().astype(np.uint8)
+        return picture
 
     def _rooms(self) -> Floats:
         """The picture without the dot, float32 [size, size, 3]."""
