@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from orchestrator.data.batch import Batch
-from orchestrator.data.clip import Coded, Recipe
+from orchestrator.data.clip import Recipe, coded_rows
 from orchestrator.data.clips import ClipReader, Span
 from orchestrator.data.order import Order
 from orchestrator.data.prepare import prepare
@@ -101,10 +101,7 @@ def clips_in_memory(job: TrainJob, count: int, progress: Progress) -> np.ndarray
     maker, made = Recipe.of(job).maker(CHUNK), []
     for first in range(0, count, CHUNK):
         positions = np.arange(first, min(first + CHUNK, count))
-        rows = [
-            Coded(r["position"], r["payload"], r["duration_s"], r["sha256"], r["reason"])
-            for r in reader.read(Span.of(order, positions)).to_pylist()
-        ]
+        rows = coded_rows(reader.read(Span.of(order, positions)))
         canvas = maker.canvas()
         clips = maker.make(rows, canvas, 0)
         made.append(canvas.array[: len(rows)][[clip.reason is None for clip in clips]])

@@ -10,12 +10,16 @@ import pyarrow as pa
 import torch
 
 from orchestrator.data.batch import Batch, Failure
-from orchestrator.data.clip import Clip, ClipMaker, Coded, LocalMaker, Recipe
+from orchestrator.data.clip import Clip, ClipMaker, LocalMaker, Recipe, coded_rows
 from orchestrator.data.isolated import IsolatedMaker
+from orchestrator.data.moving import Moved
 from orchestrator.jepa.masks import Ids, build_masks, truncate_to_minimum
+from orchestrator.jepa.motion import Motion
 from orchestrator.job import TrainJob
 
 Drawn = list[tuple[Ids, Ids]]
+
+_NOTED = ("position", "weight", "key", "shard")
 
 
 class Assembler:
@@ -51,16 +55,8 @@ class Assembler:
 
     def _begin(self, rows: pa.Table) -> PendingBatch:
         canvas, size = self._maker.canvas(), self._chunk
-        columns = {name: rows[name].to_pylist() for name in rows.column_names if name != "payload"}
-        # `as_buffer` does not copy: the bytes stay where Ray put them until they are decoded.
-        payloads = [value.as_buffer() for value in rows["payload"]]
-        names = ("position", "duration_s", "sha256", "reason")
-        coded = [
-            Coded(position, payload, duration_s, sha256, reason)
-            for payload, position, duration_s, sha256, reason in zip(
-                payloads, *(columns[name] for name in names), strict=True
-            )
-        ]
+        coded = coded_rows(rows)
+        columns = {name: rows[name].to_pylist() for name in _NOTED}
         clips = [
             self._pool.submit(self._maker.make, coded[at : at + size], canvas, at)
             for at in range(0, len(rows), size)
@@ -103,7 +99,16 @@ class PendingBatch:
             keys=columns["key"],
             hashes=[clip.sha256 for clip in clips],
             failures=failures,
+            motion=_motion([clip.moved for clip in clips if clip.moved is not None]),
         )
+
+
+def _motion(moved: list[Moved]) -> Motion | None:
+    """Of all clips of a micro-batch, or of none."""
+    if not moved:
+        return None
+    actions, states = zip(*((one.actions, one.states) for one in moved), strict=True)
+    return Motion(torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(states)))
 
 
 def _stack(drawn: Drawn, fixed: bool) -> tuple[torch.Tensor, torch.Tensor]:

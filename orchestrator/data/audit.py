@@ -7,6 +7,7 @@ have been there. Neither is made from the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.data.arrays import promised_hash
 from orchestrator.data.clips import Clips
 from orchestrator.data.ledger import read_ledger
 from orchestrator.data.order import Order
@@ -76,8 +78,12 @@ def audit_ledger(
     steps: int,
     global_batch: int,
     begun: int = 0,
+    arrays: Sequence[str] = (),
 ) -> Audit:
-    """Compare the ledger's rows of steps `begun` .. `steps` - 1 with the order."""
+    """Compare the ledger's rows of steps `begun` .. `steps` - 1 with the order.
+
+    `arrays`: what the job read beside each clip; the ledger's hashes cover it.
+    """
     report = Audit(steps, (steps - begun) * global_batch)
     report.passes = report.positions / sum(index.clips for index in indexes)
     names: set[str] = set()
@@ -93,6 +99,7 @@ def audit_ledger(
             order,
             window,
             global_batch,
+            arrays,
         )
     report.starts = len(names)
     return report
@@ -105,6 +112,7 @@ def _audit_window(
     order: Order,
     window: range,
     global_batch: int,
+    arrays: Sequence[str],
 ) -> None:
     positions = rows["position"].to_numpy()
     wanted = np.arange(window.start * global_batch, window.stop * global_batch)
@@ -117,7 +125,7 @@ def _audit_window(
     for position in positions[steps != positions // global_batch]:
         report.add_wrong(f"position {position} stood in another step than its own")
     draws = order.at(positions)
-    clips = _Rows(indexes)
+    clips = _Rows(indexes, arrays)
     for row, source, shard, place in zip(
         rows.to_pylist(), draws.source, draws.shard, draws.row, strict=True
     ):
@@ -142,13 +150,20 @@ def _audit_row(report: Audit, row: dict[str, Any], clip: tuple[str, str]) -> Non
 class _Rows:
     """Keys and hashes by place, a shard at a time."""
 
-    def __init__(self, indexes: list[Clips]) -> None:
-        self._indexes = indexes
+    def __init__(self, indexes: list[Clips], arrays: Sequence[str]) -> None:
+        self._indexes, self._arrays = indexes, arrays
         self._tables: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
 
     def row(self, source: int, shard: int, row: int) -> tuple[str, str]:
         if (source, shard) not in self._tables:
-            table = self._indexes[source].rows(shard)
-            self._tables[source, shard] = table["key"].to_pylist(), table["sha256"].to_pylist()
+            index, beside = self._indexes[source], ["extras"] if self._arrays else []
+            table = index.rows(shard).select(["key", "sha256", *beside])
+            hashes = [
+                promised_hash(
+                    clip, self._arrays, lambda e: index.read(shard, e["offset"], e["bytes"])
+                )
+                for clip in table.to_pylist()
+            ]
+            self._tables[source, shard] = table["key"].to_pylist(), hashes
         keys, hashes = self._tables[source, shard]
         return keys[row], hashes[row]

@@ -40,7 +40,8 @@ class Batch:
     """The clips' keys; empty for padding."""
 
     hashes: list[str]
-    """sha256 of the payloads that were decoded; empty for padding."""
+    """sha256 of the payloads that were decoded, and of the arrays read beside them
+    (`arrays.joined_hash`); empty for padding."""
 
     failures: list[Failure]
     """The rows that failed, by position."""

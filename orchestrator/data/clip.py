@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from orchestrator.data.arrays import ARRAYS, joined_hash
 from orchestrator.data.augment import build_cutter
 from orchestrator.data.decode import clip_times
+from orchestrator.data.moving import Moved, Mover
 from orchestrator.data.pixels import Canvas
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import Grid, Ids, MaskConfig, build_samplers, mask_configs
 from orchestrator.job import Data, TrainJob
 from orchestrator.randomness import generator
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,40 @@ class Coded:
     reason: str | None = None
     """Why the payload could not be read."""
 
+    frames: int = 0
+    """Of the video; beside arrays only, as `fps` is."""
+
+    fps: float = 0.0
+
+    arrays: Mapping[str, bytes | None] = field(default_factory=dict)
+    """Files beside the video, in the order of the hash; None: it has no such file."""
+
+
+def coded_rows(rows: pa.Table) -> list[Coded]:
+    """The rows that the feed delivers (`clips.ClipReader`)."""
+    columns = {name: rows[name].to_pylist() for name in rows.column_names if name != "payload"}
+    # `as_buffer` does not copy: the bytes stay where Ray put them until they are decoded.
+    payloads = [value.as_buffer() for value in rows["payload"]]
+    names = ("position", "duration_s", "sha256", "reason")
+    coded = [
+        Coded(position, payload, duration_s, sha256, reason)
+        for payload, position, duration_s, sha256, reason in zip(
+            payloads, *(columns[name] for name in names), strict=True
+        )
+    ]
+    arrays = [name for name in columns if name in ARRAYS]
+    if not arrays:
+        return coded
+    return [
+        replace(
+            row,
+            frames=columns["frames"][i] or 0,
+            fps=columns["fps"][i] or 0.0,
+            arrays={name: columns[name][i] for name in arrays},
+        )
+        for i, row in enumerate(coded)
+    ]
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -44,7 +84,11 @@ class Clip:
     """Why it cannot be used; its pixels are black then."""
 
     sha256: str
-    """Of the bytes that were decoded; empty where there were none."""
+    """Of the bytes that were decoded, and of the arrays beside them where a job reads them
+    (`arrays.joined_hash`); empty where there were none."""
+
+    moved: Moved | None = None
+    """What was done in it; zeros where it cannot be used, None where nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +145,15 @@ class ClipMaker(Protocol):
 class LocalMaker:
     """Makes clips in this process, `micro` of them to a canvas."""
 
+    _mover: Mover | None = None
+
     def __init__(self, recipe: Recipe, micro: int) -> None:
         self._seed, self._data = recipe.seed, recipe.data
         self._shape = (micro, *recipe.shape)
         self._cut = build_cutter(recipe.data)
         self._samplers = build_samplers(recipe.masks, recipe.grid)
+        if recipe.data.act is not None:
+            self._mover = Mover(recipe.data)
 
     def canvas(self) -> Canvas:
         return Canvas(np.empty(self._shape, np.uint8))
@@ -116,7 +164,8 @@ class LocalMaker:
     def failed(self, row: Coded, reason: str | None, out: np.ndarray) -> Clip:
         """The clip of a row that cannot be used: black, and masked like any other."""
         out.fill(0)
-        return Clip(self._draw(row), reason, _hash(row))
+        moved = None if self._mover is None else self._mover.nothing()
+        return Clip(self._draw(row), reason, _hash(row), moved)
 
     def close(self) -> None:
         """Nothing runs."""
@@ -129,16 +178,22 @@ class LocalMaker:
         try:
             if sha256 != row.sha256:
                 raise DataError("is not the clip that was indexed (sha256 differs)")
-            self._decode(row, out)
+            moved = self._decode(row, out)
         except DataError as error:
             return self.failed(row, error.what, out)
-        return Clip(self._draw(row), None, sha256)
+        return Clip(self._draw(row), None, sha256, moved)
 
-    def _decode(self, row: Coded, out: np.ndarray) -> None:
+    def _decode(self, row: Coded, out: np.ndarray) -> Moved | None:
         drawn = generator(self._seed, row.position, "clip")
-        times = clip_times(drawn, row.duration_s, self._data.frames, self._data.fps)
         augment = generator(self._seed, row.position, "augment")
-        self._cut(row.payload, times, augment, out)
+        if self._mover is None:
+            times = clip_times(drawn, row.duration_s, self._data.frames, self._data.fps)
+            self._cut(row.payload, times, augment, out)
+            return None
+        first = self._mover.first(row, drawn)
+        moved = self._mover.moved(row, first)
+        self._cut(row.payload, self._mover.numbers(first), augment, out)
+        return moved
 
     def _draw(self, row: Coded) -> list[tuple[Ids, Ids]]:
         return [
@@ -148,4 +203,12 @@ class LocalMaker:
 
 
 def _hash(row: Coded) -> str:
-    return "" if row.payload is None else hashlib.sha256(row.payload).hexdigest()
+    if row.payload is None:
+        return ""
+    payload = hashlib.sha256(row.payload).hexdigest()
+    if not row.arrays:
+        return payload
+    bodies = row.arrays.values()
+    return joined_hash(
+        payload, [hashlib.sha256(b).hexdigest() if b is not None else "" for b in bodies]
+    )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.data.arrays import extra_of, promised_hash
 from orchestrator.data.order import PADDING, Order
 from orchestrator.errors import DataError
 
@@ -30,6 +31,13 @@ ROW_SCHEMA = pa.schema(
 _FACTS = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("payload"))
 _COLUMNS = ["key", "shard", "offset", "bytes", "duration_s", "sha256"]
 _PAD = {"position": PADDING, "weight": 0.0, "key": "", "shard": "", "sha256": ""}
+
+# Beside arrays: what says which rows of them belong to a clip.
+_MEASURES = [("frames", pa.int64()), ("fps", pa.float64())]
+
+_GAP = 1 << 16
+"""Bytes between a payload and its arrays that are rather read than skipped: a request to an
+object store costs more."""
 
 
 Payload = bytes  # a name of its own: `Clips.bytes` is a number
@@ -83,10 +91,19 @@ class ClipReader:
     Args:
         row_groups: row groups kept per dataset; the order reads from one window of shards
             at a time, and from two where windows meet.
+        arrays: names of the files beside a clip that come with it, each a column; `sha256` is
+            then the index's word on all of it (`arrays.joined_hash`).
     """
 
-    def __init__(self, indexes: Sequence[Clips], row_groups: int) -> None:
-        self._indexes, self._keep = indexes, row_groups
+    def __init__(
+        self, indexes: Sequence[Clips], row_groups: int, arrays: Sequence[str] = ()
+    ) -> None:
+        self._indexes, self._keep, self._arrays = indexes, row_groups, arrays
+        self._columns, self._facts = _COLUMNS, _FACTS
+        if arrays:
+            self._columns = [*_COLUMNS, *(name for name, _ in _MEASURES), "extras"]
+            bodies = [(name, pa.binary()) for name in arrays]
+            self._facts = pa.schema([*_FACTS, *_MEASURES, *bodies])
         self._tables: list[OrderedDict[int, pa.Table]] = [OrderedDict() for _ in indexes]
 
     def read(self, span: Span) -> pa.Table:
@@ -106,7 +123,7 @@ class ClipReader:
                     int(span.row[at]),
                 )
         payloads = [row.pop("payload", None) for row in rows]
-        table = pa.Table.from_pylist(rows, schema=_FACTS)
+        table = pa.Table.from_pylist(rows, schema=self._facts)
         return table.append_column(ROW_SCHEMA.field("payload"), _uncopied(payloads))
 
     def _clip(self, position: int, source: int, shard: int, row: int) -> dict[str, Any]:
@@ -119,24 +136,41 @@ class ClipReader:
         }
         try:
             table = self._table(source, shard)
-            clip |= {name: table[name][row].as_py() for name in _COLUMNS}
-            offset, length = clip.pop("offset"), clip.pop("bytes")
-            payload = self._indexes[source].read(shard, offset, length)
+            clip |= {name: table[name][row].as_py() for name in self._columns}
+            payload, arrays = self._read(source, shard, clip)
+            clip["sha256"] = promised_hash(clip, self._arrays, lambda e: arrays[e["name"]])
         except DataError as error:
             return {**clip, "reason": f"{error.where}: {error.what}" if error.where else error.what}
-        return {**clip, "weight": 1.0, "payload": payload}
+        return {**clip, **arrays, "weight": 1.0, "payload": payload}
+
+    def _read(
+        self, source: int, shard: int, clip: dict[str, Any]
+    ) -> tuple[Payload | memoryview, dict[str, bytes]]:
+        """The payload, and of the arrays those that are there: mostly one read for all."""
+        index, offset, length = self._indexes[source], clip["offset"], clip["bytes"]
+        extras = [e for name in self._arrays if (e := extra_of(clip, name))]
+        places = [(offset, length), *((e["offset"], e["bytes"]) for e in extras)]
+        first, end = min(at for at, _ in places), max(at + size for at, size in places)
+        if not extras:
+            return index.read(shard, offset, length), {}
+        if end - first <= sum(size for _, size in places) + _GAP:
+            whole = memoryview(index.read(shard, first, end - first))
+            parts = [whole[at - first : at - first + size] for at, size in places]
+        else:
+            parts = [memoryview(index.read(shard, at, size)) for at, size in places]
+        return parts[0], {e["name"]: bytes(p) for e, p in zip(extras, parts[1:], strict=True)}
 
     def _table(self, source: int, shard: int) -> pa.Table:
         tables = self._tables[source]
         if shard not in tables:
-            tables[shard] = self._indexes[source].rows(shard).select(_COLUMNS)
+            tables[shard] = self._indexes[source].rows(shard).select(self._columns)
             if len(tables) > self._keep:
                 tables.popitem(last=False)
         tables.move_to_end(shard)
         return tables[shard]
 
 
-def _uncopied(payloads: list[Payload | None]) -> pa.ChunkedArray:
+def _uncopied(payloads: list[Payload | memoryview | None]) -> pa.ChunkedArray:
     """The payloads as a column, one chunk each, around the very bytes: video is not copied."""
     kind = ROW_SCHEMA.field("payload").type
     chunks = [

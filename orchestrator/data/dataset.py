@@ -17,6 +17,7 @@ from orchestrator.data.index import Index
 from orchestrator.data.index_writer import ShardRows, write_index
 from orchestrator.data.sources import InPlaceSource, Rejected, Source, WorkUnit
 from orchestrator.data.unit import COMPLETE, UNITS, Manifest, manifest_name
+from orchestrator.data.widths import Widths
 from orchestrator.errors import DataError, JobFailed
 from orchestrator.job import Encode
 from orchestrator.storage import Storage, is_remote
@@ -57,21 +58,34 @@ def read_manifests(storage: Storage, names: Iterable[str]) -> Iterator[Manifest]
 
 
 def complete(
-    storage: Storage, source: Source | InPlaceSource, units: list[WorkUnit], encode: Encode
+    storage: Storage,
+    source: Source | InPlaceSource,
+    units: list[WorkUnit],
+    encode: Encode,
+    bad_limit: float,
 ) -> Index:
     """The index as the union of the committed manifests, then `dataset.json`, then tidying.
 
     Raises:
-        JobFailed: not one clip could be made.
+        JobFailed: not one clip could be made, or the actions of more than `bad_limit` of them
+            are not like the others'.
     """
     rejected: list[Rejected] = []
     names = [unit.id for unit in units]
-    keys = _Keys()
+    keys, widths = _Keys(), Widths()
+
+    def shards() -> Iterator[ShardRows]:
+        for manifest in read_manifests(storage, names):
+            yield from manifest.shards
+
     try:
-        index = write_index(storage, _shards(read_manifests(storage, names), rejected, keys))
-        if keys.repeat():
-            shards = _shards(read_manifests(storage, names), [], keys)
-            index = write_index(storage, (_qualified(shard) for shard in shards))
+        manifests = read_manifests(storage, names)
+        index = write_index(storage, _shards(manifests, rejected, keys, widths))
+        repeat = keys.repeat()
+        if repeat or widths.outvoted:
+            _refuse_too_many(storage, source, widths, rejected, index.clips * bad_limit)
+            kept = (widths.without_outvoted(shard, rejected) for shard in shards())
+            index = write_index(storage, map(_qualified, kept) if repeat else kept)
     except DataError:
         write_quarantine(storage, rejected)
         raise JobFailed(
@@ -161,13 +175,30 @@ class _Keys:
 
 
 def _shards(
-    manifests: Iterator[Manifest], rejected: list[Rejected], keys: _Keys
+    manifests: Iterator[Manifest], rejected: list[Rejected], keys: _Keys, widths: Widths
 ) -> Iterator[ShardRows]:
     for manifest in manifests:
         rejected.extend(manifest.rejected)
         for shard in manifest.shards:
             keys.add(shard)
+            widths.add(shard)
             yield shard
+
+
+def _refuse_too_many(
+    storage: Storage,
+    source: Source | InPlaceSource,
+    widths: Widths,
+    rejected: list[Rejected],
+    most: float,
+) -> None:
+    if widths.outvoted > most:
+        write_quarantine(storage, rejected)
+        raise JobFailed(
+            f"the actions of {widths.outvoted} clips are not like the others': {widths}",
+            where=source.uri,
+            mend="pack what acts differently as sources of their own, or raise bad_limit",
+        )
 
 
 def _qualified(shard: ShardRows) -> ShardRows:

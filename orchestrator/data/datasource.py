@@ -59,16 +59,18 @@ class Library:
 
     _open: dict[str, ClipReader] = {}  # noqa: RUF012  (a process's own, never pickled)
 
-    def __init__(self, indexes: Sequence[Clips], row_groups: int) -> None:
+    def __init__(
+        self, indexes: Sequence[Clips], row_groups: int, arrays: Sequence[str] = ()
+    ) -> None:
         self._indexes = ray.put(list(indexes))
-        self._row_groups = row_groups
+        self._row_groups, self._arrays = row_groups, tuple(arrays)
 
     def reader(self) -> ClipReader:
         """This process's reader, with what it has open."""
         name = self._indexes.hex()
         if name not in self._open:
             self._open.clear()  # an earlier job's, in a process that Ray uses again
-            self._open[name] = ClipReader(self._fetch(), self._row_groups)
+            self._open[name] = ClipReader(self._fetch(), self._row_groups, self._arrays)
         return self._open[name]
 
     def _fetch(self) -> list[Clips]:

@@ -74,8 +74,9 @@ def decode_clip(
     """The frames shown at `times`; uint8 [T, size, size, 3], or [T, H, W, 3] without `size`.
 
     Args:
-        times: seconds from the first frame, ascending. The frame shown at t is the last one
-            whose timestamp is not after t.
+        times: float64: seconds from the first frame, ascending. The frame shown at t is the last
+            one whose timestamp is not after t. int64: numbers of frames from 0, in the order in
+            which they are shown, whatever their timestamps are.
         size: pixels of the square that the crop (default: the whole frame) is scaled to.
         crop: chooses the box once the upright frame's size is known.
         out: where to write, if not into a new array.
@@ -101,7 +102,10 @@ def _decode(
 ) -> np.ndarray:
     stream = container.streams.video[0]
     base = float(stream.time_base)
-    wanted = (stream.start_time or 0) + times / base
+    if times.dtype.kind == "i":
+        wanted = _shown_at(container, stream, times)
+    else:
+        wanted = (stream.start_time or 0) + times / base
     packets = _read_packets(container, stream, wanted)
     chosen = _choose(packets, wanted, base)
     slots: dict[int, list[int]] = {}
@@ -126,6 +130,21 @@ def _decode(
     if left or out is None:
         raise DataError(f"{len(left)} of {len(slots)} frames are missing")
     return out
+
+
+def _shown_at(container: Any, stream: Any, numbers: np.ndarray) -> np.ndarray:
+    """Timestamps (ticks) of frames by their numbers, counted as packing counts them. Nothing is
+    decoded for it."""
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    if any(packet.pts is None for packet in packets):
+        raise DataError("has frames without a timestamp", mend="pack it with mode h264")
+    if numbers[-1] >= len(packets):
+        raise DataError(f"has {len(packets)} frames, frame {numbers[-1]} is wanted")
+    packets.sort(key=lambda packet: packet.pts)
+    chosen = [packets[number] for number in numbers.tolist()]
+    if any(packet.is_discard for packet in chosen):
+        raise DataError("hides frames that rows of its arrays stand for")
+    return np.array([packet.pts for packet in chosen], dtype=np.float64)
 
 
 def _read_packets(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:

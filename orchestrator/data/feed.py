@@ -15,6 +15,7 @@ from orchestrator.data.assemble import Assembler, PendingBatch
 from orchestrator.data.batch import Batch, Failure, StepBatch
 from orchestrator.data.clips import ClipReader, Span
 from orchestrator.data.layout import Layout
+from orchestrator.data.moving import arrays_of
 from orchestrator.data.order import PADDING, Order
 from orchestrator.errors import JobFailed
 from orchestrator.job import TrainJob
@@ -48,7 +49,7 @@ def open_feed(
     Raises:
         RequestError: a source without clips.
     """
-    indexes = prepared.indexes
+    indexes, arrays = prepared.indexes, arrays_of(job.data)
     counts = [index.counts for index in indexes]
     order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
     clip_bytes = sum(i.bytes for i in indexes) / sum(i.clips for i in indexes)
@@ -56,13 +57,13 @@ def open_feed(
     steps = range(start_step, job.optim.steps)
     source: Rows
     if exchange is None:
-        source = LocalRows(ClipReader(indexes, job.data.window + 2), order, layout, rank)
+        source = LocalRows(ClipReader(indexes, job.data.window + 2, arrays), order, layout, rank)
     else:
         from orchestrator.data.legs import LegBuilder, RayRows, leg_length
 
         builder = None
         if rank == 0:
-            builder = LegBuilder(indexes, order, layout, job.data.window)
+            builder = LegBuilder(indexes, order, layout, job.data.window, arrays)
         length = exchange(leg_length(layout, clip_bytes))
         source = RayRows(steps, layout, rank, exchange, builder, length)
     assembler = Assembler(job, batch.micro, threads, isolated=exchange is not None)

@@ -62,6 +62,7 @@ class FixedMaker(LocalMaker):
         self._recipe, self._shape = recipe, (micro, *recipe.shape)
 
     def _decode(self, row: Coded, out: np.ndarray) -> None:
+        """Only the pixels: features and probes read arrays by themselves."""
         start = float(self._recipe.starts(row.duration_s)[row.position])
         times = self._recipe.times(start)
         decode_clip(row.payload, times, size=self._recipe.size, crop=centred_square, out=out)

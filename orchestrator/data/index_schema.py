@@ -26,7 +26,16 @@ CLIP_SCHEMA = pa.schema(
         (
             "extras",
             pa.list_(
-                pa.struct([("name", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64())])
+                pa.struct(
+                    [
+                        ("name", pa.string()),
+                        ("offset", pa.int64()),
+                        ("bytes", pa.int64()),
+                        # Of actions and states only; older indexes lack both.
+                        ("sha256", pa.string()),
+                        ("width", pa.int64()),  # numbers of a row
+                    ]
+                )
             ),
         ),
     ]

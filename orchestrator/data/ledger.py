@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         ("step", pa.int64()),
         ("position", pa.int64()),
         ("key", pa.string()),
-        ("sha256", pa.string()),  # of the payload
+        ("sha256", pa.string()),  # of the payload; beside actions: `arrays.joined_hash`
         ("weight", pa.float32()),  # 0: the clip failed and counted for nothing
         ("reason", pa.string()),  # why it failed
     ]

@@ -67,9 +67,16 @@ class ReadersLost(RuntimeError):
 class LegBuilder:
     """Rank 0's side: makes a leg's dataset and splits it, in a thread of its own."""
 
-    def __init__(self, indexes: Sequence[Clips], order: Order, layout: Layout, window: int) -> None:
+    def __init__(
+        self,
+        indexes: Sequence[Clips],
+        order: Order,
+        layout: Layout,
+        window: int,
+        arrays: Sequence[str] = (),
+    ) -> None:
         self._order, self._layout = order, layout
-        self._library = Library(indexes, row_groups=window + 2)
+        self._library = Library(indexes, window + 2, arrays)
         clips = sum(index.clips for index in indexes)
         self._clip_bytes = sum(index.bytes for index in indexes) / clips
         world = layout.batch.world

@@ -115,7 +115,7 @@ def _make(
             work = on_ray(storage, source, todo, encode, cpus)
         for report in work:
             tally.add(report)
-    return complete(storage, source, units, encode)
+    return complete(storage, source, units, encode, bad_limit)
 
 
 class _Tally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -37,21 +37,41 @@ def on_ray(
         RequestError: the cluster has fewer cores than one task asks for.
         JobFailed: a task's process died again and again.
     """
+
+    def work(row: dict[str, Any]) -> dict[str, str]:
+        unit = WorkUnit(str(row["id"]), tuple(row["inputs"]), str(row["identity"]))
+        return {"report": run_unit(storage, source, unit, encode).encode()}
+
+    rows = [asdict(unit) for unit in units]
+    for row in mapped(work, rows, "packing", source.uri, cpus):
+        yield Report.decode(str(row["report"]))
+
+
+def mapped(
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+    rows: list[dict[str, Any]],
+    what: str,
+    where: str,
+    cpus: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """What `work` gives for each row, in any order, each in a task of `cpus` cores.
+
+    Args:
+        what: the work's name, and `where` its source, for errors.
+
+    Raises:
+        RequestError: the cluster has fewer cores than one task asks for.
+        JobFailed: a task's process died again and again.
+    """
     with ray_session() as ray, quiet():
         there = float(ray.cluster_resources().get("CPU", 0))
         # A cluster without any core has a head that only leads: it starts nodes when asked.
         if 0 < there < cpus:
             raise RequestError(
-                f"a packing task asks for {cpus:g} CPU cores, the cluster has {there:g}",
+                f"a {what} task asks for {cpus:g} CPU cores, the cluster has {there:g}",
                 where="cpus",
                 mend=f"set cpus={there:g} or less",
             )
-
-        def work(row: dict[str, Any]) -> dict[str, str]:
-            unit = WorkUnit(str(row["id"]), tuple(row["inputs"]), str(row["identity"]))
-            return {"report": run_unit(storage, source, unit, encode).encode()}
-
-        rows = [asdict(unit) for unit in units]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
         with warnings.catch_warnings():
             # Named arguments cannot say it in this release of Ray; from 2.64 on they must.
@@ -59,12 +79,13 @@ def on_ray(
             dataset = dataset.map(work, num_cpus=cpus, max_retries=_RETRIES)
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for text in batch["report"]:
-                    yield Report.decode(str(text))
+                names = list(batch)
+                for values in zip(*(batch[name] for name in names), strict=True):
+                    yield dict(zip(names, values, strict=True))
         except ray.exceptions.RayError as error:
             raise JobFailed(
-                f"a packing task died {_RETRIES + 1} times: {type(error).__name__}",
-                where=source.uri,
+                f"a {what} task died {_RETRIES + 1} times: {type(error).__name__}",
+                where=where,
                 mend="is there memory enough? What is committed is kept; 'orchestrator run"
                 " --local' names the input at which it happens",
             ) from error

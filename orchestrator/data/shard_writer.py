@@ -8,6 +8,7 @@ import os
 import tarfile
 from typing import Any
 
+from orchestrator.data.arrays import ARRAYS, Found
 from orchestrator.data.index_writer import ShardRows
 from orchestrator.data.sources import RawClip
 from orchestrator.storage import Storage
@@ -39,10 +40,7 @@ class ShardWriter:
             self._open = _Tar(self._storage, f"{self._prefix}-{len(self._done):03d}.tar")
         offsets = {name: self._open.write(f"{clip.key}.{name}", b) for name, b in members.items()}
         row = _row(clip, self._open.name, offsets.pop("mp4"))
-        row["extras"] = [
-            {"name": name, "offset": offset, "bytes": len(members[name])}
-            for name, offset in offsets.items()
-        ]
+        row["extras"] = [_extra(name, offset, members[name]) for name, offset in offsets.items()]
         self._open.clips.append(row)
 
     def finish(self) -> list[ShardRows]:
@@ -111,6 +109,11 @@ def _padded(size: int) -> int:
 
 def _sidecars(clip: RawClip) -> dict[str, bytes]:
     return {name: body for name, body in sorted(clip.extras.items()) if name not in ("json", "mp4")}
+
+
+def _extra(name: str, offset: int, body: bytes) -> dict[str, Any]:
+    known = Found.of(name, body).indexed() if name in ARRAYS else {}
+    return {"name": name, "offset": offset, "bytes": len(body), **known}
 
 
 def _facts(clip: RawClip) -> bytes:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
+from orchestrator.data.arrays import ARRAYS, Found, unusable
 from orchestrator.data.index_writer import ShardRows
 from orchestrator.data.inputs import MISSING, identity_of, make_units, open_file
 from orchestrator.data.probe import probe
@@ -63,8 +64,9 @@ class TarSource:
             if identity_of(*place) != identity:
                 yield Rejected(tar, CHANGED)
                 continue
+            shard = found.shard()
             yield from found.rejected()
-            yield found.shard()
+            yield shard
 
     def _tars(self) -> list[str]:
         if "{" in self.uri:
@@ -110,6 +112,7 @@ class _Reader:
         self._tar = tar
         self._clips: dict[str, dict[str, Any]] = {}
         self._others: list[tuple[str, int, int]] = []
+        self._arrays: dict[int, Found] = {}  # by offset
         self._rejected: list[tuple[str, str]] = []
         self._hash, self._size = hashlib.sha256(), 0
 
@@ -165,6 +168,10 @@ class _Reader:
             self._reject(name, "not a plain file")
         elif not is_video:
             self._others.append((name, member.offset_data, member.size))
+            for array in ARRAYS:
+                if name.endswith(f".{array}"):
+                    body = cast(IO[bytes], tar.extractfile(member)).read()
+                    self._arrays[member.offset_data] = Found.of(array, body)
         elif stem in self._clips:
             self._reject(name, f"duplicate key '{stem}'")
         elif member.size == 0:
@@ -211,16 +218,28 @@ class _Reader:
             yield Rejected(source, reason, share)
 
     def shard(self) -> ShardRows:
-        """The tar's clips in its order, each with what stands beside it."""
+        """The tar's clips in its order, each with what stands beside it; those whose actions
+        cannot be used are rejected."""
         for name, offset, size in self._others:
             key = name
             while "." in key:
                 key = key.rpartition(".")[0]
                 if key in self._clips:
                     extra = {"name": name[len(key) + 1 :], "offset": offset, "bytes": size}
+                    if extra["name"] in ARRAYS:
+                        extra |= self._arrays[offset].indexed()
                     self._clips[key]["extras"].append(extra)
                     break
+        self._judge_arrays()
         return ShardRows(self._tar, self._size, self._hash.hexdigest(), list(self._clips.values()))
+
+    def _judge_arrays(self) -> None:
+        for key, clip in list(self._clips.items()):
+            places = {e["name"]: e["offset"] for e in reversed(clip["extras"])}
+            beside = {name: self._arrays[places[name]] for name in ARRAYS if name in places}
+            if fault := unusable(beside, clip["frames"]):
+                self._reject(f"{key}.{fault[0]}", fault[1])
+                del self._clips[key]
 
 
 class _Hashing:

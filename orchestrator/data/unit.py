@@ -15,9 +15,17 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from orchestrator.data.arrays import ARRAYS, Found, unusable
 from orchestrator.data.index_writer import ShardRows
 from orchestrator.data.shard_writer import ShardWriter
-from orchestrator.data.sources import CHANGED, InPlaceSource, Rejected, Source, WorkUnit
+from orchestrator.data.sources import (
+    CHANGED,
+    InPlaceSource,
+    RawClip,
+    Rejected,
+    Source,
+    WorkUnit,
+)
 from orchestrator.errors import OrchestratorError
 from orchestrator.job import Encode
 from orchestrator.storage import Storage
@@ -154,10 +162,16 @@ def _write_clips(
             rejected.append(item)
         elif item.key in keys:
             rejected.append(Rejected(item.source, f"duplicate key '{item.key}'"))
+        elif fault := unusable(_arrays(item), item.frames):
+            rejected.append(Rejected(item.source, fault[1]))
         else:
             keys.add(item.key)
             writer.add(item)
     return rejected
+
+
+def _arrays(clip: RawClip) -> dict[str, Found]:
+    return {name: Found.of(name, clip.extras[name]) for name in ARRAYS if name in clip.extras}
 
 
 def _without_changed(shards: list[ShardRows], rejected: list[Rejected]) -> list[ShardRows]:

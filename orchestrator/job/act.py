@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from orchestrator.job.base import Section
 
@@ -12,10 +12,10 @@ from orchestrator.job.base import Section
 class Statistics(Section):
     """Mean and spread of every number of an action and of a state, over a dataset's rows."""
 
-    action_mean: tuple[float, ...] = Field(min_length=1)
-    """Of each number of an action, in its own unit."""
+    action_mean: tuple[float, ...] = ()
+    """Of each number of an action, in its own unit; empty where none are read (`change`)."""
 
-    action_std: tuple[PositiveFloat, ...] = Field(min_length=1)
+    action_std: tuple[PositiveFloat, ...] = ()
     """Standard deviation; 1 where a number never changes."""
 
     state_mean: tuple[float, ...] = ()
@@ -30,6 +30,8 @@ class Statistics(Section):
             raise ValueError(f"{len(self.action_mean)} means, {len(self.action_std)} deviations")
         if len(self.state_mean) != len(self.state_std):
             raise ValueError(f"{len(self.state_mean)} means, {len(self.state_std)} deviations")
+        if not self.action_mean and not self.state_mean:
+            raise ValueError("neither actions nor states are known")
         return self
 
 
@@ -47,6 +49,16 @@ class Act(Section):
     statistics: Statistics | None = None
     """What actions and states are normalised by. Default: the dataset's, read when the training
     begins; a run that goes on keeps what it began with."""
+
+    @model_validator(mode="after")
+    def _of_what_is_read(self) -> Act:
+        known = self.statistics
+        if known is not None and not (
+            known.action_mean if self.actions == "given" else known.state_mean
+        ):
+            missing = "action_mean" if self.actions == "given" else "state_mean"
+            raise ValueError(f"actions: {self.actions} needs statistics.{missing}")
+        return self
 
     @property
     def width(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.data.audit import Audit, audit_ledger
 from orchestrator.data.clips import Clips
 from orchestrator.data.index import Index
+from orchestrator.data.moving import arrays_of
 from orchestrator.data.order import Order
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob, build_job
@@ -44,4 +45,5 @@ def audit_run(storage: Storage, name: str) -> Audit:
     order = Order(counts, record.weights, job.seed, job.data.window, job.data.epoch)
     steps = step_of(checkpoints[-1])
     begun = folder.read_json(INHERITED)["steps"] if folder.exists(INHERITED) else 0
-    return audit_ledger(folder.sub("ledger"), indexes, order, steps, job.scale.global_batch, begun)
+    whole, arrays = job.scale.global_batch, arrays_of(job.data)
+    return audit_ledger(folder.sub("ledger"), indexes, order, steps, whole, begun, arrays)

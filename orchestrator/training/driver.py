@@ -21,11 +21,12 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import alert
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
+from orchestrator.training.acting import know_actions
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
 from orchestrator.training.export import export_model
 from orchestrator.training.fixed import keep_teacher, know_teacher
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
-from orchestrator.training.run_record import RunRecord, open_record
+from orchestrator.training.run_record import RunRecord, open_record, read_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.start import keep_start
 from orchestrator.training.watch import watching
@@ -124,6 +125,8 @@ def run_train(
     with nullcontext() if local else ray_session():
         job = know_teacher(job, storage)
         prepared = prepare(job, progress, local=local)
+        begun = None if fresh else read_record(folder)
+        job = know_actions(job, prepared, progress, local=local, begun=begun)
         record = open_record(job, folder, prepared.digest, fresh=fresh)
         start = keep_start(job, storage, folder, record)
         keep_teacher(job, storage, folder)

@@ -1,0 +1,350 @@
+"""Frames, states and actions of one clip belong together, whoever reads it and however."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from made_clips import Sources
+from made_motion import SIDE, act_job, number_of, numbered, packed
+
+from orchestrator.data.arrays import ACTIONS, ARRAYS
+from orchestrator.data.audit import audit_ledger
+from orchestrator.data.batch import Batch, StepBatch
+from orchestrator.data.clip import Recipe, coded_rows
+from orchestrator.data.clips import ROW_SCHEMA, ClipReader, Span
+from orchestrator.data.decode import decode_clip
+from orchestrator.data.feed import open_feed
+from orchestrator.data.index import Index
+from orchestrator.data.index_schema import CLIP_SCHEMA
+from orchestrator.data.isolated import IsolatedMaker
+from orchestrator.data.ledger import Ledger, read_ledger
+from orchestrator.data.order import Order
+from orchestrator.errors import DataError, JobFailed, RequestError
+from orchestrator.job import TrainJob
+from orchestrator.plan import BatchPlan
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+from orchestrator.training.acting import know_actions
+
+FRAMES, BLOCK, LENGTH = 4, 2, 20
+
+
+def known(folder: Path, index: Index, **data: Any) -> TrainJob:
+    """An acting job, completed from the data as a driver does it."""
+    job = act_job(index.uri, folder, **data)
+    return know_actions(job, Sources([index], [None]), Silent(), local=True)  # type: ignore[arg-type]
+
+
+def fed(job: TrainJob, index: Index, world: int = 1, start: int = 0) -> list[list[StepBatch]]:
+    """All steps of all ranks, one rank after the other, without Ray."""
+    ranks = []
+    for rank in range(world):
+        feed = open_feed(
+            job,
+            Sources([index], [None]),  # type: ignore[arg-type]
+            BatchPlan.of(job.scale, world),
+            rank=rank,
+            start_step=start,
+            threads=2,
+            exchange=None,
+        )
+        with closing(feed):
+            ranks.append(list(feed))
+    return ranks
+
+
+def micro_batches(ranks: list[list[StepBatch]]) -> list[Batch]:
+    return [micro for steps in ranks for step in steps for micro in step.micro]
+
+
+def by_position(ranks: list[list[StepBatch]]) -> dict[int, tuple[torch.Tensor, ...]]:
+    """Pixels, actions and states of every real row."""
+    out = {}
+    for batch in micro_batches(ranks):
+        assert batch.motion is not None
+        for row, position in enumerate(batch.position.tolist()):
+            if position >= 0:
+                assert position not in out
+                out[position] = (batch.video[row], *(part[row] for part in batch.motion))
+    return out
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Index]:
+    folder = tmp_path_factory.mktemp("acting")
+    return folder, packed(folder)
+
+
+def test_frames_states_and_actions_are_of_the_same_moments(dataset: tuple[Path, Index]) -> None:
+    folder, index = dataset
+    job = known(folder, index).model_copy(
+        update={"optim": act_job("x").optim.model_copy(update={"steps": 60})}
+    )
+    starts = set()
+    for batch in micro_batches(fed(job, index)):
+        assert batch.motion is not None
+        assert batch.motion.actions.dtype == batch.motion.states.dtype == torch.float32
+        assert batch.motion.actions.shape == (2, FRAMES - 1, BLOCK * 3)
+        for row, key in enumerate(batch.keys):
+            video, actions, states = int(key[-3:]), *(part[row] for part in batch.motion)
+            shown = [number_of(frame) for frame in batch.video[row].numpy()]
+            first = shown[0]
+            starts.add(first)
+            assert shown == [first + BLOCK * i for i in range(FRAMES)]
+            np.testing.assert_array_equal(states[:, 0], [1000 + f for f in shown])
+            np.testing.assert_array_equal(states[:, 1], video)
+            for moment, one in enumerate(actions.reshape(FRAMES - 1, BLOCK, 3)):
+                for step, action in enumerate(one):
+                    f = first + moment * BLOCK + step
+                    np.testing.assert_array_equal(
+                        action, np.float32([video, f, np.float32(0.1) * f])
+                    )
+    assert starts == set(range(LENGTH - (FRAMES - 1) * BLOCK))
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_every_world_size_and_restart_gives_the_same(
+    dataset: tuple[Path, Index], world: int
+) -> None:
+    folder, index = dataset
+    job = known(folder, index)
+    one, many = by_position(fed(job, index)), by_position(fed(job, index, world))
+    assert sorted(one) == sorted(many) == list(range(16))
+    late = by_position(fed(job, index, world, start=2))
+    assert sorted(late) == list(range(8, 16))
+    for position, row in one.items():
+        assert all(map(torch.equal, row, many[position]))
+        assert position < 8 or all(map(torch.equal, row, late[position]))
+
+
+def test_a_change_is_that_of_the_states(dataset: tuple[Path, Index]) -> None:
+    folder, index = dataset
+    job = known(folder, index, act={"actions": "change"})
+    assert job.data.act is not None
+    assert job.data.act.width == 3
+    for batch in micro_batches(fed(job, index)):
+        assert batch.motion is not None
+        expected = batch.motion.states[:, 1:] - batch.motion.states[:, :-1]
+        assert torch.equal(batch.motion.actions, expected)
+        assert torch.all(batch.motion.actions[..., 0] == BLOCK)
+
+
+def test_the_children_hand_them_back(dataset: tuple[Path, Index]) -> None:
+    folder, index = dataset
+    job = known(folder, index)
+    order = Order([index.counts], [None], job.seed, job.data.window)
+    reader = ClipReader([index], 4, ARRAYS)
+    rows = coded_rows(reader.read(Span.of(order, np.array([0, 1, -1, 3]))))
+    here = Recipe.of(job).maker(4)
+    ours = here.canvas()
+    expected = here.make(rows, ours, 0)
+    with closing(IsolatedMaker(Recipe.of(job), 4)) as maker:
+        theirs = maker.canvas()
+        found = maker.make(rows, theirs, 0)
+    np.testing.assert_array_equal(ours.array, theirs.array)
+    assert [clip.reason for clip in found] == [None] * 4
+    for one, other in zip(expected, found, strict=True):
+        assert one.moved is not None
+        assert other.moved is not None
+        assert one.sha256 == other.sha256
+        np.testing.assert_array_equal(one.moved.actions, other.moved.actions)
+        np.testing.assert_array_equal(one.moved.states, other.moved.states)
+    assert not found[2].moved.actions.any()  # type: ignore[union-attr]  # padding
+
+
+def test_without_act_nothing_more_is_read_or_sent(dataset: tuple[Path, Index]) -> None:
+    _, index = dataset
+    asked: list[tuple[int, int]] = []
+
+    class Counting(Index):
+        def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
+            asked.append((offset, length))
+            return super().read(shard, offset, length, sha256)
+
+    counting = Counting(index.uri, index.digest, index.clips, index.seconds, index.bytes)
+    span = Span.of(Order([index.counts], [None], 0, 2), np.arange(3))
+    plain = ClipReader([counting], 4).read(span)
+    assert plain.schema == ROW_SCHEMA
+    acting = ClipReader([counting], 4, ARRAYS).read(span)
+    assert plain["payload"].to_pylist() == acting["payload"].to_pylist()
+    assert len(asked) == 6  # one read a clip, with its arrays or without
+    assert sum(length for _, length in asked[:3]) == sum(map(len, plain["payload"].to_pylist()))
+
+
+def encoded(codec: str, container: str, ticks: list[int], rate: Fraction, **options: str) -> bytes:
+    """A numbered video with such timestamps, in units of one over `rate`."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream: Any = out.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.codec_context.time_base = 1 / rate
+        for number, tick in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = tick, 1 / rate
+            out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+NTSC = [1001 * f for f in range(60)]
+B_FRAMES = {"bf": "3", "b-pyramid": "normal", "g": "24", "crf": "12"}
+VIDEOS: dict[str, tuple[str, str, list[int], Fraction, dict[str, str]]] = {
+    "29.97 fps": ("libx264", "mp4", NTSC, Fraction(30000), {"g": "12", "crf": "12"}),
+    "B-frames": ("libx264", "mp4", NTSC, Fraction(30000), B_FRAMES),
+    "milliseconds": ("libx264", "matroska", [round(f / 0.02997) for f in range(60)],
+                     Fraction(1000), B_FRAMES),
+    "begins late": ("libx264", "mp4", [90_000 + t for t in NTSC], Fraction(30000), B_FRAMES),
+    "uneven": ("libx264", "mp4", [1000 * f + 400 * (f % 3) for f in range(60)], Fraction(30000),
+               B_FRAMES),
+    "hevc": ("libx265", "mp4", NTSC, Fraction(30000), {"x265-params": "log-level=none", "g": "20"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_frames_number_is_its_row(name: str) -> None:
+    *what, options = VIDEOS[name]
+    payload = encoded(*what, **options)  # type: ignore[arg-type]
+    for first in (0, 1, 7, 23, 24, 41, 59 - 3 * 6):
+        numbers = first + np.arange(4, dtype=np.int64) * 6
+        frames = decode_clip(payload, numbers, size=SIDE)
+        assert [number_of(frame) for frame in frames] == numbers.tolist()
+
+
+def test_a_frame_that_is_not_there_is_a_failed_clip() -> None:
+    payload = encoded(*VIDEOS["B-frames"][:4], **B_FRAMES)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="has 60 frames, frame 60 is wanted"):
+        decode_clip(payload, np.array([58, 60]), size=SIDE)
+
+
+def unlike(video: int, made: dict[str, Any]) -> None:
+    if video == 1:
+        del made["actions"]
+    if video == 2:
+        made["actions"] = made["actions"][:, :2]
+    if video == 3:
+        made["states"][5, 0] = np.nan
+
+
+def aged(index: Index) -> Index:
+    """The dataset as an older release has indexed it: it judged no array and hashed none."""
+    file = Path(index.uri, "index.parquet")
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    for row in rows:
+        for extra in row["extras"]:
+            del extra["sha256"], extra["width"]
+    old = CLIP_SCHEMA.set(12, CLIP_SCHEMA.field(12).with_type(_old_extras()))
+    with pq.ParquetWriter(file, old) as writer:
+        for shard in dict.fromkeys(row["shard"] for row in rows):
+            mine = [row for row in rows if row["shard"] == shard]
+            writer.write_table(pa.Table.from_pylist(mine, schema=old))
+    return Index.open(index.uri)
+
+
+def _old_extras() -> pa.DataType:
+    fields = [("name", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64())]
+    return pa.list_(pa.struct(fields))
+
+
+def test_what_cannot_be_used_is_a_failed_clip_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.data.unit.unusable", lambda arrays, frames: None)
+        patch.setattr("orchestrator.data.widths.Widths.outvoted", 0)
+        index = aged(packed(tmp_path, change=unlike))
+    job = known(tmp_path, index, bad_limit=1.0)
+    reasons: dict[str, str] = {}
+    failed = 0
+    ledger = Ledger(Storage(str(tmp_path / "ledger")), 0, "0001-0001")
+    for step in fed(job, index)[0]:
+        for batch in step.micro:
+            ledger.enter(step.step, batch)
+            reasons |= {failure.key: failure.reason for failure in batch.failures}
+            assert batch.motion is not None
+            for row, weight in enumerate(batch.weight.tolist()):
+                assert weight == float(batch.keys[row] not in reasons)
+                assert weight or not batch.motion.actions[row].any()
+                failed += not weight
+    assert reasons == {
+        "video-001": "has no actions.npy",
+        "video-002": "actions.npy has 2 numbers a row, the job reads 3",
+        "video-003": "states.npy holds NaN or infinity",
+    }
+    assert failed >= 3
+    ledger.flush()
+    order = Order([index.counts], [None], job.seed, job.data.window)
+    report = audit_ledger(Storage(str(tmp_path / "ledger")), [index], order, 4, 4, arrays=ARRAYS)
+    assert (report.wrong, report.trained, report.failed) == ([], 16 - failed, failed)
+
+    strict = known(tmp_path, index, bad_limit=0.01)
+    with pytest.raises(JobFailed, match=r"actions\.npy|states\.npy"):
+        fed(strict, index)
+
+
+def test_another_rate_is_a_failed_clip(dataset: tuple[Path, Index]) -> None:
+    folder, index = dataset
+    job = known(folder, index)
+    act = job.data.act
+    assert act is not None
+    for fps, block, reason in (
+        (5.0, 3, "there are 2 frames between those of 5 a second, the job reads 3"),
+        (4.0, 2, "there are not a whole number of frames between those of 4 a second"),
+    ):
+        changed = {"fps": fps, "act": act.model_copy(update={"block": block}), "bad_limit": 1.0}
+        other = job.model_copy(update={"data": job.data.model_copy(update=changed)})
+        failures = [f for batch in micro_batches(fed(other, index)) for f in batch.failures]
+        assert len(failures) == 16
+        assert all(reason in failure.reason for failure in failures)
+
+
+def test_the_ledger_witnesses_the_arrays(tmp_path: Path) -> None:
+    """What is changed in a tar is a failed clip, and a forged row of the ledger is found."""
+    index = packed(tmp_path)
+    job = known(tmp_path, index, bad_limit=1.0)
+    row = index.rows(0).to_pylist()[1]
+    (place,) = [e for e in row["extras"] if e["name"] == ACTIONS]
+    with open(index.tar(0), "r+b") as tar:
+        tar.seek(place["offset"] + place["bytes"] - 4)
+        tar.write(b"\x00\x00\x80\x3f")
+    storage = Storage(str(tmp_path / "ledger"))
+    ledger, forged = Ledger(storage, 0, "0001-0001"), Storage(str(tmp_path / "forged"))
+    other = Ledger(forged, 0, "0001-0001")
+    for step in fed(job, index)[0]:
+        for batch in step.micro:
+            for failure in batch.failures:
+                assert failure.key == "video-001"
+                assert "is not the clip that was indexed" in failure.reason
+            ledger.enter(step.step, batch)
+            batch.hashes = [_payload_hash(index, key) for key in batch.keys]
+            other.enter(step.step, batch)
+    ledger.flush()
+    other.flush()
+    order = Order([index.counts], [None], job.seed, job.data.window)
+    report = audit_ledger(storage, [index], order, 4, 4, arrays=ARRAYS)
+    assert report.good, report.wrong
+    assert report.failed == len(read_ledger(storage).filter(
+        np.array(read_ledger(storage)["key"].to_pylist()) == "video-001"))  # fmt: skip
+    # Hashes that say nothing of the arrays do not pass for those of what entered the forward.
+    assert audit_ledger(forged, [index], order, 4, 4, arrays=ARRAYS).wrongs == report.trained
+
+
+def _payload_hash(index: Index, key: str) -> str:
+    rows = [r for s in range(index.shards) for r in index.rows(s).to_pylist()]
+    return str(next(row["sha256"] for row in rows if row["key"] == key))
+
+
+def test_a_job_that_was_not_completed_is_refused(dataset: tuple[Path, Index]) -> None:
+    _, index = dataset
+    with pytest.raises(RequestError, match="not known yet"):
+        fed(act_job(index.uri), index)

@@ -1,0 +1,152 @@
+"""Arrays beside a video: what is read, what is refused and with which one reason."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_motion import MotionSource, clip, npy, packed
+from made_videos import write_tar
+
+from orchestrator.data.arrays import ACTIONS, STATES, read_array
+from orchestrator.data.dataset import read_quarantine
+from orchestrator.data.index import Index
+from orchestrator.data.pack import pack_source
+from orchestrator.data.tars import TarSource
+from orchestrator.errors import DataError, JobFailed
+from orchestrator.job import Encode
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+
+ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
+
+
+def spoilt(value: float) -> np.ndarray:
+    rows = ROWS.copy()
+    rows[7, 1] = value
+    return rows
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, ROWS)
+    return file.getvalue()
+
+
+UNUSABLE: dict[str, tuple[bytes, str]] = {
+    "short": (npy(ROWS[:19]), "has 19 rows, the video 20 frames"),
+    "long": (npy(np.concatenate([ROWS, ROWS])), "has 40 rows, the video 20 frames"),
+    "nan": (npy(spoilt(np.nan)), "holds NaN or infinity"),
+    "inf": (npy(spoilt(np.inf)), "holds NaN or infinity"),
+    "overflow": (npy(spoilt(0.0).astype(np.float64) + 1e300), "holds NaN or infinity"),
+    "whole": (npy(ROWS.astype(np.int64)), "holds int64, not floats"),
+    "flat": (npy(ROWS[:, 0].copy()), "is [20], not [frames, numbers]"),
+    "deep": (npy(ROWS[:, :, None]), "is [20, 3, 1], not [frames, numbers]"),
+    "empty": (npy(ROWS[:, :0]), "is [20, 0], not [frames, numbers]"),
+    "text": (b"0,1,2\n3,4,5\n", "is no .npy file"),
+    "nothing": (b"", "is no .npy file"),
+    "zip": (zipped(), "is no .npy file"),
+    "pickle": (npy(np.array([[None]] * 20), allow_pickle=True), "is pickled"),
+    "cut": (npy(ROWS)[:-8], "is cut or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_used_has_one_reason(name: str) -> None:
+    body, reason = UNUSABLE[name]
+    with pytest.raises(DataError) as error:
+        read_array(ACTIONS, body, 20)
+    assert error.value.what.startswith(ACTIONS)
+    assert reason in error.value.what
+
+
+def test_any_float_any_order_and_states_of_more_dimensions() -> None:
+    for array in (ROWS, ROWS.astype(">f8"), np.asfortranarray(ROWS), ROWS.astype(np.float16)):
+        np.testing.assert_array_equal(read_array(ACTIONS, npy(array), 20), ROWS)
+    deep = np.arange(20 * 2 * 8, dtype=np.float64).reshape(20, 2, 8)
+    np.testing.assert_array_equal(read_array(STATES, npy(deep), 20), deep.reshape(20, 16))
+
+
+def test_a_header_is_not_believed() -> None:
+    import struct
+
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (20, 1000000000000), }\n"
+    body = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(80)
+    with pytest.raises(DataError, match="cut or damaged"):
+        read_array(ACTIONS, body, 20)
+
+
+def spoil(video: int, made: dict[str, Any]) -> None:
+    """Every video but the first six has actions of its own fault."""
+    faults = list(UNUSABLE)
+    if video >= 6:
+        del made["actions"]
+        made["extras"] = {ACTIONS: UNUSABLE[faults[video - 6]][0]}
+
+
+def test_packing_quarantines_each_with_its_reason(tmp_path: Path) -> None:
+    count = 6 + len(UNUSABLE)
+    index = packed(tmp_path, videos=count, unit=4, change=spoil)
+    rows = {row.source: row.reason for row in read_quarantine(Storage(index.uri))}
+    assert index.clips == 6
+    for number, (_, reason) in enumerate(UNUSABLE.values()):
+        assert rows[f"made#{6 + number}"].startswith(ACTIONS)
+        assert reason in rows[f"made#{6 + number}"]
+    with pytest.raises(JobFailed, match=r"more than bad_limit 0\.01"):
+        packed(tmp_path, bad_limit=0.01, tag="strict", videos=count, unit=4, change=spoil)
+
+
+def test_tars_in_place_quarantine_them_too(tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for video in range(6 + len(UNUSABLE)):
+        one = clip(video, change=spoil)
+        # Beside each other as `tar` sorts them: the actions come before their video.
+        members |= {f"a/{one.key}.{name}": one.extras[name] for name in (ACTIONS,)}
+        members |= {f"a/{one.key}.mp4": one.payload}
+        members |= {f"a/{one.key}.{STATES}": one.extras[STATES]}
+    write_tar(tmp_path / "some.tar", members)
+    write_tar(tmp_path / "more.tar", {"b/only.mp4": clip(0).payload, f"b/only.{STATES}": b"x"})
+    source = TarSource(str(tmp_path))
+    datasets = Storage(str(tmp_path / "datasets"))
+    index = pack_source(source, Encode(), datasets, 1.0, progress=Silent(), local=True)
+    assert index.clips == 7  # states alone are of whatever shape
+    rows = {row.source: row.reason for row in read_quarantine(Storage(index.uri))}
+    for number, (_, reason) in enumerate(UNUSABLE.values()):
+        assert reason in rows[f"{tmp_path}/some.tar/a/video-{6 + number:03d}.{ACTIONS}"]
+    clips = [row for shard in range(index.shards) for row in index.rows(shard).to_pylist()]
+    extras = {row["key"]: {e["name"]: e for e in row["extras"]} for row in clips}
+    assert extras["a/video-003"][ACTIONS]["width"] == 3
+    assert extras["b/only"][STATES]["width"] is None
+
+
+def one_narrow(video: int, made: dict[str, Any]) -> None:
+    if video == 3:
+        made["actions"] = made["actions"][:, :2]
+    if video == 4:
+        del made["states"]
+
+
+def test_a_clip_whose_actions_are_not_like_the_others_is_quarantined(tmp_path: Path) -> None:
+    index = packed(tmp_path, videos=8, unit=2, change=one_narrow)
+    assert index.clips == 6
+    rows = {row.source: row.reason for row in read_quarantine(Storage(index.uri))}
+    assert rows == {
+        "made#3": "actions.npy has 2 numbers a row, most of the dataset has 3",
+        "made#4": "states.npy is missing, most of the dataset has 3",
+    }
+    assert Index.open(index.uri).clips == 6
+    with pytest.raises(JobFailed, match="of 2 clips are not like the others'"):
+        packed(tmp_path, bad_limit=0.1, tag="strict", videos=8, unit=2, change=one_narrow)
+
+
+def test_a_source_without_actions_is_packed_as_before(tmp_path: Path) -> None:
+    def alone(video: int, made: dict[str, Any]) -> None:
+        del made["actions"]
+        made["states"] = made["states"][: 5 + video]
+
+    index = packed(tmp_path, change=alone)
+    assert index.clips == MotionSource()._videos
+    assert read_quarantine(Storage(index.uri)) == []
