@@ -71,13 +71,13 @@ class BlockCausalPredictor(Transformer):
         if self.state is not None and self.stands is not None:
             assert states is not None
             tokens.append(self.state(self.stands(states).to(dtype))[:, :, None])
-        patches = self.embed(z).unflatten(1, (frames, self.area))
+        patches = self.embed(z).view(len(z), frames, self.area, -1)
         x = torch.cat([*(token.to(patches.dtype) for token in tokens), patches], 2)
         extra, each = len(tokens), x.shape[2]
         ids = positions(frames, self.area, extra, x.device)
         rotation = rotation_at(self._grid(frames), ids, self.head_dim, x, self.rope)
         x = self.run_blocks(x.flatten(1, 2), rotation, block_causal(frames, each, x.device))
-        x = x.unflatten(1, (frames, each))[:, :, extra:].flatten(1, 2)
+        x = x.view(len(x), frames, each, -1)[:, :, extra:].flatten(1, 2)
         out: Tensor = self.proj(self.norm(x))
         return F.layer_norm(out, out.shape[-1:])
 
