@@ -183,9 +183,10 @@ def _model(plan: Plan) -> Rows:
         f"{name} {100 * part / f.total:.0f}%" for name, part in shares.items() if part
     )
     teacher = f"teacher {number(p.teacher)}" if p.teacher else "no teacher"
+    untold = "; without what reads an action, whose width only the data says" if p.untold else ""
     return [
         ("parameters", f"{number(p.trained)} trained: encoder {number(p.encoder)}, predictor"
-         f" {number(p.predictor)}; {teacher}"),
+         f" {number(p.predictor)}; {teacher}{untold}"),
         ("FLOPs", f"{number(f.total)} a step: {split}; attention"
          f" {100 * f.attention / f.total:.0f}% of it"),
         ("checkpoint", size(plan.checkpoint_bytes)),

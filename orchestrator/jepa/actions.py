@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.blocks import MLP, NORM_EPS, Attention, Residual
+from orchestrator.jepa.blocks import MLP, NORM_EPS, Attention, Past, Residual
 from orchestrator.jepa.rope import Rotation
 from orchestrator.job import Act, Statistics
 
@@ -116,11 +116,32 @@ class AdaptiveBlock(Residual):
 
     def forward(self, x: Tensor, rotation: Rotation, condition: Tensor) -> Tensor:
         """[B, n, dim], conditioned on [B, n, dim] -> [B, n, dim]."""
-        turns = self.modulation(F.silu(condition))
-        shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.turns(condition).chunk(6, dim=-1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, rotation)
         out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
         return out
+
+    def turns(self, condition: Tensor) -> Tensor:
+        """Shift, scale and gate of attention, then of the MLP: [B, n, dim] -> [B, n, 6 dim]."""
+        out: Tensor = self.modulation(F.silu(condition))
+        return out
+
+    def further(
+        self,
+        x: Tensor,
+        rotation: Rotation,
+        turns: Tensor,
+        past: Past,
+        asked: int,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """The last `asked` of new tokens, as `Attention.further` takes them; `turns` of all."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
+        inner = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
+        mixed = self.attn.further(inner, rotation, past, asked, seen)
+        x = torch.addcmul(x[:, -asked:], gate1[:, -asked:], mixed)
+        inner = torch.addcmul(shift2[:, -asked:], self.norm2(x), 1 + scale2[:, -asked:])
+        return torch.addcmul(x, gate2[:, -asked:], self.mlp(inner))
 
     def close(self) -> None:
         """Begin as nothing: all gates, shifts and scales at zero."""

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.jepa.actions import Standard, standard_actions, standard_states
-from orchestrator.jepa.blocks import Transformer
-from orchestrator.jepa.rope import Grid, rotation_at
+from orchestrator.jepa.blocks import Block, Past, Transformer
+from orchestrator.jepa.rope import Rotation, rotation_at
 from orchestrator.job import Act, Model
 from orchestrator.job.model import Rope
 
@@ -66,19 +66,32 @@ class BlockCausalPredictor(Transformer):
         Returns:
             Layer-normed [B, n * area, encoder_dim].
         """
-        frames, dtype = actions.shape[1], self.embed.weight.dtype
+        frames = actions.shape[1]
+        x = self._frames(z, actions, states)
+        each = x.shape[2]
+        seen = block_causal(frames, each, x.device)
+        x = self.run_blocks(x.flatten(1, 2), self._rotation(frames, each, x), seen)
+        return self._said(x.view(len(x), frames, each, -1))
+
+    def _frames(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
+        """Every frame's tokens, what is told first: [B, n, each, dim]."""
+        dtype = self.embed.weight.dtype
         tokens = [self.action(self.told(actions).to(dtype))[:, :, None]]
         if self.state is not None and self.stands is not None:
             assert states is not None
             tokens.append(self.state(self.stands(states).to(dtype))[:, :, None])
-        patches = self.embed(z).unflatten(1, (frames, self.area))
-        x = torch.cat([*(token.to(patches.dtype) for token in tokens), patches], 2)
-        extra, each = len(tokens), x.shape[2]
-        ids = positions(frames, self.area, extra, x.device)
-        rotation = rotation_at(self._grid(frames), ids, self.head_dim, x, self.rope)
-        x = self.run_blocks(x.flatten(1, 2), rotation, block_causal(frames, each, x.device))
-        x = x.unflatten(1, (frames, each))[:, :, extra:].flatten(1, 2)
-        out: Tensor = self.proj(self.norm(x))
+        patches = self.embed(z).view(len(z), actions.shape[1], self.area, -1)
+        return torch.cat([*(token.to(patches.dtype) for token in tokens), patches], 2)
+
+    def _rotation(self, frames: int, each: int, like: Tensor) -> Rotation:
+        grid = (frames, self.side, self.side)
+        ids = positions(frames, self.area, each - self.area, like.device)
+        return rotation_at(grid, ids, self.head_dim, like, self.rope)
+
+    def _said(self, x: Tensor) -> Tensor:
+        """From the blocks' output [B, n, each, dim] to features, [B, n * area, encoder_dim]."""
+        patches = x[:, :, x.shape[2] - self.area :].flatten(1, 2)
+        out: Tensor = self.proj(self.norm(patches))
         return F.layer_norm(out, out.shape[-1:])
 
     def follow(
@@ -96,18 +109,35 @@ class BlockCausalPredictor(Transformer):
         Returns:
             [B, (m - h + 1) * area, encoder_dim].
         """
-        known, seen = z, z.shape[1] // self.area
-        for now in range(seen, actions.shape[1] + 1):
-            first = max(0, now - history)
-            if states is not None and now > seen:
+        known, start = z, z.shape[1] // self.area
+        pasts: list[Past] = []
+        for now in range(start, actions.shape[1] + 1):
+            if states is not None and now > start:
                 states = torch.cat([states, states[:, -1:] + actions[:, now - 2, None]], 1)
-            stood = None if states is None else states[:, first:]
-            after = self.next(known[:, first * self.area :], actions[:, first:now], stood)
-            known = torch.cat([known, after[:, -self.area :].to(z.dtype)], dim=1)
+            first = new = max(0, now - history)
+            if first or now == start:
+                pasts = [Past() for _ in self.blocks]  # a window that moves is read anew
+            else:
+                new = now - 1
+            stood = None if states is None else states[:, new:]
+            x = self._frames(known[:, new * self.area :], actions[:, new:now], stood)
+            each = x.shape[2]
+            x = self._further(x.flatten(1, 2), new - first, each, pasts)
+            after = self._said(x[:, -each:].view(len(x), 1, each, -1))
+            known = torch.cat([known, after.to(z.dtype)], dim=1)
         return known[:, z.shape[1] :]
 
-    def _grid(self, frames: int) -> Grid:
-        return frames, self.side, self.side
+    def _further(self, x: Tensor, skipped: int, each: int, pasts: list[Past]) -> Tensor:
+        """The last of new frames [B, n, dim] behind `skipped` ones of the same window."""
+        count = x.shape[1] // each
+        cos, sin = self._rotation(skipped + count, each, x)
+        rotation = cos[:, skipped * each :], sin[:, skipped * each :]
+        seen = block_causal(count, each, x.device)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            assert isinstance(block, Block)
+            asked = each if block is self.blocks[-1] else x.shape[1]
+            x = block.further(x, rotation, past, asked, None if count == 1 else seen[-asked:])
+        return x
 
 
 @functools.lru_cache(maxsize=32)

@@ -39,6 +39,49 @@ class Attention(nn.Module):
         out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out
 
+    def further(
+        self, x: Tensor, rotation: Rotation, past: Past, asked: int, seen: Tensor | None = None
+    ) -> Tensor:
+        """Of new tokens, which join the past, the last ones, attended to it all. Not for training.
+
+        Args:
+            x: the new tokens, [B, n, dim].
+            rotation: of these.
+            past: keys and values of the tokens before; gets theirs.
+            asked: how many of them attend.
+            seen: bool [asked, n], where not all attend to all of x; the past is empty then.
+
+        Returns:
+            [B, asked, dim].
+        """
+        dim, (cos, sin) = x.shape[-1], rotation
+        weight, bias = self.qkv.weight, self.qkv.bias
+        kv = F.linear(x, weight[dim:], bias[dim:]).view(*x.shape[:2], 2, self.heads, -1)
+        q = F.linear(x[:, -asked:], weight[:dim], bias[:dim]).view(len(x), asked, 1, self.heads, -1)
+        q = rotate(q, (cos[:, -asked:], sin[:, -asked:]))[:, :, 0]
+        k, v = past.join(rotate(kv[:, :, :1], rotation)[:, :, 0], kv[:, :, 1])
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Past:
+    """Keys and values of the tokens that an attention has seen, [B, n, heads, head_dim] each."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Tensor, Tensor] | None = None
+
+    def join(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of new tokens behind all before them: the whole."""
+        if self._known is not None:
+            keys, values = (
+                torch.cat([self._known[0], keys], 1),
+                torch.cat([self._known[1], values], 1),
+            )
+        self._known = keys, values
+        return keys, values
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, seen: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, [B, heads, n, head_dim] each; `seen` bool [n, n].
@@ -94,6 +137,15 @@ class Block(Residual):
     def forward(self, x: Tensor, rotation: Rotation, seen: Tensor | None = None) -> Tensor:
         """[B, n, dim] -> [B, n, dim]; `seen` as attention takes it."""
         x = x + self.attn(self.norm1(x), rotation, seen)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def further(
+        self, x: Tensor, rotation: Rotation, past: Past, asked: int, seen: Tensor | None = None
+    ) -> Tensor:
+        """The last `asked` of new tokens, as `Attention.further` takes them."""
+        mixed = self.attn.further(self.norm1(x), rotation, past, asked, seen)
+        x = x[:, -asked:] + mixed
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.jepa.actions import ActionEmbedder, AdaptiveBlock
-from orchestrator.jepa.blocks import INIT_STD, NORM_EPS, Block, Transformer
+from orchestrator.jepa.blocks import INIT_STD, NORM_EPS, Block, Past, Transformer
 from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.rope import rotation_at
 from orchestrator.job import Act, LeWM, Model
@@ -130,10 +130,30 @@ class FramePredictor(Transformer):
         Returns:
             [B, m - h + 1, encoder_dim].
         """
-        known = z
+        assert self.action is not None
+        blocks = [block for block in self.blocks if isinstance(block, AdaptiveBlock)]
+        told = self.action(actions)
+        # What is done is known beforehand: each block's turns by it are made once.
+        turns = [block.turns(told) for block in blocks]
+        cos, sin = rotation_at((history, 1, 1), None, self.head_dim, z)
+        known, pasts = z, [Past() for _ in blocks]
         for now in range(z.shape[1], actions.shape[1] + 1):
             first = max(0, now - history)
-            after = self.next(known[:, first:], actions[:, first:now])[:, -1:]
+            new = slice(first, now)
+            if first or now == z.shape[1]:
+                pasts = [Past() for _ in blocks]  # a window that moves is read anew
+            else:
+                new = slice(now - 1, now)
+            count = new.stop - new.start
+            x = self.embed(known[:, new])
+            place = slice(new.start - first, new.stop - first)
+            rotation = cos[:, place], sin[:, place]
+            seen = torch.ones(count, count, dtype=torch.bool, device=z.device).tril()
+            for block, turn, past in zip(blocks, turns, pasts, strict=True):
+                asked = 1 if block is blocks[-1] else count
+                mask = None if count == 1 else seen[-asked:]
+                x = block.further(x, rotation, turn[:, new], past, asked, mask)
+            after = self.projection(self.norm(x))
             known = torch.cat([known, after.to(z.dtype)], dim=1)
         return known[:, z.shape[1] :]
 

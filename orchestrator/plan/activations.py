@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.job import Gaussian, TrainJob
+from orchestrator.job import VJEPA2AC, Gaussian, TrainJob
 from orchestrator.plan.shape import (
     KNOTS,
     Stack,
@@ -40,7 +40,8 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
 
     A block of width d and MLP width h keeps 10 d + 2 h values a token: its input, both norms'
     outputs, qkv, the rotated q and k, attention's output, the stream after it, and the MLP's
-    two; a second attention keeps 8 d more. With activation checkpointing it keeps its input, and
+    two; a second attention keeps 8 d more, an adaptive block 12 d: six turns, the condition and
+    what is turned. With activation checkpointing it keeps its input, and
     one block at a time is whole.
     """
     encoder, predictor = stacks(job)
@@ -65,12 +66,14 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
         blocks = [n * _values(encoder) for n in read] + [n * _values(predictor) for n in told]
         one_block = b * max(blocks)
     video = 3.0 * job.data.frames * job.data.size**2 * (1 + b)
+    if isinstance(job.objective, VJEPA2AC):  # every frame as long as a tubelet
+        video += 3.0 * job.data.frames * job.model.tubelet * job.data.size**2 * b
     targets = 4.0 * tokens.clip * predicted_width(job)
     # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
     taught = teaching(job)
     teacher = tokens.clip * _values(taught) * b if taught else 0.0
     whole = video + targets + max(kept + one_block, teacher)
-    if len(read) == 1:
+    if len(read) < 2:
         return Activations(whole, whole)
     done = _of_encoder(job, read[-1], b)
     if tokens.masks:
@@ -99,4 +102,5 @@ def _of_blocks(job: TrainJob, stack: Stack, n: int, b: int) -> float:
 
 def _values(stack: Stack) -> float:
     """Values that a block keeps of a token."""
-    return (2.0 + 8.0 * stack.attentions) * stack.dim + 2.0 * stack.hidden
+    adaptive = 12.0 if stack.adaptive else 0.0
+    return (2.0 + 8.0 * stack.attentions + adaptive) * stack.dim + 2.0 * stack.hidden

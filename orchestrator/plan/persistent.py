@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.job import Predictive, Supervised, TrainJob
+from orchestrator.job import VJEPA2AC, Predictive, Supervised, TrainJob
 from orchestrator.plan.shape import (
     Stack,
+    heard_maps,
     horizons,
     levels,
     outputs,
@@ -15,6 +16,7 @@ from orchestrator.plan.shape import (
     projection_sizes,
     reading,
     stacks,
+    told_maps,
 )
 
 # DeepSpeed's stage3_param_persistence_threshold: elements of the largest of them.
@@ -29,8 +31,9 @@ def persistent(job: TrainJob) -> int:
 def _sizes(job: TrainJob) -> Iterator[int]:
     """Of every tensor."""
     encoder, predictor = stacks(job)
-    yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
-    yield from _of_blocks(encoder)
+    if not isinstance(job.objective, VJEPA2AC):
+        yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
+        yield from _of_blocks(encoder)
     yield from [encoder.dim] * 2 * (levels(job) - 1)
     if isinstance(job.objective, Supervised):
         classes = len(job.objective.classes)
@@ -38,7 +41,7 @@ def _sizes(job: TrainJob) -> Iterator[int]:
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
-    for wide, narrow in reading(job):
+    for wide, narrow in reading(job) + told_maps(job) + heard_maps(job):
         yield from (wide * narrow, narrow)
     yield from _of_blocks(predictor)
     projections = projection_sizes(job)
@@ -51,7 +54,7 @@ def _sizes(job: TrainJob) -> Iterator[int]:
 
 def _of_blocks(stack: Stack) -> Iterator[int]:
     d, h, n = stack.dim, stack.hidden, stack.attentions
-    norms = [d] * 2 * (n + 1)
+    norms = [6 * d * d, 6 * d] if stack.adaptive else [d] * 2 * (n + 1)
     attention = [3 * d * d, 3 * d, d * d, d] * n
     for _ in range(stack.depth):
         yield from (*norms, *attention, d * h, h, h * d, d)

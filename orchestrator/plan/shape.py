@@ -18,11 +18,11 @@ from functools import cached_property
 
 from orchestrator.job import (
     VJEPA2,
+    VJEPA2AC,
     VJEPA21,
     Causal,
     Encoder,
     Forwards,
-    Frozen,
     Future,
     Gaussian,
     LeJEPA,
@@ -32,10 +32,14 @@ from orchestrator.job import (
     Predictive,
     Predictor,
     Supervised,
+    Taught,
     TrainJob,
     mask_counts,
 )
 from orchestrator.plan.batch import BatchPlan
+
+WIDER = 4
+"""Width inside an action's embedder over the width that it gives (`orchestrator.jepa.actions`)."""
 
 KNOTS = 16
 """Knots of SIGReg that cost anything (`orchestrator.jepa.sigreg`)."""
@@ -68,6 +72,10 @@ class ParameterPlan:
 
     fixed: int = 0
     """Of a frozen teacher."""
+
+    untold: bool = False
+    """Whether the weights that read an action's numbers are not counted: how many numbers there are
+    only the data says."""
 
     @property
     def teacher(self) -> int:
@@ -120,10 +128,15 @@ class Stack:
     spans: tuple[int, ...] = ()
     """Tokens that a token attends to, for every attention of a block; (): one, to the whole
     sequence."""
+    adaptive: bool = False
+    """Whether norms have no weights of their own, and shifts, scales and gates follow an action."""
 
     @classmethod
-    def of(cls, part: Encoder | Predictor, spans: tuple[int, ...] = ()) -> Stack:
-        return cls(part.dim, int(part.dim * part.mlp_ratio), part.depth, part.heads, spans)
+    def of(
+        cls, part: Encoder | Predictor, spans: tuple[int, ...] = (), adaptive: bool = False
+    ) -> Stack:
+        hidden = int(part.dim * part.mlp_ratio)
+        return cls(part.dim, hidden, part.depth, part.heads, spans, adaptive)
 
     @property
     def attentions(self) -> int:
@@ -134,18 +147,21 @@ class Stack:
     def parameters(self) -> int:
         """Norms, qkv, projections and MLP of every block, and the last norm."""
         d, h, n = self.dim, self.hidden, self.attentions
-        block = 2 * d * (n + 1) + n * (4 * d * d + 4 * d) + (d * h + h) + (h * d + d)
+        norms = 6 * (d * d + d) if self.adaptive else 2 * d * (n + 1)
+        block = norms + n * (4 * d * d + 4 * d) + (d * h + h) + (h * d + d)
         return self.depth * block + 2 * d
 
     def flops(self, tokens: int) -> float:
         """Forward FLOPs on a sequence of `tokens`."""
         d, h = self.dim, self.hidden
-        linear = self.attentions * 4 * d * d + 2 * d * h
+        linear = self.attentions * 4 * d * d + 2 * d * h + (6 * d * d if self.adaptive else 0)
         return self.depth * 2.0 * tokens * linear + self.attention(tokens)
 
     def recomputed(self, tokens: int) -> float:
         """FLOPs of a forward that is repeated for the backward pass: a block's last product
-        is not needed again."""
+        is not needed again, but for its gate's gradient."""
+        if self.adaptive:
+            return self.flops(tokens)
         return self.flops(tokens) - self.depth * 2.0 * tokens * self.dim * self.hidden
 
     def attention(self, tokens: int) -> float:
@@ -156,12 +172,11 @@ class Stack:
 def countable(job: TrainJob) -> bool:
     """True when every part is built in, and a frozen teacher's shape is known: what a user's own
     part costs, only building it shows."""
+    objective = job.objective
     return (
-        isinstance(job.model.encoder, Encoder)
-        and isinstance(job.objective, Predictive | Supervised | Forwards)
-        and not (
-            isinstance(job.objective, Frozen) and not isinstance(job.objective.encoder, Encoder)
-        )
+        (isinstance(objective, VJEPA2AC) or isinstance(job.model.encoder, Encoder))
+        and isinstance(objective, Predictive | Supervised | Forwards | VJEPA2AC)
+        and not (isinstance(objective, Taught) and not isinstance(objective.encoder, Encoder))
         and all(isinstance(mask, (MultiBlock, Future)) for mask in _masks(job))
     )
 
@@ -191,12 +206,32 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
     teacher = fixed_teacher(job)
     pixels = pixels_per_token(job)
     level_norms = 2 * encoder.dim * (levels(job) - 1)
+    told = sum((wide + 1) * narrow for wide, narrow in told_maps(job) + heard_maps(job))
+    own = embed + encoder.parameters + projections[0] + level_norms
     return ParameterPlan(
-        encoder=embed + encoder.parameters + projections[0] + level_norms,
-        predictor=into + mask_tokens + predictor.parameters + (projections[1] or out),
+        encoder=0 if isinstance(job.objective, VJEPA2AC) else own,
+        predictor=into + mask_tokens + predictor.parameters + (projections[1] or out) + told,
         followed=followed(job),
         fixed=(pixels + 1) * teacher.dim + teacher.parameters if teacher else 0,
+        untold=bool(told) and job.data.act is not None and job.data.act.width is None,
     )
+
+
+def told_maps(job: TrainJob) -> list[tuple[int, int]]:
+    """The linear maps, from a width to a width, that read an action's numbers or a state's; a width
+    that only the data says counts as 0."""
+    act, wide = job.data.act, job.model.predictor.dim
+    if act is None or not isinstance(job.objective, LeWM | VJEPA2AC):
+        return []
+    if isinstance(job.objective, LeWM):
+        return [(act.width or 0, WIDER * wide)]
+    return [(act.width or 0, wide)] * (2 if act.actions == "change" else 1)
+
+
+def heard_maps(job: TrainJob) -> list[tuple[int, int]]:
+    """The maps behind these."""
+    lewm = isinstance(job.objective, LeWM)
+    return [(wide, wide // WIDER) for _, wide in told_maps(job)] if lewm else []
 
 
 def projection_sizes(job: TrainJob) -> list[tuple[int, ...]]:
@@ -218,11 +253,11 @@ def followed(job: TrainJob) -> bool:
 
 def fixed_teacher(job: TrainJob) -> Stack | None:
     """The blocks of a frozen teacher."""
-    if not isinstance(job.objective, Frozen):
+    if not isinstance(job.objective, Taught):
         return None
     assert isinstance(job.objective.encoder, Encoder)
     area = job.grid[1] * job.grid[2]
-    by_moment = job.objective.encoder.attention == "moment"
+    by_moment = job.objective.encoder.attention == "moment" or isinstance(job.objective, VJEPA2AC)
     return Stack.of(job.objective.encoder, (area,) if by_moment else ())
 
 
@@ -294,7 +329,7 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
         encoder_backward=clips * (student_embed + 2 * (student_blocks + projected)),
         teacher_forward=clips * taught,
         predictor_forward=clips * predicting,
-        predictor_backward=clips * 2 * predicting,
+        predictor_backward=clips * (2 * predicting - _known(job)),
         attention=clips * attention,
         recomputed=clips * again,
         statistic=clips * statistic,
@@ -311,7 +346,9 @@ def encoder_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
 def predictor_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
     """Lengths of the sequences that the predictor reads of a clip."""
     if isinstance(job.objective, LeWM):
-        return [job.grid[0] - 1]
+        return [job.grid[0] - ahead for ahead in range(1, job.objective.rollout + 1)]
+    if isinstance(job.objective, VJEPA2AC):
+        return [frames * _of_frame(job) for frames in _frames_read(job)]
     whole = isinstance(job.objective, Causal)
     return [n_c + n_t for n_c, n_t in tokens.masks] + ([tokens.clip] if whole else [])
 
@@ -322,14 +359,44 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
     into = sum(2.0 * wide * narrow for wide, narrow in reading(job))
+    told = sum(2.0 * wide * narrow for wide, narrow in told_maps(job) + heard_maps(job))
     if isinstance(job.objective, LeWM):
-        moments = job.grid[0] - 1
-        return predictor.flops(moments) + into * moments + _projected(job, 1, moments)
+        reads = predictor_reads(job, tokens)
+        blocks = sum(predictor.flops(moments) for moments in reads)
+        return blocks + (into + told) * sum(reads) + _projected(job, 1, sum(reads))
     out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
     if isinstance(job.objective, Causal):
         return predictor.flops(tokens.clip) + (into + out) * tokens.clip
+    if isinstance(job.objective, VJEPA2AC):
+        frames, area = sum(_frames_read(job)), job.grid[1] * job.grid[2]
+        blocks = sum(predictor.flops(n) for n in predictor_reads(job, tokens))
+        return blocks + frames * ((into + out) * area + told)
     asked = sum(asked_tokens(job, tokens))
     return out * asked + sum(predictor.flops(n_c + n_t) + into * n_c for n_c, n_t in tokens.masks)
+
+
+def _known(job: TrainJob) -> float:
+    """Of the predictor's forward: the maps whose input needs no gradient, since the data or a
+    frozen teacher said it."""
+    told = sum(2.0 * wide * narrow for wide, narrow in told_maps(job))
+    if isinstance(job.objective, VJEPA2AC):
+        into = sum(2.0 * wide * narrow for wide, narrow in reading(job))
+        forced = (job.grid[0] - 1) * job.grid[1] * job.grid[2]
+        return told * sum(_frames_read(job)) + into * forced
+    if isinstance(job.objective, LeWM):
+        return told * sum(job.grid[0] - ahead for ahead in range(1, job.objective.rollout + 1))
+    return 0.0
+
+
+def _frames_read(job: TrainJob) -> list[int]:
+    """Frames of each sequence that V-JEPA 2-AC's predictor reads: all, then the rollout's."""
+    assert isinstance(job.objective, VJEPA2AC)
+    return [job.grid[0] - 1, *range(2, job.objective.rollout + 1)]
+
+
+def _of_frame(job: TrainJob) -> int:
+    """Tokens of a frame in that sequence: what is told, and its patches."""
+    return len(told_maps(job)) + job.grid[1] * job.grid[2]
 
 
 def _projected(job: TrainJob, which: int, moments: int) -> float:
@@ -358,12 +425,15 @@ def statistic_size(job: TrainJob, tokens: TokenPlan) -> tuple[int, int]:
 
 def stacks(job: TrainJob) -> tuple[Stack, Stack]:
     """The blocks of the encoder and of the predictor of a `countable` job."""
-    assert isinstance(job.model.encoder, Encoder)
+    taught = isinstance(job.objective, VJEPA2AC)
+    encoder = job.objective.encoder if isinstance(job.objective, VJEPA2AC) else job.model.encoder
+    assert isinstance(encoder, Encoder)
     moments, area = job.grid[0], job.grid[1] * job.grid[2]
-    by_moment = job.model.encoder.attention == "moment"
+    spans = (area, moments) if isinstance(job.objective, Causal) else ()
+    adaptive = isinstance(job.objective, LeWM) and job.data.act is not None
     return (
-        Stack.of(job.model.encoder, (area,) if by_moment else ()),
-        Stack.of(job.model.predictor, (area, moments) if isinstance(job.objective, Causal) else ()),
+        Stack.of(encoder, (area,) if taught or encoder.attention == "moment" else ()),
+        Stack.of(job.model.predictor, spans, adaptive),
     )
 
 

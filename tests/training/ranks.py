@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from orchestrator.data.batch import Batch
+from orchestrator.jepa.motion import Motion
 from orchestrator.job import TrainJob, build_job
 from orchestrator.plan import BatchPlan
 from orchestrator.training.slices import Slice
@@ -83,7 +84,10 @@ def rows_of(batch: Batch, low: int, high: int) -> Batch:
     """Rows `low` .. `high` of a batch; past its end: padding of weight 0."""
     video, weight = batch.video[low:high], batch.weight[low:high]
     masks = [(c[low:high], t[low:high]) for c, t in batch.masks]
+    motion = batch.motion and Motion(*(part[low:high] for part in batch.motion))
     short = high - low - len(video)
+    if short and motion:
+        motion = Motion(*(torch.cat([p, p.new_zeros(short, *p.shape[1:])]) for p in motion))
     if short:
         video = torch.cat([video, torch.zeros(short, *batch.video.shape[1:], dtype=torch.uint8)])
         weight = torch.cat([weight, torch.zeros(short)])
@@ -92,7 +96,7 @@ def rows_of(batch: Batch, low: int, high: int) -> Batch:
             for (c, t), b in zip(masks, batch.masks, strict=True)
         ]
     none = [""] * (high - low)
-    return Batch(video, weight, np.full(high - low, -1), masks, none, none, [])
+    return Batch(video, weight, np.full(high - low, -1), masks, none, none, [], motion)
 
 
 def dealt(batch: Batch, plan: BatchPlan, rank: int) -> list[Batch]:
