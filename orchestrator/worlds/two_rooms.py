@@ -75,7 +75,8 @@ class TwoRooms(World):
         dot = np.exp(-(dx**2 + dy**2) / (2 * RADIUS**2))[..., None]
         red = np.array([255.0, 0.0, 0.0], np.float32)
         shown = self._empty * (1 - dot) + red * dot
-        return shown.round().astype(np.uint8)
+        drawn: Picture = shown.round().astype(np.uint8)
+        return drawn
 
     def _rooms(self) -> Floats:
         """The picture without the dot, float32 [size, size, 3]."""
