@@ -26,8 +26,6 @@ class World(gymnasium.Env[Floats, Floats]):
     `step` ends an episode never by itself: whether a goal is reached is asked of `reached`.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's own)
-
     rate: float
     """Control steps a second."""
 
@@ -43,6 +41,7 @@ class World(gymnasium.Env[Floats, Floats]):
     def __init__(self, size: int = 64) -> None:
         self.size = size
         self.render_mode = "rgb_array"
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.rate}
 
     @property
     @abstractmethod

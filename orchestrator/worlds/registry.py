@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.job import import_part
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 WORLDS = {
     "two-rooms": "orchestrator.worlds.two_rooms:TwoRooms",
+    "lever": "orchestrator.worlds.lever:Lever",
 }
 
 
@@ -51,4 +52,4 @@ def world_class(name: str) -> type[World]:
         raise RequestError(
             "not a world", where=name, mend="see orchestrator.worlds.base.World, and subclass it"
         )
-    return cast("type[World]", found)
+    return found

@@ -62,13 +62,6 @@ class TwoRooms(World):
     def advance(self, action: Floats) -> None:
         self._at = moved(self._at, action)
 
-    def roll(self, states: Floats, actions: Floats) -> Floats:
-        at, reached = states, []
-        for step in range(actions.shape[1]):
-            at = moved(at, actions[:, step])
-            reached.append(at)
-        return np.stack(reached, 1)
-
     def reached(self, state: Floats, goal: Floats) -> bool:
         return float(np.linalg.norm(state - goal)) < NEAR
 
@@ -81,9 +74,9 @@ class TwoRooms(World):
         dx, dy = pixels[None, :] - state[0], pixels[:, None] - state[1]
         dot = np.exp(-(dx**2 + dy**2) / (2 * RADIUS**2))[..., None]
         red = np.array([255.0, 0.0, 0.0], np.float32)
-        shown: Floats = self._empty * (1 - dot) + red * dot
-        picture: Picture = shown.round().astype(np.uint8)
-        return picture
+        shown = self._empty * (1 - dot) + red * dot
+        drawn: Picture = shown.round().astype(np.uint8)
+        return drawn
 
     def _rooms(self) -> Floats:
         """The picture without the dot, float32 [size, size, 3]."""

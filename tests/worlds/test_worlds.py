@@ -1,0 +1,122 @@
+"""What holds in every world, and what is each one's own law."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from orchestrator.errors import RequestError
+from orchestrator.randomness import generator
+from orchestrator.worlds import WORLDS, build_collector, build_world
+from orchestrator.worlds.base import Episode, RandomActions, play
+
+
+def _play(name: str, index: int, steps: int = 40, *, random: bool = False) -> Episode:
+    collect = RandomActions() if random else build_collector(name)
+    return play(build_world(name, 16), collect, steps, generator(3, index, "worlds"))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_gymnasium_finds_nothing_to_complain_about(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*not having a spec")
+        check_env(build_world(name))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("random", [False, True])
+def test_going_on_from_any_state_gives_what_came_after_it(name: str, random: bool) -> None:
+    episode, world = _play(name, 1, random=random), build_world(name, 16)
+    for start in (0, 7, 23):
+        world.restore(episode.states[start])
+        for row in range(start, len(episode.states) - 1):
+            world.step(episode.actions[row])
+            np.testing.assert_allclose(world.state, episode.states[row + 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_picture_shows_its_state_and_leaves_the_present_one_alone(name: str) -> None:
+    world, episode = build_world(name, 48), _play(name, 2)
+    world.restore(episode.states[0])
+    other = world.picture(episode.states[-1])
+    assert other.shape == (48, 48, 3)
+    assert other.dtype == np.uint8
+    np.testing.assert_array_equal(world.state, episode.states[0])
+    assert not np.array_equal(world.render(), other)
+    world.restore(episode.states[-1])
+    np.testing.assert_array_equal(world.render(), other)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_what_lies_outside_a_world_is_refused(name: str) -> None:
+    world = build_world(name, 16)
+    good = _play(name, 0, 2).states[0]
+    assert len(good) == len(world.state_names)
+    for wrong in (good[:-1], good + 1e4, good * np.nan):
+        with pytest.raises(RequestError, match="outside"):
+            world.restore(wrong)
+    for action in (np.zeros(3), np.array([np.nan, 0]), np.zeros((1, 2))):
+        with pytest.raises(RequestError, match="give 2 finite numbers"):
+            world.step(action)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_collectors_show_pairs_worth_a_task_and_a_goal_is_reached_by_itself(name: str) -> None:
+    world, found = build_world(name, 16), 0
+    for index in range(3):
+        states = _play(name, index, 100).states
+        for start, goal in zip(states[::3], states[25::3], strict=False):
+            assert world.reached(goal, goal)
+            if world.worthwhile(start, goal):
+                assert not world.reached(start, goal)
+                found += 1
+    assert found >= 3
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_the_dot_passes_the_wall_by_the_door_alone(random: bool) -> None:
+    """Places and ways are checked against the wall's own measures, at every step of 10 episodes."""
+    crossed = 0
+    for index in range(10):
+        states = _play("two-rooms", index, 150, random=random).states
+        x, y = states.T
+        assert ((x >= 21) & (x <= 203) & (y >= 21) & (y <= 203)).all()
+        in_strip = (x > 112 - 5 - 7) & (x < 112 + 5 + 7)
+        assert (abs(y[in_strip] - 49) <= 7).all()  # a door of 28, a dot of 14
+        assert (abs(np.diff(states, axis=0)) <= 5 + 1e-3).all()  # no step could leap a wall of 24
+        crossed += int(np.abs(np.diff(x > 112)).sum())
+    assert random or crossed >= 10
+
+
+def test_the_dot_slides_along_the_wall() -> None:
+    world = build_world("two-rooms")
+    world.restore(np.array([100, 150], np.float32))
+    world.step(np.array([1, 1], np.float32))
+    np.testing.assert_allclose(world.state, [100, 155])
+    world.step(np.array([5, -3], np.float32))  # beyond the action space: as far as it goes
+    np.testing.assert_allclose(world.state, [100, 150])
+
+
+def test_the_lever_raises_its_ball_where_the_right_arm_is_pushed_down_only() -> None:
+    def height_after(x: float) -> float:
+        world = build_world("lever", 16)
+        state = world.draw(np.random.default_rng(0))
+        state[:2] = (x, 5.0)
+        world.restore(state)
+        assert state[7] < 2.2
+        for _ in range(30):
+            world.step(np.array([0, -1], np.float32))
+        return float(world.state[7])
+
+    assert height_after(7.5) > 3.5
+    assert height_after(3.6) < 2.2
+
+
+def test_the_lever_keeps_its_ball_in_the_cup_while_it_is_pushed() -> None:
+    for index in range(3):
+        ball = _play("lever", index, 100).states[:, 6:8]
+        assert (np.linalg.norm(ball - (5.0, 2.3), axis=1) < 3.7).all()
