@@ -112,6 +112,11 @@ class Storage:
         """The storage whose root is a folder of this one."""
         return Storage(join(self.root, *parts))
 
+    @property
+    def parent(self) -> Storage:
+        """The storage whose folder this one is."""
+        return Storage(self.root.rsplit("/", 1)[0])
+
     def uri(self, path: str = "") -> str:
         """The full path or URI of `path`, as other tools take it."""
         return join(self.root, path) if path else self.root

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from orchestrator.jepa.motion import Motion
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -42,6 +44,9 @@ class Batch:
 
     failures: list[Failure]
     """The rows that failed, by position."""
+
+    motion: Motion | None = None
+    """What was done in the clips, zeros where the weight is 0; None: the job has no `data.act`."""
 
 
 @dataclass

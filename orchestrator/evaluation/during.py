@@ -21,6 +21,7 @@ from orchestrator.evaluation.judge import protocol_of
 from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.places import Beside, Ended, Failed, Here, Place
 from orchestrator.evaluation.results import Result, Results, State
+from orchestrator.evaluation.surprise import untold
 from orchestrator.evaluation.turns import Turn, Turns
 from orchestrator.jepa.hub import ModelConfig, WorldModel, random_model
 from orchestrator.job import Encoder, EvaluateJob, TrainJob, job_dict
@@ -46,6 +47,8 @@ def check_evaluations(job: TrainJob) -> None:
     """
     if not job.evaluate:
         return
+    if job.data.act is not None:
+        raise untold("evaluate")
     model = untrained(job)
     for i, one in enumerate(job.evaluate):
         for key in ("benchmark", "probe", "planning"):
@@ -73,7 +76,13 @@ def check_judging(job: EvaluateJob, model: Judgeable) -> None:
 
 
 def untrained(job: TrainJob) -> WorldModel:
-    """The shape of the model that a job trains, without weights where the parts are built in."""
+    """The shape of the model that a job trains, without weights where the parts are built in.
+
+    Raises:
+        RequestError: it acts, and no suite says what is done.
+    """
+    if job.data.act is not None:
+        raise untold("model")
     config = ModelConfig(
         model=job.model,
         size=job.data.size,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.judgeable import Judgeable, ReadsForwards
+from orchestrator.jepa.acting import ActingModel
 from orchestrator.jepa.hub import ClipShape
 
 BATCH = 16
@@ -91,6 +92,8 @@ def views_of(model: Judgeable, contexts: Sequence[int]) -> list[View]:
         RequestError: the model cannot predict, or a context is no part of its clip.
     """
     frames, tubelet = model.clip.frames, model.clip.tubelet
+    if isinstance(model, ActingModel):
+        raise untold("model")
     if not model.masks:
         raise RequestError(
             "the model has no predictor here: it can be surprised by nothing",
@@ -113,6 +116,15 @@ def views_of(model: Judgeable, contexts: Sequence[int]) -> list[View]:
         for mask in range(model.masks)
         for horizon in range(1 if horizons else 0, horizons + 1)
     ]
+
+
+def untold(where: str) -> RequestError:
+    """What is said of a model that acts, where nobody says what is done."""
+    return RequestError(
+        "the model acts: what follows depends on what is done, and a suite does not say it",
+        where=where,
+        mend="judge it by planning, or judge a model that was trained without data.act",
+    )
 
 
 @dataclass(frozen=True)

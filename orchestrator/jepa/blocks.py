@@ -28,30 +28,33 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        """[B, n, dim] -> [B, n, dim]."""
+    def forward(self, x: Tensor, rotation: Rotation, seen: Tensor | None = None) -> Tensor:
+        """[B, n, dim] -> [B, n, dim]; `seen` bool [n, n]: what (column) a token (row) looks at."""
         dim = x.shape[-1]
         qk, v = self.qkv(x).split([2 * dim, dim], dim=-1)
         q, k = rotate(qk.view(*x.shape[:2], 2, self.heads, -1), rotation).unbind(2)
         v = v.view(*x.shape[:2], self.heads, -1)
-        x = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=self.causal)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        x = attend(q, k, v, causal=self.causal, seen=seen)
         out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
-    """Scaled dot-product attention, [B, heads, n, head_dim] each.
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, seen: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention, [B, heads, n, head_dim] each; `seen` bool [n, n].
 
     Of short sequences in bf16 on a CPU by plain products: torch's kernel there has no fast
     backward pass (5 to 9 times their time, measured at 12 to 96 tokens).
     """
     tokens = q.shape[-2]
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or tokens > SHORT:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
         future = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
+    if seen is not None:
+        scores = scores.masked_fill(~seen, -torch.inf)
     out: Tensor = scores.softmax(-1).to(v.dtype) @ v
     return out
 
@@ -88,9 +91,9 @@ class Block(Residual):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        """[B, n, dim] -> [B, n, dim]."""
-        x = x + self.attn(self.norm1(x), rotation)
+    def forward(self, x: Tensor, rotation: Rotation, seen: Tensor | None = None) -> Tensor:
+        """[B, n, dim] -> [B, n, dim]; `seen` as attention takes it."""
+        x = x + self.attn(self.norm1(x), rotation, seen)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -116,21 +119,24 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
-    def run_blocks(self, x: Tensor, *rotations: Rotation) -> Tensor:
-        """All blocks in a row, [B, ..., dim] -> the same; the last norm is the caller's."""
+    def run_blocks(self, x: Tensor, *more: Rotation | Tensor) -> Tensor:
+        """All blocks in a row, [B, ..., dim] -> the same; the last norm is the caller's.
+
+        `more` is what every block takes besides: rotations, and what it is conditioned on.
+        """
         for block in self.blocks:
-            x = self.run_block(block, x, *rotations)
+            x = self.run_block(block, x, *more)
         return x
 
-    def run_block(self, block: nn.Module, x: Tensor, *rotations: Rotation) -> Tensor:
+    def run_block(self, block: nn.Module, x: Tensor, *more: Rotation | Tensor) -> Tensor:
         """One of the blocks, [B, ..., dim] -> the same."""
         if self.checkpointing and torch.is_grad_enabled():
             # No block draws random numbers, so there is no state to restore.
             again: Tensor = checkpoint(
-                block, x, *rotations, use_reentrant=False, preserve_rng_state=False
+                block, x, *more, use_reentrant=False, preserve_rng_state=False
             )
             return again
-        out: Tensor = block(x, *rotations)
+        out: Tensor = block(x, *more)
         return out
 
     def set_activation_checkpointing(self, on: bool) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from orchestrator.jepa.world import ModelConfig, WorldModel
+from orchestrator.jepa.parts import ModelConfig
+from orchestrator.jepa.world import WorldModel
 
 # Where things were kept and by whom is nobody else's business.
 _RECIPE = ("seed", "data", "model", "objective", "optim")

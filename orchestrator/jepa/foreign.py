@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from orchestrator.errors import RequestError
+from orchestrator.jepa.acting import random_model
 from orchestrator.jepa.hub import State, misfit, write_model
-from orchestrator.jepa.world import ModelConfig, WorldModel, random_model
+from orchestrator.jepa.parts import ModelConfig
+from orchestrator.jepa.world import WorldModel
 from orchestrator.job import VJEPA2, Model
 from orchestrator.job.model import Rope
 

@@ -1,15 +1,17 @@
 """One embedding a moment, and what predicts the next one (LeWorldModel, arXiv 2603.19312).
 
-The encoder reads every moment by itself, takes the mean over its places and projects it; the
-predictor reads embeddings forwards in time. Beside what is published:
+The encoder reads every moment by itself and projects its patches; the predictor reads embeddings
+forwards in time. Beside what is published:
 
-- the mean over places stands for a class token, which the vision transformer here has not;
+- the mean over places, or all of them side by side, stands for a class token, which the vision
+  transformer here has not;
 - the projections have a layer norm inside where the published ones have a batch norm: that would
   depend on what a micro-batch holds, and the loss with it. Behind the last linear map nothing is
   normalised in either, so SIGReg can move every direction;
-- no dropout in the predictor, for the same reason;
-- no actions yet. An action's embedding belongs beside the moment's, where `FramePredictor.next`
-  calls `embed`: what follows a moment depends on what is done in it.
+- no dropout in the predictor, for the same reason.
+
+With `data.act` every block of the predictor is conditioned on what is done in a moment
+(`orchestrator.jepa.actions`); without, what follows depends on the moments alone.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestrator.jepa.actions import ActionEmbedder, AdaptiveBlock
 from orchestrator.jepa.blocks import INIT_STD, NORM_EPS, Block, Transformer
 from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.rope import rotation_at
-from orchestrator.job import Model
+from orchestrator.job import Act, LeWM, Model
 
 
 class Projection(nn.Module):
@@ -43,13 +46,20 @@ class Projection(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """A clip's moments, each a token: the projected mean of a moment's patches."""
+    """A clip's moments, each a token: the projected patches of a moment.
 
-    def __init__(self, patches: nn.Module, tubelet: int, hidden: int) -> None:
+    Args:
+        places: patches of a moment that are projected side by side; 1: their mean is.
+        out: numbers of an embedding.
+    """
+
+    def __init__(
+        self, patches: nn.Module, tubelet: int, *, hidden: int, places: int, out: int
+    ) -> None:
         super().__init__()
-        self.dim, self.tubelet = encoder_width(patches), tubelet
+        self.dim, self.tubelet, self.places = out, tubelet, places
         self.patches = patches
-        self.projection = Projection(self.dim, hidden, self.dim)
+        self.projection = Projection(places * encoder_width(patches), hidden, out)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalised video [B, 3, T, H, W] -> [B, moments, dim], or the moments `keep` [B, n]."""
@@ -58,8 +68,9 @@ class FrameEncoder(nn.Module):
             clip = torch.arange(len(x), device=x.device)[:, None]
             x = moments[clip, keep].transpose(1, 2).flatten(2, 3)
         tokens: Tensor = self.patches(x, None)
-        means = tokens.view(len(x), x.shape[2] // self.tubelet, -1, self.dim).mean(2)
-        out: Tensor = self.projection(means)
+        moments = tokens.view(len(x), x.shape[2] // self.tubelet, -1, tokens.shape[-1])
+        read = moments.mean(2) if self.places == 1 else moments.flatten(2)
+        out: Tensor = self.projection(read)
         return out
 
 
@@ -86,18 +97,45 @@ class FramePredictor(Transformer):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
+        act: Act | None = None,
     ) -> None:
-        super().__init__(dim, depth, heads, mlp_ratio, CausalBlock)
+        super().__init__(dim, depth, heads, mlp_ratio, AdaptiveBlock if act else CausalBlock)
         self.embed = nn.Linear(encoder_dim, dim)
         self.init_weights()
         self.projection = Projection(dim, hidden, encoder_dim)
+        self.action = ActionEmbedder(act, dim) if act else None
+        for block in self.blocks:
+            if isinstance(block, AdaptiveBlock):
+                block.close()
 
-    def next(self, z: Tensor) -> Tensor:
-        """What follows each moment, from it and all before: [B, n, encoder_dim] -> the same."""
+    def next(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
+        """What follows each moment, from it and all before: [B, n, encoder_dim] -> the same.
+
+        `actions` [B, n, D], where the model acts: what is done in each moment.
+        """
         x = self.embed(z)
         rotation = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x)
-        out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation)))
+        done = () if self.action is None else (self.action(actions),)
+        out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation, *done)))
         return out
+
+    def follow(self, z: Tensor, actions: Tensor, history: int) -> Tensor:
+        """What follows moment by moment, each from the last `history` moments and predictions.
+
+        Args:
+            z: embeddings of the h moments so far, [B, h, encoder_dim].
+            actions: what is done in each of m >= h moments, [B, m, D].
+            history: most moments that are read at once: as many as in training.
+
+        Returns:
+            [B, m - h + 1, encoder_dim].
+        """
+        known = z
+        for now in range(z.shape[1], actions.shape[1] + 1):
+            first = max(0, now - history)
+            after = self.next(known[:, first:], actions[:, first:now])[:, -1:]
+            known = torch.cat([known, after.to(z.dtype)], dim=1)
+        return known[:, z.shape[1] :]
 
     def ahead(self, features: Tensor) -> Tensor:
         """The same as `CausalPredictor` gives it: [B, moments, 1, 1, encoder_dim]."""
@@ -121,13 +159,25 @@ class FramePredictor(Transformer):
         return known[:, z.shape[1] :]
 
 
-def build_frame_encoder(model: Model, *, size: int, frames: int, hidden: int) -> FrameEncoder:
-    """The job's encoder with a projection of width `hidden` behind it."""
-    return FrameEncoder(build_encoder(model, size=size, frames=frames), model.tubelet, hidden)
+def build_frame_encoder(model: Model, config: LeWM, *, size: int, frames: int) -> FrameEncoder:
+    """The job's encoder with a projection behind it."""
+    patches = build_encoder(model, size=size, frames=frames)
+    return FrameEncoder(
+        patches,
+        model.tubelet,
+        hidden=config.hidden,
+        places=(size // model.patch) ** 2 if config.pool == "places" else 1,
+        out=config.embed or encoder_width(patches),
+    )
 
 
-def build_frame_predictor(model: Model, *, encoder: nn.Module, hidden: int) -> FramePredictor:
+def build_frame_predictor(
+    model: Model, config: LeWM, *, encoder: nn.Module, act: Act | None = None
+) -> FramePredictor:
     """The predictor of a job's `model` for embeddings of width `encoder.dim`."""
     return FramePredictor(
-        encoder_dim=encoder_width(encoder), hidden=hidden, **model.predictor.model_dump()
+        encoder_dim=encoder_width(encoder),
+        hidden=config.hidden,
+        act=act,
+        **model.predictor.model_dump(),
     )

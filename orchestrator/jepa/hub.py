@@ -15,17 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orchestrator.errors import DataError, RequestError
+from orchestrator.jepa.acting import assemble, random_model
 from orchestrator.jepa.objectives import Objective, build_objective
-from orchestrator.jepa.world import (
+from orchestrator.jepa.parts import (
+    MASKLESS,
     PREDICTIVE,
     AnyPredictor,
     ClipShape,
     ModelConfig,
-    WorldModel,
     encoder_of,
     predictor_of,
-    random_model,
 )
+from orchestrator.jepa.world import WorldModel
 from orchestrator.job import Model, TrainJob, differences, job_dict
 from orchestrator.job.base import CustomPart
 from orchestrator.job.fingerprint import flatten
@@ -65,11 +66,13 @@ def save_model(
 ) -> None:
     """Write the objective's weights as float32; the teacher stands in for what it averages.
 
+    Where the objective has no encoder of its own, the teacher's is the model's.
+
     What the folder was before is replaced file by file, `config.json` last.
     """
     state = dict(objective.state_dict())
     if teacher_encoder is not None:
-        averaged = f"{objective.averaged}."
+        averaged = f"{objective.averaged or 'encoder'}."
         state = {k: v for k, v in state.items() if not k.startswith(averaged)}
         state |= {averaged + k: v for k, v in teacher_encoder.state_dict().items()}
     config = ModelConfig(
@@ -127,7 +130,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
             part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             _refuse_misfit(part, module.state_dict(), name, folder)
             module.load_state_dict(part)
-    return WorldModel(config, encoder, predictor).eval().requires_grad_(False).to(device)
+    return assemble(config, encoder, predictor).to(device)
 
 
 def digest_of(folder: Path) -> str:
@@ -168,8 +171,11 @@ def read_start(objective: Objective, folder: Path) -> State:
         RequestError: its weights do not fit the job's model.
     """
     _read_config(folder)
-    state = read_weights(folder)
-    odd = misfit(state, objective.state_dict())
+    state, own = read_weights(folder), objective.state_dict()
+    if not any(name.startswith("encoder.") for name in own):
+        # The encoder in the folder is a frozen teacher's: the job names its own.
+        state = {k: v for k, v in state.items() if not k.startswith("encoder.")}
+    odd = misfit(state, own)
     if odd:
         raise RequestError(
             f"the weights in {folder} do not fit the job's model: {odd}",
@@ -199,6 +205,8 @@ def check_start(job: TrainJob, folder: Path) -> None:
 def start_misfit(former: TrainJob, job: TrainJob) -> str:
     """What of the model that `former` will save does not fit `job` as its start, or ''."""
     changes = _changes(former.model, job.model)
+    if any(one.data.act is not None and one.data.act.width is None for one in (former, job)):
+        return changes  # how wide an action is only the data says
     return changes or misfit(outline(former).state_dict(), outline(job).state_dict())
 
 
@@ -222,7 +230,7 @@ def _build_predictor(
     config: ModelConfig, encoder: nn.Module, state: State, folder: Path
 ) -> AnyPredictor:
     tokens = state.get("predictor.mask_tokens")
-    if tokens is None and config.objective not in ("causal", "lewm"):
+    if tokens is None and config.objective not in MASKLESS:
         raise DataError(
             "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
         )

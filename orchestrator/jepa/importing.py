@@ -7,8 +7,8 @@ from pathlib import Path
 from orchestrator.errors import RequestError
 from orchestrator.jepa.foreign import Wishes, write_foreign
 from orchestrator.jepa.huggingface import read_huggingface
+from orchestrator.jepa.parts import ModelConfig
 from orchestrator.jepa.published import read_published
-from orchestrator.jepa.world import ModelConfig
 
 
 def import_model(source: Path, folder: Path, wishes: Wishes) -> ModelConfig:

@@ -1,89 +1,25 @@
-"""A trained model in memory: what is encoded and predicted, and by which weights' shapes."""
+"""A trained model in memory: what is encoded and predicted."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.causal import CausalPredictor, build_causal
-from orchestrator.jepa.encoder import build_encoder
-from orchestrator.jepa.frames import FramePredictor, build_frame_encoder, build_frame_predictor
+from orchestrator.jepa.causal import CausalPredictor
+from orchestrator.jepa.frames import FramePredictor
 from orchestrator.jepa.objectives.pixels import normed_patches
+from orchestrator.jepa.parts import AnyPredictor, ClipShape, ModelConfig, fresh_parts
 from orchestrator.jepa.pixels import normalise
-from orchestrator.jepa.predictor import Predictor, build_predictor
-from orchestrator.job import Model
-from orchestrator.job.base import Section
-
-PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal")
-"""Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
-it says what the teacher's features will be, and the teacher is not part of the model."""
 
 FORWARDS = (CausalPredictor, FramePredictor)
 """Predictors that read time forwards, and need no mask tokens."""
 
-AnyPredictor = Predictor | CausalPredictor | FramePredictor
-
 FOLLOWED = ("vjepa2", "causal")
 """Objectives that predict a teacher's features."""
-
-
-class ModelConfig(Section):
-    """What `config.json` holds: enough to build the model again, and where it came from."""
-
-    format: Literal[1] = 1
-    """Layout of the folder."""
-
-    model: Model
-    """Encoder, predictor, patch and tubelet."""
-
-    size: PositiveInt
-    """Pixels of the square that the model was trained on."""
-
-    frames: PositiveInt
-    """Frames of a clip that the model was trained on."""
-
-    objective: str
-    """Kind of the objective."""
-
-    job: dict[str, Any]
-    """The whole training job, for the record."""
-
-    extra: dict[str, Any]
-    """Whatever the writer knew besides: the checkpoint, the run."""
-
-    def grid_of(self, frames: int) -> tuple[int, int, int]:
-        """The tokens that `frames` frames become: patches, or one a moment for LeWorldModel."""
-        side = 1 if self.objective == "lewm" else self.size // self.model.patch
-        return frames // self.model.tubelet, side, side
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """What a model looks at: a clip of video, and the grid of tokens that it becomes."""
-
-    size: int
-    """Pixels of the square picture."""
-
-    frames: int
-    fps: float
-    tubelet: int
-    """Frames of a token."""
-
-    grid: tuple[int, int, int]
-    """Tokens over time, height and width; token (t * H + y) * W + x."""
-
-    @property
-    def area(self) -> int:
-        """Tokens of one moment."""
-        return self.grid[1] * self.grid[2]
 
 
 class WorldModel(nn.Module):
@@ -106,7 +42,7 @@ class WorldModel(nn.Module):
             config.size,
             config.frames,
             float(config.job["data"]["fps"]),
-            config.model.tubelet,
+            config.tubelet,
             config.grid_of(config.frames),
         )
 
@@ -127,7 +63,8 @@ class WorldModel(nn.Module):
 
         Returns:
             float32 [B, tokens, dim] on the model's device; token (t * H + y) * W + x. Of a
-            LeWorldModel the tokens are the moments' embeddings, H = W = 1.
+            LeWorldModel the tokens are the moments' embeddings, H = W = 1; of a V-JEPA 2-AC they
+            are layer-normed, as it predicts them, and t counts frames.
 
         Raises:
             RequestError: the video has another type or shape.
@@ -137,8 +74,7 @@ class WorldModel(nn.Module):
         device = next(self.encoder.parameters()).device
         pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
         keep = None if seen is None else self._first(seen, len(clip), device)
-        features: Tensor = self.encoder(pixels, keep)
-        return features.float()
+        return self._features(pixels, keep).float()
 
     @torch.no_grad()
     def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
@@ -176,6 +112,18 @@ class WorldModel(nn.Module):
         assert isinstance(self.predictor, FORWARDS), "horizons is 0"
         return self.predictor.ahead(features).float()
 
+    def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
+        """What follows what is done: only of a model that acts (`jepa.acting.ActingModel`).
+
+        Raises:
+            RequestError: this one was trained without actions.
+        """
+        raise RequestError(
+            "this model was trained without actions: it cannot be told what is done",
+            where="model",
+            mend="train one with data.act, on data with KEY.actions.npy",
+        )
+
     def compared(self, features: Tensor, video: Tensor) -> Tensor:
         """What the predictor is to say of a clip, by the model's objective.
 
@@ -196,11 +144,17 @@ class WorldModel(nn.Module):
 
     def untaught(self, seed: int) -> WorldModel:
         """A model of the same shape that has learnt nothing."""
-        return random_model(self.config, seed)
+        parts = fresh_parts(self.config, seed)
+        return type(self)(self.config, *parts).eval().requires_grad_(False)
+
+    def _features(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+        """Normalised video [B, 3, T, H, W] -> the tokens `keep` [B, n], or all: [B, n, dim]."""
+        features: Tensor = self.encoder(pixels, keep)
+        return features
 
     def _first(self, frames: int, clips: int, device: torch.device) -> Tensor:
         """Ids of the first frames' tokens, [clips, n]."""
-        count = frames // self.config.model.tubelet * self.clip.area
+        count = frames // self.config.tubelet * self.clip.area
         return torch.arange(count, device=device).expand(clips, -1)
 
     def _check(self, clip: Tensor) -> None:
@@ -210,48 +164,13 @@ class WorldModel(nn.Module):
                 where="video",
                 mend="give uint8 [B, T, H, W, 3]",
             )
-        tubelet = self.config.model.tubelet
+        tubelet = self.config.tubelet
         if clip.shape[1] == 0 or clip.shape[1] % tubelet:
             raise RequestError(
                 f"{clip.shape[1]} frames do not divide by the model's tubelet {tubelet}",
                 where="video",
                 mend=f"give a multiple of {tubelet} frames; it was trained on {self.config.frames}",
             )
-
-
-def random_model(config: ModelConfig, seed: int) -> WorldModel:
-    """A model of the same shape that has learnt nothing: what a trained one must beat."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = encoder_of(config)
-        predictor = None
-        if config.objective in PREDICTIVE:
-            masks = len(config.job["objective"].get("masks", ()))
-            predictor = predictor_of(config, encoder, masks)
-    return WorldModel(config, encoder, predictor).eval().requires_grad_(False)
-
-
-def encoder_of(config: ModelConfig) -> nn.Module:
-    """The encoder of a model, freshly initialised."""
-    if config.objective == "lewm":
-        hidden = config.job["objective"]["hidden"]
-        return build_frame_encoder(
-            config.model, size=config.size, frames=config.frames, hidden=hidden
-        )
-    return build_encoder(config.model, size=config.size, frames=config.frames)
-
-
-def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPredictor:
-    """The built-in predictor of a model, freshly initialised, with `masks` mask tokens."""
-    tubelet, grid = config.model.tubelet, config.grid_of(config.frames)
-    if config.objective == "lewm":
-        hidden = config.job["objective"]["hidden"]
-        return build_frame_predictor(config.model, encoder=encoder, hidden=hidden)
-    if config.objective == "causal":
-        horizons = config.job["objective"]["horizons"]
-        return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
-    out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
-    return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks, out=out)
 
 
 def _resize(clip: Tensor, size: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Job files: their schema, their reading, their identity."""
 
+from orchestrator.job.act import Act, Statistics
 from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import (
@@ -14,6 +15,7 @@ from orchestrator.job.masks import mask_counts
 from orchestrator.job.model import Encoder, Model, Predictor
 from orchestrator.job.objective import (
     VJEPA2,
+    VJEPA2AC,
     VJEPA21,
     Causal,
     Forwards,
@@ -26,6 +28,7 @@ from orchestrator.job.objective import (
     Pixels,
     Predictive,
     Supervised,
+    Taught,
 )
 from orchestrator.job.pack import Encode, PackJob, WeightedSource
 from orchestrator.job.parts import import_part, part_config
@@ -39,7 +42,9 @@ from orchestrator.job.tune import TuneJob
 
 __all__ = [
     "VJEPA2",
+    "VJEPA2AC",
     "VJEPA21",
+    "Act",
     "Causal",
     "CropFlip",
     "Data",
@@ -66,8 +71,10 @@ __all__ = [
     "Scale",
     "Stage",
     "StageJob",
+    "Statistics",
     "StudyJob",
     "Supervised",
+    "Taught",
     "TrainJob",
     "TuneJob",
     "WeightedSource",

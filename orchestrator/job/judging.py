@@ -80,6 +80,9 @@ class TrialObjective(Section):
         if self.metric not in METRICS:
             raise at("objective.metric", f"unknown '{self.metric}'; write {' or '.join(METRICS)}")
         self.check_predictor(train.objective.kind, "train.objective")
+        if self.metric in PREDICTED and train.data.act is not None:
+            text = f"'{self.metric}' does not say what is done, and the model acts"
+            raise at("objective.metric", f"{text}; rank by probe")
         if self.metric == "quads" and train.data.frames > Suite().frames:
             text = f"'quads' shows videos of {Suite().frames} frames, shorter than a clip"
             raise at("objective.metric", f"{text} of {train.data.frames}; rank by retrieval")

@@ -162,7 +162,8 @@ class LeWM(Section):
 
     arXiv 2603.19312. The mean error of the next embedding + weight * SIGReg, end to end: no
     teacher, no stop-gradient. Needs `model.encoder.attention: moment`; with `model.tubelet: 1`, as
-    published, a moment is a frame.
+    published, a moment is a frame. With `data.act`, as published, the prediction knows what is
+    done; without, the next embedding follows from those before it.
     """
 
     kind: Literal["lewm"] = "lewm"
@@ -180,6 +181,22 @@ class LeWM(Section):
 
     hidden: PositiveInt = 2048
     """Width inside the two projections: behind the encoder and behind the predictor."""
+
+    embed: PositiveInt | None = None
+    """Numbers of an embedding. Default: the encoder's width. A world of few degrees of freedom
+    wants few: SIGReg spreads features along all of them, and distances then mean less."""
+
+    pool: Literal["mean", "places"] = "mean"
+    """What is projected of a moment: the mean of its patches, or all of them side by side, so that
+    where a small thing is is known."""
+
+    inverse: NonNegativeFloat = 0.0
+    """Weight of inverse dynamics (PLDM, arXiv 2502.14819): what was done between two moments, read
+    linearly off both embeddings. Needs `data.act`. 0: as published."""
+
+    rollout: PositiveInt = 1
+    """Moments ahead that are predicted, all but the first from predictions; the loss is their
+    mean. 1: as published."""
 
 
 class Frozen(Section):
@@ -209,9 +226,13 @@ class Frozen(Section):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("encoder"), str):
-            return {**data, "encoder": named_encoder(data["encoder"], "objective.encoder")}
-        return data
+        return _with_named_encoder(data)
+
+
+def _with_named_encoder(data: Any) -> Any:
+    if isinstance(data, dict) and isinstance(data.get("encoder"), str):
+        return {**data, "encoder": named_encoder(data["encoder"], "objective.encoder")}
+    return data
 
 
 class Pixels(Section):
@@ -272,6 +293,41 @@ class Causal(Section):
     predictions."""
 
 
+class VJEPA2AC(Section):
+    """V-JEPA 2-AC: a frozen encoder's features of the next frame, from action, state and features.
+
+    arXiv 2506.09985, section 3.1. Every frame is encoded by itself. L1 of the next frame's
+    features, told the ones so far (teacher forcing), + L1 of a rollout that goes on from
+    predictions. Needs `data.act`; with `actions: change` the state of a frame is told too, and
+    follows from the change when the model plans. The teacher's encoder is the model's own: it is
+    kept beside the predictor.
+    """
+
+    kind: Literal["vjepa2ac"] = "vjepa2ac"
+    """The objective."""
+
+    teacher: str = Field(min_length=1)
+    """A trained model whose encoder is read: `models:/NAME@alias`, `runs:/ID/model` or a folder
+    with its files. Its patches, tubelets and pixels are those of the job."""
+
+    encoder: AnyEncoder | None = None
+    """The teacher's encoder: a size or its numbers. Default: read from the teacher when the
+    training begins; written, it is compared with it, and `plan` can count it."""
+
+    digest: str | None = None
+    """The teacher's weights, 16 hex digits. Default: those that are found when the training
+    begins; a run that goes on refuses any others."""
+
+    rollout: PositiveInt = 2
+    """Frames that are predicted from a clip's first frame, all but the first from predictions.
+    1: teacher forcing alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return _with_named_encoder(data)
+
+
 AnyObjective = Annotated[
     Annotated[VJEPA2, Tag("vjepa2")]
     | Annotated[VJEPA21, Tag("vjepa21")]
@@ -281,6 +337,7 @@ AnyObjective = Annotated[
     | Annotated[Pixels, Tag("pixels")]
     | Annotated[Supervised, Tag("supervised")]
     | Annotated[Causal, Tag("causal")]
+    | Annotated[VJEPA2AC, Tag("vjepa2ac")]
     | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "vjepa2")),
 ]
@@ -290,6 +347,9 @@ Predictive = VJEPA2 | VJEPA21 | LeJEPA | Pixels | Frozen
 
 Forwards = Causal | LeWM
 """Objectives that predict after every moment of a clip from it and all before it."""
+
+Taught = Frozen | VJEPA2AC
+"""Objectives with a teacher that stays as it is."""
 
 Gaussian = LeJEPA | LeWM
 """Objectives that hold features to N(0, I) by SIGReg, a statistic over clips."""

@@ -17,18 +17,21 @@ from pydantic import (
 )
 
 from orchestrator.errors import RequestError
+from orchestrator.job.act import Act
 from orchestrator.job.base import CustomPart, Name, Range, Section, at, part_tag
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.model import Encoder, Model
 from orchestrator.job.objective import (
     VJEPA2,
+    VJEPA2AC,
     VJEPA21,
     AnyObjective,
     Causal,
     Forwards,
     Future,
     Gaussian,
+    LeWM,
     MultiBlock,
     Predictive,
 )
@@ -58,6 +61,9 @@ class CropFlip(Section):
         return self
 
 
+WHOLE_FRAME = {"scale": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0}
+"""`CropFlip` that changes nothing: the frame, or its centred square where it is none."""
+
 AnyAugment = Annotated[
     Annotated[CropFlip, Tag("crop-flip")] | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "crop-flip")),
@@ -65,7 +71,7 @@ AnyAugment = Annotated[
 
 
 class Data(Section):
-    """Which video, and how a clip is cut from it."""
+    """Which video, how a clip is cut from it, and what comes with it."""
 
     source: str | None = None
     """A folder, manifest, WebDataset tars, packed dataset, `physics://...` or `world://...`."""
@@ -83,7 +89,11 @@ class Data(Section):
     """Pixels of the square that the model sees."""
 
     augment: AnyAugment = CropFlip()
-    """What is done to a clip before the model sees it."""
+    """What is done to a clip before the model sees it. Beside `act`: the whole frame, since a
+    mirrored or cropped picture would no longer be the one that the actions lead to."""
+
+    act: Act | None = None
+    """Actions and states beside the frames. Default: none are read."""
 
     epoch: PositiveInt | None = None
     """Positions that count as one epoch of a mixture. Default: the number of clips."""
@@ -107,6 +117,30 @@ class Data(Section):
     @classmethod
     def _one_source(cls, data: Any) -> Any:
         return require_one_source(data)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_frame_to_act_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("act") is None:
+            return data
+        augment = data.get("augment", {})
+        if isinstance(augment, dict) and part_tag(augment, "crop-flip") == "crop-flip":
+            return {**data, "augment": {**WHOLE_FRAME, **augment}}
+        return data
+
+    @model_validator(mode="after")
+    def _pictures_show_what_is_done(self) -> Data:
+        augment = self.augment
+        if self.act is None or not isinstance(augment, CropFlip):
+            return self
+        if augment.flip:
+            text = "mirrors the picture and not the actions"
+            raise at("data.augment.flip", f"flip {text}; write 0")
+        for key, value in (("scale", augment.scale), ("aspect", augment.aspect)):
+            if value != (1.0, 1.0):
+                text = f"{list(value)} moves the picture and not the states"
+                raise at(f"data.augment.{key}", f"{text}; write [1, 1] beside data.act")
+        return self
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -292,7 +326,8 @@ class TrainJob(Section):
             raise at(
                 "data.size", f"{self.data.size} does not divide by model.patch {self.model.patch}"
             )
-        if self.data.frames % self.model.tubelet:
+        by_frame = isinstance(self.objective, VJEPA2AC)
+        if self.data.frames % self.model.tubelet and not by_frame:
             raise at(
                 "data.frames",
                 f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
@@ -315,12 +350,33 @@ class TrainJob(Section):
         if isinstance(encoder, Encoder) and not moments:
             text = "'clip' lets a moment see the ones it is to predict; write moment"
             raise at("model.encoder.attention", text)
-        if isinstance(objective, Causal) and objective.horizons >= self.grid[0]:
-            text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
-            raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
         if self.grid[0] < 2:
             text = f"{self.data.frames} frames are one moment, and nothing comes after it"
             raise at("data.frames", f"{text}; raise it, or lower model.tubelet")
+        if isinstance(objective, Causal) and objective.horizons >= self.grid[0]:
+            text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
+            raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
+        if isinstance(objective, LeWM) and objective.rollout >= self.grid[0]:
+            text = f"{objective.rollout} moments ahead of a clip of {self.grid[0]}"
+            raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
+        if isinstance(objective, LeWM) and objective.inverse and not self.data.act:
+            raise at("objective.inverse", "needs the actions of data.act; add it, or write 0")
+        if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
+            text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
+            raise at("model.tubelet", f"{text}; write 1 beside data.act")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_follow_actions(self) -> TrainJob:
+        objective = self.objective
+        if not isinstance(objective, VJEPA2AC):
+            return self
+        if self.data.act is None:
+            text = "vjepa2ac predicts what follows an action"
+            raise at("data.act", f"{text}; write data.act: {{actions: change}} or given")
+        if objective.rollout >= self.data.frames:
+            text = f"{objective.rollout} frames ahead of the first of {self.data.frames}"
+            raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
         return self
 
     @model_validator(mode="after")
@@ -331,7 +387,7 @@ class TrainJob(Section):
             if first >= steps and objective.context_weight:
                 text = f"begins at step {first}, and the training has {steps}"
                 raise at("objective.context_ramp", f"{text}; begin earlier, or context_weight: 0")
-        elif self.model.levels and not isinstance(objective, CustomPart):
+        elif self.model.levels and not isinstance(objective, VJEPA2AC | CustomPart):
             text = f"{objective.kind} reads the last block alone"
             raise at("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
         return self
@@ -358,6 +414,7 @@ class TrainJob(Section):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens of a clip along time, height and width."""
+        """Tokens of a clip along time, height and width. V-JEPA 2-AC reads each frame by itself."""
         side = self.data.size // self.model.patch
-        return self.data.frames // self.model.tubelet, side, side
+        each = 1 if isinstance(self.objective, VJEPA2AC) else self.model.tubelet
+        return self.data.frames // each, side, side

@@ -23,6 +23,7 @@ _OBJECTIVES = {
     "lejepa": "LeJEPA",
     "lewm": "LeWorldModel",
     "frozen": "SALT, a frozen teacher",
+    "vjepa2ac": "V-JEPA 2-AC, a frozen encoder",
     "pixels": "Pixel prediction",
     "supervised": "Supervised",
 }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import Transformer
+from orchestrator.jepa.motion import Motion
 from orchestrator.jepa.objectives import Objective, Pool
 from orchestrator.jepa.pixels import normalise
 from orchestrator.job import TrainJob
@@ -116,10 +117,11 @@ class Engine:
     @property
     def seen_encoder(self) -> nn.Module | None:
         """What pictures of features are made with: the teacher that follows the student, or the
-        student's encoder where it is whole on a rank."""
+        student's encoder where it has one, whole on a rank."""
         if self.follower is not None:
             return self.follower.module
-        return self.objective.encoder if self.stage < 3 else None
+        own = getattr(self.objective, "encoder", None)
+        return own if self.stage < 3 else None
 
     @property
     def adam_step(self) -> int:
@@ -171,6 +173,15 @@ class Engine:
         """A micro-batch's pixels on the device, as the encoder reads them."""
         return normalise(batch.video.to(self.device, non_blocking=True), self.dtype)
 
+    def motion(self, batch: Batch) -> Motion | None:
+        """What was done in a micro-batch's clips, on the device; None where nobody asked."""
+        if batch.motion is None:
+            return None
+        # What a clip that failed says may be anything, and 0 times NaN is NaN.
+        counted = (batch.weight > 0)[:, None, None]
+        told = (torch.where(counted, part, 0.0) for part in batch.motion)
+        return Motion(*(part.to(self.device, non_blocking=True) for part in told))
+
     def _micro_step(
         self, batch: Batch, pool: Pool | None, scale: Tensor, losses: list[Tensor]
     ) -> Tensor:
@@ -191,7 +202,7 @@ class Engine:
         self._clock.mark("teacher")
         loss: Tensor
         features: Tensor
-        loss, features = self.deepspeed(video, masks, targets, weight)
+        loss, features = self.deepspeed(video, masks, targets, weight, self.motion(batch))
         losses.append(loss.detach())
         if len(losses) == self.batch.accum:
             loss = self._refuse_spike(loss, torch.stack(losses).sum())

@@ -10,13 +10,16 @@ import torch
 from orchestrator.errors import DataError
 from orchestrator.jepa.hub import save_model
 from orchestrator.jepa.objectives import Objective, build_objective
-from orchestrator.job import TrainJob
+from orchestrator.job import VJEPA2AC, TrainJob
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import export_tensors
+from orchestrator.training.fixed import load_teacher
 
 
 def export_model(job: TrainJob, checkpoints: Storage, name: str, folder: Path) -> None:
     """Write config.json and model.safetensors of checkpoint `name` into `folder`.
+
+    A model whose encoder is a frozen teacher gets it from the run's folder, around `checkpoints`.
 
     Raises:
         DataError: the checkpoint is damaged, or holds other tensors than the job's model.
@@ -24,10 +27,12 @@ def export_model(job: TrainJob, checkpoints: Storage, name: str, folder: Path) -
     tensors = export_tensors(checkpoints, name)
     objective = build_objective(job)
     _fill(objective, tensors, "student/", name)
-    teacher = None
+    teacher: torch.nn.Module | None = None
     if objective.averaged is not None:
         teacher = copy.deepcopy(objective.get_submodule(objective.averaged))
         _fill(teacher, tensors, "teacher/", name)
+    if isinstance(job.objective, VJEPA2AC):
+        teacher = load_teacher(job, checkpoints.parent)
     save_model(folder, objective, teacher, job, {"checkpoint": name})
 
 

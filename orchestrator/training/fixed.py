@@ -1,4 +1,4 @@
-"""A teacher that stays as it is (`objective.kind: frozen`): found, kept beside the run, loaded."""
+"""A teacher that stays as it is (`objective.kind: frozen`, `vjepa2ac`): found, kept, loaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from torch import nn
 
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.jepa.hub import CONFIG, WEIGHTS, WorldModel, digest_of, load_folder
-from orchestrator.job import Frozen, TrainJob
+from orchestrator.job import VJEPA2AC, Model, Taught, TrainJob
 from orchestrator.storage import Storage, patiently
 from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.server import tracking_uri
@@ -29,7 +30,7 @@ def know_teacher(job: TrainJob, storage: Storage) -> TrainJob:
         DataError: its folder is damaged.
     """
     config = job.objective
-    if not isinstance(config, Frozen):
+    if not isinstance(config, Taught):
         return job
     with _teacher(config, job, storage) as folder:
         model, digest = load_folder(folder), digest_of(folder)
@@ -49,7 +50,28 @@ def know_teacher(job: TrainJob, storage: Storage) -> TrainJob:
             mend="name the teacher that was meant, or leave the digest out",
         )
     known = config.model_copy(update={"encoder": found, "digest": digest})
-    return job.model_copy(update={"objective": known})
+    update: dict[str, Any] = {"objective": known}
+    if isinstance(config, VJEPA2AC):
+        update["model"] = _with_its_encoder(model.config.model, job)
+    return job.model_copy(update=update)
+
+
+def _with_its_encoder(theirs: Model, job: TrainJob) -> Model:
+    """The job's model, whose encoder is the teacher.
+
+    Raises:
+        RequestError: the job describes another encoder.
+    """
+    for key in ("encoder", "rope", "levels"):
+        own, found = getattr(job.model, key), getattr(theirs, key)
+        if key in job.model.model_fields_set and own != found:
+            raise RequestError(
+                f"the model's encoder is the teacher, and the job describes another (model.{key})",
+                where=f"model.{key}",
+                mend="leave it out, or name another teacher",
+            )
+    update = {key: getattr(theirs, key) for key in ("encoder", "rope", "levels")}
+    return job.model.model_copy(update=update)
 
 
 def keep_teacher(job: TrainJob, storage: Storage, folder: Storage) -> None:
@@ -59,7 +81,7 @@ def keep_teacher(job: TrainJob, storage: Storage, folder: Storage) -> None:
         JobFailed: it has changed since `know_teacher` looked at it.
     """
     config, kept = job.objective, folder.sub(FOLDER)
-    if not isinstance(config, Frozen) or kept.exists(CONFIG):
+    if not isinstance(config, Taught) or kept.exists(CONFIG):
         return
     with _teacher(config, job, storage) as source:
         if digest_of(source) != config.digest:
@@ -79,7 +101,7 @@ def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
         DataError: its files are damaged, or are not those that the run began with.
     """
     config, kept = job.objective, folder.sub(FOLDER)
-    if not isinstance(config, Frozen):
+    if not isinstance(config, Taught):
         return None
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
@@ -94,7 +116,7 @@ def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
         return load_folder(place).encoder
 
 
-def _refuse_other_tokens(config: Frozen, model: WorldModel, job: TrainJob) -> None:
+def _refuse_other_tokens(config: Taught, model: WorldModel, job: TrainJob) -> None:
     made = model.config
     theirs, ours = made.model, job.model
     if made.objective == "lewm":
@@ -105,6 +127,13 @@ def _refuse_other_tokens(config: Frozen, model: WorldModel, job: TrainJob) -> No
             f" job's {ours.patch} and {ours.tubelet}"
         )
         mend = f"set model.patch={theirs.patch} model.tubelet={theirs.tubelet}"
+    elif isinstance(config, VJEPA2AC) and made.size != job.data.size:
+        side, own = made.size // theirs.patch, job.grid[1]
+        text = (
+            f"its frames are {side} x {side} patches ({made.size} pixels), the job's {own} x {own}"
+            f" ({job.data.size})"
+        )
+        mend = f"set data.size={made.size}"
     else:
         return
     raise RequestError(
@@ -113,7 +142,7 @@ def _refuse_other_tokens(config: Frozen, model: WorldModel, job: TrainJob) -> No
 
 
 @contextmanager
-def _teacher(config: Frozen, job: TrainJob, storage: Storage) -> Iterator[Path]:
+def _teacher(config: Taught, job: TrainJob, storage: Storage) -> Iterator[Path]:
     """Its folder; one on this disk is found without MLflow."""
     named = config.teacher.startswith(("models:/", "runs:/"))
     server = tracking_uri(job.track.uri, storage) if named else None

@@ -84,6 +84,7 @@ TRY = {
     "causal": ("raise objective.ema", "lower optim.lr"),
     "lejepa": ("raise objective.weight", "raise objective.statistic_clips"),
     "lewm": ("raise objective.weight", "raise objective.statistic_clips"),
+    "vjepa2ac": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
     "frozen": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
 }
 """By objective: what holds its features apart, first."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from orchestrator.jepa.motion import Motion
 from orchestrator.jepa.objectives import Objective, Pool, PooledObjective
 
 
@@ -46,6 +48,7 @@ class StepModule(nn.Module):
         super().__init__()
         self.objective = objective
         self.autocast = autocast
+        self._acts = "motion" in inspect.signature(objective.forward).parameters
 
     def forward(
         self,
@@ -53,10 +56,12 @@ class StepModule(nn.Module):
         masks: list[tuple[Tensor, Tensor]],
         targets: Tensor | Pool | None,
         weight: Tensor | None,
+        motion: Motion | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the clips' losses (scalar), and the features [B, n, dim].
 
         Without a weight it is the first of two passes: what the clips add to a statistic, twice.
+        An objective whose forward takes no `motion` is not told of it.
         """
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.autocast):
             if weight is None:
@@ -64,5 +69,6 @@ class StepModule(nn.Module):
                 assert isinstance(targets, Pool)
                 sums = self.objective.sums(video, targets)
                 return sums, sums
-            output = self.objective(video, masks, targets)
+            told = {"motion": motion} if self._acts and motion is not None else {}
+            output = self.objective(video, masks, targets, **told)
         return (output.loss.float() * weight).sum(), output.features

@@ -78,10 +78,12 @@ def prepare_objective(
             where="train.data.frames",
             mend=f"write {2 * train.model.tubelet} or more, or name labelled videos",
         )
-    if metric in PREDICTED and train.objective.kind not in PREDICTIVE:
+    alone = train.objective.kind in PREDICTIVE and train.data.act is None
+    if metric in PREDICTED and not alone:
         raise RequestError(
             f"the held-out videos carry neither states nor labels, and a model of"
-            f" '{train.objective.kind}' has no predictor to retrieve with",
+            f" '{train.objective.kind}' has no predictor to retrieve with, or one that must be"
+            " told what is done",
             where="objective.metric",
             mend="name labelled videos as objective.source",
         )

@@ -164,9 +164,16 @@ class Trial:
         torch.set_num_threads(max(1, int(self.cpus)))
         with tempfile.TemporaryDirectory() as temporary:
             out = Path(temporary) / "model"
-            export_model(self.train, self.run.sub("checkpoints"), folder_name(steps), out)
+            export_model(self._known(), self.run.sub("checkpoints"), folder_name(steps), out)
             found = score(load_folder(out), self.job.gates, self.videos)
         return {"steps": steps, "loss": self._loss(), **found}
+
+    def _known(self) -> TrainJob:
+        """The trial's job with what was read when its training began: a teacher, statistics."""
+        record = self._record()
+        known = self.train if record is None else build_job(record.job)
+        assert isinstance(known, TrainJob)
+        return known
 
     def _record(self) -> RunRecord | None:
         return read_record(self.run)

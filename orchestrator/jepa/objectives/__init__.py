@@ -13,9 +13,11 @@ from orchestrator.jepa.objectives.pixels import PixelsObjective
 from orchestrator.jepa.objectives.pooled import GaussianObjective, Pool, PooledObjective
 from orchestrator.jepa.objectives.supervised import SupervisedObjective
 from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
+from orchestrator.jepa.objectives.vjepa2ac import VJEPA2ACObjective
 from orchestrator.jepa.objectives.vjepa21 import VJEPA21Objective
 from orchestrator.job import (
     VJEPA2,
+    VJEPA2AC,
     VJEPA21,
     Causal,
     Frozen,
@@ -42,6 +44,7 @@ __all__ = [
     "Pool",
     "PooledObjective",
     "SupervisedObjective",
+    "VJEPA2ACObjective",
     "VJEPA2Objective",
     "VJEPA21Objective",
     "build_objective",
@@ -75,6 +78,8 @@ def build_objective(job: TrainJob) -> Objective:
                 return PixelsObjective(job.objective, job)
             case Causal():
                 return CausalObjective(job.objective, job)
+            case VJEPA2AC():
+                return VJEPA2ACObjective(job.objective, job)
             case Supervised():
                 return SupervisedObjective(job.objective, job)
         objective: Objective = import_part(job.objective.kind)(part_config(job.objective), job)

@@ -62,7 +62,9 @@ class Objective(nn.Module):
     def forward(self, video: Tensor, masks: Masks, targets: Any) -> ObjectiveOutput:
         """One loss per clip of a normalised video [B, 3, T, H, W].
 
-        `targets` is what `targets` or `labels` gave, the clips' `Pool`, or None.
+        `targets` is what `targets` or `labels` gave, the clips' `Pool`, or None. An objective whose
+        forward also takes `motion: Motion | None = None` is told what was done in the clips
+        (`orchestrator.jepa.motion`); None where the job has no `data.act`.
         """
         raise NotImplementedError
 

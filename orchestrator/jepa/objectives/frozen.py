@@ -16,7 +16,7 @@ from orchestrator.jepa.objectives.base import (
     shapes_are_fixed,
 )
 from orchestrator.jepa.predictor import build_predictor
-from orchestrator.job import Encoder, Frozen, TrainJob
+from orchestrator.job import Encoder, Frozen, Taught, TrainJob
 
 
 class FrozenObjective(Objective):
@@ -35,7 +35,7 @@ class FrozenObjective(Objective):
             encoder=self.encoder,
             grid=job.grid,
             mask_tokens=len(config.masks),
-            out=_teacher_width(config, job),
+            out=teacher_width(config, job),
         )
 
     @torch.no_grad()
@@ -65,10 +65,10 @@ class FrozenObjective(Objective):
 
 def untaught_teacher(job: TrainJob) -> nn.Module | None:
     """What costs as much as the job's frozen teacher and knows nothing; None: it has none."""
-    return build_teacher(job.objective, job) if isinstance(job.objective, Frozen) else None
+    return build_teacher(job.objective, job) if isinstance(job.objective, Taught) else None
 
 
-def build_teacher(config: Frozen, job: TrainJob) -> nn.Module:
+def build_teacher(config: Taught, job: TrainJob) -> nn.Module:
     """An encoder of the teacher's shape, freshly initialised; its tokens are those of the job.
 
     Raises:
@@ -84,7 +84,8 @@ def build_teacher(config: Frozen, job: TrainJob) -> nn.Module:
     return build_encoder(model, size=job.data.size, frames=job.data.frames)
 
 
-def _teacher_width(config: Frozen, job: TrainJob) -> int:
+def teacher_width(config: Taught, job: TrainJob) -> int:
+    """The width of the teacher's tokens."""
     if isinstance(config.encoder, Encoder):
         return config.encoder.dim
     return encoder_width(build_teacher(config, job))
