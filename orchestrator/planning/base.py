@@ -71,3 +71,23 @@ class Dynamics(Protocol):
         Returns:
             [B, (m - h + 1) * area, dim].
         """
+
+
+@runtime_checkable
+class Branching(Protocol):
+    """What a `Dynamics` may offer besides: many plans from one past, for less than one by one."""
+
+    def branch(
+        self, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None = None
+    ) -> Tensor:
+        """What follows each plan, as `predict` would say.
+
+        Args:
+            z: features of the h moments so far, [B, h * area, dim].
+            past: what was done between them, [B, h - 1, D].
+            plans: what is done next, [B, N, H, D].
+            states: [B, h, S] where the model reads them.
+
+        Returns:
+            [B, N, H * area, dim].
+        """

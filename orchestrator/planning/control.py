@@ -41,6 +41,9 @@ class Controller:
     ) -> None:
         self.model, self.solver, self.bounds, self.recede = model, solver, bounds, recede
         self._generator = generator
+        # So many that the whole plan fits into what the model reads at once; two show what moves.
+        room = model.history - recede.horizon + 1
+        self._history = min(model.history, max(2, room))
         self.decisions, self.seconds = 0, 0.0
 
     def begin(self, goal: Tensor) -> None:
@@ -59,7 +62,7 @@ class Controller:
             z: features of the present moment, [B, area, dim].
             states: the present states [B, S], where the model reads them.
         """
-        history = self.model.history
+        history = self._history
         self._z = [*self._z, z][-history:]
         self._done = self._done[-(len(self._z) - 1) :] if len(self._z) > 1 else []
         if states is not None:

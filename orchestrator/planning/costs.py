@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from orchestrator.planning.base import Cost, Dynamics
+from orchestrator.planning.base import Branching, Cost, Dynamics
 
 AT_ONCE = 2**26
 """Numbers of features that are predicted at once (256 MB in float32)."""
@@ -53,43 +53,51 @@ class Known:
 
 
 class Towards:
-    """The cost of candidates [B, N, H, D]: the predicted distance from the goal, [B, N].
-
-    Features of what is known are made once, and spread over the candidates once.
-    """
+    """The cost of candidates [B, N, H, D]: the predicted distance from the goal, [B, N]."""
 
     def __init__(self, model: Dynamics, known: Known, goal: Tensor, aim: Aim) -> None:
-        self._model, self._known, self._goal, self._aim = model, known, goal, aim
-        self._spread: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._model, self._goal, self._aim = model, goal, aim
+        self._known = (known.z.flatten(1, 2), known.past, known.states)
+        self._moments, self._area, self._dim = known.z.shape[1:]
 
     def __call__(self, candidates: Tensor) -> Tensor:
         rows, count, steps, _ = candidates.shape
-        if count not in self._spread:
-            self._spread = {count: self._over(count)}
-        z, past, states = self._spread[count]
-        actions = torch.cat([past, candidates.flatten(0, 1)], 1)
-        goal = self._goal[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        area, dim = self._known.z.shape[2:]
-        size = max(1, AT_ONCE // ((actions.shape[1] + 1) * area * dim))
-        costs = []
-        for first in range(0, rows * count, size):
-            part = slice(first, first + size)
-            ahead = self._model.predict(
-                z[part], actions[part], None if states is None else states[part]
-            )
-            ahead = ahead.view(len(ahead), steps, area, dim)
-            costs.append(self._aim.apart(ahead, goal[part]))
-        return torch.cat(costs).view(rows, count).float()
+        size = max(1, AT_ONCE // ((self._moments + steps) * self._area * self._dim))
+        costs = [
+            torch.cat([self._of(part, some) for some in candidates[part].split(size, 1)], 1)
+            for part in _parts(rows, max(1, size // count))
+        ]
+        return torch.cat(costs).float()
 
-    def _over(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What is known, once for each of `count` candidates: rows first."""
+    def _of(self, rows: slice, candidates: Tensor) -> Tensor:
+        """The cost of some candidates of some problems."""
+        z, past, states = (None if one is None else one[rows] for one in self._known)
+        assert z is not None
+        assert past is not None
+        if isinstance(self._model, Branching):
+            ahead = self._model.branch(z, past, candidates, states)
+        else:
+            ahead = branch_by_rows(self._model, z, past, candidates, states)
+        ahead = ahead.unflatten(2, (candidates.shape[2], self._area))
+        return self._aim.apart(ahead, self._goal[rows, None])
 
-        def each(one: Tensor) -> Tensor:
-            return one[:, None].expand(-1, count, *one.shape[1:]).flatten(0, 1)
 
-        known = self._known
-        states = None if known.states is None else each(known.states)
-        return each(known.z.flatten(1, 2)), each(known.past), states
+def branch_by_rows(
+    model: Dynamics, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None
+) -> Tensor:
+    """What `Branching.branch` gives, of any model: what is known, once for each plan."""
+    problems, count = plans.shape[:2]
+
+    def each(one: Tensor) -> Tensor:
+        return one[:, None].expand(-1, count, *one.shape[1:]).flatten(0, 1)
+
+    actions = torch.cat([each(past), plans.flatten(0, 1)], 1)
+    ahead = model.predict(each(z), actions, None if states is None else each(states))
+    return ahead.unflatten(0, (problems, count))
+
+
+def _parts(rows: int, size: int) -> list[slice]:
+    return [slice(first, first + size) for first in range(0, rows, size)]
 
 
 def towards(model: Dynamics, known: Known, goal: Tensor, aim: Aim) -> Cost:

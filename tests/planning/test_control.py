@@ -57,7 +57,7 @@ class Counting:
 
 
 class Remembering(RoomsModel):
-    history = 3
+    history = 6  # of which 4 are planned
 
 
 def test_what_is_left_of_a_plan_starts_the_next_and_history_is_kept() -> None:
