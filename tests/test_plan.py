@@ -423,6 +423,10 @@ TEACHER = "teacher: t, encoder: {dim: 48, depth: 2, heads: 4}"
 TOLD = [
     ("{kind: lewm, slices: 8, hidden: 40}", f"{{block: 5, {ACT}}}"),
     ("{kind: lewm, slices: 8, hidden: 40, rollout: 3}", f"{{block: 2, {ACT}}}"),
+    (
+        "{kind: lewm, slices: 8, hidden: 40, embed: 5, pool: places, inverse: 1}",
+        f"{{block: 3, {ACT}}}",
+    ),
     (f"{{kind: vjepa2ac, {TEACHER}}}", f"{{block: 5, {ACT}}}"),
     (f"{{kind: vjepa2ac, {TEACHER}, rollout: 3}}", f"{{actions: change, block: 5, {ACT}}}"),
 ]
@@ -470,4 +474,5 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     assert unread.untold
     narrow = job.model.predictor.dim
     maps = [4 * narrow] if lewm else [narrow] * (2 if "change" in act else 1)
-    assert unread.trained == parameters.trained - sum(width * wide for wide in maps)
+    done = width * (2 * 5 + 1) if "inverse" in objective else 0
+    assert unread.trained == parameters.trained - sum(width * wide for wide in maps) - done

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from orchestrator.job import VJEPA2AC, Predictive, Supervised, TrainJob
 from orchestrator.plan.shape import (
     Stack,
+    done_maps,
     heard_maps,
     horizons,
     levels,
@@ -41,7 +42,7 @@ def _sizes(job: TrainJob) -> Iterator[int]:
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
-    for wide, narrow in reading(job) + told_maps(job) + heard_maps(job):
+    for wide, narrow in reading(job) + told_maps(job) + heard_maps(job) + done_maps(job):
         yield from (wide * narrow, narrow)
     yield from _of_blocks(predictor)
     projections = projection_sizes(job)

@@ -206,7 +206,8 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
     teacher = fixed_teacher(job)
     pixels = pixels_per_token(job)
     level_norms = 2 * encoder.dim * (levels(job) - 1)
-    told = sum((wide + 1) * narrow for wide, narrow in told_maps(job) + heard_maps(job))
+    acting = told_maps(job) + heard_maps(job) + done_maps(job)
+    told = sum((wide + 1) * narrow for wide, narrow in acting)
     own = embed + encoder.parameters + projections[0] + level_norms
     return ParameterPlan(
         encoder=0 if isinstance(job.objective, VJEPA2AC) else own,
@@ -234,15 +235,29 @@ def heard_maps(job: TrainJob) -> list[tuple[int, int]]:
     return [(wide, wide // WIDER) for _, wide in told_maps(job)] if lewm else []
 
 
+def done_maps(job: TrainJob) -> list[tuple[int, int]]:
+    """The map by which two embeddings of a LeWorldModel tell what was done between them."""
+    if not isinstance(job.objective, LeWM) or not job.objective.inverse or job.data.act is None:
+        return []
+    return [(2 * embedding(job), job.data.act.width or 0)]
+
+
+def embedding(job: TrainJob) -> int:
+    """Numbers of what the encoder gives for a token, or of a LeWorldModel's moment."""
+    dim = stacks(job)[0].dim
+    return job.objective.embed or dim if isinstance(job.objective, LeWM) else dim
+
+
 def projection_sizes(job: TrainJob) -> list[tuple[int, ...]]:
     """The tensors of a LeWorldModel's projections, behind the encoder and the predictor."""
     if not isinstance(job.objective, LeWM):
         return []
     encoder, predictor = stacks(job)
-    hidden, width = job.objective.hidden, encoder.dim
+    hidden, width = job.objective.hidden, embedding(job)
+    places = job.grid[1] * job.grid[2] if job.objective.pool == "places" else 1
     return [
         (dim * hidden, hidden, hidden, hidden, hidden * width, width)
-        for dim in (encoder.dim, predictor.dim)
+        for dim in (places * encoder.dim, predictor.dim)
     ]
 
 
@@ -275,6 +290,8 @@ def predicted_width(job: TrainJob) -> int:
     """Values of one prediction of a token."""
     if isinstance(job.objective, Pixels):
         return pixels_per_token(job)
+    if isinstance(job.objective, LeWM):
+        return embedding(job)
     return levels(job) * (fixed_teacher(job) or stacks(job)[0]).dim
 
 
@@ -287,7 +304,7 @@ def reading(job: TrainJob) -> list[tuple[int, int]]:
     """The linear maps, from a width to a width, by which the predictor reads a token."""
     encoder, predictor = stacks(job)
     if levels(job) == 1:
-        return [(encoder.dim, predictor.dim)]
+        return [(embedding(job), predictor.dim)]
     return [(levels(job) * encoder.dim, encoder.dim), (encoder.dim, predictor.dim)]
 
 
@@ -363,7 +380,8 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     if isinstance(job.objective, LeWM):
         reads = predictor_reads(job, tokens)
         blocks = sum(predictor.flops(moments) for moments in reads)
-        return blocks + (into + told) * sum(reads) + _projected(job, 1, sum(reads))
+        done = sum(2.0 * wide * narrow for wide, narrow in done_maps(job)) * (job.grid[0] - 1)
+        return blocks + (into + told) * sum(reads) + _projected(job, 1, sum(reads)) + done
     out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
     if isinstance(job.objective, Causal):
         return predictor.flops(tokens.clip) + (into + out) * tokens.clip
@@ -411,7 +429,7 @@ def _statistic(job: TrainJob, tokens: TokenPlan) -> float:
     if not isinstance(job.objective, Gaussian):
         return 0.0
     sets, projected = statistic_size(job, tokens)
-    return projected * (4.0 * stacks(job)[0].dim + 2 * 2 * KNOTS * sets)
+    return projected * (4.0 * embedding(job) + 2 * 2 * KNOTS * sets)
 
 
 def statistic_size(job: TrainJob, tokens: TokenPlan) -> tuple[int, int]:
