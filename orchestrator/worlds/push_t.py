@@ -140,7 +140,7 @@ def _gap(state: Floats) -> float:
 def _walls() -> list[Floats]:
     """Thick, so that a block that is pushed against one stays on the table."""
     far = SIDE + 300
-    parts = [(-300, -300, WALL, far), (SIDE - WALL, -300, far, far)]
+    parts: list[tuple[float, ...]] = [(-300, -300, WALL, far), (SIDE - WALL, -300, far, far)]
     parts += [(-300, -300, far, WALL), (-300, SIDE - WALL, far, far)]
     return [rectangle(*map(float, part)).astype(np.float32) for part in parts]
 
@@ -153,7 +153,7 @@ def _scene() -> Scene:
     tee = [plain("block", 2.5 * UNIT * scale, grey, part.astype(np.float32)) for part in parts]
     table = Backdrop("plain", ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)))
     edge = WALL * scale
-    walls = [(0, 0, edge, VIEW), (VIEW - edge, 0, VIEW, VIEW)]
+    walls: list[tuple[float, ...]] = [(0, 0, edge, VIEW), (VIEW - edge, 0, VIEW, VIEW)]
     walls += [(0, 0, VIEW, edge), (0, VIEW - edge, VIEW, VIEW)]
     solids = tuple(Solid(rectangle(*wall), (0.83, 0.83, 0.83), "wall") for wall in walls)
     return Scene("push-t", (*tee, plain("disc", DISC * scale, blue)), solids, table, rim=1.0)

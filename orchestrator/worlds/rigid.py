@@ -45,11 +45,13 @@ class RigidWorld(World):
 
     def __init__(self, size: int = 64) -> None:
         super().__init__(size)
+        low: Floats
+        high: Floats
         low, high = np.array(self.bounds, np.float32).T
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self.observation_space = Box(low, high, dtype=np.float32)
         self._low, self._high = low, high
-        self._state = np.zeros_like(low)
+        self._state: Floats = np.zeros_like(low)
 
     @abstractmethod
     def stage(self, state: Floats) -> Stage:
