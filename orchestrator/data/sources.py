@@ -115,18 +115,21 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
     """The source behind a URI; `unit` is the number of inputs per work unit.
 
     A folder of videos (searched recursively), a V-JEPA manifest (.csv, .tsv, .txt), a tar or
-    a folder or `{000..123}` pattern of tars, a packed dataset, `physics://...`, `world://...`, or
-    `package.module:Name?key=value` for a class of one's own.
+    a folder or `{000..123}` pattern of tars, a packed dataset, a LeRobot v3 folder (or
+    `lerobot://PATH?camera=KEY`), `physics://...`, `world://...`, or `package.module:Name?key=value`
+    for a class of one's own.
 
     Raises:
         RequestError: nothing is there, it cannot be read, or it is none of these.
     """
-    from orchestrator.data import folder, manifest, tars
+    from orchestrator.data import folder, lerobot, lerobot_meta, manifest, tars
 
     if uri.startswith("physics://"):
         return cast(Source, import_part("orchestrator.physics.source:PhysicsSource")(uri))
     if uri.startswith("world://"):
         return cast(Source, import_part("orchestrator.worlds.source:WorldSource")(uri))
+    if uri.startswith(lerobot.SCHEME):
+        return lerobot.LeRobotSource(uri, unit)
     if _CUSTOM.match(uri):
         return _custom(uri)
     uri = Storage(uri).root
@@ -149,6 +152,8 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
         )
     if here.exists("index.parquet") or here.exists("shards.parquet"):
         return PackedSource(uri)
+    if lerobot_meta.is_lerobot(here):
+        return lerobot.LeRobotSource(uri, unit)
     return _folder_or_tars(here, unit)
 
 

@@ -60,9 +60,9 @@ def transcode(
     with open_video(file) as (container, stream):
         seen: list[float] = []
         shown = _resample(_decode(container, stream, facts, seen), facts)
-        shape = _Shape(facts, width, height)
+        shape = Shape(facts, width, height)
         for first, last in pairwise(bounds):
-            encoder = _Encoder(width, height, facts.fps, encode)
+            encoder = Encoder(width, height, facts.fps, encode)
             damaged = False
             for _ in range(first, last):
                 frame = next(shown)
@@ -135,7 +135,7 @@ def _resample(frames: Iterator[_Shown], facts: VideoFacts) -> Iterator[_Shown]:
         number += 1
 
 
-class _Shape:
+class Shape:
     """Turns decoded pictures upright, scaled, yuv420p, BT.601 limited range."""
 
     def __init__(self, facts: VideoFacts, width: int, height: int) -> None:
@@ -204,7 +204,7 @@ def _matrix(picture: Any) -> Colorspace:
     return known.get(int(picture.colorspace), assumed)
 
 
-class _Encoder:
+class Encoder:
     """One segment's mp4, in memory."""
 
     def __init__(self, width: int, height: int, fps: Fraction, encode: Encode) -> None:

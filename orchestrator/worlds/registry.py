@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 WORLDS = {
     "two-rooms": "orchestrator.worlds.two_rooms:TwoRooms",
     "lever": "orchestrator.worlds.lever:Lever",
+    "push-t": "orchestrator.worlds.push_t:PushT",
 }
 
 

@@ -8,7 +8,7 @@ is a function of (state, action), and going on from a restored state gives the s
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -23,10 +23,15 @@ from orchestrator.worlds.base import Floats, Picture, World
 
 @dataclass
 class Stage:
-    """One control step's space: `bodies` are those that the world moves or reads."""
+    """One control step's space.
+
+    `bodies`: those that the world moves or reads. `aim`: where an action that is a place counts
+    from, [2].
+    """
 
     space: pymunk.Space
     bodies: tuple[pymunk.Body, ...]
+    aim: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
 
 
 class RigidWorld(World):
@@ -40,11 +45,13 @@ class RigidWorld(World):
 
     def __init__(self, size: int = 64) -> None:
         super().__init__(size)
+        low: Floats
+        high: Floats
         low, high = np.array(self.bounds, np.float32).T
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self.observation_space = Box(low, high, dtype=np.float32)
         self._low, self._high = low, high
-        self._state = np.zeros_like(low)
+        self._state: Floats = np.zeros_like(low)
 
     @abstractmethod
     def stage(self, state: Floats) -> Stage:

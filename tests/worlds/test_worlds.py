@@ -120,3 +120,36 @@ def test_the_lever_keeps_its_ball_in_the_cup_while_it_is_pushed() -> None:
     for index in range(3):
         ball = _play("lever", index, 100).states[:, 6:8]
         assert (np.linalg.norm(ball - (5.0, 2.3), axis=1) < 3.7).all()
+
+
+def test_a_block_moves_where_the_disc_pushes_it_and_stands_still_otherwise() -> None:
+    world = build_world("push-t", 16)
+    start = np.array([120, 256, 256, 200, 0.0, 0, 0], np.float32)  # the stem hangs down, 200 to 320
+    world.restore(start)
+    for _ in range(3):
+        world.step(np.array([-0.5, 0], np.float32))
+    np.testing.assert_array_equal(world.state[2:5], start[2:5])
+    world.restore(start)
+    for _ in range(6):
+        world.step(np.array([0.6, 0], np.float32))
+    assert world.state[2] > 256 + 20
+    # At 256 the push passes 11 below the middle of mass (245): it turns, but little.
+    assert 0 < abs((world.state[4] + np.pi) % (2 * np.pi) - np.pi) < 0.6
+    assert world.state[0] < 256 + (world.state[2] - 256)  # never through the stem
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [
+        ((14, 0, 14, 0, 0), True),
+        ((15, 0, 15, 0, 0), False),
+        ((0, 0, 0, 0, np.pi / 9 - 0.01), True),
+        ((0, 0, 0, 0, np.pi / 9 + 0.01), False),
+        ((0, 0, 0, 0, 2 * np.pi - 0.1), True),
+    ],
+)
+def test_push_t_is_judged_as_published(change: tuple[float, ...], reached: bool) -> None:
+    """20 of 512 for the disc's and the block's places together, 20 degrees for the turn."""
+    goal = np.array([100, 100, 256, 256, 0.0, 0, 0], np.float32)
+    state = goal + np.array([*change, 300, 300], np.float32)
+    assert build_world("push-t", 16).reached(state, goal) is reached
