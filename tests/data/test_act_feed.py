@@ -333,8 +333,7 @@ def test_the_ledger_witnesses_the_arrays(tmp_path: Path) -> None:
     order = Order([index.counts], [None], job.seed, job.data.window)
     report = audit_ledger(storage, [index], order, 4, 4, arrays=ARRAYS)
     assert report.good, report.wrong
-    assert report.failed == len(read_ledger(storage).filter(
-        np.array(read_ledger(storage)["key"].to_pylist()) == "video-001"))  # fmt: skip
+    assert report.failed == read_ledger(storage)["key"].to_pylist().count("video-001") > 0
     # Hashes that say nothing of the arrays do not pass for those of what entered the forward.
     assert audit_ledger(forged, [index], order, 4, 4, arrays=ARRAYS).wrongs == report.trained
 
