@@ -298,8 +298,8 @@ def test_another_rate_is_a_failed_clip(dataset: tuple[Path, Index]) -> None:
     act = job.data.act
     assert act is not None
     for fps, block, reason in (
-        (5.0, 3, "there are 2 frames between those of 5 a second, the job reads 3"),
-        (4.0, 2, "there are not a whole number of frames between those of 4 a second"),
+        (5.0, 3, "2 control steps lead from one to the next of 5 a second, the job reads 3"),
+        (4.0, 2, "no whole number of control steps leads from one to the next of 4 a second"),
     ):
         changed = {"fps": fps, "act": act.model_copy(update={"block": block}), "bad_limit": 1.0}
         other = job.model_copy(update={"data": job.data.model_copy(update=changed)})
