@@ -16,20 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from orchestrator.data.assemble import motion_of
 from orchestrator.data.batch import Batch
 from orchestrator.data.clip import Recipe, coded_rows
 from orchestrator.data.clips import ClipReader, Span
+from orchestrator.data.moving import Moved, arrays_of
 from orchestrator.data.order import Order
 from orchestrator.data.prepare import prepare
 from orchestrator.errors import RequestError
 from orchestrator.jepa.hub import WorldModel, load_folder, save_model
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.job import TrainJob, TuneJob, build_job, differences, identity
+from orchestrator.job import Act, TrainJob, TuneJob, build_job, differences, identity
 from orchestrator.job.space import Point, trial_data
 from orchestrator.plan import BatchPlan
 from orchestrator.progress import Progress
 from orchestrator.randomness import generator
+from orchestrator.training.acting import know_actions
 from orchestrator.training.engine import Engine
 from orchestrator.training.group import local_group
 from orchestrator.tuning.scoring import HeldOut, held_out
@@ -88,28 +91,45 @@ class Reached:
     model: WorldModel
 
 
-def clips_in_memory(job: TrainJob, count: int, progress: Progress) -> np.ndarray:
-    """The clips of the job's first `count` positions, uint8 [count, T, size, size, 3].
+@dataclass(frozen=True)
+class InMemory:
+    """Clips of a job's first positions."""
+
+    video: np.ndarray
+    """uint8 [count, T, size, size, 3]."""
+
+    act: Act | None
+    """The job's `data.act`, completed from the data."""
+
+    moved: list[Moved]
+    """What was done in each; none where the job does not ask."""
+
+
+def clips_in_memory(job: TrainJob, count: int, progress: Progress) -> InMemory:
+    """The clips of the job's first `count` positions, those that fail left out.
 
     Raises:
-        As `prepare`.
+        As `prepare`, and as `training.acting.know_actions`.
     """
     prepared = prepare(job, progress, local=True)
+    job = know_actions(job, prepared, progress, local=True)
     counts = [index.counts for index in prepared.indexes]
     order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
-    reader = ClipReader(prepared.indexes, row_groups=2 * job.data.window)
+    reader = ClipReader(prepared.indexes, 2 * job.data.window, arrays_of(job.data))
     maker, made = Recipe.of(job).maker(CHUNK), []
+    moved: list[Moved] = []
     for first in range(0, count, CHUNK):
         positions = np.arange(first, min(first + CHUNK, count))
         rows = coded_rows(reader.read(Span.of(order, positions)))
         canvas = maker.canvas()
         clips = maker.make(rows, canvas, 0)
         made.append(canvas.array[: len(rows)][[clip.reason is None for clip in clips]])
-    return np.concatenate(made)
+        moved += [clip.moved for clip in clips if clip.moved and clip.reason is None]
+    return InMemory(np.concatenate(made), job.data.act, moved)
 
 
 def train_quickly(
-    job: TrainJob, clips: np.ndarray, rungs: Sequence[int], keep: Path | None = None
+    job: TrainJob, clips: InMemory, rungs: Sequence[int], keep: Path | None = None
 ) -> Iterator[Reached]:
     """Train with one process; pauses at each rung, and goes on when asked for the next.
 
@@ -118,7 +138,8 @@ def train_quickly(
         keep: folder that the models of the rungs are kept in; None: nowhere.
     """
     alone = {"workers": 1, "micro_batch": job.scale.global_batch, "zero": 0, "offload": False}
-    job = job.model_copy(update={"scale": job.scale.model_copy(update=alone)})
+    data = job.data.model_copy(update={"act": clips.act})
+    job = job.model_copy(update={"scale": job.scale.model_copy(update=alone), "data": data})
     torch.manual_seed(job.seed)
     device = local_group(job.scale.device).device
     engine = Engine(build_objective(job), job, BatchPlan.of(job.scale, 1), device)
@@ -134,7 +155,7 @@ def train_quickly(
         yield Reached(rung, float(np.mean(losses[-RECENT:])), model)
 
 
-def _batch(job: TrainJob, clips: np.ndarray, step: int) -> Batch:
+def _batch(job: TrainJob, clips: InMemory, step: int) -> Batch:
     rows = job.scale.global_batch
     positions = np.arange(step * rows, (step + 1) * rows)
     masks = []
@@ -142,9 +163,11 @@ def _batch(job: TrainJob, clips: np.ndarray, step: int) -> Batch:
         drawn = [sampler(generator(job.seed, int(at), "masks", part)) for at in positions]
         context, target = (np.stack(side) for side in zip(*drawn, strict=True))
         masks.append((torch.from_numpy(context), torch.from_numpy(target)))
-    video = torch.from_numpy(clips[positions % len(clips)])
+    at = positions % len(clips.video)
+    video = torch.from_numpy(clips.video[at])
+    motion = motion_of([clips.moved[i] for i in at.tolist()] if clips.moved else [])
     names = [""] * rows
-    return Batch(video, torch.ones(rows), positions, masks, names, names, [])
+    return Batch(video, torch.ones(rows), positions, masks, names, names, [], motion)
 
 
 class Trials:
@@ -152,7 +175,7 @@ class Trials:
 
     def __init__(self, job: TuneJob, progress: Progress) -> None:
         self.job, self._progress = job, progress
-        self._clips: dict[str, np.ndarray] = {}
+        self._clips: dict[str, InMemory] = {}
         self._held: dict[str, HeldOut] = {}
 
     def train_job(self, number: int, point: Point) -> TrainJob:
@@ -161,7 +184,7 @@ class Trials:
         assert isinstance(job, TrainJob)
         return job
 
-    def clips(self, train: TrainJob) -> np.ndarray:
+    def clips(self, train: TrainJob) -> InMemory:
         """What it is trained on."""
         key = f"{train.seed} {train.data.model_dump_json()}"
         if key not in self._clips:

@@ -19,10 +19,12 @@ import torch
 
 from orchestrator.bench.published import published_step
 from orchestrator.data.batch import Batch
+from orchestrator.data.moving import complete
 from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.motion import Motion
 from orchestrator.jepa.objectives import build_objective, untaught_teacher
 from orchestrator.jepa.pixels import normalise
-from orchestrator.job import TrainJob
+from orchestrator.job import Act, TrainJob
 from orchestrator.plan import BatchPlan, peak_flops, plan
 from orchestrator.randomness import generator
 from orchestrator.training.deepspeed_config import deepspeed_config, wrap
@@ -168,7 +170,8 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
         targets = objective.labels(batch.keys)
         if teacher is not None:
             targets = objective.targets(teacher, video)
-        loss, _ = engine(video, masks, targets, weight)
+        motion = batch.motion and Motion(*(part.to(device) for part in batch.motion))
+        loss, _ = engine(video, masks, targets, weight, motion)
         engine.backward(loss)
         engine.step()
         if teacher is not None and followed is not None and stage < 3:
@@ -182,7 +185,12 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
 
 
 def made_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
-    """Random pixels and the job's own masks, in host memory (pinned for a GPU)."""
+    """Random pixels and the job's own masks, in host memory (pinned for a GPU); beside `data.act`
+    random actions and states of its widths.
+
+    Raises:
+        RequestError: the job's `data.act` does not say how wide they are.
+    """
     rows, shape = job.scale.micro_batch, job.data
     draw = generator(job.seed, index, "clip")
     size = (rows, shape.frames, shape.size, shape.size, 3)
@@ -198,11 +206,20 @@ def made_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
                 torch.from_numpy(np.stack([target for _, target in pairs])),
             )
         )
+    motion = None if shape.act is None else _made_motion(job, shape.act, draw)
     if device.type == "cuda":
         video = video.pin_memory()
         masks = [(context.pin_memory(), target.pin_memory()) for context, target in masks]
+        motion = motion and Motion(*(part.pin_memory() for part in motion))
     names = [""] * rows
-    return Batch(video, torch.ones(rows), np.arange(rows), masks, names, names, [])
+    return Batch(video, torch.ones(rows), np.arange(rows), masks, names, names, [], motion)
+
+
+def _made_motion(job: TrainJob, act: Act, draw: np.random.Generator) -> Motion:
+    statistics, _, width = complete(act)
+    rows, frames = job.scale.micro_batch, job.data.frames
+    shapes = (rows, frames - 1, width), (rows, frames, len(statistics.state_mean))
+    return Motion(*(torch.from_numpy(draw.standard_normal(s, dtype=np.float32)) for s in shapes))
 
 
 def _wait(device: torch.device) -> None:

@@ -45,10 +45,12 @@ def feed(
     from orchestrator.cli.terminal import open_progress
     from orchestrator.data.prepare import prepare
     from orchestrator.ray_session import ray_session
+    from orchestrator.training.acting import know_actions
 
     checked = job_of(job, overrides or [])
     with ray_session(), open_progress(quiet=False, json=json) as progress:
         prepared = prepare(checked, progress)
+        checked = know_actions(checked, prepared, progress, local=False)
         found = bench_feed(checked, prepared, seconds, webdataset)
     if json:
         print_json(found)

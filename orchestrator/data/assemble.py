@@ -99,12 +99,12 @@ class PendingBatch:
             keys=columns["key"],
             hashes=[clip.sha256 for clip in clips],
             failures=failures,
-            motion=_motion([clip.moved for clip in clips if clip.moved is not None]),
+            motion=motion_of([clip.moved for clip in clips if clip.moved is not None]),
         )
 
 
-def _motion(moved: list[Moved]) -> Motion | None:
-    """Of all clips of a micro-batch, or of none."""
+def motion_of(moved: list[Moved]) -> Motion | None:
+    """What was done in all clips of a micro-batch; None where nobody asked."""
     if not moved:
         return None
     actions, states = zip(*((one.actions, one.states) for one in moved), strict=True)

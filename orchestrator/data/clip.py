@@ -190,9 +190,9 @@ class LocalMaker:
             times = clip_times(drawn, row.duration_s, self._data.frames, self._data.fps)
             self._cut(row.payload, times, augment, out)
             return None
-        first = self._mover.first(row, drawn)
-        moved = self._mover.moved(row, first)
-        self._cut(row.payload, self._mover.numbers(first), augment, out)
+        frames = self._mover.frames(row, drawn)
+        moved = self._mover.moved(row, frames)
+        self._cut(row.payload, frames, augment, out)
         return moved
 
     def _draw(self, row: Coded) -> list[tuple[Ids, Ids]]:

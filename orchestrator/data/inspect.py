@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.data.arrays import ARRAYS, Found, extra_of
 from orchestrator.data.dataset import dataset_digest, is_complete, read_quarantine
 from orchestrator.data.index import Index
 from orchestrator.data.order import Order
@@ -34,7 +35,8 @@ _TRIES = 4
 class InspectReport:
     """What was found. `sampled`: raw video, of which only a few clips were made to look at.
 
-    `sizes`, `fps` and `codecs` count clips; `quarantine` counts reasons.
+    `sizes`, `fps`, `codecs` and `arrays` (actions and states beside a video, with the numbers of a
+    row) count clips; `quarantine` counts reasons.
     """
 
     picture: str
@@ -48,13 +50,16 @@ class InspectReport:
     sizes: dict[str, int] = field(default_factory=dict)
     fps: dict[str, int] = field(default_factory=dict)
     codecs: dict[str, int] = field(default_factory=dict)
+    arrays: dict[str, int] = field(default_factory=dict)
     quarantine: dict[str, int] = field(default_factory=dict)
 
     def count(self, row: dict[str, Any]) -> None:
-        """Count one clip's size, rate and codec."""
+        """Count one clip's size, rate, codec and arrays."""
         _add(self.sizes, f"{row['width']}x{row['height']}")
         _add(self.fps, f"{row['fps']:.4g}")
         _add(self.codecs, row.get("codec") or "unknown")
+        if there := ", ".join(_array(extra) for name in ARRAYS if (extra := extra_of(row, name))):
+            _add(self.arrays, there)
 
     def __str__(self) -> str:
         what = f"{self.clips} clips, {self.hours:.2f} hours, {self.bytes / 1e6:.1f} MB"
@@ -63,13 +68,20 @@ class InspectReport:
         lines = [f"{', '.join(self.sources)}: {what}"]
         if self.too_short:
             lines.append(f"too short  {self.too_short} (shorter than a clip of this job)")
-        for name in ("sizes", "fps", "codecs", "quarantine"):
+        for name in ("sizes", "fps", "codecs", "arrays", "quarantine"):
             counted: dict[str, int] = getattr(self, name)
             if counted:
                 top = [f"{value} ({n})" for value, n in Counter(counted).most_common(6)]
                 more = [f"{len(counted) - 6} more"] if len(counted) > 6 else []
                 lines.append(f"{name:<10} {', '.join(top + more)}")
         return "\n".join([*lines, f"picture    {self.picture}"])
+
+
+def _array(extra: dict[str, Any]) -> str:
+    """`actions of 7`: an array by its width, where the index knows that."""
+    width = extra.get("width")
+    name: str = extra["name"].removesuffix(".npy")
+    return f"{name} of {width}" if width else name
 
 
 def _add(counts: dict[str, int], what: str) -> None:
@@ -143,7 +155,8 @@ def _indexed(job: TrainJob, index: Index, count: int, report: InspectReport) -> 
         except DataError as error:
             _add(report.quarantine, error.what)
             continue
-        shown.append(SheetClip(facts["key"], payload, facts["duration_s"], int(position)))
+        measures = facts["duration_s"], int(position), facts["frames"], facts["fps"]
+        shown.append(SheetClip(facts["key"], payload, *measures))
     return shown
 
 
@@ -152,15 +165,21 @@ def _sample(job: TrainJob, uri: str, count: int, report: InspectReport) -> list[
     report.sampled = True
     shown: list[SheetClip] = []
     for clip in _spread(job, uri, count, report):
+        beside = [
+            {"name": name, "width": Found.of(name, clip.extras[name]).width}
+            for name in ARRAYS
+            if name in clip.extras
+        ]
         facts = {"width": clip.width, "height": clip.height, "fps": clip.fps, "codec": clip.codec}
-        report.count(facts)
+        report.count({**facts, "extras": beside})
         report.clips += 1
         report.hours += clip.duration_s / 3600
         report.bytes += len(clip.payload)
         if clip.duration_s <= clip_span(job):
             report.too_short += 1
             continue
-        shown.append(SheetClip(clip.key, clip.payload, clip.duration_s, len(shown)))
+        measures = clip.duration_s, len(shown), clip.frames, clip.fps
+        shown.append(SheetClip(clip.key, clip.payload, *measures))
         if len(shown) == count:
             break
     return shown

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestrator.data.arrays import ACTIONS, STATES, Floats, read_array
 from orchestrator.errors import DataError, RequestError
@@ -13,6 +14,8 @@ from orchestrator.job import Act, Data, Statistics
 
 if TYPE_CHECKING:
     from orchestrator.data.clip import Coded
+
+Numbers = npt.NDArray[np.int64]
 
 ALMOST = 1e-3
 """How far a video's rate may be from a whole multiple of `data.fps`, as a share of it: 29.97 is
@@ -53,6 +56,30 @@ def complete(act: Act) -> tuple[Statistics, int, int]:
     return act.statistics, act.block, act.width
 
 
+def clip_frames(rng: np.random.Generator, frames: int, video_fps: float, data: Data) -> Numbers:
+    """The frames of a clip with whole control steps in between, int64 [T], by their numbers in a
+    video. The first is drawn evenly from all with which the clip fits.
+
+    Args:
+        frames: of the video, and `video_fps` how many a second.
+
+    Raises:
+        DataError: the video is shorter than a clip, or has another rate than the job reads.
+    """
+    steps, block = steps_between(video_fps, data.fps), data.act and data.act.block
+    if steps is None or steps != (block or steps):
+        found = f"{steps} control steps lead" if steps else "no whole number of control steps leads"
+        wanted = f", the job reads {block}" if block else ""
+        raise DataError(
+            f"has {video_fps:.5g} frames a second: {found} from one to the next of"
+            f" {data.fps:g} a second{wanted}"
+        )
+    span = (data.frames - 1) * steps
+    if frames <= span:
+        raise DataError(f"has {frames} frames, a clip needs {span + 1}")
+    return rng.integers(frames - span) + np.arange(data.frames, dtype=np.int64) * steps
+
+
 @dataclass(frozen=True)
 class Moved:
     """What was done in a clip; float32, in the data's own units."""
@@ -73,59 +100,38 @@ class Mover:
 
     def __init__(self, data: Data) -> None:
         assert data.act is not None
-        statistics, self._block, self._width = complete(data.act)
-        self._frames, self._fps = data.frames, data.fps
+        statistics, _, self._width = complete(data.act)
+        self._data, self._frames = data, data.frames
         self._change = data.act.actions == "change"
         self._action_width = len(statistics.action_mean)
         self._state_width = len(statistics.state_mean)
 
-    def first(self, row: Coded, rng: np.random.Generator) -> int:
-        """The clip's first frame, drawn evenly from all with which it fits.
+    def frames(self, row: Coded, rng: np.random.Generator) -> Numbers:
+        """The clip's frames by their numbers in the video.
 
         Raises:
             DataError: the video is shorter than a clip, or has another rate than the job reads.
         """
-        steps = steps_between(row.fps, self._fps)
-        if steps != self._block:
-            is_not = f"{steps} frames" if steps else "not a whole number of frames"
-            raise DataError(
-                f"at {row.fps:.5g} frames a second there are {is_not} between those of"
-                f" {self._fps:g} a second, the job reads {self._block}"
-            )
-        last = row.frames - 1 - self._span
-        if last < 0:
-            raise DataError(f"has {row.frames} frames, a clip needs {self._span + 1}")
-        return int(rng.integers(last + 1))
+        return clip_frames(rng, row.frames, row.fps, self._data)
 
-    def numbers(self, first: int) -> np.ndarray:
-        """The clip's frames, int64 [T], by their numbers in the video."""
-        return first + np.arange(self._frames, dtype=np.int64) * self._block
-
-    def moved(self, row: Coded, first: int) -> Moved:
-        """What was done in the clip that begins at frame `first`.
+    def moved(self, row: Coded, at: Numbers) -> Moved:
+        """What was done in the clip of the frames `at`.
 
         Raises:
             DataError: an array beside the video cannot be used.
         """
         states = self._read(row, STATES, self._state_width) if self._state_width else None
-        at = self.numbers(first)
         none = np.zeros((self._frames, 0), np.float32)
         seen = none if states is None else states[at]
         if self._change:
             return Moved(np.diff(seen, axis=0), seen)
         actions = self._read(row, ACTIONS, self._action_width)
-        done = actions[first : first + self._span].reshape(self._frames - 1, self._width)
-        return Moved(done, seen)
+        return Moved(actions[at[0] : at[-1]].reshape(self._frames - 1, self._width), seen)
 
     def nothing(self) -> Moved:
         """Beside a clip that cannot be used: zeros."""
         actions = np.zeros((self._frames - 1, self._width), np.float32)
         return Moved(actions, np.zeros((self._frames, self._state_width), np.float32))
-
-    @property
-    def _span(self) -> int:
-        """Control steps from a clip's first frame to its last."""
-        return (self._frames - 1) * self._block
 
     def _read(self, row: Coded, name: str, width: int) -> Floats:
         body = row.arrays.get(name)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from orchestrator.data.augment import build_cutter, draw_crop
 from orchestrator.data.decode import Crop, clip_times, decode_clip
+from orchestrator.data.moving import clip_frames
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.pictures import BACKGROUND, COLUMNS, GAP, INK, TITLE, mask_overlay
@@ -22,12 +23,15 @@ _BOX = (90, 220, 120)
 
 @dataclass(frozen=True)
 class SheetClip:
-    """One clip to show: its payload, how long it lasts, and the position it is drawn for."""
+    """One clip to show: its payload, how long it lasts, the position it is drawn for, and its
+    frames and their rate."""
 
     title: str
     payload: bytes
     duration_s: float
     position: int
+    frames: int
+    fps: float
 
 
 def contact_sheet(job: TrainJob, clips: list[SheetClip]) -> Image.Image:
@@ -50,7 +54,10 @@ def _blocks(job: TrainJob, clip: SheetClip) -> list[Image.Image]:
     data, position = job.data, clip.position
     rng = generator(job.seed, position, "clip")
     try:
-        times = clip_times(rng, clip.duration_s, data.frames, data.fps)
+        if data.act is None:
+            times = clip_times(rng, clip.duration_s, data.frames, data.fps)
+        else:
+            times = clip_frames(rng, clip.frames, clip.fps, data)
         whole = decode_clip(clip.payload, times)
         seen = np.empty((data.frames, data.size, data.size, 3), np.uint8)
         build_cutter(data)(clip.payload, times, generator(job.seed, position, "augment"), seen)

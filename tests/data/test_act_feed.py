@@ -298,8 +298,8 @@ def test_another_rate_is_a_failed_clip(dataset: tuple[Path, Index]) -> None:
     act = job.data.act
     assert act is not None
     for fps, block, reason in (
-        (5.0, 3, "there are 2 frames between those of 5 a second, the job reads 3"),
-        (4.0, 2, "there are not a whole number of frames between those of 4 a second"),
+        (5.0, 3, "2 control steps lead from one to the next of 5 a second, the job reads 3"),
+        (4.0, 2, "no whole number of control steps leads from one to the next of 4 a second"),
     ):
         changed = {"fps": fps, "act": act.model_copy(update={"block": block}), "bad_limit": 1.0}
         other = job.model_copy(update={"data": job.data.model_copy(update=changed)})
@@ -333,8 +333,7 @@ def test_the_ledger_witnesses_the_arrays(tmp_path: Path) -> None:
     order = Order([index.counts], [None], job.seed, job.data.window)
     report = audit_ledger(storage, [index], order, 4, 4, arrays=ARRAYS)
     assert report.good, report.wrong
-    assert report.failed == len(read_ledger(storage).filter(
-        np.array(read_ledger(storage)["key"].to_pylist()) == "video-001"))  # fmt: skip
+    assert report.failed == read_ledger(storage)["key"].to_pylist().count("video-001") > 0
     # Hashes that say nothing of the arrays do not pass for those of what entered the forward.
     assert audit_ledger(forged, [index], order, 4, 4, arrays=ARRAYS).wrongs == report.trained
 
