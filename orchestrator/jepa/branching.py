@@ -37,11 +37,11 @@ def branch(predictor: FramePredictor, z: Tensor, past: Tensor, plans: Tensor) ->
     count = plans.shape[1]
     if z.device.type != "cpu":
         return _branch(predictor, z, past, plans)
-    at_once = max(1, ROWS // count)
-    rows = [
-        torch.cat([_branch(predictor, *one, some) for some in group.split(ROWS, 1)], 1)
-        for *one, group in zip(*(whole.split(at_once) for whole in (z, past, plans)), strict=True)
-    ]
+    rows, size = [], max(1, ROWS // count)
+    for first in range(0, len(z), size):
+        some = slice(first, first + size)
+        parts = torch.split(plans[some], ROWS, 1)
+        rows.append(torch.cat([_branch(predictor, z[some], past[some], one) for one in parts], 1))
     return torch.cat(rows)
 
 
@@ -63,7 +63,7 @@ def _branch(predictor: FramePredictor, z: Tensor, past: Tensor, plans: Tensor) -
         follows = predictor.projection(predictor.norm(now))
         ahead.append(follows)
         now = predictor.embed(follows)
-    return torch.cat(ahead, 1).unflatten(0, (problems, count))
+    return torch.cat(ahead, 1).view(problems, count, steps, -1)
 
 
 def _past(predictor: FramePredictor, x: Tensor, told: Tensor, rotation: Rotation) -> list[Kept]:
@@ -88,8 +88,8 @@ def _through(
     shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
     qkv = attn.qkv(torch.addcmul(shift1, block.norm1(x), 1 + scale1))
     qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
-    q, k = rotate(qk.unflatten(-1, (2, attn.heads, -1)), rotation).transpose(1, 3).unbind(2)
-    v = v.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    q, k = rotate(qk.view(*x.shape[:2], 2, attn.heads, -1), rotation).transpose(1, 3).unbind(2)
+    v = v.view(*x.shape[:2], attn.heads, -1).transpose(1, 2)
     kept = torch.cat([kept[0], k], 2), torch.cat([kept[1], v], 2)
     read = F.scaled_dot_product_attention(q, *kept, is_causal=x.shape[1] > 1)
     x = torch.addcmul(x, gate1, attn.proj(read.transpose(1, 2).flatten(2)))

@@ -63,7 +63,7 @@ def plan_once(
         )
     with torch.inference_mode():
         z, aim = model.encode(seen[None]), model.encode(wanted[None])
-        z = z.unflatten(1, (len(seen), -1))
+        z = z.view(1, len(seen), -1, z.shape[-1])
         known = Known(z, past[None].to(z), None if states is None else states[None].to(z))
         start = z.new_zeros(1, horizon, width)
         cost = towards(model, known, aim, Aim())
@@ -78,15 +78,15 @@ def box(low: Sequence[float], high: Sequence[float], block: int) -> Bounds:
     Raises:
         RequestError: they are not below each other, or not finite.
     """
-    sides = [torch.tensor(side, dtype=torch.float32).repeat(block) for side in (low, high)]
-    fits = sides[0].shape == sides[1].shape and bool(torch.cat(sides).isfinite().all())
-    if not fits or not bool((sides[0] < sides[1]).all()):
+    least, most = (torch.tensor(side, dtype=torch.float32).repeat(block) for side in (low, high))
+    fits = least.shape == most.shape and bool(torch.cat([least, most]).isfinite().all())
+    if not fits or not bool((least < most).all()):
         raise RequestError(
             f"no box: from {list(low)} to {list(high)}",
             where="bounds",
             mend="give the least and the largest value of each number of an action",
         )
-    return Bounds(*sides, block)
+    return Bounds(least, most, block)
 
 
 def _moments(pictures: Pictures, where: str) -> Tensor:
