@@ -341,6 +341,57 @@ def search(
     print(f"{found['steps']:,} steps each; fresh: the winner on other videos")
 
 
+@app.command()
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model that acts: models:/NAME@alias, runs:/ID/model or its folder; default: a"
+            " small one without training, whose speed is the same.",
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option("--candidates", min=2, help="Plans tried.")] = 300,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Times.")] = 30,
+    horizon: Annotated[int, typer.Option("--horizon", min=1, help="Model steps of a plan.")] = 5,
+    problems: Annotated[int, typer.Option("--problems", min=1, help="Decisions a round.")] = 8,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed rounds of each.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Time decisions of a planner, many at once and one at a time.
+
+    A loop written as stable-worldmodel's solver takes turns with it: the same model, candidates
+    and cores; and that solver itself, where it is installed.
+    """
+    from orchestrator.bench.plan import acting_model, bench_plan
+    from orchestrator.cli.show import print_json, print_table
+
+    found = bench_plan(
+        acting_model(model),
+        candidates=candidates,
+        iterations=iterations,
+        horizon=horizon,
+        problems=problems,
+        rounds=rounds,
+    )
+    if json:
+        print_json(found)
+        return
+    rows = [
+        [who, f"{rate:.3g}", f"{1000 / rate:.4g}", f"{found['ours_over'].get(who, 1.0):.2f}",
+         f"{found['cost'][who]:.4f}"]
+        for who, rate in found["decisions_per_s"].items()
+    ]  # fmt: skip
+    print_table(["", "decisions/s", "ms", "ours over it", "cost of its plans"], rows, numbers=4)
+    print(
+        f"{found['candidates']} candidates, {found['iterations']} iterations, {found['horizon']}"
+        f" model steps; {found['problems']} decisions a round, {found['rounds']} rounds,"
+        f" {found['parameters']:,} parameters, {found['threads']} threads"
+    )
+    if not found["peer"]:
+        print("stable-worldmodel is not installed here: reference is a loop written as its solver")
+
+
 CONFIDENCE = 0.95
 
 

@@ -64,7 +64,7 @@ class Towards:
         rows, count, steps, _ = candidates.shape
         size = max(1, AT_ONCE // ((self._moments + steps) * self._area * self._dim))
         costs = [
-            torch.cat([self._of(part, some) for some in candidates[part].split(size, 1)], 1)
+            torch.cat([self._of(part, some) for some in torch.split(candidates[part], size, 1)], 1)
             for part in _parts(rows, max(1, size // count))
         ]
         return torch.cat(costs).float()
@@ -78,7 +78,7 @@ class Towards:
             ahead = self._model.branch(z, past, candidates, states)
         else:
             ahead = branch_by_rows(self._model, z, past, candidates, states)
-        ahead = ahead.unflatten(2, (candidates.shape[2], self._area))
+        ahead = ahead.view(*candidates.shape[:3], self._area, self._dim)
         return self._aim.apart(ahead, self._goal[rows, None])
 
 
@@ -93,7 +93,7 @@ def branch_by_rows(
 
     actions = torch.cat([each(past), plans.flatten(0, 1)], 1)
     ahead = model.predict(each(z), actions, None if states is None else each(states))
-    return ahead.unflatten(0, (problems, count))
+    return ahead.view(problems, count, *ahead.shape[1:])
 
 
 def _parts(rows: int, size: int) -> list[slice]:

@@ -113,7 +113,7 @@ class Ours:
         ahead = self.model.predict(z, actions.flatten(0, 1).to(z.dtype))
         ahead = ahead.reshape(rows * count, -1, width)
         whole = torch.cat([known, ahead.to(known)], 1)
-        info_dict["predicted_emb"] = whole.unflatten(0, (rows, count))
+        info_dict["predicted_emb"] = whole.view(rows, count, -1, width)
         return info_dict
 
     def criterion(self, info_dict: Info, action_candidates: Tensor | None = None) -> Tensor:
@@ -129,7 +129,7 @@ class Ours:
 
 def _last_apart(info: Info) -> Tensor:
     """Mean squared difference of `predicted_emb` [B, S, T, ...] and `goal_emb` [B, T, ...]."""
-    apart = info["predicted_emb"][:, :, -1] - info["goal_emb"][:, None, -1]
+    apart: Tensor = info["predicted_emb"][:, :, -1] - info["goal_emb"][:, None, -1]
     return apart.square().flatten(2).mean(-1)
 
 

@@ -1,0 +1,290 @@
+"""How fast one decides: our planner beside a loop written as stable-worldmodel's solver is.
+
+The same model, observations, goals, candidates, iterations and cores; they take turns in one
+process, so that what else the machine does weighs on both alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.errors import RequestError
+from orchestrator.jepa.acting import ActingModel
+from orchestrator.jepa.actions import AdaptiveBlock
+from orchestrator.jepa.frames import FramePredictor
+from orchestrator.jepa.hub import ModelConfig, random_model
+from orchestrator.job import TrainJob, build_job, job_dict
+from orchestrator.job.planning import CEM
+from orchestrator.planning.base import Bounds
+from orchestrator.planning.build import build_solver
+from orchestrator.planning.costs import Aim, Known, towards
+from orchestrator.planning.foreign import as_costable
+from orchestrator.planning.once import box
+from orchestrator.tracking.registry import load_model
+
+TOP = 30
+"""Elites, there and here."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What everybody is given."""
+
+    model: ActingModel
+    observations: Tensor
+    """uint8 [P, 1, H, W, 3]."""
+
+    goals: Tensor
+    candidates: int
+    iterations: int
+    horizon: int
+
+    @property
+    def bounds(self) -> Bounds:
+        """Two standard deviations around the training data's mean."""
+        known = self.model.act.statistics
+        assert known is not None
+        pairs = list(zip(known.action_mean, known.action_std, strict=True))
+        sides = [m - 2 * s for m, s in pairs], [m + 2 * s for m, s in pairs]
+        return box(*sides, self.model.block)
+
+
+SMALL: dict[str, Any] = {
+    "kind": "train",
+    "name": "small",
+    "data": {
+        "source": "world://two-rooms",
+        "frames": 8,
+        "fps": 2.0,
+        "size": 64,
+        "act": {"block": 5, "statistics": {"action_mean": [0, 0], "action_std": [0.6, 0.6]}},
+    },
+    "model": {
+        "encoder": {"dim": 96, "depth": 4, "heads": 3, "attention": "moment"},
+        "predictor": {"dim": 96, "depth": 4, "heads": 3},
+        "patch": 8,
+        "tubelet": 1,
+    },
+    "objective": {"kind": "lewm", "hidden": 256},
+    "optim": {"steps": 1},
+}
+"""A LeWorldModel of about the size that learns Two Rooms."""
+
+
+def acting_model(uri: str | None) -> ActingModel:
+    """The model that is named, or a small one without training.
+
+    Raises:
+        RequestError: there is none, or it does not act.
+    """
+    if uri is None:
+        return _untrained()
+    model = load_model(uri)
+    if not isinstance(model, ActingModel):
+        raise RequestError(
+            f"{uri} was trained without actions: there is nothing to plan",
+            where="bench plan",
+            mend="name a model whose job has data.act",
+        )
+    return model
+
+
+def _untrained() -> ActingModel:
+    job = build_job(SMALL)
+    assert isinstance(job, TrainJob)
+    config = ModelConfig(
+        model=job.model,
+        size=job.data.size,
+        frames=job.data.frames,
+        objective=job.objective.kind,
+        job=job_dict(job),
+        extra={},
+    )
+    model = random_model(config, 0)
+    assert isinstance(model, ActingModel)
+    assert isinstance(model.predictor, FramePredictor)
+    draws = torch.Generator().manual_seed(0)
+    for block in model.predictor.blocks:  # gates as training leaves them: closed ones do nothing
+        assert isinstance(block, AdaptiveBlock)
+        torch.nn.init.normal_(block.modulation.weight, std=0.1, generator=draws)
+    return model
+
+
+Contender = Callable[[Setting, int], Tensor]
+"""Decides for the observations of a round, [P, H, D]; the second is the round's seed."""
+
+
+def bench_plan(
+    model: ActingModel,
+    *,
+    candidates: int = 300,
+    iterations: int = 30,
+    horizon: int = 5,
+    problems: int = 8,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Decisions a second of each, seconds of a single one, and what their plans cost.
+
+    A ratio is ours over theirs in decisions a second, round by round, and its median.
+
+    Args:
+        candidates, iterations: of the cross-entropy method; stable-worldmodel's own are 300 and 30.
+        problems: observations that are decided for in a round.
+    """
+    size = model.clip.size
+    pictures = np.random.default_rng(0).integers(0, 256, (2, problems, 1, size, size, 3), np.uint8)
+    shown, goals = torch.from_numpy(pictures)
+    setting = Setting(model, shown, goals, candidates, iterations, horizon)
+    contenders: dict[str, Contender] = {"ours": together, "ours, one by one": one_by_one}
+    contenders["reference"] = reference
+    theirs = peer()
+    if theirs is not None:
+        contenders["stable-worldmodel"] = theirs
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    costs: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(1 + rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            began = time.perf_counter()
+            plans = contenders[name](setting, turn)
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - began)
+                costs[name].append(cost_of(setting, plans))
+    return _told(setting, seconds, costs)
+
+
+def _told(
+    setting: Setting, seconds: dict[str, list[float]], costs: dict[str, list[float]]
+) -> dict[str, Any]:
+    problems = len(setting.goals)
+    result: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in setting.model.parameters()),
+        "candidates": setting.candidates,
+        "iterations": setting.iterations,
+        "horizon": setting.horizon,
+        "problems": problems,
+        "rounds": len(seconds["ours"]),
+        "decisions_per_s": {who: problems / statistics.median(t) for who, t in seconds.items()},
+        "cost": {who: statistics.mean(each) for who, each in costs.items()},
+        "single_ms": 1000 * statistics.median(seconds["ours, one by one"]) / problems,
+        "peer": "stable-worldmodel" in seconds,
+    }
+    result["ours_over"] = {
+        who: statistics.median([a / b for a, b in zip(times, seconds["ours"], strict=True)])
+        for who, times in seconds.items()
+        if who != "ours"
+    }
+    return result
+
+
+def together(setting: Setting, seed: int) -> Tensor:
+    """Our solver, all problems at once."""
+    return _ours(setting, setting.observations, setting.goals, seed)
+
+
+def one_by_one(setting: Setting, seed: int) -> Tensor:
+    """Our solver, a decision at a time: what a single robot waits for."""
+    pairs = zip(setting.observations, setting.goals, strict=True)
+    return torch.cat([_ours(setting, a[None], b[None], seed) for a, b in pairs])
+
+
+@torch.inference_mode()
+def _ours(setting: Setting, shown: Tensor, goals: Tensor, seed: int) -> Tensor:
+    model, bounds = setting.model, setting.bounds
+    solver = CEM(
+        candidates=setting.candidates,
+        iterations=setting.iterations,
+        elites=min(TOP, setting.candidates),
+        carried=min(TOP, setting.candidates) // 3,
+    )
+    z, aim = model.encode(shown)[:, None], model.encode(goals)
+    width = len(bounds.low)
+    known = Known(z, z.new_zeros(len(z), 0, width))
+    start = z.new_zeros(len(z), setting.horizon, width)
+    cost, draws = towards(model, known, aim, Aim()), torch.Generator().manual_seed(seed)
+    return build_solver(solver).solve(cost, start, bounds, draws).actions
+
+
+@torch.inference_mode()
+def reference(setting: Setting, seed: int) -> Tensor:
+    """The cross-entropy method as stable-worldmodel writes it (`planning/solver/cem.py`).
+
+    One environment at a time; the info dict is spread over the candidates; observation and goal
+    are encoded once; every moment is predicted from the whole window, plan by plan; mean and
+    deviation of the best, the mean is the plan. Its candidates know no bounds.
+    """
+    costable, draws = as_costable(setting.model), torch.Generator().manual_seed(seed)
+    count, width = setting.candidates, len(setting.bounds.low)
+    plans = []
+    for shown, goal in zip(setting.observations, setting.goals, strict=True):
+        info = {
+            name: each[None, None].expand(1, count, *each.shape)
+            for name, each in (("pixels", shown), ("goal", goal))
+        }
+        mean = torch.zeros(1, setting.horizon, width)
+        deviation = torch.ones_like(mean)
+        for _ in range(setting.iterations):
+            noise = torch.randn(1, count, setting.horizon, width, generator=draws)
+            tried = noise * deviation[:, None] + mean[:, None]
+            tried[:, 0] = mean
+            costs = costable.get_cost(info, tried)
+            best = costs.topk(min(TOP, count), dim=1, largest=False).indices
+            elites = tried[torch.arange(1)[:, None], best]
+            mean, deviation = elites.mean(1), elites.std(1)
+        plans.append(mean)
+    return torch.cat(plans)
+
+
+def peer() -> Contender | None:
+    """stable-worldmodel's own solver, where it can be imported; else None."""
+    try:
+        try:
+            from stable_worldmodel.planning.solver import CEMSolver
+        except ImportError:
+            from stable_worldmodel.solver import CEMSolver
+    except Exception:  # it, or what it imports, is not there or does not fit this torch
+        return None
+
+    def solve(setting: Setting, seed: int) -> Tensor:
+        from gymnasium.spaces import Box
+
+        problems, block = len(setting.goals), setting.model.block
+        width = len(setting.bounds.low) // block
+        solver = CEMSolver(
+            as_costable(setting.model),
+            num_samples=setting.candidates,
+            n_steps=setting.iterations,
+            topk=min(TOP, setting.candidates),
+            seed=seed,
+        )
+        space = Box(-1, 1, (problems, width))
+        config = SimpleNamespace(horizon=setting.horizon, action_block=block)
+        solver.configure(action_space=space, n_envs=problems, config=config)
+        with redirect_stdout(StringIO()):  # it prints its time
+            found = solver.solve({"pixels": setting.observations, "goal": setting.goals})
+        actions: Tensor = found["actions"]
+        return actions
+
+    return solve
+
+
+@torch.inference_mode()
+def cost_of(setting: Setting, plans: Tensor) -> float:
+    """What plans cost within the bounds, by the model: the mean over problems."""
+    bounds, model = setting.bounds, setting.model
+    inside = plans.clamp(bounds.low, bounds.high)
+    ahead = model.predict(model.encode(setting.observations), inside)
+    area = model.clip.area
+    return float((ahead[:, -area:] - model.encode(setting.goals)).square().mean())
