@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.block_causal import BlockCausalPredictor, each_frame
-from orchestrator.jepa.branching import follow
 from orchestrator.jepa.encoder import encoder_width
 from orchestrator.jepa.frames import FramePredictor
 from orchestrator.jepa.parts import AnyPredictor, ModelConfig, fresh_parts
@@ -64,36 +63,15 @@ class ActingModel(WorldModel):
             RequestError: the shapes are others.
         """
         self._check_told(z, actions)
-        between = z.shape[1] // self.clip.area - 1
-        past, plan = actions[:, :between], actions[:, None, between:]
-        return self.branch(z, past, plan, states)[:, 0]
-
-    @torch.no_grad()
-    def branch(
-        self, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None = None
-    ) -> Tensor:
-        """What follows each of many plans from one past (`planning.base.Branching`), as `predict`
-        would say, for less.
-
-        Args:
-            z: features of the h moments so far, [B, h * area, dim].
-            past: what was done between them, [B, h - 1, D].
-            plans: what is done next, [B, N, H, D].
-            states: [B, h, S], where changes of the state are told.
-
-        Returns:
-            float32 [B, N, H * area, dim].
-
-        Raises:
-            RequestError: the shapes are others.
-        """
-        self._check_told(z, torch.cat([past, plans[:, 0]], 1))
-        assert isinstance(self.predictor, FramePredictor | BlockCausalPredictor)
         device = next(self.encoder.parameters()).device
-        changes = isinstance(self.predictor, BlockCausalPredictor) and self.predictor.changes
-        stood = self._check_states(states, z).to(device, torch.float32) if changes else None
-        done, plans = (told.to(device, torch.float32) for told in (past, plans))
-        return follow(self.predictor, z.to(device), done, plans, self.history, stood).float()
+        z, told = z.to(device), actions.to(device, torch.float32)
+        if isinstance(self.predictor, FramePredictor):
+            return self.predictor.follow(z, told, self.history).float()
+        assert isinstance(self.predictor, BlockCausalPredictor)
+        stood = None
+        if self.predictor.changes:
+            stood = self._check_states(states, z).to(device, torch.float32)
+        return self.predictor.follow(z, told, self.history, stood).float()
 
     def _features(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
         if not isinstance(self.predictor, BlockCausalPredictor):

@@ -9,7 +9,6 @@ affine terms on both sides.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,11 +55,6 @@ class BlockCausalPredictor(Transformer):
         """Patches of a frame."""
         return self.side**2
 
-    @property
-    def depth(self) -> int:
-        """Blocks."""
-        return len(self.blocks)
-
     def next(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
         """The features of the frame after each.
 
@@ -72,40 +66,22 @@ class BlockCausalPredictor(Transformer):
         Returns:
             Layer-normed [B, n * area, encoder_dim].
         """
-        x = self._frames(z, self.prepare(actions, states))
-        frames, each = x.shape[1:3]
+        frames = actions.shape[1]
+        x = self._frames(z, actions, states)
+        each = x.shape[2]
         seen = block_causal(frames, each, x.device)
         x = self.run_blocks(x.flatten(1, 2), self._rotation(frames, each, x), seen)
         return self._said(x.view(len(x), frames, each, -1))
 
-    def prepare(self, actions: Tensor, states: Tensor | None) -> list[Tensor]:
-        """The tokens of what is told, [B, n, dim] each: see `branching.Told`."""
+    def _frames(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
+        """Every frame's tokens, what is told first: [B, n, each, dim]."""
         dtype = self.embed.weight.dtype
-        tokens = [self.action(self.told(actions).to(dtype))]
+        tokens = [self.action(self.told(actions).to(dtype))[:, :, None]]
         if self.state is not None and self.stands is not None:
             assert states is not None
-            tokens.append(self.state(self.stands(states).to(dtype)))
-        return tokens
-
-    def advance(self, z: Tensor, told: Sequence[Tensor], pasts: Sequence[Past]) -> Tensor:
-        """The features after the last of new frames [B, n * area, encoder_dim]: see
-        `branching.Told`."""
-        x = self._frames(z, told)
-        count, each = x.shape[1:3]
-        skipped, x = len(pasts[0]), x.flatten(1, 2)
-        cos, sin = self._rotation(skipped // each + count, each, x)
-        seen = block_causal(skipped // each + count, each, x.device)
-        for block, past in zip(self.blocks, pasts, strict=True):
-            assert isinstance(block, Block)
-            asked = each if block is self.blocks[-1] else x.shape[1]
-            mask = None if count == 1 else seen[-asked:]
-            x = block.further(x, (cos[:, skipped:], sin[:, skipped:]), past, asked, mask)
-        return self._said(x[:, None])
-
-    def _frames(self, z: Tensor, told: Sequence[Tensor]) -> Tensor:
-        """Every frame's tokens, what is told first: [B, n, each, dim]."""
-        patches = self.embed(z).view(len(z), told[0].shape[1], self.area, -1)
-        return torch.cat([*(one[:, :, None].to(patches.dtype) for one in told), patches], 2)
+            tokens.append(self.state(self.stands(states).to(dtype))[:, :, None])
+        patches = self.embed(z).view(len(z), actions.shape[1], self.area, -1)
+        return torch.cat([*(token.to(patches.dtype) for token in tokens), patches], 2)
 
     def _rotation(self, frames: int, each: int, like: Tensor) -> Rotation:
         grid = (frames, self.side, self.side)
@@ -117,6 +93,51 @@ class BlockCausalPredictor(Transformer):
         patches = x[:, :, x.shape[2] - self.area :].flatten(1, 2)
         out: Tensor = self.proj(self.norm(patches))
         return F.layer_norm(out, out.shape[-1:])
+
+    def follow(
+        self, z: Tensor, actions: Tensor, history: int, states: Tensor | None = None
+    ) -> Tensor:
+        """What follows frame by frame, each from the last `history` frames and predictions.
+
+        Args:
+            z: features of the h frames so far, [B, h * area, encoder_dim].
+            actions: what is done in each of m >= h frames, [B, m, D].
+            history: most frames that are read at once: as many as in training.
+            states: of the h frames, [B, h, S], where changes are told; those that follow are the
+                sums of state and change.
+
+        Returns:
+            [B, (m - h + 1) * area, encoder_dim].
+        """
+        known, start = z, z.shape[1] // self.area
+        pasts: list[Past] = []
+        for now in range(start, actions.shape[1] + 1):
+            if states is not None and now > start:
+                states = torch.cat([states, states[:, -1:] + actions[:, now - 2, None]], 1)
+            first = new = max(0, now - history)
+            if first or now == start:
+                pasts = [Past() for _ in self.blocks]  # a window that moves is read anew
+            else:
+                new = now - 1
+            stood = None if states is None else states[:, new:]
+            x = self._frames(known[:, new * self.area :], actions[:, new:now], stood)
+            each = x.shape[2]
+            x = self._further(x.flatten(1, 2), new - first, each, pasts)
+            after = self._said(x[:, -each:].view(len(x), 1, each, -1))
+            known = torch.cat([known, after.to(z.dtype)], dim=1)
+        return known[:, z.shape[1] :]
+
+    def _further(self, x: Tensor, skipped: int, each: int, pasts: list[Past]) -> Tensor:
+        """The last of new frames [B, n, dim] behind `skipped` ones of the same window."""
+        count = x.shape[1] // each
+        cos, sin = self._rotation(skipped + count, each, x)
+        rotation = cos[:, skipped * each :], sin[:, skipped * each :]
+        seen = block_causal(count, each, x.device)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            assert isinstance(block, Block)
+            asked = each if block is self.blocks[-1] else x.shape[1]
+            x = block.further(x, rotation, past, asked, None if count == 1 else seen[-asked:])
+        return x
 
 
 @functools.lru_cache(maxsize=32)

@@ -49,7 +49,7 @@ class Attention(nn.Module):
             rotation: of these.
             past: keys and values of the tokens before; gets theirs.
             asked: how many of them attend.
-            seen: bool [asked, past + n], where not all attend to all.
+            seen: bool [asked, n], where not all attend to all of x; the past is empty then.
 
         Returns:
             [B, asked, dim].
@@ -72,23 +72,15 @@ class Past:
     def __init__(self) -> None:
         self._known: tuple[Tensor, Tensor] | None = None
 
-    def __len__(self) -> int:
-        """Tokens."""
-        return 0 if self._known is None else self._known[0].shape[1]
-
     def join(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Those of new tokens behind all before them: the whole."""
         if self._known is not None:
-            before, told = self._known
-            keys, values = torch.cat([before, keys], 1), torch.cat([told, values], 1)
+            keys, values = (
+                torch.cat([self._known[0], keys], 1),
+                torch.cat([self._known[1], values], 1),
+            )
         self._known = keys, values
         return keys, values
-
-    def spread(self, count: int) -> None:
-        """Every row `count` times, one beside the other."""
-        assert self._known is not None
-        keys, values = (part.repeat_interleave(count, 0) for part in self._known)
-        self._known = keys, values
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, seen: Tensor | None = None) -> Tensor:

@@ -15,8 +15,6 @@ With `data.act` every block of the predictor is conditioned on what is done in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,9 +79,6 @@ class FramePredictor(Transformer):
     masks, horizons = 1, 1
     """One way to ask, and one moment ahead."""
 
-    area = 1
-    """Tokens of a moment."""
-
     def __init__(
         self,
         *,
@@ -115,29 +110,43 @@ class FramePredictor(Transformer):
         out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation, *done)))
         return out
 
-    @property
-    def depth(self) -> int:
-        """Blocks."""
-        return len(self.blocks)
+    def follow(self, z: Tensor, actions: Tensor, history: int) -> Tensor:
+        """What follows moment by moment, each from the last `history` moments and predictions.
 
-    def prepare(self, actions: Tensor, states: Tensor | None = None) -> list[Tensor]:
-        """Each block's turns by what is done, [B, n, 6 * dim]: see `branching.Told`."""
+        Args:
+            z: embeddings of the h moments so far, [B, h, encoder_dim].
+            actions: what is done in each of m >= h moments, [B, m, D].
+            history: most moments that are read at once: as many as in training.
+
+        Returns:
+            [B, m - h + 1, encoder_dim].
+        """
         assert self.action is not None
+        blocks = [block for block in self.blocks if isinstance(block, AdaptiveBlock)]
         told = self.action(actions)
-        return [block.turns(told) for block in self.blocks if isinstance(block, AdaptiveBlock)]
-
-    def advance(self, z: Tensor, told: Sequence[Tensor], pasts: Sequence[Past]) -> Tensor:
-        """The embedding after the last of new moments [B, n, dim]: see `branching.Told`."""
-        x, skipped, count = self.embed(z), len(pasts[0]), z.shape[1]
-        rotation = rotation_at((skipped + count, 1, 1), None, self.head_dim, x)
-        place = rotation[0][:, skipped:], rotation[1][:, skipped:]
-        seen = torch.ones(count, skipped + count, dtype=torch.bool, device=x.device).tril(skipped)
-        for block, turns, past in zip(self.blocks, told, pasts, strict=True):
-            assert isinstance(block, AdaptiveBlock)
-            asked = 1 if block is self.blocks[-1] else count
-            x = block.further(x, place, turns, past, asked, None if count == 1 else seen[-asked:])
-        out: Tensor = self.projection(self.norm(x))
-        return out
+        # What is done is known beforehand: each block's turns by it are made once.
+        turns = [block.turns(told) for block in blocks]
+        cos, sin = rotation_at((history, 1, 1), None, self.head_dim, z)
+        known, pasts = z, [Past() for _ in blocks]
+        for now in range(z.shape[1], actions.shape[1] + 1):
+            first = max(0, now - history)
+            new = slice(first, now)
+            if first or now == z.shape[1]:
+                pasts = [Past() for _ in blocks]  # a window that moves is read anew
+            else:
+                new = slice(now - 1, now)
+            count = new.stop - new.start
+            x = self.embed(known[:, new])
+            place = slice(new.start - first, new.stop - first)
+            rotation = cos[:, place], sin[:, place]
+            seen = torch.ones(count, count, dtype=torch.bool, device=z.device).tril()
+            for block, turn, past in zip(blocks, turns, pasts, strict=True):
+                asked = 1 if block is blocks[-1] else count
+                mask = None if count == 1 else seen[-asked:]
+                x = block.further(x, rotation, turn[:, new], past, asked, mask)
+            after = self.projection(self.norm(x))
+            known = torch.cat([known, after.to(z.dtype)], dim=1)
+        return known[:, z.shape[1] :]
 
     def ahead(self, features: Tensor) -> Tensor:
         """The same as `CausalPredictor` gives it: [B, moments, 1, 1, encoder_dim]."""

@@ -155,18 +155,6 @@ def test_what_follows_is_said_moment_by_moment(
         assert torch.allclose(found[clip], torch.stack(known[seen:]), atol=1e-5)
 
 
-@pytest.mark.parametrize("seen", [1, 2, 3, 5])
-def test_many_plans_from_one_past_are_what_each_is_by_itself(
-    model: ActingModel, video: Tensor, seen: int
-) -> None:
-    z, past, plans = model.encode(video[:, :seen]), done(2, seen - 1), done(6, 4).view(2, 3, 4, 6)
-    found = model.branch(z, past, plans)
-    assert found.shape == (2, 3, 4, 48)
-    for number in range(3):
-        alone = model.predict(z, torch.cat([past, plans[:, number]], 1))
-        assert torch.allclose(found[:, number], alone, atol=1e-5)
-
-
 def test_what_cannot_be_told_is_refused(model: ActingModel, make_job: Any, tmp_path: Path) -> None:
     z = torch.zeros(2, 3, 48)
     for wrong, actions, text in (

@@ -206,9 +206,6 @@ def test_a_saved_model_encodes_with_its_teacher_and_adds_up_its_states(
         known = torch.cat([known, after], 1)
         states.append(states[-1] + done[:, now - 1])
     assert torch.allclose(found, known[:, 8:], atol=1e-5)
-    others = torch.stack([torch.randn(2, 5, 3), done[:, 1:]], 1)
-    branched = model.branch(z[:, :8], done[:, :1], others, stood)
-    assert torch.allclose(branched[:, 1], found, atol=1e-5)
     assert model.untaught(1).encode(clips()).shape == z.shape
 
     for wrong, text in ((None, "states: none are given"), (stood[:, :1], r"give \[2, 2, 3\]")):
