@@ -44,8 +44,11 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
     trained = _trained(former)
     if trained is None:
         return
-    if isinstance(stage.job, EvaluateJob) and not (stage.job.benchmark or stage.job.probe):
-        _named(stage, partial(check_judging, stage.job, untrained(trained)), former)
+    asked = stage.job
+    if isinstance(asked, EvaluateJob) and not any(
+        getattr(asked, other, None) for other in ("benchmark", "probe", "planning")
+    ):
+        _named(stage, lambda: check_judging(asked, untrained(trained)), former)
     begins = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
     if isinstance(begins, TrainJob) and key.endswith(START):
         misfit = start_misfit(trained, begins)

@@ -88,6 +88,9 @@ TRY = {
     "frozen": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
 }
 """By objective: what holds its features apart, first."""
+PULLED_APART = ("lejepa", "lewm")
+"""Objectives whose features begin close together and are driven apart: early signs may pass."""
+
 TRY_ELSE = ("lower optim.lr", "lengthen optim.warmup")
 
 
@@ -103,7 +106,8 @@ def collapse(
     if momentum is not None:
         drive += f", teacher's momentum {momentum:g}"
     first, second = TRY.get(objective, TRY_ELSE)
-    return (
-        f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g}, at"
-        f" {drive}. Stop it; {first}, or {second}; begin anew (--fresh): it does not come back"
-    )
+    signs = f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g}, at"
+    if objective in PULLED_APART:
+        return f"{signs} {drive}. SIGReg may still pull them apart; else {first}, or {second}"
+    again = "begin anew (--fresh): it does not come back"
+    return f"{signs} {drive}. Stop it; {first}, or {second}; {again}"

@@ -13,20 +13,27 @@ if TYPE_CHECKING:
 WORLDS = {
     "two-rooms": "orchestrator.worlds.two_rooms:TwoRooms",
     "lever": "orchestrator.worlds.lever:Lever",
+    "drop": "orchestrator.worlds.drop:Drop",
     "push-t": "orchestrator.worlds.push_t:PushT",
 }
+GYM_WORLD = "orchestrator.worlds.gym:GymWorld"
+GYM = "gym/"  # and behind it the id of a gymnasium environment
 
 
 def build_world(name: str, size: int = 64) -> World:
     """The world behind a name, with square pictures of `size` pixels.
 
     Args:
-        name: a key of `WORLDS`, or `package.module:Name` for a class that is a `World`.
+        name: a key of `WORLDS`, `gym/ID` for a gymnasium environment, or `package.module:Name` for
+            a class that is a `World`.
 
     Raises:
         RequestError: there is no such world.
     """
-    return world_class(name)(size)
+    made = world_class(name)
+    if name.startswith(GYM):
+        return import_part(GYM_WORLD)(name.removeprefix(GYM), size)  # type: ignore[no-any-return]
+    return made(size)
 
 
 def build_collector(name: str) -> Collector:
@@ -46,8 +53,13 @@ def world_class(name: str) -> type[World]:
     """
     from orchestrator.worlds.base import World
 
+    if name.startswith(GYM):
+        import_part("orchestrator.worlds.gym:check_id")(name.removeprefix(GYM))
+        return import_part(GYM_WORLD)  # type: ignore[no-any-return]
     if name not in WORLDS and ":" not in name:
-        raise RequestError(f"no world '{name}'", where="world", mend=suggest(name, [*WORLDS]))
+        raise RequestError(
+            f"no world '{name}'", where="world", mend=suggest(name, [*WORLDS, "gym/ID"])
+        )
     found = import_part(WORLDS.get(name, name))
     if not (isinstance(found, type) and issubclass(found, World)):
         raise RequestError(

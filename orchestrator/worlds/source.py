@@ -50,8 +50,9 @@ class WorldSource:
     def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
         """Play and encode the episodes of a unit.
 
-        Beside each: `states.npy` float32 [F, S], `actions.npy` float32 [F, A] (row f leads from
-        frame f to f + 1; the last row is 0), and under "world" in the JSON what they are.
+        Beside each: `states.npy` float32 [F, S] (none where S is 0), `actions.npy` float32 [F, A]
+        (row f leads from frame f to f + 1; the last row is 0), and under "world" in the JSON what
+        they are.
 
         A picture larger than `encode.short_side` is drawn smaller, and a longer episode than
         `encode.segment` is cut into even segments, as any other video would be. An episode that
@@ -79,6 +80,12 @@ class WorldSource:
             rows = slice(start, start + len(frames))
             actions = episode.actions[rows].copy()
             actions[-1] = 0  # it leads out of the clip
+            extras = {
+                "actions.npy": _npy(actions),
+                "json": json.dumps({"world": self._meta(world, index, start)}).encode(),
+            }
+            if episode.states.shape[1]:
+                extras["states.npy"] = _npy(episode.states[rows])
             yield RawClip(
                 key=key if parts == 1 else f"{key}-{number:03d}",
                 payload=encode_h264(frames, world.rate, encode.gop, encode.crf),
@@ -88,11 +95,7 @@ class WorldSource:
                 height=world.size,
                 duration_s=len(frames) / world.rate,
                 source=f"{self.options.play}#{index}",
-                extras={
-                    "states.npy": _npy(episode.states[rows]),
-                    "actions.npy": _npy(actions),
-                    "json": json.dumps({"world": self._meta(world, index, start)}).encode(),
-                },
+                extras=extras,
             )
             start += len(frames)
 

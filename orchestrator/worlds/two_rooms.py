@@ -113,18 +113,25 @@ def _free(at: Floats) -> Bools:
 
 
 class DoorWalker:
-    """Walks to places it chooses, through the door where it must, with noise on its steps."""
+    """Walks to places it chooses, with noise on its steps: through the door where it must, or now
+    and then straight on, for a while, whatever is in the way. Walls must have been run into."""
 
-    noise, tolerance = 0.5, 8.0
+    noise, tolerance, careless, patience = 0.5, 8.0, 0.4, 15
 
     def __init__(self) -> None:
         self._to: Floats | None = None
+        self._straight = False
+        self._left = 0
 
     def __call__(self, world: World, rng: np.random.Generator) -> Floats:
         at = world.state
-        if self._to is None or np.linalg.norm(at - self._to) < self.tolerance:
+        self._left -= 1
+        given_up = self._straight and self._left < 0
+        if self._to is None or given_up or np.linalg.norm(at - self._to) < self.tolerance:
             self._to = world.draw(rng)
-        step = self._waypoint(at, self._to) - at
+            self._straight = bool(rng.random() < self.careless)
+            self._left = self.patience
+        step = (self._to if self._straight else self._waypoint(at, self._to)) - at
         step = step / max(float(np.linalg.norm(step)), 1e-6) + rng.normal(0, self.noise, 2)
         return np.clip(step, -1, 1).astype(np.float32)
 

@@ -153,3 +153,17 @@ def test_push_t_is_judged_as_published(change: tuple[float, ...], reached: bool)
     goal = np.array([100, 100, 256, 256, 0.0, 0, 0], np.float32)
     state = goal + np.array([*change, 300, 300], np.float32)
     assert build_world("push-t", 16).reached(state, goal) is reached
+
+
+def test_a_ball_is_carried_let_go_once_and_rests_where_it_fell() -> None:
+    world = build_world("drop", 16)
+    world.restore(np.array([5.0, 1, 5.0, 7.8, 0, 0, 0], np.float32))
+    for _ in range(8):
+        world.step(np.array([-1, 1], np.float32))
+    np.testing.assert_allclose(world.state[[0, 2, 3]], [1.8, 1.8, 7.8], atol=1e-4)
+    world.step(np.array([0, -1], np.float32))
+    for _ in range(60):
+        world.step(np.array([1, 1], np.float32))  # it grips, and has nothing to grip
+    assert world.state[0] == 9.5
+    assert world.state[1] == 0
+    np.testing.assert_allclose(world.state[2:4], [1.8, 3.5 + 0.5], atol=0.02)  # on the left shelf
