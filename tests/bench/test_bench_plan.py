@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from orchestrator.bench.plan import Setting, Windowed, acting_model, bench_plan, reference
+from orchestrator.bench.plan import acting_model, bench_plan
+from orchestrator.bench.plan_peer import Setting, Windowed, reference
 from orchestrator.planning.foreign import Ours
 
 
