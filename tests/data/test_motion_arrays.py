@@ -16,6 +16,7 @@ from orchestrator.data.dataset import read_quarantine
 from orchestrator.data.index import Index
 from orchestrator.data.pack import pack_source
 from orchestrator.data.tars import TarSource
+from orchestrator.data.verify import verify
 from orchestrator.errors import DataError, JobFailed
 from orchestrator.job import Encode
 from orchestrator.progress import Silent
@@ -150,3 +151,16 @@ def test_a_source_without_actions_is_packed_as_before(tmp_path: Path) -> None:
     index = packed(tmp_path, change=alone)
     assert index.clips == MotionSource()._videos
     assert read_quarantine(Storage(index.uri)) == []
+
+
+def test_verify_reads_the_arrays_too(tmp_path: Path) -> None:
+    index = packed(tmp_path)
+    assert verify(index, 6) == []
+    (place,) = [e for e in index.rows(1).to_pylist()[0]["extras"] if e["name"] == STATES]
+    with open(index.tar(1), "r+b") as tar:
+        tar.seek(place["offset"] + place["bytes"] - 2)
+        tar.write(b"\x00\x7f")
+    index.close()
+    (wrong,) = verify(index, 6)
+    assert wrong.startswith("video-002: ")
+    assert "sha256 differs" in wrong
