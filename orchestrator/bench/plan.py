@@ -29,7 +29,7 @@ from orchestrator.job.planning import CEM
 from orchestrator.planning.base import Bounds
 from orchestrator.planning.build import build_solver
 from orchestrator.planning.costs import Aim, Known, towards
-from orchestrator.planning.foreign import as_costable
+from orchestrator.planning.foreign import Info, Ours
 from orchestrator.planning.once import box
 from orchestrator.tracking.registry import load_model
 
@@ -146,8 +146,12 @@ def bench_plan(
     pictures = np.random.default_rng(0).integers(0, 256, (2, problems, 1, size, size, 3), np.uint8)
     shown, goals = torch.from_numpy(pictures)
     setting = Setting(model, shown, goals, candidates, iterations, horizon)
-    contenders: dict[str, Contender] = {"ours": together, "ours, one by one": one_by_one}
-    contenders["reference"] = reference
+    contenders: dict[str, Contender] = {
+        "ours": together,
+        "ours, one by one": one_by_one,
+        "reference": lambda given, seed: reference(given, Windowed(given.model), seed),
+        "its solver, our rollout": lambda given, seed: reference(given, Ours(given.model), seed),
+    }
     theirs = peer()
     if theirs is not None:
         contenders["stable-worldmodel"] = theirs
@@ -217,15 +221,36 @@ def _ours(setting: Setting, shown: Tensor, goals: Tensor, seed: int) -> Tensor:
     return build_solver(solver).solve(cost, start, bounds, draws).actions
 
 
+class Windowed(Ours):
+    """A model of ours with the rollout that stable-worldmodel's models have (`wm/lewm/lewm.py`):
+    every moment is predicted from the whole window before it, which is read anew."""
+
+    def rollout(self, info_dict: Info, action_candidates: Tensor) -> Info:
+        """`pixels` [B, S, 1, ...] and candidates [B, S, H, D] -> `predicted_emb`."""
+        rows, count, steps, _ = action_candidates.shape
+        if "area" not in info_dict:
+            made = self.encode({"pixels": info_dict["pixels"][:, 0]})
+            info_dict["emb"], info_dict["area"] = made["emb"], made["area"]
+        area, width = info_dict["area"], info_dict["emb"].shape[-1]
+        known = info_dict["emb"][:, None].expand(-1, count, -1, -1).reshape(rows * count, area, -1)
+        actions = action_candidates.flatten(0, 1)
+        for now in range(1, steps + 1):
+            first = max(0, now - self.model.history)
+            ahead = self.model.predict(known[:, first * area :], actions[:, first:now])
+            known = torch.cat([known, ahead], 1)
+        info_dict["predicted_emb"] = known.view(rows, count, steps + 1, width)
+        return info_dict
+
+
 @torch.inference_mode()
-def reference(setting: Setting, seed: int) -> Tensor:
+def reference(setting: Setting, costable: Ours, seed: int) -> Tensor:
     """The cross-entropy method as stable-worldmodel writes it (`planning/solver/cem.py`).
 
     One environment at a time; the info dict is spread over the candidates; observation and goal
-    are encoded once; every moment is predicted from the whole window, plan by plan; mean and
-    deviation of the best, the mean is the plan. Its candidates know no bounds.
+    are encoded once; mean and deviation of the best, the mean is the plan. Its candidates know no
+    bounds.
     """
-    costable, draws = as_costable(setting.model), torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed)
     count, width = setting.candidates, len(setting.bounds.low)
     plans = []
     for shown, goal in zip(setting.observations, setting.goals, strict=True):
@@ -248,7 +273,7 @@ def reference(setting: Setting, seed: int) -> Tensor:
 
 
 def peer() -> Contender | None:
-    """stable-worldmodel's own solver, where it can be imported; else None."""
+    """stable-worldmodel's own solver with its rollout, where it can be imported; else None."""
     try:
         try:
             from stable_worldmodel.planning.solver import CEMSolver
@@ -263,7 +288,7 @@ def peer() -> Contender | None:
         problems, block = len(setting.goals), setting.model.block
         width = len(setting.bounds.low) // block
         solver = CEMSolver(
-            as_costable(setting.model),
+            Windowed(setting.model),
             num_samples=setting.candidates,
             n_steps=setting.iterations,
             topk=min(TOP, setting.candidates),

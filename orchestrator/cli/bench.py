@@ -360,8 +360,9 @@ def plan(
 ) -> None:
     """Time decisions of a planner, many at once and one at a time.
 
-    A loop written as stable-worldmodel's solver takes turns with it: the same model, candidates
-    and cores; and that solver itself, where it is installed.
+    A loop written as stable-worldmodel's solver and rollout takes turns with it: the same weights,
+    candidates and cores; the same loop with our rollout; and that solver itself, where it is
+    installed.
     """
     from orchestrator.bench.plan import acting_model, bench_plan
     from orchestrator.cli.show import print_json, print_table
@@ -389,7 +390,10 @@ def plan(
         f" {found['parameters']:,} parameters, {found['threads']} threads"
     )
     if not found["peer"]:
-        print("stable-worldmodel is not installed here: reference is a loop written as its solver")
+        print(
+            "stable-worldmodel is not installed here: reference is a loop written as its solver and"
+            " rollout"
+        )
 
 
 CONFIDENCE = 0.95

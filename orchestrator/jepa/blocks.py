@@ -82,6 +82,16 @@ class Past:
         self._known = keys, values
         return keys, values
 
+    def repeated(self, count: int) -> Past:
+        """The same past `count` times for each row: [B * count, n, heads, head_dim]."""
+        other = Past()
+        if self._known is not None:
+            keys, values = (
+                one[:, None].expand(-1, count, *one.shape[1:]).flatten(0, 1) for one in self._known
+            )
+            other._known = keys, values
+        return other
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, seen: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, [B, heads, n, head_dim] each; `seen` bool [n, n].

@@ -1,26 +1,22 @@
-"""What follows many plans that begin in one past, every token computed once.
+"""What follows many plans that begin in one past, which is read once for all of them.
 
-`FramePredictor.follow` reads all moments again for each one that it predicts. Its attention is
-causal, so keys and values of earlier moments stay what they are while nothing leaves the window:
-they are kept here, and those of the shared past are made once for all plans. The result is that of
-`follow`, to rounding.
+`FramePredictor.follow` takes every plan with a past of its own. Attention is causal: keys and
+values of the moments before the present one do not depend on what is done next, so they are made
+once for each problem. The result is that of `follow`, to rounding.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.jepa.actions import AdaptiveBlock
+from orchestrator.jepa.blocks import Past
 from orchestrator.jepa.frames import FramePredictor
-from orchestrator.jepa.rope import Rotation, rotate, rotation_at
+from orchestrator.jepa.rope import Rotation, rotation_at
 
-ROWS = 512
+ROWS = 600
 """Plans that are followed at once on a CPU: more than its caches hold is slower."""
-
-Kept = tuple[Tensor, Tensor]
-"""A block's keys and values, [rows, heads, moments, head_dim] each."""
 
 
 def branch(predictor: FramePredictor, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
@@ -48,60 +44,39 @@ def branch(predictor: FramePredictor, z: Tensor, past: Tensor, plans: Tensor) ->
 def _branch(predictor: FramePredictor, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
     assert predictor.action is not None
     problems, count, steps, _ = plans.shape
-    seen = z.shape[1]
-    x = predictor.embed(z)
-    rotation = rotation_at((seen + steps, 1, 1), None, predictor.head_dim, x)
-    kept = _past(predictor, x[:, :-1], predictor.action(past), _part(rotation, 0, seen - 1))
-    kept = [(_each(k, count), _each(v, count)) for k, v in kept]
+    before = z.shape[1] - 1
+    rotation = rotation_at((before + steps, 1, 1), None, predictor.head_dim, z)
+    pasts = [one.repeated(count) for one in _read(predictor, z[:, :-1], past, rotation)]
     told = predictor.action(plans.flatten(0, 1))
-    now, ahead = _each(x[:, -1:], count), []
+    turns = [block.turns(told) for block in _blocks(predictor)]
+    now, ahead = z[:, None, -1:].expand(-1, count, -1, -1).flatten(0, 1), []
     for step in range(steps):
-        here = _part(rotation, seen - 1 + step, seen + step)
-        for number, block in enumerate(predictor.blocks):
-            assert isinstance(block, AdaptiveBlock)
-            now, kept[number] = _through(block, now, told[:, step : step + 1], here, kept[number])
-        follows = predictor.projection(predictor.norm(now))
-        ahead.append(follows)
-        now = predictor.embed(follows)
+        x, place = predictor.embed(now), _part(rotation, before + step, before + step + 1)
+        for block, turn, known in zip(_blocks(predictor), turns, pasts, strict=True):
+            x = block.further(x, place, turn[:, step : step + 1], known, 1)
+        now = predictor.projection(predictor.norm(x))
+        ahead.append(now)
     return torch.cat(ahead, 1).view(problems, count, steps, -1)
 
 
-def _past(predictor: FramePredictor, x: Tensor, told: Tensor, rotation: Rotation) -> list[Kept]:
-    """Keys and values of every block over the moments before the present one."""
-    kept = []
-    for block in predictor.blocks:
-        assert isinstance(block, AdaptiveBlock)
-        nothing = x.new_zeros(len(x), block.attn.heads, 0, predictor.head_dim)
-        found = nothing, nothing
-        if x.shape[1]:
-            x, found = _through(block, x, told, rotation, found)
-        kept.append(found)
-    return kept
+def _read(predictor: FramePredictor, z: Tensor, done: Tensor, rotation: Rotation) -> list[Past]:
+    """Every block's keys and values of the moments [B, n, encoder_dim] before the present one."""
+    pasts = [Past() for _ in predictor.blocks]
+    moments = z.shape[1]
+    if not moments:
+        return pasts
+    assert predictor.action is not None
+    x, told, place = predictor.embed(z), predictor.action(done), _part(rotation, 0, moments)
+    seen = torch.ones(moments, moments, dtype=torch.bool, device=z.device).tril()
+    for block, known in zip(_blocks(predictor), pasts, strict=True):
+        x = block.further(x, place, block.turns(told), known, moments, seen)
+    return pasts
 
 
-def _through(
-    block: AdaptiveBlock, x: Tensor, told: Tensor, rotation: Rotation, kept: Kept
-) -> tuple[Tensor, Kept]:
-    """A block over new moments [rows, n, dim], n = 1 wherever something is kept."""
-    attn = block.attn
-    turns = block.modulation(F.silu(told))
-    shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
-    qkv = attn.qkv(torch.addcmul(shift1, block.norm1(x), 1 + scale1))
-    qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
-    q, k = rotate(qk.view(*x.shape[:2], 2, attn.heads, -1), rotation).transpose(1, 3).unbind(2)
-    v = v.view(*x.shape[:2], attn.heads, -1).transpose(1, 2)
-    kept = torch.cat([kept[0], k], 2), torch.cat([kept[1], v], 2)
-    read = F.scaled_dot_product_attention(q, *kept, is_causal=x.shape[1] > 1)
-    x = torch.addcmul(x, gate1, attn.proj(read.transpose(1, 2).flatten(2)))
-    inner = torch.addcmul(shift2, block.norm2(x), 1 + scale2)
-    return torch.addcmul(x, gate2, block.mlp(inner)), kept
+def _blocks(predictor: FramePredictor) -> list[AdaptiveBlock]:
+    return [block for block in predictor.blocks if isinstance(block, AdaptiveBlock)]
 
 
 def _part(rotation: Rotation, first: int, stop: int) -> Rotation:
     cos, sin = (each[:, first:stop] for each in rotation)
     return cos, sin
-
-
-def _each(x: Tensor, count: int) -> Tensor:
-    """Once for each plan: [B, ...] -> [B * count, ...]."""
-    return x[:, None].expand(-1, count, *x.shape[1:]).flatten(0, 1)

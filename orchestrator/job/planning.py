@@ -118,6 +118,10 @@ class Planning(Section):
     execute: PositiveInt = 1
     """Model steps of a plan that are done before it is made anew."""
 
+    history: PositiveInt | None = None
+    """Moments that the model is told of at a time. Default: so many that the whole plan fits into
+    what it reads at once, but at least two, which show what moves."""
+
     cost: Literal["last", "every"] = "last"
     """Which predicted moments are to be near the goal: the last, or all in the mean."""
 

@@ -22,6 +22,10 @@ class Recede:
     execute: int = 1
     """Model steps that are done before the next plan is made."""
 
+    history: int | None = None
+    """Moments that the model is told of. Default: so many that the whole plan fits into what it
+    reads at once, but at least two, which show what moves."""
+
     aim: Aim = field(default_factory=Aim)
 
 
@@ -41,9 +45,8 @@ class Controller:
     ) -> None:
         self.model, self.solver, self.bounds, self.recede = model, solver, bounds, recede
         self._generator = generator
-        # So many that the whole plan fits into what the model reads at once; two show what moves.
         room = model.history - recede.horizon + 1
-        self._history = min(model.history, max(2, room))
+        self._history = min(model.history, recede.history or max(2, room))
         self.decisions, self.seconds = 0, 0.0
 
     def begin(self, goal: Tensor) -> None:

@@ -205,7 +205,6 @@ class Four(RoomsModel):
 def test_a_model_that_does_not_fit_is_one_error() -> None:
     check_fit(RoomsModel(), TwoRooms())
     world = TwoRooms()
-    world.restore(np.float32([60, 60]))
     with pytest.raises(RequestError, match=r"predicts \[1, 1, 2\], not \[1, 2, 2\]"):
         check_fit(Slow(), world)
     with pytest.raises(RequestError, match="cannot take 4 actions of 2 numbers"):

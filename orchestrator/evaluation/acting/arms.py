@@ -187,7 +187,7 @@ def _controller(
     model: Dynamics, planning: Planning, bounds: Bounds, seed: int, read: Reader | None
 ) -> Controller:
     aim = Aim(planning.cost, planning.distance, read)
-    recede = Recede(planning.horizon, planning.execute, aim)
+    recede = Recede(planning.horizon, planning.execute, planning.history, aim)
     draws = torch.Generator().manual_seed(seed)
     return Controller(model, build_solver(planning.solver), bounds, recede, draws)
 

@@ -100,6 +100,7 @@ def check_fit(model: Dynamics, world: World) -> None:
     if isinstance(model, WorldModel):
         _check_trained(model, model.block, world)
     width = len(bounds_of(world, model.block).low)
+    world.restore(world.draw(np.random.default_rng(0)))
     with torch.inference_mode():
         z = moment(model, world.render()[None])
         try:
