@@ -49,6 +49,7 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "empty": (npy(ROWS[:, :0]), "is [20, 0], not [frames, numbers]"),
     "text": (b"0,1,2\n3,4,5\n", "is no .npy file"),
     "nothing": (b"", "is no .npy file"),
+    "noise": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(99), "is no .npy file"),
     "zip": (zipped(), "is no .npy file"),
     "pickle": (npy(np.array([[None]] * 20), allow_pickle=True), "is pickled"),
     "cut": (npy(ROWS)[:-8], "is cut or damaged"),
