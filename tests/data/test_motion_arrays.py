@@ -49,6 +49,7 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "empty": (npy(ROWS[:, :0]), "is [20, 0], not [frames, numbers]"),
     "text": (b"0,1,2\n3,4,5\n", "is no .npy file"),
     "nothing": (b"", "is no .npy file"),
+    "noise": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(99), "is no .npy file"),
     "zip": (zipped(), "is no .npy file"),
     "pickle": (npy(np.array([[None]] * 20), allow_pickle=True), "is pickled"),
     "cut": (npy(ROWS)[:-8], "is cut or damaged"),
@@ -164,3 +165,19 @@ def test_verify_reads_the_arrays_too(tmp_path: Path) -> None:
     (wrong,) = verify(index, 6)
     assert wrong.startswith("video-002: ")
     assert "sha256 differs" in wrong
+
+
+def test_a_tar_that_is_cut_inside_an_array_gives_what_came_before(tmp_path: Path) -> None:
+    one, two = clip(0), clip(1)
+    members = {f"{c.key}.{name}": body for c in (one, two)
+               for name, body in {"mp4": c.payload, **c.extras}.items()}  # fmt: skip
+    tar = write_tar(tmp_path / "cut.tar", members)
+    where = tar.read_bytes().rindex(two.extras[ACTIONS])
+    tar.write_bytes(tar.read_bytes()[: where + 200])
+    datasets = Storage(str(tmp_path / "datasets"))
+    source = TarSource(str(tar))
+    index = pack_source(source, Encode(), datasets, 1.0, progress=Silent(), local=True)
+    extras = {row["key"]: len(row["extras"]) for row in index.rows(0).to_pylist()}
+    assert extras == {one.key: 2, two.key: 0}
+    (row,) = read_quarantine(Storage(index.uri))
+    assert "the tar is cut" in row.reason
