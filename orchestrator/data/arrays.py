@@ -5,6 +5,7 @@ Whoever wrote them, they are read here only, and nothing of them is ever unpickl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import math
@@ -19,6 +20,9 @@ from orchestrator.errors import DataError
 
 ACTIONS, STATES = "actions.npy", "states.npy"
 ARRAYS = (ACTIONS, STATES)
+
+MOST_HEADER = 1 << 16
+"""Bytes; numpy writes some hundred."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,18 +66,32 @@ def _other_length(name: str, rows: int, frames: int) -> str:
 
 def _parsed(name: str, body: bytes | memoryview) -> npt.NDArray[Any]:
     """The array as the file has it, without a copy; its header is not believed."""
-    file = io.BytesIO(body)
     try:
-        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        start = _start(body)
+        if start > MOST_HEADER:
+            raise ValueError
+        shape, fortran, dtype = _header(bytes(body[:start]))
     except (ValueError, KeyError):
         raise DataError(f"{name} is no .npy file") from None
     if dtype.hasobject:
         raise DataError(f"{name} is pickled, which is never read")
-    count, there = math.prod(shape), len(body) - file.tell()
+    count, there = math.prod(shape), len(body) - start
     if count * dtype.itemsize != there:
         raise DataError(f"{name} is cut or damaged: {there} bytes for {list(shape)} of {dtype}")
-    array = np.frombuffer(body, dtype, count, file.tell())
+    array = np.frombuffer(body, dtype, count, start)
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _start(body: bytes | memoryview) -> int:
+    """Where the numbers begin, by the length that the header has in its first bytes."""
+    size = 2 if bytes(body[6:7]) == b"\x01" else 4
+    return 8 + size + int.from_bytes(body[8 : 8 + size], "little")
+
+
+@functools.lru_cache(maxsize=1024)  # reading one takes longer than reading the numbers
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    file = io.BytesIO(head)
+    return _HEADERS[np.lib.format.read_magic(file)](file)
 
 
 @dataclass(frozen=True)

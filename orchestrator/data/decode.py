@@ -135,16 +135,17 @@ def _decode(
 def _shown_at(container: Any, stream: Any, numbers: np.ndarray) -> np.ndarray:
     """Timestamps (ticks) of frames by their numbers, counted as packing counts them. Nothing is
     decoded for it."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if any(packet.pts is None for packet in packets):
+    # Numbers only: a thousand packets that are kept set off Python's garbage collection.
+    shown = [(p.pts, p.is_discard) for p in container.demux(stream) if p.size]
+    if any(tick is None for tick, _ in shown):
         raise DataError("has frames without a timestamp", mend="pack it with mode h264")
-    if numbers[-1] >= len(packets):
-        raise DataError(f"has {len(packets)} frames, frame {numbers[-1]} is wanted")
-    packets.sort(key=lambda packet: packet.pts)
-    chosen = [packets[number] for number in numbers.tolist()]
-    if any(packet.is_discard for packet in chosen):
+    if numbers[-1] >= len(shown):
+        raise DataError(f"has {len(shown)} frames, frame {numbers[-1]} is wanted")
+    shown.sort()
+    chosen = [shown[number] for number in numbers.tolist()]
+    if any(hidden for _, hidden in chosen):
         raise DataError("hides frames that rows of its arrays stand for")
-    return np.array([packet.pts for packet in chosen], dtype=np.float64)
+    return np.array([tick for tick, _ in chosen], dtype=np.float64)
 
 
 def _read_packets(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:

@@ -62,9 +62,10 @@ class LeRobotSource:
                 raise RequestError(
                     f"unknown option '{name}'", where=uri, mend=suggest(name, ["camera"])
                 )
-        self.uri, self.unit = uri, unit
-        self.storage = Storage(path)
+        self.unit, self.storage = unit, Storage(path)
         self.info: Info = read_info(self.storage, options.get("camera"))
+        # However it was named, the same folder and camera are the same dataset.
+        self.uri = f"{SCHEME}{self.storage.root}?camera={self.info.camera}"
 
     def units(self) -> list[WorkUnit]:
         """Units of `unit` episodes each, in order.

@@ -167,11 +167,11 @@ class _Reader:
         elif not member.isreg() or member.sparse is not None:
             self._reject(name, "not a plain file")
         elif not is_video:
-            self._others.append((name, member.offset_data, member.size))
             for array in ARRAYS:
                 if name.endswith(f".{array}"):
                     body = cast(IO[bytes], tar.extractfile(member)).read()
                     self._arrays[member.offset_data] = Found.of(array, body)
+            self._others.append((name, member.offset_data, member.size))
         elif stem in self._clips:
             self._reject(name, f"duplicate key '{stem}'")
         elif member.size == 0:

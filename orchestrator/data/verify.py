@@ -74,7 +74,9 @@ def _wrong_clips(index: Index, chosen: np.ndarray) -> Iterator[str]:
         rows = index.rows(int(shard))
         for at in chosen[owner == shard] - starts[shard]:
             row = rows.slice(int(at), 1).to_pylist()[0]
-            try:
-                index.read(int(shard), row["offset"], row["bytes"], row["sha256"])
-            except DataError as error:
-                yield f"{row['key']}: {error.what} ({error.where})"
+            hashed = [e for e in row.get("extras") or () if e.get("sha256")]
+            for part in (row, *hashed):
+                try:
+                    index.read(int(shard), part["offset"], part["bytes"], part["sha256"])
+                except DataError as error:
+                    yield f"{row['key']}: {error.what} ({error.where})"

@@ -30,8 +30,6 @@ class ActingModel(WorldModel):
     what happens by itself are told that it has no `masks`.
     """
 
-    act: Act
-
     def __init__(
         self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
     ) -> None:
@@ -39,6 +37,7 @@ class ActingModel(WorldModel):
         assert config.act is not None
         assert config.act.block is not None
         self.act: Act = config.act
+        """What it was told of actions."""
         self.block: int = config.act.block
         """Control steps of a model step."""
         self.history = config.grid_of(config.frames)[0] - 1

@@ -140,7 +140,20 @@ def _usage(job: TrainJob, model_uri: str) -> str:
         "from orchestrator import load_model\n\n"
         f'model = load_model("{uri}")\n'
         f"tokens = model.encode(video)  # uint8 [B, {frames}, {size}, {size}, 3]"
-        f" -> float32 [B, {count}, {dim}]\n```"
+        f" -> float32 [B, {count}, {dim}]\n{_told(job)}```"
+    )
+
+
+def _told(job: TrainJob) -> str:
+    """How a model that acts is asked what follows."""
+    act = job.data.act
+    if act is None:
+        return ""
+    states = ", states" if act.actions == "change" else ""
+    what = "changes of the state" if states else f"{act.block or 'a block of'} control steps each"
+    return (
+        f"ahead = model.predict(tokens, actions{states})  # actions float32"
+        f" [B, moments, {act.width or 'D'}]: {what}, in the data's units\n"
     )
 
 

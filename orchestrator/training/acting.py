@@ -43,7 +43,7 @@ def know_actions(
     if act is None:
         return job
     kept = ((begun.job.get("data") or {}).get("act") or {}) if begun is not None else {}
-    if kept:
+    if kept.get("actions") == act.actions:
         known = {**kept, **act.model_dump(mode="json", exclude_none=True)}
         return _with(job, Act.model_validate(known))
     datasets = Storage(job.storage).sub("datasets")

@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 from orchestrator.data.prepare import prepare
 from orchestrator.job import TrainJob, TuneJob, build_job
 from orchestrator.job.space import trial_data
+from orchestrator.training.acting import know_actions
 from orchestrator.tuning.draws import draw
 from orchestrator.tuning.here import Here
 from orchestrator.tuning.ledger import Entry
@@ -47,7 +48,7 @@ class TrialSearch(Searcher):  # type: ignore[misc]
         train = build_job(trial_data(here.job, found, entry.point))
         assert isinstance(train, TrainJob)
         # Here, since all that a trial's process starts must fit into what that reserves.
-        prepare(train, here.progress)
+        know_actions(train, prepare(train, here.progress), here.progress, local=False)
         self._running[trial_id] = found
         return {**self._shared, "number": found}
 

@@ -125,7 +125,7 @@ class GymWorld(World):
     def reached(self, state: Floats, goal: Floats) -> bool:
         raise self._unrestorable()
 
-    def _actions(self, space: spaces.Space[Any]) -> spaces.Box:
+    def _actions(self, space: spaces.Space[Any]) -> spaces.Box[Any]:
         if isinstance(space, spaces.Discrete):
             return spaces.Box(0.0, 1.0, (int(space.n),), np.float32)
         if not isinstance(space, spaces.Box):

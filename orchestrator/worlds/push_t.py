@@ -82,8 +82,8 @@ class PushT(RigidWorld):
         agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         agent.position = (float(state[0]), float(state[1]))
         agent.velocity = (float(state[5]), float(state[6]))
-        shapes = [pymunk.moment_for_poly(MASS, part.tolist()) for part in (BAR, STEM)]
-        block = pymunk.Body(MASS, sum(shapes))
+        # As published: the stem is given the bar's moment of inertia.
+        block = pymunk.Body(MASS, 2 * pymunk.moment_for_poly(MASS, BAR.tolist()))
         # In this order: pymunk finds the middle of mass by the angle when it is told the place.
         block.center_of_gravity, block.angle = MIDDLE, float(state[4])
         block.position = (float(state[2]), float(state[3]))

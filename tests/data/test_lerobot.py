@@ -109,6 +109,13 @@ def test_several_cameras_must_be_told_apart(tmp_path: Path) -> None:
         open_source(f"lerobot://{folder}?cam=observation.images.top")
 
 
+def test_one_camera_is_one_source_however_it_is_named(tmp_path: Path) -> None:
+    folder = write_robot(tmp_path)
+    named = open_source(f"lerobot://{folder}?camera={CAMERA}")
+    plain = open_source(f"{folder}/")
+    assert plain.uri == named.uri == f"lerobot://{folder}?camera={CAMERA}"
+
+
 def test_what_the_folder_has_not_is_left_out(tmp_path: Path) -> None:
     clip = _clips(write_robot(tmp_path, without=("observation.state",)))[0]
     assert set(clip.extras) == {"json", "actions.npy"}

@@ -16,6 +16,7 @@ from orchestrator.data.dataset import read_quarantine
 from orchestrator.data.index import Index
 from orchestrator.data.pack import pack_source
 from orchestrator.data.tars import TarSource
+from orchestrator.data.verify import verify
 from orchestrator.errors import DataError, JobFailed
 from orchestrator.job import Encode
 from orchestrator.progress import Silent
@@ -48,6 +49,7 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "empty": (npy(ROWS[:, :0]), "is [20, 0], not [frames, numbers]"),
     "text": (b"0,1,2\n3,4,5\n", "is no .npy file"),
     "nothing": (b"", "is no .npy file"),
+    "noise": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(99), "is no .npy file"),
     "zip": (zipped(), "is no .npy file"),
     "pickle": (npy(np.array([[None]] * 20), allow_pickle=True), "is pickled"),
     "cut": (npy(ROWS)[:-8], "is cut or damaged"),
@@ -150,3 +152,32 @@ def test_a_source_without_actions_is_packed_as_before(tmp_path: Path) -> None:
     index = packed(tmp_path, change=alone)
     assert index.clips == MotionSource()._videos
     assert read_quarantine(Storage(index.uri)) == []
+
+
+def test_verify_reads_the_arrays_too(tmp_path: Path) -> None:
+    index = packed(tmp_path)
+    assert verify(index, 6) == []
+    (place,) = [e for e in index.rows(1).to_pylist()[0]["extras"] if e["name"] == STATES]
+    with open(index.tar(1), "r+b") as tar:
+        tar.seek(place["offset"] + place["bytes"] - 2)
+        tar.write(b"\x00\x7f")
+    index.close()
+    (wrong,) = verify(index, 6)
+    assert wrong.startswith("video-002: ")
+    assert "sha256 differs" in wrong
+
+
+def test_a_tar_that_is_cut_inside_an_array_gives_what_came_before(tmp_path: Path) -> None:
+    one, two = clip(0), clip(1)
+    members = {f"{c.key}.{name}": body for c in (one, two)
+               for name, body in {"mp4": c.payload, **c.extras}.items()}  # fmt: skip
+    tar = write_tar(tmp_path / "cut.tar", members)
+    where = tar.read_bytes().rindex(two.extras[ACTIONS])
+    tar.write_bytes(tar.read_bytes()[: where + 200])
+    datasets = Storage(str(tmp_path / "datasets"))
+    source = TarSource(str(tar))
+    index = pack_source(source, Encode(), datasets, 1.0, progress=Silent(), local=True)
+    extras = {row["key"]: len(row["extras"]) for row in index.rows(0).to_pylist()}
+    assert extras == {one.key: 2, two.key: 0}
+    (row,) = read_quarantine(Storage(index.uri))
+    assert "the tar is cut" in row.reason

@@ -180,6 +180,9 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
     assert began in _values(exported)
 
     other = job_dict(job)
+    other["data"]["act"] = {"actions": "change"}
+    with pytest.raises(RequestError, match=r"data\.act\.actions: 'given' -> 'change'"):
+        run(build_job(other), local=True)
     other["data"]["act"] = {"block": 2, "statistics": dict(began["statistics"])}
     other["data"]["act"]["statistics"]["action_mean"] = [0.0, 0.0, 0.0]
     with pytest.raises(RequestError, match=r"differs in:\s+data\.act\.statistics\.action_mean\.0"):

@@ -167,3 +167,33 @@ def test_a_ball_is_carried_let_go_once_and_rests_where_it_fell() -> None:
     assert world.state[0] == 9.5
     assert world.state[1] == 0
     np.testing.assert_allclose(world.state[2:4], [1.8, 3.5 + 0.5], atol=0.02)  # on the left shelf
+
+
+@pytest.mark.parametrize(
+    ("state", "action", "after"),
+    [
+        (
+            (195, 250, 230, 200, 0.3, 120, 0),
+            (0.8, 0.1),
+            (222.246, 252.957, 254.077, 206.223, 0.204, 298.532, 37.415),
+        ),
+        (
+            (300, 140, 300, 200, 2.0, 0, 150),
+            (-0.2, 0.9),
+            (294.087, 171.1, 304.455, 214.449, 2.166, -74.83, 335.75),
+        ),
+        (
+            (245, 300, 260, 260, 4.5, 200, -60),
+            (1.0, -0.4),
+            (280.554, 286.377, 284.529, 261.992, 4.291, 372.837, -149.266),
+        ),
+    ],
+)
+def test_push_t_goes_on_as_the_published_one(
+    state: tuple[float, ...], action: tuple[float, ...], after: tuple[float, ...]
+) -> None:
+    """`after` is what stable-worldmodel 0.1.1's own environment gave (pymunk 7.3.1)."""
+    world = build_world("push-t", 16)
+    world.restore(np.array(state, np.float32))
+    world.step(np.array(action, np.float32))
+    np.testing.assert_allclose(world.state, after, atol=2e-3)
