@@ -36,7 +36,7 @@ from orchestrator.job import Data, EvaluateJob, WeightedSource
 from orchestrator.job.planning import Planning
 from orchestrator.planning.base import Dynamics
 from orchestrator.progress import Progress
-from orchestrator.ray_session import python_path, ray_session
+from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.acting import record_acting
 from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
@@ -95,7 +95,7 @@ def acted(
     world = build_restorable(planning.world, size)
     tasks = draw_tasks(planning, world)
     check_fit(model, world)
-    shared = Shared(planning, model, tasks, size, python_path())
+    shared = Shared(planning, model, tasks, size)
     if needs_data(planning):
         shared = replace(shared, taught=_taught(job, shared, progress, local))
     units = units_of(planning, len(tasks.all))

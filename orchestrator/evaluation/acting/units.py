@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -22,7 +22,6 @@ from orchestrator.evaluation.acting.play import Round, play_together
 from orchestrator.evaluation.acting.tasks import Tasks
 from orchestrator.job.planning import Planning
 from orchestrator.planning.base import Dynamics
-from orchestrator.ray_session import find_parts_in
 from orchestrator.worlds.base import World
 from orchestrator.worlds.registry import build_world
 
@@ -50,9 +49,6 @@ class Shared:
     model: Dynamics
     tasks: Tasks
     size: int
-    folders: list[str] = field(default_factory=list)
-    """Where a user's own parts are."""
-
     taught: Taught = Taught()
 
     def world(self) -> World:
@@ -91,7 +87,6 @@ def units_of(planning: Planning, count: int) -> list[Unit]:
 @torch.inference_mode()
 def measure(shared: Shared, unit: Unit) -> Round:
     """Play a unit's tasks."""
-    find_parts_in(shared.folders)
     tasks = shared.tasks.all[unit.first : unit.stop]
     worlds = [shared.world() for _ in tasks]
     return play_together(worlds, tasks, _arm(shared, unit), shared.planning.budget)
@@ -121,7 +116,6 @@ def learn(shared: Shared, indexes: list[Index]) -> Taught:
     Raises:
         RequestError: the data has not what is needed.
     """
-    find_parts_in(shared.folders)
     planning, model = shared.planning, shared.model
     bounds = bounds_of(shared.world(), model.block)
     with torch.no_grad():  # what is learned from it keeps gradients
