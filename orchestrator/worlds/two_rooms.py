@@ -62,6 +62,13 @@ class TwoRooms(World):
     def advance(self, action: Floats) -> None:
         self._at = moved(self._at, action)
 
+    def roll(self, states: Floats, actions: Floats) -> Floats:
+        at, reached = states, []
+        for step in range(actions.shape[1]):
+            at = moved(at, np.clip(actions[:, step], -1, 1))
+            reached.append(at)
+        return np.stack(reached, 1)
+
     def reached(self, state: Floats, goal: Floats) -> bool:
         return float(np.linalg.norm(state - goal)) < NEAR
 

@@ -39,6 +39,16 @@ def test_going_on_from_any_state_gives_what_came_after_it(name: str, random: boo
 
 
 @pytest.mark.parametrize("name", WORLDS)
+def test_many_plans_rolled_at_once_end_where_each_ends(name: str) -> None:
+    first, second = _play(name, 4, 6), _play(name, 5, 6, random=True)
+    starts = np.stack([first.states[0], second.states[0]])
+    actions = np.stack([first.actions[:-1], second.actions[:-1]])
+    rolled = build_world(name, 16).roll(starts, actions)
+    np.testing.assert_allclose(rolled[0], first.states[1:], atol=1e-4)
+    np.testing.assert_allclose(rolled[1], second.states[1:], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", WORLDS)
 def test_a_picture_shows_its_state_and_leaves_the_present_one_alone(name: str) -> None:
     world, episode = build_world(name, 48), _play(name, 2)
     world.restore(episode.states[0])
