@@ -47,8 +47,8 @@ def draw_tasks(planning: Planning, world: World) -> Tasks:
     Task n does not depend on how many there are.
 
     Raises:
-        RequestError: a start or goal lies outside the world, or the collector's episodes have
-            nothing worthwhile.
+        RequestError: a start or goal lies outside the world, a goal is reached before anything
+            is done, or the collector's episodes have nothing worthwhile.
     """
     if planning.tasks:
         starts, goals = zip(*((pair.start, pair.goal) for pair in planning.tasks), strict=True)
@@ -76,7 +76,7 @@ def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[F
         begins = [
             at
             for at in range(len(states) - planning.ahead)
-            if world.worthwhile(states[at], states[at + planning.ahead])
+            if _counts(world, states[at], states[at + planning.ahead])
         ]
         if begins:
             return states, int(rng.choice(begins))
@@ -86,6 +86,11 @@ def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[F
         where="planning.ahead",
         mend="set another planning.ahead, or name planning.tasks",
     )
+
+
+def _counts(world: World, start: Floats, goal: Floats) -> bool:
+    """Whether there is something to do, and doing it says anything."""
+    return not world.reached(start, goal) and world.worthwhile(start, goal)
 
 
 def wander(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Floats:
