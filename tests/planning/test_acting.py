@@ -32,7 +32,7 @@ def planning(**keys: object) -> Planning:
 
 @pytest.fixture(scope="module")
 def tasks() -> Tasks:
-    return draw_tasks(planning(episodes=20), TwoRooms())
+    return draw_tasks(planning(episodes=40), TwoRooms())
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_tasks_cross_the_door_and_do_not_depend_on_how_many_there_are(tasks: Tas
     for task in tasks.all:
         assert (task.start[0] < SIDE / 2) != (task.goal[0] < SIDE / 2)
         assert np.abs(task.goal - task.start).max() <= 25 * 5
+        assert np.linalg.norm(task.goal - task.start) >= NEAR, "reached before anything is done"
     few = draw_tasks(planning(episodes=3), TwoRooms())
     for one, other in zip(few.all, tasks.all, strict=False):
         assert np.array_equal(one.start, other.start)
@@ -82,8 +83,10 @@ def test_a_goal_outside_the_world_is_one_error() -> None:
         ("goal", Pair(start=inside, goal=(60.0, 60.0, 1.0))),
     ):
         with pytest.raises(RequestError, match="outside") as error:
-            draw_tasks(planning(tasks=(Pair(start=inside, goal=inside), pair)), TwoRooms())
+            draw_tasks(planning(tasks=(Pair(start=inside, goal=(60, 160)), pair)), TwoRooms())
         assert error.value.where == f"planning.tasks.1.{key}"
+    with pytest.raises(RequestError, match="reached at the start"):
+        draw_tasks(planning(tasks=(Pair(start=inside, goal=inside),)), TwoRooms())
 
 
 class Straight:

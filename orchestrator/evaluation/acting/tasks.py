@@ -47,18 +47,11 @@ def draw_tasks(planning: Planning, world: World) -> Tasks:
     Task n does not depend on how many there are.
 
     Raises:
-        RequestError: a start or goal lies outside the world, or the collector's episodes have
-            nothing worthwhile.
+        RequestError: a start or goal lies outside the world, a goal is reached before anything
+            is done, or the collector's episodes have nothing worthwhile.
     """
     if planning.tasks:
-        starts, goals = zip(*((pair.start, pair.goal) for pair in planning.tasks), strict=True)
-        tasks = [
-            Task(n, _state(world, a, n, "start"), _state(world, b, n, "goal"))
-            for n, (a, b) in enumerate(zip(starts, goals, strict=True))
-        ]
-        return Tasks(
-            tasks, _scale(np.stack([one.start for one in tasks] + [one.goal for one in tasks]))
-        )
+        return _given(planning, world)
     drawn: list[Task] = []
     seen: list[Floats] = []
     while len(drawn) < planning.episodes:
@@ -66,6 +59,21 @@ def draw_tasks(planning: Planning, world: World) -> Tasks:
         drawn.append(Task(len(drawn), states[at], states[at + planning.ahead]))
         seen.append(states)
     return Tasks(drawn, _scale(np.concatenate(seen)))
+
+
+def _given(planning: Planning, world: World) -> Tasks:
+    """The job's own tasks."""
+    tasks = []
+    for n, pair in enumerate(planning.tasks):
+        task = Task(n, _state(world, pair.start, n, "start"), _state(world, pair.goal, n, "goal"))
+        if world.reached(task.start, task.goal):
+            raise RequestError(
+                "the goal is reached at the start",
+                where=f"planning.tasks.{n}",
+                mend="set them further apart",
+            )
+        tasks.append(task)
+    return Tasks(tasks, _scale(np.stack([s for one in tasks for s in (one.start, one.goal)])))
 
 
 def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[Floats, int]:
@@ -76,7 +84,7 @@ def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[F
         begins = [
             at
             for at in range(len(states) - planning.ahead)
-            if world.worthwhile(states[at], states[at + planning.ahead])
+            if _counts(world, states[at], states[at + planning.ahead])
         ]
         if begins:
             return states, int(rng.choice(begins))
@@ -86,6 +94,11 @@ def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[F
         where="planning.ahead",
         mend="set another planning.ahead, or name planning.tasks",
     )
+
+
+def _counts(world: World, start: Floats, goal: Floats) -> bool:
+    """Whether there is something to do, and doing it says anything."""
+    return not world.reached(start, goal) and world.worthwhile(start, goal)
 
 
 def wander(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Floats:
