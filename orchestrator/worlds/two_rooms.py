@@ -73,8 +73,11 @@ class TwoRooms(World):
         return float(np.linalg.norm(state - goal)) < NEAR
 
     def worthwhile(self, start: Floats, goal: Floats) -> bool:
-        """The door lies between them."""
-        return bool((start[0] < SIDE / 2) != (goal[0] < SIDE / 2))
+        """One in each room, and neither in the doorway."""
+        left, right = LEFT - RADIUS, RIGHT + RADIUS
+        return bool(
+            (start[0] <= left and goal[0] >= right) or (start[0] >= right and goal[0] <= left)
+        )
 
     def picture(self, state: Floats) -> Picture:
         pixels = (np.arange(self.size, dtype=np.float32) + 0.5) * (SIDE / self.size)
