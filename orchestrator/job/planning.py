@@ -112,6 +112,10 @@ class Planning(Section):
     """What the planner is shown: the picture of the goal, or its state. A model that predicts
     features reads states off them by a linear map, fitted on the data of `data`."""
 
+    compare: Literal["features", "states"] = "features"
+    """What is compared with a goal that is a picture: features, or the states that a linear map,
+    fitted on `data`, reads off them. Of a goal that is a state: states."""
+
     horizon: PositiveInt = 5
     """Model steps that are planned."""
 
@@ -149,6 +153,11 @@ class Planning(Section):
 
     size: PositiveInt | None = None
     """Pixels of the world's picture. Default: the model's."""
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether states are read off features."""
+        return self.goal == "state" or self.compare == "states"
 
     @model_validator(mode="after")
     def _fits(self) -> Planning:

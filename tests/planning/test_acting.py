@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +154,22 @@ def test_a_goal_may_be_a_state_which_is_read_off_the_features(tasks: Tasks, memo
     features = torch.rand(4, 3, 1, 2) * 0.7 + 0.1
     wanted = features * SIDE / torch.from_numpy(tasks.scale)
     torch.testing.assert_close(reader(features), wanted, atol=0.05, rtol=0)
-    arm = Planner(RoomsModel(), planning(goal="state"), bounds_of(TwoRooms(), 5), 0, reader)
-    assert share(played(arm, tasks)) >= 0.9
+    for asked in (planning(goal="state"), planning(compare="states")):
+        assert asked.reads_states
+        arm = Planner(RoomsModel(), asked, bounds_of(TwoRooms(), 5), 0, reader)
+        assert share(played(arm, tasks)) >= 0.9
+
+
+def test_a_picture_read_as_a_state_is_all_that_is_known_of_the_goal(
+    tasks: Tasks, memory: Memory
+) -> None:
+    reader = read_states(memory, tasks.scale)
+    arm = Planner(RoomsModel(), planning(compare="states"), bounds_of(TwoRooms(), 5), 0, reader)
+    blind = replace(tasks.all[0], goal=np.full(2, np.nan, np.float32))
+    goals = Sight(TwoRooms().picture(tasks.all[0].goal)[None], blind.goal[None])
+    arm.begin([blind], goals)
+    first = Sight(TwoRooms().picture(blind.start)[None], blind.start[None])
+    assert np.isfinite(arm.act(first)).all()
 
 
 def test_data_of_another_world_is_refused(memory: Memory) -> None:

@@ -81,7 +81,7 @@ class Planner:
 
     Args:
         read: from features [..., area, dim] to states [..., 1, S] in units of `scale`; where it is
-            given, the goal is a state.
+            given, states are compared.
     """
 
     looks = True
@@ -95,14 +95,16 @@ class Planner:
         read: Reader | None = None,
     ) -> None:
         self._model, self._read = model, read
+        self._shown = planning.goal == "image"
         self._control = _controller(model, planning, bounds, seed, read)
 
     def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
-        if self._read is None:
-            self._control.begin(moment(self._model, goals.pictures))
+        if self._read is not None and not self._shown:
+            goal = torch.from_numpy(goals.states / self._read.scale)[:, None]
         else:
-            goal = torch.from_numpy(goals.states / self._read.scale)
-            self._control.begin(goal[:, None])
+            seen = moment(self._model, goals.pictures)
+            goal = seen if self._read is None else self._read(seen)
+        self._control.begin(goal)
 
     def act(self, now: Sight) -> Floats:
         z = moment(self._model, now.pictures)

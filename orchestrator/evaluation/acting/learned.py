@@ -167,7 +167,7 @@ def read_states(memory: Memory, scale: Floats) -> StateReader:
         raise RequestError(
             f"its states have {states.shape[1]} numbers, the world's {len(scale)}",
             where="planning.data",
-            mend="name data with the world's KEY.states.npy, or write planning.goal: image",
+            mend="name data with the world's KEY.states.npy, or compare features of pictures",
         )
     features = torch.cat([one.features for one in memory.videos]).double()
     x = torch.cat([features, torch.ones(len(features), 1).double()], 1)

@@ -89,6 +89,7 @@ def _how(told: dict[str, Any]) -> str:
     shown = told["shown"]
     solver = ", ".join(f"{key} {value}" for key, value in shown["solver"].items())
     goal = "picture" if shown["goal"] == "image" else "state"
+    of = "states read off features" if "data" in shown else "features"
     return (
         "<h2>How it was measured</h2><p>Starts and goals are"
         f" {shown['ahead']} control steps apart in the collector's own episodes, drawn by seed"
@@ -96,9 +97,9 @@ def _how(told: dict[str, Any]) -> str:
         f" into the start, the {goal} of the goal was shown, and it had to be reached within"
         f" <b>{shown['budget']} control steps</b>, at any of them, as the world judges. Plans of"
         f" {shown['horizon']} model steps, {shown['execute']} done before the next plan; cost:"
-        f" {shown['distance']} distance from the goal, {shown['cost']} predicted moment. Solver:"
-        f" {html.escape(solver)}.</p><p>Protocol <code>{told['protocol']}</code>: numbers of"
-        " another hash cannot be compared with these.</p>"
+        f" {shown['distance']} distance of {of} from the goal, {shown['cost']} predicted moment."
+        f" Solver: {html.escape(solver)}.</p><p>Protocol <code>{told['protocol']}</code>: numbers"
+        " of another hash cannot be compared with these.</p>"
     )
 
 

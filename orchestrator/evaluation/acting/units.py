@@ -123,11 +123,11 @@ def learn(shared: Shared, indexes: list[Index]) -> Taught:
     cloner = reader = None
     if "cloning" in planning.arms:
         cloner = clone(memory, bounds, shared.steps, planning.seed)
-    if planning.goal == "state":
+    if planning.reads_states:
         reader = read_states(memory, shared.tasks.scale)
     return Taught(memory, cloner, reader)
 
 
 def needs_data(planning: Planning) -> bool:
-    """Whether an arm, or the goal, asks for the training data."""
-    return planning.goal == "state" or any(arm in FROM_DATA for arm in planning.arms)
+    """Whether an arm, or the cost, asks for the training data."""
+    return planning.reads_states or any(arm in FROM_DATA for arm in planning.arms)

@@ -106,7 +106,7 @@ def protocol_facts(found: Found) -> dict[str, Any]:
         "tasks": hashlib.sha256(ends.astype("<f4").tobytes()).hexdigest()[:16],
         "look": hashlib.sha256(goal.tobytes()).hexdigest()[:16],
     }
-    if planning.goal == "state":  # read by a map that was fitted on data
+    if planning.reads_states:  # read by a map that was fitted on data
         facts |= {"data": planning.data, "data_episodes": planning.data_episodes}
     return facts
 
