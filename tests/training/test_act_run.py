@@ -196,6 +196,7 @@ def _values(value: Any) -> list[Any]:
     return [value, *(one for item in value.values() for one in _values(item))]
 
 
+@pytest.mark.nightly
 @pytest.mark.integration
 def test_two_workers_of_ray_measure_and_train_what_one_process_does(tmp_path: Path) -> None:
     index = packed(tmp_path)
