@@ -127,7 +127,12 @@ def test_the_command_opens_a_tunnel_and_closes_it_with_ctrl_c(
     port = free_port()
     command = [sys.executable, "-m", "orchestrator", "ui", "--no-browser", "--to"]
     process = subprocess.Popen(
-        [*command, rack(tmp_path, port)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*command, rack(tmp_path, port)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # As in a terminal: what a shell starts in the background ignores Ctrl-C, its children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
