@@ -10,11 +10,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 train: $(VENV)/.installed            ## train a small world model on simulated physics and register it
 	$(BIN)/orchestrator run $(JOB)
 
+# Two side by side, each with one thread; a file's tests stay together, they share what they set up.
+UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not gpu and not nightly" \
+	--numprocesses 2 --dist loadfile
+
 test: $(VENV)/.installed-dev         ## every test that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu and not nightly"
+	$(UNIT)
+	$(BIN)/python -m pytest -m "integration and not gpu and not nightly"
 
 test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, under a minute
-	$(BIN)/python -m pytest -m "not integration and not gpu and not nightly"
+	$(UNIT)
 
 test-nightly: $(VENV)/.installed-dev ## the ones that take minutes
 	$(BIN)/python -m pytest -m "nightly" --timeout=3600

@@ -64,6 +64,12 @@ class World(gymnasium.Env[Floats, Floats]):
         """Whether getting from one to the other says anything (a door lies between, say)."""
         return not self.reached(start, goal)
 
+    def judged(self, states: Floats) -> Floats:
+        """What of states a success depends on, in numbers whose difference says how far it is:
+        an angle as its cosine and sine. [..., S] -> [..., M]; all of them, unless a world says so.
+        """
+        return states
+
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Floats:
         """A state to begin with."""

@@ -14,7 +14,7 @@ import pymunk
 
 from orchestrator.physics.world import VIEW, Backdrop, Scene, Solid, rectangle
 from orchestrator.worlds.base import Collector, Floats, World
-from orchestrator.worlds.rigid import RigidWorld, Stage, plain
+from orchestrator.worlds.rigid import RigidWorld, Stage, cosine_sine, plain
 
 SIDE, WALL, DISC, UNIT = 512.0, 7.0, 15.0, 30.0  # WALL: how far the walls' faces are from the edge
 REACH = (WALL + DISC, SIDE - WALL - DISC)
@@ -68,6 +68,10 @@ class PushT(RigidWorld):
         turned = abs(float(state[4] - goal[4])) % (2 * np.pi)
         near = float(np.linalg.norm(state[:4] - goal[:4])) < NEAR
         return near and min(turned, 2 * np.pi - turned) < TURNED
+
+    def judged(self, states: Floats) -> Floats:
+        """Where the disc and the block are, and how the block is turned."""
+        return np.concatenate([states[..., :4], cosine_sine(states[..., 4])], -1)
 
     def worthwhile(self, start: Floats, goal: Floats) -> bool:
         """The block itself has to be moved or turned."""

@@ -111,6 +111,11 @@ class RigidWorld(World):
         return shown
 
 
+def cosine_sine(angles: Floats) -> Floats:
+    """Radians [...] as numbers without a seam, [..., 2]."""
+    return np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
+
+
 def body(mass: float, moment: float, at: Floats, turn: float = 0.0) -> pymunk.Body:
     """A body at `at`: x, y and, where given, vx, vy; `turn`: its angle."""
     made = pymunk.Body(mass, moment)

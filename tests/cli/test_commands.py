@@ -233,6 +233,7 @@ def test_help_comes_at_once() -> None:
     assert cpu_seconds("--help") < 0.3
 
 
+@pytest.mark.integration
 def test_a_plan_comes_within_a_second(job_file: str) -> None:
     assert cpu_seconds("plan", job_file) < 1.0
 

@@ -57,6 +57,7 @@ def driver() -> Iterator[subprocess.Popen[str]]:
     process.kill()
 
 
+@pytest.mark.integration
 def test_a_driver_of_this_node_saves_before_the_hook_returns(
     driver: subprocess.Popen[str],
 ) -> None:
@@ -74,6 +75,7 @@ def test_others_drivers_and_rays_own_are_let_be(driver: subprocess.Popen[str]) -
     assert driver.poll() is None
 
 
+@pytest.mark.integration
 def test_a_driver_that_does_not_end_is_not_waited_for_longer_than_said() -> None:
     code = (
         "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"

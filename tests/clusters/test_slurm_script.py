@@ -197,6 +197,7 @@ def test_the_job_s_end_is_the_script_s(tmp_path: Path) -> None:
     assert stat.S_ISDIR(trial.folder.stat().st_mode)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("number", "shown", "again"),
     [
@@ -220,6 +221,7 @@ def test_it_saves_once_and_is_queued_again_after_limit_and_preemption_only(
     assert trial.state["code"] == ("" if again else "143")
 
 
+@pytest.mark.integration
 def test_a_stop_that_was_asked_for_meanwhile_wins(tmp_path: Path) -> None:
     trial = Trial(tmp_path, _SAVES)
     trial.begun("began")
@@ -230,6 +232,7 @@ def test_a_stop_that_was_asked_for_meanwhile_wins(tmp_path: Path) -> None:
     assert Trial(tmp_path, _SAVES).end()[0] == 143  # and it does not begin again
 
 
+@pytest.mark.integration
 def test_a_job_that_ends_in_spite_of_a_signal_or_fails_is_not_queued_again(tmp_path: Path) -> None:
     for code in (0, 1):
         folder = tmp_path / str(code)
@@ -241,6 +244,7 @@ def test_a_job_that_ends_in_spite_of_a_signal_or_fails_is_not_queued_again(tmp_p
         assert not trial.requeued
 
 
+@pytest.mark.integration
 def test_a_driver_that_rays_own_handler_ends_counts_as_stopped(tmp_path: Path) -> None:
     """While a job packs, SIGTERM ends it with 15: `sys.exit(15)` of Ray."""
     for number, again in ((signal.SIGUSR1, True), (signal.SIGTERM, False)):
@@ -254,6 +258,7 @@ def test_a_driver_that_rays_own_handler_ends_counts_as_stopped(tmp_path: Path) -
         assert trial.state["code"] == ("" if again else "143")
 
 
+@pytest.mark.integration
 def test_a_job_that_cannot_save_in_time_is_queued_again_before_slurm_ends_it(
     tmp_path: Path,
 ) -> None:

@@ -119,6 +119,7 @@ def rack(folder: Path, port: int) -> str:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("ssh")
 def test_the_command_opens_a_tunnel_and_closes_it_with_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +165,7 @@ def test_a_tunnel_that_fails_and_a_port_that_is_taken(ssh: Path, tmp_path: Path)
         pass
 
 
+@pytest.mark.integration
 def test_print_opens_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "orchestrator", "ui", "--print", "--to"]
     done = subprocess.run(

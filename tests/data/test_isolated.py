@@ -20,6 +20,8 @@ from orchestrator.data.isolated import IsolatedMaker
 from orchestrator.data.pixels import PixelPool
 from tests.data.made_clips import small_video, train_job, video
 
+pytestmark = pytest.mark.integration
+
 ROWS = 4
 
 AUGMENTATIONS = """

@@ -113,7 +113,7 @@ def test_a_goal_counts_in_the_control_step_that_reaches_it_and_nothing_beyond_th
     starts = np.float32([[30, 60], [30, 60], [30, 60]])
     goals = np.float32([[60, 60], [90, 60], [30, 180]])
     ends = enumerate(zip(starts, goals, strict=True))
-    tasks = Tasks([Task(n, *both) for n, both in ends], np.ones(2, np.float32))
+    tasks = Tasks([Task(n, *both) for n, both in ends], TwoRooms().judged, np.ones(2, np.float32))
     arm = Straight()
     found = played(arm, tasks, budget=10)
     # 5 a step: nearer than 16 at 45 (3 steps) and at 75 (9 steps).
@@ -130,14 +130,14 @@ def test_who_plans_reaches_goals_and_chance_does_not(tasks: Tasks) -> None:
     model, asked = RoomsModel(), planning()
     bounds = bounds_of(TwoRooms(), 5)
     found = {
-        "model": played(Planner(model, asked, bounds, 0), tasks),
+        "model": played(Planner(model, asked, bounds, 0, tasks.measured), tasks),
         "oracle": played(Oracle(TwoRooms(), tasks, asked, bounds, 0), tasks),
         "random": played(Random(bounds, 5, 0), tasks),
     }
     assert share(found["model"]) >= 0.9
     assert share(found["oracle"]) >= 0.9
     assert share(found["random"]) <= 0.3
-    again = played(Planner(model, asked, bounds, 0), tasks)
+    again = played(Planner(model, asked, bounds, 0, tasks.measured), tasks)
     for one, other in zip(found["model"].played, again.played, strict=True):
         assert np.array_equal(one.states, other.states)
 
@@ -150,21 +150,28 @@ def test_who_knows_the_data_reaches_some(tasks: Tasks, memory: Memory) -> None:
 
 
 def test_a_goal_may_be_a_state_which_is_read_off_the_features(tasks: Tasks, memory: Memory) -> None:
-    reader = read_states(memory, tasks.scale)
+    reader = read_states(memory, tasks)
     features = torch.rand(4, 3, 1, 2) * 0.7 + 0.1
     wanted = features * SIDE / torch.from_numpy(tasks.scale)
     torch.testing.assert_close(reader(features), wanted, atol=0.05, rtol=0)
     for asked in (planning(goal="state"), planning(compare="states")):
         assert asked.reads_states
-        arm = Planner(RoomsModel(), asked, bounds_of(TwoRooms(), 5), 0, reader)
+        arm = Planner(RoomsModel(), asked, bounds_of(TwoRooms(), 5), 0, tasks.measured, reader)
         assert share(played(arm, tasks)) >= 0.9
 
 
 def test_a_picture_read_as_a_state_is_all_that_is_known_of_the_goal(
     tasks: Tasks, memory: Memory
 ) -> None:
-    reader = read_states(memory, tasks.scale)
-    arm = Planner(RoomsModel(), planning(compare="states"), bounds_of(TwoRooms(), 5), 0, reader)
+    reader = read_states(memory, tasks)
+    arm = Planner(
+        RoomsModel(),
+        planning(compare="states"),
+        bounds_of(TwoRooms(), 5),
+        0,
+        tasks.measured,
+        reader,
+    )
     blind = replace(tasks.all[0], goal=np.full(2, np.nan, np.float32))
     goals = Sight(TwoRooms().picture(tasks.all[0].goal)[None], blind.goal[None])
     arm.begin([blind], goals)
@@ -173,8 +180,9 @@ def test_a_picture_read_as_a_state_is_all_that_is_known_of_the_goal(
 
 
 def test_data_of_another_world_is_refused(memory: Memory) -> None:
-    with pytest.raises(RequestError, match="states have 2 numbers"):
-        read_states(memory, np.ones(5, np.float32))
+    five = np.zeros(5, np.float32)
+    with pytest.raises(RequestError, match="states have 2 numbers, the world's 5"):
+        read_states(memory, Tasks([Task(0, five, five)], np.asarray, np.ones(5, np.float32)))
     with pytest.raises(RequestError, match="lasts 50 model steps"):
         Nearest(RoomsModel(), memory, 50)
 

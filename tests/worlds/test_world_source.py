@@ -45,6 +45,7 @@ def _decode(payload: bytes) -> np.ndarray:
         return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
 
 
+@pytest.mark.integration
 def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
     code = (
         "import hashlib; from orchestrator.job import Encode;"

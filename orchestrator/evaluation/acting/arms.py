@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from orchestrator.worlds.base import Floats, World
 
 Pictures = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Measured = Callable[[Floats], Floats]
+Read = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class Planner:
     """Plans with a model that sees pictures, towards a picture or towards a state.
 
     Args:
-        read: from features [..., area, dim] to states [..., 1, S] in units of `scale`; where it is
-            given, states are compared.
+        measured: what of states is compared, as `Tasks` has it.
+        read: reads that off features, [..., area, dim] -> [..., 1, M]; where it is given, states
+            are compared.
     """
 
     looks = True
@@ -92,15 +95,16 @@ class Planner:
         planning: Planning,
         bounds: Bounds,
         seed: int,
-        read: Reader | None = None,
+        measured: Measured,
+        read: Read | None = None,
     ) -> None:
-        self._model, self._read = model, read
+        self._model, self._measured, self._read = model, measured, read
         self._shown = planning.goal == "image"
         self._control = _controller(model, planning, bounds, seed, read)
 
     def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
         if self._read is not None and not self._shown:
-            goal = torch.from_numpy(goals.states / self._read.scale)[:, None]
+            goal = torch.from_numpy(self._measured(goals.states))[:, None]
         else:
             seen = moment(self._model, goals.pictures)
             goal = seen if self._read is None else self._read(seen)
@@ -126,14 +130,17 @@ class Oracle:
     def __init__(
         self, world: World, tasks: Tasks, planning: Planning, bounds: Bounds, seed: int
     ) -> None:
-        self._model = TrueDynamics(world, tasks.scale, bounds.block)
+        self._model = TrueDynamics(world, bounds.block)
+        self._measured = tasks.measured
         # Its features are states of a few numbers: squared, as the distance of states is told.
-        self._control = _controller(
-            self._model, planning.model_copy(update={"distance": "l2"}), bounds, seed, None
-        )
+        squared = planning.model_copy(update={"distance": "l2"})
+        self._control = _controller(self._model, squared, bounds, seed, self._read)
+
+    def _read(self, features: Tensor) -> Tensor:
+        return torch.from_numpy(self._measured(features.numpy()))
 
     def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
-        self._control.begin(self._model.features(goals.states))
+        self._control.begin(self._read(self._model.features(goals.states)))
 
     def act(self, now: Sight) -> Floats:
         return _blocks(self._control.act(self._model.features(now.states)), self._model)
@@ -147,37 +154,25 @@ class Oracle:
 
 
 class TrueDynamics:
-    """A world as a model of itself: its features are its states in units of `scale`."""
+    """A world as a model of itself: its features are its states."""
 
     history = 1
 
-    def __init__(self, world: World, scale: Floats, block: int) -> None:
-        self._world, self._scale, self.block = world, scale, block
+    def __init__(self, world: World, block: int) -> None:
+        self._world, self.block = world, block
 
     def features(self, states: Floats) -> Tensor:
         """[B, S] -> [B, 1, S]."""
-        return torch.from_numpy((states / self._scale).astype(np.float32))[:, None]
+        return torch.from_numpy(states)[:, None]
 
     def encode(self, video: Tensor | npt.NDArray[np.uint8]) -> Tensor:
         raise NotImplementedError("the world is told states, it reads no pictures")
 
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
         """[B, 1, S], [B, m, D] -> [B, m, S]."""
-        begun = z[:, -1].numpy() * self._scale
         done = actions.numpy().reshape(len(actions), actions.shape[1] * self.block, -1)
-        reached = self._world.roll(begun, done)[:, self.block - 1 :: self.block]
-        return torch.from_numpy((reached / self._scale).astype(np.float32))
-
-
-class Reader(Protocol):
-    """Reads states off features."""
-
-    @property
-    def scale(self) -> Floats:
-        """Of each number of a state."""
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """[..., area, dim] -> [..., 1, S], in units of `scale`."""
+        reached = self._world.roll(z[:, -1].numpy(), done)[:, self.block - 1 :: self.block]
+        return torch.from_numpy(np.ascontiguousarray(reached))
 
 
 def moment(model: Dynamics, pictures: Pictures) -> Tensor:
@@ -186,7 +181,7 @@ def moment(model: Dynamics, pictures: Pictures) -> Tensor:
 
 
 def _controller(
-    model: Dynamics, planning: Planning, bounds: Bounds, seed: int, read: Reader | None
+    model: Dynamics, planning: Planning, bounds: Bounds, seed: int, read: Read | None
 ) -> Controller:
     aim = Aim(planning.cost, planning.distance, read)
     recede = Recede(planning.horizon, planning.execute, planning.history, aim)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.acting.arms import Bools, Sight, moment
 from orchestrator.evaluation.acting.memory import Memory
-from orchestrator.evaluation.acting.tasks import Task
+from orchestrator.evaluation.acting.tasks import Task, Tasks
 from orchestrator.planning.base import Bounds, Dynamics
 from orchestrator.worlds.base import Floats
 
@@ -141,31 +141,30 @@ class Nearest:
 
 @dataclass(frozen=True)
 class StateReader:
-    """A linear map from features to states, in units of `scale`."""
+    """A linear map from features to what of states is compared."""
 
     memory: Memory
     weight: Tensor
-    """[W + 1, S]."""
-
-    scale: Floats
+    """[W + 1, M]."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """[..., area, dim] -> [..., 1, S]."""
+        """[..., area, dim] -> [..., 1, M]."""
         rows = self.memory.flat(features)
         read = rows @ self.weight[:-1] + self.weight[-1]
         return read[..., None, :]
 
 
-def read_states(memory: Memory, scale: Floats) -> StateReader:
-    """Fit a ridge regression of states on features.
+def read_states(memory: Memory, tasks: Tasks) -> StateReader:
+    """Fit a ridge regression of what is compared of states on features.
 
     Raises:
         RequestError: the data has no states, or other ones than the world.
     """
     states = np.concatenate([one.states for one in memory.videos])
-    if states.shape[1] != len(scale):
+    width = len(tasks.all[0].start)
+    if states.shape[1] != width:
         raise RequestError(
-            f"its states have {states.shape[1]} numbers, the world's {len(scale)}",
+            f"its states have {states.shape[1]} numbers, the world's {width}",
             where="planning.data",
             mend="name data with the world's KEY.states.npy, or compare features of pictures",
         )
@@ -173,6 +172,6 @@ def read_states(memory: Memory, scale: Floats) -> StateReader:
     x = torch.cat([features, torch.ones(len(features), 1).double()], 1)
     penalty = RIDGE * x.square().mean() * len(x) * torch.eye(x.shape[1]).double()
     penalty[-1, -1] = 0
-    wanted = torch.from_numpy(states / scale).double()
+    wanted = torch.from_numpy(tasks.measured(states)).double()
     weight = torch.linalg.solve(x.T @ x + penalty, x.T @ wanted)
-    return StateReader(memory, weight.float(), scale)
+    return StateReader(memory, weight.float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +34,20 @@ class Tasks:
     """All tasks of an evaluation, and what a difference of states means in this world."""
 
     all: list[Task]
+    judged: Callable[[Floats], Floats]
+    """The world's own: states [..., S] -> [..., M], what a success depends on."""
+
     scale: Floats
-    """Deviation of each number of a state over the episodes, 1 where it never changes."""
+    """Deviation of each of those numbers over the episodes, 1 where it never changes: [M]."""
 
     def apart(self, state: Floats, goal: Floats) -> float:
         """Distance of states, root mean square in `scale`."""
-        return float(np.sqrt(np.square((state - goal) / self.scale).mean()))
+        return float(np.sqrt(np.square(self.measured(state) - self.measured(goal)).mean()))
+
+    def measured(self, states: Floats) -> Floats:
+        """What is compared, in units of `scale`: float32 [..., S] -> [..., M]."""
+        measured: Floats = (self.judged(states) / self.scale).astype(np.float32)
+        return measured
 
 
 def draw_tasks(planning: Planning, world: World) -> Tasks:
@@ -58,7 +67,7 @@ def draw_tasks(planning: Planning, world: World) -> Tasks:
         states, at = _episode_with_task(planning, world, len(drawn))
         drawn.append(Task(len(drawn), states[at], states[at + planning.ahead]))
         seen.append(states)
-    return Tasks(drawn, _scale(np.concatenate(seen)))
+    return Tasks(drawn, world.judged, _scale(world.judged(np.concatenate(seen))))
 
 
 def _given(planning: Planning, world: World) -> Tasks:
@@ -73,7 +82,8 @@ def _given(planning: Planning, world: World) -> Tasks:
                 mend="set them further apart",
             )
         tasks.append(task)
-    return Tasks(tasks, _scale(np.stack([s for one in tasks for s in (one.start, one.goal)])))
+    ends = np.stack([state for one in tasks for state in (one.start, one.goal)])
+    return Tasks(tasks, world.judged, _scale(world.judged(ends)))
 
 
 def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[Floats, int]:

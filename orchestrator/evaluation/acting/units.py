@@ -98,7 +98,7 @@ def _arm(shared: Shared, unit: Unit) -> Arm:
     bounds = bounds_of(world, model.block)
     seed = planning.seed + unit.first
     if unit.arm == "model":
-        return Planner(model, planning, bounds, seed, taught.reader)
+        return Planner(model, planning, bounds, seed, shared.tasks.measured, taught.reader)
     if unit.arm == "oracle":
         return Oracle(world, shared.tasks, planning, bounds, seed)
     if unit.arm == "random":
@@ -124,7 +124,7 @@ def learn(shared: Shared, indexes: list[Index]) -> Taught:
     if "cloning" in planning.arms:
         cloner = clone(memory, bounds, shared.steps, planning.seed)
     if planning.reads_states:
-        reader = read_states(memory, shared.tasks.scale)
+        reader = read_states(memory, shared.tasks)
     return Taught(memory, cloner, reader)
 
 
