@@ -16,8 +16,9 @@ from orchestrator.job import EvaluateJob
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
-from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT, record_evaluation
+from orchestrator.tracking.evaluations import record_evaluation
 from orchestrator.tracking.locate import pinned
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 

@@ -28,7 +28,8 @@ from orchestrator.job import Encoder, EvaluateJob, TrainJob, job_dict
 from orchestrator.job.train import EVALUATED
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT, headline
+from orchestrator.tracking.evaluations import headline
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT
 from orchestrator.tracking.run import RunRef
 from orchestrator.training.checkpoint import COMPLETE, folder_name, step_of
 from orchestrator.training.run_record import refuse_overtaken

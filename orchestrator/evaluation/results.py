@@ -9,8 +9,8 @@ from typing import Literal
 
 from orchestrator.evaluation.turns import Turn
 from orchestrator.storage import Storage, patiently
-from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
 from orchestrator.tracking.judged import link_judged, record_judged
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT
 from orchestrator.tracking.run import RunRef
 from orchestrator.training.checkpoint import folder_name, step_of
 from orchestrator.training.snapshots import FOLDER, MODEL, RESULT, folder_of, is_cut

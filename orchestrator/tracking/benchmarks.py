@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
-from orchestrator.errors import JobFailed
-from orchestrator.job import EvaluateJob, job_dict
+from orchestrator.job import EvaluateJob
 from orchestrator.storage import Storage
-from orchestrator.tracking.environment import environment, git_tags
-from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
-from orchestrator.tracking.locate import find_version
-from orchestrator.tracking.registry import MODEL_ID_TAG
-from orchestrator.tracking.run import JOB_FILE, NOTE_TAG, RunRef, flat_params, make_run
-from orchestrator.tracking.server import client_of, require_usable, tracking_uri
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT, Result, record_result
+from orchestrator.tracking.run import RunRef
 
 
 def record_benchmark(
@@ -31,68 +19,19 @@ def record_benchmark(
     page: str,
     parent: str | None = None,
 ) -> RunRef:
-    """A run with metrics, report and numbers; the judged version says where it is.
-
-    `parent` is the run of the pipeline whose stage the job is.
-
-    Raises:
-        RequestError: the tracking server cannot be used.
-        JobFailed: it did not take the result, which is in the storage all the same.
-    """
-    uri = tracking_uri(job.track.uri, storage)
-    require_usable(uri, nodes=1)
-    client = client_of(uri)
-    version = find_version(client, job.model) if job.model.startswith("models:/") else None
-    run = make_run(client, uri, job.track.experiment, job.name, {NOTE_TAG: _note(verdict)}, parent)
-    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
-    try:
-        _write(client, ref, job, verdict, scores, page, version)
-        client.set_terminated(ref.run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        raise JobFailed(
-            f"MLflow did not take the evaluation: {error}",
-            where=uri,
-            mend="report and numbers are in the storage; mend the server and run it again",
-        ) from error
-    return ref
-
-
-def _write(
-    client: MlflowClient,
-    ref: RunRef,
-    job: EvaluateJob,
-    verdict: Mapping[str, Any],
-    scores: Mapping[str, Any],
-    page: str,
-    version: ModelVersion | None,
-) -> None:
-    now = client.get_run(ref.run_id).info.start_time
-    rows, kind = benchmark_headline(verdict), str(verdict["benchmark"])
-    metrics = [Metric(key, value, now, 0) for key, value in rows.items()]
-    model_id = version.tags.get(MODEL_ID_TAG) if version else None
-    if model_id:
-        metrics += [
-            Metric(f"result/{kind}_{name}", value["value"], now, 0, model_id=model_id)
-            for name, value in verdict["overall"].items()
-        ]
-    params = [Param(key, value) for key, value in flat_params(job_dict(job)).items()]
-    tags = {
-        "kind": job.kind,
-        "benchmark": kind,
-        "protocol": str(verdict["protocol"]),
-        **git_tags(Path.cwd()),
-    }
-    client.log_batch(
-        ref.run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()]
+    """A run with metrics, report and numbers, as `record_result` makes it."""
+    kind, protocol = str(verdict["benchmark"]), str(verdict["protocol"])
+    result = Result(
+        note=_note(verdict),
+        metrics=benchmark_headline(verdict),
+        page=page,
+        numbers={VERDICT: verdict, SCORES: scores},
+        tags={"benchmark": kind, "protocol": protocol},
+        of_model={f"{kind}_{name}": value["value"] for name, value in verdict["overall"].items()},
+        of_version={f"{kind}.run": "{run}", f"{kind}.protocol": protocol},
+        about_a_suite=True,
     )
-    client.log_text(ref.run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
-    client.log_text(ref.run_id, page, REPORT)
-    client.log_dict(ref.run_id, dict(verdict), VERDICT)
-    client.log_dict(ref.run_id, dict(scores), SCORES)
-    client.log_dict(ref.run_id, dict(environment()), "environment.json")
-    if version:
-        for key, value in (("run", ref.run_id), ("protocol", str(verdict["protocol"]))):
-            client.set_model_version_tag(version.name, version.version, f"{kind}.{key}", value)
+    return record_result(job, storage, result, parent)
 
 
 def benchmark_headline(verdict: Mapping[str, Any]) -> dict[str, float]:

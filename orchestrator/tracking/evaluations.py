@@ -8,22 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import EvaluateJob, job_dict
+from orchestrator.errors import RequestError
+from orchestrator.job import EvaluateJob
 from orchestrator.storage import Storage
-from orchestrator.tracking.environment import environment, git_tags
-from orchestrator.tracking.locate import find_version
-from orchestrator.tracking.registry import MODEL_ID_TAG
-from orchestrator.tracking.run import JOB_FILE, NOTE_TAG, RunRef, flat_params, make_run
-from orchestrator.tracking.server import client_of, require_usable, tracking_uri
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT, Result, record_result
+from orchestrator.tracking.run import RunRef
 
-REPORT, VERDICT, SCORES = "report.html", "verdict.json", "scores.json"
 RUN_TAG, PROTOCOL_TAG, QUAD_TAG = "physics.run", "physics.protocol", "physics.quad"
 
 
@@ -35,37 +28,23 @@ def record_evaluation(
     page: str,
     parent: str | None = None,
 ) -> RunRef:
-    """A run with metrics, report and numbers; the judged version says where it is.
-
-    `parent` is the run of the pipeline whose stage the job is.
-
-    Raises:
-        RequestError: the tracking server cannot be used.
-        JobFailed: it did not take the result, which is in the storage all the same.
-    """
-    uri = tracking_uri(job.track.uri, storage)
-    require_usable(uri, nodes=1)
-    client = client_of(uri)
-    version = _version(client, job.model)
-    run = make_run(
-        client,
-        uri,
-        job.track.experiment,
-        job.name,
-        {NOTE_TAG: _note(verdict)},
-        parent,
+    """A run with metrics, report and numbers, as `record_result` makes it."""
+    overall, protocol = verdict["overall"], str(verdict["protocol"])
+    result = Result(
+        note=_note(verdict),
+        metrics=headline(verdict),
+        page=page,
+        numbers={VERDICT: verdict, SCORES: scores},
+        tags={"protocol": protocol},
+        of_model={f"physics_{name}": overall[name]["value"] for name in ("quad", "pair")},
+        of_version={
+            RUN_TAG: "{run}",
+            PROTOCOL_TAG: protocol,
+            QUAD_TAG: f"{overall['quad']['value']:.4f}",
+        },
+        about_a_suite=True,
     )
-    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
-    try:
-        _write(client, ref, job, verdict, scores, page, version)
-        client.set_terminated(ref.run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        raise JobFailed(
-            f"MLflow did not take the evaluation: {error}",
-            where=uri,
-            mend="report and numbers are in the storage; mend the server and run it again",
-        ) from error
-    return ref
+    return record_result(job, storage, result, parent)
 
 
 def scores_of(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
@@ -100,44 +79,6 @@ def _artifact(client: MlflowClient, version: ModelVersion, name: str) -> dict[st
     return found
 
 
-def _write(
-    client: MlflowClient,
-    ref: RunRef,
-    job: EvaluateJob,
-    verdict: Mapping[str, Any],
-    scores: Mapping[str, Any],
-    page: str,
-    version: ModelVersion | None,
-) -> None:
-    model_id = version.tags.get(MODEL_ID_TAG) if version else None
-    now = client.get_run(ref.run_id).info.start_time
-    metrics = [Metric(key, value, now, 0) for key, value in headline(verdict).items()]
-    if model_id:
-        metrics += [
-            Metric(f"result/physics_{name}", verdict["overall"][name]["value"], now, 0,
-                   model_id=model_id)
-            for name in ("quad", "pair")
-        ]  # fmt: skip
-    params = [Param(key, value) for key, value in flat_params(job_dict(job)).items()]
-    facts = environment()
-    tags = {"kind": job.kind, "protocol": str(verdict["protocol"]), **git_tags(Path.cwd())}
-    client.log_batch(
-        ref.run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()]
-    )
-    client.log_text(ref.run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
-    client.log_text(ref.run_id, page, REPORT)
-    client.log_dict(ref.run_id, dict(verdict), VERDICT)
-    client.log_dict(ref.run_id, dict(scores), SCORES)
-    client.log_dict(ref.run_id, dict(facts), "environment.json")
-    if version:
-        for key, value in (
-            (RUN_TAG, ref.run_id),
-            (PROTOCOL_TAG, str(verdict["protocol"])),
-            (QUAD_TAG, f"{verdict['overall']['quad']['value']:.4f}"),
-        ):
-            client.set_model_version_tag(version.name, version.version, key, value)
-
-
 def headline(verdict: Mapping[str, Any]) -> dict[str, float]:
     """The verdict as MLflow's metrics."""
     rows: dict[str, float] = {}
@@ -153,10 +94,6 @@ def headline(verdict: Mapping[str, Any]) -> dict[str, float]:
         }
     gains = {f"gain/{name}": value for name, value in verdict["gain"].items() if value is not None}
     return rows | gains | {f"health/{name}": value for name, value in verdict["health"].items()}
-
-
-def _version(client: MlflowClient, model: str) -> ModelVersion | None:
-    return find_version(client, model) if model.startswith("models:/") else None
 
 
 def _note(verdict: Mapping[str, Any]) -> str:

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-
-from orchestrator.errors import JobFailed
-from orchestrator.job import EvaluateJob, job_dict
-from orchestrator.job.evaluate import OF_A_SUITE
+from orchestrator.job import EvaluateJob
 from orchestrator.storage import Storage
-from orchestrator.tracking.environment import environment, git_tags
-from orchestrator.tracking.run import JOB_FILE, NOTE_TAG, RunRef, flat_params, make_run
-from orchestrator.tracking.server import client_of, require_usable, tracking_uri
-
-PAGE, VERDICT = "report.html", "verdict.json"
+from orchestrator.tracking.result import REPORT, VERDICT, Result, record_result
+from orchestrator.tracking.run import RunRef
 
 
 def record_probe(
@@ -28,49 +18,20 @@ def record_probe(
     page: str,
     parent: str | None = None,
 ) -> RunRef:
-    """A run with metrics, page and numbers.
-
-    `parent` is the run of the pipeline whose stage the job is.
-
-    Raises:
-        RequestError: the tracking server cannot be used.
-        JobFailed: it did not take the result, which is in the storage all the same.
-    """
-    uri = tracking_uri(job.track.uri, storage)
-    require_usable(uri, nodes=1)
-    client = client_of(uri)
-    run = make_run(client, uri, job.track.experiment, job.name, {NOTE_TAG: _note(verdict)}, parent)
-    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
-    # What of the job says something here; and what `run --from` takes again.
-    asked = {key: value for key, value in job_dict(job).items() if key not in OF_A_SUITE}
+    """A run with metrics, page and numbers, as `record_result` makes it."""
     features = verdict["features"]["model"]
-    tags = {
-        "kind": job.kind,
-        "protocol": str(verdict["protocol"]),
-        "model.digest": str(features["model"]),
-        "data.digest": ", ".join(features["data"]),
-        **git_tags(Path.cwd()),
-    }
-    now = run.info.start_time
-    try:
-        client.log_batch(
-            ref.run_id,
-            [Metric(key, value, now, 0) for key, value in probe_metrics(verdict).items()],
-            [Param(key, value) for key, value in flat_params(asked).items()],
-            [RunTag(key, value) for key, value in tags.items()],
-        )
-        client.log_text(ref.run_id, yaml.safe_dump(asked, sort_keys=False), JOB_FILE)
-        client.log_text(ref.run_id, page, PAGE)
-        client.log_dict(ref.run_id, dict(verdict), VERDICT)
-        client.log_dict(ref.run_id, environment(), "environment.json")
-        client.set_terminated(ref.run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        raise JobFailed(
-            f"MLflow did not take the probe: {error}",
-            where=uri,
-            mend="page and numbers are in the storage; mend the server and run it again",
-        ) from error
-    return ref
+    result = Result(
+        note=_note(verdict),
+        metrics=probe_metrics(verdict),
+        page=page,
+        numbers={VERDICT: verdict},
+        tags={
+            "protocol": str(verdict["protocol"]),
+            "model.digest": str(features["model"]),
+            "data.digest": ", ".join(features["data"]),
+        },
+    )
+    return record_result(job, storage, result, parent)
 
 
 def probe_metrics(verdict: Mapping[str, Any]) -> dict[str, float]:
@@ -96,6 +57,6 @@ def _note(verdict: Mapping[str, Any]) -> str:
     ]
     head = f"{verdict['head'].capitalize()} probe for {verdict['target']} on `{model}`"
     return "\n".join(
-        [head, "", *lines, "", f"The whole page: artifact `{PAGE}`. Protocol"
+        [head, "", *lines, "", f"The whole page: artifact `{REPORT}`. Protocol"
          f" `{verdict['protocol']}`."]
     )  # fmt: skip

@@ -39,8 +39,8 @@ from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.acting import record_acting
-from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
 from orchestrator.tracking.locate import pinned
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT
 from orchestrator.tracking.server import tracking_uri
 
 

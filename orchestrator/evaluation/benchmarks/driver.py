@@ -19,8 +19,8 @@ from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.benchmarks import record_benchmark
-from orchestrator.tracking.evaluations import REPORT, SCORES, VERDICT
 from orchestrator.tracking.locate import pinned
+from orchestrator.tracking.result import REPORT, SCORES, VERDICT
 from orchestrator.tracking.server import tracking_uri
 
 

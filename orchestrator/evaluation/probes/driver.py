@@ -25,7 +25,8 @@ from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.locate import model_folder
-from orchestrator.tracking.probes import PAGE, VERDICT, record_probe
+from orchestrator.tracking.probes import record_probe
+from orchestrator.tracking.result import REPORT, VERDICT
 from orchestrator.tracking.run import RunRef
 
 PROTOCOL = 1
@@ -66,9 +67,9 @@ def run_probe(
     verdict = probe_verdict(job, probe, progress, local=local)
     storage = Storage(job.storage)
     out, shown = storage.sub("evaluations", job.name), page(verdict)
-    out.write_bytes(PAGE, shown.encode())
+    out.write_bytes(REPORT, shown.encode())
     out.write_json(VERDICT, verdict)
-    return Probed(verdict, record_probe(job, storage, verdict, shown, parent), out.uri(PAGE))
+    return Probed(verdict, record_probe(job, storage, verdict, shown, parent), out.uri(REPORT))
 
 
 def probe_verdict(
