@@ -26,8 +26,7 @@ from orchestrator.summary import RunSummary
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
-    from orchestrator.job.planning import Planning
-    from orchestrator.job.probe import Probe
+    from orchestrator.evaluation.driver import Evaluated
     from orchestrator.pipeline.ledger import Left
     from orchestrator.training.run_record import RunRecord
 
@@ -197,67 +196,13 @@ def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     return steps
 
 
-def _run_probe(
-    job: EvaluateJob, probe: Probe, progress: Progress, local: bool, parent: str | None
-) -> RunSummary:
-    from orchestrator.evaluation.probes.driver import run_probe
-    from orchestrator.tracking.probes import probe_metrics
-
-    began = time.time()
-    found = run_probe(job, probe, progress, local=local, parent=parent)
-    return RunSummary(
-        kind="evaluate",
-        name=job.name,
-        storage=job.storage,
-        seconds=time.time() - began,
-        run_id=found.tracking.run_id,
-        tracking_uri=found.tracking.uri,
-        model_uri=found.verdict["features"]["model"]["model_uri"],
-        metrics=probe_metrics(found.verdict),
-        probe=found.verdict,
-        report=found.report,
-    )
-
-
-def _run_planning(
-    job: EvaluateJob, planning: Planning, progress: Progress, local: bool, parent: str | None
-) -> RunSummary:
-    from orchestrator.evaluation.acting.driver import run_acting
-    from orchestrator.tracking.acting import acting_headline
-
-    began = time.time()
-    found = run_acting(job, planning, progress, local=local, parent=parent)
-    return RunSummary(
-        kind="evaluate",
-        name=job.name,
-        storage=job.storage,
-        seconds=time.time() - began,
-        run_id=found.tracking.run_id,
-        tracking_uri=found.tracking.uri,
-        model_uri=found.verdict["model"],
-        metrics=acting_headline(found.verdict),
-        verdict=found.verdict,
-        report=found.report,
-    )
-
-
 def _run_evaluate(
     job: EvaluateJob, progress: Progress, local: bool, parent: str | None
 ) -> RunSummary:
-    if job.probe is not None:
-        return _run_probe(job, job.probe, progress, local, parent)
-    if job.planning is not None:
-        return _run_planning(job, job.planning, progress, local, parent)
-    from orchestrator.evaluation.benchmarks.driver import run_benchmark
-    from orchestrator.evaluation.driver import run_evaluate
-    from orchestrator.tracking.benchmarks import benchmark_headline
-    from orchestrator.tracking.evaluations import headline
-
     began = time.time()
-    if job.benchmark:
-        found = run_benchmark(job, job.benchmark, progress, local=local, parent=parent)
-    else:
-        found = run_evaluate(job, progress, local=local, parent=parent)
+    found, metrics = _judge(job, progress, local, parent)
+    probed = job.probe is not None
+    features = found.verdict["features"]["model"] if probed else {}
     return RunSummary(
         kind="evaluate",
         name=job.name,
@@ -265,11 +210,42 @@ def _run_evaluate(
         seconds=time.time() - began,
         run_id=found.tracking.run_id,
         tracking_uri=found.tracking.uri,
-        model_uri=found.verdict["model"],
-        metrics=(benchmark_headline if job.benchmark else headline)(found.verdict),
-        verdict=found.verdict,
+        model_uri=features["model_uri"] if probed else found.verdict["model"],
+        metrics=metrics,
+        probe=found.verdict if probed else {},
+        verdict={} if probed else found.verdict,
         report=found.report,
     )
+
+
+def _judge(
+    job: EvaluateJob, progress: Progress, local: bool, parent: str | None
+) -> tuple[Evaluated, dict[str, float]]:
+    """Ask what the job asks; what was found, and its numbers as MLflow shows them."""
+    found: Evaluated
+    if job.probe is not None:
+        from orchestrator.evaluation.probes.driver import run_probe
+        from orchestrator.tracking.probes import probe_metrics
+
+        found = run_probe(job, job.probe, progress, local=local, parent=parent)
+        return found, probe_metrics(found.verdict)
+    if job.planning is not None:
+        from orchestrator.evaluation.acting.driver import run_acting
+        from orchestrator.tracking.acting import acting_headline
+
+        found = run_acting(job, job.planning, progress, local=local, parent=parent)
+        return found, acting_headline(found.verdict)
+    if job.benchmark is not None:
+        from orchestrator.evaluation.benchmarks.driver import run_benchmark
+        from orchestrator.tracking.benchmarks import benchmark_headline
+
+        found = run_benchmark(job, job.benchmark, progress, local=local, parent=parent)
+        return found, benchmark_headline(found.verdict)
+    from orchestrator.evaluation.driver import run_evaluate
+    from orchestrator.tracking.evaluations import headline
+
+    found = run_evaluate(job, progress, local=local, parent=parent)
+    return found, headline(found.verdict)
 
 
 def _run_study(job: StudyJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:

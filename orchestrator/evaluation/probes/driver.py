@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from orchestrator.errors import OrchestratorError, RequestError
+from orchestrator.evaluation.driver import Evaluated
 from orchestrator.evaluation.features import Features
 from orchestrator.evaluation.features.driver import tracking_of
 from orchestrator.evaluation.features.reader import features_folder
@@ -27,20 +28,9 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.probes import record_probe
 from orchestrator.tracking.result import REPORT, VERDICT
-from orchestrator.tracking.run import RunRef
 
 PROTOCOL = 1
 """Raised when the same features and the same job would give other numbers."""
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What a probe leaves."""
-
-    verdict: dict[str, Any]
-    tracking: RunRef
-    report: str
-    """Path or URI of the page."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Arm:
 
 def run_probe(
     job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool, parent: str | None = None
-) -> Probed:
+) -> Evaluated:
     """Fit the job's probe; the result is in `evaluations/NAME` and on an MLflow run.
 
     `parent` is the MLflow run of the pipeline whose stage the job is.
@@ -69,7 +59,7 @@ def run_probe(
     out, shown = storage.sub("evaluations", job.name), page(verdict)
     out.write_bytes(REPORT, shown.encode())
     out.write_json(VERDICT, verdict)
-    return Probed(verdict, record_probe(job, storage, verdict, shown, parent), out.uri(REPORT))
+    return Evaluated(verdict, record_probe(job, storage, verdict, shown, parent), out.uri(REPORT))
 
 
 def probe_verdict(
