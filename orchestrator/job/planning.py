@@ -113,8 +113,9 @@ class Planning(Section):
     features reads states off them by a linear map, fitted on the data of `data`."""
 
     compare: Literal["features", "states"] = "features"
-    """What is compared with a goal that is a picture: features, or the states that a linear map,
-    fitted on `data`, reads off them. Of a goal that is a state: states."""
+    """What is compared with a goal that is a picture: features, or what a linear map, fitted on
+    `data`, reads off them of the states (as much as a success depends on: `World.judged`). Of a
+    goal that is a state: the latter."""
 
     horizon: PositiveInt = 5
     """Model steps that are planned."""
