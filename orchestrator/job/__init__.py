@@ -1,6 +1,7 @@
 """Job files: their schema, their reading, their identity."""
 
 from orchestrator.job.act import Act, Statistics
+from orchestrator.job.data import Bucket, ClipSpec, CropFlip, Data, MixedSource
 from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import (
@@ -37,7 +38,7 @@ from orchestrator.job.promote import PromoteJob
 from orchestrator.job.scale import Scale
 from orchestrator.job.schema import job_schema
 from orchestrator.job.study import StudyJob
-from orchestrator.job.train import CropFlip, Data, Optim, TrainJob
+from orchestrator.job.train import Optim, TrainJob
 from orchestrator.job.tune import TuneJob
 
 __all__ = [
@@ -45,7 +46,9 @@ __all__ = [
     "VJEPA2AC",
     "VJEPA21",
     "Act",
+    "Bucket",
     "Causal",
+    "ClipSpec",
     "CropFlip",
     "Data",
     "EmbedJob",
@@ -59,6 +62,7 @@ __all__ = [
     "Job",
     "LeJEPA",
     "LeWM",
+    "MixedSource",
     "Model",
     "MultiBlock",
     "Optim",
