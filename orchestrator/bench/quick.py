@@ -114,7 +114,7 @@ def clips_in_memory(job: TrainJob, count: int, progress: Progress) -> InMemory:
     prepared = prepare(job, progress, local=True)
     job = know_actions(job, prepared, progress, local=True)
     counts = [index.counts for index in prepared.indexes]
-    order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
+    order = Order.of(job, counts, prepared.weights)
     reader = ClipReader(prepared.indexes, 2 * job.data.window, arrays_of(job.data))
     maker, made = Recipe.of(job).maker(CHUNK), []
     moved: list[Moved] = []

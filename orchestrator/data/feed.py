@@ -15,6 +15,7 @@ from orchestrator.data.assemble import Assembler, PendingBatch
 from orchestrator.data.batch import Batch, Failure, StepBatch
 from orchestrator.data.clips import ClipReader, Span
 from orchestrator.data.layout import Layout
+from orchestrator.data.mixed import Specs
 from orchestrator.data.moving import arrays_of
 from orchestrator.data.order import PADDING, Order
 from orchestrator.errors import JobFailed
@@ -51,7 +52,7 @@ def open_feed(
     """
     indexes, arrays = prepared.indexes, arrays_of(job.data)
     counts = [index.counts for index in indexes]
-    order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
+    order = Order.of(job, counts, prepared.weights)
     clip_bytes = sum(i.bytes for i in indexes) / sum(i.clips for i in indexes)
     layout = Layout.of(batch, clip_bytes)
     steps = range(start_step, job.optim.steps)
@@ -66,7 +67,8 @@ def open_feed(
             builder = LegBuilder(indexes, order, layout, job.data.window, arrays)
         length = exchange(leg_length(layout, clip_bytes))
         source = RayRows(steps, layout, rank, exchange, builder, length)
-    assembler = Assembler(job, batch.micro, threads, isolated=exchange is not None)
+    specs, isolated = Specs(job, order), exchange is not None
+    assembler = Assembler(job, specs, batch.micro, threads, isolated=isolated)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
 
 
@@ -159,7 +161,7 @@ class Feed:
                     return
                 rows = self._source.rows(step)
                 check_dealt(self._layout, step, self._rank, rows)
-                self._pending.put(self._assembler.begin(rows))
+                self._pending.put(self._assembler.begin(step, rows))
         except BaseException as error:
             self._pending.put(error)
 

@@ -187,9 +187,9 @@ class Data(Section):
         return tuple(dict.fromkeys(spec.bucket for spec in self.specs))
 
     @property
-    def own_bucket(self) -> Bucket:
-        """The shape that evaluation, export and health look at."""
-        return Bucket(self.frames, self.size)
+    def own(self) -> ClipSpec:
+        """How evaluation, export and health look at video."""
+        return ClipSpec(self.frames, self.fps, self.size)
 
     @property
     def shares(self) -> dict[Bucket, float]:

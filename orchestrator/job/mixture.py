@@ -23,9 +23,9 @@ def check_mixture(job: TrainJob) -> None:
     for i, spec in enumerate(job.data.specs if job.data.sources else ()):
         _check_tokens(job, i, spec)
     _check_actions(job)
-    if job.data.own_bucket not in job.data.buckets:
+    if job.data.own.bucket not in job.data.buckets:
         text = (
-            f"no source has clips of data's own {job.data.own_bucket}, which is what evaluation,"
+            f"no source has clips of data's own {job.data.own.bucket}, which is what evaluation,"
             " export and health look at"
         )
         raise at("data.sources", f"{text}; leave frames and size out of one source")
@@ -62,7 +62,7 @@ def _check_actions(job: TrainJob) -> None:
 def _check_parts(job: TrainJob) -> None:
     """Parts that are built for clips of one shape."""
     objective, encoder = job.objective, job.model.encoder
-    mend = f"give all sources the frames and size of data ({job.data.own_bucket})"
+    mend = f"give all sources the frames and size of data ({job.data.own.bucket})"
     if isinstance(objective, LeWM | Causal | VJEPA2AC):
         text = f"{objective.kind} is built for clips of one shape, several moments long"
         raise at("objective.kind", f"{text}; {mend}, or take another objective")
