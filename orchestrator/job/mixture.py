@@ -82,7 +82,7 @@ def _check_masks(job: TrainJob) -> None:
     if not isinstance(job.objective, Predictive):
         return
     for i, spec in enumerate(job.data.specs):
-        grid = job.cut_as(spec).grid
+        grid = job.grid_of(spec.bucket)
         for number, mask in enumerate(job.objective.masks):
             if isinstance(mask, CustomPart):
                 continue
