@@ -311,8 +311,10 @@ class TrainJob(Section):
         return step == self.optim.steps or any(step % steps == 0 for steps in every)
 
     def cut_as(self, spec: ClipSpec) -> TrainJob:
-        """The job with the frames, rate and size of one of its sources in place of data's."""
-        return self.model_copy(update={"data": self.data.model_copy(update=spec._asdict())})
+        """The job as it is for the clips of one of its sources, whose frames, rate and size are
+        then data's own. It no longer names its sources: the order is that of the job itself."""
+        update = {**spec._asdict(), "sources": ()}
+        return self.model_copy(update={"data": self.data.model_copy(update=update)})
 
     @property
     def grid(self) -> tuple[int, int, int]:
