@@ -13,6 +13,7 @@ from orchestrator.job.fingerprint import (
 )
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
+from orchestrator.job.mixture import of_one_kind
 from orchestrator.job.model import Encoder, Model, Predictor
 from orchestrator.job.objective import (
     VJEPA2,
@@ -92,5 +93,6 @@ __all__ = [
     "job_schema",
     "load_job",
     "mask_counts",
+    "of_one_kind",
     "part_config",
 ]

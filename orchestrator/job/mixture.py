@@ -39,6 +39,21 @@ def check_mixture(job: TrainJob) -> None:
     _check_masks(job)
 
 
+def of_one_kind(job: TrainJob, what: str) -> TrainJob:
+    """The job, for what looks at clips of one kind.
+
+    Raises:
+        RequestError: a source is cut in another way than data says.
+    """
+    if set(job.data.specs) != {job.data.own}:
+        raise RequestError(
+            f"{what} looks at clips of one kind, and sources have frames, fps or size of their own",
+            where="data.sources",
+            mend="give one of them as data.source",
+        )
+    return job
+
+
 def _check_tokens(job: TrainJob, i: int, spec: ClipSpec) -> None:
     model, own = job.model, job.data.sources[i]
     if own.size and spec.size % model.patch:
