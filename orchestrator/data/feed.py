@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from orchestrator.data.assemble import Assembler, PendingBatch
 from orchestrator.data.batch import Batch, Failure, StepBatch
-from orchestrator.data.clips import ClipReader, Span
+from orchestrator.data.clips import ClipReader, Clips, Span
 from orchestrator.data.layout import Layout
 from orchestrator.data.mixed import Specs
 from orchestrator.data.moving import arrays_of
@@ -53,7 +53,7 @@ def open_feed(
     indexes, arrays = prepared.indexes, arrays_of(job.data)
     counts = [index.counts for index in indexes]
     order = Order.of(job, counts, prepared.weights)
-    clip_bytes = sum(i.bytes for i in indexes) / sum(i.clips for i in indexes)
+    clip_bytes = bytes_of_clip(indexes, len(job.data.buckets))
     layout = Layout.of(batch, clip_bytes)
     steps = range(start_step, job.optim.steps)
     source: Rows
@@ -70,6 +70,15 @@ def open_feed(
     specs, isolated = Specs(job, order), exchange is not None
     assembler = Assembler(job, specs, batch.micro, threads, isolated=isolated)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
+
+
+def bytes_of_clip(indexes: Sequence[Clips], buckets: int) -> float:
+    """Coded bytes that a clip is reckoned with: the mean, or that of the source with the largest
+    where steps are of several shapes. Pictures are many and small: blocks that are right for them
+    would be far too large in a step of videos."""
+    if buckets == 1:
+        return sum(index.bytes for index in indexes) / sum(index.clips for index in indexes)
+    return max(index.bytes / index.clips for index in indexes)
 
 
 class Rows(Protocol):

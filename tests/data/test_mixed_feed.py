@@ -18,7 +18,7 @@ from PIL import Image
 from orchestrator.data.audit import audit_ledger
 from orchestrator.data.batch import StepBatch
 from orchestrator.data.clip import Coded, Recipe
-from orchestrator.data.feed import open_feed
+from orchestrator.data.feed import bytes_of_clip, open_feed
 from orchestrator.data.isolated import IsolatedMaker
 from orchestrator.data.ledger import Ledger
 from orchestrator.data.mixed import recipe_of
@@ -224,6 +224,14 @@ def test_the_audit_knows_whose_step_it_was(tmp_path: Path) -> None:
     plain = job.model_copy(update={"data": job.data.model_copy(update={"sources": ()})})
     other = Order.of(plain, [i.counts for i in indexes], SOURCES.weights)
     assert not audit_ledger(storage, indexes, other, 8, BATCH).good
+
+
+def test_many_small_pictures_do_not_make_blocks_of_videos_large() -> None:
+    indexes: list[Any] = SOURCES.indexes
+    means = [index.bytes / index.clips for index in indexes]
+    assert bytes_of_clip(indexes, 3) == max(means)
+    everything = sum(index.bytes for index in indexes) / sum(index.clips for index in indexes)
+    assert bytes_of_clip(indexes, 1) == everything < max(means)
 
 
 def test_the_shapes_are_those_of_the_job() -> None:
