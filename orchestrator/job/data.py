@@ -185,6 +185,8 @@ class Data(Section):
     @property
     def buckets(self) -> tuple[Bucket, ...]:
         """The shapes of clips, each once, in the order of the sources that have them first."""
+        if not any(source.frames or source.size for source in self.sources):
+            return (self.own.bucket,)  # a plan of a thousand sizes asks as often
         return tuple(dict.fromkeys(spec.bucket for spec in self.specs))
 
     @property

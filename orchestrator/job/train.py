@@ -16,7 +16,7 @@ from pydantic import (
 
 from orchestrator.errors import RequestError
 from orchestrator.job.base import CustomPart, Name, Section, at
-from orchestrator.job.data import Bucket, ClipSpec, Data
+from orchestrator.job.data import ClipSpec, Data
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.mixture import check_mixture
@@ -319,10 +319,12 @@ class TrainJob(Section):
     @property
     def grid(self) -> tuple[int, int, int]:
         """Tokens of a clip of data's own shape along time, height and width."""
-        return self.grid_of(self.data.own.bucket)
+        return self.grid_of((self.data.frames, self.data.size))
 
-    def grid_of(self, bucket: Bucket) -> tuple[int, int, int]:
-        """Tokens of a clip along time, height and width. V-JEPA 2-AC reads each frame by itself."""
-        side = bucket.size // self.model.patch
+    def grid_of(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
+        """Tokens of a clip of a bucket along time, height and width. V-JEPA 2-AC reads each frame by
+        itself."""
+        frames, size = bucket
+        side = size // self.model.patch
         each = 1 if isinstance(self.objective, VJEPA2AC) else self.model.tubelet
-        return bucket.frames // each, side, side
+        return frames // each, side, side

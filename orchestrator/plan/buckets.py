@@ -53,6 +53,8 @@ def heaviest(job: TrainJob) -> TrainJob:
         time, height, width = job.grid_of(bucket)
         return time * height * width, bucket.frames * bucket.size**2
 
+    if len(job.data.buckets) == 1:
+        return job
     return _of(job, max(job.data.buckets, key=weight))
 
 
