@@ -52,8 +52,8 @@ def _not_given(value: object) -> bool:
 
 
 class MixedSource(WeightedSource):
-    """One source of a training's mixture; a folder may also be one of pictures. What it does not say
-    of its clips, `data` does."""
+    """One source of a training's mixture; a folder may be one of pictures. What a source does not
+    say of its clips, `data` does."""
 
     # Left out of a job's plain data where they are not given: jobs of before have no such keys,
     # and keep their fingerprints.

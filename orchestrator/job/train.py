@@ -322,7 +322,7 @@ class TrainJob(Section):
         return self.grid_of((self.data.frames, self.data.size))
 
     def grid_of(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
-        """Tokens of a clip of a bucket along time, height and width. V-JEPA 2-AC reads each frame by
+        """Tokens of a bucket's clip along time, height and width. V-JEPA 2-AC reads each frame by
         itself."""
         frames, size = bucket
         side = size // self.model.patch
