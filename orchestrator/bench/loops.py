@@ -232,7 +232,7 @@ class _Places:
     def __init__(self, job: TrainJob, prepared: Prepared) -> None:
         self._job, self._indexes = job, prepared.indexes
         counts = [index.counts for index in prepared.indexes]
-        self._order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
+        self._order = Order.of(job, counts, prepared.weights)
         self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
     def of(self, start: int, size: int) -> list[tuple[int, int, dict[str, Any]]]:

@@ -27,7 +27,7 @@ from orchestrator.errors import RequestError
 from orchestrator.jepa.hub import WorldModel, load_folder, save_model
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.job import Act, TrainJob, TuneJob, build_job, differences, identity
+from orchestrator.job import Act, TrainJob, TuneJob, build_job, differences, identity, of_one_kind
 from orchestrator.job.space import Point, trial_data
 from orchestrator.plan import BatchPlan
 from orchestrator.progress import Progress
@@ -109,12 +109,12 @@ def clips_in_memory(job: TrainJob, count: int, progress: Progress) -> InMemory:
     """The clips of the job's first `count` positions, those that fail left out.
 
     Raises:
-        As `prepare`, and as `training.acting.know_actions`.
+        As `prepare`, and as `training.acting.know_actions`; a mixture of several kinds of clips.
     """
-    prepared = prepare(job, progress, local=True)
+    prepared = prepare(of_one_kind(job, "this bench"), progress, local=True)
     job = know_actions(job, prepared, progress, local=True)
     counts = [index.counts for index in prepared.indexes]
-    order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
+    order = Order.of(job, counts, prepared.weights)
     reader = ClipReader(prepared.indexes, 2 * job.data.window, arrays_of(job.data))
     maker, made = Recipe.of(job).maker(CHUNK), []
     moved: list[Moved] = []

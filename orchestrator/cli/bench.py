@@ -46,10 +46,11 @@ def feed(
     from orchestrator.cli.show import print_json, print_table, size
     from orchestrator.cli.terminal import open_progress
     from orchestrator.data.prepare import prepare
+    from orchestrator.job import of_one_kind
     from orchestrator.ray_session import ray_session
     from orchestrator.training.acting import know_actions
 
-    checked = job_of(job, overrides or [])
+    checked = of_one_kind(job_of(job, overrides or []), "bench feed")
     with ray_session(), open_progress(quiet=False, json=json) as progress:
         prepared = prepare(checked, progress)
         checked = know_actions(checked, prepared, progress, local=False)
@@ -92,8 +93,9 @@ def step(
     from orchestrator.bench.step import bench_step
     from orchestrator.cli.data import job_of
     from orchestrator.cli.show import print_json, print_table
+    from orchestrator.job import of_one_kind
 
-    found = bench_step(job_of(job, overrides or []), against, steps)
+    found = bench_step(of_one_kind(job_of(job, overrides or []), "bench step"), against, steps)
     if json:
         print_json(found)
         return
@@ -135,8 +137,9 @@ def memory(
     from orchestrator.bench.memory import bench_memory
     from orchestrator.cli.data import job_of
     from orchestrator.cli.show import print_json, print_table, size
+    from orchestrator.job import of_one_kind
 
-    found = bench_memory(job_of(job, overrides or []), ranks)
+    found = bench_memory(of_one_kind(job_of(job, overrides or []), "bench memory"), ranks)
     if json:
         print_json(found)
         return

@@ -164,6 +164,20 @@ def _clip(plan: Plan) -> Rows:
         (f"mask {i}", f"{n_c:,} context, {n_t:,} targets")
         for i, (n_c, n_t) in enumerate(plan.tokens.masks)
     ]
+    return rows + (_buckets(plan) if len(plan.buckets) > 1 else [])
+
+
+def _buckets(plan: Plan) -> Rows:
+    """Shapes of clips, where there are several: a step is of one."""
+    from orchestrator.cli.show import number
+
+    rows = []
+    for one in plan.buckets:
+        t, h, w = one.tokens.grid
+        text = f"{one.share:.0%} of the steps: {one.tokens.clip:,} tokens = {t} x {h} x {w}"
+        if one.flops is not None:
+            text += f", {number(one.flops)} FLOPs a step"
+        rows.append((f"{one.frames} x {one.size} px", text))
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pyarrow as pa
 import torch
 
 from orchestrator.data.batch import Batch, Failure
-from orchestrator.data.clip import Clip, ClipMaker, LocalMaker, Recipe, coded_rows
+from orchestrator.data.clip import Clip, ClipMaker, coded_rows
 from orchestrator.data.isolated import IsolatedMaker
+from orchestrator.data.mixed import Specs, jobs_by_spec, recipe_of
 from orchestrator.data.moving import Moved
 from orchestrator.jepa.masks import Ids, build_masks, truncate_to_minimum
 from orchestrator.jepa.motion import Motion
@@ -26,42 +28,52 @@ class Assembler:
     """Makes a job's micro-batches. Everything random is drawn from (seed, position).
 
     Args:
+        specs: says by which of the job's ways of cutting clips a row is made.
         threads: clips decoded at a time.
         isolated: each in a process of its own, or all in this one.
     """
 
-    def __init__(self, job: TrainJob, micro: int, threads: int, *, isolated: bool) -> None:
-        self._micro = micro
-        self._fixed = [sampler.fixed for sampler in build_masks(job)]
+    def __init__(
+        self, job: TrainJob, specs: Specs, micro: int, threads: int, *, isolated: bool
+    ) -> None:
+        self._specs, self._micro = specs, micro
+        self._fixed = [[mask.fixed for mask in build_masks(one)] for one in jobs_by_spec(job)]
         self._maker: ClipMaker
         chunk = 1
         if isolated:
-            self._maker = maker = IsolatedMaker(Recipe.of(job), micro)
+            self._maker = maker = IsolatedMaker(recipe_of(job), micro)
             chunk = maker.chunk
         else:
-            self._maker = LocalMaker(Recipe.of(job), micro)
+            self._maker = recipe_of(job).maker(micro)
         # Every thread is to have a part in every micro-batch.
         self._chunk = max(1, min(chunk, micro // threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def begin(self, rows: pa.Table) -> list[PendingBatch]:
+    def begin(self, step: int, rows: pa.Table) -> list[PendingBatch]:
         """Start on one step's rows; the micro-batches come from `PendingBatch.finish`."""
-        return [self._begin(rows.slice(at, self._micro)) for at in range(0, len(rows), self._micro)]
+        specs, size = self._specs.of(step, rows["position"].to_numpy()), self._micro
+        return [
+            self._begin(rows.slice(at, size), specs[at : at + size])
+            for at in range(0, len(rows), size)
+        ]
 
     def close(self) -> None:
         """Drop what has not been started, and end threads and processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._maker.close()
 
-    def _begin(self, rows: pa.Table) -> PendingBatch:
-        canvas, size = self._maker.canvas(), self._chunk
-        coded = coded_rows(rows)
+    def _begin(self, rows: pa.Table, specs: list[int]) -> PendingBatch:
+        canvas, size = self._maker.canvas(specs[0]), self._chunk
+        coded = [
+            replace(row, spec=spec) if spec else row
+            for row, spec in zip(coded_rows(rows), specs, strict=True)
+        ]
         columns = {name: rows[name].to_pylist() for name in _NOTED}
         clips = [
             self._pool.submit(self._maker.make, coded[at : at + size], canvas, at)
             for at in range(0, len(rows), size)
         ]
-        return PendingBatch(torch.from_numpy(canvas.array), columns, self._fixed, clips)
+        return PendingBatch(torch.from_numpy(canvas.array), columns, self._fixed[specs[0]], clips)
 
 
 class PendingBatch:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from orchestrator.jepa.motion import Motion
+from orchestrator.job import Bucket
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Batch:
 
     motion: Motion | None = None
     """What was done in the clips, zeros where the weight is 0; None: the job has no `data.act`."""
+
+    @property
+    def bucket(self) -> Bucket:
+        """The shape of its clips, the same in all micro-batches of a step."""
+        return Bucket(self.video.shape[1], self.video.shape[2])
 
 
 @dataclass

@@ -13,7 +13,7 @@ from orchestrator.data.arrays import ARRAYS, joined_hash
 from orchestrator.data.augment import build_cutter
 from orchestrator.data.decode import clip_times
 from orchestrator.data.moving import Moved, Mover
-from orchestrator.data.pixels import Canvas
+from orchestrator.data.pixels import Canvas, Shape
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import Grid, Ids, MaskConfig, build_samplers, mask_configs
 from orchestrator.job import Data, TrainJob
@@ -45,6 +45,9 @@ class Coded:
 
     arrays: Mapping[str, bytes | None] = field(default_factory=dict)
     """Files beside the video, in the order of the hash; None: it has no such file."""
+
+    spec: int = 0
+    """Which of a `MixedRecipe`'s recipes it is made by."""
 
 
 def coded_rows(rows: pa.Table) -> list[Coded]:
@@ -105,9 +108,9 @@ class Recipe:
         return cls(job.seed, job.data, mask_configs(job), job.grid)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of a clip's pixels: [T, size, size, 3]."""
-        return self.data.frames, self.data.size, self.data.size, 3
+    def shapes(self) -> tuple[Shape]:
+        """Of a clip's pixels: the only one."""
+        return ((self.data.frames, self.data.size, self.data.size, 3),)
 
     def maker(self, micro: int) -> LocalMaker:
         """What makes its clips in the process that asks."""
@@ -118,18 +121,18 @@ class AnyRecipe(Protocol):
     """How clips are made: travels to the processes that make them."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of a clip's pixels: [T, size, size, 3]."""
+    def shapes(self) -> tuple[Shape, ...]:
+        """Of a clip's pixels, by the `spec` of its row."""
 
-    def maker(self, micro: int) -> LocalMaker:
+    def maker(self, micro: int) -> OwnMaker:
         """What makes its clips in the process that asks."""
 
 
 class ClipMaker(Protocol):
     """Makes clips; may be called from several threads at a time."""
 
-    def canvas(self) -> Canvas:
-        """Room for the pixels of a micro-batch."""
+    def canvas(self, spec: int = 0) -> Canvas:
+        """Room for the pixels of a micro-batch whose rows are of this `spec`."""
 
     def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
         """Write the rows' pixels into the canvas, from its row `at` on.
@@ -142,6 +145,13 @@ class ClipMaker(Protocol):
         """End what runs in the background. No thread may be calling."""
 
 
+class OwnMaker(ClipMaker, Protocol):
+    """Makes clips in this process."""
+
+    def failed(self, row: Coded, reason: str | None, out: np.ndarray) -> Clip:
+        """The clip of a row that cannot be used: black, and masked like any other."""
+
+
 class LocalMaker:
     """Makes clips in this process, `micro` of them to a canvas."""
 
@@ -149,13 +159,13 @@ class LocalMaker:
 
     def __init__(self, recipe: Recipe, micro: int) -> None:
         self._seed, self._data = recipe.seed, recipe.data
-        self._shape = (micro, *recipe.shape)
+        self._shape = (micro, *recipe.shapes[0])
         self._cut = build_cutter(recipe.data)
         self._samplers = build_samplers(recipe.masks, recipe.grid)
         if recipe.data.act is not None:
             self._mover = Mover(recipe.data)
 
-    def canvas(self) -> Canvas:
+    def canvas(self, spec: int = 0) -> Canvas:
         return Canvas(np.empty(self._shape, np.uint8))
 
     def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:

@@ -44,6 +44,9 @@ class Crop:
     flip: bool = False
 
 
+STILL_S = 0.0
+"""Seconds that a picture lasts, by the index: no video does, and that tells them apart."""
+
 ChooseCrop = Callable[[float, float], Crop]
 """From the upright frame's width and height to a crop."""
 
@@ -51,11 +54,13 @@ ChooseCrop = Callable[[float, float], Crop]
 def clip_times(rng: np.random.Generator, duration_s: float, frames: int, fps: float) -> np.ndarray:
     """Seconds from a video's first frame at which a clip's frames are taken; float64 [T].
 
-    The start is drawn evenly from all that fit.
+    The start is drawn evenly from all that fit. A picture has one moment, at which all are taken.
 
     Raises:
         DataError: the video is shorter than a clip.
     """
+    if duration_s == STILL_S:
+        return np.zeros(frames)
     span = (frames - 1) / fps
     room = duration_s - span
     if room <= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from orchestrator.data.assemble import Assembler, PendingBatch
 from orchestrator.data.batch import Batch, Failure, StepBatch
-from orchestrator.data.clips import ClipReader, Span
+from orchestrator.data.clips import ClipReader, Clips, Span
 from orchestrator.data.layout import Layout
+from orchestrator.data.mixed import Specs
 from orchestrator.data.moving import arrays_of
 from orchestrator.data.order import PADDING, Order
 from orchestrator.errors import JobFailed
@@ -51,8 +52,8 @@ def open_feed(
     """
     indexes, arrays = prepared.indexes, arrays_of(job.data)
     counts = [index.counts for index in indexes]
-    order = Order(counts, prepared.weights, job.seed, job.data.window, job.data.epoch)
-    clip_bytes = sum(i.bytes for i in indexes) / sum(i.clips for i in indexes)
+    order = Order.of(job, counts, prepared.weights)
+    clip_bytes = bytes_of_clip(indexes, len(job.data.buckets))
     layout = Layout.of(batch, clip_bytes)
     steps = range(start_step, job.optim.steps)
     source: Rows
@@ -66,8 +67,18 @@ def open_feed(
             builder = LegBuilder(indexes, order, layout, job.data.window, arrays)
         length = exchange(leg_length(layout, clip_bytes))
         source = RayRows(steps, layout, rank, exchange, builder, length)
-    assembler = Assembler(job, batch.micro, threads, isolated=exchange is not None)
+    specs, isolated = Specs(job, order), exchange is not None
+    assembler = Assembler(job, specs, batch.micro, threads, isolated=isolated)
     return Feed(steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit)
+
+
+def bytes_of_clip(indexes: Sequence[Clips], buckets: int) -> float:
+    """Coded bytes that a clip is reckoned with: the mean, or that of the source with the largest
+    where steps are of several shapes. Pictures are many and small: blocks that are right for them
+    would be far too large in a step of videos."""
+    if buckets == 1:
+        return sum(index.bytes for index in indexes) / sum(index.clips for index in indexes)
+    return max(index.bytes / index.clips for index in indexes)
 
 
 class Rows(Protocol):
@@ -159,7 +170,7 @@ class Feed:
                     return
                 rows = self._source.rows(step)
                 check_dealt(self._layout, step, self._rank, rows)
-                self._pending.put(self._assembler.begin(rows))
+                self._pending.put(self._assembler.begin(step, rows))
         except BaseException as error:
             self._pending.put(error)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from orchestrator.data.clip import Coded, LocalMaker
 from orchestrator.data.decode import Crop, decode_clip
+from orchestrator.data.pixels import Shape
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import Ids
 
@@ -25,9 +26,9 @@ class FixedRecipe:
     """Of a segment."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of a clip's pixels: [T, size, size, 3]."""
-        return self.frames, self.size, self.size, 3
+    def shapes(self) -> tuple[Shape]:
+        """Of a clip's pixels: the only one."""
+        return ((self.frames, self.size, self.size, 3),)
 
     @property
     def span(self) -> float:
@@ -59,7 +60,7 @@ class FixedMaker(LocalMaker):
     """Makes fixed clips in this process. A row's `position` is the clip's number in its segment."""
 
     def __init__(self, recipe: FixedRecipe, micro: int) -> None:
-        self._recipe, self._shape = recipe, (micro, *recipe.shape)
+        self._recipe, self._shape = recipe, (micro, *recipe.shapes[0])
 
     def _decode(self, row: Coded, out: np.ndarray) -> None:
         """Only the pixels: features and probes read arrays by themselves."""

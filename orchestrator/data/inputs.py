@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, cast
 
 from orchestrator.data.cut import cut_video
+from orchestrator.data.pictures import read_picture
 from orchestrator.data.sources import CHANGED, RawClip, Rejected, WorkUnit
 from orchestrator.errors import DataError
 from orchestrator.job import Encode
@@ -55,8 +56,10 @@ def clips_of_file(
     identity: str,
     encode: Encode,
     extras: dict[str, bytes] | None = None,
+    *,
+    picture: bool = False,
 ) -> Iterator[RawClip | Rejected]:
-    """The clips of one video file, or why it has none.
+    """The clips of one video file, or the one of a picture, or why it has none.
 
     The file must be, before and after it is read, what it was when it was listed.
     """
@@ -72,7 +75,10 @@ def clips_of_file(
         return
     try:
         with open_file(storage, path) as file:
-            yield from cut_video(file, key_of(path), source, encode, extras or {})
+            if picture:
+                yield read_picture(file, key_of(path), source)
+            else:
+                yield from cut_video(file, key_of(path), source, encode, extras or {})
     except DataError as error:
         yield Rejected(source, error.what)
     except (FileNotFoundError, PermissionError) as error:

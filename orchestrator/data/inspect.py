@@ -12,10 +12,11 @@ import numpy as np
 
 from orchestrator.data.arrays import ARRAYS, Found, extra_of
 from orchestrator.data.dataset import dataset_digest, is_complete, read_quarantine
+from orchestrator.data.decode import STILL_S
 from orchestrator.data.index import Index
 from orchestrator.data.order import Order
 from orchestrator.data.pack import pack_source
-from orchestrator.data.prepare import clip_span, wanted_sources
+from orchestrator.data.prepare import wanted_sources
 from orchestrator.data.select import longer_than
 from orchestrator.data.sheet import SheetClip, contact_sheet
 from orchestrator.data.sources import RawClip, Rejected, Source, open_source
@@ -56,7 +57,7 @@ class InspectReport:
     def count(self, row: dict[str, Any]) -> None:
         """Count one clip's size, rate, codec and arrays."""
         _add(self.sizes, f"{row['width']}x{row['height']}")
-        _add(self.fps, f"{row['fps']:.4g}")
+        _add(self.fps, "picture" if row["duration_s"] == STILL_S else f"{row['fps']:.4g}")
         _add(self.codecs, row.get("codec") or "unknown")
         if there := ", ".join(_array(extra) for name in ARRAYS if (extra := extra_of(row, name))):
             _add(self.arrays, there)
@@ -100,23 +101,24 @@ def inspect_dataset(job: TrainJob, out: Path, clips: int) -> InspectReport:
     report = InspectReport(str(out))
     shown: list[SheetClip] = []
     wanted = wanted_sources(job)
-    for source in wanted:
+    for source, spec in zip(wanted, job.data.specs, strict=True):
         report.sources.append(source.uri)
         share = -(-clips // len(wanted))
         index = _index_of(job, source.uri)
+        seen = job.cut_as(spec)
         if index is None:
-            shown += _sample(job, source.uri, share, report)
+            shown += _sample(seen, source.uri, share, report)
         else:
-            shown += _indexed(job, index, share, report)
+            shown += _indexed(seen, index, share, report)
     if not shown:
-        reasons = ", ".join(report.quarantine) or f"none lasts {clip_span(job):.2f} s"
+        reasons = ", ".join(report.quarantine) or f"none lasts {job.data.own.span:.2f} s"
         raise RequestError(
             f"not one clip can be shown: {reasons}",
             where=", ".join(report.sources),
             mend="name other video, or lower data.frames",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(job, shown[:clips]).save(out)
+    contact_sheet(shown[:clips]).save(out)
     return report
 
 
@@ -142,7 +144,9 @@ def _indexed(job: TrainJob, index: Index, count: int, report: InspectReport) -> 
     for shard in np.unique(np.linspace(0, index.shards - 1, _SHARDS).round().astype(int)):
         for facts in index.rows(int(shard)).to_pylist():
             report.count(facts)
-    enough = longer_than(index, clip_span(job), Storage(job.storage).sub("datasets"))
+    enough = index
+    if index.durations()[1] != STILL_S:
+        enough = longer_than(index, job.data.own.span, Storage(job.storage).sub("datasets"))
     report.too_short += index.clips - enough.clips
     order = Order([enough.counts], [None], job.seed, job.data.window)
     positions = np.arange(min(count, enough.clips))
@@ -156,7 +160,7 @@ def _indexed(job: TrainJob, index: Index, count: int, report: InspectReport) -> 
             _add(report.quarantine, error.what)
             continue
         measures = facts["duration_s"], int(position), facts["frames"], facts["fps"]
-        shown.append(SheetClip(facts["key"], payload, *measures))
+        shown.append(SheetClip(job, facts["key"], payload, *measures))
     return shown
 
 
@@ -170,16 +174,16 @@ def _sample(job: TrainJob, uri: str, count: int, report: InspectReport) -> list[
             for name in ARRAYS
             if name in clip.extras
         ]
-        facts = {"width": clip.width, "height": clip.height, "fps": clip.fps, "codec": clip.codec}
-        report.count({**facts, "extras": beside})
+        names = ("width", "height", "fps", "duration_s", "codec")
+        report.count({**{name: getattr(clip, name) for name in names}, "extras": beside})
         report.clips += 1
         report.hours += clip.duration_s / 3600
         report.bytes += len(clip.payload)
-        if clip.duration_s <= clip_span(job):
+        if STILL_S < clip.duration_s <= job.data.own.span:
             report.too_short += 1
             continue
         measures = clip.duration_s, len(shown), clip.frames, clip.fps
-        shown.append(SheetClip(clip.key, clip.payload, *measures))
+        shown.append(SheetClip(job, clip.key, clip.payload, *measures))
         if len(shown) == count:
             break
     return shown

@@ -41,15 +41,16 @@ class IsolatedMaker:
     def __init__(self, recipe: AnyRecipe, micro: int) -> None:
         self._recipe, self._micro = recipe, micro
         self._here = recipe.maker(micro)
-        self._pool = PixelPool((micro, *recipe.shape))
+        self._pools = [PixelPool((micro, *shape)) for shape in recipe.shapes]
         self._mine = threading.local()
         self._all: list[_Child] = []
         self._lock = threading.Lock()
-        self.chunk = max(1, CHUNK_BYTES // int(np.prod(recipe.shape)))
+        largest = max(int(np.prod(shape)) for shape in recipe.shapes)
+        self.chunk = max(1, CHUNK_BYTES // largest)
         """Clips of one call, for the least waking up."""
 
-    def canvas(self) -> Canvas:
-        return self._pool.canvas()
+    def canvas(self, spec: int = 0) -> Canvas:
+        return self._pools[spec].canvas()
 
     def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
         answer = self._ask(rows, canvas, at)
@@ -115,7 +116,7 @@ class _Child:
         pages = canvas.pages
         assert pages is not None
         without = [replace(row, payload=row.payload is not None) for row in rows]
-        self._pipe.send((pages.number, at, without))
+        self._pipe.send((pages.number, canvas.array.shape, at, without))
         if pages.number not in self._knows:
             send_handle(self._pipe, pages.file, self._process.pid)
             self._knows.add(pages.number)
@@ -146,9 +147,9 @@ def _serve(pipe: Connection) -> None:
     maker = recipe.maker(micro)
     known: dict[int, Canvas] = {}
     while True:
-        number, at, rows = pipe.recv()
+        number, shape, at, rows = pipe.recv()
         if number not in known:
-            known[number] = Canvas(mapped(recv_handle(pipe), (micro, *recipe.shape)))
+            known[number] = Canvas(mapped(recv_handle(pipe), shape))
         rows = [_received(row, pipe) for row in rows]
         answer: list[Clip] | Exception
         try:

@@ -1,7 +1,9 @@
 """The order of training: what stands at a position is a pure function of (seed, position).
 
-Sources are interleaved by a fixed cycle of slots. Within a source, the k-th clip drawn
-belongs to turn (pass) k // clips. In a turn the shards are permuted, consecutive ones form
+A step holds clips of one shape. Where sources have several (buckets), the steps are interleaved
+among the buckets by a fixed cycle of slots, and the k-th step of a bucket holds its k-th global
+batch. Within a bucket its sources are interleaved in the same way. Within a source, the k-th clip
+drawn belongs to turn (pass) k // clips. In a turn the shards are permuted, consecutive ones form
 windows, and inside a window the clips are permuted; so each clip appears once per turn,
 reading stays within a few shards, and memory is O(shards).
 """
@@ -9,6 +11,7 @@ reading stays within a few shards, and memory is O(shards).
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy as np
 
 from orchestrator.data.permute import permute, subkeys
 from orchestrator.errors import RequestError
+from orchestrator.job import TrainJob
 from orchestrator.randomness import generator
 
 PADDING = -1
@@ -48,6 +52,8 @@ class Order:
         weights: share of each source; all None means by number of clips.
         window: shards that are shuffled together.
         epoch: positions that count as one epoch; None: the number of clips.
+        buckets: the bucket of each source, numbered from 0; None: all are of one.
+        global_batch: positions of a step; only several buckets ask for it.
 
     Raises:
         RequestError: a source without clips, or weights for some sources only.
@@ -60,13 +66,19 @@ class Order:
         seed: int,
         window: int,
         epoch: int | None = None,
+        buckets: Sequence[int] | None = None,
+        global_batch: int = 1,
     ) -> None:
         self.seed, self.window = seed, window
         self._counts = [np.asarray(c, dtype=np.int64) for c in counts]
         self._clips = np.array([int(c.sum()) for c in self._counts], dtype=np.int64)
         self._check(weights)
         shares = [w for w in weights if w is not None] or self._clips.tolist()
-        self._slot_source, self._slot_rank, self._quota = interleave(shares)
+        of = np.zeros(len(counts), np.int64) if buckets is None else np.asarray(buckets)
+        self._cycles = [_Cycle.over(np.flatnonzero(of == b), shares) for b in range(of.max() + 1)]
+        together = [sum(shares[i] for i in cycle.members) for cycle in self._cycles]
+        self._steps = _Cycle.over(np.arange(len(together)), together)
+        self._global_batch = global_batch
         self.epoch = epoch or int(self._clips.sum())
         self._turns: OrderedDict[tuple[int, int], _Turn] = OrderedDict()
 
@@ -86,21 +98,52 @@ class Order:
                 mend="give every source a weight, or none (then by number of clips)",
             )
 
+    @classmethod
+    def of(cls, job: TrainJob, counts: list[np.ndarray], weights: list[float | None]) -> Order:
+        """The order of a training, from the clips per shard and the weight of each source.
+
+        Raises:
+            As the class itself.
+        """
+        data, of = job.data, None
+        if len(data.buckets) > 1:
+            of = [data.buckets.index(spec.bucket) for spec in data.specs]
+        named = (job.seed, data.window, data.epoch, of, job.scale.global_batch)
+        return cls(counts, weights, *named)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_turns": OrderedDict()}
 
     def at(self, positions: np.ndarray) -> Draws:
         """What stands at `positions` (int64 [n], none negative)."""
-        positions = np.asarray(positions, dtype=np.int64)
-        cycle, slot = np.divmod(positions, len(self._slot_source))
-        source = self._slot_source[slot]
-        drawn = cycle * self._quota[source] + self._slot_rank[slot]
+        source, drawn = self._drawn(np.asarray(positions, dtype=np.int64))
         turn, index = np.divmod(drawn, self._clips[source])
         shard, row = np.empty_like(index), np.empty_like(index)
         for which in _groups(source, turn):
             here = self._turn(int(source[which[0]]), int(turn[which[0]]))
             shard[which], row[which] = here.locate(index[which])
         return Draws(source, turn, shard, row)
+
+    def sources(self, positions: np.ndarray) -> np.ndarray:
+        """The source of what stands at `positions`, int64 [n]."""
+        return self._drawn(np.asarray(positions, dtype=np.int64))[0]
+
+    def bucket(self, step: int) -> int:
+        """The bucket that all clips of a step are of."""
+        return int(self._steps.at(np.array([step]))[0][0])
+
+    def _drawn(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source of each position, and how many clips of that source are drawn before it."""
+        if len(self._cycles) == 1:
+            return self._cycles[0].at(positions)
+        step, row = np.divmod(positions, self._global_batch)
+        bucket, before = self._steps.at(step)
+        source, drawn = np.empty_like(positions), np.empty_like(positions)
+        for number in np.unique(bucket):
+            which = bucket == number
+            inside = before[which] * self._global_batch + row[which]
+            source[which], drawn[which] = self._cycles[number].at(inside)
+        return source, drawn
 
     def _turn(self, source: int, turn: int) -> _Turn:
         key = (source, turn)
@@ -111,6 +154,27 @@ class Order:
             self._turns[key] = _Turn(self._counts[source], self.seed, source, turn, self.window)
         self._turns.move_to_end(key)
         return self._turns[key]
+
+
+@dataclass(frozen=True)
+class _Cycle:
+    """Slots that some members share, over and over."""
+
+    members: np.ndarray
+    slot_member: np.ndarray
+    slot_rank: np.ndarray
+    quota: np.ndarray
+
+    @classmethod
+    def over(cls, members: np.ndarray, shares: Sequence[float]) -> _Cycle:
+        """`shares` are of all that `members` number."""
+        return cls(members, *interleave([shares[i] for i in members]))
+
+    def at(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whose turn each index is, and how many turns of theirs came before it."""
+        cycle, slot = np.divmod(index, len(self.slot_member))
+        member = self.slot_member[slot]
+        return self.members[member], cycle * self.quota[member] + self.slot_rank[slot]
 
 
 class _Turn:

@@ -6,6 +6,7 @@ no pixels are copied and no fresh pages are asked of the system at every step.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import tempfile
@@ -15,14 +16,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_numbers = itertools.count()
+
 
 @dataclass(frozen=True, eq=False)
 class Pages:
-    """One stretch of memory; `file` is what another process maps it by."""
+    """One stretch of memory; `number` is its own in this process, `file` is what another process
+    maps it by."""
 
     number: int
     file: int
     memory: mmap.mmap
+
+
+Shape = tuple[int, int, int, int]
+"""Of a clip's pixels: [T, size, size, 3]."""
 
 
 class Canvas:
@@ -53,7 +61,7 @@ class PixelPool:
     def _make(self) -> Pages:
         self._made += 1
         file = _file(self._bytes)
-        return Pages(self._made, file, mmap.mmap(file, self._bytes))
+        return Pages(next(_numbers), file, mmap.mmap(file, self._bytes))
 
 
 def mapped(file: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.data.dataset import read_quarantine
+from orchestrator.data.decode import STILL_S
+from orchestrator.data.folder import FolderSource
 from orchestrator.data.index import Index
 from orchestrator.data.pack import pack_source
 from orchestrator.data.select import longer_than
 from orchestrator.data.sources import AnySource, PackedSource, open_source
 from orchestrator.data.verify import wrong_sizes
 from orchestrator.errors import DataError, RequestError
-from orchestrator.job import Encode, TrainJob, WeightedSource
+from orchestrator.job import Encode, MixedSource, TrainJob, WeightedSource
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 
@@ -45,11 +47,22 @@ def prepare(job: TrainJob, progress: Progress, local: bool = False) -> Prepared:
         JobFailed: packing stopped; what is committed stays and is continued next time.
         DataError: tars are missing or are not what their index says.
     """
-    wanted = wanted_sources(job)
-    datasets, span = Storage(job.storage).sub("datasets"), clip_span(job)
-    packed, quarantined = open_datasets(wanted, job.data, span, datasets, progress, local)
+    wanted, specs = wanted_sources(job), job.data.specs
+    sources = [open_source(source.uri) for source in wanted]
+    for i, opened in enumerate(sources):
+        if isinstance(opened, FolderSource) and opened.pictures:
+            _refuse_moving_pictures(job, i)
+    datasets = Storage(job.storage).sub("datasets")
+    packed, quarantined = _packed(
+        sources, job.data, [spec.span for spec in specs], datasets, progress, local
+    )
     indexes = []
-    for index, source in zip(packed, wanted, strict=True):
+    for i, (index, source) in enumerate(zip(packed, wanted, strict=True)):
+        if index.durations()[1] == STILL_S:
+            _refuse_moving_pictures(job, i)
+            indexes.append(index)
+            continue
+        span = specs[i].span
         enough = longer_than(index, span, datasets)
         if enough.clips < index.clips:
             progress.message(
@@ -89,7 +102,19 @@ def open_datasets(
         As `prepare`, but a dataset may have segments that are shorter than a clip.
     """
     sources = [open_source(source.uri) for source in wanted]
-    _refuse_short_segments(span, data.encode, sources)
+    return _packed(sources, data, [span] * len(sources), datasets, progress, local)
+
+
+def _packed(
+    sources: list[AnySource],
+    data: Packing,
+    spans: list[float],
+    datasets: Storage,
+    progress: Progress,
+    local: bool,
+) -> tuple[list[Index], int]:
+    for span, source in zip(spans, sources, strict=True):
+        _refuse_short_segments(span, data.encode, source)
     indexes, quarantined = [], 0
     for source in sources:
         index = pack_source(
@@ -101,26 +126,37 @@ def open_datasets(
     return indexes, quarantined
 
 
-def clip_span(job: TrainJob) -> float:
-    """Seconds from a clip's first frame to its last; a video must last longer."""
-    return (job.data.frames - 1) / job.data.fps
-
-
-def wanted_sources(job: TrainJob) -> tuple[WeightedSource, ...]:
+def wanted_sources(job: TrainJob) -> tuple[MixedSource, ...]:
     """The sources of a train job, one or several."""
     if job.data.source is not None:
-        return (WeightedSource(uri=job.data.source),)
+        return (MixedSource(uri=job.data.source),)
     return job.data.sources
 
 
-def _refuse_short_segments(span: float, encode: Encode, sources: list[AnySource]) -> None:
+def _refuse_short_segments(span: float, encode: Encode, source: AnySource) -> None:
     """Find out before hours of packing that no segment can hold a clip."""
-    if span >= encode.segment and any(not isinstance(s, PackedSource) for s in sources):
+    if isinstance(source, PackedSource) or (isinstance(source, FolderSource) and source.pictures):
+        return
+    if span >= encode.segment:
         raise RequestError(
             f"a clip spans {span:.2f} s from its first frame to its last, but videos are cut into"
             f" segments of at most {encode.segment:g} s",
             where="data.encode.segment",
             mend=f"set data.encode.segment={4 * span:.0f}",
+        )
+
+
+def _refuse_moving_pictures(job: TrainJob, i: int) -> None:
+    """A picture is one moment: the frames of one token."""
+    moment, spec = job.model.tubelet, job.data.specs[i]
+    if spec.frames != moment:
+        uri = wanted_sources(job)[i].uri
+        key = f"data.sources.{i}.frames" if job.data.sources else "data.frames"
+        raise RequestError(
+            f"{uri} holds pictures, which stand still: {spec.frames} frames of one are"
+            f" {spec.frames // moment} moments that are alike",
+            where=key,
+            mend=f"write frames: {moment} there (one moment, model.tubelet)",
         )
 
 

@@ -31,7 +31,7 @@ class ShardWriter:
 
     def add(self, clip: RawClip) -> None:
         """Append one clip with what stands beside it."""
-        members = {"mp4": clip.payload, "json": _facts(clip), **_sidecars(clip)}
+        members = {clip.extension: clip.payload, "json": _facts(clip), **_sidecars(clip)}
         size = sum(_padded(len(body)) + tarfile.BLOCKSIZE for body in members.values())
         if self._open and self._open.size + size + len(_END) > self._limit:
             self._done.append(self._open.finish())
@@ -39,7 +39,7 @@ class ShardWriter:
         if self._open is None:
             self._open = _Tar(self._storage, f"{self._prefix}-{len(self._done):03d}.tar")
         offsets = {name: self._open.write(f"{clip.key}.{name}", b) for name, b in members.items()}
-        row = _row(clip, self._open.name, offsets.pop("mp4"))
+        row = _row(clip, self._open.name, offsets.pop(clip.extension))
         row["extras"] = [_extra(name, offset, members[name]) for name, offset in offsets.items()]
         self._open.clips.append(row)
 
@@ -108,7 +108,11 @@ def _padded(size: int) -> int:
 
 
 def _sidecars(clip: RawClip) -> dict[str, bytes]:
-    return {name: body for name, body in sorted(clip.extras.items()) if name not in ("json", "mp4")}
+    return {
+        name: body
+        for name, body in sorted(clip.extras.items())
+        if name not in ("json", clip.extension)
+    }
 
 
 def _extra(name: str, offset: int, body: bytes) -> dict[str, Any]:

@@ -23,9 +23,10 @@ _BOX = (90, 220, 120)
 
 @dataclass(frozen=True)
 class SheetClip:
-    """One clip to show: its payload, how long it lasts, the position it is drawn for, and its
-    frames and their rate."""
+    """One clip to show: the job as its source is cut, its payload, how long it lasts, the position
+    it is drawn for, and its frames and their rate."""
 
+    job: TrainJob
     title: str
     payload: bytes
     duration_s: float
@@ -34,13 +35,13 @@ class SheetClip:
     fps: float
 
 
-def contact_sheet(job: TrainJob, clips: list[SheetClip]) -> Image.Image:
+def contact_sheet(clips: list[SheetClip]) -> Image.Image:
     """Each clip as it is stored, with its crop; below it the masks over what the model sees.
 
     The start, the crop, the flip and the masks are those that a training draws at the clip's
     position. A clip that cannot be decoded is shown as its reason.
     """
-    blocks = [block for clip in clips for block in _blocks(job, clip)]
+    blocks = [block for clip in clips for block in _blocks(clip)]
     width = max(block.width for block in blocks)
     page = Image.new("RGB", (width, sum(block.height for block in blocks)), BACKGROUND)
     top = 0
@@ -50,8 +51,8 @@ def contact_sheet(job: TrainJob, clips: list[SheetClip]) -> Image.Image:
     return page
 
 
-def _blocks(job: TrainJob, clip: SheetClip) -> list[Image.Image]:
-    data, position = job.data, clip.position
+def _blocks(clip: SheetClip) -> list[Image.Image]:
+    job, data, position = clip.job, clip.job.data, clip.position
     rng = generator(job.seed, position, "clip")
     try:
         if data.act is None:

@@ -23,6 +23,9 @@ VIDEO_EXTENSIONS = frozenset((
 # fmt: on
 """Names that are taken for videos in folders and tars, lower case, without the dot."""
 
+PICTURE_EXTENSIONS = frozenset(("jpeg", "jpg", "png", "webp"))
+"""Names that are taken for pictures in folders."""
+
 MANIFEST_EXTENSIONS = ("csv", "tsv", "txt")
 
 CHANGED = "changed while packing"
@@ -49,9 +52,9 @@ class WorkUnit:
 class RawClip:
     """One clip on its way into a tar: `KEY.mp4`, `KEY.json` and whatever stands beside it.
 
-    `payload`: an mp4. `frames`, `fps` (average), `duration_s`, `width` and `height` (upright)
-    describe it. `extras`: extension to bytes, e.g. "states.npy"; a "json" among them is an
-    object that is merged into KEY.json.
+    `payload`: an mp4, or a picture, which has another `extension`. `frames`, `fps` (average),
+    `duration_s`, `width` and `height` (upright) describe it. `extras`: extension to bytes, e.g.
+    "states.npy"; a "json" among them is an object that is merged into KEY.json.
     """
 
     key: str
@@ -64,6 +67,7 @@ class RawClip:
     source: str
     extras: dict[str, bytes] = field(default_factory=dict)
     codec: str = "h264"
+    extension: str = "mp4"
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,10 @@ AnySource = Source | InPlaceSource | PackedSource
 def open_source(uri: str, unit: int = 32) -> AnySource:
     """The source behind a URI; `unit` is the number of inputs per work unit.
 
-    A folder of videos (searched recursively), a V-JEPA manifest (.csv, .tsv, .txt), a tar or
-    a folder or `{000..123}` pattern of tars, a packed dataset, a LeRobot v3 folder (or
-    `lerobot://PATH?camera=KEY`), `physics://...`, `world://...`, or `package.module:Name?key=value`
-    for a class of one's own.
+    A folder of videos (searched recursively; pictures beside videos are left alone) or of
+    pictures, a V-JEPA manifest (.csv, .tsv, .txt), a tar or a folder or `{000..123}` pattern of
+    tars, a packed dataset, a LeRobot v3 folder (or `lerobot://PATH?camera=KEY`), `physics://...`,
+    `world://...`, or `package.module:Name?key=value` for a class of one's own.
 
     Raises:
         RequestError: nothing is there, it cannot be read, or it is none of these.
@@ -143,12 +147,14 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
             return tars.TarSource(uri)
         if extension in MANIFEST_EXTENSIONS:
             return manifest.ManifestSource(uri, unit)
-        if extension in VIDEO_EXTENSIONS:
-            return folder.FolderSource(uri, unit, single=True)
+        if extension in VIDEO_EXTENSIONS | PICTURE_EXTENSIONS:
+            pictures = extension in PICTURE_EXTENSIONS
+            return folder.FolderSource(uri, unit, single=True, pictures=pictures)
         raise RequestError(
             f"a file ending in '.{extension}' is not a source",
             where=uri,
-            mend="name a folder of videos, a manifest (.csv, .tsv, .txt), a video or a .tar",
+            mend="name a folder of videos or pictures, a manifest (.csv, .tsv, .txt), a video, a"
+            " picture or a .tar",
         )
     if here.exists("index.parquet") or here.exists("shards.parquet"):
         return PackedSource(uri)
@@ -166,13 +172,16 @@ def _folder_or_tars(here: Storage, unit: int) -> Source | InPlaceSource:
         return folder.FolderSource(here.root, unit)
     if "tar" in extensions:
         return tars.TarSource(here.root)
+    if extensions & PICTURE_EXTENSIONS:
+        return folder.FolderSource(here.root, unit, pictures=True)
     compressed = any(name.endswith((".tar.gz", ".tgz", ".tar.zst")) for name in names)
     raise RequestError(
         "the folder is empty" if not names else f"no video among {len(names)} files",
         where=here.root,
         mend="compressed tars cannot be read at random: unpack them to .tar"
         if compressed
-        else "name a folder with videos in it (mp4, mkv, avi, webm, mov, ...) or with .tar files",
+        else "name a folder with videos in it (mp4, mkv, avi, webm, mov, ...), with pictures (jpg,"
+        " png, webp) or with .tar files",
     )
 
 

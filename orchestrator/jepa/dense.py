@@ -45,7 +45,12 @@ class DensePredictor(Transformer):
         self.init_weights()
 
     def forward(
-        self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0
+        self,
+        z: Tensor,
+        context: Tensor,
+        target: Tensor,
+        mask: int = 0,
+        grid: Grid | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the levels at the hidden tokens, and at those that are seen.
 
@@ -54,6 +59,7 @@ class DensePredictor(Transformer):
             context: token ids int64 [B, n_c].
             target: token ids int64 [B, n_t].
             mask: which of the objective's masks it is; picks the mask token.
+            grid: tokens along time, height and width, which the ids count; default: its own.
 
         Returns:
             [B, n_t, levels * encoder_dim] at `target`, and [B, n_c, ...] at `context`.
@@ -62,7 +68,9 @@ class DensePredictor(Transformer):
         asked = self.mask_tokens[mask].to(seen.dtype).expand(*target.shape, -1)
         ids = torch.cat([context, target], dim=1)
         x = torch.cat([seen, asked], dim=1)
-        x = self.norm(self.run_blocks(x, rotation_at(self.grid, ids, self.head_dim, x, self.rope)))
+        x = self.norm(
+            self.run_blocks(x, rotation_at(grid or self.grid, ids, self.head_dim, x, self.rope))
+        )
         shown, hidden = x.split([context.shape[1], target.shape[1]], dim=1)
         return self.proj(hidden), self.proj_context(shown)
 

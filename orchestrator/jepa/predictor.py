@@ -41,7 +41,9 @@ class Predictor(Transformer):
         self.proj = nn.Linear(dim, out or encoder_dim)
         self.init_weights()
 
-    def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
+    def forward(
+        self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0, grid: Grid | None = None
+    ) -> Tensor:
         """Predict the features of the tokens `target` from those of the tokens `context`.
 
         Args:
@@ -49,6 +51,7 @@ class Predictor(Transformer):
             context: token ids int64 [B, n_c].
             target: token ids int64 [B, n_t].
             mask: which of the objective's masks it is; picks the mask token.
+            grid: tokens along time, height and width, which the ids count; default: its own.
 
         Returns:
             [B, n_t, out], or [B, n_t, encoder_dim] where features are predicted.
@@ -57,7 +60,7 @@ class Predictor(Transformer):
         asked = self.mask_tokens[mask].to(seen.dtype).expand(*target.shape, -1)
         x = torch.cat([seen, asked], dim=1)
         ids = torch.cat([context, target], dim=1)
-        x = self.run_blocks(x, rotation_at(self.grid, ids, self.head_dim, x, self.rope))
+        x = self.run_blocks(x, rotation_at(grid or self.grid, ids, self.head_dim, x, self.rope))
         out: Tensor = self.proj(self.norm(x[:, context.shape[1] :]))
         return out
 

@@ -1,6 +1,7 @@
 """Job files: their schema, their reading, their identity."""
 
 from orchestrator.job.act import Act, Statistics
+from orchestrator.job.data import Bucket, ClipSpec, CropFlip, Data, MixedSource
 from orchestrator.job.embed import EmbedJob
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.fingerprint import (
@@ -12,6 +13,7 @@ from orchestrator.job.fingerprint import (
 )
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
+from orchestrator.job.mixture import of_one_kind
 from orchestrator.job.model import Encoder, Model, Predictor
 from orchestrator.job.objective import (
     VJEPA2,
@@ -37,7 +39,7 @@ from orchestrator.job.promote import PromoteJob
 from orchestrator.job.scale import Scale
 from orchestrator.job.schema import job_schema
 from orchestrator.job.study import StudyJob
-from orchestrator.job.train import CropFlip, Data, Optim, TrainJob
+from orchestrator.job.train import Optim, TrainJob
 from orchestrator.job.tune import TuneJob
 
 __all__ = [
@@ -45,7 +47,9 @@ __all__ = [
     "VJEPA2AC",
     "VJEPA21",
     "Act",
+    "Bucket",
     "Causal",
+    "ClipSpec",
     "CropFlip",
     "Data",
     "EmbedJob",
@@ -59,6 +63,7 @@ __all__ = [
     "Job",
     "LeJEPA",
     "LeWM",
+    "MixedSource",
     "Model",
     "MultiBlock",
     "Optim",
@@ -88,5 +93,6 @@ __all__ = [
     "job_schema",
     "load_job",
     "mask_counts",
+    "of_one_kind",
     "part_config",
 ]

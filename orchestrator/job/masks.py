@@ -40,6 +40,10 @@ def check_mask(mask: MultiBlock | Future, grid: tuple[int, int, int]) -> None:
         _check_blocks(mask)
         return
     fewest, most = mask.visible
+    if time == 1:
+        raise RequestError(
+            "a clip of one moment has no future", mend="take a multiblock mask, or more frames"
+        )
     if fewest > most or most >= time:
         raise RequestError(
             f"visible {fewest} to {most} tubelets of a clip of {time}",

@@ -149,7 +149,7 @@ def _without_held_out(job: TuneJob) -> dict[str, Any]:
     if job.train.data.source is not None:
         return {"source": training_side(job, 0)}
     weighted = [
-        {"uri": training_side(job, number), "weight": one.weight}
+        {**one.model_dump(mode="json"), "uri": training_side(job, number)}
         for number, one in enumerate(job.train.data.sources)
     ]
     return {"sources": weighted}

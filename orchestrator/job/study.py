@@ -10,11 +10,12 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from orchestrator.job.base import NAME_PATTERN, Name, Section, at
+from orchestrator.job.data import Data
 from orchestrator.job.evaluate import EvaluateTrack
 from orchestrator.job.model import Model
 from orchestrator.job.objective import AnyObjective
 from orchestrator.job.scale import Scale
-from orchestrator.job.train import Checkpoint, Data, Optim, TrainJob
+from orchestrator.job.train import Checkpoint, Optim, TrainJob
 
 Background = Literal["still", "moving"]
 

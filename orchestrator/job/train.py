@@ -6,21 +6,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     ByteSize,
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Tag,
     model_validator,
 )
 
 from orchestrator.errors import RequestError
-from orchestrator.job.act import Act
-from orchestrator.job.base import CustomPart, Name, Range, Section, at, part_tag
+from orchestrator.job.base import CustomPart, Name, Section, at
+from orchestrator.job.data import ClipSpec, Data
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
+from orchestrator.job.mixture import check_mixture
 from orchestrator.job.model import Encoder, Model
 from orchestrator.job.objective import (
     VJEPA2,
@@ -35,113 +34,7 @@ from orchestrator.job.objective import (
     MultiBlock,
     Predictive,
 )
-from orchestrator.job.pack import Encode, WeightedSource, require_one_source
 from orchestrator.job.scale import Scale
-
-
-class CropFlip(Section):
-    """A random resized crop and a horizontal flip, the same for every frame of a clip."""
-
-    kind: Literal["crop-flip"] = "crop-flip"
-    """The built-in augmentation."""
-
-    scale: Range = (0.3, 1.0)
-    """Area of the crop as a share of the frame."""
-
-    aspect: Range = (0.75, 1.35)
-    """Width over height of the crop before it is resized to a square."""
-
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability of a mirror image. 0 where left and right differ."""
-
-    @model_validator(mode="after")
-    def _inside_the_frame(self) -> CropFlip:
-        if self.scale[1] > 1:
-            raise ValueError(f"scale {self.scale[1]} is more than the whole frame (1.0)")
-        return self
-
-
-WHOLE_FRAME = {"scale": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0}
-"""`CropFlip` that changes nothing: the frame, or its centred square where it is none."""
-
-AnyAugment = Annotated[
-    Annotated[CropFlip, Tag("crop-flip")] | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "crop-flip")),
-]
-
-
-class Data(Section):
-    """Which video, how a clip is cut from it, and what comes with it."""
-
-    source: str | None = None
-    """A folder, manifest, WebDataset tars, packed dataset, `physics://...` or `world://...`."""
-
-    sources: tuple[WeightedSource, ...] = ()
-    """A weighted mixture instead of one source."""
-
-    frames: PositiveInt = 16
-    """Frames of a clip."""
-
-    fps: PositiveFloat = 4.0
-    """Frames per second of a clip; frames are chosen by timestamp."""
-
-    size: PositiveInt = 256
-    """Pixels of the square that the model sees."""
-
-    augment: AnyAugment = CropFlip()
-    """What is done to a clip before the model sees it. Beside `act`: the whole frame, since a
-    mirrored or cropped picture would no longer be the one that the actions lead to."""
-
-    act: Act | None = None
-    """Actions and states beside the frames. Default: none are read."""
-
-    epoch: PositiveInt | None = None
-    """Positions that count as one epoch of a mixture. Default: the number of clips."""
-
-    window: PositiveInt = 16
-    """Shards that are shuffled together."""
-
-    bad_limit: float = Field(0.01, ge=0, le=1)
-    """Largest share of clips that may fail to decode before the job stops."""
-
-    decode_threads: NonNegativeInt = 0
-    """Decoding threads per worker; 0: the cores that the worker may use."""
-
-    prefetch: PositiveInt = 2
-    """Steps of decoded batches kept ready per worker."""
-
-    encode: Encode = Encode()
-    """How raw video is packed before training."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, data: Any) -> Any:
-        return require_one_source(data)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _whole_frame_to_act_in(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("act") is None:
-            return data
-        augment = data.get("augment", {})
-        if isinstance(augment, dict) and part_tag(augment, "crop-flip") == "crop-flip":
-            return {**data, "augment": {**WHOLE_FRAME, **augment}}
-        return data
-
-    @model_validator(mode="after")
-    def _pictures_show_what_is_done(self) -> Data:
-        augment = self.augment
-        if self.act is None or not isinstance(augment, CropFlip):
-            return self
-        if augment.flip:
-            text = "mirrors the picture and not the actions"
-            raise at("data.augment.flip", f"flip {text}; write 0")
-        for key, value in (("scale", augment.scale), ("aspect", augment.aspect)):
-            if value != (1.0, 1.0):
-                text = f"{list(value)} moves the picture and not the states"
-                raise at(f"data.augment.{key}", f"{text}; write [1, 1] beside data.act")
-        return self
-
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -393,6 +286,11 @@ class TrainJob(Section):
         return self
 
     @model_validator(mode="after")
+    def _sources_can_be_mixed(self) -> TrainJob:
+        check_mixture(self)
+        return self
+
+    @model_validator(mode="after")
     def _sets_fill_the_batch(self) -> TrainJob:
         if isinstance(self.objective, Gaussian) and self.objective.statistic_clips is not None:
             clips, whole = self.objective.statistic_clips, self.scale.global_batch
@@ -412,9 +310,21 @@ class TrainJob(Section):
         every = [self.checkpoint.every, *(one.every for one in self.evaluate)]
         return step == self.optim.steps or any(step % steps == 0 for steps in every)
 
+    def cut_as(self, spec: ClipSpec) -> TrainJob:
+        """The job as it is for the clips of one of its sources, whose frames, rate and size are
+        then data's own. It no longer names its sources: the order is that of the job itself."""
+        update = {**spec._asdict(), "sources": ()}
+        return self.model_copy(update={"data": self.data.model_copy(update=update)})
+
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens of a clip along time, height and width. V-JEPA 2-AC reads each frame by itself."""
-        side = self.data.size // self.model.patch
+        """Tokens of a clip of data's own shape along time, height and width."""
+        return self.grid_of((self.data.frames, self.data.size))
+
+    def grid_of(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
+        """Tokens of a bucket's clip along time, height and width. V-JEPA 2-AC reads each frame by
+        itself."""
+        frames, size = bucket
+        side = size // self.model.patch
         each = 1 if isinstance(self.objective, VJEPA2AC) else self.model.tubelet
-        return self.data.frames // each, side, side
+        return frames // each, side, side

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.buckets import BucketPlan
 from orchestrator.plan.cluster import ClusterPlan, plan_on
 from orchestrator.plan.feeding import FeedPlan
 from orchestrator.plan.hardware import GPUS, Gpu, find_gpu, peak_flops
@@ -15,6 +16,7 @@ from orchestrator.plan.whole import Plan, Recommendation, plan
 __all__ = [
     "GPUS",
     "BatchPlan",
+    "BucketPlan",
     "ClusterPlan",
     "FeedPlan",
     "FlopPlan",

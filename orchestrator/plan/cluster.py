@@ -8,10 +8,12 @@ from typing import Any
 from orchestrator.job import TrainJob
 from orchestrator.job.scale import Elastic
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.buckets import heaviest
 from orchestrator.plan.hardware import GIB, Gpu, find_gpu
 from orchestrator.plan.memory import MemoryPlan, Stage, memory_plan
 from orchestrator.plan.place import Hosts, Place
 from orchestrator.plan.saving import SavingPlan, saving_plan
+from orchestrator.plan.shape import token_plan
 from orchestrator.plan.whole import (
     ASSUMED_MFU,
     Plan,
@@ -210,8 +212,9 @@ def _size(job: TrainJob, place: Place, whole: Plan, pace: _Pace, world: int) -> 
 def _memories(job: TrainJob, whole: Plan) -> tuple[MemoryPlan, ...]:
     if whole.parameters is None:
         return ()
+    heavy = heaviest(job)
     return tuple(
-        memory_plan(job, whole.batch, whole.tokens, whole.parameters, stage, offload=offload)
+        memory_plan(heavy, whole.batch, token_plan(heavy), whole.parameters, stage, offload=offload)
         for stage, offload in WAYS
     )
 

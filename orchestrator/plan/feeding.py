@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from orchestrator.job import TrainJob
+from orchestrator.job import ClipSpec, TrainJob
 from orchestrator.plan.batch import BatchPlan
 
 # Measured with PyAV on one core of a server: clips of 16 frames at 4 fps (4 s of video) out of
@@ -46,9 +46,10 @@ def feed_plan(job: TrainJob, batch: BatchPlan, clips: int | None) -> FeedPlan:
     epoch = job.data.epoch or clips
     per_epoch = epoch / batch.global_batch if epoch else None
     encode, scale = job.data.encode, job.data.encode.short_side / _CORE_SHORT_SIDE
-    duration = job.data.frames / job.data.fps
     # A clip is seldom longer than its segment; a longer request repeats no decoding.
-    decoded_s = min(duration, encode.segment)
+    decoded_s = sum(
+        share * min(spec.frames / spec.fps, encode.segment) for spec, share in _drawn(job)
+    )
     clip_bytes = _BYTES_PER_S * encode.segment * scale**2
     return FeedPlan(
         clips=clips,
@@ -58,8 +59,18 @@ def feed_plan(job: TrainJob, batch: BatchPlan, clips: int | None) -> FeedPlan:
         clip_bytes=clip_bytes,
         step_bytes=clip_bytes * batch.global_batch,
         dataset_bytes=clip_bytes * clips if clips else None,
-        decoded_bytes=batch.micro * job.data.frames * job.data.size**2 * 3,
+        decoded_bytes=batch.micro * max(3 * b.frames * b.size**2 for b in job.data.buckets),
     )
+
+
+def _drawn(job: TrainJob) -> list[tuple[ClipSpec, float]]:
+    """How the sources cut clips, and their shares of the clips drawn; without weights, which then
+    follow from the data, all like data's own."""
+    weights = [source.weight or 0.0 for source in job.data.sources]
+    if not any(weights):
+        return [(job.data.own, 1.0)]
+    shares = [weight / sum(weights) for weight in weights]
+    return list(zip(job.data.specs, shares, strict=True))
 
 
 def named_clips(job: TrainJob) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.job import TrainJob
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.buckets import BucketPlan, bucket_plans, heaviest, mean_flops
 from orchestrator.plan.feeding import FeedPlan, feed_plan
 from orchestrator.plan.hardware import Gpu, find_gpu
 from orchestrator.plan.memory import STAGES, MemoryPlan, Stage, checkpoint_bytes, memory_plan
@@ -15,7 +16,6 @@ from orchestrator.plan.shape import (
     ParameterPlan,
     TokenPlan,
     countable,
-    flop_plan,
     parameter_plan,
     token_plan,
 )
@@ -74,9 +74,14 @@ class Plan:
     step_s: float | None
     """Seconds of a step: given, or at `ASSUMED_MFU` of the GPUs' peak."""
 
+    buckets: tuple[BucketPlan, ...]
+    """The shapes of clips: mostly one. Where there are several, `tokens` is data's own, `flops`,
+    `step_s` and what follows from them are those of a step on average, and `memory` is that of the
+    steps which need the most."""
+
     @property
     def step_flops(self) -> float | None:
-        """Model FLOPs of one optimizer step over all ranks."""
+        """Model FLOPs of one optimizer step over all ranks, on average."""
         return self.flops.total if self.flops else None
 
     @property
@@ -135,13 +140,13 @@ def plan(
     device = find_gpu(gpu) if gpu else None
     batch, tokens = BatchPlan.of(job.scale, world), token_plan(job)
     feed, precision = feed_plan(job, batch, clips), job.scale.precision
+    buckets = bucket_plans(job)
     if not countable(job):
-        return Plan(
-            job.name, precision, batch, tokens, None, None, (), None, feed, device, None, step_s
-        )
-    parameters, flops = parameter_plan(job), flop_plan(job, tokens)
+        unknown = (None, None, (), None, feed, device, None, step_s)
+        return Plan(job.name, precision, batch, tokens, *unknown, buckets)
+    parameters, flops, heavy = parameter_plan(job), mean_flops(job), heaviest(job)
     memory = tuple(
-        memory_plan(job, batch, tokens, parameters, stage, offload=job.scale.offload)
+        memory_plan(heavy, batch, token_plan(heavy), parameters, stage, offload=job.scale.offload)
         for stage in STAGES
     )
     if step_s is None and device and device.peak and precision == "bf16":
@@ -159,6 +164,7 @@ def plan(
         gpu=device,
         recommended=recommend(job, device.memory, world=world) if device else None,
         step_s=step_s,
+        buckets=buckets,
     )
 
 
@@ -186,6 +192,7 @@ def recommend(
         ram: bytes of the host's memory that a worker may have, where that is known.
         offload: the optimizer's state may go to the host's memory.
     """
+    job = heaviest(job)
     tokens, parameters = token_plan(job), parameter_plan(job)
     micro = BatchPlan.of(job.scale, world).micro
     ways = [way for way in _STAGES_BY_COST if offload or not way[1]]

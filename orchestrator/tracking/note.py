@@ -108,7 +108,15 @@ def _what(job: TrainJob) -> list[tuple[str, str]]:
             f"{data.frames} frames at {data.fps:g} fps, {data.size} x {data.size} px"
             f" = {time} x {height} x {width} tokens",
         ),
+        *_other_clips(job),
     ]
+
+
+def _other_clips(job: TrainJob) -> list[tuple[str, str]]:
+    """The clips of sources that are cut in other ways than data's own."""
+    other = [spec for spec in dict.fromkeys(job.data.specs) if spec != job.data.own]
+    text = "; ".join(f"{s.frames} frames at {s.fps:g} fps, {s.size} x {s.size} px" for s in other)
+    return [("Other clips", text)] if other else []
 
 
 def _dataset(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

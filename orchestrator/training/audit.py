@@ -42,7 +42,7 @@ def audit_run(storage: Storage, name: str) -> Audit:
     assert isinstance(job, TrainJob)
     indexes: list[Clips] = [Index.open(uri) for uri in record.datasets]
     counts = [index.counts for index in indexes]
-    order = Order(counts, record.weights, job.seed, job.data.window, job.data.epoch)
+    order = Order.of(job, counts, record.weights)
     steps = step_of(checkpoints[-1])
     begun = folder.read_json(INHERITED)["steps"] if folder.exists(INHERITED) else 0
     whole, arrays = job.scale.global_batch, arrays_of(job.data)

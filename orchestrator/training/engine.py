@@ -147,6 +147,8 @@ class Engine:
         """
         assert len(micro) == self.batch.accum
         self._clock.start()
+        if len(self.job.data.buckets) > 1:
+            self.guard.turn_to(str(micro[0].bucket))
         self.objective.at_step(self.step)
         rate, decay = set_schedule(self.optimizer, self.job.optim, self.step)
         weights = torch.stack([batch.weight.sum() for batch in micro]).sum().to(self.device)

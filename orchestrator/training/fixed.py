@@ -13,6 +13,7 @@ from torch import nn
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.jepa.hub import CONFIG, WEIGHTS, WorldModel, digest_of, load_folder
 from orchestrator.job import VJEPA2AC, Model, Taught, TrainJob
+from orchestrator.job.base import CustomPart
 from orchestrator.storage import Storage, patiently
 from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.server import tracking_uri
@@ -127,6 +128,9 @@ def _refuse_other_tokens(config: Taught, model: WorldModel, job: TrainJob) -> No
             f" job's {ours.patch} and {ours.tubelet}"
         )
         mend = f"set model.patch={theirs.patch} model.tubelet={theirs.tubelet}"
+    elif isinstance(theirs.encoder, CustomPart) and len(job.data.buckets) > 1:
+        text = "its encoder is somebody's own, built for clips of one shape, and data has several"
+        mend = "give all sources the frames and size of data, or name another teacher"
     elif isinstance(config, VJEPA2AC) and made.size != job.data.size:
         side, own = made.size // theirs.patch, job.grid[1]
         text = (

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from orchestrator.data.batch import StepBatch
+from orchestrator.job import Bucket
 from orchestrator.training.step import StepResult
 
 
 class Meter:
     """Loss, speed and memory over a window of steps.
 
-    `step_flops` is the arithmetic of one optimizer step over all ranks; `peak` the summed
-    peak FLOP/s of their devices, None where it is not known (then no MFU is claimed).
+    `step_flops` is the arithmetic of one optimizer step over all ranks, by the shape of its clips
+    (empty where that is not known); `peak` the summed peak FLOP/s of their devices, None where it
+    is not known (then no MFU is claimed). With several shapes each has its own loss and speed.
     """
 
     def __init__(
-        self, global_batch: int, step_flops: float | None, peak: float | None, device: torch.device
+        self,
+        global_batch: int,
+        step_flops: Mapping[Bucket, float],
+        peak: float | None,
+        device: torch.device,
+        *,
+        apart: bool,
     ) -> None:
-        self.global_batch = global_batch
+        self.global_batch, self._apart = global_batch, apart
         self.step_flops, self.peak, self.device = step_flops, peak, device
         self.last: dict[str, float] = {}
         self.clips = 0.0
@@ -34,6 +44,8 @@ class Meter:
         self._began = time.perf_counter()
         self._loss = self._clips = self._wait = self._saving = 0.0
         self._failed = self._steps = self._skipped = 0
+        self._flops = 0.0
+        self._buckets: dict[Bucket, _Bucket] = {}
         self._result: StepResult | None = None
 
     def add(self, data: StepBatch, result: StepResult) -> None:
@@ -44,6 +56,9 @@ class Meter:
         self._wait += data.wait_s
         self._failed += self.global_batch - round(result.clips)
         self._skipped += not result.applied
+        bucket = data.micro[0].bucket
+        self._flops += self.step_flops.get(bucket, 0.0)
+        self._buckets.setdefault(bucket, _Bucket()).add(result)
         self._result = result
 
     def add_saving(self, seconds: float) -> None:
@@ -91,8 +106,12 @@ class Meter:
             row["train/weight_decay"] = result.weight_decay
             row["train/grad_norm"] = result.grad_norm
             row["train/clips"] = result.clips
-        if self.peak is not None and self.step_flops is not None:
-            row["speed/mfu"] = self.step_flops * steps / elapsed / self.peak
+        if self.peak is not None and self.step_flops:
+            row["speed/mfu"] = self._flops / elapsed / self.peak
+        for bucket, summed in self._buckets.items() if self._apart else ():
+            name = f"bucket/{bucket.frames}x{bucket.size}"
+            row[f"{name}/loss"] = summed.loss / summed.steps
+            row[f"{name}/clips_per_s"] = summed.clips / max(summed.seconds, 1e-9)
         self.clips += self._clips
         self.steps += self._steps
         self.seconds += elapsed
@@ -109,6 +128,22 @@ class Meter:
             "seconds": self.seconds,
             "saving_s": self.saving,
         }
+
+
+@dataclass
+class _Bucket:
+    """Sums over the steps of one shape of clips. `seconds`: of computing, not of waiting."""
+
+    steps: int = 0
+    loss: float = 0.0
+    clips: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, result: StepResult) -> None:
+        self.steps += 1
+        self.loss += result.loss
+        self.clips += result.clips
+        self.seconds += result.times["step"]
 
 
 def _memory(device: torch.device) -> dict[str, float]:

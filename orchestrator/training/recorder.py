@@ -52,9 +52,17 @@ class Recorder:
             if group.local_rank == 0
             else None
         )
-        self.meter = Meter(job.scale.global_batch, plan(job).step_flops, _peak(group), group.device)
+        self.meter = Meter(
+            job.scale.global_batch,
+            {one.bucket: one.flops for one in plan(job).buckets if one.flops is not None},
+            _peak(group),
+            group.device,
+            apart=len(job.data.buckets) > 1,
+        )
         self._health: dict[str, float] = {}
         self._last: StepResult | None = None
+        self._seen: StepResult | None = None
+        """The last step of data's own clips: of others health would jump to and fro."""
         self._posted = 0.0
         self.checkpoints = checkpoints
         self._announced: dict[str, int] = {}
@@ -71,6 +79,8 @@ class Recorder:
     def step(self, data: StepBatch, result: StepResult) -> None:
         """One optimizer step is done."""
         self._last = result
+        if data.micro[0].bucket == self.job.data.own.bucket:
+            self._seen = result
         if not self.group.leads:
             return
         self.meter.add(data, result)
@@ -89,9 +99,10 @@ class Recorder:
             self.board.post(step, self.meter.facts())
 
     def health(self) -> dict[str, float]:
-        """Health of the student's features at the last step (empty on other ranks)."""
-        if self.group.leads and self._last is not None:
-            self._health = _health(self._last, self.engine)
+        """Health of the student's features at the last step of data's own clips (empty before it,
+        and on other ranks)."""
+        if self.group.leads and self._seen is not None:
+            self._health = _health(self._seen, self.engine)
         return self._health
 
     def checkpoint(self) -> None:
@@ -120,7 +131,7 @@ class Recorder:
         values = self.health()
         momentum = self.engine.objective.momentum
         rate = self._last.lr if self._last is not None else 0.0
-        told = health.collapse(
+        told = values and health.collapse(
             values, objective=self.job.objective.kind, lr=rate, momentum=momentum
         )
         if told and not self._collapse_told:
@@ -137,17 +148,17 @@ class Recorder:
         micro = data.micro[0]
         if self.logger is None or float(micro.weight[0]) == 0:
             return
-        clip = micro.video[:1]
+        clip, grid = micro.video[:1], self.job.grid_of(micro.bucket)
         encoder = self.engine.seen_encoder
         if micro.masks:
             masks = [(context[0], target[0]) for context, target in micro.masks]
-            self.logger.picture(step, "masks", pictures.mask_overlay(clip[0], masks, self.job.grid))
+            self.logger.picture(step, "masks", pictures.mask_overlay(clip[0], masks, grid))
         if encoder is not None:
             dtype = next(encoder.parameters()).dtype
             tokens = encoder(normalise(clip.to(self.group.device), dtype))
             # An encoder of moments gives one token for all places of each.
-            time, height, width = self.job.grid
-            grid = self.job.grid if tokens.shape[1] == time * height * width else (time, 1, 1)
+            time, height, width = grid
+            grid = grid if tokens.shape[1] == time * height * width else (time, 1, 1)
             strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), grid)
             self.logger.picture(step, "features", strip)
             self.logger.picture(step, "features_over_time", frames)

@@ -1,4 +1,7 @@
-"""Steps that are not applied: a loss that is NaN or a spike; and when that has gone too far."""
+"""Steps that are not applied: a loss that is NaN or a spike; and when that has gone too far.
+
+Clips of another shape may have another loss: each bucket is measured against its own past.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,10 @@ MAX_SKIPPED = 10
 """Steps in a row that may be skipped."""
 
 
+ONLY = ""
+"""The bucket of a training that has no others."""
+
+
 class Diverged(JobFailed):
     """Too many steps in a row could not be applied."""
 
@@ -25,14 +32,35 @@ class Diverged(JobFailed):
 class SpikeGuard:
     """Remembers the losses of applied steps, and counts the others.
 
-    `limit`: a loss above `limit` times the median of the last 64 is a spike; 0: none is.
+    `limit`: a loss above `limit` times the median of its bucket's last 64 is a spike; 0: none is.
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.recent: deque[float] = deque(maxlen=WINDOW)
+        self.limit, self._bucket = limit, ONLY
+        self._losses: dict[str, deque[float]] = {}
         self.skipped = 0
         """Steps in a row that were not applied."""
+
+    def turn_to(self, bucket: str) -> None:
+        """The steps from now on are of this bucket."""
+        self._bucket = bucket
+
+    @property
+    def recent(self) -> deque[float]:
+        """The losses of the present bucket."""
+        return self._losses.setdefault(self._bucket, deque(maxlen=WINDOW))
+
+    def state(self) -> list[float] | dict[str, list[float]]:
+        """The recent losses, for a checkpoint; by bucket where there are several."""
+        if self._losses.keys() <= {ONLY}:
+            return list(self.recent)
+        return {bucket: list(losses) for bucket, losses in self._losses.items()}
+
+    def remember(self, state: list[float] | dict[str, list[float]]) -> None:
+        """What `state` gave in an earlier start."""
+        by_bucket = state if isinstance(state, dict) else {ONLY: state}
+        for bucket, losses in by_bucket.items():
+            self._losses[bucket] = deque(losses, maxlen=WINDOW)
 
     @property
     def bound(self) -> float | None:

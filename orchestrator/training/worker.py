@@ -168,7 +168,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
                     **assignment.state,
                     "step": engine.step,
                     "position": engine.step * job.scale.global_batch,
-                    "recent_losses": list(engine.guard.recent),
+                    "recent_losses": engine.guard.state(),
                 }
                 checkpoints.save(
                     engine.snapshot(),
@@ -218,6 +218,6 @@ def resume(engine: Engine, checkpoints: Checkpoints, board: Board, group: Group)
     if name is None:
         return
     state = checkpoints.load(name, engine)
-    engine.guard.recent.extend(state.get("recent_losses", []))
+    engine.guard.remember(state.get("recent_losses", []))
     if group.leads:
         board.message(f"resumed at step {state['step']} from {name}, on {group.world} worker(s)")

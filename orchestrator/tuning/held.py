@@ -17,7 +17,7 @@ import numpy as np
 from orchestrator.data.decode import decode_clip
 from orchestrator.data.fixed import FixedRecipe, centred_square
 from orchestrator.data.index import Index
-from orchestrator.data.prepare import clip_span, open_datasets, wanted_sources
+from orchestrator.data.prepare import open_datasets, wanted_sources
 from orchestrator.data.select import mark, some_clips
 from orchestrator.errors import DataError, RequestError
 from orchestrator.evaluation.features.notes import Notes, notes_of
@@ -61,7 +61,7 @@ def hold_out(job: TuneJob, folder: Storage, progress: Progress, *, local: bool =
             return
         for name in folder.folders():
             folder.delete_tree(name)
-    span, datasets = clip_span(job.train), Storage(job.storage).sub("datasets")
+    span, datasets = job.train.data.own.span, Storage(job.storage).sub("datasets")
     trained = wanted_sources(job.train)
     indexes, _ = open_datasets(trained, job.train.data, span, datasets, progress, local)
     if job.objective.source is None:
@@ -169,7 +169,7 @@ def _read(index: Index, shard: int, row: dict[str, Any], recipe: FixedRecipe) ->
         if extra["name"] in ("json", "states.npy")
     }
     times = recipe.times(float(recipe.starts(row["duration_s"])[0]))
-    pixels = np.empty(recipe.shape, np.uint8)
+    pixels = np.empty(recipe.shapes[0], np.uint8)
     decode_clip(payload, times, size=recipe.size, crop=centred_square, out=pixels)
     facts = beside.get("json"), beside.get("states.npy"), row["frames"], row["fps"]
     return Clip(row["source"], pixels, notes_of(*facts, times))

@@ -34,3 +34,29 @@ def test_too_many_in_a_row_are_a_divergence_that_says_what_was_usual() -> None:
         guard.count(float("nan"), False, step)
     with pytest.raises(Diverged, match=r"10 steps in a row .* about 0\.5"):
         guard.count(float("nan"), False, 40)
+
+
+def test_each_bucket_is_measured_against_its_own_past() -> None:
+    guard = SpikeGuard(5.0)
+    for step in range(LEAST):
+        guard.turn_to("small")
+        guard.count(0.1, True, step)
+        guard.turn_to("large")
+        guard.count(10.0, True, step)
+    assert guard.bound == pytest.approx(50)
+    guard.turn_to("small")
+    assert guard.bound == pytest.approx(0.5)
+    again = SpikeGuard(5.0)
+    again.remember(guard.state())
+    again.turn_to("large")
+    assert again.bound == pytest.approx(50)
+
+
+def test_a_training_of_one_shape_saves_a_list_as_ever() -> None:
+    guard = SpikeGuard(5.0)
+    assert guard.state() == []
+    guard.count(0.5, True, 0)
+    assert guard.state() == [0.5]
+    again = SpikeGuard(5.0)
+    again.remember([0.25, 0.5])
+    assert list(again.recent) == [0.25, 0.5]

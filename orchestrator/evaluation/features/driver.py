@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from orchestrator import __version__
+from orchestrator.data.decode import STILL_S
 from orchestrator.data.index import Index
 from orchestrator.data.prepare import open_datasets
 from orchestrator.errors import JobFailed, RequestError
@@ -131,6 +132,12 @@ def tracking_of(uri: str | None, model: str, storage: Storage) -> str | None:
 
 def _refuse_all_short(index: Index, spec: Spec) -> None:
     longest = index.durations()[1]
+    if longest == STILL_S:
+        raise RequestError(
+            "it holds pictures, and features are made of video",
+            where=index.uri,
+            mend="name a folder of videos",
+        )
     if longest <= spec.recipe.span:
         raise RequestError(
             f"a clip of {spec.recipe.frames} frames at {spec.recipe.fps:g} fps spans"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.jepa.blocks import Transformer
+from orchestrator.jepa.rope import Grid
 from orchestrator.job import MultiBlock
 
 Masks = list[tuple[Tensor, Tensor]]
@@ -84,6 +85,13 @@ class Objective(nn.Module):
 def at_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
     """[B, N, dim] at the ids [B, n] -> [B, n, dim]."""
     return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def grid_of(video: Tensor, patch: int, tubelet: int) -> Grid:
+    """Tokens of a video [B, 3, T, H, W] along time, height and width: the sources of a training
+    may differ in them."""
+    frames, height, width = video.shape[2:]
+    return frames // tubelet, height // patch, width // patch
 
 
 def shapes_are_fixed(masks: Sequence[object]) -> bool:

@@ -13,6 +13,7 @@ from orchestrator.jepa.objectives.base import (
     Objective,
     ObjectiveOutput,
     at_tokens,
+    grid_of,
     shapes_are_fixed,
 )
 from orchestrator.jepa.predictor import build_predictor
@@ -28,6 +29,7 @@ class FrozenObjective(Objective):
 
     def __init__(self, config: Frozen, job: TrainJob) -> None:
         super().__init__()
+        self.patch, self.tubelet = job.model.patch, job.model.tubelet
         self.fixed_shapes = shapes_are_fixed(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
         self.predictor = build_predictor(
@@ -54,9 +56,10 @@ class FrozenObjective(Objective):
         """
         assert targets is not None
         losses, seen = [], []
+        grid = grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
-            predicted = self.predictor(z, context, target, i)
+            predicted = self.predictor(z, context, target, i, grid)
             apart = F.l1_loss(predicted.float(), at_tokens(targets, target), reduction="none")
             losses.append(apart.mean((1, 2)))
             seen.append(z)

@@ -11,6 +11,7 @@ from orchestrator.jepa.objectives.base import (
     Masks,
     ObjectiveOutput,
     at_tokens,
+    grid_of,
     shapes_are_fixed,
 )
 from orchestrator.jepa.objectives.pooled import GaussianObjective, Pool
@@ -28,6 +29,7 @@ class LeJEPAObjective(GaussianObjective):
 
     def __init__(self, config: LeJEPA, job: TrainJob) -> None:
         super().__init__()
+        self.patch, self.tubelet = job.model.patch, job.model.tubelet
         self.weight, self.slices = config.weight, config.slices
         self.statistic_clips = config.statistic_clips or job.scale.global_batch
         self.fixed_shapes = shapes_are_fixed(config.masks)
@@ -54,9 +56,10 @@ class LeJEPAObjective(GaussianObjective):
         pool = targets if isinstance(targets, Pool) else Pool.alone(video)
         latents = self.encoder(video, None)
         losses, seen = [], []
+        grid = grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
-            predicted = self.predictor(z, context, target, i)
+            predicted = self.predictor(z, context, target, i, grid)
             wanted = at_tokens(latents, target).float()
             apart = F.mse_loss(predicted.float(), wanted, reduction="none")
             losses.append(apart.mean((1, 2)))

@@ -14,6 +14,7 @@ from orchestrator.jepa.objectives.base import (
     Objective,
     ObjectiveOutput,
     at_tokens,
+    grid_of,
     shapes_are_fixed,
 )
 from orchestrator.jepa.predictor import build_predictor
@@ -48,9 +49,10 @@ class PixelsObjective(Objective):
         """
         patches = normed_patches(video, self.patch, self.tubelet)
         losses, seen = [], []
+        grid = grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
-            predicted = self.predictor(z, context, target, i)
+            predicted = self.predictor(z, context, target, i, grid)
             wanted = at_tokens(patches, target)
             apart = F.mse_loss(predicted.float(), wanted, reduction="none")
             losses.append(apart.mean((1, 2)))

@@ -12,6 +12,7 @@ from orchestrator.jepa.objectives.base import (
     Objective,
     ObjectiveOutput,
     at_tokens,
+    grid_of,
     shapes_are_fixed,
 )
 from orchestrator.jepa.predictor import build_predictor
@@ -25,6 +26,7 @@ class VJEPA2Objective(Objective):
 
     def __init__(self, config: VJEPA2, job: TrainJob) -> None:
         super().__init__()
+        self.patch, self.tubelet = job.model.patch, job.model.tubelet
         self.momentum = config.ema
         self.fixed_shapes = shapes_are_fixed(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
@@ -51,9 +53,10 @@ class VJEPA2Objective(Objective):
         """
         assert targets is not None
         losses, seen = [], []
+        grid = grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
-            predicted = self.predictor(z, context, target, i)
+            predicted = self.predictor(z, context, target, i, grid)
             wanted = at_tokens(targets, target)
             losses.append(F.l1_loss(predicted.float(), wanted, reduction="none").mean((1, 2)))
             seen.append(z)

@@ -13,6 +13,7 @@ from orchestrator.jepa.objectives.base import (
     Objective,
     ObjectiveOutput,
     at_tokens,
+    grid_of,
     shapes_are_fixed,
 )
 from orchestrator.jepa.rope import Grid
@@ -26,7 +27,7 @@ class VJEPA21Objective(Objective):
 
     def __init__(self, config: VJEPA21, job: TrainJob) -> None:
         super().__init__()
-        self.config, self.grid = config, job.grid
+        self.config, self.patch, self.tubelet = config, job.model.patch, job.model.tubelet
         self.momentum = config.ema
         self.fixed_shapes = shapes_are_fixed(config.masks)
         self.levels = max(1, len(job.model.levels))
@@ -59,12 +60,13 @@ class VJEPA21Objective(Objective):
         """
         assert targets is not None
         losses, seen = [], []
+        grid = grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context, levels=True)
-            hidden, shown = self.predictor(z, context, target, i)
+            hidden, shown = self.predictor(z, context, target, i, grid)
             far = F.l1_loss(hidden.float(), at_tokens(targets, target), reduction="none")
             near = F.l1_loss(shown.float(), at_tokens(targets, context), reduction="none")
-            weight = nearest(context, target, self.grid).rsqrt()
+            weight = nearest(context, target, grid).rsqrt()
             dense = (near.mean(2) * weight).mean(1)
             losses.append(far.mean((1, 2)) + self.context_weight * dense)
             seen.append(z.chunk(self.levels, dim=-1)[-1])
