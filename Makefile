@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 JOB ?= jobs/physics/quick.yaml
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Tests start many processes: modules are compiled once, whatever the caller's shell says.
+test test-unit test-nightly: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: train test test-unit test-nightly lint format render clean
 
 train: $(VENV)/.installed            ## train a small world model on simulated physics and register it

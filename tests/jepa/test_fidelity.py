@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ from orchestrator.job.objective import VJEPA2_MASKS
 from orchestrator.randomness import generator
 from orchestrator.training.optimizer import build_optimizer, set_schedule
 
-DRAWS = [random.SystemRandom().randrange(2**31) for _ in range(3)]
+# New ones every time; processes that share a run of the tests draw the same.
+_DRAW = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+DRAWS = [_DRAW.randrange(2**31) for _ in range(3)]
 
 VIT_L: dict[str, Any] = {"hidden_size": 1024, "num_attention_heads": 16, "patch_size": 16}
 
