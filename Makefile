@@ -19,7 +19,7 @@ UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not gp
 
 test: $(VENV)/.installed-dev         ## every test that runs without a GPU
 	$(UNIT)
-	$(BIN)/python -m pytest -m "integration and not gpu and not nightly"
+	$(BIN)/python -m pytest -m "integration and not gpu and not nightly" --durations 20
 
 test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, under a minute
 	$(UNIT)
