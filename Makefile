@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev         ## every test that runs without a GPU
 	$(UNIT)
 	$(BIN)/python -m pytest -m "integration and not gpu and not nightly" --durations 20
 
-test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, under a minute
+test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, no processes of their own
 	$(UNIT)
 
 test-nightly: $(VENV)/.installed-dev ## the ones that take minutes

@@ -29,11 +29,8 @@ def record_acting(
         numbers={VERDICT: verdict, SCORES: scores},
         tags={"world": world, "protocol": protocol},
         of_model={f"{name}_success": success},
-        of_version={
-            f"{name}.run": "{run}",
-            f"{name}.protocol": protocol,
-            f"{name}.success": f"{success:.4f}",
-        },
+        of_version={f"{name}.protocol": protocol, f"{name}.success": f"{success:.4f}"},
+        run_tag=f"{name}.run",
     )
     return record_result(job, storage, result, parent)
 

@@ -28,7 +28,8 @@ def record_benchmark(
         numbers={VERDICT: verdict, SCORES: scores},
         tags={"benchmark": kind, "protocol": protocol},
         of_model={f"{kind}_{name}": value["value"] for name, value in verdict["overall"].items()},
-        of_version={f"{kind}.run": "{run}", f"{kind}.protocol": protocol},
+        of_version={f"{kind}.protocol": protocol},
+        run_tag=f"{kind}.run",
         about_a_suite=True,
     )
     return record_result(job, storage, result, parent)

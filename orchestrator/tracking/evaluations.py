@@ -37,11 +37,8 @@ def record_evaluation(
         numbers={VERDICT: verdict, SCORES: scores},
         tags={"protocol": protocol},
         of_model={f"physics_{name}": overall[name]["value"] for name in ("quad", "pair")},
-        of_version={
-            RUN_TAG: "{run}",
-            PROTOCOL_TAG: protocol,
-            QUAD_TAG: f"{overall['quad']['value']:.4f}",
-        },
+        of_version={PROTOCOL_TAG: protocol, QUAD_TAG: f"{overall['quad']['value']:.4f}"},
+        run_tag=RUN_TAG,
         about_a_suite=True,
     )
     return record_result(job, storage, result, parent)

@@ -47,7 +47,10 @@ class Result:
     """Metrics that MLflow shows at the model itself, where it is a registered version."""
 
     of_version: Mapping[str, str] = field(default_factory=dict)
-    """Tags of that version; the value `{run}` stands for the run's id."""
+    """Tags of that version."""
+
+    run_tag: str = ""
+    """Its tag that says which run judged it; empty: the version is not looked for."""
 
     about_a_suite: bool = False
     """Whether the keys of the job that are about a suite say something here."""
@@ -67,7 +70,7 @@ def record_result(
     uri = tracking_uri(job.track.uri, storage)
     require_usable(uri, nodes=1)
     client = client_of(uri)
-    judged = bool(result.of_version) and job.model.startswith("models:/")
+    judged = bool(result.run_tag) and job.model.startswith("models:/")
     version = find_version(client, job.model) if judged else None
     head = {NOTE_TAG: result.note}
     run = make_run(client, uri, job.track.experiment, job.name, head, parent)
@@ -111,6 +114,5 @@ def _write(
         client.log_dict(ref.run_id, dict(numbers), name)
     client.log_dict(ref.run_id, dict(environment()), "environment.json")
     if version:
-        for key, value in result.of_version.items():
-            told = value.replace("{run}", ref.run_id)
-            client.set_model_version_tag(version.name, version.version, key, told)
+        for key, value in {result.run_tag: ref.run_id, **result.of_version}.items():
+            client.set_model_version_tag(version.name, version.version, key, value)

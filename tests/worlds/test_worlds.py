@@ -207,3 +207,17 @@ def test_push_t_goes_on_as_the_published_one(
     world.restore(np.array(state, np.float32))
     world.step(np.array(action, np.float32))
     np.testing.assert_allclose(world.state, after, atol=2e-3)
+
+
+def test_push_t_judges_places_and_the_turn_without_a_seam() -> None:
+    world = build_world("push-t", 64)
+    rng = np.random.default_rng()
+    state = np.stack([world.draw(rng) for _ in range(8)])
+    other = state.copy()
+    other[:, 4] = (other[:, 4] + 2 * np.pi - 0.02) % (2 * np.pi)
+    other[:, 5:] = rng.uniform(-50, 50, (8, 2))  # how fast the disc goes is not asked
+    apart = np.abs(world.judged(state) - world.judged(other))
+    assert apart.shape == (8, 6)
+    assert apart.max() < 0.021
+    moved = other + np.float32([0, 0, 30, 0, 0, 0, 0])
+    assert np.allclose(np.abs(world.judged(moved) - world.judged(other)).max(1), 30, atol=1e-3)
