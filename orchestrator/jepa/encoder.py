@@ -1,4 +1,5 @@
-"""The video encoder: a vision transformer over space-time patches (arXiv 2506.09985, 2.1).
+"""The video encoder: a vision transformer over space-time patches (arXiv 2506.09985, 2.1), or a
+convolutional one (`orchestrator.jepa.convolutional`).
 
 An encoder of your own is named by its import path (`model.encoder.kind: package.module:Name`).
 It is a class that follows `VideoEncoder`, with a pydantic model `Config` of its keys, and is
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import NORM_EPS, Transformer
+from orchestrator.jepa.convolutional import ConvolutionalEncoder
 from orchestrator.jepa.rope import Grid, Rotation, rotation_at
-from orchestrator.job import Encoder, Model, import_part, part_config
+from orchestrator.job import Conv, Encoder, Model, import_part, part_config
 from orchestrator.job.model import Rope
 
 
@@ -147,6 +149,8 @@ def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:
     if isinstance(model.encoder, Encoder):
         own = model.encoder.model_dump(exclude={"kind"})
         return VisionTransformer(**shape, **own, rope=model.rope, levels=model.levels)
+    if isinstance(model.encoder, Conv):
+        return ConvolutionalEncoder(model.encoder, patch=model.patch, tubelet=model.tubelet)
     part = import_part(model.encoder.kind)
     encoder: nn.Module = part(part_config(model.encoder), **shape)
     return encoder

@@ -14,7 +14,7 @@ from orchestrator.job.fingerprint import (
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
 from orchestrator.job.mixture import of_one_kind
-from orchestrator.job.model import Encoder, Model, Predictor
+from orchestrator.job.model import Conv, Encoder, Model, Predictor, reads_moments
 from orchestrator.job.objective import (
     VJEPA2,
     VJEPA2AC,
@@ -50,6 +50,7 @@ __all__ = [
     "Bucket",
     "Causal",
     "ClipSpec",
+    "Conv",
     "CropFlip",
     "Data",
     "EmbedJob",
@@ -95,4 +96,5 @@ __all__ = [
     "mask_counts",
     "of_one_kind",
     "part_config",
+    "reads_moments",
 ]

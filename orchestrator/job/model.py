@@ -76,6 +76,30 @@ class Encoder(Section):
         return self
 
 
+class Conv(Section):
+    """A convolutional encoder, moment by moment: each stage halves a picture, until a token stands
+    for `model.patch` pixels. Its tokens see their neighbours' pixels, so nothing can be masked: it
+    is for objectives that predict forwards. In small worlds it learns to see sooner than a `vit`.
+    """
+
+    kind: Literal["conv"] = "conv"
+    """The built-in convolutional encoder."""
+
+    dim: PositiveInt = Field(64, multiple_of=8)
+    """Width of a token, and of the last stage."""
+
+    width: PositiveInt = Field(16, multiple_of=8)
+    """Channels of the first stage; they double with each, up to `dim`."""
+
+    blocks: PositiveInt = 1
+    """Residual blocks of every stage but the first."""
+
+    def channels(self, patch: int) -> tuple[int, ...]:
+        """Of every stage; `patch` is a power of two."""
+        stages = patch.bit_length() - 1
+        return (*(min(self.width * 2**i, self.dim) for i in range(stages - 1)), self.dim)
+
+
 class Predictor(Section):
     """The narrow transformer that predicts the targets' features from the context's."""
 
@@ -98,16 +122,26 @@ class Predictor(Section):
 
 
 AnyEncoder = Annotated[
-    Annotated[Encoder, Tag("vit")] | Annotated[CustomPart, Tag("custom")],
+    Annotated[Encoder, Tag("vit")]
+    | Annotated[Conv, Tag("conv")]
+    | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "vit")),
 ]
+
+
+def reads_moments(encoder: Encoder | Conv | CustomPart) -> bool:
+    """Whether a built-in encoder reads every moment by itself."""
+    return isinstance(encoder, Conv) or (
+        isinstance(encoder, Encoder) and encoder.attention == "moment"
+    )
 
 
 class Model(Section):
     """Encoder, predictor and how a clip becomes tokens. A bare string means `from`."""
 
     encoder: AnyEncoder = Encoder()
-    """A size (`vit-tiny` ... `vit-gigantic`), a `vit` with its own numbers, or your own part."""
+    """A size (`vit-tiny` ... `vit-gigantic`), a `vit` or `conv` with its own numbers, or your own
+    part."""
 
     patch: PositiveInt = 16
     """Side of a patch in pixels; must divide `data.size`."""
@@ -143,8 +177,14 @@ class Model(Section):
         if not self.levels:
             return self
         if not isinstance(self.encoder, Encoder):
-            raise at("model.levels", "an encoder of your own has no levels")
+            raise at("model.levels", f"an encoder '{self.encoder.kind}' has no levels")
         if list(self.levels) != sorted(set(self.levels)) or self.levels[-1] != self.encoder.depth:
             text = f"{list(self.levels)} does not rise to the last block"
             raise at("model.levels", f"{text}, {self.encoder.depth}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_halve(self) -> Model:
+        if isinstance(self.encoder, Conv) and (self.patch < 2 or self.patch & (self.patch - 1)):
+            raise at("model.patch", f"{self.patch} is no power of two, and stages halve a picture")
         return self

@@ -20,7 +20,7 @@ from orchestrator.job.data import ClipSpec, Data
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.mixture import check_mixture
-from orchestrator.job.model import Encoder, Model
+from orchestrator.job.model import Conv, Encoder, Model, reads_moments
 from orchestrator.job.objective import (
     VJEPA2,
     VJEPA2AC,
@@ -234,7 +234,10 @@ class TrainJob(Section):
     @model_validator(mode="after")
     def _time_goes_forwards(self) -> TrainJob:
         encoder, objective = self.model.encoder, self.objective
-        moments = isinstance(encoder, Encoder) and encoder.attention == "moment"
+        moments = reads_moments(encoder)
+        if isinstance(encoder, Conv) and isinstance(objective, Predictive):
+            text = f"'conv' leaves nothing for the masks of {objective.kind} to hide"
+            raise at("model.encoder.kind", f"{text}; write vit, or objective.kind: lewm or causal")
         if moments and isinstance(objective, Predictive):
             text = f"'moment' leaves nothing for the masks of {objective.kind} to hide from"
             raise at("model.encoder.attention", f"{text}; write clip, or objective.kind: causal")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from orchestrator.job import VJEPA2AC, Gaussian, TrainJob
 from orchestrator.plan.shape import (
     KNOTS,
-    Stack,
     TokenPlan,
     asked_tokens,
     encoder_reads,
@@ -46,9 +45,7 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
     """
     encoder, predictor = stacks(job)
     read, told = encoder_reads(job, tokens), predictor_reads(job, tokens)
-    kept = sum(_of_encoder(job, n, b) for n in read) + sum(
-        _of_blocks(job, predictor, n, b) for n in told
-    )
+    kept = sum(_of_encoder(job, n, b) for n in read) + sum(_of_predictor(job, n, b) for n in told)
     # Predictions, their targets and the difference, in fp32.
     asked = sum(asked_tokens(job, tokens)) or sum(told)
     kept += 3 * 4 * asked * horizons(job) * predicted_width(job)
@@ -63,7 +60,7 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
         kept += b * job.grid[0] * (sizes[0] / sizes[1] + 3 * sizes[1])
     one_block = 0.0
     if job.scale.activation_checkpointing:
-        blocks = [n * _values(encoder) for n in read] + [n * _values(predictor) for n in told]
+        blocks = [encoder.block(n) for n in read] + [predictor.block(n) for n in told]
         one_block = b * max(blocks)
     video = 3.0 * job.data.frames * job.data.size**2 * (1 + b)
     if isinstance(job.objective, VJEPA2AC):  # every frame as long as a tubelet
@@ -71,14 +68,14 @@ def activations(job: TrainJob, tokens: TokenPlan, b: int) -> Activations:
     targets = 4.0 * tokens.clip * predicted_width(job)
     # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
     taught = teaching(job)
-    teacher = tokens.clip * _values(taught) * b if taught else 0.0
+    teacher = taught.block(tokens.clip) * b if taught else 0.0
     whole = video + targets + max(kept + one_block, teacher)
     if len(read) < 2:
         return Activations(whole, whole)
     done = _of_encoder(job, read[-1], b)
     if tokens.masks:
         n_c, n_t = tokens.masks[-1]
-        done = _of_encoder(job, n_c, b) + _of_blocks(job, predictor, n_c + n_t, b)
+        done = _of_encoder(job, n_c, b) + _of_predictor(job, n_c + n_t, b)
     return Activations(whole, video + targets + kept + one_block - done)
 
 
@@ -92,15 +89,9 @@ def means_bytes(job: TrainJob, tokens: TokenPlan) -> float:
 
 def _of_encoder(job: TrainJob, n: int, b: int) -> float:
     """A sequence of `n` tokens: its pixels and the blocks."""
-    return n * pixels_per_token(job) * b + _of_blocks(job, stacks(job)[0], n, b)
+    kept = stacks(job)[0].kept(n, job.scale.activation_checkpointing)
+    return (n * pixels_per_token(job) + kept) * b
 
 
-def _of_blocks(job: TrainJob, stack: Stack, n: int, b: int) -> float:
-    values = stack.dim if job.scale.activation_checkpointing else _values(stack)
-    return stack.depth * n * values * b
-
-
-def _values(stack: Stack) -> float:
-    """Values that a block keeps of a token."""
-    adaptive = 12.0 if stack.adaptive else 0.0
-    return (2.0 + 8.0 * stack.attentions + adaptive) * stack.dim + 2.0 * stack.hidden
+def _of_predictor(job: TrainJob, n: int, b: int) -> float:
+    return stacks(job)[1].kept(n, job.scale.activation_checkpointing) * b

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from orchestrator.job import VJEPA2AC, Predictive, Supervised, TrainJob
 from orchestrator.plan.shape import (
-    Stack,
     done_maps,
+    first,
     heard_maps,
     horizons,
     levels,
     outputs,
-    pixels_per_token,
     predicted_width,
     projection_sizes,
     reading,
@@ -33,8 +32,8 @@ def _sizes(job: TrainJob) -> Iterator[int]:
     """Of every tensor."""
     encoder, predictor = stacks(job)
     if not isinstance(job.objective, VJEPA2AC):
-        yield from (pixels_per_token(job) * encoder.dim, encoder.dim)
-        yield from _of_blocks(encoder)
+        yield from first(job)[:2]
+        yield from encoder.tensors()
     yield from [encoder.dim] * 2 * (levels(job) - 1)
     if isinstance(job.objective, Supervised):
         classes = len(job.objective.classes)
@@ -44,19 +43,10 @@ def _sizes(job: TrainJob) -> Iterator[int]:
         yield len(job.objective.masks) * predictor.dim
     for wide, narrow in reading(job) + told_maps(job) + heard_maps(job) + done_maps(job):
         yield from (wide * narrow, narrow)
-    yield from _of_blocks(predictor)
+    yield from predictor.tensors()
     projections = projection_sizes(job)
     if projections:
         yield from (size for sizes in projections for size in sizes)
         return
     out = predicted_width(job) * horizons(job)
     yield from [predictor.dim * out, out] * outputs(job)
-
-
-def _of_blocks(stack: Stack) -> Iterator[int]:
-    d, h, n = stack.dim, stack.hidden, stack.attentions
-    norms = [6 * d * d, 6 * d] if stack.adaptive else [d] * 2 * (n + 1)
-    attention = [3 * d * d, 3 * d, d * d, d] * n
-    for _ in range(stack.depth):
-        yield from (*norms, *attention, d * h, h, h * d, d)
-    yield from (d, d)

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from orchestrator.job import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
     Causal,
+    Conv,
     Encoder,
     Forwards,
     Future,
@@ -30,13 +30,14 @@ from orchestrator.job import (
     MultiBlock,
     Pixels,
     Predictive,
-    Predictor,
     Supervised,
     Taught,
     TrainJob,
     mask_counts,
+    reads_moments,
 )
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.stack import Convolutions, Stack, first_map, stack_of
 
 WIDER = 4
 """Width inside an action's embedder over the width that it gives (`orchestrator.jepa.actions`)."""
@@ -117,68 +118,20 @@ class FlopPlan:
         )
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A stack of transformer blocks."""
-
-    dim: int
-    hidden: int
-    depth: int
-    heads: int
-    spans: tuple[int, ...] = ()
-    """Tokens that a token attends to, for every attention of a block; (): one, to the whole
-    sequence."""
-    adaptive: bool = False
-    """Whether norms have no weights of their own, and shifts, scales and gates follow an action."""
-
-    @classmethod
-    def of(
-        cls, part: Encoder | Predictor, spans: tuple[int, ...] = (), adaptive: bool = False
-    ) -> Stack:
-        hidden = int(part.dim * part.mlp_ratio)
-        return cls(part.dim, hidden, part.depth, part.heads, spans, adaptive)
-
-    @property
-    def attentions(self) -> int:
-        """Of a block."""
-        return max(1, len(self.spans))
-
-    @cached_property
-    def parameters(self) -> int:
-        """Norms, qkv, projections and MLP of every block, and the last norm."""
-        d, h, n = self.dim, self.hidden, self.attentions
-        norms = 6 * (d * d + d) if self.adaptive else 2 * d * (n + 1)
-        block = norms + n * (4 * d * d + 4 * d) + (d * h + h) + (h * d + d)
-        return self.depth * block + 2 * d
-
-    def flops(self, tokens: int) -> float:
-        """Forward FLOPs on a sequence of `tokens`."""
-        d, h = self.dim, self.hidden
-        linear = self.attentions * 4 * d * d + 2 * d * h + (6 * d * d if self.adaptive else 0)
-        return self.depth * 2.0 * tokens * linear + self.attention(tokens)
-
-    def recomputed(self, tokens: int) -> float:
-        """FLOPs of a forward that is repeated for the backward pass: a block's last product
-        is not needed again, but for its gate's gradient."""
-        if self.adaptive:
-            return self.flops(tokens)
-        return self.flops(tokens) - self.depth * 2.0 * tokens * self.dim * self.hidden
-
-    def attention(self, tokens: int) -> float:
-        """The part of the forward FLOPs that is QK^T and AV."""
-        return self.depth * 4.0 * tokens * sum(self.spans or (tokens,)) * self.dim
-
-
 def countable(job: TrainJob) -> bool:
     """True when every part is built in, and a frozen teacher's shape is known: what a user's own
     part costs, only building it shows."""
     objective = job.objective
     return (
-        (isinstance(objective, VJEPA2AC) or isinstance(job.model.encoder, Encoder))
+        (isinstance(objective, VJEPA2AC) or _built_in(job.model.encoder))
         and isinstance(objective, Predictive | Supervised | Forwards | VJEPA2AC)
-        and not (isinstance(objective, Taught) and not isinstance(objective.encoder, Encoder))
+        and not (isinstance(objective, Taught) and not _built_in(objective.encoder))
         and all(isinstance(mask, (MultiBlock, Future)) for mask in _masks(job))
     )
+
+
+def _built_in(encoder: object) -> bool:
+    return isinstance(encoder, Encoder | Conv)
 
 
 def token_plan(job: TrainJob) -> TokenPlan:
@@ -195,7 +148,7 @@ def _masks(job: TrainJob) -> Sequence[object]:
 def parameter_plan(job: TrainJob) -> ParameterPlan:
     """Parameters of a job whose parts are `countable`."""
     encoder, predictor = stacks(job)
-    embed = pixels_per_token(job) * encoder.dim + encoder.dim
+    embed = sum(first(job)[:2])
     if isinstance(job.objective, Supervised):
         head = (encoder.dim + 1) * len(job.objective.classes)
         return ParameterPlan(embed + encoder.parameters, head, followed=False)
@@ -204,7 +157,6 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
     into = sum(wide * narrow + narrow for wide, narrow in reading(job))
     out = (predictor.dim + 1) * predicted_width(job) * horizons(job) * outputs(job)
     teacher = fixed_teacher(job)
-    pixels = pixels_per_token(job)
     level_norms = 2 * encoder.dim * (levels(job) - 1)
     acting = told_maps(job) + heard_maps(job) + done_maps(job)
     told = sum((wide + 1) * narrow for wide, narrow in acting)
@@ -213,7 +165,7 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
         encoder=0 if isinstance(job.objective, VJEPA2AC) else own,
         predictor=into + mask_tokens + predictor.parameters + (projections[1] or out) + told,
         followed=followed(job),
-        fixed=(pixels + 1) * teacher.dim + teacher.parameters if teacher else 0,
+        fixed=sum(taught_first(job)[:2]) + teacher.parameters if teacher else 0,
         untold=bool(told) and job.data.act is not None and job.data.act.width is None,
     )
 
@@ -266,17 +218,24 @@ def followed(job: TrainJob) -> bool:
     return isinstance(job.objective, VJEPA2 | VJEPA21 | Causal)
 
 
-def fixed_teacher(job: TrainJob) -> Stack | None:
+def fixed_teacher(job: TrainJob) -> Stack | Convolutions | None:
     """The blocks of a frozen teacher."""
     if not isinstance(job.objective, Taught):
         return None
-    assert isinstance(job.objective.encoder, Encoder)
-    area = job.grid[1] * job.grid[2]
-    by_moment = job.objective.encoder.attention == "moment" or isinstance(job.objective, VJEPA2AC)
-    return Stack.of(job.objective.encoder, (area,) if by_moment else ())
+    assert isinstance(job.objective.encoder, Encoder | Conv)
+    by_moment = isinstance(job.objective, VJEPA2AC)
+    return stack_of(job.objective.encoder, job.model, _spans(job, job.objective.encoder, by_moment))
 
 
-def teaching(job: TrainJob) -> Stack | None:
+def taught_first(job: TrainJob) -> tuple[int, int, float]:
+    """As `first`, of whatever gives targets."""
+    if not isinstance(job.objective, Taught):
+        return first(job)
+    assert isinstance(job.objective.encoder, Encoder | Conv)
+    return first_map(job.objective.encoder, job.model)
+
+
+def teaching(job: TrainJob) -> Stack | Convolutions | None:
     """The blocks of whatever gives targets: a teacher that follows the encoder, or a frozen one."""
     return stacks(job)[0] if followed(job) else fixed_teacher(job)
 
@@ -323,7 +282,7 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
     """FLOPs of a step of a job whose parts are `countable`."""
     encoder, predictor = stacks(job)
     clips = job.scale.global_batch
-    embed = 2.0 * pixels_per_token(job) * encoder.dim
+    embed = first(job)[2]
     read, told = encoder_reads(job, tokens), predictor_reads(job, tokens)
     student_blocks = sum(encoder.flops(n) for n in read)
     student_embed = sum(embed * n for n in read)
@@ -331,8 +290,7 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
     whole = embed * tokens.clip + encoder.flops(tokens.clip) + projected
     teacher, taught = teaching(job), 0.0
     if teacher:
-        taught = 2.0 * pixels_per_token(job) * teacher.dim * tokens.clip
-        taught += teacher.flops(tokens.clip)
+        taught = taught_first(job)[2] * tokens.clip + teacher.flops(tokens.clip)
     predicting = _behind(job, tokens)
     again = sum(encoder.recomputed(n) for n in read)
     again += sum(predictor.recomputed(n) for n in told)
@@ -441,18 +399,35 @@ def statistic_size(job: TrainJob, tokens: TokenPlan) -> tuple[int, int]:
     return sets, positions * job.objective.slices
 
 
-def stacks(job: TrainJob) -> tuple[Stack, Stack]:
+def stacks(job: TrainJob) -> tuple[Stack | Convolutions, Stack]:
     """The blocks of the encoder and of the predictor of a `countable` job."""
-    taught = isinstance(job.objective, VJEPA2AC)
-    encoder = job.objective.encoder if isinstance(job.objective, VJEPA2AC) else job.model.encoder
-    assert isinstance(encoder, Encoder)
+    encoder = _read_by(job)
     moments, area = job.grid[0], job.grid[1] * job.grid[2]
     spans = (area, moments) if isinstance(job.objective, Causal) else ()
     adaptive = isinstance(job.objective, LeWM) and job.data.act is not None
+    by_moment = isinstance(job.objective, VJEPA2AC)
     return (
-        Stack.of(encoder, (area,) if taught or encoder.attention == "moment" else ()),
+        stack_of(encoder, job.model, _spans(job, encoder, by_moment)),
         Stack.of(job.model.predictor, spans, adaptive),
     )
+
+
+def first(job: TrainJob) -> tuple[int, int, float]:
+    """What meets the pixels first in the encoder: weights, biases, forward FLOPs for a token."""
+    return first_map(_read_by(job), job.model)
+
+
+def _read_by(job: TrainJob) -> Encoder | Conv:
+    """The encoder whose features the predictor reads."""
+    encoder = job.objective.encoder if isinstance(job.objective, VJEPA2AC) else job.model.encoder
+    assert isinstance(encoder, Encoder | Conv)
+    return encoder
+
+
+def _spans(job: TrainJob, encoder: Encoder | Conv, by_moment: bool) -> tuple[int, ...]:
+    """What a token of the encoder attends to."""
+    area = job.grid[1] * job.grid[2]
+    return (area,) if by_moment or reads_moments(encoder) else ()
 
 
 def pixels_per_token(job: TrainJob) -> int:

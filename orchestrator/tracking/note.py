@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.job import Encoder, LeWM, TrainJob
+from orchestrator.job import Conv, Encoder, LeWM, TrainJob
+from orchestrator.job.model import AnyEncoder
 from orchestrator.plan import plan
 
 # Metrics worth a line of their own, with the name a person reads.
@@ -94,14 +95,9 @@ def _objective(job: TrainJob) -> str:
 def _what(job: TrainJob) -> list[tuple[str, str]]:
     data, model, predictor = job.data, job.model, job.model.predictor
     time, height, width = job.grid
-    encoder = model.encoder
-    shape = (
-        f"{encoder.depth} blocks of {encoder.dim}, {encoder.heads} heads"
-        if isinstance(encoder, Encoder)
-        else f"`{encoder.kind}`"
-    )
+    encoder = _shape(model.encoder, model.patch)
     return [
-        ("Encoder", f"{shape}, patch {model.patch}, tubelet {model.tubelet}"),
+        ("Encoder", f"{encoder}, patch {model.patch}, tubelet {model.tubelet}"),
         ("Predictor", f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"),
         (
             "Clip",
@@ -110,6 +106,14 @@ def _what(job: TrainJob) -> list[tuple[str, str]]:
         ),
         *_other_clips(job),
     ]
+
+
+def _shape(encoder: AnyEncoder, patch: int) -> str:
+    if isinstance(encoder, Conv):
+        return f"convolutions of {', '.join(map(str, encoder.channels(patch)))} channels"
+    if isinstance(encoder, Encoder):
+        return f"{encoder.depth} blocks of {encoder.dim}, {encoder.heads} heads"
+    return f"`{encoder.kind}`"
 
 
 def _other_clips(job: TrainJob) -> list[tuple[str, str]]:
@@ -141,7 +145,7 @@ def _usage(job: TrainJob, model_uri: str) -> str:
     time, height, width = job.grid
     count = time if isinstance(job.objective, LeWM) else time * height * width
     encoder = job.model.encoder
-    dim = encoder.dim if isinstance(encoder, Encoder) else "dim"
+    dim = encoder.dim if isinstance(encoder, Encoder | Conv) else "dim"
     size, frames = job.data.size, job.data.frames
     return (
         "**Use it**\n\n```python\n"

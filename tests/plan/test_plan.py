@@ -90,6 +90,8 @@ def test_masks_have_the_planned_number_of_tokens() -> None:
     assert planned.masks == tuple((c.shape[1], t.shape[1]) for c, t in masks)
 
 
+CONV = "model.encoder={kind: conv, dim: 32, width: 8, blocks: 2}"
+
 # -- FLOPs -----------------------------------------------------------------------------------
 
 
@@ -125,8 +127,9 @@ def test_flops_are_those_that_torch_counts(overrides: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_causal_job_costs_what_torch_counts(checkpointing: bool) -> None:
-    job = a_job("objective={kind: causal, horizons: 2}", "model.encoder.attention=moment")
+@pytest.mark.parametrize("encoder", ["model.encoder.attention=moment", CONV])
+def test_a_causal_job_costs_what_torch_counts(encoder: str, checkpointing: bool) -> None:
+    job = a_job("objective={kind: causal, horizons: 2}", encoder)
     objective, (video, _) = build_objective(job), a_batch(job, 4)
     objective.set_activation_checkpointing(checkpointing)
     planned = plan(job)
@@ -155,6 +158,15 @@ OTHERS = [
 def test_objectives_without_a_teacher_cost_what_torch_counts(text: str) -> None:
     attention = "moment" if "lewm" in text else "clip"
     job = a_job(f"objective={text}", f"model.encoder.attention={attention}")
+    _check_without_a_teacher(job, text)
+
+
+@pytest.mark.parametrize("text", [OTHERS[3], OTHERS[4]])
+def test_a_convolutional_encoder_costs_what_torch_counts(text: str) -> None:
+    _check_without_a_teacher(a_job(f"objective={text}", CONV), text)
+
+
+def _check_without_a_teacher(job: TrainJob, text: str) -> None:
     objective, (video, masks) = build_objective(job), a_batch(job, 4)
     planned = plan(job)
     encoder = sum(p.numel() for p in objective.encoder.parameters())

@@ -17,7 +17,7 @@ from orchestrator.jepa.objectives.base import (
     shapes_are_fixed,
 )
 from orchestrator.jepa.predictor import build_predictor
-from orchestrator.job import Encoder, Frozen, Taught, TrainJob
+from orchestrator.job import Conv, Encoder, Frozen, Taught, TrainJob
 
 
 class FrozenObjective(Objective):
@@ -89,6 +89,6 @@ def build_teacher(config: Taught, job: TrainJob) -> nn.Module:
 
 def teacher_width(config: Taught, job: TrainJob) -> int:
     """The width of the teacher's tokens."""
-    if isinstance(config.encoder, Encoder):
+    if isinstance(config.encoder, Encoder | Conv):
         return config.encoder.dim
     return encoder_width(build_teacher(config, job))
