@@ -13,13 +13,14 @@ test test-unit test-nightly: export PYTHONDONTWRITEBYTECODE :=
 train: $(VENV)/.installed            ## train a small world model on simulated physics and register it
 	$(BIN)/orchestrator run $(JOB)
 
-# Two side by side, each with one thread; a file's tests stay together, they share what they set up.
-UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not gpu and not nightly" \
-	--numprocesses 2 --dist loadfile
+# Two side by side; a file's tests stay together, they share what they set up. Of the others most
+# wait for processes to start.
+BESIDE := --numprocesses 2 --dist loadfile
+UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not gpu and not nightly" $(BESIDE)
 
 test: $(VENV)/.installed-dev         ## every test that runs without a GPU
 	$(UNIT)
-	$(BIN)/python -m pytest -m "integration and not gpu and not nightly" --durations 20
+	$(BIN)/python -m pytest -m "integration and not gpu and not nightly" --durations 20 $(BESIDE)
 
 test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, no processes of their own
 	$(UNIT)

@@ -36,6 +36,7 @@ def _cluster() -> Iterator[None]:
     for module in (made_clips, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
     ray.init(
+        address="local",
         num_cpus=2,
         object_store_memory=200_000_000,
         include_dashboard=False,

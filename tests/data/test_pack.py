@@ -300,7 +300,8 @@ class Told(Silent):
     def update(self, stage, done, total, facts=None):
         print("DONE", done, flush=True)
 
-ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, object_store_memory=200_000_000,
+         include_dashboard=False, log_to_driver=False)
 job = pack_job(sys.argv[1], sys.argv[2], unit=2, encode={"segment": 1.0})
 (index,) = run_pack(job, Told())
 print("CLIPS", index.clips, flush=True)

@@ -69,7 +69,7 @@ def test_a_folder_on_s3_is_packed_to_s3_by_ray(tmp_path: Path, bucket: str) -> N
     upload(f"{bucket}/raw", tmp_path / "in")
     options: dict[str, Any] = {"unit": 2, "encode": {"segment": 1.0}}
     job = pack_job(f"{bucket}/raw", f"{bucket}/out", **options)
-    ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False)
+    ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False)
     try:
         (index,) = run_pack(job, Silent())
     finally:
