@@ -44,3 +44,19 @@ def test_encoders_are_of_the_published_size(size: str, millions: int, gives: int
     assert counted is not None
     assert counted.encoder == pytest.approx(millions * 1e6, rel=0.06)
     assert counted.encoder == gives
+
+
+def test_small_recipes_have_the_same_compute() -> None:
+    """What README compares by the same probes; the student has the teacher's training in it."""
+
+    def compute(name: str) -> float:
+        job = load_job(JOBS / "small" / f"{name}.yaml", [])
+        assert isinstance(job, TrainJob)
+        flops = plan(job).flops
+        assert flops is not None
+        return flops.total * job.optim.steps
+
+    whole = compute("vjepa2")
+    for name in ("vjepa2.1", "lejepa", "pixels", "lewm"):
+        assert compute(name) == pytest.approx(whole, rel=0.01), name
+    assert compute("salt-teacher") + compute("salt") == pytest.approx(whole, rel=0.01)
