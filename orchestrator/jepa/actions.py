@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import MLP, NORM_EPS, Attention, Past, Residual
 from orchestrator.jepa.rope import Rotation
-from orchestrator.job import Act, Statistics
+from orchestrator.job import Act, StateReading, Statistics
 
 WIDER = 4
 """Width inside an action's embedder, over the width that it gives."""
@@ -101,6 +101,35 @@ class InverseDynamics(nn.Module):
         told: Tensor = self.read(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
         apart = F.mse_loss(told.float(), self.standard(actions), reduction="none")
         return apart.mean((1, 2))
+
+
+class ToldStates(nn.Module):
+    """The state at a moment, read off its embedding by one linear map."""
+
+    def __init__(self, act: Act, config: StateReading, dim: int) -> None:
+        super().__init__()
+        width = len(statistics_of(act).state_mean)
+        plain = [n for n in config.numbers or range(width) if n not in config.angles]
+        wrong = [n for n in (*plain, *config.angles) if n >= width]
+        if not width or wrong:
+            has = f"states of {width} numbers" if width else "no states"
+            asked = f", and {wrong[0]} is asked for" if wrong else ""
+            raise RequestError(
+                f"the data has {has}{asked}",
+                where="objective.states",
+                mend="numbers count from 0" if width else "leave it out, or pack data with states",
+            )
+        self.standard, self.plain, self.angles = standard_states(act), plain, list(config.angles)
+        self.read = nn.Linear(dim, len(plain) + 2 * len(self.angles))
+
+    def forward(self, z: Tensor, states: Tensor) -> Tensor:
+        """Mean square error of each clip: [B, n, dim], [B, n, S] -> [B]."""
+        angles = states[..., self.angles].float()
+        wanted = torch.cat(
+            [self.standard(states)[..., self.plain], torch.cos(angles), torch.sin(angles)], dim=-1
+        )
+        told: Tensor = self.read(z)
+        return F.mse_loss(told.float(), wanted, reduction="none").mean((1, 2))
 
 
 class AdaptiveBlock(Residual):

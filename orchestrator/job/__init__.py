@@ -29,6 +29,7 @@ from orchestrator.job.objective import (
     MultiBlock,
     Pixels,
     Predictive,
+    StateReading,
     Supervised,
     Taught,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "Scale",
     "Stage",
     "StageJob",
+    "StateReading",
     "Statistics",
     "StudyJob",
     "Supervised",

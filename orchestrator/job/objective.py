@@ -157,6 +157,22 @@ class LeJEPA(Section):
     """Masks of one step; all share one forward of the whole clip."""
 
 
+class StateReading(Section):
+    """That embeddings tell, by one linear map, the state which the data has beside each frame.
+
+    A label from outside, and no part of LeWorldModel: for data whose states are known, where what
+    matters is slow to be seen by prediction alone."""
+
+    weight: PositiveFloat = 1.0
+    """Of its mean square error, every number at its own scale."""
+
+    angles: tuple[NonNegativeInt, ...] = ()
+    """Which numbers of a state, from 0, are angles in radians: they are told as cosine and sine."""
+
+    numbers: tuple[NonNegativeInt, ...] = ()
+    """Which numbers are told. Default: all."""
+
+
 class LeWM(Section):
     """LeWorldModel: one embedding a moment, the next one predicted, SIGReg against collapse.
 
@@ -193,6 +209,9 @@ class LeWM(Section):
     inverse: NonNegativeFloat = 0.0
     """Weight of inverse dynamics (PLDM, arXiv 2502.14819): what was done between two moments, read
     linearly off both embeddings. Needs `data.act`. 0: as published."""
+
+    states: StateReading | None = None
+    """The states that the data has are told by embeddings too. Needs `data.act`. Default: no."""
 
     rollout: PositiveInt = 1
     """Moments ahead that are predicted, all but the first from predictions; the loss is their

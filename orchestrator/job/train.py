@@ -257,6 +257,8 @@ class TrainJob(Section):
             raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
         if isinstance(objective, LeWM) and objective.inverse and not self.data.act:
             raise at("objective.inverse", "needs the actions of data.act; add it, or write 0")
+        if isinstance(objective, LeWM) and objective.states and not self.data.act:
+            raise at("objective.states", "needs the states of data.act; add it, or leave it out")
         if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
             text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
             raise at("model.tubelet", f"{text}; write 1 beside data.act")

@@ -16,6 +16,7 @@ from orchestrator.plan.shape import (
     projection_sizes,
     reading,
     stacks,
+    state_maps,
     told_maps,
 )
 
@@ -41,7 +42,8 @@ def _sizes(job: TrainJob) -> Iterator[int]:
         return
     if isinstance(job.objective, Predictive):
         yield len(job.objective.masks) * predictor.dim
-    for wide, narrow in reading(job) + told_maps(job) + heard_maps(job) + done_maps(job):
+    acting = told_maps(job) + heard_maps(job) + done_maps(job) + state_maps(job)
+    for wide, narrow in reading(job) + acting:
         yield from (wide * narrow, narrow)
     yield from predictor.tensors()
     projections = projection_sizes(job)

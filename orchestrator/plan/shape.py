@@ -158,7 +158,7 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
     out = (predictor.dim + 1) * predicted_width(job) * horizons(job) * outputs(job)
     teacher = fixed_teacher(job)
     level_norms = 2 * encoder.dim * (levels(job) - 1)
-    acting = told_maps(job) + heard_maps(job) + done_maps(job)
+    acting = told_maps(job) + heard_maps(job) + done_maps(job) + state_maps(job)
     told = sum((wide + 1) * narrow for wide, narrow in acting)
     own = embed + encoder.parameters + projections[0] + level_norms
     return ParameterPlan(
@@ -192,6 +192,16 @@ def done_maps(job: TrainJob) -> list[tuple[int, int]]:
     if not isinstance(job.objective, LeWM) or not job.objective.inverse or job.data.act is None:
         return []
     return [(2 * embedding(job), job.data.act.width or 0)]
+
+
+def state_maps(job: TrainJob) -> list[tuple[int, int]]:
+    """The map by which an embedding of a LeWorldModel tells its moment's state."""
+    if not isinstance(job.objective, LeWM) or job.objective.states is None or job.data.act is None:
+        return []
+    known, told = job.data.act.statistics, job.objective.states
+    width = len(known.state_mean) if known else 0
+    plain = [n for n in told.numbers or range(width) if n not in told.angles]
+    return [(embedding(job), len(plain) + 2 * len(told.angles))]
 
 
 def embedding(job: TrainJob) -> int:
@@ -339,6 +349,7 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
         reads = predictor_reads(job, tokens)
         blocks = sum(predictor.flops(moments) for moments in reads)
         done = sum(2.0 * wide * narrow for wide, narrow in done_maps(job)) * (job.grid[0] - 1)
+        done += sum(2.0 * wide * narrow for wide, narrow in state_maps(job)) * job.grid[0]
         return blocks + (into + told) * sum(reads) + _projected(job, 1, sum(reads)) + done
     out = 2.0 * predictor.dim * predicted_width(job) * horizons(job)
     if isinstance(job.objective, Causal):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def naive_next(predictor: Any, z: Tensor, actions: Tensor) -> Tensor:
     return predictor.projection(predictor.norm(x[-1:]))[0]
 
 
-def naive(objective: Any, x: Tensor, actions: Tensor) -> Tensor:
+def naive(objective: Any, x: Tensor, actions: Tensor, states: Tensor) -> Tensor:
     """The mean loss without its statistic: one clip, one moment at a time."""
     errors = []
-    for clip, acts in zip(objective.encoder(x), actions, strict=True):
+    for clip, acts, at in zip(objective.encoder(x), actions, states, strict=True):
         predicted = [
             naive_next(objective.predictor, clip[:n], acts[:n]) for n in range(1, len(clip))
         ]
@@ -90,7 +91,19 @@ def naive(objective: Any, x: Tensor, actions: Tensor) -> Tensor:
             errors[-1] = (errors[-1] + torch.stack(steps).mean()) / 2
         if objective.inverse:
             errors[-1] = errors[-1] + objective.inverse * naive_inverse(objective, clip, acts)
+        if objective.told is not None:
+            errors[-1] = errors[-1] + objective.told_weight * naive_states(objective, clip, at)
     return torch.stack(errors).mean()
+
+
+def naive_states(objective: Any, clip: Tensor, states: Tensor) -> Tensor:
+    """How far off the second and fourth number of a state are, and its third, an angle."""
+    read, apart = objective.told.read, []
+    for z, state in zip(clip, states, strict=True):
+        told, (_, b, angle, d) = read.weight @ z + read.bias, state.tolist()
+        wanted = [(b - 2) / 4, (d - 0) / 3, math.cos(angle), math.sin(angle)]
+        apart += [(told[i] - wanted[i]) ** 2 for i in range(4)]
+    return torch.stack(apart).mean()
 
 
 def naive_inverse(objective: Any, clip: Tensor, actions: Tensor) -> Tensor:
@@ -104,21 +117,27 @@ def naive_inverse(objective: Any, clip: Tensor, actions: Tensor) -> Tensor:
 
 
 LEVELLED = ("objective.embed=5", "objective.pool=places", "objective.inverse=0.7")
+TOLD = (
+    "objective.states={weight: 0.6, numbers: [1, 3], angles: [2]}",
+    "data.act.statistics.state_mean=[1, 2, 3, 0]",
+    "data.act.statistics.state_std=[1, 4, 1, 3]",
+)
 
 
-@pytest.mark.parametrize("more", [(), ("objective.rollout=2",), LEVELLED])
+@pytest.mark.parametrize("more", [(), ("objective.rollout=2",), LEVELLED, TOLD])
 def test_loss_and_gradients_against_a_naive_float64_reference(
     make_job: Any, video: Tensor, more: tuple[str, ...]
 ) -> None:
     objective = opened(build_objective(make_job(*ACTS, *more)))
-    x, motion = normalise(video, torch.float32), Motion(done(), torch.zeros(2, 8, 0))
+    states = torch.linspace(-7, 9, 2 * 8 * 4).view(2, 8, 4)
+    x, motion = normalise(video, torch.float32), Motion(done(), states)
     output = objective(x, [], None, motion)
     statistic = objective.sigreg(objective.encoder(x), Pool.alone(x))
     loss = (output.loss - objective.weight * statistic).mean()
     loss.backward()
     exact = copy.deepcopy(objective).double()
     exact.zero_grad()
-    wanted = naive(exact, x.double(), motion.actions)
+    wanted = naive(exact, x.double(), motion.actions, states)
     wanted.backward()
     assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
     for (name, ours), theirs in zip(objective.named_parameters(), exact.parameters(), strict=True):
@@ -211,6 +230,10 @@ def test_what_cannot_be_told_is_refused(model: ActingModel, make_job: Any, tmp_p
         ((*ACTS[:3], "data.act={block: 3}"), r"data\.act\.statistics is not known"),
         ((*ACTS[:3], "objective.rollout=8"), "8 moments ahead of a clip of 8"),
         ((*ACTS[:3], "objective.inverse=1.0"), r"needs the actions of data\.act"),
+        ((*ACTS[:3], "objective.states={}"), r"needs the states of data\.act"),
+        ((*ACTS, "objective.states={}"), "the data has no states"),
+        ((*ACTS, *TOLD, "objective.states.angles=[4]"), "states of 4 numbers, and 4 is asked for"),
+        ((*ACTS, *TOLD, "objective.states.numbers=[9]"), "states of 4 numbers, and 9 is asked for"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(

@@ -24,6 +24,10 @@ TOLD = [
         "{kind: lewm, slices: 8, hidden: 40, embed: 5, pool: places, inverse: 1}",
         f"{{block: 3, {ACT}}}",
     ),
+    (
+        "{kind: lewm, slices: 8, hidden: 40, embed: 6, states: {numbers: [0, 2], angles: [1]}}",
+        f"{{block: 2, {ACT}}}",
+    ),
     (f"{{kind: vjepa2ac, {TEACHER}}}", f"{{block: 5, {ACT}}}"),
     (f"{{kind: vjepa2ac, {TEACHER}, rollout: 3}}", f"{{actions: change, block: 5, {ACT}}}"),
 ]

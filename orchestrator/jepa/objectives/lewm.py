@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from orchestrator.jepa.actions import InverseDynamics
+from orchestrator.jepa.actions import InverseDynamics, ToldStates
 from orchestrator.jepa.frames import build_frame_encoder, build_frame_predictor
 from orchestrator.jepa.motion import Motion
 from orchestrator.jepa.objectives.base import Masks, ObjectiveOutput
@@ -16,7 +16,8 @@ from orchestrator.job import LeWM, TrainJob
 
 class LeWMObjective(GaussianObjective):
     """MSE of the next embedding + weight * SIGReg of the embeddings, at every moment of its own,
-    and, if asked for, inverse * the error of what was done as embeddings tell it.
+    and, if asked for, inverse * the error of what was done as embeddings tell it, and the error of
+    the state that the data has.
 
     The wanted embedding is the same encoder's, and gradients flow into it: what keeps all of them
     from one point is SIGReg alone.
@@ -36,6 +37,9 @@ class LeWMObjective(GaussianObjective):
         self.inverse = config.inverse
         act = job.data.act
         self.done = InverseDynamics(act, self.encoder.dim) if act and config.inverse else None
+        told = config.states
+        self.told_weight = told.weight if told else 0.0
+        self.told = ToldStates(act, told, self.encoder.dim) if act and told else None
 
     def gaussian(self, video: Tensor) -> Tensor:
         """The embedding of every moment: [B, moments, dim]."""
@@ -64,6 +68,8 @@ class LeWMObjective(GaussianObjective):
         loss = self._errors(z, actions) + self.weight * self.sigreg(z, pool)
         if self.done is not None and actions is not None:
             loss = loss + self.inverse * self.done(z, actions)
+        if self.told is not None and motion is not None:
+            loss = loss + self.told_weight * self.told(z, motion.states)
         return ObjectiveOutput(loss, z.detach())
 
     def _errors(self, z: Tensor, actions: Tensor | None) -> Tensor:
