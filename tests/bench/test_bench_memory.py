@@ -57,6 +57,19 @@ def test_a_step_that_weights_fill() -> None:
     check(a_job({"dim": 384, "depth": 4, "heads": 6}, "scale.global_batch=8"))
 
 
+@pytest.mark.integration
+def test_a_step_of_convolutions() -> None:
+    check(
+        a_job(
+            {"kind": "conv", "dim": 64, "width": 16},
+            "objective={kind: lewm, slices: 64, hidden: 128, pool: places, embed: 16}",
+            "scale={global_batch: 32, micro_batch: 16, precision: fp32, device: cpu}",
+            "model.tubelet=1",
+            frames=6,
+        )
+    )
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("encoder", "more"),

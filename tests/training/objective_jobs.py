@@ -15,6 +15,8 @@ CLASSES = ["drop", "ramp"]
 KINDS: dict[str, dict[str, Any]] = {
     "lejepa": {"kind": "lejepa", "slices": 8, "weight": 0.3},
     "lewm": {"kind": "lewm", "slices": 8, "weight": 0.3, "hidden": 24},
+    # With a convolutional encoder.
+    "conv": {"kind": "lewm", "slices": 8, "weight": 0.3, "hidden": 24, "pool": "places"},
     "pixels": {"kind": "pixels"},
     "supervised": {"kind": "supervised", "classes": CLASSES},
 }
@@ -22,7 +24,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def job_of(objective: dict[str, Any], **scale: Any) -> TrainJob:
     data = job_dict(tiny_job(scale=scale)) | {"objective": objective}
-    if objective["kind"] == "lewm":
+    if objective.get("pool") == "places":
+        data["model"]["encoder"] = {"kind": "conv", "dim": 16, "width": 8}
+    elif objective["kind"] == "lewm":
         data["model"]["encoder"] |= {"attention": "moment"}
     job = build_job(data)
     assert isinstance(job, TrainJob)

@@ -123,6 +123,7 @@ LONG = [
         ("lejepa", 2, 4),
         ("lewm", 1, None),
         ("lewm", 2, None),
+        ("conv", 2, None),
         *LONG,
     ],
 )
