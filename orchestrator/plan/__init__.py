@@ -8,9 +8,10 @@ from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.buckets import BucketPlan
 from orchestrator.plan.cluster import ClusterPlan, plan_on
 from orchestrator.plan.feeding import FeedPlan
+from orchestrator.plan.flops import FlopPlan
 from orchestrator.plan.hardware import GPUS, Gpu, find_gpu, peak_flops
 from orchestrator.plan.memory import MemoryPlan, memory_plan
-from orchestrator.plan.shape import FlopPlan, ParameterPlan, TokenPlan
+from orchestrator.plan.shape import ParameterPlan, TokenPlan
 from orchestrator.plan.whole import Plan, Recommendation, plan
 
 __all__ = [

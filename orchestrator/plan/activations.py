@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.job import VJEPA2AC, Gaussian, TrainJob
+from orchestrator.plan.flops import KNOTS, encoder_reads, predictor_reads, statistic_size
 from orchestrator.plan.shape import (
-    KNOTS,
     TokenPlan,
     asked_tokens,
-    encoder_reads,
     horizons,
     levels,
     pixels_per_token,
     predicted_width,
-    predictor_reads,
     projection_sizes,
     stacks,
-    statistic_size,
     teaching,
 )
 

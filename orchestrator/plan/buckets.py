@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from orchestrator.job import Bucket, ClipSpec, TrainJob
-from orchestrator.plan.shape import FlopPlan, TokenPlan, countable, flop_plan, token_plan
+from orchestrator.plan.flops import FlopPlan, flop_plan
+from orchestrator.plan.shape import TokenPlan, countable, token_plan
 
 
 @dataclass(frozen=True)

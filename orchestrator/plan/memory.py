@@ -36,8 +36,9 @@ from typing import Literal
 from orchestrator.job import TrainJob
 from orchestrator.plan.activations import activations, means_bytes
 from orchestrator.plan.batch import BatchPlan
+from orchestrator.plan.flops import encoder_reads
 from orchestrator.plan.persistent import persistent
-from orchestrator.plan.shape import ParameterPlan, TokenPlan, encoder_reads
+from orchestrator.plan.shape import ParameterPlan, TokenPlan
 
 Stage = Literal[0, 1, 2, 3]
 STAGES: tuple[Stage, ...] = (0, 1, 2, 3)

@@ -9,16 +9,10 @@ from orchestrator.job import TrainJob
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.buckets import BucketPlan, bucket_plans, heaviest, mean_flops
 from orchestrator.plan.feeding import FeedPlan, feed_plan
+from orchestrator.plan.flops import FlopPlan
 from orchestrator.plan.hardware import Gpu, find_gpu
 from orchestrator.plan.memory import STAGES, MemoryPlan, Stage, checkpoint_bytes, memory_plan
-from orchestrator.plan.shape import (
-    FlopPlan,
-    ParameterPlan,
-    TokenPlan,
-    countable,
-    parameter_plan,
-    token_plan,
-)
+from orchestrator.plan.shape import ParameterPlan, TokenPlan, countable, parameter_plan, token_plan
 
 ASSUMED_MFU = 0.13
 """Share of the GPUs' peak that a step time is reckoned with where none is given: V-JEPA 2's
