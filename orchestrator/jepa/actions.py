@@ -109,7 +109,7 @@ class ToldStates(nn.Module):
     def __init__(self, act: Act, config: StateReading, dim: int) -> None:
         super().__init__()
         width = len(statistics_of(act).state_mean)
-        plain = [n for n in config.numbers or range(width) if n not in config.angles]
+        plain = config.plain(width)
         wrong = [n for n in (*plain, *config.angles) if n >= width]
         if not width or wrong:
             has = f"states of {width} numbers" if width else "no states"

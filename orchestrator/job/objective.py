@@ -172,6 +172,10 @@ class StateReading(Section):
     numbers: tuple[NonNegativeInt, ...] = ()
     """Which numbers are told. Default: all."""
 
+    def plain(self, width: int) -> list[int]:
+        """The numbers of a state of `width` that are told as they are."""
+        return [n for n in self.numbers or range(width) if n not in self.angles]
+
 
 class LeWM(Section):
     """LeWorldModel: one embedding a moment, the next one predicted, SIGReg against collapse.

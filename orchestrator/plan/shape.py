@@ -153,8 +153,7 @@ def state_maps(job: TrainJob) -> list[tuple[int, int]]:
         return []
     known, told = job.data.act.statistics, job.objective.states
     width = len(known.state_mean) if known else 0
-    plain = [n for n in told.numbers or range(width) if n not in told.angles]
-    return [(embedding(job), len(plain) + 2 * len(told.angles))]
+    return [(embedding(job), len(told.plain(width)) + 2 * len(told.angles))]
 
 
 def embedding(job: TrainJob) -> int:
