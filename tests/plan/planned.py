@@ -1,10 +1,14 @@
-"""A job to be planned, for the tests of plans."""
+"""A job to be planned and a batch for it, for the tests of plans."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from orchestrator.jepa.masks import build_masks
 from orchestrator.job import TrainJob, build_job
+from orchestrator.randomness import generator
 
 
 def a_job(*overrides: str, **sections: Any) -> TrainJob:
@@ -24,3 +28,14 @@ def a_job(*overrides: str, **sections: Any) -> TrainJob:
     job = build_job(data, list(overrides))
     assert isinstance(job, TrainJob)
     return job
+
+
+def a_batch(job: TrainJob, clips: int) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
+    """Normalised video and masks of `clips` clips."""
+    video = torch.randn(clips, 3, job.data.frames, job.data.size, job.data.size)
+    masks = []
+    for part, sampler in enumerate(build_masks(job)):
+        drawn = [sampler(generator(0, i, "masks", part)) for i in range(clips)]
+        context, target = ([torch.from_numpy(pair[k]) for pair in drawn] for k in (0, 1))
+        masks.append((torch.stack(context), torch.stack(target)))
+    return video, masks

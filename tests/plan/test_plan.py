@@ -5,36 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 import torch
-from planned import a_job
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from planned import a_batch, a_job
 
 import orchestrator.plan
 from orchestrator.errors import RequestError
-from orchestrator.jepa.masks import build_masks
-from orchestrator.jepa.objectives import Pool, PooledObjective, build_objective, untaught_teacher
+from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob
 from orchestrator.job.base import CustomPart
 from orchestrator.plan import BatchPlan, find_gpu, peak_flops, plan
 from orchestrator.plan.activations import activations
 from orchestrator.plan.persistent import persistent
-from orchestrator.randomness import generator
-
-
-def a_batch(job: TrainJob, clips: int) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
-    """Normalised video and masks of `clips` clips."""
-    video = torch.randn(clips, 3, job.data.frames, job.data.size, job.data.size)
-    masks = []
-    for part, sampler in enumerate(build_masks(job)):
-        drawn = [sampler(generator(0, i, "masks", part)) for i in range(clips)]
-        context, target = ([torch.from_numpy(pair[k]) for pair in drawn] for k in (0, 1))
-        masks.append((torch.stack(context), torch.stack(target)))
-    return video, masks
-
 
 # -- batch -----------------------------------------------------------------------------------
 
@@ -88,168 +71,6 @@ def test_masks_have_the_planned_number_of_tokens() -> None:
     planned = plan(job).tokens
     assert planned.clip == 4 * 4 * 4
     assert planned.masks == tuple((c.shape[1], t.shape[1]) for c, t in masks)
-
-
-CONV = "model.encoder={kind: conv, dim: 32, width: 8, blocks: 2}"
-
-# -- FLOPs -----------------------------------------------------------------------------------
-
-
-MASKED = "masks: [{blocks: 3}, {kind: future, targets: 0.5}]"
-TAUGHT = [
-    ("objective={kind: vjepa2, " + MASKED + "}",),
-    ("objective={kind: vjepa21, context_ramp: [0, 9], " + MASKED + "}",),
-    ("objective={kind: vjepa21, context_ramp: [0, 9], " + MASKED + "}", "model.levels=[1, 2, 3]"),
-]
-
-
-@pytest.mark.parametrize("overrides", TAUGHT)
-def test_flops_are_those_that_torch_counts(overrides: tuple[str, ...]) -> None:
-    job = a_job(*overrides)
-    objective, (video, masks) = build_objective(job), a_batch(job, 4)
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH):
-        with counter:
-            targets = objective.targets(objective.encoder, video)
-        teacher = counter.get_total_flops()
-        with counter:
-            loss = objective(video, masks, targets).loss.sum()
-        forward = counter.get_total_flops()
-        with counter:
-            loss.backward()
-        backward = counter.get_total_flops()
-    planned = plan(job).flops
-    assert planned is not None
-    assert planned.teacher_forward == teacher
-    assert planned.encoder_forward + planned.predictor_forward == forward
-    assert planned.encoder_backward + planned.predictor_backward == backward
-    assert planned.total == teacher + forward + backward
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("encoder", ["model.encoder.attention=moment", CONV])
-def test_a_causal_job_costs_what_torch_counts(encoder: str, checkpointing: bool) -> None:
-    job = a_job("objective={kind: causal, horizons: 2}", encoder)
-    objective, (video, _) = build_objective(job), a_batch(job, 4)
-    objective.set_activation_checkpointing(checkpointing)
-    planned = plan(job)
-    assert planned.parameters is not None
-    assert planned.flops is not None
-    assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
-    assert planned.parameters.teacher == sum(p.numel() for p in objective.encoder.parameters())
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        targets = objective.targets(objective.encoder, video)
-        objective(video, [], targets).loss.sum().backward()
-    again = planned.flops.recomputed if checkpointing else 0.0
-    assert planned.flops.total + again == counter.get_total_flops()
-
-
-OTHERS = [
-    "{kind: lejepa, slices: 8, statistic_clips: 2}",
-    "{kind: lejepa, slices: 8, masks: [{blocks: 3}, {kind: future, targets: 0.5}]}",
-    "{kind: pixels, masks: [{blocks: 3}]}",
-    "{kind: lewm, slices: 8, hidden: 40, statistic_clips: 2}",
-    "{kind: supervised, classes: [drop, ramp, wall]}",
-]
-
-
-@pytest.mark.parametrize("text", OTHERS)
-def test_objectives_without_a_teacher_cost_what_torch_counts(text: str) -> None:
-    attention = "moment" if "lewm" in text else "clip"
-    job = a_job(f"objective={text}", f"model.encoder.attention={attention}")
-    _check_without_a_teacher(job, text)
-
-
-@pytest.mark.parametrize("text", [OTHERS[3], OTHERS[4]])
-def test_a_convolutional_encoder_costs_what_torch_counts(text: str) -> None:
-    _check_without_a_teacher(a_job(f"objective={text}", CONV), text)
-
-
-def _check_without_a_teacher(job: TrainJob, text: str) -> None:
-    objective, (video, masks) = build_objective(job), a_batch(job, 4)
-    planned = plan(job)
-    encoder = sum(p.numel() for p in objective.encoder.parameters())
-    sizes = [p.numel() for p in objective.parameters()]
-    assert persistent(job) == sum(size for size in sizes if size <= 100_000)
-    assert planned.parameters is not None
-    assert planned.parameters.encoder == encoder
-    assert planned.flops is not None
-    assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
-    assert planned.parameters.teacher == 0
-    assert planned.checkpoint_bytes == 12 * planned.parameters.trained
-    targets: Any = None
-    if isinstance(objective, PooledObjective):
-        targets = Pool.alone(video)
-        sets = 4 // objective.statistic_clips
-        targets.member = torch.arange(4) // objective.statistic_clips
-        targets.share = torch.eye(sets)[targets.member].T.contiguous() / objective.statistic_clips
-        targets.clips = torch.full((sets,), float(objective.statistic_clips))
-    elif "supervised" in text:
-        targets = torch.tensor([0, 1, 2, 1])
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        objective(video, masks, targets).loss.sum().backward()
-    assert planned.flops.total == counter.get_total_flops()
-    assert planned.flops.first_pass == 0
-
-
-def test_a_frozen_teacher_costs_its_own_size_and_no_training() -> None:
-    teacher = "{dim: 48, depth: 5, heads: 4}"
-    job = a_job(f"objective={{kind: frozen, teacher: t, encoder: {teacher}}}")
-    objective, (video, masks) = build_objective(job), a_batch(job, 4)
-    fixed = untaught_teacher(job)
-    assert fixed is not None
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        targets = objective.targets(fixed, video)
-        objective(video, masks, targets).loss.sum().backward()
-    planned, size = plan(job), sum(p.numel() for p in fixed.parameters())
-    assert planned.flops is not None
-    assert planned.parameters is not None
-    assert planned.flops.total == counter.get_total_flops()
-    assert planned.parameters.teacher == size
-    assert planned.parameters.trained == sum(p.numel() for p in objective.parameters())
-    assert planned.checkpoint_bytes == 12 * planned.parameters.trained
-    assert {memory.teacher for memory in planned.memory} == {4 * size}
-    # Before the teacher was read nothing of it is made up.
-    assert plan(a_job("objective={kind: frozen, teacher: t}")).flops is None
-
-
-def test_accumulating_a_statistic_takes_a_first_pass() -> None:
-    accumulating = plan(a_job("objective={kind: lejepa}", "scale.micro_batch=2")).flops
-    teacher = plan(a_job()).flops
-    assert accumulating is not None
-    assert teacher is not None
-    assert accumulating.first_pass == teacher.teacher_forward
-
-
-def test_recomputation_is_what_checkpointing_adds() -> None:
-    job = a_job()
-    video, masks = a_batch(job, 4)
-    totals = []
-    for on in (False, True):
-        objective = build_objective(job)
-        objective.set_activation_checkpointing(on)
-        targets = objective.targets(objective.encoder, video)
-        counter = FlopCounterMode(display=False)
-        with sdpa_kernel(SDPBackend.MATH), counter:
-            objective(video, masks, targets).loss.sum().backward()
-        totals.append(counter.get_total_flops())
-    planned = plan(job).flops
-    assert planned is not None
-    assert planned.recomputed == totals[1] - totals[0]
-
-
-def test_the_teacher_takes_half_of_the_published_giant() -> None:
-    """V-JEPA 2's ViT-g at 16 frames, 256 pixels: the teacher's forward is 52% of the arithmetic."""
-    job = a_job(
-        "model.encoder=vit-giant", "model.patch=16", "data.size=256", "data.frames=16",
-        "model.predictor.depth=12", "model.predictor.dim=384", "model.predictor.heads=12",
-    )  # fmt: skip
-    planned = plan(job).flops
-    assert planned is not None
-    assert planned.teacher_forward / planned.total == pytest.approx(0.52, abs=0.01)
 
 
 # -- memory ----------------------------------------------------------------------------------
