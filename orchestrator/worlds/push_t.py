@@ -131,6 +131,12 @@ def _turn(angle: float) -> Floats:
     return np.array([[cos, sin], [-sin, cos]], np.float32)
 
 
+def middle_of_mass(state: Floats) -> Floats:
+    """Of the block, on the table, [2]."""
+    middle: Floats = state[2:4] + np.array(MIDDLE, np.float32) @ _turn(state[4])
+    return middle
+
+
 def _corners(state: Floats) -> Floats:
     """Corners of the block on the table, [8, 2]."""
     placed: Floats = np.concatenate([BAR, STEM]) @ _turn(state[4]) + state[2:4]
@@ -185,7 +191,7 @@ class PushingAbout:
 
     def __call__(self, world: World, rng: np.random.Generator) -> Floats:
         state = world.state
-        at, middle = state[:2], state[2:4] + np.array(MIDDLE, np.float32) @ _turn(state[4])
+        at, middle = state[:2], middle_of_mass(state)
         if not self._drift.left and not self._way:
             self._begin(at, middle, rng)
         if self._drift.left:

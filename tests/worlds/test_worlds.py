@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from orchestrator.errors import RequestError
 from orchestrator.randomness import generator
 from orchestrator.worlds import WORLDS, build_collector, build_world
 from orchestrator.worlds.base import Episode, RandomActions, play
+from orchestrator.worlds.push_t import middle_of_mass
 
 
 def _play(name: str, index: int, steps: int = 40, *, random: bool = False) -> Episode:
@@ -207,6 +209,22 @@ def test_push_t_goes_on_as_the_published_one(
     world.restore(np.array(state, np.float32))
     world.step(np.array(action, np.float32))
     np.testing.assert_allclose(world.state, after, atol=2e-3)
+
+
+def test_who_collects_push_t_shows_more_than_pushes_at_the_middle() -> None:
+    """A planner tries grazes too: of the collector that never showed them 6% of moving steps passed
+    the middle of mass at more than 50."""
+    world, passed = build_world("push-t", 16), []
+    for number in range(30):
+        played = play(world, build_collector("push-t"), 100, generator(0, number, "worlds"))
+        for now, then in itertools.pairwise(played.states):
+            moved = np.linalg.norm(then[2:4] - now[2:4]) + abs(then[4] - now[4]) > 0.5
+            speed = float(np.linalg.norm(now[5:7]))
+            if moved and speed > 20:
+                to = middle_of_mass(now) - now[:2]
+                passed.append(abs(to[0] * now[6] - to[1] * now[5]) / speed)
+    assert len(passed) > 600
+    assert np.mean(np.array(passed) > 50) > 0.12
 
 
 def test_push_t_judges_places_and_the_turn_without_a_seam() -> None:
