@@ -10,16 +10,15 @@ from orchestrator.job.scale import Elastic
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.buckets import heaviest
 from orchestrator.plan.hardware import GIB, Gpu, find_gpu
-from orchestrator.plan.memory import MemoryPlan, Stage, memory_plan
+from orchestrator.plan.memory import MemoryPlan, Shapes, Stage, memory_plan
 from orchestrator.plan.place import Hosts, Place
 from orchestrator.plan.saving import SavingPlan, saving_plan
-from orchestrator.plan.shape import token_plan
 from orchestrator.plan.whole import (
     ASSUMED_MFU,
+    Fitting,
     Plan,
     Recommendation,
     plan,
-    recommend,
     step_seconds,
 )
 from orchestrator.profile import Profile
@@ -140,7 +139,8 @@ def plan_on(
     worlds = range(least, max(least, min(job.scale.most_workers, place.slots)) + 1)
     whole = plan(job, clips=clips, step_s=step_s, world=worlds[-1])
     pace = _Pace(whole, place, mfu, step_s)
-    sizes = tuple(_size(job, place, whole, pace, world) for world in worlds)
+    fitting = Fitting(job) if whole.parameters is not None else None
+    sizes = tuple(_size(job, place, whole, pace, fitting, world) for world in worlds)
     saving = None
     if whole.checkpoint_bytes is not None:
         saving = saving_plan(job, whole.checkpoint_bytes)
@@ -180,12 +180,14 @@ class _Pace:
         return step_seconds(self._whole.flops, batch, self._peak, self.mfu)
 
 
-def _size(job: TrainJob, place: Place, whole: Plan, pace: _Pace, world: int) -> SizePlan:
+def _size(
+    job: TrainJob, place: Place, whole: Plan, pace: _Pace, fitting: Fitting | None, world: int
+) -> SizePlan:
     batch, hosts = BatchPlan.of(job.scale, world), place.hosts(world)
     fits = None
-    if hosts.memory is not None and whole.parameters is not None:
+    if hosts.memory is not None and fitting is not None:
         ram = hosts.ram if place.on_gpus else None
-        fits = recommend(job, hosts.memory, world=world, ram=ram, offload=place.on_gpus)
+        fits = fitting.on(hosts.memory, world=world, ram=ram, offload=place.on_gpus)
     compute_s = pace.seconds(batch)
     # On a CPU a step and its decoding share the cores, and the time that was given has both.
     cores = max(0, hosts.cores - world) if place.on_gpus else hosts.cores
@@ -212,11 +214,8 @@ def _size(job: TrainJob, place: Place, whole: Plan, pace: _Pace, world: int) -> 
 def _memories(job: TrainJob, whole: Plan) -> tuple[MemoryPlan, ...]:
     if whole.parameters is None:
         return ()
-    heavy = heaviest(job)
-    return tuple(
-        memory_plan(heavy, whole.batch, token_plan(heavy), whole.parameters, stage, offload=offload)
-        for stage, offload in WAYS
-    )
+    shapes = Shapes.of(heaviest(job))
+    return tuple(memory_plan(shapes, whole.batch, stage, offload=moved) for stage, moved in WAYS)
 
 
 def _problem(

@@ -31,14 +31,15 @@ A step adds most at one of these moments, and `memory_plan` counts that one (`_a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from orchestrator.job import TrainJob
-from orchestrator.plan.activations import activations, means_bytes
+from orchestrator.plan.activations import Activations, activations, means_bytes
 from orchestrator.plan.batch import BatchPlan
 from orchestrator.plan.flops import encoder_reads
 from orchestrator.plan.persistent import persistent
-from orchestrator.plan.shape import ParameterPlan, TokenPlan
+from orchestrator.plan.shape import ParameterPlan, parameter_plan, token_plan
 
 Stage = Literal[0, 1, 2, 3]
 STAGES: tuple[Stage, ...] = (0, 1, 2, 3)
@@ -89,26 +90,52 @@ class MemoryPlan:
         return self.device <= _USABLE * memory and (ram is None or self.host <= _USABLE * ram)
 
 
-def memory_plan(
-    job: TrainJob,
-    batch: BatchPlan,
-    tokens: TokenPlan,
-    parameters: ParameterPlan,
-    stage: Stage,
-    *,
-    offload: bool,
-) -> MemoryPlan:
+@dataclass(frozen=True)
+class Shapes:
+    """What the shapes of a `countable` job come to, whatever its workers and its ZeRO stage: one
+    plan of a thousand sizes counts it once."""
+
+    job: TrainJob
+    parameters: ParameterPlan
+    width: int
+    """Bytes of the compute dtype."""
+
+    clip: Activations
+    means: float
+    """Bytes of SIGReg's means."""
+
+    reads: int
+    """Sequences of a clip that the encoder reads."""
+
+    @classmethod
+    def of(cls, job: TrainJob) -> Shapes:
+        tokens, width = token_plan(job), 2 if job.scale.precision == "bf16" else 4
+        return cls(
+            job=job,
+            parameters=parameter_plan(job),
+            width=width,
+            clip=activations(job, tokens, width),
+            means=means_bytes(job, tokens),
+            reads=len(encoder_reads(job, tokens)),
+        )
+
+    @cached_property
+    def small(self) -> int:
+        """Elements that stage 3 keeps whole."""
+        return persistent(self.job)
+
+
+def memory_plan(shapes: Shapes, batch: BatchPlan, stage: Stage, *, offload: bool) -> MemoryPlan:
     """Memory of one rank of `batch.world` at a ZeRO stage (0 has no offload)."""
     offload = offload and stage > 0
+    parameters, b = shapes.parameters, shapes.width
     p, e, world = parameters.trained, parameters.teacher, batch.world
-    b = 2 if job.scale.precision == "bf16" else 4
     optimizer = 8 * p if stage == 0 else 12 * p / world
     # A frozen teacher is there once, in the compute dtype; nothing follows in fp32.
     follows = e if parameters.followed else 0
     shards = 4 * follows / (world if stage else 1)
     copy = 0 if stage == 0 and b == 4 and follows else b * e
-    clip = activations(job, tokens, b)
-    small = persistent(job) if stage == 3 and world > 1 else 0
+    small = shapes.small if stage == 3 and world > 1 else 0
     step = _Step(
         p=p,
         e=follows,
@@ -117,11 +144,11 @@ def memory_plan(
         b=b,
         stage=stage,
         offload=offload,
-        whole=batch.micro * clip.whole + means_bytes(job, tokens),
-        left=batch.micro * clip.left + means_bytes(job, tokens),
-        several=len(encoder_reads(job, tokens)) > 1,
+        whole=batch.micro * shapes.clip.whole + shapes.means,
+        left=batch.micro * shapes.clip.left + shapes.means,
+        several=shapes.reads > 1,
         accumulates=batch.accum > 1,
-        gloo=job.scale.device == "cpu",
+        gloo=shapes.job.scale.device == "cpu",
     )
     added = step.added()
     moment = max(added, key=lambda name: added[name])

@@ -11,7 +11,14 @@ from orchestrator.plan.buckets import BucketPlan, bucket_plans, heaviest, mean_f
 from orchestrator.plan.feeding import FeedPlan, feed_plan
 from orchestrator.plan.flops import FlopPlan
 from orchestrator.plan.hardware import Gpu, find_gpu
-from orchestrator.plan.memory import STAGES, MemoryPlan, Stage, checkpoint_bytes, memory_plan
+from orchestrator.plan.memory import (
+    STAGES,
+    MemoryPlan,
+    Shapes,
+    Stage,
+    checkpoint_bytes,
+    memory_plan,
+)
 from orchestrator.plan.shape import ParameterPlan, TokenPlan, countable, parameter_plan, token_plan
 
 ASSUMED_MFU = 0.13
@@ -138,11 +145,8 @@ def plan(
     if not countable(job):
         unknown = (None, None, (), None, feed, device, None, step_s)
         return Plan(job.name, precision, batch, tokens, *unknown, buckets)
-    parameters, flops, heavy = parameter_plan(job), mean_flops(job), heaviest(job)
-    memory = tuple(
-        memory_plan(heavy, batch, token_plan(heavy), parameters, stage, offload=job.scale.offload)
-        for stage in STAGES
-    )
+    parameters, flops, shapes = parameter_plan(job), mean_flops(job), Shapes.of(heaviest(job))
+    memory = tuple(memory_plan(shapes, batch, stage, offload=job.scale.offload) for stage in STAGES)
     if step_s is None and device and device.peak and precision == "bf16":
         step_s = step_seconds(flops, batch, device.peak, mfu or ASSUMED_MFU)
     return Plan(
@@ -156,7 +160,7 @@ def plan(
         checkpoint_bytes=checkpoint_bytes(parameters),
         feed=feed,
         gpu=device,
-        recommended=recommend(job, device.memory, world=world) if device else None,
+        recommended=Fitting(job).on(device.memory, world=world) if device else None,
         step_s=step_s,
         buckets=buckets,
     )
@@ -168,36 +172,44 @@ def step_seconds(flops: FlopPlan, batch: BatchPlan, peak: float, mfu: float) -> 
     return dealt / (batch.world * peak * mfu)
 
 
-def recommend(
-    job: TrainJob,
-    memory: float,
-    *,
-    world: int | None = None,
-    ram: float | None = None,
-    offload: bool = True,
-) -> Recommendation | None:
-    """The job as it is, if a stage fits; else what costs least: recomputation, smaller batches.
+class Fitting:
+    """What a device holds of a job whose parts are `countable`."""
 
-    ZeRO-1 unless memory says otherwise: each further stage communicates more.
-
-    Args:
-        memory: bytes of the device that computes.
-        world: workers; default: the job's own number, or its largest.
-        ram: bytes of the host's memory that a worker may have, where that is known.
-        offload: the optimizer's state may go to the host's memory.
-    """
-    job = heaviest(job)
-    tokens, parameters = token_plan(job), parameter_plan(job)
-    micro = BatchPlan.of(job.scale, world).micro
-    ways = [way for way in _STAGES_BY_COST if offload or not way[1]]
-    while micro:
+    def __init__(self, job: TrainJob) -> None:
+        job = heaviest(job)
+        self._scale = job.scale
+        self._shapes = {}
         for recompute in sorted({job.scale.activation_checkpointing, True}):
-            update = {"micro_batch": micro, "activation_checkpointing": recompute}
-            changed = job.model_copy(update={"scale": job.scale.model_copy(update=update)})
-            batch = BatchPlan.of(changed.scale, world)
-            for stage, moved in ways:
-                held = memory_plan(changed, batch, tokens, parameters, stage, offload=moved)
-                if held.fits(memory, ram):
-                    return Recommendation(micro, recompute, held)
-        micro //= 2
-    return None
+            scale = job.scale.model_copy(update={"activation_checkpointing": recompute})
+            self._shapes[recompute] = Shapes.of(job.model_copy(update={"scale": scale}))
+
+    def on(
+        self,
+        memory: float,
+        *,
+        world: int | None = None,
+        ram: float | None = None,
+        offload: bool = True,
+    ) -> Recommendation | None:
+        """The job as it is, if a stage fits; else what costs least: recomputation, smaller batches.
+
+        ZeRO-1 unless memory says otherwise: each further stage communicates more.
+
+        Args:
+            memory: bytes of the device that computes.
+            world: workers; default: the job's own number, or its largest.
+            ram: bytes of the host's memory that a worker may have, where that is known.
+            offload: the optimizer's state may go to the host's memory.
+        """
+        micro = BatchPlan.of(self._scale, world).micro
+        ways = [way for way in _STAGES_BY_COST if offload or not way[1]]
+        while micro:
+            scale = self._scale.model_copy(update={"micro_batch": micro})
+            batch = BatchPlan.of(scale, world)
+            for recompute, shapes in self._shapes.items():
+                for stage, moved in ways:
+                    held = memory_plan(shapes, batch, stage, offload=moved)
+                    if held.fits(memory, ram):
+                        return Recommendation(micro, recompute, held)
+            micro //= 2
+        return None
