@@ -8,7 +8,8 @@ One thread per decoder: many clips are decoded side by side, and FFmpeg releases
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,15 @@ _UPRIGHT: tuple[list[tuple[str, str | None]], ...] = (
     [("hflip", None), ("vflip", None)],
     [("transpose", "clock")],
 )
+
+
+_KEPT_PACKETS = 256
+"""Of a clip that is short its packets are read once; a thousand that are kept set off Python's
+garbage collection."""
+
+_KEPT_GRAPHS = 8
+"""Filter graphs of a thread: enough for whole frames, mirrored or not, of some sizes; random crops
+are hardly ever met again."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +117,12 @@ def _decode(
 ) -> np.ndarray:
     stream = container.streams.video[0]
     base = float(stream.time_base)
+    kept: list[Any] = []
     if times.dtype.kind == "i":
-        wanted = _shown_at(container, stream, times)
+        wanted, kept = _shown_at(container, stream, times)
     else:
         wanted = (stream.start_time or 0) + times / base
-    packets = _read_packets(container, stream, wanted)
+    packets = _cut_out(kept, wanted) or _read_packets(container, stream, wanted)
     chosen = _choose(packets, wanted, base)
     slots: dict[int, list[int]] = {}
     for slot, pts in enumerate(chosen.tolist()):
@@ -137,11 +148,16 @@ def _decode(
     return out
 
 
-def _shown_at(container: Any, stream: Any, numbers: np.ndarray) -> np.ndarray:
-    """Timestamps (ticks) of frames by their numbers, counted as packing counts them. Nothing is
-    decoded for it."""
-    # Numbers only: a thousand packets that are kept set off Python's garbage collection.
-    shown = [(p.pts, p.is_discard) for p in container.demux(stream) if p.size]
+def _shown_at(container: Any, stream: Any, numbers: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    """Timestamps (ticks) of frames by their numbers, counted as packing counts them, and all
+    packets, in decoding order, if they are few. Nothing is decoded for it."""
+    shown: list[tuple[Any, bool]] = []
+    kept: list[Any] = []
+    for packet in container.demux(stream):
+        if packet.size:
+            shown.append((packet.pts, packet.is_discard))
+            if len(shown) <= _KEPT_PACKETS:
+                kept.append(packet)
     if any(tick is None for tick, _ in shown):
         raise DataError("has frames without a timestamp", mend="pack it with mode h264")
     if numbers[-1] >= len(shown):
@@ -150,7 +166,16 @@ def _shown_at(container: Any, stream: Any, numbers: np.ndarray) -> np.ndarray:
     chosen = [shown[number] for number in numbers.tolist()]
     if any(hidden for _, hidden in chosen):
         raise DataError("hides frames that rows of its arrays stand for")
-    return np.array([tick for tick, _ in chosen], dtype=np.float64)
+    ticks = np.array([tick for tick, _ in chosen], dtype=np.float64)
+    return ticks, kept if len(kept) == len(shown) else []
+
+
+def _cut_out(packets: list[Any], wanted: np.ndarray) -> list[Any]:
+    """What `_read_packets` would read again; none where no key frame comes early enough."""
+    for first in reversed(range(len(packets))):
+        if packets[first].is_keyframe and packets[first].pts <= wanted[0] + 0.5:
+            return _until(packets[first:], wanted[-1])
+    return []
 
 
 def _read_packets(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
@@ -158,7 +183,7 @@ def _read_packets(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
     target = int(wanted[0])
     while True:
         container.seek(target, stream=stream, backward=True)
-        packets = _demux(container, stream, wanted[-1])
+        packets = _until(container.demux(stream), wanted[-1])
         if not packets:
             raise DataError("holds no frames")
         first = packets[0]
@@ -169,9 +194,10 @@ def _read_packets(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
         target = max(min(target, earlier) - 1, stream.start_time or 0)
 
 
-def _demux(container: Any, stream: Any, last: float) -> list[Any]:
+def _until(stream: Iterable[Any], last: float) -> list[Any]:
+    """Packets from the first key frame to the last time."""
     packets: list[Any] = []
-    for packet in container.demux(stream):
+    for packet in stream:
         if packet.size == 0 or (not packets and not packet.is_keyframe):
             continue
         if packet.pts is None:
@@ -242,8 +268,12 @@ class _Picture:
 
     def image(self, frame: Any) -> np.ndarray:
         """uint8 [H, W, 3], upright."""
-        self._graph.push(frame)
-        image: np.ndarray = self._graph.pull().to_ndarray()
+        try:
+            self._graph.push(frame)
+            image: np.ndarray = self._graph.pull().to_ndarray()
+        except av.FFmpegError:
+            _thread.graphs.clear()  # the next clip must not get what this one left in it
+            raise
         return image
 
 
@@ -274,14 +304,35 @@ def _even_box(x: float, y: float, width: float, height: float, frame: Any) -> st
     return f"{w}:{h}:{left}:{top}"
 
 
+class _Thread(threading.local):
+    """What a thread keeps from clip to clip: to build a graph takes longer than a small clip's
+    frames in it."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[tuple[tuple[str, str | None], ...], Any] = {}
+
+
+_thread = _Thread()
+
+
 def _graph(frame: Any, filters: list[tuple[str, str | None]]) -> Any:
-    graph = av.filter.Graph()
-    graph.threads = 1
     source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1"
     if frame.colorspace in _MATRICES:
         source += f":colorspace={_MATRICES[frame.colorspace]}"
     if frame.color_range in (1, 2):
         source += f":range={'tv' if frame.color_range == 1 else 'pc'}"
-    graph.link_nodes(*(graph.add(name, args) for name, args in [("buffer", source), *filters]))
+    nodes = (("buffer", source), *filters)
+    kept = _thread.graphs
+    if nodes not in kept:
+        if len(kept) >= _KEPT_GRAPHS:
+            kept.pop(next(iter(kept)))
+        kept[nodes] = _built(nodes)
+    return kept[nodes]
+
+
+def _built(nodes: tuple[tuple[str, str | None], ...]) -> Any:
+    graph = av.filter.Graph()
+    graph.threads = 1
+    graph.link_nodes(*(graph.add(name, args) for name, args in nodes))
     graph.configure()
     return graph

@@ -64,6 +64,20 @@ def test_frames_of_a_2997_video_are_exact(how: dict[str, Any]) -> None:
     check(payload, pts, 150 / NTSC)
 
 
+@pytest.mark.parametrize("kept", [0, 256], ids=["sought", "kept"])
+@pytest.mark.parametrize("how", ENCODERS, ids=lambda how: "-".join(map(str, how.values())))
+def test_frames_by_their_numbers_are_those_frames(
+    how: dict[str, Any], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a clip's packets were kept, or are sought again."""
+    monkeypatch.setattr(decode, "_KEPT_PACKETS", kept)
+    payload = video(numbered(150), NTSC, **how)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        wanted = rng.integers(150 - 35) + np.arange(8) * 5
+        assert numbers(decode_clip(payload, wanted, size=SIDE)) == wanted.tolist()
+
+
 def test_frames_of_a_variable_rate_are_exact() -> None:
     steps = np.random.default_rng(1).integers(200, 6000, 119)
     pts = [0, *np.cumsum(steps).tolist()]
@@ -187,6 +201,20 @@ def test_scaling_is_that_of_an_area_filter() -> None:
     error = np.abs(small.mean(2) - expected)
     assert error.mean() < 2.5
     assert error.max() < 8
+
+
+def test_a_filter_graph_that_is_kept_gives_each_video_its_own_picture() -> None:
+    """More geometries and crops than a thread keeps graphs, met in turns."""
+    wide, high = (video(quadrants(*size)[None].repeat(4, 0), 4) for size in ((48, 64), (64, 48)))
+    boxes = [Crop(0, 0, 2 * n, 2 * n, flip) for n in range(8, 13) for flip in (False, True)]
+
+    def cut(payload: bytes, box: Crop) -> np.ndarray:
+        return decode_clip(payload, np.zeros(1), size=16, crop=lambda w, h: box)
+
+    once = [[cut(payload, box) for box in boxes] for payload in (wide, high)]
+    for at in (0, 7, 9, 0, 3):
+        for payload, alone in zip((wide, high), once, strict=True):
+            np.testing.assert_array_equal(cut(payload, boxes[at]), alone[at])
 
 
 def test_starts_fill_all_the_room_there_is() -> None:
