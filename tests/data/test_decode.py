@@ -204,14 +204,18 @@ def test_scaling_is_that_of_an_area_filter() -> None:
 
 
 def test_a_filter_graph_that_is_kept_gives_each_video_its_own_picture() -> None:
-    """More geometries and crops than a thread keeps graphs, met in turns."""
+    """More geometries and crops than a thread keeps graphs, in turns: as by graphs of their own."""
     wide, high = (video(quadrants(*size)[None].repeat(4, 0), 4) for size in ((48, 64), (64, 48)))
     boxes = [Crop(0, 0, 2 * n, 2 * n, flip) for n in range(8, 13) for flip in (False, True)]
 
     def cut(payload: bytes, box: Crop) -> np.ndarray:
         return decode_clip(payload, np.zeros(1), size=16, crop=lambda w, h: box)
 
-    once = [[cut(payload, box) for box in boxes] for payload in (wide, high)]
+    def cut_afresh(payload: bytes, box: Crop) -> np.ndarray:
+        decode._thread.graphs.clear()
+        return cut(payload, box)
+
+    once = [[cut_afresh(payload, box) for box in boxes] for payload in (wide, high)]
     for at in (0, 7, 9, 0, 3):
         for payload, alone in zip((wide, high), once, strict=True):
             np.testing.assert_array_equal(cut(payload, boxes[at]), alone[at])
