@@ -24,7 +24,7 @@ from orchestrator.evaluation.results import Result, Results, State
 from orchestrator.evaluation.surprise import untold
 from orchestrator.evaluation.turns import Turn, Turns
 from orchestrator.jepa.hub import ModelConfig, WorldModel, random_model
-from orchestrator.job import Conv, Encoder, EvaluateJob, TrainJob, job_dict
+from orchestrator.job import Codes, Conv, Encoder, EvaluateJob, TrainJob, job_dict
 from orchestrator.job.train import EVALUATED
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
@@ -93,7 +93,7 @@ def untrained(job: TrainJob) -> WorldModel:
         extra={},
     )
     # A user's own encoder may need real memory to be made.
-    with torch.device("meta" if isinstance(job.model.encoder, Encoder | Conv) else "cpu"):
+    with torch.device("meta" if isinstance(job.model.encoder, Encoder | Conv | Codes) else "cpu"):
         return random_model(config, 0)
 
 

@@ -1,5 +1,5 @@
-"""The video encoder: a vision transformer over space-time patches (arXiv 2506.09985, 2.1), or a
-convolutional one (`orchestrator.jepa.convolutional`).
+"""The video encoder: a vision transformer over space-time patches (arXiv 2506.09985, 2.1), a
+convolutional one (`orchestrator.jepa.convolutional`), or linear codes (`orchestrator.jepa.codes`).
 
 An encoder of your own is named by its import path (`model.encoder.kind: package.module:Name`).
 It is a class that follows `VideoEncoder`, with a pydantic model `Config` of its keys, and is
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import NORM_EPS, Transformer
+from orchestrator.jepa.codes import CodesEncoder
 from orchestrator.jepa.convolutional import ConvolutionalEncoder
+from orchestrator.jepa.patches import PatchEmbed
 from orchestrator.jepa.rope import Grid, Rotation, rotation_at
-from orchestrator.job import Conv, Encoder, Model, import_part, part_config
+from orchestrator.job import Codes, Conv, Encoder, Model, import_part, part_config
 from orchestrator.job.model import Rope
 
 
@@ -33,42 +35,6 @@ class VideoEncoder(Protocol):
         `keep` [B, n] holds token ids (t * H + y) * W + x on the grid of T / tubelet, H / patch
         and W / patch. Tokens that are not kept must not influence the others.
         """
-
-
-class PatchEmbed(nn.Module):
-    """One linear map per space-time patch: the published strided Conv3d, applied only where asked.
-
-    The weight is that convolution's [dim, 3, tubelet, patch, patch], flattened to two axes.
-    """
-
-    def __init__(self, dim: int, patch: int, tubelet: int) -> None:
-        super().__init__()
-        self.patch, self.tubelet = patch, tubelet
-        self.proj = nn.Linear(3 * tubelet * patch * patch, dim)
-
-    def grid(self, x: Tensor) -> Grid:
-        """Tokens along time, height and width of a video [B, 3, T, H, W]."""
-        frames, height, width = x.shape[2:]
-        return frames // self.tubelet, height // self.patch, width // self.patch
-
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """[B, 3, T, H, W] -> [B, n or N, dim]."""
-        t, h, w = self.grid(x)
-        patches = pixel_patches(x, self.patch, self.tubelet)
-        if keep is None:
-            out: Tensor = self.proj(patches.reshape(len(x), t * h * w, -1))
-        else:
-            clip = torch.arange(len(x), device=x.device)[:, None]
-            chosen = patches[clip, keep // (h * w), keep // w % h, keep % w]
-            out = self.proj(chosen.flatten(2))
-        return out
-
-
-def pixel_patches(x: Tensor, patch: int, tubelet: int) -> Tensor:
-    """[B, 3, T, H, W] -> [B, t, h, w, 3, tubelet, patch, patch], a view: nothing is copied."""
-    t, h, w = x.shape[2] // tubelet, x.shape[3] // patch, x.shape[4] // patch
-    patches = x.view(len(x), 3, t, tubelet, h, patch, w, patch)
-    return patches.permute(0, 2, 4, 6, 1, 3, 5, 7)
 
 
 class VisionTransformer(Transformer):
@@ -151,6 +117,8 @@ def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:
         return VisionTransformer(**shape, **own, rope=model.rope, levels=model.levels)
     if isinstance(model.encoder, Conv):
         return ConvolutionalEncoder(model.encoder, patch=model.patch, tubelet=model.tubelet)
+    if isinstance(model.encoder, Codes):
+        return CodesEncoder(model.encoder, patch=model.patch, tubelet=model.tubelet)
     part = import_part(model.encoder.kind)
     encoder: nn.Module = part(part_config(model.encoder), **shape)
     return encoder

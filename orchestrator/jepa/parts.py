@@ -14,20 +14,23 @@ from orchestrator.jepa.causal import CausalPredictor, build_causal
 from orchestrator.jepa.encoder import build_encoder, encoder_width
 from orchestrator.jepa.frames import FramePredictor, build_frame_encoder, build_frame_predictor
 from orchestrator.jepa.predictor import Predictor, build_predictor
+from orchestrator.jepa.recurrent import RecurrentPredictor, build_recurrent
 from orchestrator.job import Act, LeWM, Model
 from orchestrator.job.base import Section
 
-PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "vjepa2ac")
+PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics", "vjepa2ac")
 """Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
 it says what the teacher's features will be, and the teacher is not part of the model."""
 
 ACTING = ("lewm", "vjepa2ac")
 """Objectives that read actions, where the job has `data.act`."""
 
-MASKLESS = ("lewm", "causal", "vjepa2ac")
+MASKLESS = ("lewm", "causal", "dynamics", "vjepa2ac")
 """Objectives whose predictor reads time forwards, and has no mask tokens."""
 
-AnyPredictor = Predictor | CausalPredictor | FramePredictor | BlockCausalPredictor
+AnyPredictor = (
+    Predictor | CausalPredictor | FramePredictor | RecurrentPredictor | BlockCausalPredictor
+)
 
 
 class ModelConfig(Section):
@@ -120,6 +123,8 @@ def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPred
     if config.objective == "causal":
         horizons = config.job["objective"]["horizons"]
         return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
+    if config.objective == "dynamics":
+        return build_recurrent(config.model, grid=grid)
     if config.objective == "vjepa2ac":
         assert config.act is not None
         width = encoder_width(encoder)

@@ -14,8 +14,9 @@ from orchestrator.jepa.frames import FramePredictor
 from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.parts import AnyPredictor, ClipShape, ModelConfig, fresh_parts
 from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.recurrent import RecurrentPredictor
 
-FORWARDS = (CausalPredictor, FramePredictor)
+FORWARDS = (CausalPredictor, FramePredictor, RecurrentPredictor)
 """Predictors that read time forwards, and need no mask tokens."""
 
 FOLLOWED = ("vjepa2", "causal")
@@ -127,8 +128,8 @@ class WorldModel(nn.Module):
     def compared(self, features: Tensor, video: Tensor) -> Tensor:
         """What the predictor is to say of a clip, by the model's objective.
 
-        Features normed per token where a teacher was predicted; the encoder's own for LeJEPA
-        and LeWorldModel; the normalised patches for pixel prediction.
+        Features normed per token where a teacher was predicted; the encoder's own for LeJEPA,
+        LeWorldModel and dynamics; the normalised patches for pixel prediction.
 
         Args:
             features: what `encode` makes of the video, [B, n, dim].

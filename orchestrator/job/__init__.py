@@ -14,12 +14,14 @@ from orchestrator.job.fingerprint import (
 from orchestrator.job.loading import Job, build_job, load_job
 from orchestrator.job.masks import mask_counts
 from orchestrator.job.mixture import of_one_kind
-from orchestrator.job.model import Conv, Encoder, Model, Predictor, reads_moments
+from orchestrator.job.model import Codes, Conv, Encoder, Model, Predictor, reads_moments
 from orchestrator.job.objective import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
     Causal,
+    Dynamics,
+    Fixed,
     Forwards,
     Frozen,
     Future,
@@ -51,13 +53,16 @@ __all__ = [
     "Bucket",
     "Causal",
     "ClipSpec",
+    "Codes",
     "Conv",
     "CropFlip",
     "Data",
+    "Dynamics",
     "EmbedJob",
     "Encode",
     "Encoder",
     "EvaluateJob",
+    "Fixed",
     "Forwards",
     "Frozen",
     "Future",

@@ -14,7 +14,7 @@ METRICS = ("auto", "probe", "retrieval", "quads")
 PREDICTED = ("retrieval", "quads")
 """Metrics that need a predictor."""
 
-PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal")
+PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics")
 """Objectives of a train job whose model keeps a predictor."""
 
 SIMULATED = "physics://"

@@ -8,7 +8,7 @@ from orchestrator.errors import RequestError
 from orchestrator.job.base import CustomPart, at
 from orchestrator.job.data import ClipSpec
 from orchestrator.job.masks import check_mask
-from orchestrator.job.objective import VJEPA2AC, Causal, LeWM, Predictive, Taught
+from orchestrator.job.objective import VJEPA2AC, Causal, Dynamics, LeWM, Masked, Taught
 
 if TYPE_CHECKING:
     from orchestrator.job.train import TrainJob
@@ -78,7 +78,7 @@ def _check_parts(job: TrainJob) -> None:
     """Parts that are built for clips of one shape."""
     objective, encoder = job.objective, job.model.encoder
     mend = f"give all sources the frames and size of data ({job.data.own.bucket})"
-    if isinstance(objective, LeWM | Causal | VJEPA2AC):
+    if isinstance(objective, LeWM | Causal | Dynamics | VJEPA2AC):
         text = f"{objective.kind} is built for clips of one shape, several moments long"
         raise at("objective.kind", f"{text}; {mend}, or take another objective")
     if isinstance(objective, CustomPart):
@@ -94,7 +94,7 @@ def _check_parts(job: TrainJob) -> None:
 
 def _check_masks(job: TrainJob) -> None:
     """Masks on the grid of every bucket; that of data is looked at by the job itself."""
-    if not isinstance(job.objective, Predictive):
+    if not isinstance(job.objective, Masked):
         return
     for i, spec in enumerate(job.data.specs):
         grid = job.grid_of(spec.bucket)

@@ -100,6 +100,22 @@ class Conv(Section):
         return (*(min(self.width * 2**i, self.dim) for i in range(stages - 1)), self.dim)
 
 
+class Codes(Section):
+    """Linear codes of patches: the principal components of the data's own pixels, found before the
+    first step and never trained. What is predicted cannot collapse then, and a clip costs next to
+    nothing to encode. For `objective.kind: dynamics`.
+    """
+
+    kind: Literal["codes"] = "codes"
+    """The encoder that is found, not trained."""
+
+    dim: PositiveInt = 32
+    """Numbers of a code; at most those of a patch's pixels."""
+
+    clips: PositiveInt = 256
+    """Clips of the training in which codes are found."""
+
+
 class Predictor(Section):
     """The narrow transformer that predicts the targets' features from the context's."""
 
@@ -124,14 +140,15 @@ class Predictor(Section):
 AnyEncoder = Annotated[
     Annotated[Encoder, Tag("vit")]
     | Annotated[Conv, Tag("conv")]
+    | Annotated[Codes, Tag("codes")]
     | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "vit")),
 ]
 
 
-def reads_moments(encoder: Encoder | Conv | CustomPart) -> bool:
+def reads_moments(encoder: AnyEncoder) -> bool:
     """Whether a built-in encoder reads every moment by itself."""
-    return isinstance(encoder, Conv) or (
+    return isinstance(encoder, Conv | Codes) or (
         isinstance(encoder, Encoder) and encoder.attention == "moment"
     )
 
@@ -140,8 +157,8 @@ class Model(Section):
     """Encoder, predictor and how a clip becomes tokens. A bare string means `from`."""
 
     encoder: AnyEncoder = Encoder()
-    """A size (`vit-tiny` ... `vit-gigantic`), a `vit` or `conv` with its own numbers, or your own
-    part."""
+    """A size (`vit-tiny` ... `vit-gigantic`), a `vit`, `conv` or `codes` with its own numbers, or
+    your own part."""
 
     patch: PositiveInt = 16
     """Side of a patch in pixels; must divide `data.size`."""

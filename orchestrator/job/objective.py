@@ -316,6 +316,28 @@ class Causal(Section):
     predictions."""
 
 
+class Dynamics(Section):
+    """The next moment's codes, from all that was seen: only what is to come is learnt.
+
+    As DINO-WM (arXiv 2411.04983) a mean square error in the space of an encoder that stays as it
+    is, without actions; the encoder is `model.encoder: {kind: codes}`. The predictor is
+    convolutional, with a memory, and predicts what changes. Where `masks` hide some of the past it
+    has to remember and go on by itself. Of `model.predictor` it reads `depth` (memories), `dim` and
+    `heads`.
+    """
+
+    kind: Literal["dynamics"] = "dynamics"
+    """The objective."""
+
+    masks: tuple[AnyMask, ...] = Field((), max_length=1)
+    """What is hidden from the predictor: a mask's targets, and not more than its targets. All
+    is predicted, hidden or not. Default: nothing is hidden."""
+
+    digest: str | None = None
+    """The codes' weights, 16 hex digits. Default: those that are found when the training begins; a
+    run that goes on refuses any others."""
+
+
 class VJEPA2AC(Section):
     """V-JEPA 2-AC: a frozen encoder's features of the next frame, from action, state and features.
 
@@ -360,6 +382,7 @@ AnyObjective = Annotated[
     | Annotated[Pixels, Tag("pixels")]
     | Annotated[Supervised, Tag("supervised")]
     | Annotated[Causal, Tag("causal")]
+    | Annotated[Dynamics, Tag("dynamics")]
     | Annotated[VJEPA2AC, Tag("vjepa2ac")]
     | Annotated[CustomPart, Tag("custom")],
     Discriminator(lambda v: part_tag(v, "vjepa2")),
@@ -368,11 +391,17 @@ AnyObjective = Annotated[
 Predictive = VJEPA2 | VJEPA21 | LeJEPA | Pixels | Frozen
 """Objectives that predict hidden tokens by the built-in predictor."""
 
-Forwards = Causal | LeWM
+Masked = Predictive | Dynamics
+"""Objectives whose steps draw masks."""
+
+Forwards = Causal | LeWM | Dynamics
 """Objectives that predict after every moment of a clip from it and all before it."""
 
 Taught = Frozen | VJEPA2AC
-"""Objectives with a teacher that stays as it is."""
+"""Objectives with a teacher that was trained before and stays as it is."""
+
+Fixed = Taught | Dynamics
+"""Objectives whose targets come from an encoder that stays as it is."""
 
 Gaussian = LeJEPA | LeWM
 """Objectives that hold features to N(0, I) by SIGReg, a statistic over clips."""

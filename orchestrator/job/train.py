@@ -20,21 +20,26 @@ from orchestrator.job.data import ClipSpec, Data
 from orchestrator.job.evaluate import EvaluateJob
 from orchestrator.job.masks import check_mask
 from orchestrator.job.mixture import check_mixture
-from orchestrator.job.model import Conv, Encoder, Model, reads_moments
+from orchestrator.job.model import Codes, Conv, Encoder, Model, reads_moments
 from orchestrator.job.objective import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
     AnyObjective,
     Causal,
+    Dynamics,
     Forwards,
     Future,
     Gaussian,
     LeWM,
+    Masked,
     MultiBlock,
     Predictive,
 )
 from orchestrator.job.scale import Scale
+
+GROUPED = 8
+"""Groups of channels that norms of convolutions are over (`orchestrator.jepa.convolutional`)."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -225,7 +230,7 @@ class TrainJob(Section):
                 "data.frames",
                 f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
             )
-        if isinstance(self.objective, Predictive):
+        if isinstance(self.objective, Masked):
             for i, mask in enumerate(self.objective.masks):
                 if not isinstance(mask, CustomPart):
                     self._check_mask(i, mask)
@@ -235,6 +240,9 @@ class TrainJob(Section):
     def _time_goes_forwards(self) -> TrainJob:
         encoder, objective = self.model.encoder, self.objective
         moments = reads_moments(encoder)
+        if isinstance(encoder, Codes) != isinstance(objective, Dynamics):
+            text = f"{objective.kind} does not go with an encoder '{encoder.kind}'"
+            raise at("model.encoder.kind", f"{text}: codes are for objective.kind: dynamics alone")
         if isinstance(encoder, Conv) and isinstance(objective, Predictive):
             text = f"'conv' leaves nothing for the masks of {objective.kind} to hide"
             raise at("model.encoder.kind", f"{text}; write vit, or objective.kind: lewm or causal")
@@ -262,6 +270,23 @@ class TrainJob(Section):
         if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
             text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
             raise at("model.tubelet", f"{text}; write 1 beside data.act")
+        return self
+
+    @model_validator(mode="after")
+    def _codes_are_shorter(self) -> TrainJob:
+        encoder, objective = self.model.encoder, self.objective
+        if not isinstance(encoder, Codes) or not isinstance(objective, Dynamics):
+            return self
+        pixels = 3 * self.model.tubelet * self.model.patch**2
+        if encoder.dim > pixels:
+            text = f"{encoder.dim} numbers for a patch of {pixels}"
+            raise at("model.encoder.dim", f"{text}: a code is no longer than what it stands for")
+        if self.model.predictor.dim % GROUPED:
+            text = f"{self.model.predictor.dim} channels in {GROUPED} groups"
+            raise at("model.predictor.dim", f"{text}: write a multiple of {GROUPED}")
+        if self.data.act is not None:
+            text = "dynamics is told no actions"
+            raise at("data.act", f"{text}; leave it out, or write objective.kind: lewm")
         return self
 
     @model_validator(mode="after")

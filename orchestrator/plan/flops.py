@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from orchestrator.job import (
     VJEPA2AC,
     Causal,
-    Forwards,
+    Dynamics,
     Gaussian,
     LeJEPA,
     LeWM,
@@ -42,6 +42,7 @@ from orchestrator.plan.shape import (
     teaching,
     told_maps,
 )
+from orchestrator.plan.stack import Recurrent
 
 KNOTS = 16
 """Knots of SIGReg that cost anything (`orchestrator.jepa.sigreg`)."""
@@ -114,7 +115,7 @@ def flop_plan(job: TrainJob, tokens: TokenPlan) -> FlopPlan:
 
 def encoder_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
     """Lengths of the sequences that the student's encoder reads of a clip, with a graph."""
-    whole = isinstance(job.objective, LeJEPA | Supervised | Forwards)
+    whole = isinstance(job.objective, LeJEPA | Supervised | Causal | LeWM)
     return [n_c for n_c, _ in tokens.masks] + ([tokens.clip] if whole else [])
 
 
@@ -124,7 +125,7 @@ def predictor_reads(job: TrainJob, tokens: TokenPlan) -> list[int]:
         return [job.grid[0] - ahead for ahead in range(1, job.objective.rollout + 1)]
     if isinstance(job.objective, VJEPA2AC):
         return [frames * _of_frame(job) for frames in _frames_read(job)]
-    whole = isinstance(job.objective, Causal)
+    whole = isinstance(job.objective, Causal | Dynamics)
     return [n_c + n_t for n_c, n_t in tokens.masks] + ([tokens.clip] if whole else [])
 
 
@@ -133,6 +134,8 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
     encoder, predictor = stacks(job)
     if isinstance(job.objective, Supervised):
         return 2.0 * encoder.dim * len(job.objective.classes)
+    if isinstance(job.objective, Dynamics):
+        return predictor.flops(tokens.clip)
     into = sum(2.0 * wide * narrow for wide, narrow in reading(job))
     told = sum(2.0 * wide * narrow for wide, narrow in told_maps(job) + heard_maps(job))
     if isinstance(job.objective, LeWM):
@@ -155,6 +158,9 @@ def _behind(job: TrainJob, tokens: TokenPlan) -> float:
 def _known(job: TrainJob) -> float:
     """Of the predictor's forward: the maps whose input needs no gradient, since the data or a
     frozen teacher said it."""
+    predictor = stacks(job)[1]
+    if isinstance(predictor, Recurrent):
+        return 2.0 * predictor.reading * job.grid[0] * job.grid[1] * job.grid[2]
     told = sum(2.0 * wide * narrow for wide, narrow in told_maps(job))
     if isinstance(job.objective, VJEPA2AC):
         into = sum(2.0 * wide * narrow for wide, narrow in reading(job))

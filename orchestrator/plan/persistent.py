@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.job import VJEPA2AC, Predictive, Supervised, TrainJob
+from orchestrator.job import VJEPA2AC, Dynamics, Predictive, Supervised, TrainJob
 from orchestrator.plan.shape import (
     done_maps,
     first,
@@ -32,6 +32,9 @@ def persistent(job: TrainJob) -> int:
 def _sizes(job: TrainJob) -> Iterator[int]:
     """Of every tensor."""
     encoder, predictor = stacks(job)
+    if isinstance(job.objective, Dynamics):
+        yield from predictor.tensors()
+        return
     if not isinstance(job.objective, VJEPA2AC):
         yield from first(job)[:2]
         yield from encoder.tensors()

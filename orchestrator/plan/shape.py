@@ -10,8 +10,11 @@ from orchestrator.job import (
     VJEPA2AC,
     VJEPA21,
     Causal,
+    Codes,
     Conv,
+    Dynamics,
     Encoder,
+    Fixed,
     Forwards,
     Future,
     LeWM,
@@ -24,7 +27,14 @@ from orchestrator.job import (
     mask_counts,
     reads_moments,
 )
-from orchestrator.plan.stack import Convolutions, Stack, first_map, stack_of
+from orchestrator.plan.stack import (
+    Convolutions,
+    Encoding,
+    Recurrent,
+    Stack,
+    first_map,
+    stack_of,
+)
 
 WIDER = 4
 """Width inside an action's embedder over the width that it gives (`orchestrator.jepa.actions`)."""
@@ -84,7 +94,7 @@ def countable(job: TrainJob) -> bool:
 
 
 def _built_in(encoder: object) -> bool:
-    return isinstance(encoder, Encoder | Conv)
+    return isinstance(encoder, Encoder | Conv | Codes)
 
 
 def token_plan(job: TrainJob) -> TokenPlan:
@@ -109,13 +119,15 @@ def parameter_plan(job: TrainJob) -> ParameterPlan:
     mask_tokens = len(_masks(job)) * predictor.dim
     into = sum(wide * narrow + narrow for wide, narrow in reading(job))
     out = (predictor.dim + 1) * predicted_width(job) * horizons(job) * outputs(job)
+    if isinstance(job.objective, Dynamics):
+        out = 0
     teacher = fixed_teacher(job)
     level_norms = 2 * encoder.dim * (levels(job) - 1)
     acting = told_maps(job) + heard_maps(job) + done_maps(job) + state_maps(job)
     told = sum((wide + 1) * narrow for wide, narrow in acting)
     own = embed + encoder.parameters + projections[0] + level_norms
     return ParameterPlan(
-        encoder=0 if isinstance(job.objective, VJEPA2AC) else own,
+        encoder=0 if isinstance(job.objective, VJEPA2AC | Dynamics) else own,
         predictor=into + mask_tokens + predictor.parameters + (projections[1] or out) + told,
         followed=followed(job),
         fixed=sum(taught_first(job)[:2]) + teacher.parameters if teacher else 0,
@@ -182,19 +194,24 @@ def followed(job: TrainJob) -> bool:
 
 def fixed_teacher(job: TrainJob) -> Stack | Convolutions | None:
     """The blocks of a frozen teacher."""
-    if not isinstance(job.objective, Taught):
+    if not isinstance(job.objective, Fixed):
         return None
-    assert isinstance(job.objective.encoder, Encoder | Conv)
-    by_moment = isinstance(job.objective, VJEPA2AC)
-    return stack_of(job.objective.encoder, job.model, _spans(job, job.objective.encoder, by_moment))
+    encoder, by_moment = _taught(job), isinstance(job.objective, VJEPA2AC)
+    return stack_of(encoder, job.model, _spans(job, encoder, by_moment))
 
 
 def taught_first(job: TrainJob) -> tuple[int, int, float]:
     """As `first`, of whatever gives targets."""
-    if not isinstance(job.objective, Taught):
+    if not isinstance(job.objective, Fixed):
         return first(job)
-    assert isinstance(job.objective.encoder, Encoder | Conv)
-    return first_map(job.objective.encoder, job.model)
+    return first_map(_taught(job), job.model)
+
+
+def _taught(job: TrainJob) -> Encoding:
+    """The encoder that stays as it is."""
+    encoder = job.objective.encoder if isinstance(job.objective, Taught) else job.model.encoder
+    assert isinstance(encoder, Encoder | Conv | Codes)
+    return encoder
 
 
 def teaching(job: TrainJob) -> Stack | Convolutions | None:
@@ -224,6 +241,8 @@ def levels(job: TrainJob) -> int:
 def reading(job: TrainJob) -> list[tuple[int, int]]:
     """The linear maps, from a width to a width, by which the predictor reads a token."""
     encoder, predictor = stacks(job)
+    if isinstance(job.objective, Dynamics):
+        return []  # its first and last products are parts of its stack
     if levels(job) == 1:
         return [(embedding(job), predictor.dim)]
     return [(levels(job) * encoder.dim, encoder.dim), (encoder.dim, predictor.dim)]
@@ -240,13 +259,17 @@ def asked_tokens(job: TrainJob, tokens: TokenPlan) -> list[int]:
     return [n_t + n_c * (outputs(job) - 1) for n_c, n_t in tokens.masks]
 
 
-def stacks(job: TrainJob) -> tuple[Stack | Convolutions, Stack]:
+def stacks(job: TrainJob) -> tuple[Stack | Convolutions, Stack | Recurrent]:
     """The blocks of the encoder and of the predictor of a `countable` job."""
     encoder = _read_by(job)
     moments, area = job.grid[0], job.grid[1] * job.grid[2]
     spans = (area, moments) if isinstance(job.objective, Causal) else ()
     adaptive = isinstance(job.objective, LeWM) and job.data.act is not None
     by_moment = isinstance(job.objective, VJEPA2AC)
+    if isinstance(job.objective, Dynamics):
+        shape = job.model.predictor
+        blocks = stack_of(encoder, job.model, ())
+        return blocks, Recurrent(shape.dim, shape.depth, encoder.dim)
     return (
         stack_of(encoder, job.model, _spans(job, encoder, by_moment)),
         Stack.of(job.model.predictor, spans, adaptive),
@@ -258,14 +281,14 @@ def first(job: TrainJob) -> tuple[int, int, float]:
     return first_map(_read_by(job), job.model)
 
 
-def _read_by(job: TrainJob) -> Encoder | Conv:
+def _read_by(job: TrainJob) -> Encoding:
     """The encoder whose features the predictor reads."""
     encoder = job.objective.encoder if isinstance(job.objective, VJEPA2AC) else job.model.encoder
-    assert isinstance(encoder, Encoder | Conv)
+    assert isinstance(encoder, Encoder | Conv | Codes)
     return encoder
 
 
-def _spans(job: TrainJob, encoder: Encoder | Conv, by_moment: bool) -> tuple[int, ...]:
+def _spans(job: TrainJob, encoder: Encoding, by_moment: bool) -> tuple[int, ...]:
     """What a token of the encoder attends to."""
     area = job.grid[1] * job.grid[2]
     return (area,) if by_moment or reads_moments(encoder) else ()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.job import Conv, Encoder, Model, Predictor
+from orchestrator.job import Codes, Conv, Encoder, Model, Predictor
 
 FIRST, KERNEL = 4, 3
 """Kernels of `orchestrator.jepa.convolutional`: of the first convolution, of all others."""
@@ -139,18 +139,83 @@ class Convolutions:
         return 0.0
 
 
-def first_map(encoder: Encoder | Conv, model: Model) -> tuple[int, int, float]:
+@dataclass(frozen=True)
+class Recurrent:
+    """A convolutional predictor with memories between residual blocks, from codes to codes
+    (`orchestrator.jepa.recurrent`)."""
+
+    dim: int
+    depth: int
+    """Memories."""
+    codes: int
+
+    def _maps(self) -> Iterator[tuple[int, int, int]]:
+        """Every product but the first: weights, biases, and values a place that it and what leads
+        to it keep."""
+        d, k = self.dim, KERNEL**2
+        yield from [(k * d * d, d, 3 * d), (k * d * d, d, 2 * d)] * (self.depth + 1)
+        yield from [(2 * k * d * d, 2 * d, 2 * d), (2 * k * d * d, 0, 4 * d)] * self.depth
+        yield from [(d * d, d, d)] * self.depth
+        yield (k * d * self.codes, self.codes, 3 * d)
+
+    @property
+    def reading(self) -> int:
+        """Weights of the first product, which reads a code, what changed in it, and a mark."""
+        return KERNEL**2 * (2 * self.codes + 1) * self.dim
+
+    @cached_property
+    def parameters(self) -> int:
+        """Convolutions, norms, and what memories begin with."""
+        return sum(self.tensors())
+
+    def tensors(self) -> Iterator[int]:
+        """Elements of every tensor."""
+        yield from (self.reading, self.dim)
+        for weights, biases, _ in self._maps():
+            yield from (weights, *([biases] if biases else []))
+        yield from [self.dim, self.dim] * (self.depth + 1 + self.depth + 1)
+        yield from [self.dim] * self.depth
+
+    def flops(self, tokens: int) -> float:
+        """Forward FLOPs on `tokens` places of moments."""
+        return 2.0 * tokens * (self.reading + sum(weights for weights, _, _ in self._maps()))
+
+    def recomputed(self, tokens: int) -> float:
+        """Convolutions are not done again."""
+        return 0.0
+
+    def attention(self, tokens: int) -> float:
+        """There is none."""
+        return 0.0
+
+    def kept(self, tokens: int, checkpointing: bool) -> float:
+        """Values that a forward keeps: what goes into norms, activations and convolutions."""
+        inside = sum(kept for _, _, kept in self._maps())
+        return tokens * (2.0 * self.codes + 1 + inside)
+
+    def block(self, tokens: int) -> float:
+        """Nothing is done again, so no block is whole for a moment."""
+        return 0.0
+
+
+Encoding = Encoder | Conv | Codes
+"""What encoders cost, only building a user's own shows."""
+
+
+def first_map(encoder: Encoding, model: Model) -> tuple[int, int, float]:
     """What meets the pixels first: its weights, its biases, and its forward FLOPs for a token."""
     pixels = 3 * model.tubelet * model.patch**2
-    if isinstance(encoder, Encoder):
+    if isinstance(encoder, Encoder | Codes):
         return pixels * encoder.dim, encoder.dim, 2.0 * pixels * encoder.dim
     width = encoder.channels(model.patch)[0]
     weights = 3 * model.tubelet * FIRST**2 * width
     return weights, width, 2.0 * weights * (model.patch // 2) ** 2
 
 
-def stack_of(encoder: Encoder | Conv, model: Model, spans: tuple[int, ...]) -> Stack | Convolutions:
+def stack_of(encoder: Encoding, model: Model, spans: tuple[int, ...]) -> Stack | Convolutions:
     """The blocks of an encoder; `spans`: what a token attends to."""
+    if isinstance(encoder, Codes):
+        return Convolutions(encoder.dim, (encoder.dim,), 0)
     if isinstance(encoder, Conv):
         return Convolutions.of(encoder, model.patch)
     return Stack.of(encoder, spans)

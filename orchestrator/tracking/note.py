@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.job import Conv, Encoder, LeWM, TrainJob
+from orchestrator.job import Codes, Conv, Dynamics, Encoder, LeWM, TrainJob
 from orchestrator.job.model import AnyEncoder
 from orchestrator.plan import plan
 
@@ -25,6 +25,8 @@ _OBJECTIVES = {
     "lewm": "LeWorldModel",
     "frozen": "SALT, a frozen teacher",
     "vjepa2ac": "V-JEPA 2-AC, a frozen encoder",
+    "causal": "Causal",
+    "dynamics": "Dynamics of codes",
     "pixels": "Pixel prediction",
     "supervised": "Supervised",
 }
@@ -93,12 +95,12 @@ def _objective(job: TrainJob) -> str:
 
 
 def _what(job: TrainJob) -> list[tuple[str, str]]:
-    data, model, predictor = job.data, job.model, job.model.predictor
+    data, model = job.data, job.model
     time, height, width = job.grid
     encoder = _shape(model.encoder, model.patch)
     return [
         ("Encoder", f"{encoder}, patch {model.patch}, tubelet {model.tubelet}"),
-        ("Predictor", f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"),
+        ("Predictor", _predicting(job)),
         (
             "Clip",
             f"{data.frames} frames at {data.fps:g} fps, {data.size} x {data.size} px"
@@ -108,7 +110,16 @@ def _what(job: TrainJob) -> list[tuple[str, str]]:
     ]
 
 
+def _predicting(job: TrainJob) -> str:
+    predictor = job.model.predictor
+    if isinstance(job.objective, Dynamics):
+        return f"{predictor.depth} memories of {predictor.dim} channels between convolutions"
+    return f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"
+
+
 def _shape(encoder: AnyEncoder, patch: int) -> str:
+    if isinstance(encoder, Codes):
+        return f"linear codes of {encoder.dim} numbers, not trained"
     if isinstance(encoder, Conv):
         return f"convolutions of {', '.join(map(str, encoder.channels(patch)))} channels"
     if isinstance(encoder, Encoder):
@@ -145,7 +156,7 @@ def _usage(job: TrainJob, model_uri: str) -> str:
     time, height, width = job.grid
     count = time if isinstance(job.objective, LeWM) else time * height * width
     encoder = job.model.encoder
-    dim = encoder.dim if isinstance(encoder, Encoder | Conv) else "dim"
+    dim = encoder.dim if isinstance(encoder, Encoder | Conv | Codes) else "dim"
     size, frames = job.data.size, job.data.frames
     return (
         "**Use it**\n\n```python\n"

@@ -23,6 +23,7 @@ from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run, start_run
 from orchestrator.training.acting import know_actions
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
+from orchestrator.training.codes import keep_codes, know_codes
 from orchestrator.training.export import export_model
 from orchestrator.training.fixed import keep_teacher, know_teacher
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
@@ -127,9 +128,11 @@ def run_train(
         prepared = prepare(job, progress, local=local)
         begun = None if fresh else read_record(folder)
         job = know_actions(job, prepared, progress, local=local, begun=begun)
+        job = know_codes(job, prepared, storage, progress, begun=begun)
         record = open_record(job, folder, prepared.digest, fresh=fresh)
         start = keep_start(job, storage, folder, record)
         keep_teacher(job, storage, folder)
+        keep_codes(job, prepared, storage, folder)
         tracking = start_run(
             job,
             storage,

@@ -10,7 +10,7 @@ import torch
 from orchestrator.errors import DataError
 from orchestrator.jepa.hub import save_model
 from orchestrator.jepa.objectives import Objective, build_objective
-from orchestrator.job import VJEPA2AC, TrainJob
+from orchestrator.job import VJEPA2AC, Dynamics, TrainJob
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoint import export_tensors
 from orchestrator.training.fixed import load_teacher
@@ -31,7 +31,7 @@ def export_model(job: TrainJob, checkpoints: Storage, name: str, folder: Path) -
     if objective.averaged is not None:
         teacher = copy.deepcopy(objective.get_submodule(objective.averaged))
         _fill(teacher, tensors, "teacher/", name)
-    if isinstance(job.objective, VJEPA2AC):
+    if isinstance(job.objective, VJEPA2AC | Dynamics):
         teacher = load_teacher(job, checkpoints.parent)
     save_model(folder, objective, teacher, job, {"checkpoint": name})
 

@@ -1,4 +1,8 @@
-"""A teacher that stays as it is (`objective.kind: frozen`, `vjepa2ac`): found, kept, loaded."""
+"""A teacher that stays as it is (`objective.kind: frozen`, `vjepa2ac`): found, kept, loaded.
+
+Codes that are found in the data (`dynamics`, `orchestrator.training.codes`) are kept and loaded
+alike.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from torch import nn
 
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.jepa.hub import CONFIG, WEIGHTS, WorldModel, digest_of, load_folder
-from orchestrator.job import VJEPA2AC, Model, Taught, TrainJob
+from orchestrator.job import VJEPA2AC, Fixed, Model, Taught, TrainJob
 from orchestrator.job.base import CustomPart
 from orchestrator.storage import Storage, patiently
 from orchestrator.tracking.locate import model_folder
@@ -91,8 +95,23 @@ def keep_teacher(job: TrainJob, storage: Storage, folder: Storage) -> None:
                 where=job.name,
                 mend="run it again",
             )
-        for name in (WEIGHTS, CONFIG):  # the config last: a folder with one is whole
-            kept.write_bytes(name, (source / name).read_bytes())
+        keep_folder(source, kept)
+
+
+def keep_folder(source: Path, place: Storage) -> None:
+    """Copy a model's folder, its config last: a folder with one is whole."""
+    for name in (WEIGHTS, CONFIG):
+        place.write_bytes(name, (source / name).read_bytes())
+
+
+@contextmanager
+def fetched(place: Storage) -> Iterator[Path]:
+    """A kept folder on this disk, for as long as it is looked at."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in (WEIGHTS, CONFIG):
+            (folder / name).write_bytes(patiently(place.read_bytes, name))
+        yield folder
 
 
 def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
@@ -102,12 +121,9 @@ def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
         DataError: its files are damaged, or are not those that the run began with.
     """
     config, kept = job.objective, folder.sub(FOLDER)
-    if not isinstance(config, Taught):
+    if not isinstance(config, Fixed):
         return None
-    with TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        for name in (WEIGHTS, CONFIG):
-            (place / name).write_bytes(patiently(kept.read_bytes, name))
+    with fetched(kept) as place:
         if digest_of(place) != config.digest:
             raise DataError(
                 "the teacher's weights are not those that the run began with",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 from orchestrator.errors import RequestError
-from orchestrator.jepa.hub import CONFIG, WEIGHTS, check_start, load_start
+from orchestrator.jepa.hub import CONFIG, check_start, load_start
 from orchestrator.jepa.objectives import Objective
 from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
 from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.server import tracking_uri
+from orchestrator.training.fixed import fetched, keep_folder
 from orchestrator.training.run_record import RunRecord
 
 FOLDER = "start"
@@ -40,22 +38,19 @@ def keep_start(
             where=folder.root,
             mend="choose another name, or start again under this one with --fresh",
         )
-    with model_folder(job.model.start, tracking=_server(job, storage)) as source:
+    with model_folder(job.model.start, tracking=looked_up_at(job, storage)) as source:
         check_start(job, source)
-        for name in (WEIGHTS, CONFIG):  # the config last: a folder with one is whole
-            start.write_bytes(name, (source / name).read_bytes())
+        keep_folder(source, start)
     return start
 
 
 def begin_with(objective: Objective, start: Storage) -> None:
     """Put the kept weights into the objective of rank 0, from which every rank gets them."""
-    with TemporaryDirectory() as temporary:
-        for name in (WEIGHTS, CONFIG):
-            (Path(temporary) / name).write_bytes(start.read_bytes(name))
-        load_start(objective, Path(temporary))
+    with fetched(start) as folder:
+        load_start(objective, folder)
 
 
-def _server(job: TrainJob, storage: Storage) -> str | None:
+def looked_up_at(job: TrainJob, storage: Storage) -> str | None:
     """Where the model is looked up; a folder is found without MLflow."""
     named = str(job.model.start).startswith(("models:/", "runs:/"))
     return tracking_uri(job.track.uri, storage) if named else None

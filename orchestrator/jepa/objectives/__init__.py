@@ -6,6 +6,7 @@ import torch
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
 from orchestrator.jepa.objectives.causal import CausalObjective
+from orchestrator.jepa.objectives.dynamics import DynamicsObjective
 from orchestrator.jepa.objectives.frozen import FrozenObjective, untaught_teacher
 from orchestrator.jepa.objectives.lejepa import LeJEPAObjective
 from orchestrator.jepa.objectives.lewm import LeWMObjective
@@ -20,6 +21,7 @@ from orchestrator.job import (
     VJEPA2AC,
     VJEPA21,
     Causal,
+    Dynamics,
     Frozen,
     LeJEPA,
     LeWM,
@@ -33,6 +35,7 @@ from orchestrator.randomness import generator
 
 __all__ = [
     "CausalObjective",
+    "DynamicsObjective",
     "FrozenObjective",
     "GaussianObjective",
     "LeJEPAObjective",
@@ -78,6 +81,8 @@ def build_objective(job: TrainJob) -> Objective:
                 return PixelsObjective(job.objective, job)
             case Causal():
                 return CausalObjective(job.objective, job)
+            case Dynamics():
+                return DynamicsObjective(job.objective, job)
             case VJEPA2AC():
                 return VJEPA2ACObjective(job.objective, job)
             case Supervised():

@@ -17,7 +17,7 @@ from orchestrator.jepa.objectives.base import (
     shapes_are_fixed,
 )
 from orchestrator.jepa.predictor import build_predictor
-from orchestrator.job import Conv, Encoder, Frozen, Taught, TrainJob
+from orchestrator.job import Conv, Dynamics, Encoder, Frozen, Taught, TrainJob
 
 
 class FrozenObjective(Objective):
@@ -68,6 +68,8 @@ class FrozenObjective(Objective):
 
 def untaught_teacher(job: TrainJob) -> nn.Module | None:
     """What costs as much as the job's frozen teacher and knows nothing; None: it has none."""
+    if isinstance(job.objective, Dynamics):
+        return build_encoder(job.model, size=job.data.size, frames=job.data.frames)
     return build_teacher(job.objective, job) if isinstance(job.objective, Taught) else None
 
 

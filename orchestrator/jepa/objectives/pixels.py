@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from orchestrator.jepa.encoder import build_encoder, pixel_patches
+from orchestrator.jepa.encoder import build_encoder
 from orchestrator.jepa.objectives.base import (
     Masks,
     Objective,
@@ -17,6 +17,7 @@ from orchestrator.jepa.objectives.base import (
     grid_of,
     shapes_are_fixed,
 )
+from orchestrator.jepa.patches import pixel_patches
 from orchestrator.jepa.predictor import build_predictor
 from orchestrator.job import Pixels, TrainJob
 
