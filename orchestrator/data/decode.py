@@ -258,7 +258,7 @@ class _Picture:
         filters = [("crop", _even_box(x / stretch, y, w / stretch, h, frame))]
         if size is not None:
             # First to the size, then to RGB: half the time of swscale's direct way.
-            filters += [("scale", f"{size}:{size}:flags=bilinear"), ("format", "yuv420p")]
+            filters += [("scale", f"{size}:{size}:flags=bilinear"), ("format", _stored(frame))]
         filters += _UPRIGHT[turns] + ([("hflip", None)] if box.flip else [])
         filters += [("scale", None), ("format", "rgb24"), ("buffersink", None)]
         self._graph = _graph(frame, filters)
@@ -275,6 +275,11 @@ class _Picture:
             _thread.graphs.clear()  # the next clip must not get what this one left in it
             raise
         return image
+
+
+def _stored(frame: Any) -> str:
+    """Colour at full resolution where the video has it, else at half."""
+    return "yuv444p" if frame.format.name == "yuv444p" else "yuv420p"
 
 
 def _geometry(frame: Any) -> tuple[Any, ...]:

@@ -5,29 +5,39 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
+Chroma = Literal["half", "full"]
+
+PIXELS: dict[Chroma, str] = {"half": "yuv420p", "full": "yuv444p"}
+"""How pictures are stored."""
+
 BT601 = 6  # the matrix that swscale turns RGB into; written down so that a decoder undoes it
 LIMITED = 1
 
 
 def encode_h264(
-    frames: Iterable[npt.NDArray[np.uint8]], fps: Fraction | float, gop: int, crf: int
+    frames: Iterable[npt.NDArray[np.uint8]],
+    fps: Fraction | float,
+    gop: int,
+    crf: int,
+    chroma: Chroma = "half",
 ) -> bytes:
-    """Encode frames as H.264 (yuv420p) in an mp4, tuned to decode fast.
+    """Encode frames as H.264 in an mp4, tuned to decode fast.
 
     The same frames give the same bytes: one thread, fixed options, no dates in the file.
 
     Args:
-        frames: uint8 `[H, W, 3]` RGB, all of one size; H and W are even (yuv420p).
+        frames: uint8 `[H, W, 3]` RGB, all of one size; H and W are even (4:2:0).
         fps: frames per second; 30000/1001 and the like survive exactly.
         gop: frames between key frames.
         crf: x264's constant rate factor, 0 to 51.
+        chroma: whether colours have half the resolution or all of it.
 
     Raises:
         ValueError: no frame at all, an odd or changing size, or not uint8 RGB.
@@ -43,10 +53,12 @@ def encode_h264(
             shape = frame.shape
             container = av.open(buffer, "w", format="mp4")
             rate = Fraction(fps).limit_denominator(1001)
-            stream = h264_stream(container, shape[0], shape[1], rate, gop=gop, crf=crf)
+            stream = h264_stream(
+                container, shape[0], shape[1], rate, gop=gop, crf=crf, chroma=chroma
+            )
         # One thread: swscale's pool costs three times the conversion on frames this small.
         picture = to_yuv.reformat(
-            av.VideoFrame.from_ndarray(frame, format="rgb24"), format="yuv420p", threads=1
+            av.VideoFrame.from_ndarray(frame, format="rgb24"), format=PIXELS[chroma], threads=1
         )
         picture.pts = number
         picture.time_base = stream.codec_context.time_base
@@ -68,9 +80,16 @@ def _check(frame: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
 
 
 def h264_stream(
-    container: Any, height: int, width: int, fps: Fraction, *, gop: int, crf: int
+    container: Any,
+    height: int,
+    width: int,
+    fps: Fraction,
+    *,
+    gop: int,
+    crf: int,
+    chroma: Chroma = "half",
 ) -> Any:
-    """The H.264 stream that everything here encodes with; its pictures are yuv420p, BT.601."""
+    """The H.264 stream that everything here encodes with; its pictures are `PIXELS`, BT.601."""
     options = {
         "preset": "veryfast",
         "tune": "fastdecode",
@@ -81,7 +100,7 @@ def h264_stream(
     }
     stream = container.add_stream("libx264", rate=fps, options=options)
     stream.height, stream.width = height, width
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = PIXELS[chroma]
     context = stream.codec_context
     context.thread_count = 1
     context.time_base = 1 / fps

@@ -267,7 +267,7 @@ def cut_out(
     """
     width, height = scaled_size(facts, encode.short_side)
     rate = Fraction(fps).limit_denominator(1001)
-    shape = Shape(facts, width, height)
+    shape = Shape(facts, width, height, encode.chroma)
     file.seek(0)
     with open_video(file) as (container, stream):
         shown = _shown(container, stream, episode.begin, fps)

@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from orchestrator.data.encode import h264_stream
+from orchestrator.data.encode import PIXELS, Chroma, h264_stream
 from orchestrator.data.probe import VideoFacts, open_video
 from orchestrator.job import Encode
 
@@ -60,7 +60,7 @@ def transcode(
     with open_video(file) as (container, stream):
         seen: list[float] = []
         shown = _resample(_decode(container, stream, facts, seen), facts)
-        shape = Shape(facts, width, height)
+        shape = Shape(facts, width, height, encode.chroma)
         for first, last in pairwise(bounds):
             encoder = Encoder(width, height, facts.fps, encode)
             damaged = False
@@ -136,13 +136,13 @@ def _resample(frames: Iterator[_Shown], facts: VideoFacts) -> Iterator[_Shown]:
 
 
 class Shape:
-    """Turns decoded pictures upright, scaled, yuv420p, BT.601 limited range."""
+    """Turns decoded pictures upright, scaled, stored as `PIXELS`, BT.601 limited range."""
 
-    def __init__(self, facts: VideoFacts, width: int, height: int) -> None:
+    def __init__(self, facts: VideoFacts, width: int, height: int, chroma: Chroma) -> None:
         turned = facts.rotation % 180 != 0
         self._size = (height, width) if turned else (width, height)
         self._rotation = facts.rotation
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._pixels = VideoReformatter(), PIXELS[chroma]
         self._graph: Any = None
         self._last: tuple[Any, Any] = (None, None)
 
@@ -159,7 +159,7 @@ class Shape:
             picture,
             width=self._size[0],
             height=self._size[1],
-            format="yuv420p",
+            format=self._pixels,
             src_colorspace=_matrix(picture),
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
@@ -212,7 +212,13 @@ class Encoder:
         self._buffer = io.BytesIO()
         self._container: Any = av.open(self._buffer, "w", format="mp4")
         self._stream = h264_stream(
-            self._container, height, width, fps, gop=encode.gop, crf=encode.crf
+            self._container,
+            height,
+            width,
+            fps,
+            gop=encode.gop,
+            crf=encode.crf,
+            chroma=encode.chroma,
         )
 
     def add(self, picture: Any) -> None:

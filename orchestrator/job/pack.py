@@ -37,11 +37,21 @@ class Encode(Section):
     crf: int = Field(23, ge=0, le=51)
     """x264's constant rate factor: lower is better and larger."""
 
+    chroma: Literal["half", "full"] = "half"
+    """Resolution of colour: `half` (4:2:0), as cameras have it and every decoder reads, or `full`
+    (4:4:4), for drawn pictures of few pixels, whose coloured edges would blur."""
+
     shard_bytes: ByteSize = Field(ByteSize(256_000_000), gt=0)
     """Upper bound of one tar, in bytes (`256MB` works too); one clip may exceed it alone."""
 
     max_duration: PositiveFloat = 3600.0
     """Seconds beyond which a video is quarantined when its stream is copied as a whole."""
+
+    def options(self) -> dict[str, Any]:
+        """What decides a dataset's clips. Half chroma is left out: what was packed before there
+        was a choice stays the same."""
+        plain = self.model_dump(mode="json")
+        return {k: v for k, v in plain.items() if (k, v) != ("chroma", "half")}
 
 
 def require_one_source(data: Any) -> Any:

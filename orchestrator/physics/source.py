@@ -82,7 +82,7 @@ class PhysicsSource:
             meta = {**simulation.meta, "start": start / fps}
             yield RawClip(
                 key=key if parts == 1 else f"{key}-{number:03d}",
-                payload=encode_h264(frames, fps, encode.gop, encode.crf),
+                payload=encode_h264(frames, fps, encode.gop, encode.crf, encode.chroma),
                 frames=len(frames),
                 fps=fps,
                 width=frames.shape[2],

@@ -88,7 +88,7 @@ class WorldSource:
                 extras["states.npy"] = _npy(episode.states[rows])
             yield RawClip(
                 key=key if parts == 1 else f"{key}-{number:03d}",
-                payload=encode_h264(frames, world.rate, encode.gop, encode.crf),
+                payload=encode_h264(frames, world.rate, encode.gop, encode.crf, encode.chroma),
                 frames=len(frames),
                 fps=world.rate,
                 width=world.size,

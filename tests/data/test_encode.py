@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from orchestrator.data.decode import decode_clip
 from orchestrator.data.encode import encode_h264
 
 
@@ -47,6 +48,21 @@ def test_same_frames_same_bytes_whatever_lies_in_memory(height: int, width: int)
         if turn % 3 == 2:
             rubbish.clear()
         assert encode_h264(iter(frames), Fraction(24), gop=60, crf=23) == first
+
+
+def test_full_chroma_keeps_coloured_edges() -> None:
+    frames = np.full((6, 32, 32, 3), 90, np.uint8)
+    for t, frame in enumerate(frames):
+        frame[8:19, 5 + 2 * t : 16 + 2 * t] = (220, 40, 60)  # odd edges: between chroma's samples
+    times, errors = np.arange(6) / 8, {}
+    for chroma in ("half", "full"):
+        payload = encode_h264(frames, 8, gop=8, crf=4, chroma=chroma)
+        with av.open(io.BytesIO(payload)) as container:
+            found = container.streams.video[0].codec_context.pix_fmt
+        assert found == {"half": "yuv420p", "full": "yuv444p"}[chroma]
+        back = decode_clip(payload, times, size=32)
+        errors[chroma] = float(np.mean((back.astype(float) - frames) ** 2))
+    assert errors["full"] < errors["half"] / 10
 
 
 def test_a_higher_crf_is_smaller() -> None:
