@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.jepa.blocks import INIT_STD
 from orchestrator.jepa.convolutional import GROUPS, KERNEL, ResidualBlock
 from orchestrator.jepa.rope import Grid
 from orchestrator.job import Codes, Model
+
+FIRST_CHANGE = 1e-3
+"""Deviation of the weights that say what changes, at first: next to nothing does."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class RecurrentPredictor(nn.Module):
         self.memories = nn.ModuleList(Memory(dim) for _ in range(depth))
         self.norm = nn.GroupNorm(GROUPS, dim)
         self.proj = nn.Conv2d(dim, codes, KERNEL, padding="same")
-        nn.init.trunc_normal_(self.proj.weight, std=INIT_STD / KERNEL)
+        nn.init.trunc_normal_(self.proj.weight, std=FIRST_CHANGE)
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 

@@ -119,6 +119,25 @@ def _check_without_a_teacher(job: TrainJob, text: str) -> None:
     assert planned.flops.first_pass == 0
 
 
+def test_dynamics_cost_what_torch_counts() -> None:
+    masks = "masks: [{blocks: 2, targets: 0.2}]"
+    job = a_job(f"objective={{kind: dynamics, {masks}}}", "model.encoder={kind: codes, dim: 20}")
+    objective, codes, (drawn, masks_of) = build_objective(job), untaught_teacher(job), a_batch(job, 4)
+    assert codes is not None
+    counter = FlopCounterMode(display=False)
+    with counter:
+        targets = objective.targets(codes, drawn)
+        objective(drawn, masks_of, targets).loss.sum().backward()
+    planned, sizes = plan(job), [p.numel() for p in objective.parameters()]
+    assert planned.flops is not None
+    assert planned.parameters is not None
+    assert planned.flops.total == counter.get_total_flops()
+    assert planned.parameters.trained == planned.parameters.predictor == sum(sizes)
+    assert planned.parameters.teacher == sum(p.numel() for p in codes.parameters())
+    assert persistent(job) == sum(size for size in sizes if size <= 100_000)
+    assert planned.checkpoint_bytes == 12 * sum(sizes)
+
+
 def test_a_frozen_teacher_costs_its_own_size_and_no_training() -> None:
     teacher = "{dim: 48, depth: 5, heads: 4}"
     job = a_job(f"objective={{kind: frozen, teacher: t, encoder: {teacher}}}")
