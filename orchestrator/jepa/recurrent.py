@@ -88,7 +88,8 @@ class RecurrentPredictor(nn.Module):
         """What follows each moment, from it and all before.
 
         Args:
-            z: codes of whole moments, [B, n, codes].
+            z: codes of whole moments, float32 [B, n, codes]: in bf16 what stays as it is would
+                not stay.
             hidden: ids of tokens that are not seen, int64 [B, n_h]; the last code seen at a place
                 stands for them.
             past: what is carried on from moments before these.
@@ -103,17 +104,17 @@ class RecurrentPredictor(nn.Module):
             flags = torch.zeros_like(z[..., 0]).scatter_(1, hidden, 1.0)
             marked = flags.view(batch, -1, 1, height, width).transpose(0, 1)
             moments = _held(moments, marked)
-        before = moments[:1] if past is None else past.codes.to(moments.dtype)
+        before = moments[:1] if past is None else past.codes
         changed = moments - torch.cat([before, moments[:-1]])
-        x = self.embed(torch.cat([moments, changed, marked], dim=2).flatten(0, 1))
+        read = torch.cat([moments, changed, marked], dim=2).flatten(0, 1)
+        x = self.embed(read.to(self.embed.weight.dtype))
         x, states = self.blocks[0](x), []
         for i, memory in enumerate(self.memories):
             x, state = memory(x, batch, None if past is None else past.memories[i])
             x = self.blocks[i + 1](x)
             states.append(state)
         change = self.proj(F.gelu(self.norm(x))).view(moments.shape)
-        # Added in float32: in bf16 what stays as it is would not stay.
-        after = moments.float() + change.float()
+        after = moments + change.float()
         told = after.permute(1, 0, 3, 4, 2).reshape(z.shape)
         return told, Recalled(moments[-1:], states)
 
@@ -138,7 +139,7 @@ class RecurrentPredictor(nn.Module):
         told, past = self.next(z)
         after = [told[:, -area:]]
         while len(after) * area < target.shape[1]:
-            told, past = self.next(after[-1].to(z.dtype), past=past)
+            told, past = self.next(after[-1], past=past)
             after.append(told)
         return torch.cat(after, dim=1)
 

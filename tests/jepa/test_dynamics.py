@@ -102,7 +102,9 @@ def test_the_past_of_other_places_is_remembered(make_job: Any, video: Tensor) ->
     objective, codes = made(make_job)
     changed = video.clone()
     changed[:, :2, :8, :8] = 0  # one token of the first moment
-    first, second = (objective.predictor.ahead(coded(objective, codes, v)) for v in (video, changed))
+    first, second = (
+        objective.predictor.ahead(coded(objective, codes, v)) for v in (video, changed)
+    )
     assert (first[:, 3, -1] - second[:, 3, -1]).abs().max() > 1e-4
 
 

@@ -122,7 +122,11 @@ def _check_without_a_teacher(job: TrainJob, text: str) -> None:
 def test_dynamics_cost_what_torch_counts() -> None:
     masks = "masks: [{blocks: 2, targets: 0.2}]"
     job = a_job(f"objective={{kind: dynamics, {masks}}}", "model.encoder={kind: codes, dim: 20}")
-    objective, codes, (drawn, masks_of) = build_objective(job), untaught_teacher(job), a_batch(job, 4)
+    objective, codes, (drawn, masks_of) = (
+        build_objective(job),
+        untaught_teacher(job),
+        a_batch(job, 4),
+    )
     assert codes is not None
     counter = FlopCounterMode(display=False)
     with counter:

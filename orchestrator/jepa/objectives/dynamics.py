@@ -38,7 +38,7 @@ class DynamicsObjective(Objective):
         """
         assert targets is not None
         hidden = masks[0][1] if masks else None
-        told, _ = self.predictor.next(targets.to(video.dtype), hidden)
+        told, _ = self.predictor.next(targets, hidden)
         area = self.predictor.grid[1] * self.predictor.grid[2]
         apart = (told[:, :-area] - targets[:, area:]).square()
         return ObjectiveOutput(apart.mean((1, 2)), told.detach())
