@@ -1,4 +1,4 @@
-"""Dynamics of codes: the same at every world size, ZeRO stage and accumulation, and in bf16 near."""
+"""Dynamics of codes: the same at every world size, ZeRO stage and accumulation; in bf16 near it."""
 
 from __future__ import annotations
 

@@ -129,5 +129,5 @@ def test_data_without_a_whole_clip_is_told(tmp_path: Path) -> None:
         tar.write_bytes(b"\0" * tar.stat().st_size)
     for kept in tmp_path.glob("datasets/codes-*/config.json"):
         kept.unlink()
-    with pytest.raises(JobFailed, match="no clip can be decoded to find codes in: .*sha256"):
+    with pytest.raises(JobFailed, match=r"no clip can be decoded to find codes in: .*sha256"):
         trained(job, fresh=True)
