@@ -30,7 +30,7 @@ def explain(
             continue
         path = _written_path(item, data)
         spot = nearest_spot(path, spots) or where
-        rows.append((spot, f"{dotted(path) or 'job'}: {_reason(item, model)}"))
+        rows.append((spot, f"{dotted(path) or 'job'}: {_reason(item, model, dotted(path))}"))
     if len(rows) == 1:
         return RequestError(rows[0][1], where=rows[0][0], mend=mend)
     lines = [f"{spot}: {text}" for spot, text in rows]
@@ -70,10 +70,10 @@ def _is_position(part: str | int, data: Any) -> bool:
     return isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
 
 
-def _reason(item: Any, model: type[BaseModel]) -> str:
+def _reason(item: Any, model: type[BaseModel], written: str) -> str:
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        return f"unknown key; {_meant(item['loc'], model)}"
+        return f"unknown key; {_meant(item['loc'], model, written)}"
     if kind == "missing":
         return "this key is required"
     if kind == "union_tag_invalid":
@@ -101,12 +101,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _meant(loc: Path, model: type[BaseModel]) -> str:
-    """What an unknown key may have been: a mistyped neighbour, or a key of another section."""
+def _meant(loc: Path, model: type[BaseModel], written: str) -> str:
+    """What an unknown key may have been: a mistyped neighbour, or one of another section."""
     key, known = str(loc[-1]), _keys_at(model, loc[:-1])
     hint = suggest(key, known) if known else "this section has no keys"
     if hint.startswith("known:"):
         elsewhere = [found for found in _dotted_keys(model) if found.rpartition(".")[2] == key]
+        if written in elsewhere:
+            return f"it belongs to another kind; {hint}"
         hint = f"did you mean '{elsewhere[0]}'?" if elsewhere else hint
     return hint
 
@@ -124,7 +126,7 @@ def _is_mistyped(loc: Path, found: Sequence[Any], model: type[BaseModel]) -> boo
     return any(
         other["type"] == "extra_forbidden"
         and other["loc"][:-1] == loc[:-1]
-        and f"'{loc[-1]}'" in _meant(other["loc"], model)
+        and f"'{loc[-1]}'" in _meant(other["loc"], model, "")
         for other in found
     )
 

@@ -124,6 +124,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("=4", "not KEY=VALUE"),
         ("scale..workers=4", "not KEY=VALUE"),
         ("scale.wrokers=4", "scale.wrokers: unknown key; did you mean 'workers'?"),
+        (
+            "objective={kind: lewm, ema: 0.9}",
+            "objective.ema: unknown key; it belongs to another kind",
+        ),
         ("scale.workers=two", "scale.workers: should be a valid integer"),
         ("data.size.x=3", "'size' is a value (64), not a section"),
         ("objective.masks.7.blocks=4", "'7' is no position in a list of 2"),
