@@ -124,7 +124,8 @@ def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPred
         horizons = config.job["objective"]["horizons"]
         return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
     if config.objective == "dynamics":
-        return build_recurrent(config.model, grid=grid)
+        horizons = config.job["objective"]["horizons"]
+        return build_recurrent(config.model, grid=grid, horizons=horizons)
     if config.objective == "vjepa2ac":
         assert config.act is not None
         width = encoder_width(encoder)

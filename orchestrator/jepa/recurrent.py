@@ -24,13 +24,22 @@ FIRST_CHANGE = 1e-3
 
 @dataclass(frozen=True)
 class Recalled:
-    """What is carried on from the moments so far."""
+    """What is carried on from each of some moments."""
 
     codes: Tensor
-    """Of the last moment, as they were seen: [1, B, codes, H, W]."""
+    """As they were seen: [moments, B, codes, H, W]."""
 
     memories: list[Tensor]
-    """[B, dim, H, W] each."""
+    """[moments * B, dim, H, W] each."""
+
+    def last(self) -> Recalled:
+        """From the last moment alone."""
+        batch = self.codes.shape[1]
+        return Recalled(self.codes[-1:], [memory[-batch:] for memory in self.memories])
+
+    def apart(self) -> Recalled:
+        """From every moment as if it were the last one of a clip of its own."""
+        return Recalled(self.codes.flatten(0, 1)[None], self.memories)
 
 
 class Memory(nn.Module):
@@ -46,7 +55,7 @@ class Memory(nn.Module):
 
     def forward(self, x: Tensor, batch: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """[moments * batch, dim, H, W] and the state before them, None: at the beginning ->
-        the same, and the state after them."""
+        the same, and the state after each."""
         if state is None:
             state = self.first.expand(batch, -1, *x.shape[2:])
         states = []
@@ -54,7 +63,8 @@ class Memory(nn.Module):
             gate, new = (seen + self.recall(state)).chunk(2, dim=1)
             state = state + torch.sigmoid(gate) * (torch.tanh(new) - state)
             states.append(state)
-        return x + self.tell(torch.cat(states)), state
+        known = torch.cat(states)
+        return x + self.tell(known), known
 
 
 class RecurrentPredictor(nn.Module):
@@ -64,14 +74,15 @@ class RecurrentPredictor(nn.Module):
         codes: numbers of a code.
         dim: channels inside.
         depth: memories.
+        horizons: moments ahead that `ahead` gives.
     """
 
-    masks, horizons = 1, 1
-    """One way to ask, and one moment ahead."""
+    masks = 1
+    """There is one way to ask: what comes next."""
 
-    def __init__(self, *, codes: int, grid: Grid, dim: int, depth: int) -> None:
+    def __init__(self, *, codes: int, grid: Grid, dim: int, depth: int, horizons: int = 1) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.horizons = grid, horizons
         # A code, what changed in it, and whether it is hidden.
         self.embed = nn.Conv2d(2 * codes + 1, dim, KERNEL, padding="same")
         self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in range(depth + 1))
@@ -92,10 +103,10 @@ class RecurrentPredictor(nn.Module):
                 not stay.
             hidden: ids of tokens that are not seen, int64 [B, n_h]; the last code seen at a place
                 stands for them.
-            past: what is carried on from moments before these.
+            past: what is carried on from the moment before these.
 
         Returns:
-            [B, n, codes], and what is to be carried on.
+            [B, n, codes], and what may be carried on from each.
         """
         batch, _, height, width = len(z), *self.grid
         moments = z.view(batch, -1, height, width, z.shape[-1]).permute(1, 0, 4, 2, 3)
@@ -104,7 +115,7 @@ class RecurrentPredictor(nn.Module):
             flags = torch.zeros_like(z[..., 0]).scatter_(1, hidden, 1.0)
             marked = flags.view(batch, -1, 1, height, width).transpose(0, 1)
             moments = _held(moments, marked)
-        before = moments[:1] if past is None else past.codes
+        before = moments[:1] if past is None else past.codes  # of one moment
         changed = moments - torch.cat([before, moments[:-1]])
         read = torch.cat([moments, changed, marked], dim=2).flatten(0, 1)
         x = self.embed(read.to(self.embed.weight.dtype))
@@ -116,12 +127,19 @@ class RecurrentPredictor(nn.Module):
         change = self.proj(F.gelu(self.norm(x))).view(moments.shape)
         after = moments + change.float()
         told = after.permute(1, 0, 3, 4, 2).reshape(z.shape)
-        return told, Recalled(moments[-1:], states)
+        return told, Recalled(moments, states)
 
     def ahead(self, features: Tensor) -> Tensor:
-        """The same as `CausalPredictor` gives it: [B, moments, places, 1, codes]."""
-        told, _ = self.next(features)
-        return told.view(len(told), -1, self.grid[1] * self.grid[2], 1, told.shape[-1])
+        """What follows each moment, beyond the next one from predictions: [B, n, codes], n tokens
+        of whole moments, to [B, moments, places, horizons, codes]."""
+        told, past = self.next(features)
+        moments = told.view(len(told), -1, self.grid[1] * self.grid[2], told.shape[-1])
+        steps, past = [moments], past.apart()
+        while len(steps) < self.horizons:
+            each = steps[-1].transpose(0, 1)
+            told, past = self.next(each.flatten(0, 1), past=past)
+            steps.append(told.view(each.shape).transpose(0, 1))
+        return torch.stack(steps, dim=3)
 
     def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
         """Predict all that follows the first moments, beyond the next one from predictions.
@@ -139,7 +157,7 @@ class RecurrentPredictor(nn.Module):
         told, past = self.next(z)
         after = [told[:, -area:]]
         while len(after) * area < target.shape[1]:
-            told, past = self.next(after[-1], past=past)
+            told, past = self.next(after[-1], past=past.last())
             after.append(told)
         return torch.cat(after, dim=1)
 
@@ -153,8 +171,10 @@ def _held(moments: Tensor, marked: Tensor) -> Tensor:
     return torch.where(last < 0, 0, held)
 
 
-def build_recurrent(model: Model, *, grid: Grid) -> RecurrentPredictor:
+def build_recurrent(model: Model, *, grid: Grid, horizons: int) -> RecurrentPredictor:
     """The predictor of a job's `model`, whose encoder is `codes`."""
     assert isinstance(model.encoder, Codes)
     shape = model.predictor
-    return RecurrentPredictor(codes=model.encoder.dim, grid=grid, dim=shape.dim, depth=shape.depth)
+    return RecurrentPredictor(
+        codes=model.encoder.dim, grid=grid, dim=shape.dim, depth=shape.depth, horizons=horizons
+    )

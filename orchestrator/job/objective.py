@@ -333,6 +333,10 @@ class Dynamics(Section):
     """What is hidden from the predictor: a mask's targets, and not more than its targets. All
     is predicted, hidden or not. Default: nothing is hidden."""
 
+    horizons: PositiveInt = 1
+    """Moments ahead that the trained model is asked for after every moment, beyond the next one
+    from predictions. Training asks for the next one alone."""
+
     digest: str | None = None
     """The codes' weights, 16 hex digits. Default: those that are found when the training begins; a
     run that goes on refuses any others."""

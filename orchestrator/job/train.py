@@ -257,7 +257,7 @@ class TrainJob(Section):
         if self.grid[0] < 2:
             text = f"{self.data.frames} frames are one moment, and nothing comes after it"
             raise at("data.frames", f"{text}; raise it, or lower model.tubelet")
-        if isinstance(objective, Causal) and objective.horizons >= self.grid[0]:
+        if isinstance(objective, Causal | Dynamics) and objective.horizons >= self.grid[0]:
             text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
             raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
         if isinstance(objective, LeWM) and objective.rollout >= self.grid[0]:

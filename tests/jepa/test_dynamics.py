@@ -186,6 +186,19 @@ def test_beyond_the_next_moment_it_predicts_from_predictions(make_job: Any, vide
     assert torch.allclose(found, known[:, 2 * AREA :], atol=1e-4)
 
 
+def test_every_moment_is_gone_on_from_as_the_last_one(make_job: Any, video: Tensor) -> None:
+    objective, codes = made(make_job, "objective.horizons=3")
+    z, predictor = coded(objective, codes, video), objective.predictor
+    found = predictor.ahead(z)
+    assert found.shape == (2, 4, AREA, 3, WIDTH)
+    ids = torch.arange(8 * AREA).expand(len(z), -1)
+    for moment in range(4):
+        seen = (moment + 1) * AREA
+        alone = predictor(z[:, :seen], ids[:, :seen], ids[:, seen : seen + 3 * AREA])
+        alone = alone.view(2, 3, AREA, WIDTH).transpose(1, 2)
+        assert torch.allclose(found[:, moment], alone, atol=1e-3), moment
+
+
 def test_before_training_it_expects_that_nothing_changes(make_job: Any, video: Tensor) -> None:
     job = make_job(*DYNAMICS, *SHAPE)
     objective, codes = build_objective(job), untaught_teacher(job)
@@ -232,6 +245,7 @@ def test_a_saved_model_can_be_judged_and_begun_with(
         ((*DYNAMICS, "model.predictor.dim=20"), "20 channels in 8 groups: write a multiple of 8"),
         ((*DYNAMICS, "data.act={actions: given}"), "dynamics is told no actions"),
         ((*DYNAMICS, *SHAPE, "data.frames=2"), "2 frames are one moment"),
+        ((*DYNAMICS, *SHAPE, "objective.horizons=4"), "4 moments ahead of a clip of 4"),
         ((*DYNAMICS, *SHAPE, "objective.masks=[{}, {}]"), "at most 1 item"),
         ((*DYNAMICS, *SHAPE, "objective.masks=[{targets: 0.9}]"), "context 15 . targets 57"),
     ],

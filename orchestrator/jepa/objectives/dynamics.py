@@ -20,7 +20,7 @@ class DynamicsObjective(Objective):
     def __init__(self, config: Dynamics, job: TrainJob) -> None:
         super().__init__()
         self.fixed_shapes = shapes_are_fixed(config.masks)
-        self.predictor = build_recurrent(job.model, grid=job.grid)
+        self.predictor = build_recurrent(job.model, grid=job.grid, horizons=config.horizons)
 
     @torch.no_grad()
     def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
