@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.data.decode import decode_clip
 from orchestrator.data.encode import encode_h264
+from orchestrator.job import Encode
 
 
 def _frames(count: int = 20, height: int = 48, width: int = 64) -> np.ndarray:
@@ -63,6 +64,11 @@ def test_full_chroma_keeps_coloured_edges() -> None:
         back = decode_clip(payload, times, size=32)
         errors[chroma] = float(np.mean((back.astype(float) - frames) ** 2))
     assert errors["full"] < errors["half"] / 10
+
+
+def test_what_was_packed_before_there_was_a_choice_stays_the_same() -> None:
+    assert "chroma" not in Encode().options()
+    assert Encode(chroma="full").options() == {**Encode().options(), "chroma": "full"}
 
 
 def test_a_higher_crf_is_smaller() -> None:

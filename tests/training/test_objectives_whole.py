@@ -1,4 +1,5 @@
-"""Objectives without a teacher from video to a model that is judged, through the real parts."""
+"""Objectives without a teacher that was trained, from video to a model that is judged, through the
+real parts."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "lejepa": {"kind": "lejepa", "slices": 8, "statistic_clips": 2, "masks": MASKS},
     "lewm": {"kind": "lewm", "slices": 8, "statistic_clips": 2, "hidden": 24},
     "pixels": {"kind": "pixels", "masks": MASKS},
+    "dynamics": {"kind": "dynamics", "horizons": 2, "masks": [{"targets": 0.2}]},
     "supervised": {"kind": "supervised", "classes": FAMILIES},
 }
 
@@ -37,10 +39,12 @@ def train_job(storage: Path, objective: dict[str, Any]) -> dict[str, Any]:
             "decode_threads": 1,
         },
         "model": {
-            "encoder": {"dim": 24, "depth": 2, "heads": 2}
+            "encoder": {"kind": "codes", "dim": 24}
+            if objective["kind"] == "dynamics"
+            else {"dim": 24, "depth": 2, "heads": 2}
             | ({"attention": "moment"} if objective["kind"] == "lewm" else {}),
             "patch": 8,
-            "predictor": {"depth": 1, "dim": 12, "heads": 2},
+            "predictor": {"depth": 1, "dim": 16, "heads": 2},
         },
         "objective": objective,
         "optim": {"steps": 2, "lr": 1e-3},
@@ -60,7 +64,8 @@ def test_trained_logged_exported_loaded_and_judged(tmp_path: Path, kind: str) ->
     assert "health/rankme" in metrics
     assert "health/teacher_distance" not in metrics
     drawn = {Path(f.path).name for f in client.list_artifacts(summary.run_id, "pictures")}
-    assert {"features", "features_over_time"} <= drawn
+    wanted = {"masks"} if kind == "dynamics" else {"features", "features_over_time"}
+    assert wanted <= drawn
 
     model = load_model(summary.model_uri, tracking=summary.tracking_uri)
     video = np.random.default_rng(0).integers(0, 256, (2, 8, 32, 32, 3), dtype=np.uint8)
