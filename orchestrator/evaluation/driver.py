@@ -62,7 +62,7 @@ def judged(
     findings = judge(job, model, progress, local=local)
     found, scores = verdict(job, findings), scores_json(job, findings)
     found["champion"] = beside_champion(job.model, scores, server) if server else None
-    return Judged(found, scores, report(found, findings, job.suite.split))
+    return Judged(found, scores, report(found, findings, job.suite.split, model))
 
 
 def run_evaluate(

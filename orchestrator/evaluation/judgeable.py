@@ -65,6 +65,16 @@ class ReadsForwards(Protocol):
         [B, moments, area, horizons, width], as `compared` gives it."""
 
 
+@runtime_checkable
+class Imagines(Protocol):
+    """A model that reads forwards and whose features can be turned into pictures again, so that a
+    report shows what it expected. It may offer this beside `ahead`."""
+
+    def pictured(self, features: Tensor) -> Tensor | None:
+        """From features of whole moments [B, n, dim], as `compared` gives them, to uint8
+        [B, T, size, size, 3]; None: they cannot be seen."""
+
+
 def load_judgeable(model: str, server: str) -> Judgeable:
     """The model that a job names.
 

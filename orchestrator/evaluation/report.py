@@ -19,7 +19,9 @@ from orchestrator.evaluation.html_parts import (
     share,
     table,
 )
+from orchestrator.evaluation.imagined import imagined
 from orchestrator.evaluation.judge import Findings
+from orchestrator.evaluation.judgeable import Judgeable
 from orchestrator.evaluation.metrics import quad_right
 from orchestrator.physics.suite import Quad
 from orchestrator.physics.suite.baselines import LEGITIMATE_CUES
@@ -28,8 +30,11 @@ _CELLS = ("context a, outcome a", "context a, outcome b", "context b, outcome a"
           "context b, outcome b")  # fmt: skip
 
 
-def report(verdict: dict[str, Any], findings: Findings, split: str) -> str:
-    """A self-contained page about one model on one suite."""
+def report(
+    verdict: dict[str, Any], findings: Findings, split: str, model: Judgeable | None = None
+) -> str:
+    """A self-contained page about one model on one suite; with the model at hand, what it expected
+    is shown where that can be seen."""
     parts = [
         _head(verdict),
         _table(verdict),
@@ -42,9 +47,10 @@ def report(verdict: dict[str, Any], findings: Findings, split: str) -> str:
         " videos surprise the model most beyond the possible ones, and the one where they do"
         " least. Beneath each video of"
         f" {verdict['shown']['frames'] / verdict['shown']['fps']:g} s: surprise (L1) by frame,"
-        " where a frame is predicted; dashed: where the outcomes part.</p>",
+        " where a frame is predicted; dashed: where the outcomes part. A second strip, where there"
+        " is one: what the model expected to see; grey where it was not asked.</p>",
     ]
-    parts += [_cases(name, findings, split) for name in findings.model]
+    parts += [_cases(name, findings, split, model) for name in findings.model]
     return document(f"Physics: {verdict['model']}", parts)
 
 
@@ -244,7 +250,7 @@ def _probe(verdict: dict[str, Any]) -> str:
     )
 
 
-def _cases(name: str, findings: Findings, split: str) -> str:
+def _cases(name: str, findings: Findings, split: str, model: Judgeable | None) -> str:
     """A scenario's clearest and its worst quadruplet."""
     seen, look = findings.model[name], findings.look
     scores = seen.scores[look]
@@ -257,24 +263,37 @@ def _cases(name: str, findings: Findings, split: str) -> str:
         quad = findings.protocol.quad(split, name, number)
         said = "right" if right[number] == 1 else "wrong"
         curves = seen.curves[look.view][number]
+        expected = {
+            (i, j): imagined(model, quad.videos[i, j], look.view)
+            for i, j in np.ndindex(2, 2)
+            if model is not None
+        }
         low, top = float(np.nanmin(curves)), float(np.nanmax(curves))
         parts.append(
             f"<div class='quad'><b>{label}</b> <span class='dim'>quadruplet {number}, {said};"
-            f" {curve_range(low, top)}</span>{_cells(quad, curves, low, top)}</div>"
+            f" {curve_range(low, top)}</span>{_cells(quad, curves, low, top, expected)}</div>"
         )
     return "".join(parts)
 
 
-def _cells(quad: Quad, curves: np.ndarray, low: float, top: float) -> str:
+def _cells(
+    quad: Quad,
+    curves: np.ndarray,
+    low: float,
+    top: float,
+    expected: dict[tuple[int, int], np.ndarray | None],
+) -> str:
     rows = []
     for i in range(2):
         for j in range(2):
             kind, mark = ("possible", "good") if i == j else ("impossible", "bad")
             video = quad.videos[i, j]
             moving = "" if i == j else f"<div class='gif'>{plots.gif(video)}</div>"
+            pictures = expected.get((i, j))
+            below = "" if pictures is None else plots.strip(pictures)
             rows.append(
                 f"<div class='cell'><div>{_CELLS[2 * i + j]}<br><span class='{mark}'>{kind}</span>"
                 f"{moving}</div><div>{plots.strip(video)}"
-                f"{plots.curve(curves[i, j], low, top, quad.t_break)}</div></div>"
+                f"{below}{plots.curve(curves[i, j], low, top, quad.t_break)}</div></div>"
             )
     return "".join(rows)

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.patches import PatchEmbed, pixel_patches
+from orchestrator.jepa.patches import PatchEmbed, from_patches, pixel_patches
+from orchestrator.jepa.rope import Grid
 from orchestrator.job import Codes
 
 LEAST_SPREAD = 0.1
@@ -31,6 +32,13 @@ class CodesEncoder(nn.Module):
         """Normalised video [B, 3, T, H, W] -> codes [B, N, dim], or of the tokens `keep` [B, n]."""
         out: Tensor = self.patch_embed(x, keep)
         return out
+
+    @torch.no_grad()
+    def pictured(self, z: Tensor, grid: Grid) -> Tensor:
+        """The normalised video of least norm with these codes, [B, N, dim] -> [B, 3, T, H, W]."""
+        proj = self.patch_embed.proj
+        patches = (z - proj.bias) @ torch.linalg.pinv(proj.weight).T
+        return from_patches(patches, grid, self.patch_embed.patch, self.patch_embed.tubelet)
 
     @torch.no_grad()
     def fit(self, videos: Iterable[Tensor]) -> float:

@@ -8,6 +8,14 @@ from torch import Tensor, nn
 from orchestrator.jepa.rope import Grid
 
 
+def from_patches(patches: Tensor, grid: Grid, patch: int, tubelet: int) -> Tensor:
+    """What `pixel_patches` took apart: [B, N, 3 * tubelet * patch^2] -> [B, 3, T, H, W]."""
+    t, h, w = grid
+    apart = patches.view(len(patches), t, h, w, 3, tubelet, patch, patch)
+    whole = apart.permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return whole.reshape(len(patches), 3, t * tubelet, h * patch, w * patch)
+
+
 class PatchEmbed(nn.Module):
     """One linear map per space-time patch: the published strided Conv3d, applied only where asked.
 

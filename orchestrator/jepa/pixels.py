@@ -10,6 +10,13 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
+def as_pixels(video: Tensor) -> Tensor:
+    """What `normalise` was given: [B, 3, T, H, W] -> uint8 [B, T, H, W, 3]."""
+    std, mean = (torch.tensor(row, device=video.device) for row in (STD, MEAN))
+    pixels = video.float().permute(0, 2, 3, 4, 1) * std + mean
+    return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def normalise(video: Tensor, dtype: torch.dtype) -> Tensor:
     """uint8 [B, T, H, W, 3] -> `dtype` [B, 3, T, H, W], on the video's device.
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.causal import CausalPredictor
+from orchestrator.jepa.codes import CodesEncoder
 from orchestrator.jepa.frames import FramePredictor
 from orchestrator.jepa.objectives.pixels import normed_patches
 from orchestrator.jepa.parts import AnyPredictor, ClipShape, ModelConfig, fresh_parts
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixels import as_pixels, normalise
 from orchestrator.jepa.recurrent import RecurrentPredictor
 
 FORWARDS = (CausalPredictor, FramePredictor, RecurrentPredictor)
@@ -142,6 +143,23 @@ class WorldModel(nn.Module):
         if self.config.objective in FOLLOWED:
             return F.layer_norm(features, features.shape[-1:])
         return features
+
+    @torch.no_grad()
+    def pictured(self, features: Tensor) -> Tensor | None:
+        """What whole moments of features look like, where features can be turned into pictures
+        again (`codes`); else None.
+
+        Args:
+            features: as `compared` gives them, [B, n, dim].
+
+        Returns:
+            uint8 [B, T, size, size, 3].
+        """
+        if not isinstance(self.encoder, CodesEncoder):
+            return None
+        _, height, width = self.clip.grid
+        grid = features.shape[1] // self.clip.area, height, width
+        return as_pixels(self.encoder.pictured(features, grid))
 
     def untaught(self, seed: int) -> WorldModel:
         """A model of the same shape that has learnt nothing."""

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.judgeable import Judgeable, ReadsForwards
+from orchestrator.evaluation.imagined import imagined
+from orchestrator.evaluation.judgeable import Imagines, Judgeable, ReadsForwards
+from orchestrator.evaluation.surprise import View
 from orchestrator.jepa.codes import CodesEncoder
 from orchestrator.jepa.hub import load_folder, load_start, save_model
 from orchestrator.jepa.objectives import DynamicsObjective, build_objective, untaught_teacher
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixels import as_pixels, normalise
 from orchestrator.jepa.recurrent import RecurrentPredictor
 from orchestrator.job import Codes
 
@@ -72,6 +74,20 @@ def test_codes_are_the_principal_components(video: Tensor) -> None:
     for n in range(20):
         gap = min(np.abs(z[:, n] - sign * scaled[:, n]).max() for sign in (1, -1))
         assert gap < 2e-3, f"component {n}"
+
+
+def test_codes_are_pictures_again(video: Tensor) -> None:
+    """All of a video that its codes hold: exact where they are as many as its pixels."""
+    x = normalise(video, torch.float32)
+    for dim, near in ((64, 3), (384, 1)):
+        encoder = CodesEncoder(Codes(kind="codes", dim=dim), patch=8, tubelet=2)
+        share = encoder.fit([x])
+        with torch.no_grad():
+            z = encoder(x)
+            back = encoder.pictured(z, (4, 4, 4))
+            assert torch.allclose(encoder(back), z, atol=1e-3)
+        assert 0.98 < share <= 1
+        assert (as_pixels(back).int() - video.int()).abs().float().mean() < near
 
 
 def test_a_moment_is_coded_by_itself(make_job: Any, video: Tensor) -> None:
@@ -221,6 +237,7 @@ def test_a_saved_model_can_be_judged_and_begun_with(
     model = load_folder(tmp_path / "model")
     assert isinstance(model, Judgeable)
     assert isinstance(model, ReadsForwards)
+    assert isinstance(model, Imagines)
     assert (model.masks, model.horizons) == (1, 1)
     features = model.encode(video)
     assert torch.equal(features, coded(objective, codes, video))
@@ -228,6 +245,12 @@ def test_a_saved_model_can_be_judged_and_begun_with(
     assert torch.equal(model.compared(features, video), features), "codes have a scale of their own"
     assert torch.equal(model.ahead(features), objective.predictor.ahead(features))
     assert model.foresee(features[:, : 2 * AREA]).shape == (2, 2 * AREA, WIDTH)
+    expected = imagined(model, video[0].numpy(), View(context=4, mask=0, horizon=1))
+    assert expected is not None
+    assert expected.shape == (8, 32, 32, 3)
+    assert (expected[:4] == 128).all()
+    told = model.ahead(features)[:1, 2, :, 0]
+    assert np.array_equal(expected[6:8], model.pictured(told)[0].numpy())
     one, other = model.untaught(1), model.untaught(2)
     assert not torch.equal(one.encode(video), other.encode(video))
     again = build_objective(make_job(*DYNAMICS, *SHAPE, "seed=9"))
