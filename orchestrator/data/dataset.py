@@ -34,7 +34,7 @@ _QUARANTINE_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())
 
 def dataset_digest(uri: str, units: list[WorkUnit], encode: Encode, *, in_place: bool) -> str:
     """16 hex digits of what will be packed and how: the name of the dataset's folder."""
-    options = {} if in_place else encode.options()
+    options = {} if in_place else encode.model_dump(mode="json")
     head = {"layout": LAYOUT, "recipe": RECIPE, "source": uri, "encode": options}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for unit in units:
@@ -103,7 +103,7 @@ def complete(
             "content": index.digest,
             "source": source.uri,
             "in_place": in_place,
-            "encode": None if in_place else encode.options(),
+            "encode": None if in_place else encode.model_dump(mode="json"),
             "clips": index.clips,
             "shards": index.shards,
             "seconds": index.seconds,

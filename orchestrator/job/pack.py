@@ -19,6 +19,10 @@ class WeightedSource(Section):
     """Share of the clips drawn, relative to the other weights. Default: by number of clips."""
 
 
+def _is_half(chroma: str) -> bool:
+    return chroma == "half"
+
+
 class Encode(Section):
     """How a raw video is cut and stored by packing."""
 
@@ -37,7 +41,8 @@ class Encode(Section):
     crf: int = Field(23, ge=0, le=51)
     """x264's constant rate factor: lower is better and larger."""
 
-    chroma: Literal["half", "full"] = "half"
+    # Left out where it is half: jobs and datasets from before there was a choice stay the same.
+    chroma: Literal["half", "full"] = Field("half", exclude_if=_is_half)
     """Resolution of colour: `half` (4:2:0), as cameras have it and every decoder reads, or `full`
     (4:4:4), for drawn pictures of few pixels, whose coloured edges would blur."""
 
@@ -46,12 +51,6 @@ class Encode(Section):
 
     max_duration: PositiveFloat = 3600.0
     """Seconds beyond which a video is quarantined when its stream is copied as a whole."""
-
-    def options(self) -> dict[str, Any]:
-        """What decides a dataset's clips. Half chroma is left out: what was packed before there
-        was a choice stays the same."""
-        plain = self.model_dump(mode="json")
-        return {k: v for k, v in plain.items() if (k, v) != ("chroma", "half")}
 
 
 def require_one_source(data: Any) -> Any:

@@ -67,8 +67,10 @@ def test_full_chroma_keeps_coloured_edges() -> None:
 
 
 def test_what_was_packed_before_there_was_a_choice_stays_the_same() -> None:
-    assert "chroma" not in Encode().options()
-    assert Encode(chroma="full").options() == {**Encode().options(), "chroma": "full"}
+    plain = Encode().model_dump(mode="json")
+    assert "chroma" not in plain
+    assert Encode(chroma="full").model_dump(mode="json") == {**plain, "chroma": "full"}
+    assert Encode.model_validate(plain).chroma == "half"
 
 
 def test_a_higher_crf_is_smaller() -> None:

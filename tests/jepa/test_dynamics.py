@@ -250,7 +250,9 @@ def test_a_saved_model_can_be_judged_and_begun_with(
     assert expected.shape == (8, 32, 32, 3)
     assert (expected[:4] == 128).all()
     told = model.ahead(features)[:1, 2, :, 0]
-    assert np.array_equal(expected[6:8], model.pictured(told)[0].numpy())
+    # Two clips at once round in another way than one.
+    apart = expected[6:8].astype(int) - model.pictured(told)[0].numpy()
+    assert np.abs(apart).max() <= 1
     one, other = model.untaught(1), model.untaught(2)
     assert not torch.equal(one.encode(video), other.encode(video))
     again = build_objective(make_job(*DYNAMICS, *SHAPE, "seed=9"))
