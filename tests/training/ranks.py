@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -137,6 +139,27 @@ def whole(slices: list[Slice], kind: str) -> dict[str, torch.Tensor]:
         count[piece.offset : piece.offset + len(piece.data)] += 1
     assert all(bool((count == 1).all()) for count in seen.values())
     return tensors
+
+
+def check_same(
+    ranks: list[Any],
+    losses: list[float],
+    loss: float,
+    gradient: dict[str, torch.Tensor],
+    case: object,
+) -> None:
+    """What all ranks found, (losses, slices after the first step), is that of one rank (`losses`)
+    and of one plain forward and backward (`loss`, `gradient`, clipped)."""
+    assert ranks[0][0] == ranks[-1][0]
+    assert ranks[0][0][0] == pytest.approx(loss, rel=1e-5), case
+    assert ranks[0][0] == pytest.approx(losses, rel=2e-5), case
+    moment = whole([piece for rank in ranks for piece in rank[1]], "exp_avg")
+    size = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
+    apart = sum(
+        float((moment[n].double() / 0.1 - g.reshape(-1)).square().sum())
+        for n, g in gradient.items()
+    )
+    assert math.sqrt(apart) / size < 1e-5, case
 
 
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from objective_jobs import batch_of, dealt_rows
-from ranks import run_ranks, tiny_job, whole
+from ranks import check_same, run_ranks, tiny_job
 
 from orchestrator.jepa.objectives import build_objective, untaught_teacher
 from orchestrator.jepa.pixels import normalise
@@ -100,19 +100,10 @@ def reference() -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("world", [1, 2, pytest.param(4, marks=pytest.mark.nightly)])
 def test_every_size_and_stage_trains_the_same(world: int) -> None:
     loss, gradient = reference()
-    size = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
     first = trained(1)[0][0][0]
     for index, case in enumerate(CASES):
         ranks = [rank[index] for rank in trained(world)]
-        assert ranks[0][0] == ranks[-1][0]
-        assert ranks[0][0][0] == pytest.approx(loss, rel=1e-5), case
-        assert ranks[0][0] == pytest.approx(first, rel=2e-5), case
-        moment = whole([piece for rank in ranks for piece in rank[1]], "exp_avg")
-        apart = sum(
-            float((moment[n].double() / 0.1 - g.reshape(-1)).square().sum())
-            for n, g in gradient.items()
-        )
-        assert math.sqrt(apart) / size < 1e-5, case
+        check_same(ranks, first, loss, gradient, case)
 
 
 @pytest.mark.parametrize("world", [1, 2])
