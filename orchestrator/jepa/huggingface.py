@@ -46,7 +46,7 @@ from orchestrator.jepa.vjepa2_config import (
     read_config,
 )
 from orchestrator.job import Encoder
-from orchestrator.job.objective import VJEPA2_MASKS
+from orchestrator.job.masks import VJEPA2_MASKS
 
 TOKENS = "predictor.mask_tokens"
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from orchestrator.jepa.foreign import Clip, Foreign, Wishes, mask_tokens_for, refusal, shape_of
 from orchestrator.jepa.hub import State
+from orchestrator.job.masks import VJEPA2_MASKS
 from orchestrator.job.model import ENCODER_SIZES
-from orchestrator.job.objective import VJEPA2_MASKS
 
 PREDICTOR_HEADS = 12
 """Of all predictors that were published; no tensor tells it."""

@@ -12,7 +12,7 @@ from orchestrator.job.fingerprint import (
     job_dict,
 )
 from orchestrator.job.loading import Job, build_job, load_job
-from orchestrator.job.masks import mask_counts
+from orchestrator.job.masks import Future, MultiBlock, mask_counts
 from orchestrator.job.mixture import of_one_kind
 from orchestrator.job.model import Codes, Conv, Encoder, Model, Predictor, reads_moments
 from orchestrator.job.objective import (
@@ -24,11 +24,9 @@ from orchestrator.job.objective import (
     Fixed,
     Forwards,
     Frozen,
-    Future,
     Gaussian,
     LeJEPA,
     LeWM,
-    MultiBlock,
     Pixels,
     Predictive,
     StateReading,

@@ -16,75 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.base import CustomPart, Range, Section, at, part_tag
-from orchestrator.job.model import (
-    AnyEncoder,
-    named_encoder,
-)
-
-
-class MultiBlock(Section):
-    """V-JEPA 2's multi-block mask, of a fixed count: targets are a union of blocks.
-
-    Blocks are drawn as in V-JEPA (arXiv 2404.08471, section 3.2); the union is then trimmed or
-    grown along its border to exactly `targets` tokens, and `context` tokens are drawn from
-    the rest, so that shapes are static and no clip depends on its batch.
-    """
-
-    kind: Literal["multiblock"] = "multiblock"
-    """Union of space-time blocks."""
-
-    blocks: PositiveInt = 8
-    """Blocks in the union."""
-
-    spatial: float = Field(0.15, gt=0, le=1)
-    """Area of a block as a share of the frame."""
-
-    temporal: float = Field(1.0, gt=0, le=1)
-    """Length of a block as a share of the clip."""
-
-    aspect: Range = (0.75, 1.5)
-    """Range of a block's height over width."""
-
-    targets: PositiveFloat = 0.5
-    """Tokens to predict: a share of all below 1, a count from 1 on."""
-
-    context: PositiveFloat = 0.24
-    """Tokens the encoder sees: a share of all below 1, a count from 1 on."""
-
-    truncate: bool = False
-    """The original's way instead: cut every clip of a batch to the batch's smallest counts."""
-
-
-class Future(Section):
-    """A mask that hides the future: context is the first tubelets, targets are what follows."""
-
-    kind: Literal["future"] = "future"
-    """Past predicts future."""
-
-    visible: tuple[PositiveInt, PositiveInt] = (2, 2)
-    """Fewest and most tubelets seen, drawn per clip."""
-
-    targets: PositiveFloat = 0.7
-    """Tokens to predict: a share of all below 1, a count from 1 on."""
-
-    context: PositiveFloat = 0.25
-    """Tokens the encoder sees: a share of all below 1, a count from 1 on."""
-
-
-AnyMask = Annotated[
-    Annotated[MultiBlock, Tag("multiblock")]
-    | Annotated[Future, Tag("future")]
-    | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "multiblock")),
-]
-
-# Counts: what the published sampler leaves after it cuts a batch of 24 to its smallest (mean of
-# 100 batches at 2,048 tokens: context .23 and .05, targets .48 and .69).
-VJEPA2_MASKS = (
-    MultiBlock(blocks=8, spatial=0.15, targets=0.5, context=0.24),
-    MultiBlock(blocks=2, spatial=0.7, targets=0.7, context=0.06),
-)
+from orchestrator.job.base import CustomPart, Section, at, part_tag
+from orchestrator.job.masks import VJEPA2_MASKS, AnyMask
+from orchestrator.job.model import AnyEncoder, named_encoder
 
 
 class VJEPA2(Section):
@@ -322,16 +256,15 @@ class Dynamics(Section):
     As DINO-WM (arXiv 2411.04983) a mean square error in the space of an encoder that stays as it
     is, without actions; the encoder is `model.encoder: {kind: codes}`. The predictor is
     convolutional, with a memory, and predicts what changes. Where `masks` hide some of the past it
-    has to remember and go on by itself. Of `model.predictor` it reads `depth` (memories), `dim` and
-    `heads`.
+    has to remember and go on by itself. Of `model.predictor` it reads `depth` (memories) and `dim`.
     """
 
     kind: Literal["dynamics"] = "dynamics"
     """The objective."""
 
     masks: tuple[AnyMask, ...] = Field((), max_length=1)
-    """What is hidden from the predictor: a mask's targets, and not more than its targets. All
-    is predicted, hidden or not. Default: nothing is hidden."""
+    """Its targets are hidden from the predictor; its context says nothing here. All is predicted,
+    hidden or not. Default: nothing is hidden."""
 
     horizons: PositiveInt = 1
     """Moments ahead that the trained model is asked for after every moment, beyond the next one

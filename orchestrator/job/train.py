@@ -18,7 +18,7 @@ from orchestrator.errors import RequestError
 from orchestrator.job.base import CustomPart, Name, Section, at
 from orchestrator.job.data import ClipSpec, Data
 from orchestrator.job.evaluate import EvaluateJob
-from orchestrator.job.masks import check_mask
+from orchestrator.job.masks import Future, MultiBlock, check_mask
 from orchestrator.job.mixture import check_mixture
 from orchestrator.job.model import Codes, Conv, Encoder, Model, reads_moments
 from orchestrator.job.objective import (
@@ -29,11 +29,9 @@ from orchestrator.job.objective import (
     Causal,
     Dynamics,
     Forwards,
-    Future,
     Gaussian,
     LeWM,
     Masked,
-    MultiBlock,
     Predictive,
 )
 from orchestrator.job.scale import Scale

@@ -29,8 +29,8 @@ from orchestrator.jepa.objectives.base import at_tokens
 from orchestrator.jepa.pixels import normalise
 from orchestrator.jepa.rope import axis_width, rotate, rotation_at
 from orchestrator.job import MultiBlock
+from orchestrator.job.masks import VJEPA2_MASKS
 from orchestrator.job.model import Rope
-from orchestrator.job.objective import VJEPA2_MASKS
 from orchestrator.randomness import generator
 from orchestrator.training.optimizer import build_optimizer, set_schedule
 
