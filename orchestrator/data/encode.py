@@ -88,8 +88,12 @@ def h264_stream(
     gop: int,
     crf: int,
     chroma: Chroma = "half",
+    base: Fraction | None = None,
 ) -> Any:
-    """The H.264 stream that everything here encodes with; its pictures are `PIXELS`, BT.601."""
+    """The H.264 stream that everything here encodes with; its pictures are `PIXELS`, BT.601.
+
+    `base`: seconds of a tick of the frames' timestamps; by default `1 / fps`.
+    """
     options = {
         "preset": "veryfast",
         "tune": "fastdecode",
@@ -103,7 +107,7 @@ def h264_stream(
     stream.pix_fmt = PIXELS[chroma]
     context = stream.codec_context
     context.thread_count = 1
-    context.time_base = 1 / fps
+    context.time_base = base or 1 / fps
     context.colorspace = BT601
     context.color_range = LIMITED
     return stream

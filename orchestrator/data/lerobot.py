@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
+from orchestrator.data.container import open_video, reason_of
 from orchestrator.data.inputs import identity_of, make_units, open_file
 from orchestrator.data.lerobot_meta import (
     ACTION,
@@ -30,7 +31,7 @@ from orchestrator.data.lerobot_meta import (
     read_episodes,
     read_info,
 )
-from orchestrator.data.probe import VideoFacts, open_video, probe, reason_of
+from orchestrator.data.probe import VideoFacts, probe
 from orchestrator.data.sources import CHANGED, RawClip, Rejected, WorkUnit
 from orchestrator.data.transcode import Encoder, Piece, Shape, scaled_size
 from orchestrator.errors import DataError, RequestError, suggest
@@ -114,7 +115,10 @@ class LeRobotSource:
             reason = "no such file" if missing else f"cannot be read: {error}"
             raise DataError(f"{video}: {reason}") from None
         try:
-            return file, probe(file)
+            facts = probe(file)
+            if facts.timeline.ticks is None:
+                raise DataError("its timestamps are missing, repeated or out of order")
+            return file, facts
         except DataError as error:
             file.close()
             raise DataError(f"{video}: {error.what}") from None
@@ -277,7 +281,7 @@ def cut_out(
                 found, picture = next(shown, (-1, None))
                 if found != row:
                     raise DataError(f"the video has no frame for row {row}")
-                encoder.add(shape.apply(picture))
+                encoder.add(shape.apply(picture), row - first)
             yield encoder.finish()
 
 

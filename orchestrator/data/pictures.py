@@ -7,8 +7,9 @@ from typing import IO
 
 import av
 
+from orchestrator.data.container import MAX_PIXELS, reason_of
 from orchestrator.data.decode import STILL_S
-from orchestrator.data.probe import MAX_PIXELS, reason_of
+from orchestrator.data.orientation import picture_orientation
 from orchestrator.data.sources import RawClip
 from orchestrator.errors import DataError
 
@@ -46,9 +47,8 @@ def read_picture(file: IO[bytes], key: str, source: str) -> RawClip:
         raise DataError(f"damaged, or not a readable picture: {reason_of(error)}") from None
     if len(frames) != 1:
         raise DataError(f"{len(frames)} frames are not a picture")
-    width, height = frames[0].width, frames[0].height
-    if round(frames[0].rotation / 90) % 2:
-        width, height = height, width
+    still = picture_orientation(payload)
+    width, height = map(int, still.upright(frames[0].width, frames[0].height))
     return RawClip(
         key=key,
         payload=payload,

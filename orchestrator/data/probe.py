@@ -1,47 +1,63 @@
-"""What a video really holds, found by reading it through: frames, times, size, rotation.
+"""What a video really holds, found by reading it through: frames, times, size, orientation.
 
-Headers are not believed where they can be counted. Nothing but one decoded frame and one
-number per frame is kept, so a ten-hour video costs megabytes.
+Headers are not believed where they can be counted. Nothing but one decoded frame and a few
+numbers per frame is kept, so a ten-hour video costs megabytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import IO, Any
 
-import av
 import numpy as np
 from av.error import FFmpegError
-from av.stream import Disposition
 
+from orchestrator.data.container import open_video, reason_of
+from orchestrator.data.orientation import Orientation, orientation_of
+from orchestrator.data.packets import Packets
+from orchestrator.data.timeline import Seconds, Span, Timeline, exact_timeline, repaired_timeline
 from orchestrator.errors import DataError
 
-MAX_PIXELS = 2**26
-"""Largest frame that is decoded: 8K passes, 16k x 16k (gigabytes of reference frames) not."""
-
 _LOST_SHARE, _LOST_SECONDS = 0.02, 1.0
+
+_PROMISING = ("mp4", "matroska", "avi", "flv", "asf")
+"""Containers whose header says how long they are. Others are asked for their last timestamp."""
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """One video. `times`: float64 [frames], seconds from the first frame, in display order.
+    """One video, as a player shows it.
 
-    `width` and `height` are what a decoder gives, `rotation` the degrees counterclockwise
-    that turn it upright, `pixel` the width of a pixel over its height. `timed` is false for
-    streams without timestamps, whose frames are taken to be even.
+    `width` and `height` are what a decoder gives, `pixel` is the width of a pixel over its height.
+    `packets`: of the picture stream, in coded order. `skipped`: frames before the first one that
+    can be decoded; the timeline leaves them out. `start`: tick at which readers take the stream to
+    begin.
     """
 
     codec: str
+    container: str
     fps: Fraction
-    times: np.ndarray
+    timeline: Timeline
     width: int
     height: int
-    rotation: int
+    orientation: Orientation
     pixel: Fraction
     timed: bool
+    """False for streams without timestamps, whose frames are taken to be even."""
+
+    base: Fraction
+    """Seconds of a tick."""
+
+    start: int = 0
+    skipped: int = 0
+    packets: Packets = field(default_factory=Packets, repr=False)
+
+    @property
+    def times(self) -> Seconds:
+        """Seconds of every frame in display order, float64 [frames]; from 0 in the first span."""
+        return self.timeline.times
 
     @property
     def frames(self) -> int:
@@ -52,117 +68,111 @@ class VideoFacts:
         """Seconds, the last frame's own included."""
         return float(self.frames / self.fps)
 
+    def fps_of(self, span: Span) -> Fraction:
+        """Average frames per second of a part."""
+        whole = span.frames == self.frames
+        return self.fps if whole else measured_rate(self.times[span.first : span.last])
+
     @property
     def upright(self) -> tuple[int, int]:
-        """Width and height after rotation."""
-        return self._turned(self.width, self.height)
-
-    @property
-    def upright_square(self) -> tuple[int, int]:
-        """Width and height after rotation at which pixels are square: one side shrinks."""
+        """Width and height of the frames that are shown: upright, with square pixels, for which
+        one side shrinks."""
+        width, height = self.width, self.height
         if self.pixel >= 1:
-            return self._turned(self.width, max(1, round(self.height / self.pixel)))
-        return self._turned(max(1, round(self.width * self.pixel)), self.height)
-
-    def _turned(self, width: int, height: int) -> tuple[int, int]:
-        return (height, width) if self.rotation % 180 else (width, height)
-
-
-@contextmanager
-def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
-    """A PyAV container and its video stream, decoding with one thread.
-
-    Raises:
-        DataError: not a video, no video stream (cover pictures do not count), frames larger
-            than `MAX_PIXELS`, or a codec that cannot be decoded.
-    """
-    try:
-        # A playlist that is named like a video must not open other files or addresses.
-        container = av.open(
-            file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
-        )
-    except (FFmpegError, ValueError) as error:
-        raise DataError(f"not a readable video: {reason_of(error)}") from None
-    with container:
-        streams = [
-            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-        ]
-        if not streams:
-            audio = " (audio only)" if container.streams.audio else ""
-            raise DataError(f"no video stream{audio}")
-        stream = max(streams, key=lambda s: (s.codec_context or _NoCodec).width)
-        context = stream.codec_context
-        if context is None:
-            raise DataError("its codec cannot be decoded")
-        if context.width * context.height > MAX_PIXELS:
-            raise DataError(
-                f"frames of {context.width}x{context.height} pixels are too large to decode in"
-                f" bounded memory (at most {MAX_PIXELS} pixels)"
-            )
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        context.thread_count = 1
-        yield container, stream
+            height = max(1, round(height / self.pixel))
+        else:
+            width = max(1, round(width * self.pixel))
+        return (height, width) if self.orientation.transpose else (width, height)
 
 
-def probe(file: IO[bytes]) -> VideoFacts:
-    """Read a video through: count its packets, decode its first frame.
+def probe(file: IO[bytes], *, decode: bool = False) -> VideoFacts:
+    """Read a video through: its packets, and its first frame decoded. Where timestamps cannot be
+    right, or where `decode` asks for it, all frames are decoded to see in which order they are
+    shown.
 
     Raises:
         DataError: it is no video, is cut off, has a single frame, or cannot be decoded.
     """
     file.seek(0)
     with open_video(file) as (container, stream):
-        ticks: list[int | None] = []
-        first: Any = None
-        end, cut = 0.0, False
-        try:
-            for packet in container.demux():
-                if packet.time_base and packet.pts is not None:
-                    length = packet.duration or 0
-                    end = max(end, float((packet.pts + length) * packet.time_base))
-                if packet.stream.index != stream.index or not packet.size:
-                    continue
-                cut = packet.is_corrupt
-                ticks.append(packet.pts if packet.pts is not None else packet.dts)
-                first = first or _first_frame(packet)
-            first = first or _first_frame(None, stream)
-        except FFmpegError as error:
-            raise DataError(
-                f"damaged or truncated after {len(ticks)} frames: {reason_of(error)}"
-            ) from None
-        if cut:  # by the last packet; one that is damaged on the way costs its segment only
-            raise DataError(f"truncated: cut inside frame {len(ticks) - 1}")
-        _refuse_cut_off(container, stream, len(ticks), end)
-        if len(ticks) < 2:
-            raise DataError("one frame is not a video" if ticks else "no frames")
+        indexed = len(stream.index_entries)
+        packets, first, end = _read(container, stream)
+        _refuse_cut_off(container, stream, packets, indexed, end)
+        shown = packets.shown
+        if len(shown) < 2:
+            raise DataError("one frame is not a video" if len(shown) else "no frames")
         if first is None:
             raise DataError("no frame can be decoded")
-        times, timed = _times(stream, ticks)
+        timed = bool((~packets.untimed).any())
+        timeline, skipped = _timeline(file, stream, packets, first, timed=timed, decode=decode)
+        fps = _rate(stream, timeline) if timed else _declared_rate(stream)
         return VideoFacts(
             codec=stream.codec.canonical_name,
-            fps=_rate(stream, times),
-            times=times,
+            container=container.format.name,
+            fps=fps,
+            timeline=timeline,
             width=first.width,
             height=first.height,
-            rotation=int(first.rotation) % 360,
-            pixel=_pixel(stream.sample_aspect_ratio),
+            orientation=orientation_of(first),
+            pixel=pixel_aspect(stream.sample_aspect_ratio),
             timed=timed,
+            base=Fraction(stream.time_base),
+            start=stream.start_time or 0,
+            skipped=skipped,
+            packets=packets,
         )
 
 
-def _pixel(ratio: Fraction | None) -> Fraction:
+def pixel_aspect(ratio: Fraction | None) -> Fraction:
     """Aspect ratio of a pixel; none or an absurd one counts as square."""
     return ratio if ratio and Fraction(1, 4) <= ratio <= 4 else Fraction(1)
 
 
-def reason_of(error: Exception) -> str:
-    """FFmpeg's own words, without numbers and addresses."""
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text).splitlines()[0]
+def measured_rate(times: Seconds) -> Fraction:
+    """Average frames per second of rising times."""
+    measured = (len(times) - 1) / float(times[-1] - times[0])
+    return Fraction(measured).limit_denominator(1001) or Fraction(1, 1001)
 
 
-class _NoCodec:
-    width = 0
+def decoded_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
+    """Frames in the order in which they are shown, and whether each is damaged: after an error all
+    are, until the next key frame."""
+    damaged = False
+    for packet in container.demux(stream):
+        damaged = damaged or packet.is_corrupt
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            damaged, frames = True, []
+        for frame in frames:
+            if frame.is_corrupt:
+                damaged = True
+            elif frame.key_frame and not packet.is_corrupt:
+                damaged = False
+            yield frame, damaged
+
+
+def _read(container: Any, stream: Any) -> tuple[Packets, Any, float]:
+    """The packets of the stream, its first frame, and the second at which the file ends."""
+    packets, first, end, cut = Packets(), None, 0.0, False
+    try:
+        for packet in container.demux():
+            if packet.time_base and packet.pts is not None:
+                length = packet.duration or 0
+                end = max(end, float((packet.pts + length) * packet.time_base))
+            if packet.stream.index != stream.index or not packet.size:
+                continue
+            cut = packet.is_corrupt
+            packets.add(packet)
+            first = first or _first_frame(packet)
+        first = first or _first_frame(None, stream)
+    except FFmpegError as error:
+        raise DataError(
+            f"damaged or truncated after {len(packets)} frames: {reason_of(error)}"
+        ) from None
+    if cut:  # by the last packet; one that is damaged on the way costs its segment only
+        raise DataError(f"truncated: cut inside frame {len(packets) - 1}")
+    return packets, first, end
 
 
 def _first_frame(packet: Any, stream: Any = None) -> Any:
@@ -174,37 +184,71 @@ def _first_frame(packet: Any, stream: Any = None) -> Any:
     return frames[0] if frames else None
 
 
-def _refuse_cut_off(container: Any, stream: Any, frames: int, end: float) -> None:
-    """Compare what was read with what the header promises."""
-    declared = int(stream.frames)
-    # Only the mp4 family counts samples; AVI counts time slots.
-    if "mp4" in container.format.name and frames < declared - max(2, _LOST_SHARE * declared):
-        raise DataError(f"truncated: {frames} of {declared} frames are there")
-    if not container.duration:
+def _refuse_cut_off(
+    container: Any, stream: Any, packets: Packets, indexed: int, end: float
+) -> None:
+    """Compare what was read with what the header promises; `indexed`: samples that an mp4's table
+    listed when it was opened, edits applied."""
+    frames, kind = len(packets), container.format.name
+    if "mp4" in kind and indexed > 1:
+        if frames < indexed - max(2, _LOST_SHARE * indexed):
+            raise DataError(f"truncated: {frames} of {indexed} frames are there")
+        if len(stream.index_entries) <= indexed:
+            return  # every sample of the table is there, whatever duration the header names
+    if not container.duration or not any(name in kind for name in _PROMISING):
         return
-    start = (container.start_time or 0) / av.time_base
-    promised = start + container.duration / av.time_base
+    start = (container.start_time or 0) / 1_000_000
+    promised = start + container.duration / 1_000_000
     if end < promised - max(_LOST_SECONDS, _LOST_SHARE * promised):
-        raise DataError(f"truncated: ends at {end:.1f} s of {promised:.1f} s")
+        raise DataError(
+            f"truncated: ends at {end:.1f} s of {promised:.1f} s (or its header is wrong)"
+        )
 
 
-def _times(stream: Any, ticks: list[int | None]) -> tuple[np.ndarray, bool]:
-    """Seconds of every frame in display order, and whether they come from timestamps."""
-    given = np.sort(np.asarray([tick for tick in ticks if tick is not None], dtype=np.int64))
-    if len(given) == len(ticks) and given[-1] > given[0]:
-        return (given - given[0]) * float(stream.time_base), True
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    if rate <= 0:
+def _timeline(
+    file: IO[bytes], stream: Any, packets: Packets, first: Any, *, timed: bool, decode: bool
+) -> tuple[Timeline, int]:
+    """The timeline, and how many frames before the first one that can be decoded it leaves out."""
+    if not timed:
+        frames = len(packets.shown)
+        times = np.arange(frames) / float(_declared_rate(stream))
+        return Timeline(times, (Span(0, frames),), None), 0
+    base = float(stream.time_base)
+    if not decode and packets.in_order(stream.codec_context.reorder_depth):
+        ticks = np.sort(packets.shown)
+        skipped = int(np.searchsorted(ticks, first.pts)) if first.pts is not None else 0
+        timeline = exact_timeline(ticks[skipped:].tolist(), base)
+        if len(timeline.times) > 1 and len(timeline.spans) == 1:
+            return timeline, skipped
+    file.seek(0)
+    with open_video(file) as (container, again):
+        found = [frame.pts for frame, _ in decoded_frames(container, again)]
+    if len(found) < 2:
+        raise DataError(f"{len(found)} of {len(packets.shown)} frames can be decoded")
+    return repaired_timeline(found, base), 0
+
+
+def _declared_rate(stream: Any) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate
+    if not rate or rate <= 0:
         raise DataError("no timestamps and no frame rate")
-    return np.arange(len(ticks)) / rate, False
+    return Fraction(rate).limit_denominator(100_000)
 
 
-def _rate(stream: Any, times: np.ndarray) -> Fraction:
-    """Average frames per second; the header's exact fraction where it agrees with the times."""
-    measured = (len(times) - 1) / float(times[-1])
+def _rate(stream: Any, timeline: Timeline) -> Fraction:
+    """Average frames per second of the longest span; the header's exact fraction where it agrees
+    with the times."""
+    span = max(timeline.spans, key=lambda span: span.frames)
+    if span.frames < 2:
+        raise DataError(
+            f"its timestamps jump {len(timeline.spans) - 1} times: no two frames follow each other"
+        )
+    times = timeline.times[span.first : span.last]
+    length = float(times[-1] - times[0])
+    measured = (len(times) - 1) / length
     for declared in (stream.average_rate, stream.guessed_rate):
         # Rounded timestamps of a short video miss the true rate by up to a tick or two.
-        slack = 2 * float(stream.time_base) / float(times[-1]) + 1e-4
+        slack = 2 * float(stream.time_base) / length + 1e-4
         if declared and abs(float(declared) / measured - 1) < slack:
             return Fraction(declared).limit_denominator(100_000)
-    return Fraction(measured).limit_denominator(1001) or Fraction(1, 1001)
+    return measured_rate(times)

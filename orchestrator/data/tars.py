@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from orchestrator.data.arrays import ARRAYS, Found, unusable
+from orchestrator.data.in_place import probe_in_place
 from orchestrator.data.index_writer import ShardRows
 from orchestrator.data.inputs import MISSING, identity_of, make_units, open_file
-from orchestrator.data.probe import probe
 from orchestrator.data.sources import CHANGED, VIDEO_EXTENSIONS, Rejected, WorkUnit, list_files
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
@@ -187,7 +187,7 @@ class _Reader:
                 digest.update(block)
                 payload.write(block)
             try:
-                facts = probe(cast(IO[bytes], payload))
+                facts = probe_in_place(cast(IO[bytes], payload))
             except DataError as error:
                 self._reject(name, error.what)
                 return

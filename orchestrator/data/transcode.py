@@ -1,8 +1,7 @@
 """Re-encoding a video into even segments that decode fast, in one pass and bounded memory.
 
-Frames are turned upright, scaled down to the short side, and put on a constant rate by
-their timestamps: the frame nearest in time is shown, so a constant-rate source keeps every
-frame exactly once and a variable-rate one keeps its true speed.
+Every frame that is shown is encoded once, upright, scaled down to the short side. Frames of an
+even rate are put on that rate exactly; all others keep the times at which they are shown.
 """
 
 from __future__ import annotations
@@ -11,26 +10,39 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import IO, Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from orchestrator.data import colour
+from orchestrator.data.container import open_video
 from orchestrator.data.encode import PIXELS, Chroma, h264_stream
-from orchestrator.data.probe import VideoFacts, open_video
+from orchestrator.data.probe import VideoFacts, decoded_frames
+from orchestrator.data.segments import Segment
 from orchestrator.job import Encode
 
 _LOST_FRAMES = 0.02
 """Share of a segment's frames (or one frame) that a decoder may drop without a complaint."""
 
+_FINE = Fraction(1, 90_000)
+"""Seconds of a tick where frames keep their own times."""
+
+_COLORSPACES = {
+    colour.BT709: Colorspace.ITU709,
+    colour.FCC: Colorspace.FCC,
+    colour.BT470BG: Colorspace.ITU601,
+    colour.SMPTE170M: Colorspace.ITU601,
+    colour.SMPTE240M: Colorspace.SMPTE240M,
+    colour.BT2020: Colorspace.BT2020,
+}
+
 
 @dataclass(frozen=True)
 class Piece:
-    """One encoded segment."""
+    """One encoded segment. `fps`: frames per second, on average."""
 
     payload: bytes
     frames: int
@@ -41,47 +53,42 @@ class Piece:
     codec: str
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A decoded frame: seconds from the video's first frame, and whether it can be trusted."""
-
-    time: float
-    picture: Any
-    damaged: bool
-
-
 def transcode(
-    file: IO[bytes], facts: VideoFacts, encode: Encode, segments: int
+    file: IO[bytes], facts: VideoFacts, encode: Encode, segments: list[Segment]
 ) -> Iterator[Piece | str]:
-    """`segments` even pieces, each an mp4; a string is the reason why one cannot be used."""
-    bounds = [facts.frames * i // segments for i in range(segments + 1)]
+    """An mp4 of each segment; a string is the reason why one cannot be used."""
     width, height = scaled_size(facts, encode.short_side)
     file.seek(0)
     with open_video(file) as (container, stream):
-        seen: list[float] = []
-        shown = _resample(_decode(container, stream, facts, seen), facts)
+        numbered = _numbered(container, stream, facts)
         shape = Shape(facts, width, height, encode.chroma)
-        for first, last in pairwise(bounds):
-            encoder = Encoder(width, height, facts.fps, encode)
+        end = facts.frames, None, False
+        at, picture, damage = next(numbered, end)
+        for segment in segments:
+            encoder = Encoder(width, height, segment.fps, encode, even=segment.even)
+            times = None if segment.even else facts.times[segment.first : segment.last]
             damaged = False
-            for _ in range(first, last):
-                frame = next(shown)
-                damaged = damaged or frame.damaged
-                encoder.add(shape.apply(frame.picture))
-            window = (first / float(facts.fps), last / float(facts.fps))
-            lost = _inside(facts.times, window) - _inside(np.asarray(seen), window)
-            seen[:] = [time for time in seen if time >= window[1]]
+            while at < segment.last:
+                if at >= segment.first:
+                    damaged = damaged or damage
+                    encoder.add(shape.apply(picture), _tick(times, at - segment.first))
+                at, picture, damage = next(numbered, end)
+            lost = segment.frames - encoder.frames
             if damaged:
                 yield "damaged frames (the decoder reports errors)"
-            elif lost > max(1, _LOST_FRAMES * (last - first)):
-                yield f"{lost} of {last - first} frames cannot be decoded"
+            elif lost > max(1, _LOST_FRAMES * segment.frames) or not encoder.frames:
+                yield f"{lost} of {segment.frames} frames cannot be decoded"
             else:
-                yield encoder.finish()
+                yield encoder.finish(segment.duration_s)
+
+
+def _tick(times: Any, number: int) -> int:
+    return number if times is None else round(float(times[number] - times[0]) / _FINE)
 
 
 def scaled_size(facts: VideoFacts, short_side: int) -> tuple[int, int]:
     """Even upright width and height with the short side at most `short_side`, never larger."""
-    width, height = facts.upright_square
+    width, height = facts.upright
     scale = min(1.0, short_side / min(width, height))
     return _even(width * scale, width), _even(height * scale, height)
 
@@ -90,69 +97,45 @@ def _even(length: float, limit: int) -> int:
     return max(2, min(2 * round(length / 2), limit - limit % 2))
 
 
-def _inside(times: np.ndarray, window: tuple[float, float]) -> int:
-    return int(np.count_nonzero((times >= window[0] - 1e-9) & (times < window[1] - 1e-9)))
+def _numbered(container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[int, Any, bool]]:
+    """(number in the timeline, frame, damaged) of every frame, rising. Frames are known by their
+    timestamps, or by their order where those had to be repaired.
+
+    Raises:
+        OutOfOrder: the decoder shows frames in another order than their timestamps.
+    """
+    ticks, last = facts.timeline.ticks, -1
+    for order, (frame, damaged) in enumerate(decoded_frames(container, stream)):
+        number = order
+        if ticks is not None:
+            if frame.pts is None:
+                continue
+            number = int(np.searchsorted(ticks, frame.pts))
+            if number >= len(ticks) or ticks[number] != frame.pts:
+                continue
+            if number <= last and not damaged:
+                raise OutOfOrder
+        if last < number < facts.frames:
+            last = number
+            yield number, frame, damaged
 
 
-def _decode(container: Any, stream: Any, facts: VideoFacts, seen: list[float]) -> Iterator[_Shown]:
-    """Frames in display order. After an error, frames are damaged until the next key frame."""
-    base, origin, damaged = stream.time_base, None, False
-    number = 0
-    for packet in container.demux(stream):
-        damaged = damaged or packet.is_corrupt
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            damaged, frames = True, []
-        for frame in frames:
-            if frame.is_corrupt:
-                damaged = True
-            elif frame.key_frame and not packet.is_corrupt:
-                damaged = False
-            tick = frame.pts if frame.pts is not None else frame.dts
-            if facts.timed and tick is not None:
-                origin = tick if origin is None else origin
-                time = float((tick - origin) * base)
-            else:
-                time = number / float(facts.fps)
-            number += 1
-            seen.append(time)
-            yield _Shown(time, frame, damaged)
-
-
-def _resample(frames: Iterator[_Shown], facts: VideoFacts) -> Iterator[_Shown]:
-    """Exactly `facts.frames` frames at the constant rate `facts.fps`, by nearest timestamp."""
-    step = 1.0 / float(facts.fps)
-    number, before = 0, None
-    for frame in frames:
-        if before is not None:
-            while number < facts.frames and number * step < (before.time + frame.time) / 2:
-                yield before
-                number += 1
-        before = frame
-    while number < facts.frames:
-        yield before or _Shown(0.0, None, True)
-        number += 1
+class OutOfOrder(Exception):
+    """The timestamps are not in the order in which the decoder shows the frames."""
 
 
 class Shape:
     """Turns decoded pictures upright, scaled, stored as `PIXELS`, BT.601 limited range."""
 
     def __init__(self, facts: VideoFacts, width: int, height: int, chroma: Chroma) -> None:
-        turned = facts.rotation % 180 != 0
-        self._size = (height, width) if turned else (width, height)
-        self._rotation = facts.rotation
+        self._orientation = facts.orientation
+        self._size = (height, width) if self._orientation.transpose else (width, height)
         self._reformatter, self._pixels = VideoReformatter(), PIXELS[chroma]
         self._graph: Any = None
-        self._last: tuple[Any, Any] = (None, None)
 
     def apply(self, picture: Any) -> Any:
-        """The picture as it is stored; None stays None. A repeated picture is not redone."""
-        if picture is None:
-            return None
-        if self._last[0] is not picture:
-            self._last = (picture, self._rotate(self._scale(picture)))
-        return self._last[1]
+        """The picture as it is stored."""
+        return self._turn(self._scale(picture))
 
     def _scale(self, picture: Any) -> Any:
         return self._reformatter.reformat(
@@ -160,26 +143,24 @@ class Shape:
             width=self._size[0],
             height=self._size[1],
             format=self._pixels,
-            src_colorspace=_matrix(picture),
+            src_colorspace=_COLORSPACES[colour.matrix_of(picture) or colour.SMPTE170M],
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             interpolation="BICUBIC",
             threads=1,
         )
 
-    def _rotate(self, picture: Any) -> Any:
-        # The display matrix turns counterclockwise.
-        turns = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}.get(self._rotation, [])
-        if not turns:
+    def _turn(self, picture: Any) -> Any:
+        if not self._orientation.filters:
             return picture
         picture.pts = None
         if self._graph is None:
-            self._graph = _transpose_graph(picture, turns)
+            self._graph = _turning_graph(picture, self._orientation.filters)
         self._graph.push(picture)
         return self._graph.pull()
 
 
-def _transpose_graph(picture: Any, turns: list[str]) -> Any:
+def _turning_graph(picture: Any, filters: list[tuple[str, str | None]]) -> Any:
     graph = Graph()
     node = graph.add_buffer(
         width=picture.width,
@@ -187,8 +168,8 @@ def _transpose_graph(picture: Any, turns: list[str]) -> Any:
         format=picture.format,
         time_base=Fraction(1, 1000),
     )
-    for turn in turns:
-        following = graph.add("transpose", turn)
+    for name, arguments in filters:
+        following = graph.add(name, arguments)
         node.link_to(following)
         node = following
     node.link_to(graph.add("buffersink"))
@@ -196,19 +177,15 @@ def _transpose_graph(picture: Any, turns: list[str]) -> Any:
     return graph
 
 
-def _matrix(picture: Any) -> Colorspace:
-    """The colour matrix of a picture; where it does not say, what players assume."""
-    known = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601}
-    known |= {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
-    assumed = Colorspace.ITU709 if picture.height >= 720 else Colorspace.ITU601
-    return known.get(int(picture.colorspace), assumed)
-
-
 class Encoder:
-    """One segment's mp4, in memory."""
+    """One segment's mp4, in memory. `even`: frames are counted in ticks of `1 / fps` seconds, else
+    in ticks of 1 / 90,000 second."""
 
-    def __init__(self, width: int, height: int, fps: Fraction, encode: Encode) -> None:
-        self._size, self._fps, self._frames = (width, height), fps, 0
+    def __init__(
+        self, width: int, height: int, fps: Fraction, encode: Encode, *, even: bool = True
+    ) -> None:
+        self._size, self._fps, self._even, self.frames = (width, height), fps, even, 0
+        self._base = 1 / fps if even else _FINE
         self._buffer = io.BytesIO()
         self._container: Any = av.open(self._buffer, "w", format="mp4")
         self._stream = h264_stream(
@@ -219,25 +196,28 @@ class Encoder:
             gop=encode.gop,
             crf=encode.crf,
             chroma=encode.chroma,
+            base=self._base,
         )
 
-    def add(self, picture: Any) -> None:
-        if picture is not None:
-            picture.pts = self._frames
-            picture.pict_type = 0  # else the source's key frames are forced upon x264
-            picture.time_base = 1 / self._fps
-            self._container.mux(self._stream.encode(picture))
-        self._frames += 1
+    def add(self, picture: Any, tick: int) -> None:
+        """Append a picture that is shown from `tick` on."""
+        picture.pts = tick
+        picture.pict_type = 0  # else the source's key frames are forced upon x264
+        picture.time_base = self._base
+        self._container.mux(self._stream.encode(picture))
+        self.frames += 1
 
-    def finish(self) -> Piece:
+    def finish(self, duration_s: float | None = None) -> Piece:
+        """The mp4; it lasts `duration_s` (default: by the rate)."""
         self._container.mux(self._stream.encode())
         self._container.close()
+        seconds = float(self.frames / self._fps) if duration_s is None else duration_s
         return Piece(
             payload=self._buffer.getvalue(),
-            frames=self._frames,
-            fps=float(self._fps),
+            frames=self.frames,
+            fps=float(self._fps) if self._even else self.frames / seconds,
             width=self._size[0],
             height=self._size[1],
-            duration_s=float(self._frames / self._fps),
+            duration_s=seconds,
             codec="h264",
         )

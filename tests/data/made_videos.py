@@ -88,6 +88,13 @@ def decoded(payload: bytes) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
+def shown_at(payload: bytes) -> np.ndarray:
+    """Seconds from the first frame at which each frame is shown; float64 [frames]."""
+    with av.open(io.BytesIO(payload)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    return np.array(times) - times[0]
+
+
 def level_of(frame: np.ndarray) -> float:
     """The grey level that `picture` painted, from the middle of the frame."""
     height, width = frame.shape[:2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_clips import video
 
-from orchestrator.data import decode
+from orchestrator.data import decode, frame_graph, packet_reader
 from orchestrator.data.decode import Crop, clip_times, decode_clip
 from orchestrator.errors import DataError
 
@@ -70,7 +70,7 @@ def test_frames_by_their_numbers_are_those_frames(
     how: dict[str, Any], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether a clip's packets were kept, or are sought again."""
-    monkeypatch.setattr(decode, "_KEPT_PACKETS", kept)
+    monkeypatch.setattr(packet_reader, "_KEPT_PACKETS", kept)
     payload = video(numbered(150), NTSC, **how)
     rng = np.random.default_rng(0)
     for _ in range(12):
@@ -212,7 +212,7 @@ def test_a_filter_graph_that_is_kept_gives_each_video_its_own_picture() -> None:
         return decode_clip(payload, np.zeros(1), size=16, crop=lambda w, h: box)
 
     def cut_afresh(payload: bytes, box: Crop) -> np.ndarray:
-        decode._thread.graphs.clear()
+        frame_graph._thread.graphs.clear()
         return cut(payload, box)
 
     once = [[cut_afresh(payload, box) for box in boxes] for payload in (wide, high)]

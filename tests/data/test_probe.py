@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_videos import write_audio, write_video
 
-from orchestrator.data import probe as probe_module
+from orchestrator.data import container
 from orchestrator.data.probe import probe
 from orchestrator.errors import DataError
 
@@ -95,7 +95,7 @@ def test_frames_beyond_the_pixel_limit_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_video(tmp_path / "a.mp4").read_bytes()
-    monkeypatch.setattr(probe_module, "MAX_PIXELS", 96 * 64 - 1)
+    monkeypatch.setattr(container, "MAX_PIXELS", 96 * 64 - 1)
     assert "96x64 pixels are too large" in reason(data)
 
 

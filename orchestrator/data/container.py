@@ -1,0 +1,77 @@
+"""Opening a video file with FFmpeg, and which of its streams is the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import av
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from orchestrator.errors import DataError
+
+MAX_PIXELS = 2**26
+"""Largest frame that is decoded: 8K passes, 16k x 16k (gigabytes of reference frames) does not."""
+
+_DEFAULT_BONUS = 5_000_000
+"""Pixels that a stream marked as the default one is preferred by, as FFmpeg's command line does."""
+
+
+@contextmanager
+def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
+    """A PyAV container and its picture stream, decoding with one thread.
+
+    Raises:
+        DataError: not a video, no video stream (cover pictures do not count), frames larger
+            than `MAX_PIXELS`, or a codec that cannot be decoded.
+    """
+    try:
+        # A playlist that is named like a video must not open other files or addresses.
+        container = av.open(
+            file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
+        )
+    except (FFmpegError, ValueError) as error:
+        raise DataError(f"not a readable video: {reason_of(error)}") from None
+    with container:
+        stream = picture_stream(container)
+        context = stream.codec_context
+        if context.width * context.height > MAX_PIXELS:
+            raise DataError(
+                f"frames of {context.width}x{context.height} pixels are too large to decode in"
+                f" bounded memory (at most {MAX_PIXELS} pixels)"
+            )
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.thread_count = 1
+        yield container, stream
+
+
+def picture_stream(container: Any) -> Any:
+    """The video stream that is shown: the largest, or the one that is marked as the default.
+
+    Raises:
+        DataError: there is none, or its codec cannot be decoded.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        audio = " (audio only)" if container.streams.audio else ""
+        raise DataError(f"no video stream{audio}")
+    stream = max(streams, key=_preference)
+    if stream.codec_context is None:
+        raise DataError("its codec cannot be decoded")
+    return stream
+
+
+def reason_of(error: Exception) -> str:
+    """FFmpeg's own words, without numbers and addresses."""
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text).splitlines()[0]
+
+
+def _preference(stream: Any) -> int:
+    context = stream.codec_context
+    if context is None:
+        return -1
+    area = int(context.width * context.height)
+    return area + _DEFAULT_BONUS * bool(stream.disposition & Disposition.default)

@@ -1,0 +1,53 @@
+"""Whether a video can be trained on as it lies in a tar, read at random and never rewritten."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import numpy as np
+
+from orchestrator.data.container import open_video
+from orchestrator.data.packet_reader import read_by_time
+from orchestrator.data.probe import VideoFacts, probe
+from orchestrator.errors import DataError
+
+_INDEXED = ("mp4", "matroska")
+"""Containers whose demuxers find key frames by an index, or read on to them in order."""
+
+_PACK = "pack it from a folder, with encode.mode=h264"
+
+
+def probe_in_place(file: IO[bytes]) -> VideoFacts:
+    """The facts of a video that is decoded by the times of its frames alone.
+
+    Raises:
+        DataError: as `probe`; or its timestamps are missing, out of order or jump, its first frames
+            cannot be decoded, or a seek in it does not find the frame at a time.
+    """
+    facts = probe(file)
+    ticks = facts.timeline.ticks
+    if not facts.timed:
+        raise DataError(f"its frames have no timestamps: {_PACK}")
+    if ticks is None:
+        raise DataError(f"its timestamps are missing, repeated or out of order: {_PACK}")
+    if len(facts.timeline.spans) > 1:
+        after = facts.timeline.spans[0].last
+        gap = float(facts.times[after] - facts.times[after - 1])
+        raise DataError(f"its timestamps jump by {gap:.1f} s after frame {after - 1}: {_PACK}")
+    if facts.skipped or int(ticks[0]) != facts.start:
+        count = facts.skipped or "some"
+        raise DataError(f"{count} frames before the first one cannot be decoded: {_PACK}")
+    if not any(name in facts.container for name in _INDEXED):
+        _refuse_wrong_seeks(file, facts)
+    return facts
+
+
+def _refuse_wrong_seeks(file: IO[bytes], facts: VideoFacts) -> None:
+    ticks = facts.timeline.ticks
+    assert ticks is not None
+    for number in (0, facts.frames // 2, facts.frames - 1):
+        file.seek(0)
+        with open_video(file) as (container, stream):
+            _, found = read_by_time(container, stream, facts.times[number : number + 1])
+        if not np.array_equal(found, ticks[number : number + 1]):
+            raise DataError(f"seeking to frame {number} finds another one: {_PACK}")

@@ -1,0 +1,181 @@
+"""When the frames of a video are shown: a timeline without the faults that timestamps have.
+
+Timestamps come in the order in which the decoder gives frames. Equal ones are spread, missing
+ones and single wild ones are interpolated, and where the clock jumps the timeline is split: no
+clip crosses a jump, so every clip keeps the real speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import DataError
+
+Seconds = npt.NDArray[np.float64]
+Ticks = npt.NDArray[np.int64]
+
+LONGEST_REST_S = 10.0
+"""Seconds for which one frame may be shown within a clip. A longer gap splits the timeline,
+unless the whole video is that slow."""
+
+_SLOW = 8.0
+"""A gap of as many typical intervals is no jump, however long it is."""
+
+_OUTLIERS = 2
+"""Frames in a row whose timestamps may be wild while those around them follow one another."""
+
+_REPAIRED = 0.05
+"""Share of a video's timestamps that may be wild before they are not believed at all."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Frames `first` to `last` (exclusive) between two jumps of the clock."""
+
+    first: int
+    last: int
+
+    @property
+    def frames(self) -> int:
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Frames in the order in which they are shown.
+
+    `times`: float64 [frames], seconds; rising within each of `spans`, which cover all frames.
+    `ticks`: int64 [frames], the timestamps as the file has them, rising; None where some had to be
+    repaired, and frames are known by their order alone.
+    """
+
+    times: Seconds
+    spans: tuple[Span, ...]
+    ticks: Ticks | None
+
+
+def exact_timeline(ticks: Sequence[int], base: float) -> Timeline:
+    """The timeline of strictly rising timestamps (`base` seconds each), split at long gaps."""
+    rising = np.asarray(ticks, dtype=np.int64)
+    times = (rising - rising[0]) * base
+    return Timeline(times, split(times), rising)
+
+
+def split(times: Seconds) -> tuple[Span, ...]:
+    """Spans of rising times (seconds) without a gap that is longer than `longest_gap`."""
+    gaps = np.diff(times)
+    cuts = (np.flatnonzero(gaps > longest_gap(gaps) + 1e-6) + 1).tolist() if len(gaps) else []
+    return tuple(Span(first, last) for first, last in pairwise([0, *cuts, len(times)]))
+
+
+def longest_gap(gaps: Seconds) -> float:
+    """Seconds between two frames beyond which the clock is taken to have jumped."""
+    return max(LONGEST_REST_S, _SLOW * float(np.median(gaps)))
+
+
+def repaired_timeline(ticks: Sequence[int | None], base: float) -> Timeline:
+    """The timeline of frames in the order in which a decoder gave them.
+
+    Args:
+        ticks: timestamps of `base` seconds; None where a frame has none.
+
+    Raises:
+        DataError: fewer than two timestamps are known, or too many are out of order.
+    """
+    known = [at for at, tick in enumerate(ticks) if tick is not None]
+    values = [tick for tick in ticks if tick is not None]
+    if len(known) == len(ticks) and all(early < late for early, late in pairwise(values)):
+        return exact_timeline(values, base)
+    if len(set(values)) < 2:
+        raise DataError("its frames have no timestamps that differ")
+    times = np.full(len(ticks), np.nan)
+    times[known] = (np.asarray(values, dtype=np.float64) - values[0]) * base
+    spread = _spread_equal(times[known])
+    typical = _typical(spread)
+    runs = _runs(spread, max(LONGEST_REST_S, _SLOW * typical))
+    _keep_runs(times, np.asarray(known), spread, runs)
+    bounds = [0, *(known[run[0][0]] for run in runs[1:]), len(ticks)]
+    spans = tuple(Span(first, last) for first, last in pairwise(bounds))
+    for span in spans:
+        _interpolate(times[span.first : span.last], typical)
+    return Timeline(times, spans, None)
+
+
+def _spread_equal(times: Seconds) -> Seconds:
+    """Equal times in a row, spread evenly up to the next later one."""
+    typical = _typical(times[np.diff(times, prepend=np.nan) != 0])
+    result = times.copy()
+    first = 0
+    for at in range(1, len(times) + 1):
+        if at < len(times) and times[at] == times[first]:
+            continue
+        count = at - first
+        if count > 1:
+            room = times[at] - times[first] if at < len(times) else typical
+            room = room if 0 < room <= 2 * typical else typical
+            result[first:at] += np.arange(count) * room / count
+        first = at
+    return result
+
+
+def _typical(times: Seconds) -> float:
+    """The median interval between times that rise."""
+    gaps = np.diff(times)
+    rising = gaps[gaps > 0]
+    return float(np.median(rising)) if len(rising) else LONGEST_REST_S
+
+
+Runs = list[list[tuple[int, int]]]
+"""Of each span its pieces (first, last exclusive), which follow one another in time; what lies
+between two pieces is wild."""
+
+
+def _runs(times: Seconds, limit: float) -> Runs:
+    """Parts of `times` (in file order) that rise without a jump, joined across wild ones."""
+
+    def follows(early: int, late: int) -> bool:
+        return bool(0 < times[late] - times[early] <= limit)
+
+    jumps = [at for at in range(1, len(times)) if not follows(at - 1, at)]
+    runs: Runs = []
+    for first, last in pairwise([0, *jumps, len(times)]):
+        lone = len(runs) > 1 and len(runs[-1]) == 1 and _size(runs[-1]) <= _OUTLIERS
+        if lone and follows(runs[-2][-1][1] - 1, first):
+            runs.pop()
+            runs[-1].append((first, last))
+        else:
+            runs.append([(first, last)])
+    return runs
+
+
+def _size(run: list[tuple[int, int]]) -> int:
+    return sum(last - first for first, last in run)
+
+
+def _keep_runs(times: Seconds, known: Ticks, spread: Seconds, runs: Runs) -> None:
+    """Write the times that are believed into `times`, NaN elsewhere.
+
+    Raises:
+        DataError: too many are not.
+    """
+    times[:] = np.nan
+    for first, last in (piece for run in runs for piece in run):
+        times[known[first:last]] = spread[first:last]
+    wild = len(known) - sum(map(_size, runs))
+    if wild > max(_OUTLIERS, _REPAIRED * len(known)):
+        raise DataError(f"the timestamps of {wild} of {len(known)} frames are out of order")
+
+
+def _interpolate(times: Seconds, typical: float) -> None:
+    """Replace NaN by times between the neighbours, in place; at the ends by typical intervals."""
+    at = np.arange(len(times))
+    there = np.flatnonzero(~np.isnan(times))
+    first, last = there[0], there[-1]
+    times[first:last] = np.interp(at[first:last], there, times[there])
+    times[:first] = times[first] - (first - at[:first]) * typical
+    times[last + 1 :] = times[last] + (at[last + 1 :] - last) * typical
