@@ -14,7 +14,7 @@ from orchestrator.errors import DataError
 _INDEXED = ("mp4", "matroska")
 """Containers whose demuxers find key frames by an index, or read on to them in order."""
 
-_PACK = "pack it from a folder, with encode.mode=h264"
+_PACK = "it can be used only re-encoded, by kind: pack with encode.mode=h264"
 
 
 def probe_in_place(file: IO[bytes]) -> VideoFacts:

@@ -92,17 +92,21 @@ def _landed(packets: list[Any], target: int) -> int:
 def _until(stream: Iterable[Any], last: float) -> list[Any]:
     """Packets from the first key frame to the last time."""
     packets: list[Any] = []
+    corrupt = False
     for packet in stream:
         if packet.size == 0 or (not packets and not packet.is_keyframe):
             continue
         _tick(packet)
-        if packet.is_corrupt:
-            raise DataError("is damaged")
+        if corrupt and not packet.is_keyframe:
+            break
+        corrupt = packet.is_corrupt  # but see `probe.decoded_frames`: where streams are joined
         # Frames are shown no earlier than they are decoded: nothing wanted comes after this.
         # (Matroska does not store decoding times; right after a seek they are unknown.)
         if packet.dts is not None and packet.dts > last + 0.5:
             break
         packets.append(packet)
+    if corrupt:
+        raise DataError("is damaged")
     return packets
 
 

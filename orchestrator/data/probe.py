@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -138,8 +139,11 @@ def decoded_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
     """Frames in the order in which they are shown, and whether each is damaged: after an error all
     are, until the next key frame."""
     damaged = False
-    for packet in container.demux(stream):
-        damaged = damaged or packet.is_corrupt
+    for packet, following in pairwise(chain(container.demux(stream), [None])):
+        # Transport streams call the last packet before a joint corrupt, since their counters begin
+        # anew. What the decoder takes, and no other frame refers to, is as good as any.
+        last = following is not None and following.size and following.is_keyframe
+        damaged = damaged or (packet.is_corrupt and not last)
         try:
             frames = packet.decode()
         except FFmpegError:
@@ -147,7 +151,7 @@ def decoded_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
         for frame in frames:
             if frame.is_corrupt:
                 damaged = True
-            elif frame.key_frame and not packet.is_corrupt:
+            elif frame.key_frame and (last or not packet.is_corrupt):
                 damaged = False
             yield frame, damaged
 
@@ -197,8 +201,9 @@ def _refuse_cut_off(
             return  # every sample of the table is there, whatever duration the header names
     if not container.duration or not any(name in kind for name in _PROMISING):
         return
-    start = (container.start_time or 0) / 1_000_000
-    promised = start + container.duration / 1_000_000
+    # Matroska names the second at which it ends, the others for how long they last.
+    start = 0 if "matroska" in kind else (container.start_time or 0)
+    promised = (start + container.duration) / 1_000_000
     if end < promised - max(_LOST_SECONDS, _LOST_SHARE * promised):
         raise DataError(
             f"truncated: ends at {end:.1f} s of {promised:.1f} s (or its header is wrong)"
@@ -216,10 +221,13 @@ def _timeline(
     base = float(stream.time_base)
     if not decode and packets.in_order(stream.codec_context.reorder_depth):
         ticks = np.sort(packets.shown)
-        skipped = int(np.searchsorted(ticks, first.pts)) if first.pts is not None else 0
-        timeline = exact_timeline(ticks[skipped:].tolist(), base)
+        start = first.pts if first.pts is not None else ticks[0]
+        timeline = exact_timeline(ticks[ticks >= start].tolist(), base)
         if len(timeline.times) > 1 and len(timeline.spans) == 1:
-            return timeline, skipped
+            # Players show nothing before the first key frame either; what follows it is lost.
+            keys = packets.ticks[packets.keys]
+            lost = ticks[ticks < start] >= (keys[0] if len(keys) else ticks[0])
+            return timeline, int(lost.sum())
     file.seek(0)
     with open_video(file) as (container, again):
         found = [frame.pts for frame, _ in decoded_frames(container, again)]

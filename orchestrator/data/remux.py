@@ -61,6 +61,8 @@ class _Copy:
         before = packet.pts, packet.dts, packet.stream
         packet.pts -= self.part.start
         packet.dts = next(self._dts)
+        # An mp4 hides a last frame that lasts no time.
+        packet.duration = packet.duration or round(self.part.interval / self._base)
         packet.stream = self._out
         self._container.mux(packet)
         # Writing has changed its units; the next part may need it too.

@@ -97,9 +97,14 @@ def repaired_timeline(ticks: Sequence[int | None], base: float) -> Timeline:
     times[known] = (np.asarray(values, dtype=np.float64) - values[0]) * base
     spread = _spread_equal(times[known])
     typical = _typical(spread)
-    runs = _runs(spread, max(LONGEST_REST_S, _SLOW * typical))
-    _keep_runs(times, np.asarray(known), spread, runs)
-    bounds = [0, *(known[run[0][0]] for run in runs[1:]), len(ticks)]
+    runs = _believed(spread, typical)
+    wild = len(known) - sum(map(len, runs))
+    if wild > max(_OUTLIERS, _REPAIRED * len(known)):
+        raise DataError(f"the timestamps of {wild} of {len(known)} frames are out of order")
+    times[:] = np.nan
+    for run in runs:
+        times[[known[at] for at in run]] = spread[run]
+    bounds = [0, *(known[run[0]] for run in runs[1:]), len(ticks)]
     spans = tuple(Span(first, last) for first, last in pairwise(bounds))
     for span in spans:
         _interpolate(times[span.first : span.last], typical)
@@ -130,45 +135,35 @@ def _typical(times: Seconds) -> float:
     return float(np.median(rising)) if len(rising) else LONGEST_REST_S
 
 
-Runs = list[list[tuple[int, int]]]
-"""Of each span its pieces (first, last exclusive), which follow one another in time; what lies
-between two pieces is wild."""
+def _believed(times: Seconds, typical: float) -> list[list[int]]:
+    """Of each part without a jump of the clock the frames whose times are believed.
 
-
-def _runs(times: Seconds, limit: float) -> Runs:
-    """Parts of `times` (in file order) that rise without a jump, joined across wild ones."""
+    Where a time does not follow the one before it, either it is wild (one of the next follows), or
+    the last ones before it were, or the clock has jumped.
+    """
+    limit = max(LONGEST_REST_S, _SLOW * typical)
 
     def follows(early: int, late: int) -> bool:
-        return bool(0 < times[late] - times[early] <= limit)
+        if late >= len(times):
+            return False
+        gap, between = times[late] - times[early], late - early - 1
+        return bool(0 < gap <= limit and (not between or gap >= (between + 1) * typical / 2))
 
-    jumps = [at for at in range(1, len(times)) if not follows(at - 1, at)]
-    runs: Runs = []
-    for first, last in pairwise([0, *jumps, len(times)]):
-        lone = len(runs) > 1 and len(runs[-1]) == 1 and _size(runs[-1]) <= _OUTLIERS
-        if lone and follows(runs[-2][-1][1] - 1, first):
-            runs.pop()
-            runs[-1].append((first, last))
-        else:
-            runs.append([(first, last)])
+    runs, at = [[0]], 1
+    while at < len(times):
+        run, wild = runs[-1], range(1, _OUTLIERS + 1)
+        if not follows(run[-1], at):
+            after = next((count for count in wild if follows(run[-1], at + count)), 0)
+            before = next((n for n in wild if n < len(run) and follows(run[-1 - n], at)), 0)
+            if after:
+                at += after
+            elif before:
+                del run[-before:]
+            else:
+                runs.append([])
+        runs[-1].append(at)
+        at += 1
     return runs
-
-
-def _size(run: list[tuple[int, int]]) -> int:
-    return sum(last - first for first, last in run)
-
-
-def _keep_runs(times: Seconds, known: Ticks, spread: Seconds, runs: Runs) -> None:
-    """Write the times that are believed into `times`, NaN elsewhere.
-
-    Raises:
-        DataError: too many are not.
-    """
-    times[:] = np.nan
-    for first, last in (piece for run in runs for piece in run):
-        times[known[first:last]] = spread[first:last]
-    wild = len(known) - sum(map(_size, runs))
-    if wild > max(_OUTLIERS, _REPAIRED * len(known)):
-        raise DataError(f"the timestamps of {wild} of {len(known)} frames are out of order")
 
 
 def _interpolate(times: Seconds, typical: float) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from orchestrator.data.decode import decode_clip
-from orchestrator.data.probe import VideoFacts, probe
+from orchestrator.data.in_place import probe_in_place
+from orchestrator.data.probe import VideoFacts
 from orchestrator.errors import DataError
 from orchestrator.evaluation.benchmarks.scene import Align, Scene, Shot
 from orchestrator.storage import Storage
@@ -30,7 +31,7 @@ def shot_frames(storage: Storage, shot: Shot, size: int, fps: float) -> np.ndarr
         if shot.pictures:
             return _pictures(storage, shot, size, fps)
         payload = storage.read_bytes(shot.path)
-        facts = probe(io.BytesIO(payload))
+        facts = probe_in_place(io.BytesIO(payload))
         times = facts.times[shot.skip :]
         if len(times) < 2:
             raise DataError(f"{len(facts.times)} frames, of which {shot.skip} are not shown")
@@ -56,7 +57,7 @@ def clip_frames(
     """
     try:
         payload = storage.read_bytes(path)
-        facts = probe(io.BytesIO(payload))
+        facts = probe_in_place(io.BytesIO(payload))
         _refuse_slow(float(facts.fps), fps)
         room = float(facts.times[-1]) - (frames - 1) / fps
         if room < -SLACK:
