@@ -9,11 +9,11 @@ from av.error import FFmpegError
 
 from orchestrator.data.container import reason_of
 from orchestrator.data.copying import copy_parts
-from orchestrator.data.probe import VideoFacts, probe
+from orchestrator.data.probe import VideoFacts, confirm_order, probe
 from orchestrator.data.remux import remux
 from orchestrator.data.segments import even_segments, lone_frames
 from orchestrator.data.sources import RawClip, Rejected
-from orchestrator.data.transcode import OutOfOrder, Piece, transcode
+from orchestrator.data.transcode import Piece, transcode
 from orchestrator.errors import DataError
 from orchestrator.job import Encode
 
@@ -27,10 +27,7 @@ def cut_video(
         DataError: nothing of the video can be used.
     """
     try:
-        facts = probe(file)
-        yield from _clips(file, facts, key, source, encode, extras)
-    except OutOfOrder:
-        facts = probe(file, decode=True)
+        facts = confirm_order(file, probe(file))
         yield from _clips(file, facts, key, source, encode, extras)
     except FFmpegError as error:
         raise DataError(f"cannot be decoded: {reason_of(error)}") from None

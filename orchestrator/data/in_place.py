@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import IO
 
 import numpy as np
+from av.error import FFmpegError
 
-from orchestrator.data.container import open_video
+from orchestrator.data.container import open_video, reason_of
 from orchestrator.data.packet_reader import read_by_time
-from orchestrator.data.probe import VideoFacts, probe
+from orchestrator.data.probe import VideoFacts, confirm_order, probe
 from orchestrator.errors import DataError
 
 _INDEXED = ("mp4", "matroska")
@@ -24,7 +25,7 @@ def probe_in_place(file: IO[bytes]) -> VideoFacts:
         DataError: as `probe`; or its timestamps are missing, out of order or jump, its first frames
             cannot be decoded, or a seek in it does not find the frame at a time.
     """
-    facts = probe(file)
+    facts = confirm_order(file, probe(file))
     ticks = facts.timeline.ticks
     if not facts.timed:
         raise DataError(f"its frames have no timestamps: {_PACK}")
@@ -47,7 +48,10 @@ def _refuse_wrong_seeks(file: IO[bytes], facts: VideoFacts) -> None:
     assert ticks is not None
     for number in (0, facts.frames // 2, facts.frames - 1):
         file.seek(0)
-        with open_video(file) as (container, stream):
-            _, found = read_by_time(container, stream, facts.times[number : number + 1])
+        try:
+            with open_video(file) as (container, stream):
+                _, found = read_by_time(container, stream, facts.times[number : number + 1])
+        except FFmpegError as error:
+            raise DataError(f"seeking in it fails: {reason_of(error)}: {_PACK}") from None
         if not np.array_equal(found, ticks[number : number + 1]):
             raise DataError(f"seeking to frame {number} finds another one: {_PACK}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from av.error import FFmpegError
 
 from orchestrator.errors import DataError
 
@@ -70,7 +71,7 @@ def _read(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
     start = (stream.start_time or 0) - second
     target, step = int(wanted[0]), 1
     while True:
-        container.seek(target, stream=stream, backward=True)
+        _seek(container, stream, target)
         packets = _until(container.demux(stream), wanted[-1])
         if packets and packets[0].pts <= wanted[0] + 0.5:
             return packets
@@ -80,6 +81,15 @@ def _read(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
             return packets
         target = max(min(target, _landed(packets, target)) - step, start)
         step = max(2 * step, round(_FIRST_STEP_S * second))
+
+
+def _seek(container: Any, stream: Any, target: int) -> None:
+    try:
+        container.seek(target, stream=stream, backward=True)
+    except FFmpegError:
+        if target >= 0:
+            raise
+        container.seek(0, stream=stream, backward=True)  # some demuxers know no earlier time
 
 
 def _landed(packets: list[Any], target: int) -> int:

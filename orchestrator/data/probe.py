@@ -18,7 +18,14 @@ from av.error import FFmpegError
 from orchestrator.data.container import open_video, reason_of
 from orchestrator.data.orientation import Orientation, orientation_of
 from orchestrator.data.packets import Packets
-from orchestrator.data.timeline import Seconds, Span, Timeline, exact_timeline, repaired_timeline
+from orchestrator.data.timeline import (
+    Seconds,
+    Span,
+    Timeline,
+    exact_timeline,
+    is_even,
+    repaired_timeline,
+)
 from orchestrator.errors import DataError
 
 _LOST_SHARE, _LOST_SECONDS = 0.02, 1.0
@@ -122,6 +129,24 @@ def probe(file: IO[bytes], *, decode: bool = False) -> VideoFacts:
             skipped=skipped,
             packets=packets,
         )
+
+
+def confirm_order(file: IO[bytes], facts: VideoFacts) -> VideoFacts:
+    """The facts once it is sure that frames are shown in the order of their timestamps.
+
+    Only the decoder knows where frames are coded in another order than shown. An even rate leaves
+    no doubt; at uneven times, or with frames before the first key frame, all are decoded.
+
+    Raises:
+        DataError: as `probe`.
+    """
+    if facts.timeline.ticks is None or bool((np.diff(facts.packets.shown) > 0).all()):
+        return facts
+    spans = [facts.times[one.first : one.last] for one in facts.timeline.spans]
+    whole = len(facts.packets.shown) == facts.frames + facts.skipped
+    if whole and all(len(own) < 2 or is_even(own, float(measured_rate(own))) for own in spans):
+        return facts
+    return probe(file, decode=True)
 
 
 def pixel_aspect(ratio: Fraction | None) -> Fraction:
@@ -230,6 +255,7 @@ def _timeline(
             return timeline, int(lost.sum())
     file.seek(0)
     with open_video(file) as (container, again):
+        again.codec_context.options |= {"skip_loop_filter": "all", "skip_idct": "all"}
         found = [frame.pts for frame, _ in decoded_frames(container, again)]
     if len(found) < 2:
         raise DataError(f"{len(found)} of {len(packets.shown)} frames can be decoded")

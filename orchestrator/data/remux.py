@@ -49,6 +49,7 @@ class _Copy:
         self._kept = _kept(facts, part)
         self._dts = iter((_decoding_ticks(facts, part, self._kept) - part.start).tolist())
         self._tail = bool((ticks[self._kept] >= part.end).any())
+        self._hides = self._tail or bool((ticks[self._kept] < part.start).any())
 
     def add(self, packet: Any, number: int) -> None:
         """Append a packet, if it is needed; `number` counts all packets of the stream."""
@@ -88,7 +89,8 @@ class _Copy:
         payload = self._buffer.getvalue()
         if self._tail:
             payload = set_edit_end(payload, seconds - self.part.interval / 2)
-        if (shown := _count_shown(payload)) != self.part.frames:
+        shown = _count_shown(payload) if self._hides else self.part.frames
+        if shown != self.part.frames:
             return f"an mp4 of it shows {shown} of {self.part.frames} frames: use encode.mode=h264"
         width, height = self._facts.upright
         return Piece(

@@ -10,10 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from orchestrator.data.probe import VideoFacts, measured_rate
-from orchestrator.data.timeline import Seconds, Span
-
-_EVEN = 0.5
-"""Frames are put on an even rate if each is less than half an interval away from its place."""
+from orchestrator.data.timeline import Seconds, Span, is_even
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def even_segments(facts: VideoFacts, longest_s: float) -> list[Segment]:
             continue
         times, fps = facts.times[span.first : span.last], facts.fps_of(span)
         found = _of_even_rate(span, fps, longest_s)
-        if not _is_even(times, fps):
+        if not is_even(times, float(fps)):
             found = _of_times(span, times, longest_s)
         segments += found
     return segments
@@ -49,11 +46,6 @@ def even_segments(facts: VideoFacts, longest_s: float) -> list[Segment]:
 def lone_frames(facts: VideoFacts) -> int:
     """How many frames stand alone between two jumps of the clock."""
     return sum(span.frames < 2 for span in facts.timeline.spans)
-
-
-def _is_even(times: Seconds, fps: Fraction) -> bool:
-    away = times - times[0] - np.arange(len(times)) / float(fps)
-    return bool(np.abs(away).max() < _EVEN / float(fps))
 
 
 def _of_even_rate(span: Span, fps: Fraction, longest_s: float) -> list[Segment]:

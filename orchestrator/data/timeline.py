@@ -73,6 +73,12 @@ def split(times: Seconds) -> tuple[Span, ...]:
     return tuple(Span(first, last) for first, last in pairwise([0, *cuts, len(times)]))
 
 
+def is_even(times: Seconds, fps: float) -> bool:
+    """Whether each frame is less than half an interval away from its place at an even rate."""
+    away = times - times[0] - np.arange(len(times)) / fps
+    return bool(np.abs(away).max() < 0.5 / fps)
+
+
 def longest_gap(gaps: Seconds) -> float:
     """Seconds between two frames beyond which the clock is taken to have jumped."""
     return max(LONGEST_REST_S, _SLOW * float(np.median(gaps)))

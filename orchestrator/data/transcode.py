@@ -22,6 +22,7 @@ from orchestrator.data.container import open_video
 from orchestrator.data.encode import PIXELS, Chroma, h264_stream
 from orchestrator.data.probe import VideoFacts, decoded_frames
 from orchestrator.data.segments import Segment
+from orchestrator.data.timeline import Ticks
 from orchestrator.job import Encode
 
 _LOST_FRAMES = 0.02
@@ -62,20 +63,20 @@ def transcode(
     with open_video(file) as (container, stream):
         numbered = _numbered(container, stream, facts)
         shape = Shape(facts, width, height, encode.chroma)
-        end = facts.frames, None, False
-        at, picture, damage = next(numbered, end)
+        end = facts.frames, None, ""
+        at, picture, fault = next(numbered, end)
         for segment in segments:
             encoder = Encoder(width, height, segment.fps, encode, even=segment.even)
             times = None if segment.even else facts.times[segment.first : segment.last]
-            damaged = False
+            reason = ""
             while at < segment.last:
-                if at >= segment.first:
-                    damaged = damaged or damage
+                reason = reason or fault
+                if at >= segment.first and not reason:
                     encoder.add(shape.apply(picture), _tick(times, at - segment.first))
-                at, picture, damage = next(numbered, end)
+                at, picture, fault = next(numbered, end)
             lost = segment.frames - encoder.frames
-            if damaged:
-                yield "damaged frames (the decoder reports errors)"
+            if reason:
+                yield reason
             elif lost > max(1, _LOST_FRAMES * segment.frames) or not encoder.frames:
                 yield f"{lost} of {segment.frames} frames cannot be decoded"
             else:
@@ -97,31 +98,27 @@ def _even(length: float, limit: int) -> int:
     return max(2, min(2 * round(length / 2), limit - limit % 2))
 
 
-def _numbered(container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[int, Any, bool]]:
-    """(number in the timeline, frame, damaged) of every frame, rising. Frames are known by their
-    timestamps, or by their order where those had to be repaired.
-
-    Raises:
-        OutOfOrder: the decoder shows frames in another order than their timestamps.
-    """
+def _numbered(container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[int, Any, str]]:
+    """(number in the timeline, frame, why it cannot be used) of every frame. Frames are known by
+    their timestamps, or by their order where those had to be repaired."""
     ticks, last = facts.timeline.ticks, -1
     for order, (frame, damaged) in enumerate(decoded_frames(container, stream)):
         number = order
         if ticks is not None:
-            if frame.pts is None:
-                continue
-            number = int(np.searchsorted(ticks, frame.pts))
-            if number >= len(ticks) or ticks[number] != frame.pts:
-                continue
-            if number <= last and not damaged:
-                raise OutOfOrder
-        if last < number < facts.frames:
-            last = number
-            yield number, frame, damaged
+            number = _number_of(frame, ticks)
+        if number >= facts.frames:
+            return
+        fault = "damaged frames (the decoder reports errors)" if damaged else ""
+        if number <= last and not damaged:
+            fault = "its frames are not shown in the order of their timestamps"
+        last = max(last, number)
+        yield last, frame, fault
 
 
-class OutOfOrder(Exception):
-    """The timestamps are not in the order in which the decoder shows the frames."""
+def _number_of(frame: Any, ticks: Ticks) -> int:
+    """Where a frame stands in the timeline; -1 if nowhere."""
+    number = -1 if frame.pts is None else int(np.searchsorted(ticks, frame.pts))
+    return number if number < len(ticks) and ticks[number] == frame.pts else -1
 
 
 class Shape:

@@ -143,7 +143,7 @@ def test_a_matrix_that_is_no_quarter_turn_is_refused(
         decode_clip(path.read_bytes(), np.zeros(1))
 
 
-@pytest.mark.parametrize("scale", [0.25, 3.0])
+@pytest.mark.parametrize("scale", [0.25, 1.5])
 def test_a_matrix_may_scale_and_be_slightly_off(scale: float) -> None:
     for turned, (a, b, c, d) in MATRICES.items():
         slightly = np.array([a + 400, b - 300, 0, c + 200, d - 100, 0, 0, 0, 2**30]) * scale
