@@ -28,10 +28,7 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
             than `MAX_PIXELS`, or a codec that cannot be decoded.
     """
     try:
-        # A playlist that is named like a video must not open other files or addresses.
-        container = av.open(
-            file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"}
-        )
+        container = open_container(file)
     except (FFmpegError, ValueError) as error:
         raise DataError(f"not a readable video: {reason_of(error)}") from None
     with container:
@@ -45,6 +42,12 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_count = 1
         yield container, stream
+
+
+def open_container(file: IO[bytes]) -> Any:
+    """A PyAV container for reading, whatever encoding its titles have. A playlist that is named
+    like a video opens no other files or addresses."""
+    return av.open(file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
 
 
 def picture_stream(container: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from orchestrator.data.container import picture_stream
+from orchestrator.data.container import open_container, picture_stream, reason_of
 from orchestrator.data.frame_graph import ChooseCrop, ClipGraph, Crop
 from orchestrator.data.orientation import is_picture, orientation_of, picture_orientation
 from orchestrator.data.packet_reader import read_by_number, read_by_time
@@ -69,7 +69,7 @@ def decode_clip(
         DataError: the payload is not a video, is damaged, or ends before the last time.
     """
     try:
-        with av.open(io.BytesIO(payload)) as container:
+        with open_container(io.BytesIO(payload)) as container:
             stream = picture_stream(container)
             read = read_by_number if times.dtype.kind == "i" else read_by_time
             packets, chosen = read(container, stream, times)
@@ -86,8 +86,8 @@ def decode_clip(
                     out = np.empty((len(times), *image.shape), np.uint8)
                 for slot in slots.pop(frame.pts, ()):
                     out[slot] = image
-    except av.FFmpegError as error:
-        raise DataError(f"cannot be decoded: {error.strerror}") from None
+    except (av.FFmpegError, ValueError) as error:
+        raise DataError(f"cannot be decoded: {reason_of(error)}") from None
     if slots or out is None:
         raise DataError(f"{len(slots)} of {len(set(chosen.tolist()))} frames are missing")
     return out

@@ -15,6 +15,9 @@ from orchestrator.errors import DataError
 _INDEXED = ("mp4", "matroska")
 """Containers whose demuxers find key frames by an index, or read on to them in order."""
 
+_LOOKED_UP = 128
+"""Frames that are looked up in a video whose demuxer may not find them."""
+
 _PACK = "it can be used only re-encoded, by kind: pack with encode.mode=h264"
 
 
@@ -38,20 +41,23 @@ def probe_in_place(file: IO[bytes]) -> VideoFacts:
     if facts.skipped or int(ticks[0]) != facts.start:
         count = facts.skipped or "some"
         raise DataError(f"{count} frames before the first one cannot be decoded: {_PACK}")
-    if not any(name in facts.container for name in _INDEXED):
+    if facts.packets.hidden.any() or not any(name in facts.container for name in _INDEXED):
         _refuse_wrong_seeks(file, facts)
     return facts
 
 
 def _refuse_wrong_seeks(file: IO[bytes], facts: VideoFacts) -> None:
+    """Look up frames all over a video as a training does, each by its time."""
     ticks = facts.timeline.ticks
     assert ticks is not None
-    for number in (0, facts.frames // 2, facts.frames - 1):
-        file.seek(0)
-        try:
-            with open_video(file) as (container, stream):
+    file.seek(0)
+    with open_video(file) as (container, stream):
+        for number in np.unique(np.linspace(0, facts.frames - 1, _LOOKED_UP).round().astype(int)):
+            try:
                 _, found = read_by_time(container, stream, facts.times[number : number + 1])
-        except FFmpegError as error:
-            raise DataError(f"seeking in it fails: {reason_of(error)}: {_PACK}") from None
-        if not np.array_equal(found, ticks[number : number + 1]):
-            raise DataError(f"seeking to frame {number} finds another one: {_PACK}")
+            except FFmpegError as error:
+                raise DataError(f"seeking in it fails: {reason_of(error)}: {_PACK}") from None
+            except DataError as error:
+                raise DataError(f"seeking to frame {number}: {error.what}: {_PACK}") from None
+            if not np.array_equal(found, ticks[number : number + 1]):
+                raise DataError(f"seeking to frame {number} finds another one: {_PACK}")

@@ -7,7 +7,7 @@ from typing import IO
 
 import av
 
-from orchestrator.data.container import MAX_PIXELS, reason_of
+from orchestrator.data.container import MAX_PIXELS, open_container, reason_of
 from orchestrator.data.decode import STILL_S
 from orchestrator.data.orientation import picture_orientation
 from orchestrator.data.sources import RawClip
@@ -32,7 +32,7 @@ def read_picture(file: IO[bytes], key: str, source: str) -> RawClip:
     if len(payload) > MAX_BYTES:
         raise DataError(f"is larger than {MAX_BYTES} bytes")
     try:
-        with av.open(io.BytesIO(payload)) as container:
+        with open_container(io.BytesIO(payload)) as container:
             if not container.streams.video:
                 raise DataError("no picture")
             context = container.streams.video[0].codec_context

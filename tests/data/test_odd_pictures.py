@@ -205,6 +205,19 @@ def test_a_picture_is_turned_as_its_exif_data_say(
     assert apart(decode_clip(clip.payload, np.zeros(1))[0], expected) < 4
 
 
+def test_a_title_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", 12)
+    with av.open(str(path)) as read, av.open(str(tmp_path / "t.mkv"), "w") as out:
+        out.metadata["title"] = "caf??"
+        stream = out.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    body = (tmp_path / "t.mkv").read_bytes().replace(b"caf??", b"caf\xe9\xff")
+    assert apart(decode_clip(body, np.zeros(1))[0], numbered_frame(0)) < 4
+
+
 def test_damaged_exif_data_leave_a_picture_as_it_is(tmp_path: Path) -> None:
     path = exif_picture(tmp_path / "p.jpg", 6)
     body = bytearray(path.read_bytes())
