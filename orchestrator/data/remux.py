@@ -62,8 +62,10 @@ class _Copy:
         before = packet.pts, packet.dts, packet.stream
         packet.pts -= self.part.start
         packet.dts = next(self._dts)
-        # An mp4 hides a last frame that lasts no time.
-        packet.duration = packet.duration or round(self.part.interval / self._base)
+        # An mp4 hides a last frame that lasts no time, and readers one that lasts too short.
+        interval = round(self.part.interval / self._base)
+        if not packet.duration or (number + 1 == self.part.last and packet.duration < interval - 1):
+            packet.duration = interval
         packet.stream = self._out
         self._container.mux(packet)
         # Writing has changed its units; the next part may need it too.

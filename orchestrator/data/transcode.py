@@ -22,7 +22,7 @@ from orchestrator.data.container import open_video
 from orchestrator.data.encode import PIXELS, Chroma, h264_stream
 from orchestrator.data.probe import VideoFacts, decoded_frames
 from orchestrator.data.segments import Segment
-from orchestrator.data.timeline import Ticks
+from orchestrator.data.timeline import Seconds, Ticks
 from orchestrator.job import Encode
 
 _LOST_FRAMES = 0.02
@@ -72,7 +72,7 @@ def transcode(
             while at < segment.last:
                 reason = reason or fault
                 if at >= segment.first and not reason:
-                    encoder.add(shape.apply(picture), _tick(times, at - segment.first))
+                    encoder.add(shape.apply(picture), *_place(segment, times, at - segment.first))
                 at, picture, fault = next(numbered, end)
             lost = segment.frames - encoder.frames
             if reason:
@@ -83,8 +83,13 @@ def transcode(
                 yield encoder.finish(segment.duration_s)
 
 
-def _tick(times: Any, number: int) -> int:
-    return number if times is None else round(float(times[number] - times[0]) / _FINE)
+def _place(segment: Segment, times: Seconds | None, number: int) -> tuple[int, int | None]:
+    """Tick and duration of a segment's frame; even frames all last as long."""
+    if times is None:
+        return number, None
+    ends = [*times[number + 1 : number + 2], times[0] + segment.duration_s]
+    first, last = (round(float(time - times[0]) / _FINE) for time in (times[number], ends[0]))
+    return first, last - first
 
 
 def scaled_size(facts: VideoFacts, short_side: int) -> tuple[int, int]:
@@ -183,6 +188,7 @@ class Encoder:
     ) -> None:
         self._size, self._fps, self._even, self.frames = (width, height), fps, even, 0
         self._base = 1 / fps if even else _FINE
+        self._durations: dict[int, int] = {}
         self._buffer = io.BytesIO()
         self._container: Any = av.open(self._buffer, "w", format="mp4")
         self._stream = h264_stream(
@@ -196,17 +202,24 @@ class Encoder:
             base=self._base,
         )
 
-    def add(self, picture: Any, tick: int) -> None:
-        """Append a picture that is shown from `tick` on."""
+    def add(self, picture: Any, tick: int, duration: int | None = None) -> None:
+        """Append a picture that is shown from `tick` on, for `duration` ticks."""
         picture.pts = tick
         picture.pict_type = 0  # else the source's key frames are forced upon x264
         picture.time_base = self._base
-        self._container.mux(self._stream.encode(picture))
+        if duration is not None:
+            self._durations[tick] = duration
+        self._mux(self._stream.encode(picture))
         self.frames += 1
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
 
     def finish(self, duration_s: float | None = None) -> Piece:
         """The mp4; it lasts `duration_s` (default: by the rate)."""
-        self._container.mux(self._stream.encode())
+        self._mux(self._stream.encode())
         self._container.close()
         seconds = float(self.frames / self._fps) if duration_s is None else duration_s
         return Piece(

@@ -41,7 +41,8 @@ class Case:
 
 
 def plain(name: str, **keys: Any) -> Case:
-    whole = ("h264",) if name == "b_frames.avi" else ROUTES
+    # AVI does not store when reordered frames are shown; in a program stream seeks miss frames.
+    whole = {"b_frames.avi": ("h264",), "mpeg2.mpg": ("h264", "copy")}.get(name, ROUTES)
     return Case(name, lambda folder: write(folder / name, **keys), whole)
 
 

@@ -14,6 +14,7 @@ import pytest
 from made_videos import decoded, level_of, picture, shown_at, write_video
 
 from orchestrator.data.cut import cut_video
+from orchestrator.data.decode import decode_clip
 from orchestrator.data.sources import RawClip, Rejected
 from orchestrator.errors import DataError
 from orchestrator.job import Encode
@@ -51,6 +52,18 @@ def test_a_variable_rate_keeps_its_true_speed(tmp_path: Path) -> None:
     np.testing.assert_allclose(times * 1000, ticks, atol=1)
     assert piece.duration_s == pytest.approx(2.0, abs=0.05)
     np.testing.assert_allclose(levels, times / 2.0, atol=0.02)
+
+
+@pytest.mark.parametrize("mode", ["h264", "copy"])
+def test_a_clip_of_a_variable_rate_may_end_at_its_very_end(mode: str, tmp_path: Path) -> None:
+    """The last frame is shown as long as the index says, also where it is a key frame."""
+    ticks = np.cumsum([0, *[30, 170, 100] * 26]).tolist()
+    for piece in clips(write_video(tmp_path / "v.mkv", ticks=ticks), mode=mode, gop=1, segment=3):
+        near = np.array([piece.duration_s - 1e-3])
+        np.testing.assert_array_equal(
+            decode_clip(piece.payload, near),
+            decode_clip(piece.payload, np.array([piece.frames - 1])),
+        )
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, 180])
