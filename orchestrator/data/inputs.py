@@ -162,8 +162,12 @@ def one_input(storage: Storage | None = None) -> Iterator[None]:
         yield
     except (DataError, MemoryError):
         raise
+    except FileNotFoundError as error:
+        if storage is None:
+            raise
+        raise DataError("no such file") from error
     except OSError as error:
-        final = isinstance(error, FileNotFoundError | PermissionError)
+        final = isinstance(error, PermissionError)
         local = storage is not None and not storage.remote and error.errno in _OF_ONE_FILE
         if storage is None or not (final or local):
             raise

@@ -135,7 +135,7 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
     Raises:
         RequestError: nothing is there, it cannot be read, or it is none of these.
     """
-    from orchestrator.data import folder, lerobot, lerobot_meta, listing, manifest, tars
+    from orchestrator.data import folder, lerobot, lerobot_info, listing, manifest, tars
 
     if uri.startswith("physics://"):
         return cast(Source, import_part("orchestrator.physics.source:PhysicsSource")(uri))
@@ -170,16 +170,24 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
         )
     if here.exists("index.parquet") or here.exists("shards.parquet"):
         return PackedSource(uri)
-    if lerobot_meta.is_lerobot(here):
+    if lerobot_info.is_lerobot(here):
         return lerobot.LeRobotSource(uri, unit)
     return _folder_or_tars(here, unit)
 
 
 def _folder_or_tars(here: Storage, unit: int) -> Source | InPlaceSource:
-    from orchestrator.data import folder, listing, tars
+    from orchestrator.data import folder, lerobot_info, listing, tars
     from orchestrator.data.inputs import printable
 
     found = listing.list_folder(here)
+    for entry in found.files:
+        robot = here.sub(entry.path.removesuffix(lerobot_info.INFO))
+        if entry.path.endswith(f"/{lerobot_info.INFO}") and lerobot_info.is_lerobot(robot):
+            raise RequestError(
+                "is a LeRobot folder inside of the source, whose episodes need its tables",
+                where=robot.root,
+                mend="name each LeRobot folder as a source of its own",
+            )
     videos, its_tars = found.named(VIDEO_EXTENSIONS), found.tars()
     if len(its_tars) > len(videos):
         return tars.TarSource(here.root)
