@@ -26,7 +26,7 @@ _HEADERS = {"path", "video", "videos", "file", "filename", "video_path", "filepa
 _AGAIN = "again"
 _LONGEST = 1 << 16  # characters of a line that is taken apart; no path is as long
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,299}")
-_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-][0-9]{1,2})?")
+_FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,199})(\.[0-9]+(e[+-][0-9]{2})?|e[+-][0-9]{2})")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?:\s*([,\t ])(.*))?')
 
 

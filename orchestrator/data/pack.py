@@ -98,8 +98,9 @@ def pack_source(
 def _left_out(source: Source | InPlaceSource, datasets: Storage) -> list[Rejected]:
     """What a source leaves out, without the files of a storage that lies in its folder."""
     rows = source.left_out() if isinstance(source, LeavesOut) else []
-    own = datasets.parent.uri() + "/"
-    return [row for row in rows if not row.source.startswith(own)]
+    storage = datasets.parent.root
+    own = storage if storage.startswith(f"{source.uri}/") else datasets.root
+    return [row for row in rows if not row.source.startswith(f"{own}/")]
 
 
 def _tell(progress: Progress, uri: str, rows: list[Rejected]) -> None:
