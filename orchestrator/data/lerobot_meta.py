@@ -71,9 +71,7 @@ def left_out(storage: Storage, info: Info, episodes: list[RobotEpisode]) -> list
     rows = []
     missing = (info.episodes or 0) - len(episodes)
     if missing > 0:
-        reason = (
-            f"{len(episodes)} of {info.episodes} episodes are listed, which meta/info.json counts"
-        )
+        reason = f"lists {len(episodes)} episodes, meta/info.json counts {info.episodes}"
         rows.append(Rejected(storage.uri(EPISODES), reason, float(missing)))
     named = {path for episode in episodes for path in (episode.video, episode.table)}
     video_path = info.video_path.replace("{video_key}", info.camera)
