@@ -10,6 +10,7 @@ from orchestrator.data.inputs import printable
 from orchestrator.data.sources import PICTURE_EXTENSIONS, VIDEO_EXTENSIONS, Rejected
 from orchestrator.errors import RequestError
 from orchestrator.storage import FileEntry, Storage
+from orchestrator.storage.local import NOT_A_FILE
 
 COMPRESSED_TAR = re.compile(
     r"\.(tar\.(bz2|bz|gz|lz|lz4|lzma|lzo|xz|z|zst|zstd)|tgz|taz|tbz|tbz2|tlz|txz|tzst)$", re.I
@@ -85,7 +86,7 @@ def left_out(
         if extension_of(entry.path) not in wanted and not is_document(entry.path):
             rows.append((entry.path, f"left out: {_reason(entry.path, kind)}", 0.0))
     for path, reason in listing.refused:
-        lost = extension_of(path) in wanted or path.endswith("/")
+        lost = reason != NOT_A_FILE and (extension_of(path) in wanted or path.endswith("/"))
         rows.append((path, reason, float(lost)))
     rows.sort()
     return [Rejected(printable(storage.uri(path)), why, lost) for path, why, lost in rows]

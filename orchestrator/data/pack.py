@@ -152,9 +152,10 @@ class _Tally:
         """`beside`: what the source left out; with a share, inputs that are lost."""
         self._uri, self._storage, self._units = uri, storage, len(units)
         self._bad = math.fsum(row.share for row in beside)
-        self._inputs = sum(len(unit.inputs) for unit in units) + math.ceil(self._bad)
+        self._done = math.ceil(self._bad)
+        self._inputs = self._done + sum(len(unit.inputs) for unit in units)
         self._limit, self._progress = bad_limit, progress
-        self._kept, self._done, self._clips, self._seconds = 0, 0, 0, 0.0
+        self._kept, self._clips, self._seconds = 0, 0, 0.0
         self._rejected = list(beside)
 
     def add(self, report: Report) -> None:

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+NOT_A_FILE = "not a plain file (a pipe, a socket or a device)"
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -77,7 +79,7 @@ class LocalFolder:
         if stat.S_ISREG(info.st_mode):
             self._found.append(FileEntry(path, info.st_size, info.st_mtime_ns))
         elif not stat.S_ISDIR(info.st_mode):
-            self._refuse(path, "not a plain file (a pipe, a socket or a device)")
+            self._refuse(path, NOT_A_FILE)
         elif recursive and entry.is_symlink():
             self._links.append(path)
         elif recursive:
