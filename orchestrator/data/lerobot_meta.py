@@ -16,7 +16,7 @@ from orchestrator.data.lerobot_info import EPISODES, INDICES, WHOLE, Info
 from orchestrator.data.listing import extension_of, is_hidden
 from orchestrator.data.sources import Rejected
 from orchestrator.errors import DataError, RequestError
-from orchestrator.storage import FileEntry, Storage
+from orchestrator.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def read_episodes(storage: Storage, info: Info) -> list[RobotEpisode]:
     """
     where = storage.uri(EPISODES)
     found: list[RobotEpisode] = []
-    for path in sorted(file.path for file in _tables(storage, EPISODES)):
+    with _readable(where):
+        tables = _tables(storage)
+    for path in tables:
         place = storage.uri(path)
         with _readable(place):
             table = _read(storage, path, info)
@@ -78,16 +80,16 @@ def left_out(storage: Storage, info: Info, episodes: list[RobotEpisode]) -> list
     for template in (video_path, info.data_path):
         folder = template.partition("{")[0].rpartition("/")[0]
         extension = template.rpartition(".")[2].lower()
-        for file in storage.files(folder) if folder else ():
+        for file in storage.files(folder, refused=lambda *_: None) if folder else ():
             if extension_of(file.path) == extension and file.path not in named:
                 rows.append(Rejected(storage.uri(file.path), "left out: no episode names it", 0.0))
     return rows
 
 
-def _tables(storage: Storage, folder: str) -> list[FileEntry]:
-    """The parquet files below a folder, hidden ones left out."""
-    found = [file for file in storage.files(folder) if file.path.endswith(".parquet")]
-    return [file for file in found if not is_hidden(file.path)]
+def _tables(storage: Storage) -> list[str]:
+    """The tables of episodes, hidden files left out."""
+    found = [file.path for file in storage.files(EPISODES) if file.path.endswith(".parquet")]
+    return [path for path in found if not is_hidden(path)]
 
 
 @contextmanager

@@ -73,12 +73,13 @@ def pack_source(
     if isinstance(source, PackedSource):
         return Index.open(source.uri)
     units = source.units()
+    beside = _left_out(source, datasets)
     if not units:
-        raise RequestError("the source has no inputs", where=source.uri, mend="check the source")
+        mend = first_reasons(beside) or "check the source"
+        raise RequestError("the source has no inputs", where=source.uri, mend=mend)
     in_place = isinstance(source, InPlaceSource)
     digest = dataset_digest(source.uri, units, encode, in_place=in_place)
     storage = datasets.sub(digest)
-    beside = _left_out(source, datasets)
     if is_complete(storage):
         index = Index.open(storage.root)
         tidy(storage, index)

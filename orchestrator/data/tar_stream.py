@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
+
+# What tarfile raises, beside its own errors, for a header whose numbers are none.
+_NO_NUMBERS = (ValueError, IndexError, OverflowError)
+
+
+def open_tar(stream: HashingReader) -> tarfile.TarFile:
+    """The tar that begins where a stream stands.
+
+    Raises:
+        tarfile.ReadError: there is none.
+    """
+    try:
+        return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=BLOCK)
+    except _NO_NUMBERS as error:
+        raise tarfile.ReadError(f"damaged header: {error}") from None
 
 
 def next_member(members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
@@ -18,7 +33,7 @@ def next_member(members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
     """
     try:
         return next(members, None)
-    except (ValueError, IndexError, OverflowError) as error:  # numbers that are none
+    except _NO_NUMBERS as error:
         raise tarfile.ReadError(f"damaged header: {error}") from None
 
 

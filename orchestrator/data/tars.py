@@ -32,10 +32,11 @@ from orchestrator.data.sources import (
     Rejected,
     WorkUnit,
 )
-from orchestrator.data.tar_stream import BLOCK, HashingReader, next_member
+from orchestrator.data.tar_stream import BLOCK, HashingReader, next_member, open_tar
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
 
+_NO_FILES = (b"D", b"V")  # GNU: what a folder held, and the volume's name
 _UNITS = 4096
 _IN_MEMORY = 64 << 20
 
@@ -86,7 +87,8 @@ class TarSource:
                 with one_input(place[0]):
                     found.read(*place)
             except DataError as error:
-                found.stop(error.what)
+                yield Rejected(tar, error.what)
+                continue
             if identity_of(*place) != identity:
                 yield Rejected(tar, CHANGED)
                 continue
@@ -146,8 +148,7 @@ class _Reader:
         """Walk one tar from its first byte; where the next one begins, or None."""
         stream.seek(start)
         try:
-            with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=BLOCK) as tar:
-                end = self._walk(tar, start)
+            tar = open_tar(stream)
         except tarfile.ReadError as error:
             if not start:
                 stream.seek(0)
@@ -157,15 +158,17 @@ class _Reader:
             reason = f"what stands behind the end mark, from byte {start} on, is no tar"
             self._left_out.append((self._tar, reason))
             return None
+        with tar:
+            end = self._walk(tar, start)
         if end is None:
             return None
         stream.seek(end)
         block = stream.read(tarfile.BLOCKSIZE)
         if not block:
-            self.stop("the tar is cut: it has no end mark")
+            self._lost.append((self._tar, "the tar is cut: it has no end mark"))
         elif block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
             reason = f"the tar is cut or damaged at byte {end}; the rest is lost"
-            self.stop(reason)
+            self._lost.append((self._tar, reason))
         else:
             return stream.after_zeros()
         return None
@@ -178,25 +181,25 @@ class _Reader:
                 self._member(tar, member, start + member.offset_data)
                 tar.members = []  # type: ignore[attr-defined]  # keeps memory flat
         except tarfile.ReadError as error:
-            if tar.offset == 0:
-                raise
-            self.stop(f"the tar is cut: {error}; the rest is lost")
+            self._lost.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
             return None
         return start + int(tar.offset)
 
     def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, offset: int) -> None:
-        if member.isdir():
+        if member.isdir() or member.type in _NO_FILES:
             return
         name = printable(member.name.removeprefix("./"))
         key, _, _ = name.rpartition(".")
         is_video = bool(key) and extension_of(name) in VIDEO_EXTENSIONS
         array = next((one for one in ARRAYS if name.lower().endswith(f".{one}")), None)
         if name.startswith("/") or ".." in name.split("/"):
-            self._reject(name, "unsafe name: absolute or with '..'")
+            self._reject(name, "unsafe name: absolute or with '..'", is_video)
         elif member.islnk() and not is_video and (there := self._linked(member, array)):
             self._files.append(SideFile(name, there.offset, there.size))
-        elif not member.isreg() or member.sparse is not None:
-            self._reject(name, "not a plain file")
+        elif member.sparse is not None:
+            self._reject(name, "is stored sparse: make the tar without --sparse", is_video)
+        elif not member.isreg():
+            self._reject(name, "not a plain file", is_video)
         elif not is_video:
             if array:
                 body = cast(IO[bytes], tar.extractfile(member)).read()
@@ -204,7 +207,7 @@ class _Reader:
             self._places[name] = SideFile(name, offset, member.size)
             self._files.append(self._places[name])
         elif name.rpartition("/")[2].startswith("._"):
-            self._left_out.append((f"{self._tar}/{name}", "metadata of macOS, no video"))
+            self._reject(name, "metadata of macOS, no video", lost=False)
         elif key in self._clips:
             self._reject(name, f"duplicate key '{key}'")
         elif member.size == 0:
@@ -250,13 +253,10 @@ class _Reader:
             "extras": [],
         }
 
-    def _reject(self, name: str, reason: str) -> None:
-        self._lost.append((f"{self._tar}/{name}", reason))
-        self._bad_samples.add(sample_of(name))
-
-    def stop(self, reason: str) -> None:
-        """Note why the rest of the tar, or all of it, cannot be read."""
-        self._lost.append((self._tar, reason))
+    def _reject(self, name: str, reason: str, lost: bool = True) -> None:
+        (self._lost if lost else self._left_out).append((f"{self._tar}/{name}", reason))
+        if lost:
+            self._bad_samples.add(sample_of(name))
 
     def rejected(self) -> Iterator[Rejected]:
         """What cannot be used, each weighed as its share of the tar, and what is left out."""
@@ -289,7 +289,7 @@ class _Reader:
             return
         if extension_of(name) in PICTURE_EXTENSIONS:
             reason = "a picture in a tar, of which only videos are read"
-        self._left_out.append((f"{self._tar}/{name}", reason))
+        self._reject(name, reason, lost=False)
 
     def _judge_arrays(self) -> None:
         for key, clip in list(self._clips.items()):

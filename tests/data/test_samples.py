@@ -282,3 +282,49 @@ def test_each_of_many_clips_has_its_own_file_and_its_sample_s() -> None:
     found = Samples(keys).assign([*files, SideFile("movie.cls", 20_000, 1)])
     assert found.unused == []
     assert all(set(found.beside[key]) == {"json", "cls"} for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason", "share"),
+    [
+        ("b.mp4", tarfile.SYMTYPE, "not a plain file", 1),
+        ("b.json", tarfile.SYMTYPE, "not a plain file", 0),
+        ("b.mp4", tarfile.LNKTYPE, "not a plain file", 1),
+        ("b.json", tarfile.LNKTYPE, "not a plain file", 0),  # to a video
+        ("latest", tarfile.SYMTYPE, "not a plain file", 0),
+        ("pipe", tarfile.FIFOTYPE, "not a plain file", 0),
+        ("volume", b"V", None, 0),
+        ("folder", tarfile.DIRTYPE, None, 0),
+    ],
+)
+def test_members_that_are_no_files_cost_only_what_is_a_video(
+    tmp_path: Path, movie: bytes, name: str, kind: bytes, reason: str | None, share: int
+) -> None:
+    tar = write_tar(tmp_path / "tars/x.tar", {"a.mp4": movie})
+    with tarfile.open(tar, "a") as out:
+        other = tarfile.TarInfo(name)
+        other.type, other.linkname = kind, "a.mp4"
+        out.addfile(other)
+    index, reasons = index_of(tmp_path, bad_limit=share / 2)
+    assert index.clips == 1
+    assert reasons == ({f"x.tar/{name}": reason} if reason else {})
+    if share:
+        with pytest.raises(JobFailed, match=r"more than bad_limit 0\.4 allows"):
+            run_pack(
+                pack_job(tmp_path / "tars", tmp_path / "strict", bad_limit=0.4),
+                Silent(),
+                local=True,
+            )
+
+
+def test_a_sparse_member_says_how_to_mend_it(tmp_path: Path, movie: bytes) -> None:
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/x.tar", "w") as tar:
+        for name, headers in (("a.mp4", {}), ("b.mp4", {"GNU.sparse.map": "0,512",
+            "GNU.sparse.size": "4096", "GNU.sparse.numblocks": "1"})):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(movie), headers
+            tar.addfile(info, io.BytesIO(movie))
+    index, reasons = index_of(tmp_path, bad_limit=0.5)
+    assert index.clips == 1
+    assert reasons == {"x.tar/b.mp4": "is stored sparse: make the tar without --sparse"}
