@@ -168,10 +168,14 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
             mend="name a folder of videos or pictures, a manifest (.csv, .tsv, .txt), a video, a"
             " picture or a .tar",
         )
-    if here.exists("index.parquet") or here.exists("shards.parquet"):
-        return PackedSource(uri)
-    if lerobot_info.is_lerobot(here):
-        return lerobot.LeRobotSource(uri, unit)
+    try:
+        if here.exists("index.parquet") or here.exists("shards.parquet"):
+            return PackedSource(uri)
+        if lerobot_info.is_lerobot(here):
+            return lerobot.LeRobotSource(uri, unit)
+    except OSError as error:
+        mend = "check the path and its rights"
+        raise RequestError(f"cannot be read: {error}", where=uri, mend=mend) from None
     return _folder_or_tars(here, unit)
 
 

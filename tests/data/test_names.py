@@ -332,6 +332,24 @@ def test_a_tar_that_cannot_be_read_costs_itself_only(
     assert reasons == {"1.tar": "cannot be read: Permission denied"}
 
 
+@pytest.mark.parametrize("name", ["index.parquet", "meta/info.json", "data"])
+def test_a_folder_that_cannot_be_looked_into_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def denied(real: Callable[[Storage, str], bool]) -> Callable[..., bool]:
+        def looked(self: Storage, path: str = "") -> bool:
+            if path == name:
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return real(self, path)
+
+        return looked
+
+    monkeypatch.setattr(Storage, "exists", denied(Storage.exists))
+    monkeypatch.setattr(Storage, "is_dir", denied(Storage.is_dir))
+    with pytest.raises(RequestError, match=r"cannot be read: .*Permission denied"):
+        open_source(str(folder))
+
+
 def test_files_are_listed_as_a_store_would_list_them(folder: Path) -> None:
     (folder / "b").mkdir()
     (folder / "b/ü.txt").write_bytes(b"12")
