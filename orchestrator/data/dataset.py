@@ -63,14 +63,17 @@ def complete(
     units: list[WorkUnit],
     encode: Encode,
     bad_limit: float,
+    beside: list[Rejected],
 ) -> Index:
     """The index as the union of the committed manifests, then `dataset.json`, then tidying.
+
+    `beside`: rows for what the source left out.
 
     Raises:
         JobFailed: not one clip could be made, or the actions of more than `bad_limit` of them
             are not like the others'.
     """
-    rejected: list[Rejected] = []
+    rejected = list(beside)
     names = [unit.id for unit in units]
     keys, widths = _Keys(), Widths()
 
@@ -91,7 +94,7 @@ def complete(
         raise JobFailed(
             f"not one clip could be made of {sum(len(u.inputs) for u in units)} inputs",
             where=source.uri,
-            mend=f"the first reasons: {first_reasons(rejected)}",
+            mend=f"the first reasons: {first_reasons(rejected) or 'the source gave none'}",
         ) from None
     write_quarantine(storage, rejected)
     in_place = isinstance(source, InPlaceSource)
@@ -149,9 +152,20 @@ def read_quarantine(storage: Storage) -> list[Rejected]:
     return [Rejected(row["source"], row["reason"]) for row in table.to_pylist()]
 
 
+def add_to_quarantine(storage: Storage, rows: list[Rejected]) -> list[Rejected]:
+    """Those of `rows` that a complete dataset does not have yet; now it has them."""
+    there = read_quarantine(storage) if rows else []
+    known = {(row.source, row.reason) for row in there}
+    new = [row for row in rows if (row.source, row.reason) not in known]
+    if new:
+        write_quarantine(storage, [*there, *new])
+    return new
+
+
 def first_reasons(rejected: list[Rejected], count: int = 5) -> str:
-    """A few rows as text, and how many more there are."""
-    lines = [f"{row.source}: {row.reason}" for row in rejected[:count]]
+    """A few rows as text, those that cost clips first, and how many more there are."""
+    rows = sorted(rejected, key=lambda row: not row.share)
+    lines = [f"{row.source}: {row.reason}" for row in rows[:count]]
     if len(rejected) > count:
         lines.append(f"and {len(rejected) - count} more")
     return "; ".join(lines)

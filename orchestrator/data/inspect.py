@@ -19,7 +19,7 @@ from orchestrator.data.pack import pack_source
 from orchestrator.data.prepare import wanted_sources
 from orchestrator.data.select import longer_than
 from orchestrator.data.sheet import SheetClip, contact_sheet
-from orchestrator.data.sources import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources import LeavesOut, RawClip, Rejected, Source, open_source
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import TrainJob
 from orchestrator.progress import Silent
@@ -193,6 +193,8 @@ def _spread(job: TrainJob, uri: str, count: int, report: InspectReport) -> Itera
     source = open_source(uri, unit=1)
     assert isinstance(source, Source)
     units = source.units()
+    for row in source.left_out() if isinstance(source, LeavesOut) else ():
+        _add(report.quarantine, row.reason)
     report.inputs += sum(len(unit.inputs) for unit in units)
     each = -(-count // len(units))
     tries = np.unique(np.linspace(0, len(units) - 1, _TRIES * count).round().astype(int))

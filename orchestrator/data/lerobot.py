@@ -16,21 +16,19 @@ from typing import IO, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from av.error import FFmpegError
 
 from orchestrator.data.container import open_video, reason_of
-from orchestrator.data.inputs import identity_of, make_units, open_file
-from orchestrator.data.lerobot_meta import (
-    ACTION,
-    STATE,
-    Info,
-    RobotEpisode,
-    read_episodes,
-    read_info,
+from orchestrator.data.inputs import (
+    identity_of,
+    make_units,
+    one_input,
+    open_file,
+    refuse_pointer,
 )
+from orchestrator.data.lerobot_info import ACTION, STATE, Info, read_info
+from orchestrator.data.lerobot_meta import RobotEpisode, left_out, read_episodes
+from orchestrator.data.lerobot_table import Floats, read_rows
 from orchestrator.data.probe import VideoFacts, probe
 from orchestrator.data.sources import CHANGED, RawClip, Rejected, WorkUnit
 from orchestrator.data.transcode import Encoder, Piece, Shape, scaled_size
@@ -39,8 +37,6 @@ from orchestrator.job import Encode
 from orchestrator.storage import Storage
 
 SCHEME = "lerobot://"
-
-Floats = npt.NDArray[np.float32]
 
 
 class LeRobotSource:
@@ -54,7 +50,7 @@ class LeRobotSource:
         """Read what the folder says of itself; `unit`: episodes per work unit.
 
         Raises:
-            RequestError: see `lerobot_meta.read_info`, or an unknown option.
+            RequestError: see `lerobot_info.read_info`, or an unknown option.
         """
         path, _, query = uri.removeprefix(SCHEME).partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
@@ -64,6 +60,7 @@ class LeRobotSource:
                     f"unknown option '{name}'", where=uri, mend=suggest(name, ["camera"])
                 )
         self.unit, self.storage = unit, Storage(path)
+        self._left_out: list[Rejected] = []
         self.info: Info = read_info(self.storage, options.get("camera"))
         # However it was named, the same folder and camera are the same dataset.
         self.uri = f"{SCHEME}{self.storage.root}?camera={self.info.camera}"
@@ -76,13 +73,22 @@ class LeRobotSource:
         """
         states: dict[str, str] = {}
         inputs = []
-        for episode in read_episodes(self.storage, self.info):
+        episodes = read_episodes(self.storage, self.info)
+        self._left_out = left_out(self.storage, self.info, episodes)
+        for episode in episodes:
             for path in (episode.video, episode.table):
                 if path not in states:
                     states[path] = identity_of(self.storage, path)
             identity = f"{states[episode.video]} {states[episode.table]}"
             inputs.append((episode.encode(), identity))
         return make_units(inputs, self.unit)
+
+    def left_out(self) -> list[Rejected]:
+        """Files that no episode names, and episodes that are missing."""
+        return self._left_out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_left_out": []}
 
     def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
         """The clips of every episode of a unit, `episode-000000-000` and so on.
@@ -109,16 +115,17 @@ class LeRobotSource:
             DataError: it is missing or damaged.
         """
         try:
-            file = open_file(self.storage, video)
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            reason = "no such file" if missing else f"cannot be read: {error}"
-            raise DataError(f"{video}: {reason}") from None
+            with one_input(self.storage):
+                file = open_file(self.storage, video)
+        except DataError as error:
+            raise DataError(f"{video}: {error.what}") from None
         try:
-            facts = probe(file)
-            if facts.timeline.ticks is None:
-                raise DataError("its timestamps are missing, repeated or out of order")
-            return file, facts
+            with one_input(self.storage):
+                refuse_pointer(file)
+                facts = probe(file)
+                if facts.timeline.ticks is None:
+                    raise DataError("its timestamps are missing, repeated or out of order")
+                return file, facts
         except DataError as error:
             file.close()
             raise DataError(f"{video}: {error.what}") from None
@@ -138,14 +145,18 @@ class LeRobotSource:
         if identity != self._identity(episode):
             yield Rejected(self._name(episode), CHANGED)
             return
+        reason = ""
         try:
-            columns = read_rows(self.storage, episode, self.info)
-            check_times(episode, self.info, facts)
-            yield from self._cut(episode, columns, file, facts, encode)
+            with one_input(self.storage):
+                columns = read_rows(self.storage, episode, self.info)
+                check_times(episode, self.info, facts)
+                yield from self._cut(episode, columns, file, facts, encode)
         except DataError as error:
-            yield Rejected(self._name(episode), error.what)
+            reason = error.what
         if identity != self._identity(episode):
-            yield Rejected(self._name(episode), CHANGED)
+            reason = CHANGED
+        if reason:
+            yield Rejected(self._name(episode), reason)
 
     def _identity(self, episode: RobotEpisode) -> str:
         both = (identity_of(self.storage, path) for path in (episode.video, episode.table))
@@ -195,49 +206,6 @@ class LeRobotSource:
             actions[-1] = 0  # it leads out of the clip
             extras["actions.npy"] = _npy(actions)
         return extras
-
-
-def read_rows(storage: Storage, episode: RobotEpisode, info: Info) -> dict[str, Floats]:
-    """States and actions of an episode, float32 [length, numbers], by the column's name.
-
-    Raises:
-        DataError: the table is missing or damaged, has another number of rows or another rate
-            than it should, or something in it is no finite number.
-    """
-    wanted = [*info.names, "frame_index", "timestamp"]
-    try:
-        with storage.fs.open_input_file(storage.at(episode.table)) as file:
-            table = pq.read_table(
-                file, columns=wanted, filters=[("episode_index", "=", episode.index)]
-            )
-    except FileNotFoundError:
-        raise DataError(f"{episode.table}: no such file") from None
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise DataError(f"{episode.table}: cannot be read: {str(error).splitlines()[0]}") from None
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise DataError(f"{episode.table}: no column '{missing[0]}'")
-    table = table.sort_by("frame_index")
-    frames = table["frame_index"].to_numpy()
-    if len(frames) != episode.length or (frames != np.arange(episode.length)).any():
-        raise DataError(f"{len(frames)} rows in the table, {episode.length} in the episode")
-    times = table["timestamp"].to_numpy()
-    if not (np.abs(times - frames / info.fps) < 0.5 / info.fps).all():
-        raise DataError(f"the table's times are not {info.fps:g} rows a second")
-    return {name: _numbers(table[name], name) for name in info.names}
-
-
-def _numbers(column: pa.ChunkedArray, name: str) -> Floats:
-    """A column of numbers, or of lists of one length, as float32 [rows, numbers]."""
-    try:
-        found = np.array(column.to_pylist(), np.float32)
-    except (TypeError, ValueError):
-        raise DataError(f"'{name}': not lists of numbers of one length") from None
-    if not np.isfinite(found).all():
-        row = int(np.argwhere(~np.isfinite(found))[0][0])
-        raise DataError(f"'{name}': not a finite number in row {row}")
-    flat: Floats = found.reshape(len(found), -1)
-    return flat
 
 
 def check_times(episode: RobotEpisode, info: Info, facts: VideoFacts) -> None:

@@ -1,34 +1,22 @@
-"""What a LeRobot v3 folder says of itself: `meta/info.json` and `meta/episodes/**/*.parquet`."""
+"""Where the episodes of a LeRobot v3 folder lie: `meta/episodes/**/*.parquet`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.errors import RequestError, suggest
+from orchestrator.data.inputs import open_file, refuse_pointer
+from orchestrator.data.lerobot_info import EPISODES, INDICES, WHOLE, Info
+from orchestrator.data.listing import extension_of, is_hidden
+from orchestrator.data.sources import Rejected
+from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
-
-INFO, EPISODES = "meta/info.json", "meta/episodes"
-ACTION, STATE = "action", "observation.state"
-CONVERT = (
-    "convert it with LeRobot itself: python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
-    " --repo-id=NAME"
-)
-
-
-@dataclass(frozen=True)
-class Info:
-    """`camera`: the feature that is read; `names`: what each number of action and state is."""
-
-    fps: float
-    camera: str
-    data_path: str
-    video_path: str
-    names: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,70 +39,6 @@ class RobotEpisode:
         return cls(**json.loads(text))
 
 
-def is_lerobot(storage: Storage) -> bool:
-    """Whether a folder says that LeRobot wrote it, in whichever version."""
-    if not storage.exists(INFO):
-        return False
-    try:
-        found = storage.read_json(INFO)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and "codebase_version" in found
-
-
-def read_info(storage: Storage, camera: str | None) -> Info:
-    """The folder's description, for one of its cameras; None: the only one.
-
-    Raises:
-        RequestError: it cannot be read, is of another version, has no such camera or several.
-    """
-    where = storage.uri(INFO)
-    try:
-        info = storage.read_json(INFO)
-        version = str(info["codebase_version"])
-        features: dict[str, Any] = info["features"]
-        fps, data_path = float(info["fps"]), str(info["data_path"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(
-            f"not a LeRobot folder: {type(error).__name__}: {error}",
-            where=where,
-            mend="name the folder in which LeRobot wrote meta, data and videos",
-        ) from None
-    if not version.removeprefix("v").startswith("3."):
-        raise RequestError(
-            f"LeRobot {version}: only v3 is read",
-            where=where,
-            mend=CONVERT if version.removeprefix("v").startswith("2") else "write it as v3.0",
-        )
-    if not fps > 0:
-        raise RequestError(f"fps is {fps:g}", where=where, mend="it is frames a second, above 0")
-    return Info(
-        fps=fps,
-        camera=_camera(features, camera, where),
-        data_path=data_path,
-        video_path=str(info.get("video_path")),
-        names={key: features[key].get("names") for key in (STATE, ACTION) if key in features},
-    )
-
-
-def _camera(features: dict[str, Any], wanted: str | None, where: str) -> str:
-    """The feature that is the camera's video."""
-    cameras = [key for key, value in features.items() if value.get("dtype") == "video"]
-    if not cameras:
-        raise RequestError(
-            "no camera is kept as video", where=where, mend="pictures in the table are not read"
-        )
-    if wanted is not None and wanted not in cameras:
-        raise RequestError(f"no camera '{wanted}'", where=where, mend=suggest(wanted, cameras))
-    if wanted is None and len(cameras) > 1:
-        raise RequestError(
-            f"{len(cameras)} cameras: {', '.join(cameras)}",
-            where=where,
-            mend=f"say which one: lerobot://PATH?camera={cameras[0]}",
-        )
-    return wanted or cameras[0]
-
-
 def read_episodes(storage: Storage, info: Info) -> list[RobotEpisode]:
     """Every episode, in order.
 
@@ -122,69 +46,115 @@ def read_episodes(storage: Storage, info: Info) -> list[RobotEpisode]:
         RequestError: their tables are missing, cannot be read, or lack a column.
     """
     where = storage.uri(EPISODES)
-    paths = [e.path for e in storage.files(EPISODES) if e.path.endswith(".parquet")]
-    if not paths:
-        raise RequestError("no table of episodes", where=where, mend="is the folder copied whole?")
-    video = f"videos/{info.camera}"
-    columns = [
-        "episode_index", "length", "data/chunk_index", "data/file_index", f"{video}/chunk_index",
-        f"{video}/file_index", f"{video}/from_timestamp", f"{video}/to_timestamp",
-    ]  # fmt: skip
     found: list[RobotEpisode] = []
-    for path in sorted(paths):
-        table = _read(storage, path, columns)
-        tasks = table["tasks"].to_pylist() if "tasks" in table.column_names else [[]] * len(table)
-        short = [name for name in columns if table[name].null_count]
-        if short:
-            raise RequestError(
-                f"'{short[0]}' is empty in some rows",
-                where=storage.uri(path),
-                mend="every episode must say where it lies: write the folder again",
-            )
-        rows = zip(*(table[name].to_pylist() for name in columns), tasks, strict=True)
-        found += [_episode(info, *row) for row in rows]
+    with _readable(where):
+        tables = _tables(storage)
+    for path in tables:
+        place = storage.uri(path)
+        with _readable(place):
+            table = _read(storage, path, info)
+            rows = table.to_pylist()
+        for column in table.column_names:
+            if column != "tasks" and table[column].null_count:
+                raise RequestError(
+                    f"'{column}' is empty in some rows",
+                    where=place,
+                    mend="every episode must say where it lies: write the folder again",
+                )
+        found += [_episode(info, row) for row in rows]
+    if not found:
+        raise RequestError("no table of episodes", where=where, mend=WHOLE)
     return sorted(found, key=lambda episode: episode.index)
 
 
-def _read(storage: Storage, path: str, columns: list[str]) -> pa.Table:
+def left_out(storage: Storage, info: Info, episodes: list[RobotEpisode]) -> list[Rejected]:
+    """Rows for episodes that `meta/info.json` counts and no table lists, and for videos of the
+    camera and tables that no episode names."""
+    rows = []
+    missing = (info.episodes or 0) - len(episodes)
+    if missing > 0:
+        reason = f"lists {len(episodes)} episodes, meta/info.json counts {info.episodes}"
+        rows.append(Rejected(storage.uri(EPISODES), reason, float(missing)))
+    named = {path for episode in episodes for path in (episode.video, episode.table)}
+    video_path = info.video_path.replace("{video_key}", info.camera)
+    for template in (video_path, info.data_path):
+        folder = template.partition("{")[0].rpartition("/")[0]
+        extension = template.rpartition(".")[2].lower()
+        for file in storage.files(folder, refused=lambda *_: None) if folder else ():
+            if extension_of(file.path) == extension and file.path not in named:
+                rows.append(Rejected(storage.uri(file.path), "left out: no episode names it", 0.0))
+    return rows
+
+
+def _tables(storage: Storage) -> list[str]:
+    """The tables of episodes, hidden files left out."""
+    found = [file.path for file in storage.files(EPISODES) if file.path.endswith(".parquet")]
+    return [path for path in found if not is_hidden(path)]
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Whatever is wrong with a table of episodes, as one line that names it.
+
+    Raises:
+        RequestError: what is wrong.
+    """
     try:
-        with storage.fs.open_input_file(storage.at(path)) as file:
-            table = pq.ParquetFile(file)
-            missing = [name for name in columns if name not in table.schema_arrow.names]
-            if missing:
+        yield
+    except DataError as error:
+        raise RequestError(error.what, where=where, mend=WHOLE) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or ["no reason"])[0]
+        raise RequestError(f"cannot be read: {reason}", where=where, mend=WHOLE) from None
+
+
+def _read(storage: Storage, path: str, info: Info) -> pa.Table:
+    """The columns of a table of episodes that say where each lies, and its tasks."""
+    with open_file(storage, path) as file:
+        refuse_pointer(file)
+        table = pq.ParquetFile(file)
+        there, columns = table.schema_arrow, _columns(info.camera)
+        for name, whole in columns.items():
+            kind = there.field(name).type if name in there.names else None
+            if kind is None or not is_number(kind, whole=whole):
                 raise RequestError(
-                    f"no column '{missing[0]}'",
+                    f"'{name}' is {kind}, not a number" if kind else f"no column '{name}'",
                     where=storage.uri(path),
                     mend="a v3 table of episodes has it for every camera",
                 )
-            more = [name for name in ("tasks",) if name in table.schema_arrow.names]
-            return table.read(columns=[*columns, *more])
-    except (OSError, pa.ArrowException) as error:
-        raise RequestError(
-            f"cannot be read: {error}", where=storage.uri(path), mend="is the folder copied whole?"
-        ) from None
+        return table.read(columns=[*columns, *({"tasks"} & set(there.names))])
 
 
-def _episode(
-    info: Info,
-    index: int,
-    length: int,
-    data_chunk: int,
-    data_file: int,
-    video_chunk: int,
-    video_file: int,
-    begin: float,
-    end: float,
-    tasks: list[str],
-) -> RobotEpisode:
+def _columns(camera: str) -> dict[str, bool]:
+    """The columns that are read, and whether they hold whole numbers."""
+    video = f"videos/{camera}"
+    places = (f"{kind}/{name}" for kind in ("data", video) for name in INDICES)
+    return {
+        **dict.fromkeys(("episode_index", "length", *places), True),
+        f"{video}/from_timestamp": False,
+        f"{video}/to_timestamp": False,
+    }
+
+
+def is_number(kind: pa.DataType, *, whole: bool = False) -> bool:
+    """Whether a column holds numbers, or whole ones."""
+    return bool(pa.types.is_integer(kind) or (not whole and pa.types.is_floating(kind)))
+
+
+def _episode(info: Info, row: dict[str, Any]) -> RobotEpisode:
+    video, tasks = f"videos/{info.camera}", row.get("tasks") or []
     return RobotEpisode(
-        index=index,
-        length=length,
-        table=info.data_path.format(chunk_index=data_chunk, file_index=data_file),
-        video=info.video_path.format(
-            video_key=info.camera, chunk_index=video_chunk, file_index=video_file
+        index=row["episode_index"],
+        length=row["length"],
+        table=info.data_path.format(
+            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
         ),
-        begin=begin,
-        end=end,
-        tasks=tasks,
+        video=info.video_path.format(
+            video_key=info.camera,
+            chunk_index=row[f"{video}/chunk_index"],
+            file_index=row[f"{video}/file_index"],
+        ),
+        begin=row[f"{video}/from_timestamp"],
+        end=row[f"{video}/to_timestamp"],
+        tasks=[str(task) for task in ([tasks] if isinstance(tasks, str) else tasks)],
     )

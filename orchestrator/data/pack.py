@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.data.dataset import (
+    add_to_quarantine,
     complete,
     dataset_digest,
     first_reasons,
@@ -19,6 +20,7 @@ from orchestrator.data.index import Index
 from orchestrator.data.sources import (
     AnySource,
     InPlaceSource,
+    LeavesOut,
     PackedSource,
     Rejected,
     Source,
@@ -71,17 +73,21 @@ def pack_source(
     if isinstance(source, PackedSource):
         return Index.open(source.uri)
     units = source.units()
+    beside = _left_out(source, datasets)
     if not units:
-        raise RequestError("the source has no inputs", where=source.uri, mend="check the source")
+        mend = first_reasons(beside) or "check the source"
+        raise RequestError("the source has no inputs", where=source.uri, mend=mend)
     in_place = isinstance(source, InPlaceSource)
     digest = dataset_digest(source.uri, units, encode, in_place=in_place)
     storage = datasets.sub(digest)
     if is_complete(storage):
         index = Index.open(storage.root)
         tidy(storage, index)
+        _tell(progress, source.uri, add_to_quarantine(storage, beside))
         return index
     try:
-        return _make(storage, source, units, encode, bad_limit, cpus, progress, local)
+        _tell(progress, source.uri, beside)
+        return _make(storage, source, units, beside, encode, bad_limit, cpus, progress, local)
     except OSError as error:
         raise JobFailed(
             f"the storage cannot be read or written: {error}",
@@ -90,10 +96,24 @@ def pack_source(
         ) from None
 
 
+def _left_out(source: Source | InPlaceSource, datasets: Storage) -> list[Rejected]:
+    """What a source leaves out, without the files of a storage that lies in its folder."""
+    rows = source.left_out() if isinstance(source, LeavesOut) else []
+    storage = datasets.parent.root
+    own = storage if storage.startswith(f"{source.uri}/") else datasets.root
+    return [row for row in rows if not row.source.startswith(f"{own}/")]
+
+
+def _tell(progress: Progress, uri: str, rows: list[Rejected]) -> None:
+    if rows:
+        progress.message(f"not read of {uri} (see quarantine.parquet): {first_reasons(rows, 3)}")
+
+
 def _make(
     storage: Storage,
     source: Source | InPlaceSource,
     units: list[WorkUnit],
+    beside: list[Rejected],
     encode: Encode,
     bad_limit: float,
     cpus: float,
@@ -102,7 +122,7 @@ def _make(
 ) -> Index:
     """Do the units that no manifest stands for, then complete the dataset."""
     storage.mkdir()
-    tally = _Tally(source.uri, storage, units, bad_limit, progress)
+    tally = _Tally(source.uri, storage, units, beside, bad_limit, progress)
     done = {e.path.rpartition("/")[2].removesuffix(".json") for e in _manifests(storage)}
     for manifest in read_manifests(storage, [unit.id for unit in units if unit.id in done]):
         tally.add(manifest.report())
@@ -115,7 +135,7 @@ def _make(
             work = on_ray(storage, source, todo, encode, cpus)
         for report in work:
             tally.add(report)
-    return complete(storage, source, units, encode, bad_limit)
+    return complete(storage, source, units, encode, bad_limit, beside)
 
 
 class _Tally:
@@ -126,15 +146,18 @@ class _Tally:
         uri: str,
         storage: Storage,
         units: list[WorkUnit],
+        beside: list[Rejected],
         bad_limit: float,
         progress: Progress,
     ) -> None:
+        """`beside`: what the source left out; with a share, inputs that are lost."""
         self._uri, self._storage, self._units = uri, storage, len(units)
-        self._inputs = sum(len(unit.inputs) for unit in units)
+        self._bad = math.fsum(row.share for row in beside)
+        self._done = math.ceil(self._bad)
+        self._inputs = self._done + sum(len(unit.inputs) for unit in units)
         self._limit, self._progress = bad_limit, progress
-        self._kept, self._done, self._clips, self._seconds = 0, 0, 0, 0.0
-        self._rejected: list[Rejected] = []
-        self._bad = 0.0
+        self._kept, self._clips, self._seconds = 0, 0, 0.0
+        self._rejected = list(beside)
 
     def add(self, report: Report) -> None:
         """Count one unit.

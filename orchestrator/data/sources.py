@@ -12,7 +12,7 @@ from orchestrator.data.index_writer import ShardRows
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode, import_part, part_config
 from orchestrator.job.base import CustomPart
-from orchestrator.storage import FileEntry, Storage
+from orchestrator.storage import Storage
 
 # fmt: off
 VIDEO_EXTENSIONS = frozenset((
@@ -105,6 +105,15 @@ class InPlaceSource(Protocol):
         """The shards of a unit with their clips, and what cannot be used in them."""
 
 
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A source that knows what stands beside its inputs and is not read."""
+
+    def left_out(self) -> list[Rejected]:
+        """A row for each file that the last `units` found and left out; rows with a share are
+        inputs that cannot be read."""
+
+
 @dataclass(frozen=True)
 class PackedSource:
     """A dataset that was packed before: there is nothing to do."""
@@ -118,15 +127,15 @@ AnySource = Source | InPlaceSource | PackedSource
 def open_source(uri: str, unit: int = 32) -> AnySource:
     """The source behind a URI; `unit` is the number of inputs per work unit.
 
-    A folder of videos (searched recursively; pictures beside videos are left alone) or of
-    pictures, a V-JEPA manifest (.csv, .tsv, .txt), a tar or a folder or `{000..123}` pattern of
-    tars, a packed dataset, a LeRobot v3 folder (or `lerobot://PATH?camera=KEY`), `physics://...`,
-    `world://...`, or `package.module:Name?key=value` for a class of one's own.
+    A folder of videos or of pictures (searched recursively), a V-JEPA manifest (.csv, .tsv,
+    .txt), a tar or a folder or `{000..123}` pattern of tars, a packed dataset, a LeRobot v3
+    folder (or `lerobot://PATH?camera=KEY`), `physics://...`, `world://...`, or
+    `package.module:Name?key=value` for a class of one's own.
 
     Raises:
         RequestError: nothing is there, it cannot be read, or it is none of these.
     """
-    from orchestrator.data import folder, lerobot, lerobot_meta, manifest, tars
+    from orchestrator.data import folder, lerobot, lerobot_info, listing, manifest, tars
 
     if uri.startswith("physics://"):
         return cast(Source, import_part("orchestrator.physics.source:PhysicsSource")(uri))
@@ -137,9 +146,12 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
     if _CUSTOM.match(uri):
         return _custom(uri)
     uri = Storage(uri).root
-    if "{" in uri and ".tar" in uri:
+    compressed = listing.COMPRESSED_TAR.search(uri)
+    pattern, here = "{" in uri and ".tar" in uri, Storage(uri)
+    if compressed and (pattern or _kind(here) == "file"):
+        raise RequestError(f"is {listing.UNPACK}", where=uri)
+    if pattern:
         return tars.TarSource(uri)
-    here = Storage(uri)
     kind, name = _kind(here), uri.rpartition("/")[2]
     extension = name.rpartition(".")[2].lower()
     if kind == "file":
@@ -156,48 +168,54 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
             mend="name a folder of videos or pictures, a manifest (.csv, .tsv, .txt), a video, a"
             " picture or a .tar",
         )
-    if here.exists("index.parquet") or here.exists("shards.parquet"):
-        return PackedSource(uri)
-    if lerobot_meta.is_lerobot(here):
-        return lerobot.LeRobotSource(uri, unit)
+    try:
+        if here.exists("index.parquet") or here.exists("shards.parquet"):
+            return PackedSource(uri)
+        if lerobot_info.is_lerobot(here):
+            return lerobot.LeRobotSource(uri, unit)
+    except OSError as error:
+        mend = "check the path and its rights"
+        raise RequestError(f"cannot be read: {error}", where=uri, mend=mend) from None
     return _folder_or_tars(here, unit)
 
 
 def _folder_or_tars(here: Storage, unit: int) -> Source | InPlaceSource:
-    from orchestrator.data import folder, tars
+    from orchestrator.data import folder, lerobot_info, listing, tars
+    from orchestrator.data.inputs import printable
 
-    names = [entry.path.lower() for entry in list_files(here)]
-    extensions = {name.rpartition(".")[2] for name in names}
-    if extensions & VIDEO_EXTENSIONS:
-        return folder.FolderSource(here.root, unit)
-    if "tar" in extensions:
+    found = listing.list_folder(here)
+    for entry in found.files:
+        robot = here.sub(entry.path.removesuffix(lerobot_info.INFO))
+        if entry.path.endswith(f"/{lerobot_info.INFO}") and lerobot_info.is_lerobot(robot):
+            raise RequestError(
+                "is a LeRobot folder inside of the source, whose episodes need its tables",
+                where=robot.root,
+                mend="name each LeRobot folder as a source of its own",
+            )
+    videos, its_tars = found.named(VIDEO_EXTENSIONS), found.tars()
+    if len(its_tars) > len(videos):
         return tars.TarSource(here.root)
-    if extensions & PICTURE_EXTENSIONS:
+    if videos:
+        return folder.FolderSource(here.root, unit)
+    if found.named(PICTURE_EXTENSIONS):
         return folder.FolderSource(here.root, unit, pictures=True)
-    compressed = any(name.endswith((".tar.gz", ".tgz", ".tar.zst")) for name in names)
-    raise RequestError(
-        "the folder is empty" if not names else f"no video among {len(names)} files",
-        where=here.root,
-        mend="compressed tars cannot be read at random: unpack them to .tar"
-        if compressed
-        else "name a folder with videos in it (mp4, mkv, avi, webm, mov, ...), with pictures (jpg,"
-        " png, webp) or with .tar files",
+    names = [entry.path for entry in found.files]
+    compressed = [name for name in names if listing.COMPRESSED_TAR.search(name)]
+    what, mend = (
+        "the folder is empty",
+        (
+            "name a folder with videos in it (mp4, mkv, avi, webm, mov, ...), with pictures (jpg,"
+            " png, webp) or with .tar files"
+        ),
     )
-
-
-def list_files(storage: Storage) -> list[FileEntry]:
-    """Files below a folder, hidden ones left out.
-
-    Raises:
-        RequestError: the folder cannot be read.
-    """
-    try:
-        found = list(storage.files())
-    except OSError as error:
-        raise RequestError(
-            f"cannot be listed: {error}", where=storage.root, mend="check the path and its rights"
-        ) from None
-    return [e for e in found if not any(p.startswith(".") for p in e.path.split("/"))]
+    if names:
+        what = f"no video among {len(names)} files"
+    if found.refused:
+        path, reason = found.refused[0]
+        what += f"; {len(found.refused)} cannot be read, {printable(path)}: {reason}"
+    if compressed:
+        mend = f"{printable(compressed[0])} is {listing.UNPACK}"
+    raise RequestError(what, where=here.root, mend=mend)
 
 
 def _kind(storage: Storage) -> str:
@@ -211,7 +229,7 @@ def _kind(storage: Storage) -> str:
             return "folder"
         if storage.exists():
             return "file"
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RequestError(
             f"cannot be reached: {error}",
             where=storage.root,

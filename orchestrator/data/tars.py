@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -13,25 +11,49 @@ from typing import IO, Any, cast
 from orchestrator.data.arrays import ARRAYS, Found, unusable
 from orchestrator.data.in_place import probe_in_place
 from orchestrator.data.index_writer import ShardRows
-from orchestrator.data.inputs import MISSING, identity_of, make_units, open_file
-from orchestrator.data.sources import CHANGED, VIDEO_EXTENSIONS, Rejected, WorkUnit, list_files
+from orchestrator.data.inputs import (
+    MISSING,
+    compression_of,
+    identity_of,
+    make_units,
+    one_input,
+    open_file,
+    printable,
+    refuse_pointer,
+    to_text,
+)
+from orchestrator.data.listing import extension_of, is_document, is_hidden, left_out, list_folder
+from orchestrator.data.patterns import expand
+from orchestrator.data.samples import Samples, SideFile, sample_of
+from orchestrator.data.sources import (
+    CHANGED,
+    PICTURE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Rejected,
+    WorkUnit,
+)
+from orchestrator.data.tar_stream import BLOCK, HashingReader, next_member, open_tar
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
 
+_NO_FILES = (b"D", b"V")  # GNU: what a folder held, and the volume's name
 _UNITS = 4096
 _IN_MEMORY = 64 << 20
-_BLOCK = 1 << 20
 
 
 class TarSource:
     """One tar, a folder of tars, or a pattern such as `s3://bucket/clips-{000..127}.tar`.
 
-    A clip is a member with a video's extension; members that share its name up to a dot
-    (`KEY.json`, `KEY.states.npy`) are its extras.
+    A clip is a member with a video's extension, and its key is its name up to the last dot; what
+    else belongs to it: `orchestrator.data.samples`.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._left_out: list[Rejected] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_left_out": []}
 
     def units(self) -> list[WorkUnit]:
         """Units of one tar, or of a few where there are thousands.
@@ -49,6 +71,10 @@ class TarSource:
             )
         return make_units(found, 1 + len(found) // _UNITS)
 
+    def left_out(self) -> list[Rejected]:
+        """What the last `units` found beside the tars."""
+        return self._left_out
+
     def shards(self, unit: WorkUnit) -> Iterator[ShardRows | Rejected]:
         """Each tar's clips, and a row for each member or rest of a tar that cannot be used."""
         for tar, identity in zip(unit.inputs, unit.identity.split("\n"), strict=True):
@@ -58,9 +84,11 @@ class TarSource:
                 continue
             found = _Reader(tar)
             try:
-                found.read(*place)
+                with one_input(place[0]):
+                    found.read(*place)
             except DataError as error:
                 yield Rejected(tar, error.what)
+                continue
             if identity_of(*place) != identity:
                 yield Rejected(tar, CHANGED)
                 continue
@@ -74,30 +102,13 @@ class TarSource:
         if self.uri.lower().endswith(".tar"):
             return [self.uri]
         folder = Storage(self.uri)
-        return [folder.uri(e.path) for e in list_files(folder) if e.path.lower().endswith(".tar")]
-
-
-def expand(pattern: str) -> list[str]:
-    """`a-{000..010}.tar` and `{x,y}.tar` as lists, like a shell.
-
-    Raises:
-        RequestError: braces that are neither a range nor a list.
-    """
-    parts = re.split(r"\{([^{}]*)\}", pattern)
-    choices = [_choices(p, pattern) if i % 2 else [p] for i, p in enumerate(parts)]
-    return ["".join(choice) for choice in itertools.product(*choices)]
-
-
-def _choices(text: str, pattern: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
-    if numbers:
-        first, last = numbers.groups()
-        return [f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)]
-    if "," in text:
-        return text.split(",")
-    raise RequestError(
-        f"'{{{text}}}' is neither a range nor a list", where=pattern, mend="write {000..127}"
-    )
+        listing = list_folder(folder)
+        self._left_out = left_out(folder, listing, ("tar",), "tars")
+        tars = listing.tars()
+        unnamed = [entry.path for entry in tars if to_text(entry.path) != entry.path]
+        reason = "its name is not UTF-8, and the index must hold it: rename the tar"
+        self._left_out += [Rejected(printable(folder.uri(path)), reason) for path in unnamed]
+        return [folder.uri(entry.path) for entry in tars if entry.path not in set(unnamed)]
 
 
 def _place(tar: str) -> tuple[Storage, str]:
@@ -111,83 +122,117 @@ class _Reader:
     def __init__(self, tar: str) -> None:
         self._tar = tar
         self._clips: dict[str, dict[str, Any]] = {}
-        self._others: list[tuple[str, int, int]] = []
+        self._files: list[SideFile] = []
+        self._places: dict[str, SideFile] = {}  # by name, for links
         self._arrays: dict[int, Found] = {}  # by offset
-        self._rejected: list[tuple[str, str]] = []
+        self._lost: list[tuple[str, str]] = []
+        self._left_out: list[tuple[str, str]] = []
+        self._bad_samples: set[str] = set()
         self._hash, self._size = hashlib.sha256(), 0
 
     def read(self, storage: Storage, name: str) -> None:
-        """Walk the tar.
+        """Walk the tar, and others that are joined to its end.
 
         Raises:
             DataError: it is no tar at all.
         """
         with open_file(storage, name) as file:
-            stream = cast(IO[bytes], _Hashing(file, self._hash))
-            try:
-                with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as tar:
-                    end = self._walk(tar)
-            except tarfile.ReadError as error:
-                raise DataError(f"not a tar: {error}") from None
-            while stream.read(_BLOCK):
-                pass
-            self._size = file.seek(0, 2)
-            if end is not None:
-                file.seek(end)
-                self._judge_end(file.read(tarfile.BLOCKSIZE), end)
+            refuse_pointer(file)
+            stream = HashingReader(file, self._hash)
+            start: int | None = 0
+            while start is not None:
+                start = self._part(stream, start)
+            self._size = stream.finish()
 
-    def _walk(self, tar: tarfile.TarFile) -> int | None:
-        """Read every member; where the walk ended, or None when it was cut inside a member."""
+    def _part(self, stream: HashingReader, start: int) -> int | None:
+        """Walk one tar from its first byte; where the next one begins, or None."""
+        stream.seek(start)
         try:
-            for member in tar:
-                self._member(tar, member)
+            tar = open_tar(stream)
+        except tarfile.ReadError as error:
+            if not start:
+                stream.seek(0)
+                kind = compression_of(stream.read(16))
+                reason = f"{kind} data: unpack it" if kind else str(error)
+                raise DataError(f"not a tar: {reason}") from None
+            reason = f"what stands behind the end mark, from byte {start} on, is no tar"
+            self._left_out.append((self._tar, reason))
+            return None
+        with tar:
+            end = self._walk(tar, start)
+        if end is None:
+            return None
+        stream.seek(end)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if not block:
+            self._lost.append((self._tar, "the tar is cut: it has no end mark"))
+        elif block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
+            reason = f"the tar is cut or damaged at byte {end}; the rest is lost"
+            self._lost.append((self._tar, reason))
+        else:
+            return stream.after_zeros()
+        return None
+
+    def _walk(self, tar: tarfile.TarFile, start: int) -> int | None:
+        """Read every member; where the walk ended, or None when it was cut inside a member."""
+        members = iter(tar)
+        try:
+            while member := next_member(members):
+                self._member(tar, member, start + member.offset_data)
                 tar.members = []  # type: ignore[attr-defined]  # keeps memory flat
         except tarfile.ReadError as error:
-            if tar.offset == 0:
-                raise
-            self._rejected.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
+            self._lost.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
             return None
-        return int(tar.offset)
+        return start + int(tar.offset)
 
-    def _judge_end(self, block: bytes, at: int) -> None:
-        if not block:
-            self._rejected.append((self._tar, "the tar is cut: it has no end mark"))
-        elif block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
-            reason = f"the tar is cut or damaged at byte {at}; the rest is lost"
-            self._rejected.append((self._tar, reason))
-
-    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        if member.isdir():
+    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, offset: int) -> None:
+        if member.isdir() or member.type in _NO_FILES:
             return
-        name = member.name.removeprefix("./")
-        stem, _, extension = name.rpartition(".")
-        is_video = bool(stem) and extension.lower() in VIDEO_EXTENSIONS
+        name = printable(member.name.removeprefix("./"))
+        key, _, _ = name.rpartition(".")
+        is_video = bool(key) and extension_of(name) in VIDEO_EXTENSIONS
+        array = next((one for one in ARRAYS if name.lower().endswith(f".{one}")), None)
         if name.startswith("/") or ".." in name.split("/"):
-            self._reject(name, "unsafe name: absolute or with '..'")
-        elif not member.isreg() or member.sparse is not None:
-            self._reject(name, "not a plain file")
+            self._reject(name, "unsafe name: absolute or with '..'", is_video)
+        elif member.islnk() and not is_video and (there := self._linked(member, array)):
+            self._files.append(SideFile(name, there.offset, there.size))
+        elif member.sparse is not None:
+            self._reject(name, "is stored sparse: make the tar without --sparse", is_video)
+        elif not member.isreg():
+            self._reject(name, "not a plain file", is_video)
         elif not is_video:
-            for array in ARRAYS:
-                if name.endswith(f".{array}"):
-                    body = cast(IO[bytes], tar.extractfile(member)).read()
-                    self._arrays[member.offset_data] = Found.of(array, body)
-            self._others.append((name, member.offset_data, member.size))
-        elif stem in self._clips:
-            self._reject(name, f"duplicate key '{stem}'")
+            if array:
+                body = cast(IO[bytes], tar.extractfile(member)).read()
+                self._arrays[offset] = Found.of(array, body)
+            self._places[name] = SideFile(name, offset, member.size)
+            self._files.append(self._places[name])
+        elif name.rpartition("/")[2].startswith("._"):
+            self._reject(name, "metadata of macOS, no video", lost=False)
+        elif key in self._clips:
+            self._reject(name, f"duplicate key '{key}'")
         elif member.size == 0:
             self._reject(name, "zero bytes")
         else:
-            self._clip(tar, member, name, stem)
+            self._clip(tar, member, name, key, offset)
 
-    def _clip(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, key: str) -> None:
+    def _linked(self, member: tarfile.TarInfo, array: str | None) -> SideFile | None:
+        """The earlier side file that a hard link names; None: it is none, or no such array."""
+        there = self._places.get(printable(member.linkname.removeprefix("./")))
+        return there if there and (array is None or there.offset in self._arrays) else None
+
+    def _clip(
+        self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, key: str, offset: int
+    ) -> None:
         digest = hashlib.sha256()
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as payload:
             body = cast(IO[bytes], tar.extractfile(member))
-            while block := body.read(_BLOCK):
+            while block := body.read(BLOCK):
                 digest.update(block)
                 payload.write(block)
             try:
-                facts = probe_in_place(cast(IO[bytes], payload))
+                with one_input():
+                    refuse_pointer(cast(IO[bytes], payload))
+                    facts = probe_in_place(cast(IO[bytes], payload))
             except DataError as error:
                 self._reject(name, error.what)
                 return
@@ -195,7 +240,7 @@ class _Reader:
         self._clips[key] = {
             "key": key,
             "shard": self._tar,
-            "offset": member.offset_data,
+            "offset": offset,
             "bytes": member.size,
             "frames": facts.frames,
             "fps": float(facts.fps),
@@ -208,30 +253,43 @@ class _Reader:
             "extras": [],
         }
 
-    def _reject(self, name: str, reason: str) -> None:
-        self._rejected.append((f"{self._tar}/{name}", reason))
+    def _reject(self, name: str, reason: str, lost: bool = True) -> None:
+        (self._lost if lost else self._left_out).append((f"{self._tar}/{name}", reason))
+        if lost:
+            self._bad_samples.add(sample_of(name))
 
     def rejected(self) -> Iterator[Rejected]:
-        """What cannot be used, each weighed as its share of the tar."""
-        share = 1 / max(1, len(self._clips) + len(self._rejected))
-        for source, reason in self._rejected:
+        """What cannot be used, each weighed as its share of the tar, and what is left out."""
+        share = 1 / max(1, len(self._clips) + len(self._lost))
+        for source, reason in self._lost:
             yield Rejected(source, reason, share)
+        for source, reason in self._left_out:
+            yield Rejected(source, reason, 0.0)
+        if not self._clips and not self._lost:
+            yield Rejected(self._tar, "holds no video", 0.0)
 
     def shard(self) -> ShardRows:
         """The tar's clips in its order, each with what stands beside it; those whose actions
         cannot be used are rejected."""
-        for name, offset, size in self._others:
-            key = name
-            while "." in key:
-                key = key.rpartition(".")[0]
-                if key in self._clips:
-                    extra = {"name": name[len(key) + 1 :], "offset": offset, "bytes": size}
-                    if extra["name"] in ARRAYS:
-                        extra |= self._arrays[offset].indexed()
-                    self._clips[key]["extras"].append(extra)
-                    break
+        found = Samples(self._clips).assign(self._files)
+        for key, beside in found.beside.items():
+            for extension, file in sorted(beside.items(), key=lambda item: item[1].offset):
+                extra = {"name": extension, "offset": file.offset, "bytes": file.size}
+                if extension in ARRAYS:
+                    extra |= self._arrays[file.offset].indexed()
+                self._clips[key]["extras"].append(extra)
+        for file, reason in found.unused:
+            self._leave_out(file.name, reason)
         self._judge_arrays()
         return ShardRows(self._tar, self._size, self._hash.hexdigest(), list(self._clips.values()))
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """A row for a file that no clip has; where its clip is a row itself, that says enough."""
+        if is_document(name) or is_hidden(name) or sample_of(name) in self._bad_samples:
+            return
+        if extension_of(name) in PICTURE_EXTENSIONS:
+            reason = "a picture in a tar, of which only videos are read"
+        self._reject(name, reason, lost=False)
 
     def _judge_arrays(self) -> None:
         for key, clip in list(self._clips.items()):
@@ -240,15 +298,3 @@ class _Reader:
             if fault := unusable(beside, clip["frames"]):
                 self._reject(f"{key}.{fault[0]}", fault[1])
                 del self._clips[key]
-
-
-class _Hashing:
-    """A reader that hashes everything that passes through it."""
-
-    def __init__(self, file: IO[bytes], digest: Any) -> None:
-        self._file, self._digest = file, digest
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._digest.update(data)
-        return data

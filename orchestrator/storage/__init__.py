@@ -13,12 +13,13 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from orchestrator.errors import RequestError
+from orchestrator.storage.local import FileEntry as FileEntry
+from orchestrator.storage.local import LocalFolder
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -70,19 +71,6 @@ def is_remote(uri: str) -> bool:
 def join(root: str, *parts: str) -> str:
     """Join path parts onto a root that may be a URI."""
     return "/".join([root.rstrip("/"), *[part.strip("/") for part in parts if part]])
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file: path relative to the storage root, bytes, and when it changed."""
-
-    path: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def identity(self) -> str:
-        return f"{self.path}:{self.size}:{self.mtime_ns}"
 
 
 class Storage:
@@ -160,10 +148,31 @@ class Storage:
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
-    def files(self, path: str = "", *, recursive: bool = True) -> Iterator[FileEntry]:
-        """Files below `path`, sorted by path; nothing when the folder does not exist."""
+    def files(
+        self,
+        path: str = "",
+        *,
+        recursive: bool = True,
+        refused: Callable[[str, str], None] | None = None,
+    ) -> Iterator[FileEntry]:
+        """Files below `path`, sorted by path; nothing when the folder does not exist.
+
+        On a local disk, links to folders are followed, each folder is read once, and names that
+        are not UTF-8 look as `os.fsdecode` gives them.
+
+        Args:
+            refused: called with the path and the reason of whatever cannot be read: a link that
+                leads nowhere, a pipe, a folder without rights (its path ends with "/"). Without it,
+                they are passed over.
+
+        Raises:
+            OSError: a folder cannot be listed, and there is no `refused`.
+        """
         import pyarrow.fs as pafs
 
+        if not self.remote:
+            yield from LocalFolder(self.at(), refused).files(path.strip("/"), recursive)
+            return
         selector = pafs.FileSelector(self.at(path), recursive=recursive, allow_not_found=True)
         prefix = len(self.at().rstrip("/")) + 1
         infos = [i for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
@@ -174,6 +183,12 @@ class Storage:
         """Names of the folders directly below `path`, sorted."""
         import pyarrow.fs as pafs
 
+        if not self.remote:
+            try:
+                with os.scandir(self.at(path)) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
+            except FileNotFoundError:
+                return []
         selector = pafs.FileSelector(self.at(path), recursive=False, allow_not_found=True)
         infos = self.fs.get_file_info(selector)
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)

@@ -1,0 +1,73 @@
+"""Reading a tar from front to back: hashed as it goes, and past its end mark."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+BLOCK = 1 << 20
+"""Bytes that are read at a time."""
+
+# What tarfile raises, beside its own errors, for a header whose numbers are none.
+_NO_NUMBERS = (ValueError, IndexError, OverflowError)
+
+
+def open_tar(stream: HashingReader) -> tarfile.TarFile:
+    """The tar that begins where a stream stands.
+
+    Raises:
+        tarfile.ReadError: there is none.
+    """
+    try:
+        return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=BLOCK)
+    except _NO_NUMBERS as error:
+        raise tarfile.ReadError(f"damaged header: {error}") from None
+
+
+def next_member(members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The next member; None at the end.
+
+    Raises:
+        tarfile.ReadError: the tar is cut or damaged.
+    """
+    try:
+        return next(members, None)
+    except _NO_NUMBERS as error:
+        raise tarfile.ReadError(f"damaged header: {error}") from None
+
+
+class HashingReader:
+    """A reader that hashes each byte once, however often it is read; it never leaves a gap."""
+
+    def __init__(self, file: IO[bytes], digest: Any) -> None:
+        self._file, self._digest = file, digest
+        self._at = self._hashed = 0
+
+    def seek(self, at: int) -> None:
+        """Go to a byte that was read before, or follows such a one."""
+        self._file.seek(at)
+        self._at = at
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        new = self._at + len(data) - self._hashed
+        if new > 0:
+            self._digest.update(data[-new:])
+            self._hashed += new
+        self._at += len(data)
+        return data
+
+    def after_zeros(self) -> int | None:
+        """Where the next byte is that is not 0; None at the end of the file."""
+        while block := self.read(BLOCK):
+            if rest := block.lstrip(b"\0"):
+                return self._at - len(rest)
+        return None
+
+    def finish(self) -> int:
+        """Read to the end; the file's size."""
+        self.seek(self._hashed)
+        while self.read(BLOCK):
+            pass
+        return self._at
