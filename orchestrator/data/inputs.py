@@ -197,6 +197,10 @@ def compression_of(head: bytes) -> str | None:
 
 def open_file(storage: Storage, path: str) -> IO[bytes]:
     """A seekable reader with read-ahead, so that a remote file costs few requests."""
+    return cast(IO[bytes], io.BufferedReader(open_native(storage, path), _READ_AHEAD))
+
+
+def open_native(storage: Storage, path: str) -> Any:
+    """A file as pyarrow reads it: its threads call no Python, as they would for `open_file`."""
     place = storage.at(path)
-    raw: Any = storage.fs.open_input_file(place if storage.remote else os.fsencode(place))
-    return cast(IO[bytes], io.BufferedReader(raw, _READ_AHEAD))
+    return storage.fs.open_input_file(place if storage.remote else os.fsencode(place))

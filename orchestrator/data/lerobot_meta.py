@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.inputs import open_file, refuse_pointer
+from orchestrator.data.inputs import open_native, refuse_pointer
 from orchestrator.data.lerobot_info import EPISODES, INDICES, WHOLE, Info
 from orchestrator.data.listing import extension_of, is_hidden
 from orchestrator.data.sources import Rejected
@@ -110,7 +110,7 @@ def _readable(where: str) -> Iterator[None]:
 
 def _read(storage: Storage, path: str, info: Info) -> pa.Table:
     """The columns of a table of episodes that say where each lies, and its tasks."""
-    with open_file(storage, path) as file:
+    with open_native(storage, path) as file:
         refuse_pointer(file)
         table = pq.ParquetFile(file)
         there, columns = table.schema_arrow, _columns(info.camera)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.inputs import one_input, open_file, refuse_pointer
+from orchestrator.data.inputs import one_input, open_native, refuse_pointer
 from orchestrator.data.lerobot_info import Info
 from orchestrator.data.lerobot_meta import RobotEpisode, is_number
 from orchestrator.errors import DataError
@@ -50,7 +50,7 @@ def _read(storage: Storage, episode: RobotEpisode, wanted: list[str]) -> pa.Tabl
         DataError: there is no such table, it is damaged, or a column is missing or has no numbers.
     """
     try:
-        with one_input(storage), open_file(storage, episode.table) as file:
+        with one_input(storage), open_native(storage, episode.table) as file:
             refuse_pointer(file)
             schema = pq.read_schema(file)
             for name in (*wanted, "episode_index"):
