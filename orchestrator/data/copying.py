@@ -65,8 +65,10 @@ def _parts_of(facts: VideoFacts, ticks: Ticks, span: Span, longest_s: float) -> 
     interval = 1 / float(facts.fps_of(span))
     packets = facts.packets
     keys = packets.ticks[packets.keys & ~packets.hidden]
-    # A new edit begins after packets that are hidden: nothing before it may be hidden with them.
-    after_hidden = packets.ticks[1:][packets.hidden[:-1] & ~packets.hidden[1:]]
+    # A new edit begins after hidden packets whose times lie within the edit before: what is shown
+    # before it must not be hidden with them.
+    within = packets.hidden & (packets.ticks >= own[0]) & (packets.ticks <= own[-1])
+    after_hidden = packets.ticks[1:][within[:-1] & ~packets.hidden[1:]]
     keys = np.union1d(keys, after_hidden)
     cuts = np.unique(np.append(own[0], keys[(keys > own[0]) & (keys <= own[-1])]))
     forced = np.isin(cuts, after_hidden)

@@ -110,8 +110,9 @@ def _kept(facts: VideoFacts, part: Part) -> np.ndarray:
     """bool [packets of the part]: those that are needed. Leading pictures of the first key frame
     belong to the part before it, and none that is shown later refers to them."""
     ticks = facts.packets.ticks[part.first : part.last]
+    hidden = facts.packets.hidden[part.first : part.last]
     starts_with_key = ticks[0] == part.start
-    return ticks >= part.start if starts_with_key else np.ones(len(ticks), bool)
+    return hidden | (ticks >= part.start) if starts_with_key else np.ones(len(ticks), bool)
 
 
 def _decoding_ticks(facts: VideoFacts, part: Part, kept: np.ndarray) -> Ticks:
