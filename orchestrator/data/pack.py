@@ -16,6 +16,7 @@ from orchestrator.data.dataset import (
     write_quarantine,
 )
 from orchestrator.data.index import Index
+from orchestrator.data.lease import leased, leased_if_free
 from orchestrator.data.sources import (
     AnySource,
     InPlaceSource,
@@ -30,6 +31,9 @@ from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Encode, PackJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
+
+LEASE = "packing.json"
+"""In a dataset's folder while a process packs it."""
 
 
 def run_pack(job: PackJob, progress: Progress, local: bool = False) -> list[Index]:
@@ -76,18 +80,35 @@ def pack_source(
     in_place = isinstance(source, InPlaceSource)
     digest = dataset_digest(source.uri, units, encode, in_place=in_place)
     storage = datasets.sub(digest)
-    if is_complete(storage):
-        index = Index.open(storage.root)
-        tidy(storage, index)
-        return index
     try:
-        return _make(storage, source, units, encode, bad_limit, cpus, progress, local)
-    except OSError as error:
+        if is_complete(storage):
+            return _opened(storage)
+        doing = f"packs {source.uri} too"
+        with leased(storage, LEASE, doing, lambda: is_complete(storage), progress.message) as mine:
+            if not mine:
+                return Index.open(storage.root)
+            return _make(storage, source, units, encode, bad_limit, cpus, progress, local)
+    except (OSError, JobFailed) as error:
+        if is_complete(storage):
+            # Another process took over the lease and was done first: its tidying ended this one.
+            return Index.open(storage.root)
+        if isinstance(error, JobFailed):
+            raise
         raise JobFailed(
             f"the storage cannot be read or written: {error}",
             where=storage.root,
             mend="mend the cause and run the same job again; what is committed is kept",
         ) from None
+
+
+def _opened(storage: Storage) -> Index:
+    """A complete dataset, tidied where a process that completed it was killed before it could."""
+    index = Index.open(storage.root)
+    if storage.is_dir(UNITS):
+        with leased_if_free(storage, LEASE) as mine:
+            if mine:
+                tidy(storage, index)
+    return index
 
 
 def _make(

@@ -14,22 +14,21 @@ from typing import Any, Protocol
 from orchestrator.data.prepare import Prepared, prepare
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
-from orchestrator.plan import plan
 from orchestrator.progress import Progress
 from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import alert
 from orchestrator.tracking.registry import register
-from orchestrator.tracking.run import RunRef, finish_run, start_run
+from orchestrator.tracking.run import RunRef, finish_run
 from orchestrator.training.acting import know_actions
+from orchestrator.training.begin import begin
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
-from orchestrator.training.codes import keep_codes, know_codes
+from orchestrator.training.codes import know_codes
 from orchestrator.training.export import export_model
-from orchestrator.training.fixed import keep_teacher, know_teacher
+from orchestrator.training.fixed import know_teacher
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
-from orchestrator.training.run_record import RunRecord, open_record, read_record
+from orchestrator.training.run_record import RunRecord, read_record
 from orchestrator.training.signals import stopping_cleanly
-from orchestrator.training.start import keep_start
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
 
@@ -129,26 +128,10 @@ def run_train(
         begun = None if fresh else read_record(folder)
         job = know_actions(job, prepared, progress, local=local, begun=begun)
         job = know_codes(job, prepared, storage, progress, begun=begun)
-        record = open_record(job, folder, prepared.digest, fresh=fresh)
-        start = keep_start(job, storage, folder, record)
-        keep_teacher(job, storage, folder)
-        keep_codes(job, prepared, storage, folder)
-        tracking = start_run(
-            job,
-            storage,
-            run_id=record.mlflow_run_id or None,
-            plan=plan(job).to_dict(),
-            datasets=prepared.indexes,
-            tags={"fingerprint": record.fingerprint, "dataset": prepared.digest},
-            nodes=1 if local else _nodes(),
-            parent=parent,
+        nodes = 1 if local else _nodes()
+        record, start, tracking = begin(
+            job, storage, prepared, progress, fresh=fresh, nodes=nodes, parent=parent
         )
-        record.mlflow_uri, record.mlflow_run_id = tracking.uri, tracking.run_id
-        record.mlflow_experiment_id = tracking.experiment_id
-        record.launches += 1
-        record.datasets = [index.uri for index in prepared.indexes]
-        record.weights = prepared.weights
-        record.save(folder)
         with _closing_run(tracking, job.name):
             cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
             evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
