@@ -73,7 +73,7 @@ class Sender:
         try:
             send(entries)
         except MlflowException as error:
-            if not refused(error):
+            if not refused(error, self.ref.uri):
                 raise
             if len(entries) > 1:
                 return [lost for entry in entries for lost in self._refused_of([entry], send)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -9,18 +11,26 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.storage import Storage
+from orchestrator.tracking.tables import make_tables
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")
 # Statuses that say "not this request, ever"; everything else may pass when tried again.
 REFUSALS = (400, 404, 409, 413)
+# What a client of MLflow raises while its server, database, connection or disk is in trouble.
+OUTAGES = (MlflowException, SQLAlchemyError, OSError, json.JSONDecodeError)
+LONGEST_REASON = 300
 ALIVE_TIMEOUT_S = 5.0
 # MLflow's pages are made for chat applications unless their address says otherwise.
 AS_TRAINING = "?workflowType=machine_learning"
+
+# It logs a traceback of each error that it raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def tracking_uri(given: str | None = None, storage: Storage | None = None) -> str:
@@ -97,8 +107,23 @@ def artifact_root(uri: str) -> str | None:
 
 
 def client_of(uri: str) -> MlflowClient:
-    """A client of one store for runs and for models; MLflow's global URI is left alone."""
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    """A client of one store for runs and for models; MLflow's global URI is left alone.
+
+    A sqlite file that is new gets its tables.
+
+    Raises:
+        RequestError: the database cannot be opened.
+    """
+    try:
+        if is_sqlite(uri):
+            make_tables(uri, sqlite_file(uri))
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (*OUTAGES, ImportError) as error:
+        raise RequestError(
+            f"MLflow's store cannot be opened: {reason_of(error)}",
+            where=uri,
+            mend="see that the database is there and can be written, and that its disk has room",
+        ) from error
 
 
 def alive(uri: str) -> bool:
@@ -134,6 +159,19 @@ def require_usable(uri: str, nodes: int) -> None:
         )
 
 
-def refused(error: MlflowException) -> bool:
-    """True when sending the same request again cannot succeed."""
-    return error.get_http_status_code() in REFUSALS
+def refused(error: MlflowException, uri: str) -> bool:
+    """True when sending the same request again cannot succeed.
+
+    Only MLflow itself can say so: the same status as a page of HTML is a proxy's, whose server may
+    be back in a minute.
+    """
+    by_mlflow = isinstance(error, RestException) or not is_server(uri)
+    return by_mlflow and error.get_http_status_code() in REFUSALS
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of MLflow, its database or its connection says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    line = line.partition(". Response body: ")[0]  # a page of HTML
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
