@@ -22,12 +22,14 @@ from orchestrator.job import (
 )
 from orchestrator.progress import Progress, Silent
 from orchestrator.summary import RunSummary
+from orchestrator.unforeseen import foreseen, keep_details
 
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.driver import Evaluated
     from orchestrator.pipeline.ledger import Left
+    from orchestrator.storage import Storage
     from orchestrator.training.run_record import RunRecord
 
 
@@ -46,9 +48,35 @@ def run(
 
     Raises:
         RequestError: the request was wrong, nothing was started.
-        JobFailed: the job stopped; running it again continues.
+        JobFailed: the job stopped; running it again continues. An error that nobody foresaw is
+            its cause; its traceback is in the run's folder, or else in a temporary file.
     """
-    progress = progress or Silent()
+    try:
+        return _run(job, progress or Silent(), fresh=fresh, local=local, profile=profile)
+    except Exception as error:
+        told = foreseen(error, job.name)
+        keep_details(told, _folder_of(job))
+        if told is error:
+            raise
+        raise told from error
+
+
+def _folder_of(job: Job) -> Storage | None:
+    """Where what is known of the job's run stands; None where a kind has no such place."""
+    from orchestrator.storage import Storage
+
+    known = {
+        "train": "runs",
+        "embed": "features",
+        "evaluate": "evaluations",
+        "tune": "sweeps",
+        "study": "studies",
+        "pipeline": "pipelines",
+    }
+    return Storage(job.storage).sub(known[job.kind], job.name) if job.kind in known else None
+
+
+def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: bool) -> RunSummary:
     if isinstance(job, PipelineJob) and not profile:
         return _run_pipeline(job, progress, fresh=fresh, local=local)
     if not isinstance(job, TrainJob) and (fresh or profile):
@@ -324,6 +352,7 @@ def _run_train(
     parent: str | None = None,
 ) -> RunSummary:
     from orchestrator.evaluation.during import Evaluations, check_evaluations
+    from orchestrator.tracking.outage import NotRecorded
     from orchestrator.tracking.run import describe_result
     from orchestrator.training.driver import run_train
 
@@ -361,7 +390,10 @@ def _run_train(
         phases=outcome.get("phases", {}),
         next_steps=_next_steps(job, record, profile),
     )
-    describe_result(result.tracking, job, summary)
+    try:
+        describe_result(result.tracking, job, summary)
+    except NotRecorded as error:  # all else is there
+        progress.message(f"{error.what}; the same command sends it")
     return summary
 
 

@@ -19,10 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from orchestrator.errors import JobFailed
 from orchestrator.tracking.locate import find_version, model_folder
+from orchestrator.tracking.outage import asking, recording
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of, existing_store
+from orchestrator.tracking.server import client_of, existing_store, require_answer, require_usable
 
 if TYPE_CHECKING:
     from orchestrator.jepa.hub import WorldModel
@@ -81,16 +81,12 @@ def register(
     `ref`; `metrics` (at `step`) stand beside it, `alias` points at it.
 
     Raises:
-        JobFailed: MLflow or its artifact store did not take it; the folder is untouched.
+        NotRecorded: MLflow or its artifact store did not take it; the folder is untouched.
     """
-    try:
+    mend = "the model itself is whole; mend the server and run the same command again"
+    with recording(ref.uri, f"the model as '{name}'", mend):
+        require_answer(ref.uri)
         return _register(ref, folder, name, alias, metrics or {}, tags or {}, step)
-    except (MlflowException, OSError) as error:
-        raise JobFailed(
-            f"the model could not be registered as '{name}': {error}",
-            where=ref.uri,
-            mend="the model itself is whole; mend the server and run the same command again",
-        ) from error
 
 
 def _register(
@@ -198,25 +194,37 @@ def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) ->
 
 
 def list_models(tracking: str | None = None) -> list[RegisteredVersion]:
-    """Every version of every registered model, newest first within a model."""
-    client = client_of(existing_store(tracking))
-    rows: list[RegisteredVersion] = []
-    for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
-        versions = client.search_model_versions(f"name = '{model.name}'")
-        shown = [_shown(client, version, dict(model.aliases)) for version in versions]
-        rows += sorted(shown, key=lambda row: -row.version)
+    """Every version of every registered model, newest first within a model.
+
+    Raises:
+        RequestError: there is no store yet, or it cannot be read.
+    """
+    client, rows = _reader(tracking), list[RegisteredVersion]()
+    with asking(client.tracking_uri):
+        for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
+            versions = client.search_model_versions(f"name = '{model.name}'")
+            shown = [_shown(client, version, dict(model.aliases)) for version in versions]
+            rows += sorted(shown, key=lambda row: -row.version)
     return rows
+
+
+def _reader(tracking: str | None) -> MlflowClient:
+    """A client of a store that is there and answers."""
+    uri = existing_store(tracking)
+    require_usable(uri, nodes=1)
+    return client_of(uri)
 
 
 def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
     """One registered version with its metrics.
 
     Raises:
-        RequestError: there is no such version.
+        RequestError: there is no such version, or the store cannot be read.
     """
-    client = client_of(existing_store(tracking))
+    client = _reader(tracking)
     version = find_version(client, uri)
-    return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
+    with asking(client.tracking_uri):
+        return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
 
 
 def _shown(
@@ -237,16 +245,30 @@ def _shown(
     )
 
 
+def alias_of(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The number of the version that an alias of a model points at; None: it has no such alias.
+
+    Raises:
+        MlflowAway: MLflow cannot be read.
+    """
+    with asking(client.tracking_uri):
+        number: str | None = client.get_registered_model(name).aliases.get(alias)
+    return number
+
+
 def promote(
     name: str, version: int, alias: str = "champion", tracking: str | None = None
 ) -> Promotion:
     """Point `alias` of a model at a version.
 
     Raises:
-        RequestError: there is no such version.
+        RequestError: there is no such version, or the store cannot be read.
+        NotRecorded: MLflow did not take it.
     """
-    client = client_of(existing_store(tracking))
+    client = _reader(tracking)
     found = find_version(client, f"models:/{name}/{version}")
-    before = client.get_registered_model(name).aliases.get(alias)
-    client.set_registered_model_alias(name, alias, found.version)
+    before = alias_of(client, name, alias)
+    mend = "the alias is where it was; mend the server and run the same command again"
+    with recording(client.tracking_uri, f"the alias '{alias}'", mend):
+        client.set_registered_model_alias(name, alias, found.version)
     return Promotion(name, alias, int(found.version), int(before) if before else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import urllib.error
@@ -11,20 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException, RestException
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import OUTAGES, MlflowAway, reason_of
 from orchestrator.tracking.tables import make_tables
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")
-# Statuses that say "not this request, ever"; everything else may pass when tried again.
-REFUSALS = (400, 404, 409, 413)
-# What a client of MLflow raises while its server, database, connection or disk is in trouble.
-OUTAGES = (MlflowException, SQLAlchemyError, OSError, json.JSONDecodeError)
-LONGEST_REASON = 300
 ALIVE_TIMEOUT_S = 5.0
 # MLflow's pages are made for chat applications unless their address says otherwise.
 AS_TRAINING = "?workflowType=machine_learning"
@@ -112,14 +105,14 @@ def client_of(uri: str) -> MlflowClient:
     A sqlite file that is new gets its tables.
 
     Raises:
-        RequestError: the database cannot be opened.
+        MlflowAway: the database cannot be opened.
     """
     try:
         if is_sqlite(uri):
             make_tables(uri, sqlite_file(uri))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (*OUTAGES, ImportError) as error:
-        raise RequestError(
+        raise MlflowAway(
             f"MLflow's store cannot be opened: {reason_of(error)}",
             where=uri,
             mend="see that the database is there and can be written, and that its disk has room",
@@ -139,11 +132,22 @@ def alive(uri: str) -> bool:
     return True
 
 
+def require_answer(uri: str) -> None:
+    """Find out at once that a server is away: MLflow's client tries again for minutes.
+
+    Raises:
+        ConnectionError: it does not answer within `ALIVE_TIMEOUT_S`.
+    """
+    if not alive(uri):
+        raise ConnectionError("the server does not answer")
+
+
 def require_usable(uri: str, nodes: int) -> None:
     """Refuse what cannot work before anything is started.
 
     Raises:
-        RequestError: a sqlite file that several nodes would write, or a server that is away.
+        RequestError: a sqlite file that several nodes would write.
+        MlflowAway: a server does not answer.
     """
     if is_sqlite(uri) and nodes > 1:
         raise RequestError(
@@ -152,26 +156,8 @@ def require_usable(uri: str, nodes: int) -> None:
             mend="start an MLflow server that all nodes reach and name it: track.uri=http://HOST:5000",
         )
     if not alive(uri):
-        raise RequestError(
+        raise MlflowAway(
             f"the MLflow server {uri} does not answer",
             where="track.uri",
             mend="start it; without track.uri and MLFLOW_TRACKING_URI runs stay in the storage",
         )
-
-
-def refused(error: MlflowException, uri: str) -> bool:
-    """True when sending the same request again cannot succeed.
-
-    Only MLflow itself can say so: the same status as a page of HTML is a proxy's, whose server may
-    be back in a minute.
-    """
-    by_mlflow = isinstance(error, RestException) or not is_server(uri)
-    return by_mlflow and error.get_http_status_code() in REFUSALS
-
-
-def reason_of(error: BaseException) -> str:
-    """What an error of MLflow, its database or its connection says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
-    line = line.partition(". Response body: ")[0]  # a page of HTML
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."

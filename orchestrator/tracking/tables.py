@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -22,12 +23,15 @@ def make_tables(uri: str, file: Path) -> None:
     together all but one fail, and one that is killed leaves tables that no later one can use.
 
     Raises:
-        OSError, MlflowException, SQLAlchemyError: the file cannot be made.
+        OSError, sqlite3.Error, MlflowException, SQLAlchemyError: the file cannot be made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with _locked(file):
         if not file.exists() or file.stat().st_size == 0:
             _make(uri, file)
+        # MLflow would try for a minute to open what is no database.
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA schema_version")
         # Opening the store and the registry writes what a new database lacks.
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
 

@@ -18,8 +18,10 @@ from orchestrator.progress import Progress
 from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import alert
+from orchestrator.tracking.outage import only_told
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run
+from orchestrator.tracking.waiting import send_waiting
 from orchestrator.training.acting import know_actions
 from orchestrator.training.begin import begin
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
@@ -31,6 +33,9 @@ from orchestrator.training.run_record import RunRecord, read_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
+from orchestrator.unforeseen import stage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ def run_train(
     folder = storage.sub("runs", job.name)
     with nullcontext() if local else ray_session():
         job = know_teacher(job, storage)
-        prepared = prepare(job, progress, local=local)
+        with stage("preparing the data"):
+            prepared = prepare(job, progress, local=local)
         begun = None if fresh else read_record(folder)
         job = know_actions(job, prepared, progress, local=local, begun=begun)
         job = know_codes(job, prepared, storage, progress, begun=begun)
@@ -132,7 +138,7 @@ def run_train(
         record, start, tracking = begin(
             job, storage, prepared, progress, fresh=fresh, nodes=nodes, parent=parent
         )
-        with _closing_run(tracking, job.name):
+        with _closing_run(tracking, job.name, progress.message):
             cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
             evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
             with evaluations.beside():
@@ -149,8 +155,7 @@ def run_train(
                     news = _train(assignment, board, evaluations, progress, gate or OpenGate())
                     record.outcome, first_step_at = news.outcome, news.first_step_at
                     record.save(folder)
-                if not record.model_uri:
-                    record.model_uri = _register(job, folder, record, tracking)
+                _hand_over(job, folder, record, tracking)
                 record.save(folder)
                 evaluated = _finish(evaluations, job, progress)
     return TrainResult(record, tracking, prepared, first_step_at, evaluated)
@@ -168,16 +173,20 @@ class Stopped(OrchestratorError):
 
 
 @contextmanager
-def _closing_run(tracking: RunRef, name: str) -> Iterator[None]:
+def _closing_run(
+    tracking: RunRef, name: str, tell: Callable[[str], None] = log.warning
+) -> Iterator[None]:
     """The MLflow run ends as the training ended, and whoever is to be alerted hears of it."""
     try:
         yield
     except (KeyboardInterrupt, Stopped):
-        finish_run(tracking, "KILLED")
+        with only_told(tell):
+            finish_run(tracking, "KILLED")
         raise
     except BaseException as error:
         alert(f"{name} failed: {error}")
-        finish_run(tracking, "FAILED")
+        with only_told(tell):
+            finish_run(tracking, "FAILED")
         raise
     alert(f"{name} is done")
     finish_run(tracking, "FINISHED")
@@ -321,21 +330,38 @@ def _nodes() -> int:
     return sum(1 for node in ray.nodes() if node["Alive"])
 
 
-def _register(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef) -> str:
-    """Export the newest checkpoint; register it where the job names a model."""
-    name = str(record.outcome["checkpoint"])
+def _hand_over(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef) -> None:
+    """The trained model goes into the run's folder, what MLflow still lacks to MLflow, and then the
+    model into its registry, where the job names one. What was done before is not done again.
+
+    Raises:
+        NotRecorded: MLflow did not take it all; the next run of the same command goes on there.
+    """
+    if record.model_uri:
+        send_waiting(tracking, folder.sub("spool"), job.optim.steps)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "model"
-        export_model(job, folder.sub("checkpoints"), name, out)
-        for file in sorted(out.iterdir()):
-            folder.write_bytes(f"model/{file.name}", file.read_bytes())
-        if job.track.register_as is None:
-            return folder.uri("model")
-        version = register(
-            tracking,
-            out,
-            job.track.register_as,
-            metrics=record.outcome["metrics"],
-            tags={"run": job.name, "fingerprint": record.fingerprint, "dataset": record.dataset},
-        )
+        name = str(record.outcome["checkpoint"])
+        with stage("exporting the model"):
+            export_model(job, folder.sub("checkpoints"), name, out)
+            for file in sorted(out.iterdir()):
+                folder.write_bytes(f"model/{file.name}", file.read_bytes())
+        send_waiting(tracking, folder.sub("spool"), job.optim.steps)
+        record.model_uri = folder.uri("model")
+        if job.track.register_as is not None:
+            with stage("registering the model"):
+                record.model_uri = _registered(job, record, tracking, out)
+
+
+def _registered(job: TrainJob, record: RunRecord, tracking: RunRef, folder: Path) -> str:
+    """The URI of a new version of the model that the job names."""
+    assert job.track.register_as is not None
+    version = register(
+        tracking,
+        folder,
+        job.track.register_as,
+        metrics=record.outcome["metrics"],
+        tags={"run": job.name, "fingerprint": record.fingerprint, "dataset": record.dataset},
+    )
     return f"models:/{job.track.register_as}/{version}"
