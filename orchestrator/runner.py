@@ -22,7 +22,7 @@ from orchestrator.job import (
 )
 from orchestrator.progress import Progress, Silent
 from orchestrator.summary import RunSummary
-from orchestrator.unforeseen import foreseen, keep_details
+from orchestrator.unforeseen import foreseen, keep_details, stage
 
 __all__ = ["RunSummary", "run"]
 
@@ -52,7 +52,8 @@ def run(
             its cause; its traceback is in the run's folder, or else in a temporary file.
     """
     try:
-        return _run(job, progress or Silent(), fresh=fresh, local=local, profile=profile)
+        with stage(f"running the {job.kind} job '{job.name}'"):
+            return _run(job, progress or Silent(), fresh=fresh, local=local, profile=profile)
     except Exception as error:
         told = foreseen(error, job.name)
         keep_details(told, _folder_of(job))
@@ -93,19 +94,20 @@ def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: boo
 
 def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
     """A job that may be a stage: `parent` is the MLflow run of its pipeline."""
-    if isinstance(job, PackJob):
-        return _run_pack(job, progress, local)
-    if isinstance(job, EmbedJob):
-        return _run_embed(job, progress, local)
-    if isinstance(job, EvaluateJob):
-        return _run_evaluate(job, progress, local, parent)
-    if isinstance(job, StudyJob):
-        return _run_study(job, progress, local, parent)
-    if isinstance(job, TuneJob):
-        return _run_tune(job, progress, local, parent)
-    if isinstance(job, PromoteJob):
-        return _run_promote(job)
-    return _run_train(job, progress, fresh=False, local=local, profile=False, parent=parent)
+    with stage(f"running the {job.kind} job '{job.name}'"):
+        if isinstance(job, PackJob):
+            return _run_pack(job, progress, local)
+        if isinstance(job, EmbedJob):
+            return _run_embed(job, progress, local)
+        if isinstance(job, EvaluateJob):
+            return _run_evaluate(job, progress, local, parent)
+        if isinstance(job, StudyJob):
+            return _run_study(job, progress, local, parent)
+        if isinstance(job, TuneJob):
+            return _run_tune(job, progress, local, parent)
+        if isinstance(job, PromoteJob):
+            return _run_promote(job)
+        return _run_train(job, progress, fresh=False, local=local, profile=False, parent=parent)
 
 
 def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: bool) -> RunSummary:

@@ -169,6 +169,7 @@ class _Tally:
                 where=self._uri,
                 mend=f"{self._kept} of {self._units} units are kept in {self._storage.root};"
                 " mend the cause and run the same job again to continue",
+                details=report.details,
             )
         self._kept += 1
         self._done += report.inputs

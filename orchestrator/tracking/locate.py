@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.storage import Storage, is_remote
-from orchestrator.tracking.outage import asking, reason_of, refused
+from orchestrator.tracking.outage import asking, long_answers, reason_of, refused
 from orchestrator.tracking.server import client_of, existing_store, is_server, require_usable
 
 MODEL_FILE = "MLmodel"
@@ -49,9 +49,10 @@ def _fetched(uri: str, server: str, folder: str) -> Path:
     with asking(server):
         try:
             location = _location(client, uri)
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=location, dst_path=folder, tracking_uri=server
-            )
+            with long_answers():
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=location, dst_path=folder, tracking_uri=server
+                )
         except MlflowException as error:
             if not refused(error, by_server=is_server(server)):
                 raise

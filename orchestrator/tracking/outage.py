@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ OUTAGES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, json.JSONDe
 # Statuses that say "not this request, ever"; everything else may pass when tried again.
 REFUSALS = (400, 404, 409, 413)
 LONGEST_REASON = 300
+TIMEOUT, LONG_ANSWER_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "600"
 
 
 class MlflowAway(RequestError):
@@ -69,6 +71,19 @@ def only_told(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     except (MlflowAway, NotRecorded) as error:
         tell(f"{error.what}; until the next run of the same command it shows RUNNING")
+
+
+@contextmanager
+def long_answers() -> Iterator[None]:
+    """Within it MLflow's server may take minutes to answer: it passes a model's files on."""
+    before = os.environ.get(TIMEOUT)
+    if before == "20":  # the package's own; what a user has set stays
+        os.environ[TIMEOUT] = LONG_ANSWER_S
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[TIMEOUT] = before
 
 
 def refused(error: MlflowException, *, by_server: bool) -> bool:

@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from orchestrator.tracking.locate import find_version, model_folder
-from orchestrator.tracking.outage import asking, recording
+from orchestrator.tracking.outage import asking, long_answers, recording
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import client_of, existing_store, require_answer, require_usable
 
@@ -117,7 +117,8 @@ def _register(
             run_id=ref.run_id,
         )
         _save(local, folder, spec)
-        client.log_model_artifacts(model.model_id, str(local))
+        with long_answers():
+            client.log_model_artifacts(model.model_id, str(local))
     linked = [
         Metric(f"result/{key.replace('/', '_')}", value, now, step, model_id=model.model_id)
         for key, value in metrics.items()

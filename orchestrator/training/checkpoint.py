@@ -28,6 +28,7 @@ from orchestrator.training import state as training_state
 from orchestrator.training.retention import Kept, to_drop
 from orchestrator.training.slices import SliceReader, write_slices
 from orchestrator.training.state import Snapshot
+from orchestrator.unforeseen import one_line, traceback_of
 
 if TYPE_CHECKING:
     from orchestrator.training.engine import Engine
@@ -131,10 +132,12 @@ class Checkpoints:
         if isinstance(error, OrchestratorError):
             raise error
         if error is not None:
+            outage = isinstance(error, OSError)
             raise JobFailed(
-                f"a checkpoint could not be written: {error}",
+                f"a checkpoint could not be written: {error if outage else one_line(error)}",
                 where=self.storage.root,
                 mend="free some space or mend the access; the checkpoints before it stand",
+                details="" if outage else traceback_of(error),
             ) from error
 
     def committed(self) -> list[tuple[str, int, dict[str, float]]]:

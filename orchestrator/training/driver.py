@@ -33,7 +33,7 @@ from orchestrator.training.run_record import RunRecord, read_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
-from orchestrator.unforeseen import stage
+from orchestrator.unforeseen import one_line, stage, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +135,10 @@ def run_train(
         job = know_actions(job, prepared, progress, local=local, begun=begun)
         job = know_codes(job, prepared, storage, progress, begun=begun)
         nodes = 1 if local else _nodes()
-        record, start, tracking = begin(
-            job, storage, prepared, progress, fresh=fresh, nodes=nodes, parent=parent
-        )
+        with stage("beginning the run"):
+            record, start, tracking = begin(
+                job, storage, prepared, progress, fresh=fresh, nodes=nodes, parent=parent
+            )
         with _closing_run(tracking, job.name, progress.message):
             cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
             evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
@@ -315,12 +316,12 @@ def _first_cause(error: Exception, assignment: Assignment) -> OrchestratorError:
     if news.fatal is not None:
         return news.fatal
     failures = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {type(e).__name__}: {e}" for rank, e in sorted(failures.items())]
-    first = causes[0].strip().splitlines() if causes else str(error).splitlines()
+    causes = [f"rank {rank}: {one_line(e)}" for rank, e in sorted(failures.items())]
     return JobFailed(
-        f"the workers could not go on: {first[0]} ... {first[-1]}",
+        f"the workers could not go on: {causes[0] if causes else one_line(error)}",
         where=assignment.folder.root,
         mend="the last checkpoint stands: the same command continues from it; --debug shows all",
+        details="\n".join([traceback_of(error), *map(traceback_of, failures.values())]),
     )
 
 

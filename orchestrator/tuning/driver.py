@@ -149,6 +149,7 @@ def _unfinished(
         f"{len(still)} of {job.trials} trials have not ended{why}",
         where=f"sweep {job.name}",
         mend="the same command goes on with them, from their checkpoints",
+        details=ended.details,
     )
 
 

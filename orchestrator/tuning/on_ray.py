@@ -143,6 +143,9 @@ class Ended:
     broken: list[str]
     """What broke trials off, one line each."""
 
+    details: str
+    """Their tracebacks."""
+
     limit: str
     """The limit of the budget that ended it."""
 
@@ -200,4 +203,4 @@ def run_trials(
         with here.watching(desk, Launch(folder, waiting)) as asked:
             grid = tuner.fit()
     broken = [one_line(error) for error in grid.errors]
-    return Ended(broken, here.why, asked)
+    return Ended(broken, "\n".join(map(str, grid.errors)), here.why, asked)

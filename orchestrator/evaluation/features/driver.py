@@ -257,6 +257,7 @@ class _Tally:
                 where=self._folder.root,
                 mend=f"{self._done} of {self._total} clips are done and kept; mend the cause and"
                 " run the same job again to continue",
+                details=report.details,
             )
         self.reports.append(report)
         self.bad += report.bad
