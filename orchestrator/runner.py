@@ -27,7 +27,7 @@ from orchestrator.unforeseen import foreseen, keep_details, stage
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.driver import Evaluated
+    from orchestrator.evaluation.keeping import Evaluated
     from orchestrator.pipeline.ledger import Left
     from orchestrator.storage import Storage
     from orchestrator.training.run_record import RunRecord
