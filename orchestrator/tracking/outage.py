@@ -19,7 +19,11 @@ OUTAGES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, json.JSONDe
 # Statuses that say "not this request, ever"; everything else may pass when tried again.
 REFUSALS = (400, 404, 409, 413)
 LONGEST_REASON = 300
-TIMEOUT, LONG_ANSWER_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "600"
+LONG_ANSWERS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": ("20", "120"),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": ("3", "1"),
+}
+"""What the package sets in this process, and what is set while files are passed on."""
 
 
 class MlflowAway(RequestError):
@@ -75,15 +79,16 @@ def only_told(tell: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def long_answers() -> Iterator[None]:
-    """Within it MLflow's server may take minutes to answer: it passes a model's files on."""
-    before = os.environ.get(TIMEOUT)
-    if before == "20":  # the package's own; what a user has set stays
-        os.environ[TIMEOUT] = LONG_ANSWER_S
+    """Within it MLflow's server may take two minutes to answer, as it passes a model's files on; it
+    is asked twice. What a user has set stays."""
+    before = {key: os.environ.get(key) for key in LONG_ANSWERS}
+    for key, (own, longer) in LONG_ANSWERS.items():
+        if before[key] == own:
+            os.environ[key] = longer
     try:
         yield
     finally:
-        if before is not None:
-            os.environ[TIMEOUT] = before
+        os.environ.update({key: value for key, value in before.items() if value is not None})
 
 
 def refused(error: MlflowException, *, by_server: bool) -> bool:
@@ -99,6 +104,8 @@ def refused(error: MlflowException, *, by_server: bool) -> bool:
 def reason_of(error: BaseException) -> str:
     """What an error of MLflow, its database or its connection says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # SQLAlchemy says first when it was, and then what.
+    lines = [line for line in lines if not line.startswith("(raised as a result of")]
     line = lines[0] if lines else type(error).__name__
     line = line.partition(". Response body: ")[0]  # a page of HTML
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."

@@ -99,6 +99,38 @@ def _register(
     step: int,
 ) -> int:
     client = client_of(ref.uri)
+    version = _begun(client, ref, name, tags)
+    if version is None:
+        version = _made(client, ref, folder, name, metrics, tags, step)
+    # MLflow's pages link a model to its versions by this tag.
+    link = json.dumps([{"name": name, "version": int(version.version)}])
+    client.set_logged_model_tags(version.tags[MODEL_ID_TAG], {"mlflow.modelVersions": link})
+    client.set_registered_model_alias(name, alias, version.version)
+    return int(version.version)
+
+
+def _begun(
+    client: MlflowClient, ref: RunRef, name: str, tags: Mapping[str, str]
+) -> ModelVersion | None:
+    """The version that an attempt made whose end failed."""
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{ref.run_id}'")
+    for version in found:
+        given = {key: value for key, value in version.tags.items() if key != MODEL_ID_TAG}
+        if given == dict(tags) and given != version.tags:
+            return version
+    return None
+
+
+def _made(
+    client: MlflowClient,
+    ref: RunRef,
+    folder: Path,
+    name: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    step: int,
+) -> ModelVersion:
+    """A new version, whose files are there before it is."""
     model = client.create_logged_model(
         ref.experiment_id,
         name="model",
@@ -128,18 +160,13 @@ def _register(
     client.log_outputs(ref.run_id, [LoggedModelOutput(model.model_id, step)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     _ensure_registered(client, name)
-    version = client.create_model_version(
+    return client.create_model_version(
         name,
         source=model.artifact_location,
         run_id=ref.run_id,
         tags={**tags, MODEL_ID_TAG: model.model_id},
         model_id=model.model_id,
     )
-    # MLflow's pages link a model to its versions by this tag.
-    link = json.dumps([{"name": name, "version": int(version.version)}])
-    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
-    client.set_registered_model_alias(name, alias, version.version)
-    return int(version.version)
 
 
 def _save(local: Path, folder: Path, spec: Model) -> None:
