@@ -185,7 +185,7 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
         storage=job.storage,
         seconds=time.time() - began,
         dataset=_dataset_facts(indexes),
-        next_steps=[f"orchestrator data inspect {index.uri}" for index in indexes],
+        next_steps=[f"orchestrator data inspect {quote(index.uri)}" for index in indexes],
     )
 
 
@@ -216,14 +216,19 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
 def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     """Commands that work as they stand."""
     reader = "from orchestrator.evaluation.features import Features"
-    steps = [f"python -c \"{reader}; print(Features.open('{uri}').array().shape)\""]
+    steps = [f"python -c {_in_shell(f'{reader}; print(Features.open({uri!r}).array().shape)')}"]
     sources = [job.data.source or "", *(source.uri for source in job.data.sources)]
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
         steps.append(
-            f"orchestrator run jobs/physics/probe.yaml storage={job.storage}"
+            f"orchestrator run jobs/physics/probe.yaml {quote(f'storage={job.storage}')}"
             f" probe.features={job.name} probe.random=null"
         )
     return steps
+
+
+def _in_shell(code: str) -> str:
+    """Python code as one word of a shell: in double quotes where that reads best."""
+    return quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
 
 
 def _run_evaluate(
@@ -413,12 +418,14 @@ def _next_steps(job: TrainJob, record: RunRecord, profile: bool) -> list[str]:
     name = job.track.register_as
     uri = f"models:/{name}@candidate" if name else record.model_uri
     elsewhere = job.storage != ".orchestrator"
-    ui = f"orchestrator ui --storage {job.storage}" if elsewhere else "orchestrator ui"
-    tracking = f"MLFLOW_TRACKING_URI={record.mlflow_uri} " if elsewhere else ""
+    ui = f"orchestrator ui --storage {quote(job.storage)}" if elsewhere else "orchestrator ui"
+    tracking = f"MLFLOW_TRACKING_URI={quote(record.mlflow_uri)} " if elsewhere else ""
+    load = f"from orchestrator import load_model; print(load_model({uri!r}))"
     steps = [
         f"{ui}   # curves, pictures and the model, in a browser",
-        f"{tracking}python -c \"from orchestrator import load_model; print(load_model('{uri}'))\"",
+        f"{tracking}python -c {_in_shell(load)}",
     ]
     if profile:
-        steps.append(f"{job.storage}/runs/{job.name}/profile/trace.json   # open it in Perfetto")
+        trace = f"{job.storage}/runs/{job.name}/profile/trace.json"
+        steps.append(f"{quote(trace)}   # open it in Perfetto")
     return steps

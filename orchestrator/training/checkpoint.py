@@ -279,6 +279,13 @@ class Checkpoints:
         scores: dict[str, float] = self.storage.read_json(f"{name}/{STATE}")["metrics"]
         return scores
 
+    def row(self, name: str) -> dict[str, float]:
+        """The last row of metrics before a complete checkpoint, as MLflow has it."""
+        state = self.storage.read_json(f"{name}/{STATE}")
+        health = {f"health/{key}": value for key, value in state["metrics"].items()}
+        row: dict[str, float] = state.get("row") or health  # older checkpoints have no row
+        return row
+
     def complete(self) -> list[str]:
         """Names of the complete checkpoints, oldest first."""
         return complete_checkpoints(self.storage)

@@ -172,6 +172,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
                     "step": engine.step,
                     "position": engine.step * job.scale.global_batch,
                     "recent_losses": engine.guard.state(),
+                    "row": recorder.summary()["metrics"],
                 }
                 checkpoints.save(
                     engine.snapshot(),
@@ -201,8 +202,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     assert newest is not None
     summary = recorder.summary()
     if not summary["metrics"]:  # nothing was left to train: an earlier start had done it all
-        scores = checkpoints.metrics(newest).items()
-        summary["metrics"] = {f"health/{name}": value for name, value in scores}
+        summary["metrics"] = checkpoints.row(newest)
     board.finish({"checkpoint": newest, "phases": profile.per_step(), **summary})
 
 
