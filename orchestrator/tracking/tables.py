@@ -40,7 +40,8 @@ def _make(uri: str, file: Path) -> None:
     """Make the tables in a file of another name, which becomes `file` when it is whole."""
     new = file.with_name(f"new-{uuid.uuid4().hex[:8]}.db")
     try:
-        engine = utils.create_sqlalchemy_engine(f"{uri.rpartition('/')[0]}/{new.name}")
+        folder = uri.partition("?")[0].rpartition("/")[0]
+        engine = utils.create_sqlalchemy_engine(f"{folder}/{new.name}")
         try:
             utils._initialize_tables(engine)
         finally:

@@ -29,7 +29,7 @@ from orchestrator.training.codes import know_codes
 from orchestrator.training.export import export_model
 from orchestrator.training.fixed import know_teacher
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
-from orchestrator.training.run_record import RunRecord, read_record
+from orchestrator.training.run_record import Overtaken, RunRecord, read_record
 from orchestrator.training.signals import stopping_cleanly
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
@@ -180,6 +180,8 @@ def _closing_run(
     """The MLflow run ends as the training ended, and whoever is to be alerted hears of it."""
     try:
         yield
+    except Overtaken:
+        raise  # the other driver's end is the run's
     except (KeyboardInterrupt, Stopped):
         with only_told(tell):
             finish_run(tracking, "KILLED")

@@ -22,6 +22,7 @@ from orchestrator.tracking.registry import list_models
 from orchestrator.tracking.server import client_of, tracking_uri
 from orchestrator.training import recorder
 from orchestrator.training.board import LocalBoard
+from orchestrator.training.run_record import Overtaken
 
 pytestmark = pytest.mark.integration
 
@@ -170,6 +171,18 @@ def test_an_error_of_the_training_is_not_hidden_by_mlflow_s(
     assert "shows RUNNING" in out
     assert train()[0] == 0
     _is_all_there(tmp_path)
+
+
+def test_a_driver_that_was_overtaken_leaves_the_run_s_status_alone(
+    train: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.Recorder, "step", raising(Overtaken("another driver")))
+        code, _, err = train()
+    assert (code, "another driver" in err) == (1, True)
+    client = client_of(tracking_uri(storage=Storage(f"{tmp_path}/st")))
+    (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    assert run.info.status == "RUNNING"
 
 
 def test_a_run_that_goes_on_at_its_last_step_is_registered_with_its_loss(
