@@ -7,14 +7,15 @@ class OrchestratorError(Exception):
     """An error that is shown to a person as one clear message, never as a traceback.
 
     `what` says what is wrong, `where` names the file, line, key or clip, and `mend`
-    says what to do about it.
+    says what to do about it. `details` is the traceback of an unforeseen error behind it, as
+    text, which is kept in a file.
     """
 
     exit_code = 1
     prefix = "error: "
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str = "", mend: str = "", details: str = "") -> None:
+        self.what, self.where, self.mend, self.details = what, where, mend, details
         super().__init__(what, where, mend)
 
     def __str__(self) -> str:
@@ -23,7 +24,7 @@ class OrchestratorError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders in Ray; keyword arguments do not survive by default.
-        return (_rebuild, (type(self), self.what, self.where, self.mend))
+        return (_rebuild, (type(self), self.what, self.where, self.mend, self.details))
 
 
 class RequestError(OrchestratorError):
@@ -40,8 +41,10 @@ class DataError(OrchestratorError):
     """One input cannot be used. The caller decides: quarantine it, or stop."""
 
 
-def _rebuild(kind: type[OrchestratorError], what: str, where: str, mend: str) -> OrchestratorError:
-    return kind(what, where=where, mend=mend)
+def _rebuild(
+    kind: type[OrchestratorError], what: str, where: str, mend: str, details: str = ""
+) -> OrchestratorError:
+    return kind(what, where=where, mend=mend, details=details)
 
 
 def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:

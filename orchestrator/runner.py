@@ -22,12 +22,14 @@ from orchestrator.job import (
 )
 from orchestrator.progress import Progress, Silent
 from orchestrator.summary import RunSummary
+from orchestrator.unforeseen import foreseen, keep_details, stage
 
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.driver import Evaluated
+    from orchestrator.evaluation.keeping import Evaluated
     from orchestrator.pipeline.ledger import Left
+    from orchestrator.storage import Storage
     from orchestrator.training.run_record import RunRecord
 
 
@@ -46,9 +48,36 @@ def run(
 
     Raises:
         RequestError: the request was wrong, nothing was started.
-        JobFailed: the job stopped; running it again continues.
+        JobFailed: the job stopped; running it again continues. An error that nobody foresaw is
+            its cause; its traceback is in the run's folder, or else in a temporary file.
     """
-    progress = progress or Silent()
+    try:
+        with stage(f"running the {job.kind} job '{job.name}'"):
+            return _run(job, progress or Silent(), fresh=fresh, local=local, profile=profile)
+    except Exception as error:
+        told = foreseen(error, job.name)
+        keep_details(told, _folder_of(job))
+        if told is error:
+            raise
+        raise told from error
+
+
+def _folder_of(job: Job) -> Storage | None:
+    """Where what is known of the job's run stands; None where a kind has no such place."""
+    from orchestrator.storage import Storage
+
+    known = {
+        "train": "runs",
+        "embed": "features",
+        "evaluate": "evaluations",
+        "tune": "sweeps",
+        "study": "studies",
+        "pipeline": "pipelines",
+    }
+    return Storage(job.storage).sub(known[job.kind], job.name) if job.kind in known else None
+
+
+def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: bool) -> RunSummary:
     if isinstance(job, PipelineJob) and not profile:
         return _run_pipeline(job, progress, fresh=fresh, local=local)
     if not isinstance(job, TrainJob) and (fresh or profile):
@@ -65,19 +94,20 @@ def run(
 
 def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
     """A job that may be a stage: `parent` is the MLflow run of its pipeline."""
-    if isinstance(job, PackJob):
-        return _run_pack(job, progress, local)
-    if isinstance(job, EmbedJob):
-        return _run_embed(job, progress, local)
-    if isinstance(job, EvaluateJob):
-        return _run_evaluate(job, progress, local, parent)
-    if isinstance(job, StudyJob):
-        return _run_study(job, progress, local, parent)
-    if isinstance(job, TuneJob):
-        return _run_tune(job, progress, local, parent)
-    if isinstance(job, PromoteJob):
-        return _run_promote(job)
-    return _run_train(job, progress, fresh=False, local=local, profile=False, parent=parent)
+    with stage(f"running the {job.kind} job '{job.name}'"):
+        if isinstance(job, PackJob):
+            return _run_pack(job, progress, local)
+        if isinstance(job, EmbedJob):
+            return _run_embed(job, progress, local)
+        if isinstance(job, EvaluateJob):
+            return _run_evaluate(job, progress, local, parent)
+        if isinstance(job, StudyJob):
+            return _run_study(job, progress, local, parent)
+        if isinstance(job, TuneJob):
+            return _run_tune(job, progress, local, parent)
+        if isinstance(job, PromoteJob):
+            return _run_promote(job)
+        return _run_train(job, progress, fresh=False, local=local, profile=False, parent=parent)
 
 
 def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: bool) -> RunSummary:
@@ -155,7 +185,7 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
         storage=job.storage,
         seconds=time.time() - began,
         dataset=_dataset_facts(indexes),
-        next_steps=[f"orchestrator data inspect {index.uri}" for index in indexes],
+        next_steps=[f"orchestrator data inspect {quote(index.uri)}" for index in indexes],
     )
 
 
@@ -186,14 +216,19 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
 def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     """Commands that work as they stand."""
     reader = "from orchestrator.evaluation.features import Features"
-    steps = [f"python -c \"{reader}; print(Features.open('{uri}').array().shape)\""]
+    steps = [f"python -c {_in_shell(f'{reader}; print(Features.open({uri!r}).array().shape)')}"]
     sources = [job.data.source or "", *(source.uri for source in job.data.sources)]
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
         steps.append(
-            f"orchestrator run jobs/physics/probe.yaml storage={job.storage}"
+            f"orchestrator run jobs/physics/probe.yaml {quote(f'storage={job.storage}')}"
             f" probe.features={job.name} probe.random=null"
         )
     return steps
+
+
+def _in_shell(code: str) -> str:
+    """Python code as one word of a shell: in double quotes where that reads best."""
+    return quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
 
 
 def _run_evaluate(
@@ -324,6 +359,7 @@ def _run_train(
     parent: str | None = None,
 ) -> RunSummary:
     from orchestrator.evaluation.during import Evaluations, check_evaluations
+    from orchestrator.tracking.outage import NotRecorded
     from orchestrator.tracking.run import describe_result
     from orchestrator.training.driver import run_train
 
@@ -361,7 +397,10 @@ def _run_train(
         phases=outcome.get("phases", {}),
         next_steps=_next_steps(job, record, profile),
     )
-    describe_result(result.tracking, job, summary)
+    try:
+        describe_result(result.tracking, job, summary)
+    except NotRecorded as error:  # all else is there
+        progress.message(f"{error.what}; the same command sends it")
     return summary
 
 
@@ -379,12 +418,14 @@ def _next_steps(job: TrainJob, record: RunRecord, profile: bool) -> list[str]:
     name = job.track.register_as
     uri = f"models:/{name}@candidate" if name else record.model_uri
     elsewhere = job.storage != ".orchestrator"
-    ui = f"orchestrator ui --storage {job.storage}" if elsewhere else "orchestrator ui"
-    tracking = f"MLFLOW_TRACKING_URI={record.mlflow_uri} " if elsewhere else ""
+    ui = f"orchestrator ui --storage {quote(job.storage)}" if elsewhere else "orchestrator ui"
+    tracking = f"MLFLOW_TRACKING_URI={quote(record.mlflow_uri)} " if elsewhere else ""
+    load = f"from orchestrator import load_model; print(load_model({uri!r}))"
     steps = [
         f"{ui}   # curves, pictures and the model, in a browser",
-        f"{tracking}python -c \"from orchestrator import load_model; print(load_model('{uri}'))\"",
+        f"{tracking}python -c {_in_shell(load)}",
     ]
     if profile:
-        steps.append(f"{job.storage}/runs/{job.name}/profile/trace.json   # open it in Perfetto")
+        trace = f"{job.storage}/runs/{job.name}/profile/trace.json"
+        steps.append(f"{quote(trace)}   # open it in Perfetto")
     return steps

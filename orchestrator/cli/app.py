@@ -8,9 +8,16 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import bench, cluster, data, doctor, jobs, models, plan, run, submit, ui
-from orchestrator.errors import OrchestratorError
+from orchestrator.cli.streams import reader_has_gone, say, tell_stray_errors
+from orchestrator.unforeseen import foreseen, keep_details
 
 _INTERRUPTED = 130
+_WAS_INTERRUPTED = (
+    "interrupted; what was saved stays, and the same command continues from it"
+    " (an evaluation saves nothing on its way: it begins again)"
+)
+_CLOSED_PIPE = 128 + 13
+"""As shells tell of SIGPIPE: the reader of the output, `head` for one, had enough."""
 
 app = typer.Typer(
     help="Distributed training of JEPA world models on Ray: video in, a judged model out.",
@@ -57,28 +64,32 @@ def main() -> None:
     """Run the command line and exit with its code."""
     args = [arg for arg in sys.argv[1:] if arg != "--debug"]
     debug = len(args) < len(sys.argv) - 1
+    if not debug:
+        tell_stray_errors()
+    code = _run(args, debug)
+    # What is still buffered would be written when no error can be handled any more.
+    raise SystemExit(_CLOSED_PIPE if reader_has_gone(flush=True) and code == 0 else code)
+
+
+def _run(args: list[str], debug: bool) -> int:
+    """Run one command and say what went wrong; its exit code."""
     try:
         app(args, prog_name="orchestrator")
-    except OrchestratorError as error:
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == 1 and reader_has_gone():  # so click and rich end where they cannot print
+            return _CLOSED_PIPE
+        if code == _INTERRUPTED:
+            say(_WAS_INTERRUPTED)
+        return code
+    except KeyboardInterrupt:  # a second one, while the first is dealt with
+        say(_WAS_INTERRUPTED)
+        return _INTERRUPTED
+    except Exception as error:
         if debug:
             raise
-        print(f"{error.prefix}{error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except SystemExit as stop:
-        if stop.code == _INTERRUPTED:
-            print(
-                "interrupted; what was saved stays, and the same command continues from it"
-                " (an evaluation saves nothing on its way: it begins again)",
-                file=sys.stderr,
-            )
-        raise
-    except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        print(
-            f"error: {type(error).__name__} that orchestrator did not foresee; this is a bug,"
-            " please report it with the lines above",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+        told = foreseen(error)
+        keep_details(told)
+        say(f"{told.prefix}{told}")
+        return told.exit_code
+    return 0

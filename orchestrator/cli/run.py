@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.unforeseen import stage
+
 if TYPE_CHECKING:
     from orchestrator.job import Job
     from orchestrator.runner import RunSummary
@@ -59,7 +61,8 @@ def run(
 
         orchestrator run jobs/video/pretrain.yaml data.source=videos
     """
-    checked = _job(job, overrides or [], source, tracking)
+    with stage("reading the job"):
+        checked = _job(job, overrides or [], source, tracking)
 
     import sys
     from contextlib import nullcontext, redirect_stdout
@@ -71,14 +74,15 @@ def run(
     aside = redirect_stdout(sys.stderr) if json else nullcontext()
     with aside, open_progress(quiet=quiet, json=json) as progress:
         summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
-    if json:
-        from orchestrator.cli.show import print_json
+    with stage("showing the summary: the job is done"):
+        if json:
+            from orchestrator.cli.show import print_json
 
-        print_json(summary.to_dict())
-    elif quiet:
-        print(_last_line(summary))
-    else:
-        show_summary(summary)
+            print_json(summary.to_dict())
+        elif quiet:
+            print(_last_line(summary))
+        else:
+            show_summary(summary)
 
 
 def _job(job: str | None, overrides: list[str], source: str | None, tracking: str | None) -> Job:

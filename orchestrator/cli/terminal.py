@@ -122,7 +122,7 @@ class Lines:
     """A plain line per stage every few seconds, rarer as the work grows long."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream, self._gone = stream, False
         self._began: dict[str, tuple[float, float]] = {}
         self._shown: dict[str, tuple[float, float]] = {}
         self._states: dict[str, tuple[str, ...]] = {}
@@ -168,7 +168,12 @@ class Lines:
             self._print("  ".join(cells))
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        if self._gone:
+            return
+        try:
+            print(text, file=self._stream, flush=True)
+        except OSError:  # a job does not end because nobody reads how far it is
+            self._gone = True
 
 
 def _count(done: float, total: float) -> str:

@@ -73,6 +73,8 @@ def complete(
         JobFailed: not one clip could be made, or the actions of more than `bad_limit` of them
             are not like the others'.
     """
+    if is_complete(storage):  # by a process that took over the lease: its index is in use
+        return Index.open(storage.root)
     rejected = list(beside)
     names = [unit.id for unit in units]
     keys, widths = _Keys(), Widths()
@@ -120,7 +122,8 @@ def complete(
 
 
 def tidy(storage: Storage, index: Index) -> None:
-    """Remove tars that no manifest names, and then the manifests; for complete datasets only."""
+    """Remove tars that no manifest names, and then the manifests; for complete datasets only, and
+    under the lease of packing: an attempt of another process may be writing such a tar."""
     if not storage.is_dir(UNITS):
         return
     named = {index.shard_info(shard)["shard"] for shard in range(index.shards)}

@@ -17,6 +17,7 @@ from orchestrator.data.dataset import (
     write_quarantine,
 )
 from orchestrator.data.index import Index
+from orchestrator.data.lease import leased, leased_if_free
 from orchestrator.data.sources import (
     AnySource,
     InPlaceSource,
@@ -32,6 +33,9 @@ from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Encode, PackJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
+
+LEASE = "packing.json"
+"""In a dataset's folder while a process packs it."""
 
 
 def run_pack(job: PackJob, progress: Progress, local: bool = False) -> list[Index]:
@@ -80,15 +84,21 @@ def pack_source(
     in_place = isinstance(source, InPlaceSource)
     digest = dataset_digest(source.uri, units, encode, in_place=in_place)
     storage = datasets.sub(digest)
-    if is_complete(storage):
-        index = Index.open(storage.root)
-        tidy(storage, index)
-        _tell(progress, source.uri, add_to_quarantine(storage, beside))
-        return index
     try:
-        _tell(progress, source.uri, beside)
-        return _make(storage, source, units, beside, encode, bad_limit, cpus, progress, local)
-    except OSError as error:
+        if is_complete(storage):
+            return _opened(storage, source.uri, beside, progress)
+        doing = f"packs {source.uri} too"
+        with leased(storage, LEASE, doing, lambda: is_complete(storage), progress.message) as mine:
+            if not mine:
+                return Index.open(storage.root)
+            _tell(progress, source.uri, beside)
+            return _make(storage, source, units, beside, encode, bad_limit, cpus, progress, local)
+    except (OSError, JobFailed) as error:
+        if is_complete(storage):
+            # Another process took over the lease and was done first: its tidying ended this one.
+            return Index.open(storage.root)
+        if isinstance(error, JobFailed):
+            raise
         raise JobFailed(
             f"the storage cannot be read or written: {error}",
             where=storage.root,
@@ -107,6 +117,17 @@ def _left_out(source: Source | InPlaceSource, datasets: Storage) -> list[Rejecte
 def _tell(progress: Progress, uri: str, rows: list[Rejected]) -> None:
     if rows:
         progress.message(f"not read of {uri} (see quarantine.parquet): {first_reasons(rows, 3)}")
+
+
+def _opened(storage: Storage, uri: str, beside: list[Rejected], progress: Progress) -> Index:
+    """A complete dataset, tidied where a process that completed it was killed before it could."""
+    index = Index.open(storage.root)
+    if storage.is_dir(UNITS):
+        with leased_if_free(storage, LEASE) as mine:
+            if mine:
+                tidy(storage, index)
+    _tell(progress, uri, add_to_quarantine(storage, beside))
+    return index
 
 
 def _make(
@@ -171,6 +192,7 @@ class _Tally:
                 where=self._uri,
                 mend=f"{self._kept} of {self._units} units are kept in {self._storage.root};"
                 " mend the cause and run the same job again to continue",
+                details=report.details,
             )
         self._kept += 1
         self._done += report.inputs

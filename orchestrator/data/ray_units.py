@@ -18,6 +18,7 @@ from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Encode
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
+from orchestrator.unforeseen import one_line, traceback_of
 
 _MOST_BLOCKS = 10_000
 _RETRIES = 3
@@ -84,10 +85,11 @@ def mapped(
                     yield dict(zip(names, values, strict=True))
         except ray.exceptions.RayError as error:
             raise JobFailed(
-                f"a {what} task died {_RETRIES + 1} times: {type(error).__name__}",
+                f"a {what} task died {_RETRIES + 1} times: {one_line(error)}",
                 where=where,
                 mend="is there memory enough? What is committed is kept; 'orchestrator run"
                 " --local' names the input at which it happens",
+                details=traceback_of(error),
             ) from error
 
 

@@ -8,9 +8,13 @@ from typing import Any
 
 from orchestrator.data.index import Index
 from orchestrator.data.index_writer import ShardRows, write_index
+from orchestrator.data.lease import leased
 from orchestrator.data.unit import COMPLETE
 from orchestrator.errors import RequestError
 from orchestrator.storage import Storage
+
+LEASE = "choosing.json"
+"""In the dataset's folder while a process makes it."""
 
 Keep = Callable[[Mapping[str, Any]], bool]
 """Whether a clip, a row of the index, is wanted."""
@@ -50,9 +54,13 @@ def some_clips(index: Index, keep: Keep, storage: Storage, facts: dict[str, Any]
     """
     if storage.exists(COMPLETE):
         return Index.open(storage.root)
-    chosen = write_index(storage, _chosen(index, keep))
-    whole = {"layout": 1, "from": index.uri, **facts, "clips": chosen.clips}
-    storage.write_json(COMPLETE, whole)
+    doing = f"chooses clips of {index.uri} too"
+    with leased(storage, LEASE, doing, lambda: storage.exists(COMPLETE)) as mine:
+        if not mine:
+            return Index.open(storage.root)
+        chosen = write_index(storage, _chosen(index, keep))
+        whole = {"layout": 1, "from": index.uri, **facts, "clips": chosen.clips}
+        storage.write_json(COMPLETE, whole)
     return chosen
 
 

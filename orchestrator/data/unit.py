@@ -29,6 +29,7 @@ from orchestrator.data.sources import (
 from orchestrator.errors import OrchestratorError
 from orchestrator.job import Encode
 from orchestrator.storage import Storage
+from orchestrator.unforeseen import one_line, traceback_of
 
 UNITS = "units"
 """Folder of the manifests, `units/ID.json`; gone once the dataset is complete."""
@@ -74,7 +75,8 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Report:
-    """What the driver hears of a unit. `failure`: why the attempt could not be committed."""
+    """What the driver hears of a unit. `failure`: why the attempt could not be committed;
+    `details`: the traceback of one that nobody foresaw."""
 
     unit: str
     inputs: int = 0
@@ -82,6 +84,7 @@ class Report:
     seconds: float = 0.0
     rejected: list[Rejected] = field(default_factory=list)
     failure: str = ""
+    details: str = ""
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
@@ -113,7 +116,7 @@ def run_unit(
     except OrchestratorError as error:
         return Report(unit.id, failure=str(error))
     except Exception as error:  # a user's own source may raise anything at all
-        return Report(unit.id, failure=_describe(error))
+        return Report(unit.id, failure=_describe(error), details=traceback_of(error))
 
 
 def _attempt(
@@ -192,4 +195,4 @@ def _describe(error: Exception) -> str:
     """The error and the line that raised it, in one sentence."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{one_line(error)}{where}"

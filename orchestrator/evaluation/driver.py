@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.evaluation.gate import beside_champion
 from orchestrator.evaluation.judge import Findings, judge
 from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
+from orchestrator.evaluation.keeping import Evaluated, Measured, measure_once
 from orchestrator.evaluation.metrics import pair_accuracy, quad_right
 from orchestrator.evaluation.report import report
 from orchestrator.evaluation.verdict import verdict
@@ -18,19 +19,8 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.evaluations import record_evaluation
 from orchestrator.tracking.locate import pinned
-from orchestrator.tracking.result import REPORT, SCORES, VERDICT
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What an evaluation leaves."""
-
-    verdict: dict[str, Any]
-    tracking: RunRef
-    report: str
-    """Path or URI of the page."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +69,16 @@ def run_evaluate(
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
     job = job.model_copy(update={"model": pinned(job.model, server)})
-    model = load_judgeable(job.model, server)
-    with nullcontext() if local else ray_session():
-        found = judged(job, model, progress, local=local, server=server)
-    out = storage.sub("evaluations", job.name)
-    out.write_bytes(REPORT, found.page.encode())
-    out.write_json(VERDICT, found.verdict)
-    out.write_json(SCORES, found.scores)
-    tracking = record_evaluation(job, storage, found.verdict, found.scores, found.page, parent)
-    return Evaluated(found.verdict, tracking, out.uri(REPORT))
+
+    def measure() -> Judged:
+        model = load_judgeable(job.model, server)
+        with nullcontext() if local else ray_session():
+            return judged(job, model, progress, local=local, server=server)
+
+    def record(found: Measured) -> RunRef:
+        return record_evaluation(job, storage, found.verdict, found.scores, found.page, parent)
+
+    return measure_once(job, measure, record, progress)
 
 
 def scores_json(job: EvaluateJob, findings: Findings) -> dict[str, Any]:

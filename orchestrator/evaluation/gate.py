@@ -12,7 +12,7 @@ from orchestrator.evaluation.metrics import RESAMPLES
 from orchestrator.tracking import registry
 from orchestrator.tracking.evaluations import PROTOCOL_TAG, scores_of, verdict_of
 from orchestrator.tracking.locate import find_version
-from orchestrator.tracking.registry import Promotion, RegisteredVersion
+from orchestrator.tracking.registry import Promotion, RegisteredVersion, alias_of
 from orchestrator.tracking.server import client_of
 
 
@@ -47,7 +47,7 @@ def require_better(candidate: RegisteredVersion, server: str) -> str:
     """
     client = client_of(server)
     mine = scores_of(client, find_version(client, candidate.uri))
-    champion = client.get_registered_model(candidate.name).aliases.get("champion")
+    champion = alias_of(client, candidate.name, "champion")
     if champion is None:
         return f"{candidate.uri} is the first champion"
     if int(champion) == candidate.version:
@@ -88,7 +88,7 @@ def beside_champion(model: str, scores: dict[str, Any], server: str) -> dict[str
         return None
     client = client_of(server)
     version = find_version(client, model)
-    number = client.get_registered_model(version.name).aliases.get("champion")
+    number = alias_of(client, version.name, "champion")
     if number is None:
         return None
     found: dict[str, Any] = {"version": int(number), "judged": number == version.version}

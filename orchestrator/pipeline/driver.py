@@ -19,6 +19,7 @@ from orchestrator.pipeline.ledger import Ledger, Left, set_aside
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import only_told
 from orchestrator.tracking.pipelines import note_stages, open_pipeline, record_stage
 from orchestrator.tracking.run import RunRef, finish_run
 from orchestrator.training.driver import Stopped
@@ -58,7 +59,7 @@ def run_pipeline(
     # One cluster for all stages.
     with nullcontext() if local else ray_session(), _ended_by_sigterm() as asked:
         tracking = open_pipeline(job, storage, folder)
-        with _closing(tracking, job.name, asked):
+        with _closing(tracking, job.name, asked, progress.message):
             rows = _each(job, ledger, tracking, progress, run_stage)
     return Piped(rows, tracking)
 
@@ -137,22 +138,27 @@ def _naming(stage: Stage, ledger: Ledger) -> Iterator[None]:
 
 
 @contextmanager
-def _closing(tracking: RunRef, name: str, asked: Asked) -> Iterator[None]:
+def _closing(
+    tracking: RunRef, name: str, asked: Asked, tell: Callable[[str], None]
+) -> Iterator[None]:
     """The pipeline's run ends as the pipeline ended."""
     try:
         yield
     except Stopped:
-        finish_run(tracking, "KILLED")
+        with only_told(tell):
+            finish_run(tracking, "KILLED")
         raise
     except KeyboardInterrupt:
-        finish_run(tracking, "KILLED")
+        with only_told(tell):
+            finish_run(tracking, "KILLED")
         raise Stopped(
             "stopped; stages that are done are kept",
             where=name,
             mend="the same command goes on with the stage that was stopped",
         ).by(asked.signal) from None
     except BaseException:
-        finish_run(tracking, "FAILED")
+        with only_told(tell):
+            finish_run(tracking, "FAILED")
         raise
     finish_run(tracking, "FINISHED")
 

@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from orchestrator.errors import RequestError
 from orchestrator.job import EvaluateJob
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import asking
 from orchestrator.tracking.result import REPORT, SCORES, VERDICT, Result, record_result
 from orchestrator.tracking.run import RunRef
 
@@ -70,7 +71,7 @@ def _artifact(client: MlflowClient, version: ModelVersion, name: str) -> dict[st
             f"{uri} was never evaluated",
             mend=f"orchestrator run jobs/physics/evaluate.yaml model={uri}",
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, asking(client.tracking_uri):
         path = client.download_artifacts(run_id, name, folder)
         found: dict[str, Any] = json.loads(Path(path).read_text())
     return found

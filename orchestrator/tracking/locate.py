@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.storage import Storage, is_remote
-from orchestrator.tracking.server import client_of, existing_store
+from orchestrator.tracking.outage import asking, long_answers, reason_of, refused
+from orchestrator.tracking.server import client_of, existing_store, is_server, require_usable
 
 MODEL_FILE = "MLmodel"
 
@@ -26,7 +27,7 @@ def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
     """The folder of weights behind a model URI, for as long as the context lasts.
 
     Raises:
-        RequestError: there is no such model.
+        RequestError: there is no such model, or MLflow cannot be read.
     """
     if is_remote(uri):
         with tempfile.TemporaryDirectory() as temporary:
@@ -37,20 +38,30 @@ def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
         yield _weights_in(_local_folder(uri))
         return
     server = existing_store(tracking)
+    with tempfile.TemporaryDirectory() as temporary:
+        yield _weights_in(_fetched(uri, server, temporary))
+
+
+def _fetched(uri: str, server: str, folder: str) -> Path:
+    """The artifacts of a model of MLflow's, downloaded into `folder`."""
+    require_usable(server, nodes=1)
     client = client_of(server)
-    try:
-        location = _location(client, uri)
-        with tempfile.TemporaryDirectory() as temporary:
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=location, dst_path=temporary, tracking_uri=server
-            )
-            yield _weights_in(Path(path))
-    except MlflowException as error:
-        raise RequestError(
-            f"no model '{uri}': {error.message}",
-            where=server,
-            mend="see what there is: orchestrator models list",
-        ) from error
+    with asking(server):
+        try:
+            location = _location(client, uri)
+            with long_answers():
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=location, dst_path=folder, tracking_uri=server
+                )
+        except MlflowException as error:
+            if not refused(error, by_server=is_server(server)):
+                raise
+            raise RequestError(
+                f"no model '{uri}': {reason_of(error)}",
+                where=server,
+                mend="see what there is: orchestrator models list",
+            ) from error
+    return Path(path)
 
 
 def _download(folder: Storage, out: Path) -> None:
@@ -104,6 +115,7 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
 
     Raises:
         RequestError: the URI has another form, or names nothing; says what there is.
+        MlflowAway: MLflow cannot be read.
     """
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))?", uri)
     if match is None:
@@ -111,18 +123,20 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
             f"'{uri}' is no model", mend="write models:/NAME@alias, models:/NAME/VERSION"
         )
     name, alias, number = match.groups()
-    try:
-        if number:
-            return client.get_model_version(name, number)
-        if alias:
-            return client.get_model_version_by_alias(name, alias)
-        return client.search_model_versions(f"name = '{name}'")[0]
-    except (MlflowException, IndexError) as error:
-        if isinstance(error, MlflowException) and error.get_http_status_code() >= 500:
-            raise
-        raise RequestError(
-            f"no model '{uri}' on {client.tracking_uri}", mend=_what_there_is(client, name)
-        ) from None
+    with asking(client.tracking_uri):
+        try:
+            if number:
+                return client.get_model_version(name, number)
+            if alias:
+                return client.get_model_version_by_alias(name, alias)
+            return client.search_model_versions(f"name = '{name}'")[0]
+        except (MlflowException, IndexError) as error:
+            by_server = is_server(client.tracking_uri)
+            if isinstance(error, MlflowException) and not refused(error, by_server=by_server):
+                raise
+            raise RequestError(
+                f"no model '{uri}' on {client.tracking_uri}", mend=_what_there_is(client, name)
+            ) from None
 
 
 def pinned(uri: str, tracking: str | None) -> str:
@@ -133,7 +147,9 @@ def pinned(uri: str, tracking: str | None) -> str:
     """
     if not uri.startswith("models:/"):
         return uri
-    version = find_version(client_of(existing_store(tracking)), uri)
+    server = existing_store(tracking)
+    require_usable(server, nodes=1)
+    version = find_version(client_of(server), uri)
     return f"models:/{version.name}/{version.version}"
 
 

@@ -125,7 +125,7 @@ class RunLogger:
             left = [*self.facts.waiting(), *self.pictures.waiting()]
             self._spool.write(left)
             if left:
-                log.warning("MLflow is away: %s are sent by the next run", describe_entries(left))
+                log.warning("MLflow is away: %s are kept and sent later", describe_entries(left))
             return self.facts.lost + self.pictures.lost
         self.facts.give_up()
         self.pictures.give_up()

@@ -7,13 +7,14 @@ from typing import Any
 
 import yaml
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
 from orchestrator.job import PipelineJob, Stage, given_dict
 from orchestrator.storage import Storage
-from orchestrator.tracking.run import JOB_FILE, NOTE_TAG, RunRef, flat_params, make_run
-from orchestrator.tracking.server import client_of
-from orchestrator.tracking.studies import open_parent, refusal
+from orchestrator.tracking.description import JOB_FILE, flat_params
+from orchestrator.tracking.outage import recording
+from orchestrator.tracking.run import NOTE_TAG, SENT_AGAIN, RunRef, make_run
+from orchestrator.tracking.server import client_of, require_answer
+from orchestrator.tracking.studies import open_parent
 
 
 def open_pipeline(job: PipelineJob, storage: Storage, folder: Storage) -> RunRef:
@@ -21,14 +22,12 @@ def open_pipeline(job: PipelineJob, storage: Storage, folder: Storage) -> RunRef
 
     Raises:
         RequestError: the tracking server cannot be used, or does not know the run any more.
-        JobFailed: it did not take the job's description.
+        NotRecorded: it did not take the job's description.
     """
     ref = open_parent(job, job.track.uri, job.track.experiment, storage, folder)
-    try:
+    with recording(ref.uri, "the pipeline", SENT_AGAIN):
         text = yaml.safe_dump(given_dict(job), sort_keys=False)
         client_of(ref.uri).log_text(ref.run_id, text, JOB_FILE)
-    except (MlflowException, OSError) as error:
-        raise refusal(ref.uri, job.kind, error) from error
     return ref
 
 
@@ -45,12 +44,13 @@ def record_stage(
     gives. A stage whose kind tracks no run (`run_id` is empty) gets one.
 
     Raises:
-        JobFailed: MLflow did not take it; what the stage left is in the storage all the same.
+        NotRecorded: MLflow did not take it; what the stage left is in the storage all the same.
     """
-    client = client_of(ref.uri)
     tags = {"pipeline": job.name, "pipeline.stage": stage.name}
     tags |= {f"left.{name}": value for name, value in left.items() if value}
-    try:
+    with recording(ref.uri, f"what stage '{stage.name}' left", SENT_AGAIN):
+        require_answer(ref.uri)
+        client = client_of(ref.uri)
         if not run_id:
             head = {"kind": stage.job.kind}
             run = make_run(client, ref.uri, job.track.experiment, stage.job.name, head, ref.run_id)
@@ -64,13 +64,17 @@ def record_stage(
         rows = [Metric(f"{stage.name}/{key}", value, now, 0) for key, value in metrics.items()]
         rows.append(Metric(f"{stage.name}/seconds", seconds, now, 0))
         client.log_batch(ref.run_id, rows, tags=[RunTag(f"stage.{stage.name}", run_id)])
-    except (MlflowException, OSError) as error:
-        raise refusal(ref.uri, job.kind, error) from error
     return run_id
 
 
 def note_stages(ref: RunRef, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table of stages on top of the pipeline's page."""
+    """The table of stages on top of the pipeline's page.
+
+    Raises:
+        NotRecorded: MLflow did not take it.
+    """
     lines = [f"| {row['name']} | {row['kind']} | {row['state']} | {row['text']} |" for row in rows]
     note = "\n".join(["| stage | kind | state | left |", "|---|---|---|---|", *lines])
-    client_of(ref.uri).set_tag(ref.run_id, NOTE_TAG, note)
+    with recording(ref.uri, "the table of stages", SENT_AGAIN):
+        require_answer(ref.uri)
+        client_of(ref.uri).set_tag(ref.run_id, NOTE_TAG, note)

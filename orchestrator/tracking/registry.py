@@ -19,10 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from orchestrator.errors import JobFailed
 from orchestrator.tracking.locate import find_version, model_folder
+from orchestrator.tracking.outage import asking, long_answers, recording
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of, existing_store
+from orchestrator.tracking.server import client_of, existing_store, require_answer, require_usable
 
 if TYPE_CHECKING:
     from orchestrator.jepa.hub import WorldModel
@@ -81,16 +81,12 @@ def register(
     `ref`; `metrics` (at `step`) stand beside it, `alias` points at it.
 
     Raises:
-        JobFailed: MLflow or its artifact store did not take it; the folder is untouched.
+        NotRecorded: MLflow or its artifact store did not take it; the folder is untouched.
     """
-    try:
+    mend = "the model itself is whole; mend the server and run the same command again"
+    with recording(ref.uri, f"the model as '{name}'", mend):
+        require_answer(ref.uri)
         return _register(ref, folder, name, alias, metrics or {}, tags or {}, step)
-    except (MlflowException, OSError) as error:
-        raise JobFailed(
-            f"the model could not be registered as '{name}': {error}",
-            where=ref.uri,
-            mend="the model itself is whole; mend the server and run the same command again",
-        ) from error
 
 
 def _register(
@@ -103,6 +99,38 @@ def _register(
     step: int,
 ) -> int:
     client = client_of(ref.uri)
+    version = _begun(client, ref, name, tags)
+    if version is None:
+        version = _made(client, ref, folder, name, metrics, tags, step)
+    # MLflow's pages link a model to its versions by this tag.
+    link = json.dumps([{"name": name, "version": int(version.version)}])
+    client.set_logged_model_tags(version.tags[MODEL_ID_TAG], {"mlflow.modelVersions": link})
+    client.set_registered_model_alias(name, alias, version.version)
+    return int(version.version)
+
+
+def _begun(
+    client: MlflowClient, ref: RunRef, name: str, tags: Mapping[str, str]
+) -> ModelVersion | None:
+    """The version that an attempt made whose end failed."""
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{ref.run_id}'")
+    for version in found:
+        given = {key: value for key, value in version.tags.items() if key != MODEL_ID_TAG}
+        if given == dict(tags) and given != version.tags:
+            return version
+    return None
+
+
+def _made(
+    client: MlflowClient,
+    ref: RunRef,
+    folder: Path,
+    name: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    step: int,
+) -> ModelVersion:
+    """A new version, whose files are there before it is."""
     model = client.create_logged_model(
         ref.experiment_id,
         name="model",
@@ -121,7 +149,8 @@ def _register(
             run_id=ref.run_id,
         )
         _save(local, folder, spec)
-        client.log_model_artifacts(model.model_id, str(local))
+        with long_answers():
+            client.log_model_artifacts(model.model_id, str(local))
     linked = [
         Metric(f"result/{key.replace('/', '_')}", value, now, step, model_id=model.model_id)
         for key, value in metrics.items()
@@ -131,18 +160,13 @@ def _register(
     client.log_outputs(ref.run_id, [LoggedModelOutput(model.model_id, step)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     _ensure_registered(client, name)
-    version = client.create_model_version(
+    return client.create_model_version(
         name,
         source=model.artifact_location,
         run_id=ref.run_id,
         tags={**tags, MODEL_ID_TAG: model.model_id},
         model_id=model.model_id,
     )
-    # MLflow's pages link a model to its versions by this tag.
-    link = json.dumps([{"name": name, "version": int(version.version)}])
-    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
-    client.set_registered_model_alias(name, alias, version.version)
-    return int(version.version)
 
 
 def _save(local: Path, folder: Path, spec: Model) -> None:
@@ -198,25 +222,37 @@ def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) ->
 
 
 def list_models(tracking: str | None = None) -> list[RegisteredVersion]:
-    """Every version of every registered model, newest first within a model."""
-    client = client_of(existing_store(tracking))
-    rows: list[RegisteredVersion] = []
-    for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
-        versions = client.search_model_versions(f"name = '{model.name}'")
-        shown = [_shown(client, version, dict(model.aliases)) for version in versions]
-        rows += sorted(shown, key=lambda row: -row.version)
+    """Every version of every registered model, newest first within a model.
+
+    Raises:
+        RequestError: there is no store yet, or it cannot be read.
+    """
+    client, rows = _reader(tracking), list[RegisteredVersion]()
+    with asking(client.tracking_uri):
+        for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
+            versions = client.search_model_versions(f"name = '{model.name}'")
+            shown = [_shown(client, version, dict(model.aliases)) for version in versions]
+            rows += sorted(shown, key=lambda row: -row.version)
     return rows
+
+
+def _reader(tracking: str | None) -> MlflowClient:
+    """A client of a store that is there and answers."""
+    uri = existing_store(tracking)
+    require_usable(uri, nodes=1)
+    return client_of(uri)
 
 
 def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
     """One registered version with its metrics.
 
     Raises:
-        RequestError: there is no such version.
+        RequestError: there is no such version, or the store cannot be read.
     """
-    client = client_of(existing_store(tracking))
+    client = _reader(tracking)
     version = find_version(client, uri)
-    return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
+    with asking(client.tracking_uri):
+        return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
 
 
 def _shown(
@@ -237,16 +273,30 @@ def _shown(
     )
 
 
+def alias_of(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The number of the version that an alias of a model points at; None: it has no such alias.
+
+    Raises:
+        MlflowAway: MLflow cannot be read.
+    """
+    with asking(client.tracking_uri):
+        number: str | None = client.get_registered_model(name).aliases.get(alias)
+    return number
+
+
 def promote(
     name: str, version: int, alias: str = "champion", tracking: str | None = None
 ) -> Promotion:
     """Point `alias` of a model at a version.
 
     Raises:
-        RequestError: there is no such version.
+        RequestError: there is no such version, or the store cannot be read.
+        NotRecorded: MLflow did not take it.
     """
-    client = client_of(existing_store(tracking))
+    client = _reader(tracking)
     found = find_version(client, f"models:/{name}/{version}")
-    before = client.get_registered_model(name).aliases.get(alias)
-    client.set_registered_model_alias(name, alias, found.version)
+    before = alias_of(client, name, alias)
+    mend = "the alias is where it was; mend the server and run the same command again"
+    with recording(client.tracking_uri, f"the alias '{alias}'", mend):
+        client.set_registered_model_alias(name, alias, found.version)
     return Promotion(name, alias, int(found.version), int(before) if before else None)

@@ -11,16 +11,16 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from orchestrator.errors import JobFailed
 from orchestrator.job import EvaluateJob, job_dict
 from orchestrator.job.evaluate import OF_A_SUITE
 from orchestrator.storage import Storage
+from orchestrator.tracking.description import JOB_FILE, flat_params
 from orchestrator.tracking.environment import environment, git_tags
 from orchestrator.tracking.locate import find_version
+from orchestrator.tracking.outage import MlflowAway, NotRecorded, recording
 from orchestrator.tracking.registry import MODEL_ID_TAG
-from orchestrator.tracking.run import JOB_FILE, NOTE_TAG, RunRef, flat_params, make_run
+from orchestrator.tracking.run import NOTE_TAG, SENT_AGAIN, RunRef, make_run
 from orchestrator.tracking.server import client_of, require_usable, tracking_uri
 
 REPORT, VERDICT, SCORES = "report.html", "verdict.json", "scores.json"
@@ -64,26 +64,23 @@ def record_result(
     `parent` is the run of the pipeline whose stage the job is.
 
     Raises:
-        RequestError: the tracking server cannot be used.
-        JobFailed: it did not take the result, which is in the storage all the same.
+        RequestError: the judged version is not there any more.
+        NotRecorded: MLflow did not take the result, which is in the storage all the same.
     """
     uri = tracking_uri(job.track.uri, storage)
-    require_usable(uri, nodes=1)
-    client = client_of(uri)
-    judged = bool(result.run_tag) and job.model.startswith("models:/")
-    version = find_version(client, job.model) if judged else None
-    head = {NOTE_TAG: result.note}
-    run = make_run(client, uri, job.track.experiment, job.name, head, parent)
-    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     try:
+        require_usable(uri, nodes=1)
+        client = client_of(uri)
+        judged = bool(result.run_tag) and job.model.startswith("models:/")
+        version = find_version(client, job.model) if judged else None
+        head = {NOTE_TAG: result.note}
+        run = make_run(client, uri, job.track.experiment, job.name, head, parent)
+    except MlflowAway as error:  # here the job has done its work
+        raise NotRecorded(error.what, where=error.where, mend=SENT_AGAIN) from error
+    ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
+    with recording(uri, "the evaluation", SENT_AGAIN):
         _write(client, ref, job, result, version)
         client.set_terminated(ref.run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        raise JobFailed(
-            f"MLflow did not take the evaluation: {error}",
-            where=uri,
-            mend="report and numbers are in the storage; mend the server and run it again",
-        ) from error
     return ref
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,34 +14,49 @@ from typing import Any, Literal
 import mlflow.artifacts
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import TrainJob, job_dict
+from orchestrator.errors import RequestError
+from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
-from orchestrator.tracking.code import log_diff
 from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
-from orchestrator.tracking.environment import environment, git_tags
+from orchestrator.tracking.description import (
+    JOB_FILE,
+    identity_tags,
+    log_files,
+    log_params,
+    set_tags,
+)
+from orchestrator.tracking.description import flat_params as flat_params
+from orchestrator.tracking.environment import environment
 from orchestrator.tracking.note import Outcome, opening_note, result_note
+from orchestrator.tracking.outage import (
+    NotRecorded,
+    asking,
+    only_told,
+    reason_of,
+    recording,
+    refused,
+)
 from orchestrator.tracking.server import (
     AS_TRAINING,
     artifact_root,
     client_of,
     existing_store,
     is_server,
+    require_answer,
     require_usable,
     tracking_uri,
 )
 
-JOB_FILE = "job.yaml"
 PICTURES = "pictures"
 NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
-# MLflow's limits of one request and one value.
-PARAMS_PER_BATCH = 100
-MAX_VALUE = 6000
-MAX_KEY = 250
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+SENT_AGAIN = "what was done is kept; when MLflow is back, the same command sends what it lacks"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ def start_run(
 
     Raises:
         RequestError: the tracking server cannot be used, or `run_id` is not on it.
-        JobFailed: the server refused what belongs on the run.
+        NotRecorded: the server did not take what belongs on the run.
     """
     uri = tracking_uri(job.track.uri, storage)
     require_usable(uri, nodes)
@@ -85,32 +101,43 @@ def start_run(
     facts = environment()
     run = _continued(client, run_id) if run_id else _created(client, uri, job, parent)
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
+    mend = "nothing was trained; see that the server and its artifact store can be written"
     try:
-        _log_params(client, run, job)
-        _set_tags(client, ref.run_id, {**_identity_tags(job, facts), **(tags or {})})
-        _log_files(client, ref.run_id, job, plan, facts)
-        if datasets:
-            client.log_inputs(ref.run_id, dataset_inputs(datasets, source_names(job)))
-    except (MlflowException, OSError) as error:
-        finish_run(ref, "FAILED")
-        raise JobFailed(
-            f"MLflow did not take the run's description: {error}",
-            where=uri,
-            mend="see that the server and its artifact store can be written",
-        ) from error
+        with recording(uri, "the run's description", mend):
+            log_params(client, run, job)
+            set_tags(client, ref.run_id, {**identity_tags(job, facts), **(tags or {})})
+            log_files(client, ref.run_id, job, plan, facts)
+            if datasets:
+                client.log_inputs(ref.run_id, dataset_inputs(datasets, source_names(job)))
+    except NotRecorded:
+        with only_told(log.warning):
+            finish_run(ref, "FAILED")
+        raise
     return ref
 
 
-def finish_run(ref: RunRef, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """End the run with `status`."""
-    client_of(ref.uri).set_terminated(ref.run_id, status)
+def finish_run(ref: RunRef, status: Status) -> None:
+    """End the run with `status`.
+
+    Raises:
+        NotRecorded: MLflow did not take it; a server that does not answer is not waited for.
+    """
+    with recording(ref.uri, f"the run's end ({status})", SENT_AGAIN):
+        require_answer(ref.uri)
+        client_of(ref.uri).set_terminated(ref.run_id, status)
 
 
 def describe_result(ref: RunRef, job: TrainJob, outcome: Outcome) -> None:
-    """Write what came of the run on top of its page: result, use, pictures, data, what next."""
-    client = client_of(ref.uri)
-    note = result_note(job, outcome, _newest_pictures(client, ref))
-    _set_tags(client, ref.run_id, {NOTE_TAG: note})
+    """Write what came of the run on top of its page: result, use, pictures, data, what next.
+
+    Raises:
+        NotRecorded: MLflow did not take it.
+    """
+    with recording(ref.uri, "the run's note", SENT_AGAIN):
+        require_answer(ref.uri)
+        client = client_of(ref.uri)
+        note = result_note(job, outcome, _newest_pictures(client, ref))
+        set_tags(client, ref.run_id, {NOTE_TAG: note})
 
 
 def _newest_pictures(client: MlflowClient, ref: RunRef) -> dict[str, str]:
@@ -136,18 +163,19 @@ def find_run(uri: str, run: str) -> Run:
 
     Raises:
         RequestError: there is none.
+        MlflowAway: the server does not answer as it should.
     """
     client = client_of(uri)
     if re.fullmatch(r"[0-9a-f]{32}", run):
         return _existing(client, run)
-    experiments = [e.experiment_id for e in client.search_experiments()]
     quoted = run.replace("'", "")
-    found = client.search_runs(
-        experiments,
-        f"attributes.run_name = '{quoted}'",
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
-    )
+    with asking(uri):
+        found = client.search_runs(
+            [e.experiment_id for e in client.search_experiments()],
+            f"attributes.run_name = '{quoted}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
     if not found:
         raise RequestError(
             f"no run is called '{run}'",
@@ -161,11 +189,12 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
     """The job file of a run (by id, or the newest of that name) as plain data.
 
     Raises:
-        RequestError: there is no such run, or it was not made by a job.
+        RequestError: there is no such run, it was not made by a job, or MLflow cannot be read.
     """
     uri = existing_store(uri)
+    require_usable(uri, nodes=1)
     found = find_run(uri, run)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, asking(uri):
         try:
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{found.info.artifact_uri}/{JOB_FILE}",
@@ -173,6 +202,9 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
                 tracking_uri=uri,
             )
         except (MlflowException, OSError) as error:
+            by_server = is_server(uri)
+            if isinstance(error, MlflowException) and not refused(error, by_server=by_server):
+                raise
             raise RequestError(
                 f"run '{run}' has no {JOB_FILE}", where=uri, mend="name a run that a job made"
             ) from error
@@ -201,28 +233,34 @@ def make_run(
 
     Raises:
         RequestError: the server refuses it.
+        MlflowAway: the server does not answer as it should.
     """
-    try:
-        experiment_id = _experiment(client, uri, experiment)
-        if parent is not None:
-            tags = {**tags, PARENT_TAG: parent}
-            found = _child(client, experiment_id, parent, name)
-            if found is not None:
-                return _continued(client, found.info.run_id)
-        return client.create_run(
-            experiment_id,
-            run_name=name,
-            tags={
-                "mlflow.user": getpass.getuser(),
-                "mlflow.source.name": f"orchestrator run {name}",
-                "mlflow.source.type": "JOB",
-                **tags,
-            },
-        )
-    except MlflowException as error:
-        raise RequestError(
-            f"MLflow cannot make a run: {error.message}", where=uri, mend="see the server's log"
-        ) from error
+    with asking(uri):
+        try:
+            experiment_id = _experiment(client, uri, experiment)
+            if parent is not None:
+                tags = {**tags, PARENT_TAG: parent}
+                found = _child(client, experiment_id, parent, name)
+                if found is not None:
+                    return _continued(client, found.info.run_id)
+            return client.create_run(
+                experiment_id,
+                run_name=name,
+                tags={
+                    "mlflow.user": getpass.getuser(),
+                    "mlflow.source.name": f"orchestrator run {name}",
+                    "mlflow.source.type": "JOB",
+                    **tags,
+                },
+            )
+        except MlflowException as error:
+            if not refused(error, by_server=is_server(uri)):
+                raise
+            raise RequestError(
+                f"MLflow cannot make a run: {reason_of(error)}",
+                where=uri,
+                mend="see the server's log",
+            ) from error
 
 
 def _child(client: MlflowClient, experiment_id: str, parent: str, name: str) -> Run | None:
@@ -255,17 +293,19 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 def _continued(client: MlflowClient, run_id: str) -> Run:
     run = _existing(client, run_id)
-    client.update_run(run_id, status="RUNNING")
+    with asking(client.tracking_uri):
+        client.update_run(run_id, status="RUNNING")
     return run
 
 
 def _existing(client: MlflowClient, run_id: str) -> Run:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        run = None
+    with asking(client.tracking_uri):
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            run = None
     if run is None or run.info.lifecycle_stage != "active":
         raise RequestError(
             f"run {run_id} is not on {client.tracking_uri} (or was deleted there)",
@@ -273,60 +313,3 @@ def _existing(client: MlflowClient, run_id: str) -> Run:
             mend="name the server that has it, or begin another run with --fresh",
         )
     return run
-
-
-def _log_params(client: MlflowClient, run: Run, job: TrainJob) -> None:
-    """Params are written once; what a continued run changed is told in tags."""
-    known, params = run.data.params, flat_params(job_dict(job))
-    fresh = [Param(key, value) for key, value in params.items() if key not in known]
-    for first in range(0, len(fresh), PARAMS_PER_BATCH):
-        client.log_batch(run.info.run_id, params=fresh[first : first + PARAMS_PER_BATCH])
-    changed = {
-        f"changed.{key}": f"{known[key]} -> {value}"
-        for key, value in params.items()
-        if key in known and known[key] != value
-    }
-    starts = int(run.data.tags.get("starts", "0")) + 1
-    _set_tags(client, run.info.run_id, {**changed, "starts": str(starts)})
-
-
-def flat_params(value: Any, prefix: str = "") -> dict[str, str]:
-    """A job as MLflow's params: dotted keys, a list of plain values as one param."""
-    if isinstance(value, dict):
-        items = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-        items = [(str(i), item) for i, item in enumerate(value)]
-    else:
-        text = "null" if value is None else str(value)
-        short = text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
-        return {re.sub(r"[^\w\-. :/]", "_", prefix)[:MAX_KEY]: short}
-    params: dict[str, str] = {}
-    for key, item in items:
-        params |= flat_params(item, f"{prefix}.{key}" if prefix else key)
-    return params
-
-
-def _identity_tags(job: TrainJob, facts: Mapping[str, Any]) -> dict[str, str]:
-    shown = ("orchestrator", "python", "torch", "ray", "deepspeed", "gpu", "cpu")
-    return {
-        "kind": job.kind,
-        **{f"env.{key}": str(facts[key]) for key in shown if facts[key] is not None},
-        **git_tags(Path.cwd()),
-    }
-
-
-def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def _log_files(
-    client: MlflowClient,
-    run_id: str,
-    job: TrainJob,
-    plan: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> None:
-    client.log_text(run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
-    client.log_dict(run_id, dict(plan), "plan.json")
-    client.log_dict(run_id, dict(facts), "environment.json")
-    log_diff(client, run_id, Path.cwd())

@@ -14,8 +14,9 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.job.train import EVALUATED
 from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
+from orchestrator.tracking.outage import refused
 from orchestrator.tracking.run import PICTURES, RunRef
-from orchestrator.tracking.server import client_of, refused
+from orchestrator.tracking.server import client_of, is_server
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Entry)
@@ -73,7 +74,7 @@ class Sender:
         try:
             send(entries)
         except MlflowException as error:
-            if not refused(error):
+            if not refused(error, by_server=is_server(self.ref.uri)):
                 raise
             if len(entries) > 1:
                 return [lost for entry in entries for lost in self._refused_of([entry], send)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -9,18 +10,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import OUTAGES, MlflowAway, reason_of
+from orchestrator.tracking.tables import make_tables
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")
-# Statuses that say "not this request, ever"; everything else may pass when tried again.
-REFUSALS = (400, 404, 409, 413)
 ALIVE_TIMEOUT_S = 5.0
 # MLflow's pages are made for chat applications unless their address says otherwise.
 AS_TRAINING = "?workflowType=machine_learning"
+
+# It logs a traceback of each error that it raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def tracking_uri(given: str | None = None, storage: Storage | None = None) -> str:
@@ -97,8 +100,23 @@ def artifact_root(uri: str) -> str | None:
 
 
 def client_of(uri: str) -> MlflowClient:
-    """A client of one store for runs and for models; MLflow's global URI is left alone."""
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    """A client of one store for runs and for models; MLflow's global URI is left alone.
+
+    A sqlite file that is new gets its tables.
+
+    Raises:
+        MlflowAway: the database cannot be opened.
+    """
+    try:
+        if is_sqlite(uri):
+            make_tables(uri, sqlite_file(uri))
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (*OUTAGES, ImportError) as error:
+        raise MlflowAway(
+            f"MLflow's store cannot be opened: {reason_of(error)}",
+            where=uri,
+            mend="see that the database is there and can be written, and that its disk has room",
+        ) from error
 
 
 def alive(uri: str) -> bool:
@@ -114,11 +132,22 @@ def alive(uri: str) -> bool:
     return True
 
 
+def require_answer(uri: str) -> None:
+    """Find out at once that a server is away: MLflow's client tries again for minutes.
+
+    Raises:
+        ConnectionError: it does not answer within `ALIVE_TIMEOUT_S`.
+    """
+    if not alive(uri):
+        raise ConnectionError("the server does not answer")
+
+
 def require_usable(uri: str, nodes: int) -> None:
     """Refuse what cannot work before anything is started.
 
     Raises:
-        RequestError: a sqlite file that several nodes would write, or a server that is away.
+        RequestError: a sqlite file that several nodes would write.
+        MlflowAway: a server does not answer.
     """
     if is_sqlite(uri) and nodes > 1:
         raise RequestError(
@@ -127,13 +156,8 @@ def require_usable(uri: str, nodes: int) -> None:
             mend="start an MLflow server that all nodes reach and name it: track.uri=http://HOST:5000",
         )
     if not alive(uri):
-        raise RequestError(
+        raise MlflowAway(
             f"the MLflow server {uri} does not answer",
             where="track.uri",
             mend="start it; without track.uri and MLFLOW_TRACKING_URI runs stay in the storage",
         )
-
-
-def refused(error: MlflowException) -> bool:
-    """True when sending the same request again cannot succeed."""
-    return error.get_http_status_code() in REFUSALS

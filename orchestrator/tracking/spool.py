@@ -43,14 +43,16 @@ class Spool:
     def take_over(self) -> list[Entry]:
         """What earlier starts left, oldest first. It is this process's now: call it on one rank."""
         files = [entry.path for entry in self._storage.files() if entry.path < self._file]
-        entries = [entry for file in files for entry in self._read(file)]
+        entries = [entry for file in files for entry in read_spool(self._storage, file)]
         self.write(entries)
         for file in files:
             self._storage.delete(file)
         return entries
 
-    def _read(self, file: str) -> list[Entry]:
-        return [_decode(line) for line in self._storage.read_bytes(file).decode().splitlines()]
+
+def read_spool(storage: Storage, file: str) -> list[Entry]:
+    """What waits in a file of a `spool` folder, oldest first."""
+    return [_decode(line) for line in storage.read_bytes(file).decode().splitlines()]
 
 
 def _encode(entry: Entry) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
-from orchestrator.errors import JobFailed
 from orchestrator.job import PipelineJob, StudyJob, TuneJob, given_dict, job_dict
 from orchestrator.storage import Storage
+from orchestrator.tracking.description import JOB_FILE, flat_params
 from orchestrator.tracking.environment import environment, git_tags
-from orchestrator.tracking.run import JOB_FILE, PARENT_TAG, RunRef, flat_params, make_run
+from orchestrator.tracking.outage import asking, recording
+from orchestrator.tracking.run import PARENT_TAG, SENT_AGAIN, RunRef, make_run
 from orchestrator.tracking.server import client_of, require_usable, tracking_uri
 
 NOTED = "mlflow.json"
@@ -44,7 +44,7 @@ def open_parent(
 
     Raises:
         RequestError: the tracking server cannot be used, or does not know the run any more.
-        JobFailed: it did not take the job's description.
+        NotRecorded: it did not take the job's description.
     """
     uri = tracking_uri(server, storage)
     require_usable(uri, nodes=1)
@@ -52,37 +52,41 @@ def open_parent(
     if folder.exists(NOTED):
         noted = folder.read_json(NOTED)
         if noted["uri"] == uri:
-            client.update_run(noted["run_id"], status="RUNNING")
+            with asking(uri):
+                client.update_run(noted["run_id"], status="RUNNING")
             return RunRef(uri, noted["run_id"], noted["experiment_id"])
     run = make_run(client, uri, experiment, job.name, {"kind": job.kind}, parent)
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     # What four stages leave at its default would hide what they do not.
     given = given_dict(job) if isinstance(job, PipelineJob) else job_dict(job)
-    try:
+    with recording(uri, f"the {job.kind} job", SENT_AGAIN):
         params = [Param(key, value) for key, value in flat_params(given).items()]
         tags = [RunTag(key, value) for key, value in git_tags(Path.cwd()).items()]
         client.log_batch(ref.run_id, [], params[:1000], tags)
         client.log_dict(ref.run_id, dict(environment()), "environment.json")
-    except (MlflowException, OSError) as error:
-        raise refusal(uri, job.kind, error) from error
     folder.write_json(NOTED, {"uri": uri, "run_id": run.info.run_id,
                               "experiment_id": run.info.experiment_id})  # fmt: skip
     return ref
 
 
 def adopt(ref: RunRef, run_id: str) -> None:
-    """Show a training beneath the job that it belongs to."""
-    client_of(ref.uri).set_tag(run_id, PARENT_TAG, ref.run_id)
+    """Show a training beneath the job that it belongs to.
+
+    Raises:
+        NotRecorded: MLflow did not take it.
+    """
+    with recording(ref.uri, "a training's place beneath its study", SENT_AGAIN):
+        client_of(ref.uri).set_tag(run_id, PARENT_TAG, ref.run_id)
 
 
 def record_study(ref: RunRef, job: StudyJob, result: Mapping[str, Any], page: str) -> None:
     """Scores, ratios and the report, and the end of the run.
 
     Raises:
-        JobFailed: MLflow did not take them; they are in the storage all the same.
+        NotRecorded: MLflow did not take them; they are in the storage all the same.
     """
-    client = client_of(ref.uri)
-    try:
+    with recording(ref.uri, f"the {job.kind} job", SENT_AGAIN):
+        client = client_of(ref.uri)
         now = client.get_run(ref.run_id).info.start_time
         rows = [Metric(key, value, now, 0) for key, value in headline(result).items()]
         client.log_batch(ref.run_id, rows)
@@ -90,8 +94,6 @@ def record_study(ref: RunRef, job: StudyJob, result: Mapping[str, Any], page: st
         client.log_text(ref.run_id, page, "report.html")
         client.log_dict(ref.run_id, dict(result), "study.json")
         client.set_terminated(ref.run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        raise refusal(ref.uri, job.kind, error) from error
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, float]:
@@ -107,12 +109,3 @@ def headline(result: Mapping[str, Any]) -> dict[str, float]:
             named = {"ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"]}
             rows |= {f"{place}/{arm}/{k}": v for k, v in named.items() if v is not None}
     return rows
-
-
-def refusal(uri: str, kind: str, error: Exception) -> JobFailed:
-    """What to say when MLflow does not take a result."""
-    return JobFailed(
-        f"MLflow did not take the {kind} job: {error}",
-        where=uri,
-        mend="what was measured is in the storage; mend the server and run it again",
-    )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from mlflow.entities import Metric, RunTag
-from mlflow.exceptions import MlflowException
 
 from orchestrator.job import TuneJob, job_dict
-from orchestrator.tracking.run import JOB_FILE, RunRef
-from orchestrator.tracking.server import client_of
-from orchestrator.tracking.studies import refusal
+from orchestrator.tracking.description import JOB_FILE
+from orchestrator.tracking.outage import recording
+from orchestrator.tracking.run import SENT_AGAIN, RunRef, Status
+from orchestrator.tracking.server import client_of, require_answer
 
 STATUS = {
     "done": "FINISHED",
@@ -30,17 +30,18 @@ def record_sweep(
     job: TuneJob,
     result: Mapping[str, Any],
     files: Mapping[str, bytes],
-    status: Literal["FINISHED", "FAILED", "KILLED"],
+    status: Status,
 ) -> None:
     """Put the job, the result, the pages and the best trial on the run, and end it.
 
     `result` is empty where trials still have to be trained.
 
     Raises:
-        JobFailed: MLflow did not take them; they are in the storage all the same.
+        NotRecorded: MLflow did not take them; they are in the storage all the same.
     """
-    client = client_of(ref.uri)
-    try:
+    with recording(ref.uri, f"the {job.kind} job", SENT_AGAIN):
+        require_answer(ref.uri)
+        client = client_of(ref.uri)
         now = client.get_run(ref.run_id).info.start_time
         client.log_text(ref.run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
         if result:
@@ -55,8 +56,6 @@ def record_sweep(
                 (Path(folder) / name).write_bytes(data)
             client.log_artifacts(ref.run_id, folder)
         client.set_terminated(ref.run_id, status)
-    except (MlflowException, OSError) as error:
-        raise refusal(ref.uri, job.kind, error) from error
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, float]:

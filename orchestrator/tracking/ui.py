@@ -13,17 +13,19 @@ import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import MlflowAway, asking
 from orchestrator.tracking.server import (
     AS_TRAINING,
     client_of,
     existing_store,
     is_server,
     is_sqlite,
+    require_usable,
     sqlite_file,
     tracking_uri,
 )
@@ -47,11 +49,12 @@ def open_ui(
     started on 127.0.0.1.
 
     Raises:
-        RequestError: there are no runs yet, or the port is taken.
+        RequestError: there are no runs yet, the store cannot be read, or the port is taken.
         JobFailed: MLflow's server did not come up.
     """
     store = tracking_uri(uri, storage)
     if is_server(store):
+        require_usable(store, nodes=1)
         _show(landing(store, store), open_browser, say)
         return
     # Whatever ends this process must end the server too.
@@ -69,8 +72,10 @@ def open_ui(
 def landing(store: str, address: str) -> str:
     """The page to begin with: the runs of the experiment that ran last."""
     client = client_of(store)
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    newest = client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
+    latest = ["attributes.start_time DESC"]
+    with asking(store):
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        newest = client.search_runs(experiments, max_results=1, order_by=latest)
     if not newest:
         return f"{address}/#/experiments{AS_TRAINING}"
     return f"{address}/#/experiments/{newest[0].info.experiment_id}/runs{AS_TRAINING}"
@@ -91,6 +96,8 @@ def serving(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes
         JobFailed: the server did not come up; its own words are in the message.
     """
     existing_store(store)
+    with suppress(MlflowAway):  # the server below says what is wrong
+        client_of(store)  # a job that makes its tables now is waited for
     _require_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]

@@ -63,8 +63,14 @@ class News:
     in_vain: int = 0
     """Attempts in a row that began at that step."""
 
+    unbegun: int = 0
+    """Attempts in a row that ended before they had gone on from any step."""
+
     death: str = ""
     """What the last worker that raised said."""
+
+    death_details: str = ""
+    """Its traceback."""
 
     beats: dict[int, tuple[float, Beat]] = field(default_factory=dict)
     """By rank, what was heard last; as read: with the seconds since then."""
@@ -80,7 +86,7 @@ class Board(Protocol):
     def stopped(self, step: int) -> None: ...
     def roll_back(self) -> bool: ...
     def begins_at(self, step: int) -> None: ...
-    def died(self, reason: str) -> None: ...
+    def died(self, reason: str, details: str = "") -> None: ...
     def first_step(self, at: float) -> None: ...
     def message(self, text: str) -> None: ...
     def fail(self, error: OrchestratorError) -> None: ...
@@ -98,11 +104,15 @@ class LocalBoard:
 
     def begin_attempt(self) -> int:
         """A new start of the worker group: its number, from 1; 0 where none is wanted any more,
-        because of an error that no start mends."""
+        because of an error that no start mends, or as none gets as far as a step."""
         with self._lock:
+            if self.news.unbegun >= MOST_IN_VAIN:
+                text = f"the workers died {MOST_IN_VAIN} times before the first step"
+                self.news.fatal = self.news.fatal or self._in_vain(text)
             if self.news.fatal is not None:
                 return 0
             self.news.attempt += 1
+            self.news.unbegun += 1
             self.news.beats, self.news.stepped_at = {}, None
         return self.news.attempt
 
@@ -134,22 +144,27 @@ class LocalBoard:
             JobFailed: the attempts before it went on from there too, and got no further.
         """
         with self._lock:
-            news = self.news
+            news, self.news.unbegun = self.news, 0
             news.in_vain = news.in_vain + 1 if step == news.began_at else 1
             news.began_at = step
             if news.in_vain > MOST_IN_VAIN:
-                last = f"; the last: {news.death}" if news.death else ""
-                raise JobFailed(
+                raise self._in_vain(
                     f"the workers died {MOST_IN_VAIN} times without getting from step {step} to"
-                    f" another checkpoint{last}",
-                    mend="what is saved stands: the same command continues from it; --debug shows"
-                    " more",
+                    " another checkpoint"
                 )
 
-    def died(self, reason: str) -> None:
-        """A worker ends with an error that a new start may mend."""
+    def _in_vain(self, text: str) -> JobFailed:
+        news = self.news
+        return JobFailed(
+            f"{text}; the last: {news.death}" if news.death else text,
+            mend="what is saved stands: the same command continues from it; --debug shows more",
+            details=news.death_details,
+        )
+
+    def died(self, reason: str, details: str = "") -> None:
+        """A worker ends with an error that a new start may mend; `details` is its traceback."""
         with self._lock:
-            self.news.death = reason
+            self.news.death, self.news.death_details = reason, details
 
     def roll_back(self) -> bool:
         """May the training go back to its last checkpoint? Once in a launch it may."""
@@ -246,8 +261,8 @@ class RayBoard:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
 
-    def died(self, reason: str) -> None:
-        self.actor.died.remote(reason)
+    def died(self, reason: str, details: str = "") -> None:
+        self.actor.died.remote(reason, details)
 
     def roll_back(self) -> bool:
         import ray

@@ -28,6 +28,7 @@ from orchestrator.training import state as training_state
 from orchestrator.training.retention import Kept, to_drop
 from orchestrator.training.slices import SliceReader, write_slices
 from orchestrator.training.state import Snapshot
+from orchestrator.unforeseen import one_line, traceback_of
 
 if TYPE_CHECKING:
     from orchestrator.training.engine import Engine
@@ -131,10 +132,12 @@ class Checkpoints:
         if isinstance(error, OrchestratorError):
             raise error
         if error is not None:
+            outage = isinstance(error, OSError)
             raise JobFailed(
-                f"a checkpoint could not be written: {error}",
+                f"a checkpoint could not be written: {error if outage else one_line(error)}",
                 where=self.storage.root,
                 mend="free some space or mend the access; the checkpoints before it stand",
+                details="" if outage else traceback_of(error),
             ) from error
 
     def committed(self) -> list[tuple[str, int, dict[str, float]]]:
@@ -275,6 +278,13 @@ class Checkpoints:
         """What a complete checkpoint scored."""
         scores: dict[str, float] = self.storage.read_json(f"{name}/{STATE}")["metrics"]
         return scores
+
+    def row(self, name: str) -> dict[str, float]:
+        """The last row of metrics before a complete checkpoint, as MLflow has it."""
+        state = self.storage.read_json(f"{name}/{STATE}")
+        health = {f"health/{key}": value for key, value in state["metrics"].items()}
+        row: dict[str, float] = state.get("row") or health  # older checkpoints have no row
+        return row
 
     def complete(self) -> list[str]:
         """Names of the complete checkpoints, oldest first."""

@@ -14,24 +14,28 @@ from typing import Any, Protocol
 from orchestrator.data.prepare import Prepared, prepare
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
-from orchestrator.plan import plan
 from orchestrator.progress import Progress
 from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import alert
+from orchestrator.tracking.outage import only_told
 from orchestrator.tracking.registry import register
-from orchestrator.tracking.run import RunRef, finish_run, start_run
+from orchestrator.tracking.run import RunRef, finish_run
+from orchestrator.tracking.waiting import send_waiting
 from orchestrator.training.acting import know_actions
+from orchestrator.training.begin import begin
 from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
-from orchestrator.training.codes import keep_codes, know_codes
+from orchestrator.training.codes import know_codes
 from orchestrator.training.export import export_model
-from orchestrator.training.fixed import keep_teacher, know_teacher
+from orchestrator.training.fixed import know_teacher
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
-from orchestrator.training.run_record import RunRecord, open_record, read_record
+from orchestrator.training.run_record import Overtaken, RunRecord, read_record
 from orchestrator.training.signals import stopping_cleanly
-from orchestrator.training.start import keep_start
 from orchestrator.training.watch import watching
 from orchestrator.training.worker import Assignment
+from orchestrator.unforeseen import one_line, stage, traceback_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,31 +129,17 @@ def run_train(
     folder = storage.sub("runs", job.name)
     with nullcontext() if local else ray_session():
         job = know_teacher(job, storage)
-        prepared = prepare(job, progress, local=local)
+        with stage("preparing the data"):
+            prepared = prepare(job, progress, local=local)
         begun = None if fresh else read_record(folder)
         job = know_actions(job, prepared, progress, local=local, begun=begun)
         job = know_codes(job, prepared, storage, progress, begun=begun)
-        record = open_record(job, folder, prepared.digest, fresh=fresh)
-        start = keep_start(job, storage, folder, record)
-        keep_teacher(job, storage, folder)
-        keep_codes(job, prepared, storage, folder)
-        tracking = start_run(
-            job,
-            storage,
-            run_id=record.mlflow_run_id or None,
-            plan=plan(job).to_dict(),
-            datasets=prepared.indexes,
-            tags={"fingerprint": record.fingerprint, "dataset": prepared.digest},
-            nodes=1 if local else _nodes(),
-            parent=parent,
-        )
-        record.mlflow_uri, record.mlflow_run_id = tracking.uri, tracking.run_id
-        record.mlflow_experiment_id = tracking.experiment_id
-        record.launches += 1
-        record.datasets = [index.uri for index in prepared.indexes]
-        record.weights = prepared.weights
-        record.save(folder)
-        with _closing_run(tracking, job.name):
+        nodes = 1 if local else _nodes()
+        with stage("beginning the run"):
+            record, start, tracking = begin(
+                job, storage, prepared, progress, fresh=fresh, nodes=nodes, parent=parent
+            )
+        with _closing_run(tracking, job.name, progress.message):
             cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
             evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
             with evaluations.beside():
@@ -166,8 +156,7 @@ def run_train(
                     news = _train(assignment, board, evaluations, progress, gate or OpenGate())
                     record.outcome, first_step_at = news.outcome, news.first_step_at
                     record.save(folder)
-                if not record.model_uri:
-                    record.model_uri = _register(job, folder, record, tracking)
+                _hand_over(job, folder, record, tracking)
                 record.save(folder)
                 evaluated = _finish(evaluations, job, progress)
     return TrainResult(record, tracking, prepared, first_step_at, evaluated)
@@ -185,16 +174,22 @@ class Stopped(OrchestratorError):
 
 
 @contextmanager
-def _closing_run(tracking: RunRef, name: str) -> Iterator[None]:
+def _closing_run(
+    tracking: RunRef, name: str, tell: Callable[[str], None] = log.warning
+) -> Iterator[None]:
     """The MLflow run ends as the training ended, and whoever is to be alerted hears of it."""
     try:
         yield
+    except Overtaken:
+        raise  # the other driver's end is the run's
     except (KeyboardInterrupt, Stopped):
-        finish_run(tracking, "KILLED")
+        with only_told(tell):
+            finish_run(tracking, "KILLED")
         raise
     except BaseException as error:
         alert(f"{name} failed: {error}")
-        finish_run(tracking, "FAILED")
+        with only_told(tell):
+            finish_run(tracking, "FAILED")
         raise
     alert(f"{name} is done")
     finish_run(tracking, "FINISHED")
@@ -323,12 +318,12 @@ def _first_cause(error: Exception, assignment: Assignment) -> OrchestratorError:
     if news.fatal is not None:
         return news.fatal
     failures = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {type(e).__name__}: {e}" for rank, e in sorted(failures.items())]
-    first = causes[0].strip().splitlines() if causes else str(error).splitlines()
+    causes = [f"rank {rank}: {one_line(e)}" for rank, e in sorted(failures.items())]
     return JobFailed(
-        f"the workers could not go on: {first[0]} ... {first[-1]}",
+        f"the workers could not go on: {causes[0] if causes else one_line(error)}",
         where=assignment.folder.root,
         mend="the last checkpoint stands: the same command continues from it; --debug shows all",
+        details="\n".join([traceback_of(error), *map(traceback_of, failures.values())]),
     )
 
 
@@ -338,21 +333,38 @@ def _nodes() -> int:
     return sum(1 for node in ray.nodes() if node["Alive"])
 
 
-def _register(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef) -> str:
-    """Export the newest checkpoint; register it where the job names a model."""
-    name = str(record.outcome["checkpoint"])
+def _hand_over(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef) -> None:
+    """The trained model goes into the run's folder, what MLflow still lacks to MLflow, and then the
+    model into its registry, where the job names one. What was done before is not done again.
+
+    Raises:
+        NotRecorded: MLflow did not take it all; the next run of the same command goes on there.
+    """
+    if record.model_uri:
+        send_waiting(tracking, folder.sub("spool"), job.optim.steps)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "model"
-        export_model(job, folder.sub("checkpoints"), name, out)
-        for file in sorted(out.iterdir()):
-            folder.write_bytes(f"model/{file.name}", file.read_bytes())
-        if job.track.register_as is None:
-            return folder.uri("model")
-        version = register(
-            tracking,
-            out,
-            job.track.register_as,
-            metrics=record.outcome["metrics"],
-            tags={"run": job.name, "fingerprint": record.fingerprint, "dataset": record.dataset},
-        )
+        name = str(record.outcome["checkpoint"])
+        with stage("exporting the model"):
+            export_model(job, folder.sub("checkpoints"), name, out)
+            for file in sorted(out.iterdir()):
+                folder.write_bytes(f"model/{file.name}", file.read_bytes())
+        send_waiting(tracking, folder.sub("spool"), job.optim.steps)
+        record.model_uri = folder.uri("model")
+        if job.track.register_as is not None:
+            with stage("registering the model"):
+                record.model_uri = _registered(job, record, tracking, out)
+
+
+def _registered(job: TrainJob, record: RunRecord, tracking: RunRef, folder: Path) -> str:
+    """The URI of a new version of the model that the job names."""
+    assert job.track.register_as is not None
+    version = register(
+        tracking,
+        folder,
+        job.track.register_as,
+        metrics=record.outcome["metrics"],
+        tags={"run": job.name, "fingerprint": record.fingerprint, "dataset": record.dataset},
+    )
     return f"models:/{job.track.register_as}/{version}"

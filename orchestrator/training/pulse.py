@@ -41,6 +41,13 @@ class Pulse:
         """What the caller does from now on; `step` optimizer steps are done."""
         self._where = (step, doing, time.monotonic())
 
+    @property
+    def doing(self) -> str:
+        """What the caller does, in words."""
+        step, doing, _ = self._where
+        what = {"starting": "starting", "data": "waiting for data", "step": "taking a step"}
+        return f"{what.get(doing, doing)} after step {step}"
+
     def close(self) -> None:
         """Beat no more."""
         self._closed.set()

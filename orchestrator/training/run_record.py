@@ -75,15 +75,19 @@ def read_record(folder: Storage) -> RunRecord | None:
         ) from None
 
 
+class Overtaken(JobFailed):
+    """A later driver goes on with the run: what becomes of it is that one's to say."""
+
+
 def refuse_overtaken(folder: Storage, launch: int) -> None:
     """Of two drivers of one run only the later may go on.
 
     Raises:
-        JobFailed: another driver has launched this run since `launch`.
+        Overtaken: another driver has launched this run since `launch`.
     """
     record = patiently(read_record, folder)
     if record is not None and record.launches > launch:
-        raise JobFailed(
+        raise Overtaken(
             "another driver continues this run; this one ends, and saves nothing more",
             where=folder.root,
             mend="nothing is lost: follow the other one",

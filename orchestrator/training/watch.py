@@ -36,6 +36,12 @@ def watching(
     stop = threading.Event()
     told, noted = _Told(), 0
 
+    def write(call: Callable[[str, Any], None], path: str, what: Any) -> None:
+        try:
+            call(path, what)
+        except OSError as error:  # a training does not end because of what is told of it
+            progress.message(f"{folder.uri(path)} cannot be written: {error}")
+
     def show() -> None:
         news = board.read()
         for text in news.messages:
@@ -46,12 +52,12 @@ def watching(
         nonlocal noted
         if news.stepped_at is not None and news.attempt > noted:
             noted = news.attempt
-            folder.write_json("workers.json", _where(news))
+            write(folder.write_json, "workers.json", _where(news))
         report = told.new_report(news, job.scale.timeout / 2)
         if report is not None:
             progress.message(report)
             alert(f"{job.name}: {report}")
-            folder.write_bytes(f"stalls/{time.time():.0f}.txt", f"{report}\n".encode())
+            write(folder.write_bytes, f"stalls/{time.time():.0f}.txt", f"{report}\n".encode())
 
     def watch() -> None:
         with suppress(ClusterLost):  # the main thread finds out by itself, and says so

@@ -35,6 +35,7 @@ from orchestrator.training.spikes import Diverged
 from orchestrator.training.stall import JUDGING
 from orchestrator.training.start import begin_with
 from orchestrator.training.told import warnings_told
+from orchestrator.unforeseen import note_stage, one_line, traceback_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def train(assignment: Assignment, group: Group) -> None:
         board.fail(error)
         raise
     except Exception as error:
-        board.died(f"rank {group.rank}: {type(error).__name__}: {error}")
+        note_stage(error, pulse.doing)
+        reason = f"rank {group.rank}: {one_line(error)} (while {pulse.doing})"
+        board.died(reason, traceback_of(error))
         raise
     finally:
         pulse.close()
@@ -169,6 +172,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
                     "step": engine.step,
                     "position": engine.step * job.scale.global_batch,
                     "recent_losses": engine.guard.state(),
+                    "row": recorder.summary()["metrics"],
                 }
                 checkpoints.save(
                     engine.snapshot(),
@@ -198,8 +202,7 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     assert newest is not None
     summary = recorder.summary()
     if not summary["metrics"]:  # nothing was left to train: an earlier start had done it all
-        scores = checkpoints.metrics(newest).items()
-        summary["metrics"] = {f"health/{name}": value for name, value in scores}
+        summary["metrics"] = checkpoints.row(newest)
     board.finish({"checkpoint": newest, "phases": profile.per_step(), **summary})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from orchestrator.job.space import trial_name
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import only_told
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.studies import open_parent
@@ -79,7 +80,7 @@ def run_tune(job: TuneJob, progress: Progress, parent: str | None = None) -> Tun
             limit = ended.limit
             still = _waiting(ledger, job)
             if still and (ended.asked.signal or not limit):
-                raise _unfinished(job, still, ended, tracking)
+                raise _unfinished(job, still, ended, tracking, progress.message)
     if limit:
         progress.message(_ended_by(limit, job, ledger))
     return _conclude(job, storage, folder, ledger.entries(), tracking)
@@ -126,22 +127,29 @@ def _ended_by(limit: str, job: TuneJob, ledger: Ledger) -> str:
 
 
 def _unfinished(
-    job: TuneJob, still: Sequence[int], ended: Ended, tracking: RunRef
+    job: TuneJob,
+    still: Sequence[int],
+    ended: Ended,
+    tracking: RunRef,
+    tell: Callable[[str], None],
 ) -> OrchestratorError:
     """Why not all trials have ended; the sweep's run ends so, too."""
     if ended.asked.signal is not None:
-        record_sweep(tracking, job, {}, {}, "KILLED")
+        with only_told(tell):
+            record_sweep(tracking, job, {}, {}, "KILLED")
         return Stopped(
             f"stopped and saved: {job.trials - len(still)} of {job.trials} trials have ended",
             where=f"sweep {job.name}",
             mend="the same command goes on with the others, from their checkpoints",
         ).by(ended.asked.signal)
-    record_sweep(tracking, job, {}, {}, "FAILED")
+    with only_told(tell):
+        record_sweep(tracking, job, {}, {}, "FAILED")
     why = f": {ended.broken[0]}" if ended.broken else ""
     return JobFailed(
         f"{len(still)} of {job.trials} trials have not ended{why}",
         where=f"sweep {job.name}",
         mend="the same command goes on with them, from their checkpoints",
+        details=ended.details,
     )
 
 

@@ -33,6 +33,7 @@ from orchestrator.tuning.ledger import Entry, Ledger
 from orchestrator.tuning.population import Population
 from orchestrator.tuning.searching import LedgerSearch, TrialSearch
 from orchestrator.tuning.trial import Trial
+from orchestrator.unforeseen import one_line
 
 NO_CORE = {"memory": 1}
 """What a trial's own process reserves: a byte. Tune takes no empty request, and any share of a
@@ -142,6 +143,9 @@ class Ended:
     broken: list[str]
     """What broke trials off, one line each."""
 
+    details: str
+    """Their tracebacks."""
+
     limit: str
     """The limit of the budget that ended it."""
 
@@ -198,5 +202,5 @@ def run_trials(
         )
         with here.watching(desk, Launch(folder, waiting)) as asked:
             grid = tuner.fit()
-    broken = [str(error).strip().splitlines()[-1] for error in grid.errors]
-    return Ended(broken, here.why, asked)
+    broken = [one_line(error) for error in grid.errors]
+    return Ended(broken, "\n".join(map(str, grid.errors)), here.why, asked)

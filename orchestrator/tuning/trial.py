@@ -18,6 +18,7 @@ from orchestrator.job import TrainJob, TuneJob, build_job
 from orchestrator.job.space import trial_data
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from orchestrator.tracking.outage import OUTAGES, MlflowAway, NotRecorded
 from orchestrator.tracking.server import client_of
 from orchestrator.training.board import ClusterLost
 from orchestrator.training.checkpoint import complete_checkpoints, folder_name, step_of
@@ -80,6 +81,7 @@ class Trial:
         Raises:
             Stopped: the sweep ends, or a signal asked for it; what the trial had done is saved.
             ClusterLost: Ray went away.
+        MlflowAway, NotRecorded: MLflow did; the trial goes on another time.
         """
         entry = self.ledger.read(self.number)
         assert entry is not None
@@ -94,7 +96,7 @@ class Trial:
         except Stopped:
             self.ledger.write(replace(entry, legs=legs, run_id=self._run_id()))
             raise
-        except ClusterLost:
+        except (ClusterLost, MlflowAway, NotRecorded):  # no fault of the trial's
             raise
         except OrchestratorError as error:
             entry = replace(entry, state="failed", error=str(error))
@@ -187,6 +189,9 @@ class Trial:
         record = self._record()
         if record is None:
             return None
-        metrics = client_of(record.mlflow_uri).get_run(record.mlflow_run_id).data.metrics
+        try:
+            metrics = client_of(record.mlflow_uri).get_run(record.mlflow_run_id).data.metrics
+        except (MlflowAway, *OUTAGES):
+            return None
         loss: float | None = metrics.get("train/loss")
         return loss

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +17,10 @@ import pytest
 import orchestrator.runner
 from orchestrator.cli import main
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import Job
+from orchestrator.job import Job, build_job
 from orchestrator.progress import Progress
 from orchestrator.runner import RunSummary
+from orchestrator.training.run_record import RunRecord
 
 JOB = """\
 kind: train
@@ -133,8 +136,10 @@ def test_a_bug_is_told_apart_from_a_mistake(
     failing(monkeypatch, ZeroDivisionError("division by zero"))
     code, _, err = call("run", job_file)
     assert code == 1
-    assert "Traceback" in err
-    assert "this is a bug" in err.splitlines()[-1]
+    first, second = err.splitlines()
+    assert first.endswith("unforeseen ZeroDivisionError: division by zero")
+    assert "please report it" in second
+    assert "Traceback" in Path(second.rpartition("the traceback is in ")[2]).read_text()
 
 
 def test_ctrl_c_is_no_error(call: Call, job_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,3 +249,29 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(RequestError, match="no Ray cluster answers"), ray_session():
         pass
+
+
+# -- hints -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", ["/data/my runs", "/it's/here", "s3://b/a&b", '/say "x" $HOME'])
+def test_hints_work_in_a_shell_as_they_stand(storage: str) -> None:
+    job = build_job(
+        {
+            "kind": "train",
+            "name": "t",
+            "storage": storage,
+            "data": {"source": "v"},
+            "optim": {"steps": 1},
+        }
+    )
+    record = RunRecord("t", "f", {}, {}, "d", model_uri=f"{storage}/runs/t/model")
+    record.mlflow_uri = f"sqlite:///{storage}/mlflow.db"
+    ui, load, trace = orchestrator.runner._next_steps(job, record, profile=True)
+    assert shlex.split(ui, comments=True) == ["orchestrator", "ui", "--storage", storage]
+    variable, *command = shlex.split(load)
+    assert variable == f"MLFLOW_TRACKING_URI={record.mlflow_uri}"
+    assert command[:2] == ["python", "-c"]
+    call = ast.parse(command[2]).body[-1].value.args[0]
+    assert ast.literal_eval(call.args[0]) == record.model_uri
+    assert shlex.split(trace, comments=True) == [f"{storage}/runs/t/profile/trace.json"]

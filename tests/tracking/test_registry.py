@@ -162,6 +162,23 @@ def test_a_failed_registration_keeps_the_folder(
     assert "never" not in {model.name for model in client_of(ref.uri).search_registered_models()}
 
 
+@pytest.mark.parametrize("failing", ["set_logged_model_tags", "set_registered_model_alias"])
+def test_a_registration_whose_end_failed_is_ended_and_not_repeated(
+    new_run: NewRun, folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("away")
+
+    ref, name = new_run(), f"ended-{failing}"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mlflow.MlflowClient.{failing}", away)
+        with pytest.raises(JobFailed, match="did not take the model"):
+            register(ref, folder, name, tags={"run": "tiny"})
+    assert register(ref, folder, name, tags={"run": "tiny"}) == 1
+    (row,) = [row for row in list_models(ref.uri) if row.name == name]
+    assert row.aliases == ("candidate",)
+
+
 def _is_pickle(data: bytes) -> bool:
     try:
         return len(list(pickletools.genops(data))) > 1

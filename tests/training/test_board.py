@@ -42,3 +42,22 @@ def test_warnings_of_workers_are_told_and_only_while_they_train() -> None:
         logger.info("not for people")
     logger.warning("afterwards")
     assert board.read().messages == ["rank 3: the storage fails and is tried again: disk full"]
+
+
+def test_workers_that_die_before_any_step_are_not_started_for_ever() -> None:
+    board = LocalBoard()
+    for count in range(MOST_IN_VAIN):
+        assert board.begin_attempt() == count + 1
+        board.died("rank 0: RuntimeError: boom", "Traceback ...")
+    assert board.begin_attempt() == 0
+    fatal = board.read().fatal
+    assert fatal is not None
+    assert "before the first step; the last: rank 0: RuntimeError: boom" in str(fatal)
+    assert fatal.details == "Traceback ..."
+
+
+def test_starts_that_go_on_from_a_step_count_anew() -> None:
+    board = LocalBoard()
+    for step in range(2 * MOST_IN_VAIN):
+        assert board.begin_attempt()
+        board.begins_at(step)

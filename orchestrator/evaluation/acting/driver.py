@@ -29,7 +29,7 @@ from orchestrator.evaluation.acting.units import (
     units_of,
 )
 from orchestrator.evaluation.acting.verdict import Found, scores_json, verdict
-from orchestrator.evaluation.driver import Evaluated
+from orchestrator.evaluation.keeping import Evaluated, Measured, measure_once
 from orchestrator.evaluation.spread import spread
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.job import Data, EvaluateJob, WeightedSource
@@ -40,7 +40,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.acting import record_acting
 from orchestrator.tracking.locate import pinned
-from orchestrator.tracking.result import REPORT, SCORES, VERDICT
+from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 
 
@@ -72,15 +72,16 @@ def run_acting(
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
     job = job.model_copy(update={"model": pinned(job.model, server)})
-    model = load_dynamics(job.model, server)
-    with nullcontext() if local else ray_session():
-        found = acted(job, planning, model, progress, local=local)
-    out = storage.sub("evaluations", job.name)
-    out.write_bytes(REPORT, found.page.encode())
-    out.write_json(VERDICT, found.verdict)
-    out.write_json(SCORES, found.scores)
-    tracking = record_acting(job, storage, found.verdict, found.scores, found.page, parent)
-    return Evaluated(found.verdict, tracking, out.uri(REPORT))
+
+    def measure() -> Acted:
+        model = load_dynamics(job.model, server)
+        with nullcontext() if local else ray_session():
+            return acted(job, planning, model, progress, local=local)
+
+    def record(found: Measured) -> RunRef:
+        return record_acting(job, storage, found.verdict, found.scores, found.page, parent)
+
+    return measure_once(job, measure, record, progress)
 
 
 def acted(

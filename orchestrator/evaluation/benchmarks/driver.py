@@ -11,8 +11,8 @@ from orchestrator.evaluation.benchmarks import roll_scores, scores
 from orchestrator.evaluation.benchmarks.page import Shown, page_of_pairs, page_of_rolls
 from orchestrator.evaluation.benchmarks.pairs import Findings, SeenScene, judge_pairs, watched
 from orchestrator.evaluation.benchmarks.rolls import judge_rolls
-from orchestrator.evaluation.driver import Evaluated
 from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
+from orchestrator.evaluation.keeping import Evaluated, Kept, Measured, measure_once
 from orchestrator.job import EvaluateJob
 from orchestrator.job.benchmark import AnyBenchmark, Clevrer, MovingMnist, Surprising
 from orchestrator.progress import Progress
@@ -20,7 +20,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.benchmarks import record_benchmark
 from orchestrator.tracking.locate import pinned
-from orchestrator.tracking.result import REPORT, SCORES, VERDICT
+from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 
 
@@ -44,15 +44,16 @@ def run_benchmark(
     storage = Storage(job.storage)
     server = tracking_uri(job.track.uri, storage)
     job = job.model_copy(update={"model": pinned(job.model, server)})
-    model = load_judgeable(job.model, server)
-    with nullcontext() if local else ray_session():
-        found, each, page = judged_benchmark(job, benchmark, model, progress, local=local)
-    out = storage.sub("evaluations", job.name)
-    out.write_bytes(REPORT, page.encode())
-    out.write_json(VERDICT, found)
-    out.write_json(SCORES, each)
-    tracking = record_benchmark(job, storage, found, each, page, parent)
-    return Evaluated(found, tracking, out.uri(REPORT))
+
+    def measure() -> Kept:
+        model = load_judgeable(job.model, server)
+        with nullcontext() if local else ray_session():
+            return Kept(*judged_benchmark(job, benchmark, model, progress, local=local))
+
+    def record(found: Measured) -> RunRef:
+        return record_benchmark(job, storage, found.verdict, found.scores, found.page, parent)
+
+    return measure_once(job, measure, record, progress)
 
 
 def judged_benchmark(

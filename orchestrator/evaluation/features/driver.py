@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from orchestrator import __version__
 from orchestrator.data.decode import STILL_S
 from orchestrator.data.index import Index
+from orchestrator.data.lease import leased
 from orchestrator.data.prepare import open_datasets
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.features.embedder import Bad
@@ -36,6 +38,9 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.server import tracking_uri
+
+LEASE = "embedding.json"
+"""In the features' folder while a process makes them."""
 
 NAMED = 5
 """Bad clips that an error names; the others stand in `bad.parquet`."""
@@ -77,13 +82,30 @@ def run_embed(job: EmbedJob, progress: Progress, *, local: bool) -> Embedded:
             _refuse_all_short(index, spec)
         identity = identity_of(spec, digest, indexes)
         claim(folder, job.name, identity)
-        if folder.exists(COMPLETE):
-            return Embedded(folder.root, folder.read_json(COMPLETE))
-        threads = max(1, int(job.scale.cpus))
-        about = {"name": job.name, "identity": identity}
-        task = Task(folder, spec, about, job.scale.batch, threads)
-        reports = _all_reports(job, task, model, indexes, progress, local=local)
-    facts = {
+        doing = f"makes the features '{job.name}' too"
+        made = partial(folder.exists, COMPLETE)
+        with leased(folder, LEASE, doing, made, progress.message) as mine:
+            if not mine:
+                return Embedded(folder.root, folder.read_json(COMPLETE))
+            threads = max(1, int(job.scale.cpus))
+            about = {"name": job.name, "identity": identity}
+            task = Task(folder, spec, about, job.scale.batch, threads)
+            reports = _all_reports(job, task, model, indexes, progress, local=local)
+            facts = _facts(job, folder, spec, model, digest, indexes, quarantined)
+            return Embedded(folder.root, complete(folder, reports, facts))
+
+
+def _facts(
+    job: EmbedJob,
+    folder: Storage,
+    spec: Spec,
+    model: WorldModel,
+    digest: str,
+    indexes: Sequence[Index],
+    quarantined: int,
+) -> dict[str, Any]:
+    """What `features.json` says of where the features come from."""
+    return {
         "name": job.name,
         "code": __version__,
         "identity": folder.read_json(CLAIM)["identity"],
@@ -106,7 +128,6 @@ def run_embed(job: EmbedJob, progress: Progress, *, local: bool) -> Embedded:
         "shape": list(spec.shape),
         "job": job_dict(job),
     }
-    return Embedded(folder.root, complete(folder, reports, facts))
 
 
 def wanted_sources(job: EmbedJob) -> tuple[WeightedSource, ...]:
@@ -236,6 +257,7 @@ class _Tally:
                 where=self._folder.root,
                 mend=f"{self._done} of {self._total} clips are done and kept; mend the cause and"
                 " run the same job again to continue",
+                details=report.details,
             )
         self.reports.append(report)
         self.bad += report.bad

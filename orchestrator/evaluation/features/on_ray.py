@@ -22,6 +22,7 @@ from orchestrator.evaluation.features.units import Unit, UnitReader
 from orchestrator.evaluation.features.work import Task, run_unit
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.job.embed import EmbedScale
+from orchestrator.unforeseen import one_line, traceback_of
 
 UNITS_AT_ONCE = 2000
 """Units of one dataset of Ray Data, which keeps all its tasks in the object store."""
@@ -112,10 +113,11 @@ def _reports(dataset: Any, task: Task) -> Iterator[Report]:
         if isinstance(cause, OrchestratorError):
             raise cause from None
         raise JobFailed(
-            f"embedding stopped: {type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            f"embedding stopped: {one_line(error)}",
             where=task.folder.root,
             mend="is there memory enough (scale.batch, part_bytes)? What is committed is kept, and"
             " the same command continues",
+            details=traceback_of(error),
         ) from error
 
 

@@ -40,7 +40,8 @@ _BAD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a unit. `failure`: why it could not be committed."""
+    """What became of a unit. `failure`: why it could not be committed; `details`: the traceback of
+    an error that nobody foresaw."""
 
     unit: int
     rows: int = 0
@@ -48,6 +49,7 @@ class Report:
     sha256: str = ""
     bad: tuple[Bad, ...] = ()
     failure: str = ""
+    details: str = ""
 
     def encode(self) -> str:
         return json.dumps(asdict(self))

@@ -15,6 +15,7 @@ from orchestrator.evaluation.features.spec import Spec
 from orchestrator.evaluation.features.store import Report, commit_unit
 from orchestrator.jepa.hub import WorldModel
 from orchestrator.storage import Storage
+from orchestrator.unforeseen import one_line, traceback_of
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def run_unit(task: Task, embedder: Embedder, unit: int, segments: pa.Table) -> R
     except OrchestratorError as error:
         return Report(unit, failure=str(error))
     except Exception as error:  # a user's own encoder may raise anything at all
-        return Report(unit, failure=described(error))
+        return Report(unit, failure=described(error), details=traceback_of(error))
 
 
 def described(error: Exception) -> str:
     """The error and the line that raised it, in one sentence."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{one_line(error)}{where}"

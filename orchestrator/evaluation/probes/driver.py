@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from orchestrator.errors import OrchestratorError, RequestError
-from orchestrator.evaluation.driver import Evaluated
 from orchestrator.evaluation.features import Features
 from orchestrator.evaluation.features.driver import tracking_of
 from orchestrator.evaluation.features.reader import features_folder
 from orchestrator.evaluation.features.spec import model_digest
+from orchestrator.evaluation.keeping import Evaluated, Kept, Measured, measure_once
 from orchestrator.evaluation.probes.fit import baseline, counts, fit_arm, sides_of
 from orchestrator.evaluation.probes.page import page
 from orchestrator.jepa.hub import load_folder
@@ -27,7 +27,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.probes import record_probe
-from orchestrator.tracking.result import REPORT, VERDICT
+from orchestrator.tracking.run import RunRef
 
 PROTOCOL = 1
 """Raised when the same features and the same job would give other numbers."""
@@ -54,12 +54,15 @@ def run_probe(
         DataError: a file of the features is damaged.
         JobFailed: MLflow did not take the result.
     """
-    verdict = probe_verdict(job, probe, progress, local=local)
-    storage = Storage(job.storage)
-    out, shown = storage.sub("evaluations", job.name), page(verdict)
-    out.write_bytes(REPORT, shown.encode())
-    out.write_json(VERDICT, verdict)
-    return Evaluated(verdict, record_probe(job, storage, verdict, shown, parent), out.uri(REPORT))
+
+    def measure() -> Kept:
+        verdict = probe_verdict(job, probe, progress, local=local)
+        return Kept(verdict, {}, page(verdict))
+
+    def record(found: Measured) -> RunRef:
+        return record_probe(job, Storage(job.storage), found.verdict, found.page, parent)
+
+    return measure_once(job, measure, record, progress)
 
 
 def probe_verdict(

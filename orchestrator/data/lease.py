@@ -1,0 +1,186 @@
+"""One process at a time makes a thing in a storage; others that want it wait.
+
+The owner holds a lease, a small file that it renews. A lease that is not renewed for `STALE_S`, or
+whose process on this host has ended, is taken over. Object stores have no lock and a lock on a
+network file system may outlive its host; a lease needs neither. It spares double work. What is made
+under it must stay right when two processes hold it, because a process that was stopped for a minute
+goes on without knowing that it lost its lease.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.storage import Storage
+
+RENEW_S = 5.0
+STALE_S = 60.0
+POLL_S = 0.5
+SETTLE_S = 1.0
+"""After a write that another process may have replaced, before it is read back."""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def leased(
+    storage: Storage,
+    path: str,
+    doing: str,
+    made: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = log.info,
+) -> Iterator[bool]:
+    """Hold the lease `path`, waiting for its owner; False once `made` says that the owner has made
+    what is wanted, and nothing is held then.
+
+    `tell` gets one line when there is an owner to wait for; `doing` says what that one does.
+
+    Raises:
+        OSError: the storage cannot be read or written.
+    """
+    lease = _Lease(storage, path)
+    if not lease.acquire(doing, made, tell):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lease.release()
+
+
+@contextmanager
+def leased_if_free(storage: Storage, path: str) -> Iterator[bool]:
+    """Hold the lease `path` if nobody does; True if it is held.
+
+    Raises:
+        OSError: the storage cannot be read or written.
+    """
+    lease = _Lease(storage, path)
+    if not lease.take():
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lease.release()
+
+
+class _Lease:
+    """One process's side of a lease."""
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage, self._path = storage, path
+        self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), **_host()}
+        self._renewed = 0
+        self._seen: tuple[dict[str, Any] | None, float] = (None, 0.0)
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+
+    def acquire(self, doing: str, made: Callable[[], bool], tell: Callable[[str], None]) -> bool:
+        """Wait until the lease is this process's (True), or until `made` (False)."""
+        told = False
+        while not made():
+            if self.take():
+                return True
+            owner = self._seen[0]
+            if owner is not None and not told:
+                told = True
+                tell(f"process {owner['pid']} on {owner['host']} {doing}: waiting for it")
+            time.sleep(POLL_S)
+        return False
+
+    def take(self) -> bool:
+        """Take the lease if it is free; True if it is now this process's."""
+        owner = self._read()
+        if owner is None:
+            if not self._storage.create(self._path, self._text()):
+                return False
+            # Without a conditional put another process may have replaced it.
+            mine = not self._storage.remote or self._is_mine_after_settling()
+        elif self._is_stale(owner):
+            self._storage.write_bytes(self._path, self._text())
+            mine = self._is_mine_after_settling()
+        else:
+            return False
+        if mine:
+            self._thread.start()
+        return mine
+
+    def release(self) -> None:
+        """Let go of the lease, if it is still this process's."""
+        self._released.set()
+        self._thread.join()
+        try:
+            if self._is_mine():
+                self._storage.delete(self._path)
+        except OSError as error:  # it goes stale by itself
+            log.info("%s cannot be removed: %s", self._storage.uri(self._path), error)
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEW_S):
+            try:
+                if not self._is_mine():
+                    return
+                self._renewed += 1
+                self._storage.write_bytes(self._path, self._text())
+            except OSError as error:
+                log.info("%s cannot be renewed: %s", self._storage.uri(self._path), error)
+
+    def _is_stale(self, owner: dict[str, Any]) -> bool:
+        """Whether the owner has ended, or has not renewed the lease for `STALE_S`."""
+        if owner != self._seen[0]:
+            self._seen = (owner, time.monotonic())
+        return _has_ended(owner) or time.monotonic() - self._seen[1] > STALE_S
+
+    def _is_mine_after_settling(self) -> bool:
+        time.sleep(SETTLE_S)
+        return self._is_mine()
+
+    def _is_mine(self) -> bool:
+        owner = self._read()
+        return owner is not None and owner["id"] == self._owner["id"]
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            owner: dict[str, Any] = json.loads(self._storage.read_bytes(self._path))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # not written by `_text`: it is not renewed either, and goes stale
+            return {"id": "", "pid": 0, "host": "an unknown host", "processes": ""}
+        return owner
+
+    def _text(self) -> bytes:
+        return json.dumps({**self._owner, "renewed": self._renewed}).encode()
+
+
+def _host() -> dict[str, str]:
+    """The host, and what tells its process ids from those of another container or boot."""
+    host = {"host": socket.gethostname(), "processes": ""}
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            host["processes"] = f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return host
+    return host
+
+
+def _has_ended(owner: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this host that is no more."""
+    if {key: owner[key] for key in ("host", "processes")} != _host() or not owner["processes"]:
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,208 @@
+"""Several processes pack the same data at once: one waits for the other, and none loses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_videos import Told, pack_job, write_video
+
+from orchestrator.data import lease
+from orchestrator.data.dataset import complete, is_complete, tidy
+from orchestrator.data.index import Index
+from orchestrator.data.pack import LEASE, run_pack
+from orchestrator.data.shard_writer import ShardWriter
+from orchestrator.data.sources import RawClip
+from orchestrator.data.verify import verify
+from orchestrator.errors import JobFailed
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+
+SCRIPT = """
+import sys, time
+from made_videos import pack_job
+from orchestrator.data import unit
+from orchestrator.data.pack import run_pack
+from orchestrator.progress import Silent
+
+original = unit.run_unit
+def slowly(*args):
+    time.sleep({pause})
+    return original(*args)
+import orchestrator.data.pack as pack
+pack.run_unit = slowly
+(index,) = run_pack(pack_job({source!r}, {storage!r}, unit=1), Silent(), local=True)
+print(index.clips)
+"""
+
+
+def videos(folder: Path, count: int = 4) -> Path:
+    for number in range(count):
+        write_video(folder / f"v{number}.mp4", frames=20, fps=20)
+    return folder
+
+
+def packer(source: str, storage: str, pause: float = 0.2) -> subprocess.Popen[str]:
+    text = SCRIPT.format(source=source, storage=storage, pause=pause)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", text],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def dataset_in(storage: str) -> Storage:
+    (name,) = Storage(f"{storage}/datasets").folders()
+    return Storage(f"{storage}/datasets/{name}")
+
+
+def is_whole(dataset: Storage, clips: int) -> None:
+    """Every clip once, every tar named, nothing beside them."""
+    index = Index.open(dataset.root)
+    assert (index.clips, verify(index)) == (clips, [])
+    tars = {entry.path for entry in dataset.files() if entry.path.endswith(".tar")}
+    assert tars == {index.shard_info(shard)["shard"] for shard in range(index.shards)}
+    assert not dataset.exists(LEASE)
+    assert not dataset.is_dir("units")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where datasets go: a folder, or a bucket of a real S3 server."""
+    if request.param == "disk":
+        yield str(tmp_path / "out")
+        return
+    boto3 = pytest.importorskip("boto3")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="together")
+        yield f"s3://together/{tmp_path.name}"  # buckets outlive a server
+    server.stop()
+
+
+@pytest.mark.integration
+def test_three_at_once_all_have_the_dataset(tmp_path: Path, place: str) -> None:
+    source = videos(tmp_path / "in")
+    many = [packer(str(source), place) for _ in range(3)]
+    told = [process.communicate(timeout=120) for process in many]
+    assert [process.returncode for process in many] == [0, 0, 0], told
+    assert [out.strip() for out, _ in told] == ["4", "4", "4"]
+    is_whole(dataset_in(place), 4)
+
+
+@pytest.mark.integration
+def test_one_that_is_killed_does_not_stop_the_one_that_waits(tmp_path: Path, place: str) -> None:
+    source = videos(tmp_path / "in")
+    first = packer(str(source), place, pause=1.0)
+    datasets = Storage(f"{place}/datasets")
+    for _ in range(600):
+        if any(entry.path.endswith(LEASE) for entry in datasets.files()):
+            break
+        time.sleep(0.05)
+    second = packer(str(source), place, pause=0.0)
+    time.sleep(1.5)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    out, errors = second.communicate(timeout=50)  # sooner than a lease goes stale
+    assert (second.returncode, out.strip()) == (0, "4"), errors
+    is_whole(dataset_in(place), 4)
+
+
+def test_one_that_fails_leaves_its_turn_to_the_one_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "POLL_S", 0.02)
+    source, waits, found = videos(tmp_path / "in", 2), threading.Event(), []
+
+    class Waiting(Told):
+        def message(self, text: str) -> None:
+            waits.set()
+
+    def second() -> None:
+        found.extend(run_pack(pack_job(source, tmp_path / "out", unit=1), Waiting(), local=True))
+
+    thread = threading.Thread(target=second)
+
+    def fails(*args: Any) -> Index:
+        monkeypatch.setattr("orchestrator.data.pack.complete", complete)
+        thread.start()
+        assert waits.wait(10)
+        raise JobFailed("its disk is full")
+
+    monkeypatch.setattr("orchestrator.data.pack.complete", fails)
+    with pytest.raises(JobFailed, match="its disk is full"):
+        run_pack(pack_job(source, tmp_path / "out", unit=1), Silent(), local=True)
+    thread.join(30)
+    assert [index.clips for index in found] == [2]
+    is_whole(dataset_in(str(tmp_path / "out")), 2)
+
+
+@pytest.mark.parametrize("moment", ["while a tar is written", "when its units are done"])
+def test_one_whose_lease_was_taken_over_ends_with_the_other_s_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """As after a minute in which its host stood still."""
+    source = videos(tmp_path / "in", 2)
+    job = pack_job(source, tmp_path / "out", unit=1)
+    others: list[Index] = []
+
+    def taken_over() -> None:
+        if not others:
+            others.append(Index.__new__(Index))  # once
+            storage = dataset_in(str(tmp_path / "out"))
+            storage.delete(LEASE)
+            (others[0],) = run_pack(job, Silent(), local=True)
+            assert is_complete(storage)
+            tidy(storage, others[0])
+
+    add = ShardWriter.add
+
+    def add_late(self: ShardWriter, clip: RawClip) -> None:
+        add(self, clip)
+        taken_over()
+
+    def complete_late(*args: Any) -> Index:
+        taken_over()
+        return complete(*args)
+
+    if moment == "while a tar is written":
+        monkeypatch.setattr(ShardWriter, "add", add_late)
+    else:
+        monkeypatch.setattr("orchestrator.data.pack.complete", complete_late)
+    (index,) = run_pack(job, Silent(), local=True)
+    assert index == others[0]
+    is_whole(dataset_in(str(tmp_path / "out")), 2)
+
+
+def test_a_complete_dataset_is_not_tidied_while_its_owner_does(tmp_path: Path) -> None:
+    job = pack_job(videos(tmp_path / "in", 2), tmp_path / "out", unit=1)
+    (index,) = run_pack(job, Silent(), local=True)
+    storage = Storage(index.uri)
+    storage.write_json("units/one.json", {})
+    storage.write_bytes("of-another-attempt-000.tar", b"being written")
+    owner = {"id": "other", "pid": 1, "host": "elsewhere", "processes": "", "renewed": 0}
+    storage.write_json(LEASE, owner)
+    assert run_pack(job, Silent(), local=True) == [index]
+    assert storage.exists("of-another-attempt-000.tar")
+    storage.delete(LEASE)
+    run_pack(job, Silent(), local=True)
+    assert not storage.exists("of-another-attempt-000.tar")
