@@ -23,8 +23,11 @@ from orchestrator.job import Encode
 from orchestrator.storage import Storage, is_remote
 
 LAYOUT = 1
-RECIPE = 1
-"""Raised when packing the same video with the same options gives other clips."""
+RECIPE = 2
+"""Raised when packing the same video with the same options gives other clips. 2: frames are those
+that a player shows, at their own times; plain videos give the same clips as before."""
+
+EARLIER_RECIPES = (1,)
 
 QUARANTINE = "quarantine.parquet"
 
@@ -32,10 +35,24 @@ _READERS, _AT_ONCE = 16, 256
 _QUARANTINE_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string())])
 
 
-def dataset_digest(uri: str, units: list[WorkUnit], encode: Encode, *, in_place: bool) -> str:
+def dataset_folder(
+    datasets: Storage, uri: str, units: list[WorkUnit], encode: Encode, *, in_place: bool
+) -> tuple[Storage, bool]:
+    """The folder of a dataset, and whether an earlier version made or began it: runs that were
+    trained on it go on with the same clips."""
+    for recipe in (RECIPE, *EARLIER_RECIPES):
+        digest = dataset_digest(uri, units, encode, in_place=in_place, recipe=recipe)
+        if datasets.is_dir(digest):
+            return datasets.sub(digest), recipe != RECIPE
+    return datasets.sub(dataset_digest(uri, units, encode, in_place=in_place)), False
+
+
+def dataset_digest(
+    uri: str, units: list[WorkUnit], encode: Encode, *, in_place: bool, recipe: int = RECIPE
+) -> str:
     """16 hex digits of what will be packed and how: the name of the dataset's folder."""
     options = {} if in_place else encode.model_dump(mode="json")
-    head = {"layout": LAYOUT, "recipe": RECIPE, "source": uri, "encode": options}
+    head = {"layout": LAYOUT, "recipe": recipe, "source": uri, "encode": options}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for unit in units:
         digest.update(json.dumps([unit.id, unit.inputs, unit.identity]).encode())

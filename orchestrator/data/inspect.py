@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.data.arrays import ARRAYS, Found, extra_of
-from orchestrator.data.dataset import dataset_digest, is_complete, read_quarantine
+from orchestrator.data.dataset import dataset_folder, is_complete, read_quarantine
 from orchestrator.data.decode import STILL_S
 from orchestrator.data.index import Index
 from orchestrator.data.order import Order
@@ -127,8 +127,9 @@ def _index_of(job: TrainJob, uri: str) -> Index | None:
     source = open_source(uri)
     datasets = Storage(job.storage).sub("datasets")
     if isinstance(source, Source):
-        digest = dataset_digest(source.uri, source.units(), job.data.encode, in_place=False)
-        if not is_complete(datasets.sub(digest)):
+        units, encode = source.units(), job.data.encode
+        folder, _ = dataset_folder(datasets, source.uri, units, encode, in_place=False)
+        if not is_complete(folder):
             return None
     limit = job.data.bad_limit
     return pack_source(source, job.data.encode, datasets, limit, progress=Silent(), local=True)

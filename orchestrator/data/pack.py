@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.data.dataset import (
     add_to_quarantine,
     complete,
-    dataset_digest,
+    dataset_folder,
     first_reasons,
     is_complete,
     read_manifests,
@@ -36,6 +36,10 @@ from orchestrator.storage import Storage
 
 LEASE = "packing.json"
 """In a dataset's folder while a process packs it."""
+
+
+_SIMULATED = ("physics://", "world://")
+"""Sources whose clips are the same whatever version packed them."""
 
 
 def run_pack(job: PackJob, progress: Progress, local: bool = False) -> list[Index]:
@@ -82,8 +86,12 @@ def pack_source(
         mend = first_reasons(beside) or "check the source"
         raise RequestError("the source has no inputs", where=source.uri, mend=mend)
     in_place = isinstance(source, InPlaceSource)
-    digest = dataset_digest(source.uri, units, encode, in_place=in_place)
-    storage = datasets.sub(digest)
+    storage, earlier = dataset_folder(datasets, source.uri, units, encode, in_place=in_place)
+    if earlier and not source.uri.startswith(_SIMULATED):
+        progress.message(
+            f"{source.uri} was packed by an earlier version, which read edit lists, mirrored videos"
+            f" and uneven rates wrongly: delete {storage.root} to pack it again"
+        )
     try:
         if is_complete(storage):
             return _opened(storage, source.uri, beside, progress)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from made_videos import Told, decoded, level_of, pack_job, write_video
 
+from orchestrator.data import dataset
 from orchestrator.data import unit as unit_module
 from orchestrator.data.dataset import read_quarantine
 from orchestrator.data.decode import decode_clip
@@ -378,3 +379,22 @@ def test_variable_rate_and_portrait_survive_the_whole_way(tmp_path: Path) -> Non
     levels = [level_of(frame) for frame in decode_clip(payload, np.array([0.5, 1.0, 1.5]))]
     np.testing.assert_allclose(levels, [0.25, 0.5, 0.75], atol=0.03)
     assert isinstance(open_source(index.uri).uri, str)
+
+
+def test_a_dataset_of_an_earlier_version_is_kept_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that were trained on it go on with the same clips; deleted, it is packed anew."""
+    write_video(tmp_path / "in/a.mp4")
+    job, told = pack_job(tmp_path / "in", tmp_path / "out"), Told()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(dataset, "RECIPE", 1)
+        earlier.setattr(dataset.dataset_digest, "__kwdefaults__", {"recipe": 1})
+        (before,) = run_pack(job, Silent(), local=True)
+    (after,) = run_pack(job, told, local=True)
+    assert after.uri == before.uri
+    assert [text for text in told.messages if f"delete {before.uri}" in text]
+    Storage(before.uri).delete_tree("")
+    (anew,) = run_pack(job, Silent(), local=True)
+    assert anew.uri != before.uri
+    assert anew.digest == before.digest

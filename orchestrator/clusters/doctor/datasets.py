@@ -54,13 +54,13 @@ def find_datasets(job: Job | None, storage: Storage) -> Found:
 
 def _packed(job: TrainJob, uri: str, datasets: Storage) -> str | None:
     """Where the dataset of a source is; None where it is not packed yet."""
-    from orchestrator.data.dataset import dataset_digest, is_complete
+    from orchestrator.data.dataset import dataset_folder, is_complete
     from orchestrator.data.sources import InPlaceSource, PackedSource, open_source
 
     source = open_source(uri)
     if isinstance(source, PackedSource):
         return source.uri
     in_place = isinstance(source, InPlaceSource)
-    digest = dataset_digest(source.uri, source.units(), job.data.encode, in_place=in_place)
-    folder = datasets.sub(digest)
+    units, encode = source.units(), job.data.encode
+    folder, _ = dataset_folder(datasets, source.uri, units, encode, in_place=in_place)
     return folder.root if is_complete(folder) else None
