@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -19,6 +19,7 @@ from orchestrator.job.evaluate import OF_A_SUITE
 from orchestrator.storage import Storage
 from orchestrator.tracking.environment import environment, git_tags
 from orchestrator.tracking.locate import find_version
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.registry import MODEL_ID_TAG
 from orchestrator.tracking.run import JOB_FILE, NOTE_TAG, RunRef, flat_params, make_run
 from orchestrator.tracking.server import client_of, require_usable, tracking_uri
@@ -95,13 +96,11 @@ def _write(
     version: ModelVersion | None,
 ) -> None:
     now = client.get_run(ref.run_id).info.start_time
-    metrics = [Metric(key, value, now, 0) for key, value in result.metrics.items()]
+    metrics = metric_rows(result.metrics, now, 0)
     model_id = version.tags.get(MODEL_ID_TAG) if version else None
     if model_id:
-        metrics += [
-            Metric(f"result/{key}", value, now, 0, model_id=model_id)
-            for key, value in result.of_model.items()
-        ]
+        of_model = {f"result/{key}": value for key, value in result.of_model.items()}
+        metrics += metric_rows(of_model, now, 0, model_id)
     # Also what `run --from` takes again.
     left_out = () if result.about_a_suite else OF_A_SUITE
     asked = {key: value for key, value in job_dict(job).items() if key not in left_out}
