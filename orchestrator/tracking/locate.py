@@ -74,12 +74,26 @@ def _local_folder(uri: str) -> Path:
 
 
 def _weights_in(folder: Path) -> Path:
-    """The folder itself, or where an MLflow model keeps its weights."""
+    """The folder itself, or where an MLflow model keeps its weights.
+
+    Raises:
+        RequestError: it is an MLflow model that this package did not write.
+    """
     spec = folder / MODEL_FILE
     if not spec.exists():
         return folder
-    flavor = yaml.safe_load(spec.read_text())["flavors"]["python_function"]
-    return folder / str(flavor["artifacts"]["model"]["path"])
+    try:
+        flavor = yaml.safe_load(spec.read_text())["flavors"]["python_function"]
+        found = (folder / str(flavor["artifacts"]["model"]["path"])).resolve()
+    except (ValueError, KeyError, TypeError, yaml.YAMLError):
+        found = None
+    if found is None or not found.is_relative_to(folder.resolve()):
+        raise RequestError(
+            "an MLflow model of another kind: it names no world model's weights",
+            where=str(spec),
+            mend="name a model that a train job registered",
+        )
+    return found
 
 
 def _location(client: MlflowClient, uri: str) -> str:
