@@ -7,6 +7,7 @@ import json
 import os
 import urllib.parse
 import urllib.request
+from shlex import quote
 from typing import Any
 
 from orchestrator.profile import Profile
@@ -26,7 +27,7 @@ def links(profile: Profile, job: dict[str, Any], submission_id: str) -> dict[str
         server = server.rstrip("/")
         found["mlflow"] = server + _page(server, str(track.get("experiment", "")), job["name"])
     elif not is_remote(job["storage"]):
-        found["ui"] = f"orchestrator ui --storage {job['storage']}"
+        found["ui"] = f"orchestrator ui --storage {quote(job['storage'])}"
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.locations import local_path
 from orchestrator.storage import Storage, is_remote
 from orchestrator.tracking.server import client_of, existing_store
 
@@ -64,8 +66,8 @@ def _download(folder: Storage, out: Path) -> None:
 
 
 def _local_folder(uri: str) -> Path:
-    path = Path(uri).expanduser()
-    if not path.is_dir():
+    path = local_path(uri)
+    if not os.path.isdir(path):
         raise RequestError(
             f"no model folder '{uri}'",
             mend="name a folder, models:/NAME@alias, models:/NAME/VERSION or runs:/ID/model",
