@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from orchestrator.errors import RequestError
 
@@ -40,7 +40,7 @@ def located(given: str) -> str:
         RequestError: it is none of these.
     """
     if not given.strip():
-        raise RequestError("an empty path", where="storage", mend=MEND)
+        raise RequestError("an empty path", mend=MEND)
     if "\0" in given:
         raise RequestError("a path with a NUL character", where=repr(given), mend=MEND)
     match = _SCHEME.fullmatch(given)
@@ -55,16 +55,29 @@ def located(given: str) -> str:
     return _absolute(_at_home(given))
 
 
-def local_path(given: str) -> Path:
+def local_path(given: str | Path) -> Path:
     """The path of a local file or folder that a person names; `~` is a home folder.
 
     Raises:
         RequestError: it is in an object store, or no path.
     """
+    given = str(given)
     if is_remote(given):
         raise RequestError(f"'{given}' is not on this machine", mend="name a local path")
     path = Path(located(given))
     return Path(given) if path == Path(given).absolute() else path  # as short as it was given
+
+
+def split_uri(uri: str) -> SplitResult:
+    """The parts of a URI.
+
+    Raises:
+        RequestError: it is none (brackets that are no IPv6 address).
+    """
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise RequestError(f"not a URI: {error}", where=uri, mend="check its spelling") from None
 
 
 def refuse_unwritable(folder: Path, where: str) -> None:

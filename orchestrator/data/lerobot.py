@@ -42,6 +42,13 @@ SCHEME = "lerobot://"
 Floats = npt.NDArray[np.float32]
 
 
+def _parts(uri: str) -> tuple[str, str]:
+    """Path and options; a folder's own path has none, whatever its name holds."""
+    given = uri.removeprefix(SCHEME)
+    path, mark, query = given.rpartition("?")
+    return (path, query) if mark and given != uri and "/" not in query else (given, "")
+
+
 class LeRobotSource:
     """Episodes of a folder that LeRobot wrote, seen by one camera.
 
@@ -55,7 +62,7 @@ class LeRobotSource:
         Raises:
             RequestError: see `lerobot_meta.read_info`, or an unknown option.
         """
-        path, _, query = uri.removeprefix(SCHEME).partition("?")
+        path, query = _parts(uri)
         options = dict(parse_qsl(query, keep_blank_values=True))
         for name in options:
             if name != "camera":

@@ -24,7 +24,7 @@ def read_text(path: Path) -> str:
         RequestError: it is missing, a folder, no text, no local file, or far too large for a job.
     """
     mend = "name a YAML job file, such as jobs/physics/quick.yaml"
-    place = local_path(str(path))
+    place = local_path(path)
     try:
         with place.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
