@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from orchestrator.job import (
     TrainJob,
     TuneJob,
 )
+from orchestrator.locations import refuse_unwritable
 from orchestrator.progress import Progress, Silent
 from orchestrator.summary import RunSummary
 from orchestrator.unforeseen import foreseen, keep_details, stage
@@ -78,6 +80,7 @@ def _folder_of(job: Job) -> Storage | None:
 
 
 def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: bool) -> RunSummary:
+    _require_storage(job)
     if isinstance(job, PipelineJob) and not profile:
         return _run_pipeline(job, progress, fresh=fresh, local=local)
     if not isinstance(job, TrainJob) and (fresh or profile):
@@ -90,6 +93,28 @@ def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: boo
         return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
     assert not isinstance(job, PipelineJob)
     return _run_one(job, progress, local, None)
+
+
+def _require_storage(job: Job) -> None:
+    """Before anything is started: the job's storage can be written.
+
+    Raises:
+        RequestError: it is no folder, or cannot be reached or written.
+    """
+    from orchestrator.storage import Storage
+
+    storage = Storage(job.storage)
+    if not storage.remote:
+        refuse_unwritable(Path(storage.root), where="storage")
+        return
+    try:
+        storage.exists()
+    except OSError as error:
+        raise RequestError(
+            f"{storage.root} cannot be reached: {str(error).splitlines()[0]}",
+            where="storage",
+            mend="check the bucket's name, the credentials and the endpoint (AWS_ENDPOINT_URL)",
+        ) from None
 
 
 def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
@@ -216,7 +241,7 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
 def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     """Commands that work as they stand."""
     reader = "from orchestrator.evaluation.features import Features"
-    steps = [f"python -c {_in_shell(f'{reader}; print(Features.open({uri!r}).array().shape)')}"]
+    steps = [_python(f"{reader}; print(Features.open({uri!r}).array().shape)")]
     sources = [job.data.source or "", *(source.uri for source in job.data.sources)]
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
         steps.append(
@@ -224,11 +249,6 @@ def _after_embed(job: EmbedJob, uri: str) -> list[str]:
             f" probe.features={job.name} probe.random=null"
         )
     return steps
-
-
-def _in_shell(code: str) -> str:
-    """Python code as one word of a shell: in double quotes where that reads best."""
-    return quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
 
 
 def _run_evaluate(
@@ -420,12 +440,18 @@ def _next_steps(job: TrainJob, record: RunRecord, profile: bool) -> list[str]:
     elsewhere = job.storage != ".orchestrator"
     ui = f"orchestrator ui --storage {quote(job.storage)}" if elsewhere else "orchestrator ui"
     tracking = f"MLFLOW_TRACKING_URI={quote(record.mlflow_uri)} " if elsewhere else ""
-    load = f"from orchestrator import load_model; print(load_model({uri!r}))"
+    show = _python(f"from orchestrator import load_model; print(load_model({uri!r}))")
     steps = [
         f"{ui}   # curves, pictures and the model, in a browser",
-        f"{tracking}python -c {_in_shell(load)}",
+        f"{tracking}{show}",
     ]
     if profile:
         trace = f"{job.storage}/runs/{job.name}/profile/trace.json"
         steps.append(f"{quote(trace)}   # open it in Perfetto")
     return steps
+
+
+def _python(code: str) -> str:
+    """A command for a shell, as readable as it can be."""
+    plain = not set(code) & set('"$`\\!')
+    return f'python -c "{code}"' if plain else f"python -c {quote(code)}"

@@ -13,7 +13,8 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "orchestrator"
 
 FLOORS = {
-    "errors": 1, "storage": 1, "progress": 1, "randomness": 1, "ray_session": 1, "summary": 1,
+    "errors": 1, "locations": 1, "storage": 1, "progress": 1, "randomness": 1, "ray_local": 1,
+    "ray_session": 1, "summary": 1,
     "unforeseen": 1,
     "job": 2, "profile": 2, "plan": 2,
     "data": 3, "physics": 3, "jepa": 3, "tracking": 3,

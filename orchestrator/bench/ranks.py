@@ -12,6 +12,8 @@ import torch.distributed as dist
 
 from orchestrator.errors import JobFailed
 from orchestrator.job import Scale
+from orchestrator.ray_local import use_loopback
+from orchestrator.training.rendezvous import meet_on_loopback
 
 PATIENCE_S = 1800.0
 
@@ -26,6 +28,7 @@ def run_ranks(world: int, module: str, *arguments: str) -> list[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    common |= use_loopback()
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -48,5 +51,6 @@ def join(scale: Scale) -> tuple[int, int, torch.device]:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(scale.threads(max(1, len(os.sched_getaffinity(0)) // world)))
     use_gpu = scale.device != "cpu" and torch.cuda.is_available()
+    meet_on_loopback()
     dist.init_process_group("nccl" if use_gpu else "gloo")
     return rank, world, torch.device(f"cuda:{rank}" if use_gpu else "cpu")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import bench_tune
+from orchestrator.locations import local_path
 
 app = typer.Typer(
     help="Measure speed beside something to compare it with.",
@@ -196,7 +197,13 @@ def chaos(
         bool, typer.Option("--nodes/--no-nodes", help="Kill whole nodes too, of a cluster here.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the runs are kept; default: nowhere.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=local_path,
+            help="Where the runs are kept; default: nowhere.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

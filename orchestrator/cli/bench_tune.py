@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.locations import local_path
+
 TUNE_JOB = typer.Argument(metavar="JOB", help="A tune job (YAML).")
 OVERRIDES = typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's.")
 CONFIDENCE = 0.95
@@ -64,7 +66,13 @@ def search(
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Searches of each kind.")] = 3,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where results are kept, for the next time.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=local_path,
+            help="Where results are kept, for the next time.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

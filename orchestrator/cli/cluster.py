@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.locations import local_path
+
 app = typer.Typer(
     help="Clusters: profiles, rendered files, up and down.",
     no_args_is_help=True,
@@ -31,9 +33,9 @@ def render(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values in place of the job file's."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path(
-        "rendered"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=local_path, help="Where the files go.")
+    ] = Path("rendered"),
 ) -> None:
     """Write what brings a cluster up, or runs one job on it.
 

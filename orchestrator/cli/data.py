@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.locations import local_path
+
 if TYPE_CHECKING:
     from orchestrator.job import TrainJob
 
@@ -23,7 +25,9 @@ def inspect(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of the job.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("sheet.png"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", parser=local_path, help="The picture to write.")
+    ] = Path("sheet.png"),
     clips: Annotated[int, typer.Option("--clips", min=1, help="Clips on the sheet.")] = 6,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orchestrator.cli.ui import STORAGE, TRACKING
+from orchestrator.locations import local_path
 
 if TYPE_CHECKING:
     from orchestrator.tracking.registry import RegisteredVersion
@@ -113,7 +114,7 @@ def promote(
 @app.command()
 def export(
     model: Annotated[str, EXPORTED],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=local_path, help="A new folder.")],
     format: Annotated[
         Literal["huggingface"], typer.Option("--format", help="Whose layout.")
     ] = "huggingface",
@@ -137,9 +138,14 @@ def export(
 @app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A VJEPA2Model's folder, or vjepa2's .pt file.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            parser=local_path,
+            help="A VJEPA2Model's folder, or vjepa2's .pt file.",
+        ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=local_path, help="A new folder.")],
     size: Annotated[int | None, typer.Option("--size", min=1, help="Pixels of its clips.")] = None,
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="Frames of its clips.")

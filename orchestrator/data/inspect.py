@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from orchestrator.data.arrays import ARRAYS, Found, extra_of
 from orchestrator.data.dataset import dataset_folder, is_complete, read_quarantine
@@ -22,6 +23,7 @@ from orchestrator.data.sheet import SheetClip, contact_sheet
 from orchestrator.data.sources import LeavesOut, RawClip, Rejected, Source, open_source
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import TrainJob
+from orchestrator.locations import refuse_unwritable
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
 
@@ -98,6 +100,7 @@ def inspect_dataset(job: TrainJob, out: Path, clips: int) -> InspectReport:
     Raises:
         RequestError: a source is not there, or not one clip of it can be shown.
     """
+    _require_picture(out)
     report = InspectReport(str(out))
     shown: list[SheetClip] = []
     wanted = wanted_sources(job)
@@ -120,6 +123,18 @@ def inspect_dataset(job: TrainJob, out: Path, clips: int) -> InspectReport:
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(shown[:clips]).save(out)
     return report
+
+
+def _require_picture(out: Path) -> None:
+    """Raises: RequestError: no picture can be written there."""
+    known = Image.registered_extensions()
+    if out.is_dir() or known.get(out.suffix.lower()) not in Image.SAVE:
+        raise RequestError(
+            "a folder" if out.is_dir() else "not the name of a picture",
+            where=f"--out {out}",
+            mend="name a file, such as sheet.png",
+        )
+    refuse_unwritable(out.absolute().parent, where=f"--out {out}")
 
 
 def _index_of(job: TrainJob, uri: str) -> Index | None:

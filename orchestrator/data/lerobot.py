@@ -39,6 +39,13 @@ from orchestrator.storage import Storage
 SCHEME = "lerobot://"
 
 
+def _parts(uri: str) -> tuple[str, str]:
+    """Path and options; a folder's own path has none, whatever its name holds."""
+    given = uri.removeprefix(SCHEME)
+    path, mark, query = given.rpartition("?")
+    return (path, query) if mark and given != uri and "/" not in query else (given, "")
+
+
 class LeRobotSource:
     """Episodes of a folder that LeRobot wrote, seen by one camera.
 
@@ -52,7 +59,7 @@ class LeRobotSource:
         Raises:
             RequestError: see `lerobot_info.read_info`, or an unknown option.
         """
-        path, _, query = uri.removeprefix(SCHEME).partition("?")
+        path, query = _parts(uri)
         options = dict(parse_qsl(query, keep_blank_values=True))
         for name in options:
             if name != "camera":

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.errors import JobFailed
+
 LAMBDAS = tuple(10.0**power for power in range(-2, 8))
 """Strengths of the penalty; all of them are tried in one pass."""
 
@@ -61,10 +63,21 @@ class Ridge:
 
     Args:
         x: float [rows, dim]; `y` float [rows, targets], no NaN.
+
+    Raises:
+        JobFailed: features are not finite, so nothing can be read off them.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         x = np.asarray(x, np.float64)
+        bad = int((~np.isfinite(x)).any(1).sum())
+        if bad:
+            raise JobFailed(
+                f"the model's features are not finite in {bad:,} of {len(x):,} rows: nothing can"
+                " be read off them",
+                mend="a model like this comes from a training that diverged: train it again with a"
+                " lower optim.lr",
+            )
         self._center, self._scale, self._offset = x.mean(0), x.std(0) + 1e-8, y.mean(0)
         x = (x - self._center) / self._scale
         if len(x) > x.shape[1]:

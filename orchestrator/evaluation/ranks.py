@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from orchestrator.training.health import effective_rank, eigenvalues
 
 DELTA = 1e-4
 """Added to the within-class covariance, as published."""
@@ -41,18 +44,21 @@ def lidar(features: Tensor) -> float:
 
     Args:
         features: float [classes, samples, dim], two samples or more; here a video is a class, and
-            what is seen of it by different looks are its samples.
+            what is seen of it by different looks are its samples. NaN where they are not finite.
     """
     x = features.double()
     center = x.mean(1)
     between = _covariance(center - center.mean(0))
     within = _covariance((x - center[:, None]).flatten(0, 1))
     within = within + DELTA * torch.eye(len(within), dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(within)
+    if not within.isfinite().all():
+        return math.nan
+    try:
+        values, vectors = torch.linalg.eigh(within)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return math.nan
     root = vectors @ torch.diag(values.clamp_min(1e-12).rsqrt()) @ vectors.T
-    spectrum = torch.linalg.eigvalsh(root @ between @ root).clamp_min(0)
-    share = spectrum / spectrum.sum().clamp_min(1e-30) + 1e-7
-    return float(torch.exp(-(share * share.log()).sum()))
+    return effective_rank(eigenvalues(root @ between @ root).clamp_min(0))
 
 
 def _covariance(rows: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from orchestrator.jepa.parts import ModelConfig
 from orchestrator.jepa.world import WorldModel
 from orchestrator.job import VJEPA2, Model
 from orchestrator.job.model import Rope
+from orchestrator.locations import refuse_unwritable
 
 FPS = 4.0
 """Frames per second that V-JEPA 2 trained at (arXiv 2506.09985, section 2.2)."""
@@ -134,11 +136,13 @@ def shape_of(source: Path, shape: dict[str, Any]) -> Model:
 
 
 def refuse_filled(folder: Path) -> None:
-    """Raises: RequestError: there is something in the folder already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raises: RequestError: there is something in the folder already, or it cannot be written."""
+    there = os.path.lexists(folder)
+    if there and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(
             "there is something here already", where=str(folder), mend="name a new folder"
         )
+    refuse_unwritable(folder.absolute(), where=str(folder))
 
 
 def refusal(source: Path, what: str, mend: str = "") -> RequestError:

@@ -6,15 +6,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from orchestrator.errors import DataError, RequestError
+from orchestrator.errors import RequestError
 from orchestrator.jepa.acting import assemble, random_model
 from orchestrator.jepa.objectives import Objective, build_objective
 from orchestrator.jepa.parts import (
@@ -26,6 +26,7 @@ from orchestrator.jepa.parts import (
     encoder_of,
     predictor_of,
 )
+from orchestrator.jepa.weights import WEIGHTS, ModelError, State, not_json, read_weights
 from orchestrator.jepa.world import WorldModel
 from orchestrator.job import Model, TrainJob, differences, job_dict
 from orchestrator.job.base import CustomPart
@@ -36,6 +37,8 @@ __all__ = [
     "WEIGHTS",
     "ClipShape",
     "ModelConfig",
+    "ModelError",
+    "State",
     "WorldModel",
     "check_start",
     "digest_of",
@@ -52,9 +55,7 @@ __all__ = [
     "write_weights",
 ]
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-State = dict[str, Tensor]
+CONFIG = "config.json"
 
 
 def save_model(
@@ -115,7 +116,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
     """The model that `save_model` wrote, ready to encode.
 
     Raises:
-        DataError: a file is missing, damaged, or does not fit the other.
+        ModelError: a file is missing, damaged, or does not fit the other.
         RequestError: the model names a custom encoder that cannot be imported here.
     """
     config, state = _read_config(folder), read_weights(folder)
@@ -137,14 +138,14 @@ def digest_of(folder: Path) -> str:
     """16 hex digits of a saved model's weights.
 
     Raises:
-        DataError: they cannot be read.
+        ModelError: they cannot be read.
     """
     path = folder / WEIGHTS
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        raise DataError(
+        raise ModelError(
             f"cannot read the weights: {error.strerror}",
             where=str(path),
             mend=f"name a folder with {CONFIG} and {WEIGHTS}",
@@ -157,7 +158,7 @@ def load_start(objective: Objective, folder: Path) -> None:
     Size and length of the clips may differ from the saved ones: no weight depends on them.
 
     Raises:
-        DataError: the folder is not a whole model.
+        ModelError: the folder is not a whole model.
         RequestError: its weights do not fit the job's model.
     """
     objective.load_state_dict(read_start(objective, folder))
@@ -167,7 +168,7 @@ def read_start(objective: Objective, folder: Path) -> State:
     """The weights of a saved model that `objective` begins with; only its shapes are looked at.
 
     Raises:
-        DataError: the folder is not a whole model.
+        ModelError: the folder is not a whole model.
         RequestError: its weights do not fit the job's model.
     """
     _read_config(folder)
@@ -189,7 +190,7 @@ def check_start(job: TrainJob, folder: Path) -> None:
     """Refuse to begin `job` with a saved model of another shape; no memory is taken for the job's.
 
     Raises:
-        DataError: the folder is not a whole model.
+        ModelError: the folder is not a whole model.
         RequestError: its weights do not fit, or would mean something else (heads).
     """
     changes = _changes(_read_config(folder).model, job.model)
@@ -231,7 +232,7 @@ def _build_predictor(
 ) -> AnyPredictor:
     tokens = state.get("predictor.mask_tokens")
     if tokens is None and config.objective not in MASKLESS:
-        raise DataError(
+        raise ModelError(
             "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
         )
     with torch.random.fork_rng(devices=[]):
@@ -243,22 +244,25 @@ def _read_config(folder: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(
+        raise ModelError(
             f"cannot read it: {error.strerror}",
             where=str(path),
             mend=f"name a folder with {CONFIG} and {WEIGHTS}",
         ) from None
     except ValidationError as error:
         if _is_foreign(path):
-            raise DataError(
+            raise ModelError(
                 "a Hugging Face model, which is not of this layout",
                 where=str(path),
-                mend=f"bring it in first: orchestrator models import {folder} DIR",
+                mend=f"bring it in first: orchestrator models import {quote(str(folder))} DIR",
             ) from None
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"not a model's config: {key + ': ' if key else ''}{first['msg']}",
+        why = f"{key + ': ' if key else ''}{first['msg']}"
+        if first["type"] == "json_invalid":
+            why = not_json(path)
+        raise ModelError(
+            f"not a model's config: {why}",
             where=str(path),
             mend="export the model again, or use the version that wrote it",
         ) from None
@@ -267,31 +271,15 @@ def _read_config(folder: Path) -> ModelConfig:
 def _is_foreign(path: Path) -> bool:
     try:
         config = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(config, dict) and "model_type" in config
-
-
-def read_weights(folder: Path) -> State:
-    """The tensors of a folder.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    path = folder / WEIGHTS
-    try:
-        state: State = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"cannot read the weights: {error}", where=str(path), mend="export the model again"
-        ) from None
-    return state
 
 
 def _refuse_misfit(found: State, wanted: State, name: str, folder: Path) -> None:
     odd = misfit(found, wanted)
     if odd:
-        raise DataError(
+        raise ModelError(
             f"the {name}'s weights do not fit {CONFIG}: {odd}",
             where=str(folder / WEIGHTS),
             mend="the two files are not of one model; export it again",

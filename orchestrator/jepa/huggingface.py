@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.errors import DataError, RequestError
+from orchestrator.errors import RequestError
 from orchestrator.jepa.blocks import NORM_EPS
 from orchestrator.jepa.encoder import VisionTransformer
 from orchestrator.jepa.foreign import (
@@ -27,11 +27,10 @@ from orchestrator.jepa.foreign import (
 )
 from orchestrator.jepa.hub import (
     CONFIG,
-    WEIGHTS,
+    ModelError,
     State,
     WorldModel,
     misfit,
-    read_weights,
     write_text,
     write_weights,
 )
@@ -45,6 +44,7 @@ from orchestrator.jepa.vjepa2_config import (
     model_of,
     read_config,
 )
+from orchestrator.jepa.weights import read_sharded_weights
 from orchestrator.job import Encoder
 from orchestrator.job.masks import VJEPA2_MASKS
 
@@ -77,9 +77,10 @@ def read_huggingface(folder: Path, wishes: Wishes) -> Foreign:
     foreign = Foreign(folder, model_of(folder, config), clip, {}, layout="huggingface")
     if own is not None:
         foreign = replace(foreign, objective=own.objective)
+    found = _read_tensors(folder, config)
     wanted = outline_of(foreign.config()).state_dict()
     patch, tubelet = foreign.model.patch, foreign.model.tubelet
-    theirs = _read_tensors(folder, to_huggingface(wanted, patch, tubelet), config)
+    theirs = _checked(folder, found, to_huggingface(wanted, patch, tubelet), config)
     state: State = {}
     for name, like in wanted.items():
         parts = [theirs[their] for their in to_huggingface({name: like}, patch, tubelet)]
@@ -126,20 +127,29 @@ def to_huggingface(state: State, patch: int, tubelet: int) -> State:
     return out
 
 
-def _read_tensors(folder: Path, wanted: State, config: HFConfig) -> State:
-    """The folder's tensors, each there and of its shape."""
-    path = folder / WEIGHTS
+def _read_tensors(folder: Path, config: HFConfig) -> State:
+    """The folder's tensors, at least as many as the config has blocks."""
     try:
-        found = read_weights(folder)
-    except DataError as error:
-        raise refusal(path, error.what) from None
+        found = read_sharded_weights(folder)
+    except ModelError as error:
+        raise refusal(Path(error.where), error.what, error.mend) from None
+    blocks = config.num_hidden_layers + config.pred_num_hidden_layers
+    if len(found) < blocks:  # nobody builds a model of a billion blocks to find that out
+        raise refusal(
+            folder, f"its {CONFIG} has {blocks:,} blocks, its weights {len(found):,} tensors"
+        )
+    return found
+
+
+def _checked(folder: Path, found: State, wanted: State, config: HFConfig) -> State:
+    """The folder's tensors, each there and of its shape."""
     (name,) = to_huggingface({TOKENS: torch.empty(1, 1)}, 1, 1)
     if config.orchestrator is None:  # ours has a token for each mask, theirs a number of its own
         many = wanted[name].new_empty(config.pred_num_mask_tokens, *wanted[name].shape[1:])
         wanted = {**wanted, name: many}
     odd = misfit(found, wanted)
     if odd:
-        raise refusal(path, f"its tensors are not those of its {CONFIG}: {odd}")
+        raise refusal(folder, f"its tensors are not those of its {CONFIG}: {odd}")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.foreign import Wishes, write_foreign
+from orchestrator.jepa.foreign import Wishes, refusal, write_foreign
 from orchestrator.jepa.huggingface import read_huggingface
 from orchestrator.jepa.parts import ModelConfig
 from orchestrator.jepa.published import read_published
@@ -22,6 +22,12 @@ def import_model(source: Path, folder: Path, wishes: Wishes) -> ModelConfig:
     if not source.exists():
         raise RequestError(
             "nothing is here", where=str(source), mend="name a Hugging Face folder, or a .pt file"
+        )
+    if source.suffix == ".safetensors":
+        raise refusal(
+            source,
+            "weights alone do not say of what model they are",
+            mend="name their folder, which has a config.json",
         )
     read = read_huggingface if source.is_dir() else read_published
     return write_foreign(read(source, wishes), folder)

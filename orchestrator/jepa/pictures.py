@@ -84,6 +84,7 @@ def feature_pca(clip: Tensor, tokens: Tensor, grid: Grid) -> tuple[Image.Image, 
 
 def _principal_colours(tokens: Tensor) -> Pixels:
     """float32 [N, dim] -> RGB uint8 [N, 3]; each component spans its 1st to 99th percentile."""
+    tokens = tokens.double()  # the squares of large float32 numbers overflow
     centred = tokens - tokens.mean(0)
     _, axes = torch.linalg.eigh(centred.T @ centred)
     axes = axes[:, -3:].flip(1)

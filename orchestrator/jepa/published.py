@@ -16,6 +16,7 @@ from torch import Tensor
 
 from orchestrator.jepa.foreign import Clip, Foreign, Wishes, mask_tokens_for, refusal, shape_of
 from orchestrator.jepa.hub import State
+from orchestrator.jepa.weights import odd_tensor
 from orchestrator.job.masks import VJEPA2_MASKS
 from orchestrator.job.model import ENCODER_SIZES
 
@@ -45,10 +46,17 @@ def read_published(path: Path, wishes: Wishes) -> Foreign:
     whole = _load(path)
     part = "target_encoder" if "target_encoder" in whole else "encoder"
     encoder, predictor = _tensors(path, whole, part), _tensors(path, whole, "predictor")
+    odd = odd_tensor({f"{part}.{k}": v for k, v in encoder.items()}) or odd_tensor(
+        {f"predictor.{k}": v for k, v in predictor.items()}
+    )
+    if odd:
+        raise refusal(path, odd)
     if any(name.startswith(_OF_2_1) for name in encoder):
         raise refusal(path, "a V-JEPA 2.1, whose levels and modality tokens are not read")
     weight = encoder.get("patch_embed.proj.weight")
-    if weight is None or weight.ndim != 5 or weight.shape[1] != 3 or "norm.weight" not in encoder:
+    norm = encoder.get("norm.weight")
+    patches = weight is not None and weight.ndim == 5 and weight.shape[1] == 3
+    if weight is None or not patches or norm is None or norm.ndim != 1:
         raise refusal(path, f"its {part} is no video transformer over patches of three colours")
     tokens = _stack_tokens(path, predictor)
     shape = {
@@ -80,8 +88,9 @@ def _load(path: Path) -> dict[str, Any]:
         raise refusal(
             path, f"it holds code{code}, which is not run, or is no checkpoint of torch"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise refusal(path, f"no checkpoint of torch: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # bytes that are no checkpoint raise anything
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise refusal(path, f"no checkpoint of torch: {why}") from None
     if not isinstance(whole, dict):
         raise refusal(path, "no checkpoint of vjepa2: not a dictionary")
     return whole

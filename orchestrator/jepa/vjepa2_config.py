@@ -19,6 +19,7 @@ from pydantic import (
 from orchestrator.jepa.blocks import NORM_EPS
 from orchestrator.jepa.foreign import refusal, shape_of
 from orchestrator.jepa.hub import CONFIG
+from orchestrator.jepa.weights import not_json
 from orchestrator.job import Model
 from orchestrator.job.model import Rope
 
@@ -85,8 +86,8 @@ def read_config(folder: Path) -> HFConfig:
         raw = json.loads(path.read_bytes())
     except OSError as error:
         raise refusal(path, f"cannot read it: {error.strerror}") from None
-    except ValueError:
-        raise refusal(path, "no JSON") from None
+    except (ValueError, RecursionError):
+        raise refusal(path, not_json(path)) from None
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind != "vjepa2":
         raise refusal(

@@ -11,6 +11,7 @@ from orchestrator.errors import RequestError
 from orchestrator.job.explain import Path as KeyPath
 from orchestrator.job.explain import Spots
 from orchestrator.job.model import ENCODER_SIZES
+from orchestrator.locations import local_path
 
 # A job file is a page of text. A video that was named by mistake is not read into memory.
 _MAX_BYTES = 1_000_000
@@ -20,11 +21,12 @@ def read_text(path: Path) -> str:
     """The text of a job file.
 
     Raises:
-        RequestError: it is missing, a folder, no text, or far too large for a job.
+        RequestError: it is missing, a folder, no text, no local file, or far too large for a job.
     """
     mend = "name a YAML job file, such as jobs/physics/quick.yaml"
+    place = local_path(path)
     try:
-        with path.open("rb") as file:
+        with place.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
             raise RequestError("too large for a job file", where=str(path), mend=mend)

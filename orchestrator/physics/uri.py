@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.locations import split_uri
 from orchestrator.physics.scenes import FAMILIES
 from orchestrator.physics.suite import SCENARIOS
 
@@ -73,7 +74,7 @@ def parse(uri: str) -> PhysicsOptions:
     Raises:
         RequestError: an unknown family or option, or a value that cannot be.
     """
-    parts = urlsplit(uri)
+    parts = split_uri(uri)
     family = parts.netloc or MIXED
     if parts.scheme != "physics" or parts.path.strip("/") or parts.fragment:
         raise RequestError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from orchestrator.job import ClipSpec, TrainJob
+from orchestrator.locations import split_uri
 from orchestrator.plan.batch import BatchPlan
 
 # Measured with PyAV on one core of a server: clips of 16 frames at 4 fps (4 s of video) out of
@@ -79,7 +80,9 @@ def named_clips(job: TrainJob) -> int | None:
     uris = [job.data.source] if job.data.source else [s.uri for s in job.data.sources]
     total = 0
     for uri in uris:
-        parts = urlsplit(uri or "")
+        parts = split_uri(uri or "")
+        if not parts.scheme:
+            return None  # a folder, whose name may hold anything
         option = "episodes" if parts.scheme == "world" else "clips"
         value = parse_qs(parts.query).get(option, [""])[-1]
         if not value.isdigit():

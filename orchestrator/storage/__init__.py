@@ -15,16 +15,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
 
 from orchestrator.errors import RequestError
+from orchestrator.locations import is_remote as is_remote
+from orchestrator.locations import located
 from orchestrator.storage.local import FileEntry as FileEntry
 from orchestrator.storage.local import LocalFolder
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
-
-REMOTE_SCHEMES = ("s3", "gs")
 
 PATIENCE_S = 180.0
 """How long a storage that fails is tried again, before what needs it gives up."""
@@ -63,26 +62,20 @@ def patiently(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-def is_remote(uri: str) -> bool:
-    """True for object stores (`s3://`, `gs://`), False for local paths."""
-    return urlsplit(uri).scheme in REMOTE_SCHEMES
-
-
 def join(root: str, *parts: str) -> str:
     """Join path parts onto a root that may be a URI."""
     return "/".join([root.rstrip("/"), *[part.strip("/") for part in parts if part]])
 
 
 class Storage:
-    """A folder, local or remote. Cheap to pickle: the file system is opened where it is used."""
+    """A folder, local or remote. Cheap to pickle: the file system is opened where it is used.
+
+    Raises:
+        RequestError: `root` is no path and no URI (`orchestrator.locations`).
+    """
 
     def __init__(self, root: str) -> None:
-        if not is_remote(root) and "://" in root and not root.startswith("file://"):
-            raise RequestError(
-                f"storage scheme of '{root}' is not supported",
-                mend="use a local path, s3://bucket/prefix or gs://bucket/prefix",
-            )
-        self.root = root if is_remote(root) else str(Path(root.removeprefix("file://")).absolute())
+        self.root = located(root)
         self._fs: pafs.FileSystem | None = None
         self._base = ""
 
@@ -292,9 +285,14 @@ def _open_filesystem(root: str) -> tuple[pafs.FileSystem, str]:
 
     if not is_remote(root):
         return pafs.LocalFileSystem(), root
-    parts = urlsplit(root)
-    base = (parts.netloc + parts.path).rstrip("/")
-    if parts.scheme == "s3":
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return pafs.S3FileSystem(endpoint_override=endpoint), base
-    return pafs.GcsFileSystem(), base
+    scheme, _, base = root.partition("://")
+    try:
+        if scheme == "s3":
+            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            return pafs.S3FileSystem(endpoint_override=endpoint), base
+        return pafs.GcsFileSystem(), base
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"cannot open {root}: {str(error).splitlines()[0]}",
+            mend="check the credentials and the endpoint (AWS_ENDPOINT_URL, AWS_REGION)",
+        ) from None

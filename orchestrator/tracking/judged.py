@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlflow.entities import Metric
-
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.sender import METRICS_PER_BATCH, model_of_checkpoint
 from orchestrator.tracking.server import client_of
@@ -32,7 +31,7 @@ def record_judged(
     client = client_of(ref.uri)
     for name, text in files.items():
         client.log_text(ref.run_id, text, f"{FOLDER}/{place}/{name}")
-    rows = [Metric(key, value, at_ms, step) for key, value in metrics.items()]
+    rows = metric_rows(metrics, at_ms, step)
     for first in range(0, len(rows), METRICS_PER_BATCH):
         client.log_batch(ref.run_id, metrics=rows[first : first + METRICS_PER_BATCH])
 
@@ -48,12 +47,9 @@ def link_judged(ref: RunRef, step: int, at_ms: int, metrics: Mapping[str, float]
     if model is None:
         return False
     known = {metric.key for metric in model.metrics or []}
-    rows = [
-        # With their own time they are the run's rows, which the store does not write twice.
-        Metric(key, value, at_ms, step, model_id=model.model_id)
-        for key, value in metrics.items()
-        if key not in known
-    ]
+    fresh = {key: value for key, value in metrics.items() if key not in known}
+    # With their own time they are the run's rows, which the store does not write twice.
+    rows = metric_rows(fresh, at_ms, step, model.model_id)
     for first in range(0, len(rows), METRICS_PER_BATCH):
         client.log_batch(ref.run_id, metrics=rows[first : first + METRICS_PER_BATCH])
     return True

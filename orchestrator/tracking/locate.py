@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.locations import local_path
 from orchestrator.storage import Storage, is_remote
 from orchestrator.tracking.outage import asking, long_answers, reason_of, refused
 from orchestrator.tracking.server import client_of, existing_store, is_server, require_usable
@@ -75,8 +77,8 @@ def _download(folder: Storage, out: Path) -> None:
 
 
 def _local_folder(uri: str) -> Path:
-    path = Path(uri).expanduser()
-    if not path.is_dir():
+    path = local_path(uri)
+    if not os.path.isdir(path):
         raise RequestError(
             f"no model folder '{uri}'",
             mend="name a folder, models:/NAME@alias, models:/NAME/VERSION or runs:/ID/model",
@@ -85,12 +87,26 @@ def _local_folder(uri: str) -> Path:
 
 
 def _weights_in(folder: Path) -> Path:
-    """The folder itself, or where an MLflow model keeps its weights."""
+    """The folder itself, or where an MLflow model keeps its weights.
+
+    Raises:
+        RequestError: it is an MLflow model that this package did not write.
+    """
     spec = folder / MODEL_FILE
     if not spec.exists():
         return folder
-    flavor = yaml.safe_load(spec.read_text())["flavors"]["python_function"]
-    return folder / str(flavor["artifacts"]["model"]["path"])
+    try:
+        flavor = yaml.safe_load(spec.read_text())["flavors"]["python_function"]
+        found = (folder / str(flavor["artifacts"]["model"]["path"])).resolve()
+    except (ValueError, KeyError, TypeError, yaml.YAMLError):
+        found = None
+    if found is None or not found.is_relative_to(folder.resolve()):
+        raise RequestError(
+            "an MLflow model of another kind: it names no world model's weights",
+            where=str(spec),
+            mend="name a model that a train job registered",
+        )
+    return found
 
 
 def _location(client: MlflowClient, uri: str) -> str:

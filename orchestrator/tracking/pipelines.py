@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Param, RunTag
 
 from orchestrator.job import PipelineJob, Stage, given_dict
 from orchestrator.storage import Storage
 from orchestrator.tracking.description import JOB_FILE, flat_params
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.outage import recording
 from orchestrator.tracking.run import NOTE_TAG, SENT_AGAIN, RunRef, make_run
 from orchestrator.tracking.server import client_of, require_answer
@@ -61,8 +62,8 @@ def record_stage(
         client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
         # At the start's time: what is sent again after a crash makes no second row.
         now = client.get_run(ref.run_id).info.start_time
-        rows = [Metric(f"{stage.name}/{key}", value, now, 0) for key, value in metrics.items()]
-        rows.append(Metric(f"{stage.name}/seconds", seconds, now, 0))
+        values = {**metrics, "seconds": seconds}
+        rows = metric_rows({f"{stage.name}/{key}": one for key, one in values.items()}, now, 0)
         client.log_batch(ref.run_id, rows, tags=[RunTag(f"stage.{stage.name}", run_id)])
     return run_id
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from orchestrator.tracking.locate import find_version, model_folder
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.outage import asking, long_answers, recording
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import client_of, existing_store, require_answer, require_usable
@@ -151,10 +152,8 @@ def _made(
         _save(local, folder, spec)
         with long_answers():
             client.log_model_artifacts(model.model_id, str(local))
-    linked = [
-        Metric(f"result/{key.replace('/', '_')}", value, now, step, model_id=model.model_id)
-        for key, value in metrics.items()
-    ]
+    named = {f"result/{key.replace('/', '_')}": value for key, value in metrics.items()}
+    linked = metric_rows(named, now, step, model.model_id)
     if linked:
         client.log_batch(ref.run_id, metrics=linked)
     client.log_outputs(ref.run_id, [LoggedModelOutput(model.model_id, step)])

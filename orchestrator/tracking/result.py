@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
 from orchestrator.job import EvaluateJob, job_dict
@@ -18,6 +18,7 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.description import JOB_FILE, flat_params
 from orchestrator.tracking.environment import environment, git_tags
 from orchestrator.tracking.locate import find_version
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.outage import MlflowAway, NotRecorded, recording
 from orchestrator.tracking.registry import MODEL_ID_TAG
 from orchestrator.tracking.run import NOTE_TAG, SENT_AGAIN, RunRef, make_run
@@ -92,13 +93,11 @@ def _write(
     version: ModelVersion | None,
 ) -> None:
     now = client.get_run(ref.run_id).info.start_time
-    metrics = [Metric(key, value, now, 0) for key, value in result.metrics.items()]
+    metrics = metric_rows(result.metrics, now, 0)
     model_id = version.tags.get(MODEL_ID_TAG) if version else None
     if model_id:
-        metrics += [
-            Metric(f"result/{key}", value, now, 0, model_id=model_id)
-            for key, value in result.of_model.items()
-        ]
+        of_model = {f"result/{key}": value for key, value in result.of_model.items()}
+        metrics += metric_rows(of_model, now, 0, model_id)
     # Also what `run --from` takes again.
     left_out = () if result.about_a_suite else OF_A_SUITE
     asked = {key: value for key, value in job_dict(job).items() if key not in left_out}

@@ -7,11 +7,12 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.locations import refuse_unwritable
 from orchestrator.storage import Storage
 from orchestrator.tracking.outage import OUTAGES, MlflowAway, reason_of
 from orchestrator.tracking.tables import make_tables
@@ -35,9 +36,9 @@ def tracking_uri(given: str | None = None, storage: Storage | None = None) -> st
         RequestError: the URI is of no kind that MLflow can use, or storage is an object store
             (sqlite needs a disk).
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if uri:
-        return _checked(uri)
+        return _checked(uri, "track.uri" if given else "MLFLOW_TRACKING_URI")
     storage = storage or Storage(".orchestrator")
     if storage.remote:
         raise RequestError(
@@ -46,7 +47,7 @@ def tracking_uri(given: str | None = None, storage: Storage | None = None) -> st
             mend="name an MLflow server (track.uri or MLFLOW_TRACKING_URI), or on one machine"
             " track.uri=sqlite:///mlflow.db",
         )
-    return f"sqlite:///{storage.uri('mlflow/mlflow.db')}"
+    return sqlite_uri(Path(storage.uri("mlflow/mlflow.db")))
 
 
 def existing_store(given: str | None = None, storage: Storage | None = None) -> str:
@@ -65,23 +66,74 @@ def existing_store(given: str | None = None, storage: Storage | None = None) -> 
     return uri
 
 
-def _checked(uri: str) -> str:
-    scheme = urlsplit(uri).scheme or "file"
-    kind = scheme.split("+")[0]
+def _checked(uri: str, where: str) -> str:
+    """The URI as every process can use it.
+
+    Raises:
+        RequestError: MLflow cannot keep runs there.
+    """
+    # `databricks` and `databricks://PROFILE` name a profile, the others a place.
+    scheme, separator, rest = uri.partition(":")
+    kind = scheme.split("+")[0].lower() if separator or scheme == "databricks" else "file"
     if kind not in (*DATABASES, *SERVERS):
         raise RequestError(
             f"'{uri}' is not a tracking server (MLflow no longer keeps runs in plain folders)",
-            where="track.uri",
+            where=where,
             mend=f"{suggest(kind, list(DATABASES + SERVERS))}; on one machine: sqlite:///mlflow.db",
         )
+    if kind == "databricks":
+        return uri
     if kind == "sqlite":
-        return f"sqlite:///{sqlite_file(uri).absolute()}"
+        return _checked_sqlite(uri, rest, where)
+    if not rest.startswith("//") or not _has_host(uri, kind in SERVERS):
+        raise RequestError(
+            f"'{uri}' names no host, or no port that there can be",
+            where=where,
+            mend=f"write it like {kind}://HOST:5000",
+        )
     return uri.rstrip("/")
+
+
+def _has_host(uri: str, named: bool) -> bool:
+    """Whether a URI can be read and, where one must be, has a host."""
+    try:
+        parts = urlsplit(uri)
+        return parts.port != 0 and (bool(parts.hostname) or not named) and " " not in parts.netloc
+    except ValueError:
+        return False
+
+
+def _checked_sqlite(uri: str, rest: str, where: str) -> str:
+    path, _, query = rest.partition("?")
+    file = Path(unquote(path.removeprefix("///")))
+    if not path.startswith("///") or file.name in ("", "..", ":memory:") or path.endswith("/"):
+        raise RequestError(
+            f"'{uri}' names no file",
+            where=where,
+            mend="write sqlite:///FILE, or with the whole path sqlite:////PATH/FILE",
+        )
+    if str(file).startswith("~"):
+        file = file.expanduser()
+    if os.path.isdir(file):
+        raise RequestError(f"'{uri}' is a folder", where=where, mend="name a file in it")
+    made = sqlite_uri(file.absolute())
+    return f"{made}?{query}" if query else made
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of a database file, whatever its path holds.
+
+    Of `sqlite:///` MLflow makes the folder, by the path as it is quoted: a stray one where
+    something had to be quoted. So such a path gets SQLAlchemy's long name of the same driver.
+    """
+    path = str(file)
+    quoted = path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    return f"sqlite:///{path}" if quoted == path else f"sqlite+pysqlite:///{quoted}"
 
 
 def sqlite_file(uri: str) -> Path:
     """The database file of a sqlite URI."""
-    return Path(uri.partition(":///")[2])
+    return Path(unquote(uri.partition(":///")[2].partition("?")[0]))
 
 
 def is_sqlite(uri: str) -> bool:
@@ -146,7 +198,8 @@ def require_usable(uri: str, nodes: int) -> None:
     """Refuse what cannot work before anything is started.
 
     Raises:
-        RequestError: a sqlite file that several nodes would write.
+        RequestError: a sqlite file that several nodes would write, or in a folder that cannot be
+            written.
         MlflowAway: a server does not answer.
     """
     if is_sqlite(uri) and nodes > 1:
@@ -155,6 +208,8 @@ def require_usable(uri: str, nodes: int) -> None:
             where="track.uri",
             mend="start an MLflow server that all nodes reach and name it: track.uri=http://HOST:5000",
         )
+    if is_sqlite(uri):
+        refuse_unwritable(sqlite_file(uri).parent, where="track.uri")
     if not alive(uri):
         raise MlflowAway(
             f"the MLflow server {uri} does not answer",

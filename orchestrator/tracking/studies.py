@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Param, RunTag
 
 from orchestrator.job import PipelineJob, StudyJob, TuneJob, given_dict, job_dict
 from orchestrator.storage import Storage
 from orchestrator.tracking.description import JOB_FILE, flat_params
 from orchestrator.tracking.environment import environment, git_tags
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.outage import asking, recording
 from orchestrator.tracking.run import PARENT_TAG, SENT_AGAIN, RunRef, make_run
 from orchestrator.tracking.server import client_of, require_usable, tracking_uri
@@ -88,7 +89,7 @@ def record_study(ref: RunRef, job: StudyJob, result: Mapping[str, Any], page: st
     with recording(ref.uri, f"the {job.kind} job", SENT_AGAIN):
         client = client_of(ref.uri)
         now = client.get_run(ref.run_id).info.start_time
-        rows = [Metric(key, value, now, 0) for key, value in headline(result).items()]
+        rows = metric_rows(headline(result), now, 0)
         client.log_batch(ref.run_id, rows)
         client.log_text(ref.run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
         client.log_text(ref.run_id, page, "report.html")

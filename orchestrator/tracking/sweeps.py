@@ -12,6 +12,7 @@ from mlflow.entities import Metric, RunTag
 
 from orchestrator.job import TuneJob, job_dict
 from orchestrator.tracking.description import JOB_FILE
+from orchestrator.tracking.metrics import metric_rows
 from orchestrator.tracking.outage import recording
 from orchestrator.tracking.run import SENT_AGAIN, RunRef, Status
 from orchestrator.tracking.server import client_of, require_answer
@@ -47,7 +48,7 @@ def record_sweep(
         if result:
             client.log_dict(ref.run_id, dict(result), "sweep.json")
             metrics, tags = _best(result)
-            rows = [Metric(key, value, now, 0) for key, value in metrics.items()]
+            rows = metric_rows(metrics, now, 0)
             client.log_batch(ref.run_id, rows, tags=[RunTag(*pair) for pair in tags.items()])
             for row in result["trials"]:
                 _record_trial(ref, row)

@@ -21,12 +21,12 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.outage import MlflowAway, asking
 from orchestrator.tracking.server import (
     AS_TRAINING,
+    artifact_root,
     client_of,
     existing_store,
     is_server,
     is_sqlite,
     require_usable,
-    sqlite_file,
     tracking_uri,
 )
 
@@ -103,7 +103,7 @@ def serving(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     if is_sqlite(store):
         # Runs that are made through this server keep their files where the others are.
-        command += ["--artifacts-destination", str(sqlite_file(store).parent / "artifacts")]
+        command += ["--artifacts-destination", str(artifact_root(store))]
     # MLflow's job runner serves its chat features only, with several processes of its own.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with tempfile.TemporaryFile() as output:

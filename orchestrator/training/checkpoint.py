@@ -25,6 +25,7 @@ from orchestrator.errors import DataError, JobFailed, OrchestratorError
 from orchestrator.job.train import Checkpoint as Policy
 from orchestrator.storage import Storage, patiently
 from orchestrator.training import state as training_state
+from orchestrator.training.health import finite
 from orchestrator.training.retention import Kept, to_drop
 from orchestrator.training.slices import SliceReader, write_slices
 from orchestrator.training.state import Snapshot
@@ -275,9 +276,9 @@ class Checkpoints:
         )
 
     def metrics(self, name: str) -> dict[str, float]:
-        """What a complete checkpoint scored."""
+        """What a complete checkpoint scored, as far as it is finite."""
         scores: dict[str, float] = self.storage.read_json(f"{name}/{STATE}")["metrics"]
-        return scores
+        return finite(scores)
 
     def row(self, name: str) -> dict[str, float]:
         """The last row of metrics before a complete checkpoint, as MLflow has it."""

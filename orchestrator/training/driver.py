@@ -277,7 +277,9 @@ def _fit_local(assignment: Assignment) -> None:
 
 def _fit_ray(assignment: Assignment) -> None:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from orchestrator.training.torch_backend import LoopbackTorchConfig
 
     job, folder = assignment.job, assignment.folder
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -285,7 +287,7 @@ def _fit_ray(assignment: Assignment) -> None:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"assignment": assignment, "python_path": python_path()},
-        torch_config=TorchConfig(timeout_s=max(1, round(job.scale.timeout))),
+        torch_config=LoopbackTorchConfig(timeout_s=max(1, round(job.scale.timeout))),
         scaling_config=scaling_config(job),
         run_config=ray.train.RunConfig(
             name=job.name,

@@ -239,6 +239,6 @@ class Engine:
         dist.all_reduce(sums)
         self._clock.mark("update")
         loss_sum, clips, apart, size, word = (sums / self.batch.world).tolist()
-        if size > 0:
-            self.teacher_distance = math.sqrt(apart / size)
+        if self.follower is not None and looked_at:
+            self.teacher_distance = math.sqrt(apart / size) if size > 0 else math.nan
         return loss_sum, clips, word

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from orchestrator.ray_local import use_loopback
+
 
 @dataclass(frozen=True)
 class Group:
@@ -59,6 +61,7 @@ def local_group(device: str) -> Group:
     """
     use_gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
     if not dist.is_initialized():
+        os.environ.update(use_loopback())
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         atexit.register(dist.destroy_process_group)

@@ -3,11 +3,14 @@
 `feature_std`, `rankme` and `token_cosine` look at the features that they are given: those of
 one rank's micro-batch, a sample of the global batch. `squared_distance` is a sum over this
 rank's shards; the engine adds it up over the ranks.
+
+None of them raises whatever the features are: of features that are not finite each number is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,7 +24,7 @@ CHUNK = 2**24
 def sample_tokens(features: Tensor, most: int = MAX_TOKENS) -> Tensor:
     """Features [B, n, dim] as float32 rows [N, dim], N <= `most`, evenly spaced."""
     rows = features.detach().reshape(-1, features.shape[-1])
-    stride = -(-rows.shape[0] // most)
+    stride = max(1, -(-rows.shape[0] // most))
     return rows[::stride].float()
 
 
@@ -30,7 +33,8 @@ def feature_std(features: Tensor) -> float:
 
     VICReg (arXiv 2105.04906), equation 1, without its epsilon. `features` is [B, n, dim].
     """
-    return float(sample_tokens(features).std(dim=0, unbiased=False).mean())
+    # In float64: the squares of large float32 numbers overflow.
+    return float(sample_tokens(features).double().std(dim=0, unbiased=False).mean())
 
 
 def rankme(features: Tensor) -> float:
@@ -41,8 +45,24 @@ def rankme(features: Tensor) -> float:
     rows = sample_tokens(features).double()
     # The smaller Gram matrix has the same non-zero spectrum and is far cheaper than an SVD.
     gram = rows.T @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.T
-    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    share = singular / singular.sum().clamp_min(1e-30) + 1e-7
+    return effective_rank(eigenvalues(gram).clamp_min(0).sqrt())
+
+
+def eigenvalues(matrix: Tensor) -> Tensor:
+    """Eigenvalues of a symmetric matrix [n, n], ascending; NaN where there are none to be had:
+    the matrix is not finite, or LAPACK does not converge."""
+    if matrix.isfinite().all():
+        try:
+            found: Tensor = torch.linalg.eigvalsh(matrix)
+            return found
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            pass
+    return matrix.new_full(matrix.shape[:1], math.nan)
+
+
+def effective_rank(spectrum: Tensor) -> float:
+    """exp of the entropy of a normalised spectrum [n], which is not negative."""
+    share = spectrum / spectrum.sum().clamp_min(1e-30) + 1e-7
     return float(torch.exp(-(share * share.log()).sum()))
 
 
@@ -54,7 +74,7 @@ def token_cosine(features: Tensor) -> float:
     units = torch.nn.functional.normalize(sample_tokens(features).double(), dim=-1)
     count = units.shape[0]
     if count < 2:
-        return 1.0
+        return 1.0 if units.isfinite().all() else math.nan
     return float((units.sum(dim=0).square().sum() - count) / (count * (count - 1)))
 
 
@@ -73,6 +93,9 @@ def squared_distance(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> tu
 
 COLLAPSED = "the features have collapsed"
 """How the message of a collapse begins."""
+
+NOT_FINITE = "the features are not finite"
+"""How the message of a training that blew up begins."""
 
 LEAST_RANKME, LEAST_STD, MOST_COSINE = 2.0, 0.01, 0.9999
 """Beyond them nothing is left to train on: one direction, one point, one way for all tokens. Of
@@ -94,17 +117,24 @@ PULLED_APART = ("lejepa", "lewm")
 TRY_ELSE = ("lower optim.lr", "lengthen optim.warmup")
 
 
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """The values that are numbers: NaN and infinity are left out."""
+    return {key: value for key, value in values.items() if math.isfinite(value)}
+
+
 def collapse(
     values: dict[str, float], *, objective: str, lr: float, momentum: float | None
 ) -> str | None:
-    """What to say where a sign is that of a collapsed encoder: all signs, what drove it there,
-    and what a person can do."""
+    """What to say where a sign is that of a collapsed encoder, or of one whose features are not
+    finite: all signs, what drove it there, and what a person can do."""
     rank, std, cosine = (values[key] for key in ("rankme", "feature_std", "token_cosine"))
     if rank >= LEAST_RANKME and std >= LEAST_STD and cosine <= MOST_COSINE:
         return None
     drive = f"learning rate {lr:.3g}"
     if momentum is not None:
         drive += f", teacher's momentum {momentum:g}"
+    if not all(map(math.isfinite, (rank, std, cosine))):
+        return f"{NOT_FINITE}, at {drive}. Lower optim.lr, set optim.clip, or train in fp32"
     first, second = TRY.get(objective, TRY_ELSE)
     signs = f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g}, at"
     if objective in PULLED_APART:

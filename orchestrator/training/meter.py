@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from orchestrator.training.step import StepResult
 
 
 class Meter:
-    """Loss, speed and memory over a window of steps.
+    """Loss, speed and memory over a window of steps. Losses that are not finite are left out of
+    the mean, and a mean of none is left out of the row.
 
     `step_flops` is the arithmetic of one optimizer step over all ranks, by the shape of its clips
     (empty where that is not known); `peak` the summed peak FLOP/s of their devices, None where it
@@ -42,7 +44,8 @@ class Meter:
 
     def _reset(self) -> None:
         self._began = time.perf_counter()
-        self._loss = self._clips = self._wait = self._saving = 0.0
+        self._loss = _Mean()
+        self._clips = self._wait = self._saving = 0.0
         self._failed = self._steps = self._skipped = 0
         self._flops = 0.0
         self._buckets: dict[Bucket, _Bucket] = {}
@@ -51,7 +54,7 @@ class Meter:
     def add(self, data: StepBatch, result: StepResult) -> None:
         """One step: `data` as rank 0 got it, `result` as the engine gave it."""
         self._steps += 1
-        self._loss += result.loss
+        self._loss.add(result.loss)
         self._clips += result.clips
         self._wait += data.wait_s
         self._failed += self.global_batch - round(result.clips)
@@ -71,7 +74,7 @@ class Meter:
         if not self._steps:
             return dict(self.last_facts())
         return {
-            "loss": self._loss / self._steps,
+            "loss": self._loss.value,
             "clips/s": self._clips / elapsed,
             "data wait": f"{100 * self._wait / elapsed:.0f}%",
         }
@@ -81,7 +84,7 @@ class Meter:
         if not self.last:
             return {}
         return {
-            "loss": self.last["train/loss"],
+            "loss": self.last.get("train/loss", math.nan),
             "clips/s": self.last["speed/clips_per_s"],
             "data wait": f"{100 * self.last['speed/data_wait']:.0f}%",
         }
@@ -91,7 +94,7 @@ class Meter:
         elapsed = max(time.perf_counter() - self._began, 1e-9)
         steps, result = max(self._steps, 1), self._result
         row = {
-            "train/loss": self._loss / steps,
+            **self._loss.named("train/loss"),
             "speed/clips_per_s": self._clips / elapsed,
             "speed/step_s": elapsed / steps,
             "speed/data_wait": self._wait / elapsed,
@@ -104,13 +107,14 @@ class Meter:
         if result is not None:
             row["train/lr"] = result.lr
             row["train/weight_decay"] = result.weight_decay
-            row["train/grad_norm"] = result.grad_norm
+            if math.isfinite(result.grad_norm):
+                row["train/grad_norm"] = result.grad_norm
             row["train/clips"] = result.clips
         if self.peak is not None and self.step_flops:
             row["speed/mfu"] = self._flops / elapsed / self.peak
         for bucket, summed in self._buckets.items() if self._apart else ():
             name = f"bucket/{bucket.frames}x{bucket.size}"
-            row[f"{name}/loss"] = summed.loss / summed.steps
+            row |= summed.loss.named(f"{name}/loss")
             row[f"{name}/clips_per_s"] = summed.clips / max(summed.seconds, 1e-9)
         self.clips += self._clips
         self.steps += self._steps
@@ -131,17 +135,35 @@ class Meter:
 
 
 @dataclass
+class _Mean:
+    """The mean of the numbers that are finite; NaN of none."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, number: float) -> None:
+        if math.isfinite(number):
+            self.total += number
+            self.count += 1
+
+    @property
+    def value(self) -> float:
+        return self.total / self.count if self.count else math.nan
+
+    def named(self, name: str) -> dict[str, float]:
+        return {name: self.value} if self.count else {}
+
+
+@dataclass
 class _Bucket:
     """Sums over the steps of one shape of clips. `seconds`: of computing, not of waiting."""
 
-    steps: int = 0
-    loss: float = 0.0
+    loss: _Mean = field(default_factory=_Mean)
     clips: float = 0.0
     seconds: float = 0.0
 
     def add(self, result: StepResult) -> None:
-        self.steps += 1
-        self.loss += result.loss
+        self.loss.add(result.loss)
         self.clips += result.clips
         self.seconds += result.times["step"]
 

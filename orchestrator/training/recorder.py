@@ -100,7 +100,16 @@ class Recorder:
 
     def health(self) -> dict[str, float]:
         """Health of the student's features at the last step of data's own clips (empty before it,
-        and on other ranks)."""
+        and on other ranks); what is not finite is left out."""
+        return health.finite(self._measured())
+
+    def blown_up(self) -> bool:
+        """Whether features of the last step of data's own clips are not finite; False on other
+        ranks than the first."""
+        seen = self._seen if self.group.leads else None
+        return seen is not None and not bool(seen.features.isfinite().all())
+
+    def _measured(self) -> dict[str, float]:
         if self.group.leads and self._seen is not None:
             self._health = _health(self._seen, self.engine)
         return self._health
@@ -128,7 +137,7 @@ class Recorder:
             self.logger.close()
 
     def _log_row(self, step: int) -> None:
-        values = self.health()
+        values = self._measured()
         momentum = self.engine.objective.momentum
         rate = self._last.lr if self._last is not None else 0.0
         told = values and health.collapse(
@@ -137,7 +146,7 @@ class Recorder:
         if told and not self._collapse_told:
             self._collapse_told = True
             self.board.message(f"step {step}: {told}")
-        row = self.meter.row({f"health/{key}": value for key, value in values.items()})
+        row = self.meter.row({f"health/{k}": v for k, v in health.finite(values).items()})
         if momentum is not None:
             row["train/momentum"] = momentum
         if self.logger is not None:
@@ -159,6 +168,8 @@ class Recorder:
             # An encoder of moments gives one token for all places of each.
             time, height, width = grid
             grid = grid if tokens.shape[1] == time * height * width else (time, 1, 1)
+            if not tokens.isfinite().all():
+                return  # there is nothing to see; `health` says so
             strip, frames = pictures.feature_pca(clip[0], tokens[0].float().cpu(), grid)
             self.logger.picture(step, "features", strip)
             self.logger.picture(step, "features_over_time", frames)

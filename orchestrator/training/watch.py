@@ -70,9 +70,14 @@ def watching(
     thread.start()
     try:
         yield
-    finally:
+    except BaseException:
         stop.set()
         thread.join()
+        with suppress(Exception):  # it must not take the place of the error that ended them
+            show()
+        raise
+    stop.set()
+    thread.join()
     show()
 
 

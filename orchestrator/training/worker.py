@@ -159,6 +159,8 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
                 board.first_step(time.time())
             recorder.step(data, result)
             profile.step(data, result)
+            if engine.step == job.optim.steps:
+                _refuse_blown_up(recorder, group, engine)
             turn = interruptions.turn(result.word)
             if engine.step == assignment.until:
                 turn = "stop"
@@ -204,6 +206,24 @@ def _train(assignment: Assignment, group: Group, attempt: int, pulse: Pulse) -> 
     if not summary["metrics"]:  # nothing was left to train: an earlier start had done it all
         summary["metrics"] = checkpoints.row(newest)
     board.finish({"checkpoint": newest, "phases": profile.per_step(), **summary})
+
+
+def _refuse_blown_up(recorder: Recorder, group: Group, engine: Engine) -> None:
+    """After the last step: a model whose features are not finite is no result.
+
+    Raises:
+        Diverged: on all ranks at once.
+    """
+    blown_up = recorder.blown_up()
+    if group.exchange is not None:
+        blown_up = group.exchange(blown_up)
+    if blown_up:
+        raise Diverged(
+            "the features of the last step are not finite",
+            where=f"step {engine.step}",
+            mend="lower optim.lr, set optim.clip, or train in fp32; what is saved stands, and"
+            " --fresh begins anew",
+        )
 
 
 def resume(engine: Engine, checkpoints: Checkpoints, board: Board, group: Group) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from orchestrator.errors import RequestError, suggest
+from orchestrator.locations import split_uri
 from orchestrator.physics.uri import MOST_BYTES, Limit, number
 from orchestrator.worlds.registry import world_class
 
@@ -44,7 +45,7 @@ def parse(uri: str) -> WorldOptions:
     Raises:
         RequestError: an unknown world or option, or a value that cannot be.
     """
-    parts = urlsplit(uri)
+    parts = split_uri(uri)
     if parts.scheme != "world" or not parts.netloc or parts.fragment:
         raise RequestError(
             "not a world",

@@ -116,6 +116,15 @@ def test_one_camera_is_one_source_however_it_is_named(tmp_path: Path) -> None:
     assert plain.uri == named.uri == f"lerobot://{folder}?camera={CAMERA}"
 
 
+@pytest.mark.parametrize("name", ["what?x=1", "a?camera=b", "feature%2Fx"])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    folder = write_robot(tmp_path / name)
+    named = open_source(f"lerobot://{folder}?camera={CAMERA}")
+    plain = open_source(str(folder))
+    assert plain.uri == named.uri == f"lerobot://{folder}?camera={CAMERA}"
+    assert _clips(plain.uri)
+
+
 def test_what_the_folder_has_not_is_left_out(tmp_path: Path) -> None:
     clip = _clips(write_robot(tmp_path, without=("observation.state",)))[0]
     assert set(clip.extras) == {"json", "actions.npy"}

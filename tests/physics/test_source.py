@@ -197,3 +197,9 @@ def test_a_bare_uri_is_the_default_mixture() -> None:
     assert parse("physics://") == parse(
         "physics://mixed?clips=2000&seed=0&size=128&fps=24&seconds=5"
     )
+
+
+@pytest.mark.parametrize("uri", ["physics://[x", "physics://[::1"])
+def test_brackets_that_are_no_address_are_refused(uri: str) -> None:
+    with pytest.raises(RequestError, match="not a URI"):
+        parse(uri)

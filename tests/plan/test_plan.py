@@ -17,6 +17,7 @@ from orchestrator.job import TrainJob
 from orchestrator.job.base import CustomPart
 from orchestrator.plan import BatchPlan, find_gpu, peak_flops, plan
 from orchestrator.plan.activations import activations
+from orchestrator.plan.feeding import named_clips
 from orchestrator.plan.persistent import persistent
 
 # -- batch -----------------------------------------------------------------------------------
@@ -229,3 +230,16 @@ def test_a_plan_needs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith(" []\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "clips"),
+    [
+        ("physics://mixed?clips=24&size=64", 24),
+        ("videos?clips=24", None),
+        ("/data/what?clips=24", None),
+        ("videos", None),
+    ],
+)
+def test_the_name_of_a_folder_says_nothing_of_its_clips(source: str, clips: int | None) -> None:
+    assert named_clips(a_job(f"data.source={source}")) == clips

@@ -15,6 +15,7 @@ from runs import folder_of, make_job
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.jepa.hub import save_model
 from orchestrator.jepa.objectives import build_objective
+from orchestrator.tracking.locate import model_folder
 from orchestrator.tracking.registry import (
     list_models,
     load_model,
@@ -184,3 +185,18 @@ def _is_pickle(data: bytes) -> bool:
         return len(list(pickletools.genops(data))) > 1
     except Exception:  # whatever the disassembler says: it is no pickle
         return False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "flavors: {sklearn: {}}",
+        "flavors: {python_function: {artifacts: {model: {path: ../../elsewhere}}}}",
+    ],
+)
+def test_an_mlflow_model_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "MLmodel").write_text(text)
+    with pytest.raises(RequestError, match="of another kind"), model_folder(str(tmp_path)):
+        pass

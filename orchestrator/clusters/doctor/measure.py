@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
 
 from orchestrator.clusters.doctor.facts import Gpu
+from orchestrator.training.rendezvous import open_store
 
 CPU_SIDE, GPU_SIDE = 1024, 8192
 TIMES = 6
@@ -67,7 +67,7 @@ def all_reduce(rank: int, world: int, host: str, port: int, backend: str) -> flo
         RuntimeError: the processes do not find each other.
     """
     patience = timedelta(seconds=MEETING_S)
-    store = TCPStore(host, port, world, is_master=rank == 0, timeout=patience)
+    store = open_store(host, port, world, leads=rank == 0, timeout=patience)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
     try:
         device = torch.device("cuda", 0) if backend == "nccl" else torch.device("cpu")

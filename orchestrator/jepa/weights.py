@@ -1,0 +1,169 @@
+"""Tensors of a model's folder: one safetensors file or several, each number a finite float."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from shlex import quote
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from orchestrator.errors import DataError
+
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+"""Says in which file (shard) each tensor is, where there are several."""
+
+State = dict[str, Tensor]
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types that are read. Of others (int8, float8, bool, complex) the numbers alone say nothing: a
+quantized tensor has scales beside it."""
+
+_OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf", "*.onnx")
+_LFS = b"version https://git-lfs"
+
+
+class ModelError(DataError):
+    """A model that was named cannot be used. Exit code 2."""
+
+    exit_code = 2
+
+
+def read_weights(folder: Path) -> State:
+    """The tensors of a folder's `model.safetensors`.
+
+    Raises:
+        ModelError: they cannot be read, or a tensor is no finite float.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise _no_weights(folder)
+    return _checked(folder, _read_file(path))
+
+
+def read_sharded_weights(folder: Path) -> State:
+    """The tensors of a folder that others made: `model.safetensors`, or the shards of its index.
+
+    Raises:
+        ModelError: they cannot be read, or a tensor is no finite float.
+    """
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+        return read_weights(folder)
+    return _checked(folder, _read_shards(folder))
+
+
+def _checked(folder: Path, state: State) -> State:
+    odd = odd_tensor(state)
+    if odd:
+        raise ModelError(
+            odd, where=str(folder), mend="bring weights in as floats, of a training that ended well"
+        )
+    return state
+
+
+def odd_tensor(state: State) -> str:
+    """What is wrong with the first tensor that is no finite float, by its name; '' if none is."""
+    for name, value in sorted(state.items()):
+        if value.layout != torch.strided:
+            return f"{name} is sparse"
+        if value.dtype not in FLOATS:
+            kind = str(value.dtype).removeprefix("torch.")
+            return f"{name} is of type {kind}: quantized weights are not read, nor are other types"
+        bad = value.numel() - int(value.float().isfinite().sum())
+        if bad:
+            kind = "NaN" if bool(value.isnan().any()) else "infinite"
+            return f"{name} is {kind} in {bad:,} of {value.numel():,} numbers"
+    return ""
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether Git LFS left a pointer in place of the file."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
+def not_json(path: Path) -> str:
+    """Why a file is no JSON."""
+    if is_lfs_pointer(path):
+        return "a pointer of Git LFS, not the file itself (git lfs pull)"
+    return "no JSON"
+
+
+def _read_file(path: Path) -> State:
+    try:
+        if is_lfs_pointer(path):
+            raise _unreadable(path, not_json(path))
+        state: State = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise _unreadable(path, str(error) or type(error).__name__) from None
+    return state
+
+
+def _read_shards(folder: Path) -> State:
+    """The tensors of all shards: each in the one that the index names, and nowhere else."""
+    index = folder / INDEX
+    places = _places(index)
+    state: State = {}
+    for file in sorted(set(places.values())):
+        if not (folder / file).is_file():
+            raise _unreadable(index, f"it names the shard {file}, which is missing")
+        shard = _read_file(folder / file)
+        for name in sorted(shard):
+            if name not in places:
+                raise _unreadable(index, f"{name} of {file} does not stand in it")
+            if places[name] != file:
+                raise _unreadable(index, f"{name} is in {file}, the index says {places[name]}")
+        state |= shard
+    missing = sorted(places.keys() - state.keys())
+    if missing:
+        raise _unreadable(index, f"{missing[0]} is not in {places[missing[0]]}, as the index says")
+    return state
+
+
+def _places(index: Path) -> dict[str, str]:
+    """The file of each tensor, by an index that names only files beside it."""
+    try:
+        raw = json.loads(index.read_bytes())
+    except OSError as error:
+        raise _unreadable(index, error.strerror or str(error)) from None
+    except (ValueError, RecursionError):
+        raise _unreadable(index, not_json(index)) from None
+    places = raw.get("weight_map") if isinstance(raw, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise _unreadable(index, "no weight_map in it")
+    for name, file in places.items():
+        if not isinstance(file, str):
+            raise _unreadable(index, f"the shard of {name} is {file!r}, no name of a file")
+        if file in ("", "..") or Path(file).name != file or set(file) & set("\\\0"):
+            raise _unreadable(index, f"the shard of {name} leads out of the folder: {file!r}")
+    return places
+
+
+def _no_weights(folder: Path) -> ModelError:
+    found = sorted(path.name for glob in _OTHER_FORMATS for path in folder.glob(glob))
+    if (folder / INDEX).exists():
+        return ModelError(
+            "cannot read the weights: they lie in several files",
+            where=str(folder / INDEX),
+            mend=f"bring them in first: orchestrator models import {quote(str(folder))} DIR",
+        )
+    if not found:
+        return _unreadable(folder / WEIGHTS, "No such file")
+    return ModelError(
+        f"cannot read the weights: {found[0]} is no safetensors file, and may hold code",
+        where=str(folder),
+        mend=f"save them as {WEIGHTS} where they were made: save_pretrained(...,"
+        " safe_serialization=True)",
+    )
+
+
+def _unreadable(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"cannot read the weights: {why.splitlines()[0]}",
+        where=str(path),
+        mend="export the model again, or download it again",
+    )
