@@ -24,7 +24,7 @@ from orchestrator.job import (
 from orchestrator.locations import refuse_unwritable
 from orchestrator.progress import Progress, Silent
 from orchestrator.summary import RunSummary
-from orchestrator.unforeseen import foreseen, keep_details, stage
+from orchestrator.unforeseen import Unforeseen, foreseen, keep_details, stage
 
 __all__ = ["RunSummary", "run"]
 
@@ -50,8 +50,10 @@ def run(
 
     Raises:
         RequestError: the request was wrong, nothing was started.
-        JobFailed: the job stopped; running it again continues. An error that nobody foresaw is
-            its cause; its traceback is in the run's folder, or else in a temporary file.
+        JobFailed: the job stopped; running it again continues.
+
+    An error that nobody foresaw is raised as it is; its traceback is kept in the run's folder, or
+    else in a temporary file.
     """
     try:
         with stage(f"running the {job.kind} job '{job.name}'"):
@@ -59,9 +61,9 @@ def run(
     except Exception as error:
         told = foreseen(error, job.name)
         keep_details(told, _folder_of(job))
-        if told is error:
-            raise
-        raise told from error
+        if told is not error and not isinstance(told, Unforeseen):
+            raise told from error  # a Ray worker raised it
+        raise
 
 
 def _folder_of(job: Job) -> Storage | None:

@@ -17,6 +17,9 @@ ERRORS = "errors"
 
 LONGEST_LINE = 300
 
+_TOLD = "_orchestrator_told"
+"""Attribute of an unforeseen error: what is told of it."""
+
 
 class Unforeseen(JobFailed):
     """An error of a kind that nobody foresaw. Exit code 1."""
@@ -56,7 +59,7 @@ def traceback_of(error: BaseException) -> str:
 
 def foreseen(error: Exception, where: str = "") -> OrchestratorError:
     """The error itself where it is the house's own, also as a Ray worker raised it; otherwise one
-    that says in a line what happened and carries the traceback.
+    that says in a line what happened and carries the traceback: always the same for one error.
 
     Args:
         where: the job, for an error that nobody foresaw.
@@ -66,14 +69,18 @@ def foreseen(error: Exception, where: str = "") -> OrchestratorError:
         return cause
     if isinstance(error, OrchestratorError):
         return error
-    notes = getattr(error, "__notes__", [])
-    when = f" ({notes[0]})" if notes else ""
-    return Unforeseen(
-        f"unforeseen {one_line(error)}{when}",
-        where=where,
-        mend="what was saved stays; if this is a fault of orchestrator, please report it",
-        details=traceback_of(error),
-    )
+    known: Unforeseen | None = getattr(error, _TOLD, None)
+    if known is None:
+        notes = getattr(error, "__notes__", [])
+        when = f" ({notes[0]})" if notes else ""
+        known = Unforeseen(
+            f"unforeseen {one_line(error)}{when}",
+            where=where,
+            mend="what was saved stays; if this is a fault of orchestrator, please report it",
+            details=traceback_of(error),
+        )
+        setattr(error, _TOLD, known)
+    return known
 
 
 def keep_details(error: OrchestratorError, folder: Storage | None = None) -> None:

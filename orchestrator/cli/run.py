@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.unforeseen import stage
+from orchestrator.unforeseen import foreseen, stage
 
 if TYPE_CHECKING:
     from orchestrator.job import Job
@@ -73,7 +73,10 @@ def run(
     # Ray prints what its raylets warn of; JSON has stdout for itself.
     aside = redirect_stdout(sys.stderr) if json else nullcontext()
     with aside, open_progress(quiet=quiet, json=json) as progress:
-        summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
+        try:
+            summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
+        except BrokenPipeError as error:  # of the job: click would take it for one of stdout's
+            raise foreseen(error) from error
     with stage("showing the summary: the job is done"):
         if json:
             from orchestrator.cli.show import print_json
