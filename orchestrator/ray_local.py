@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,16 @@ def alone() -> Iterator[None]:
 
 def _temporary() -> dict[str, Any]:
     """Where Ray keeps sockets and logs, unless its own choice will do."""
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
-    given = os.environ[variable] if variable else "/tmp"
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    asked = os.environ.get(variable, "/tmp")  # of an empty one Ray makes a relative path
+    given = asked or "/tmp"
     if not _writable(Path(given)):
         raise RequestError(
             f"cannot write to the temporary folder {given}",
             where=variable or "temporary files",
             mend="name a folder that can be written: RAY_TMPDIR=/DIR",
         )
-    if os.path.isabs(given) and len(os.fsencode(given + _SOCKET)) <= SOCKET_BYTES:
+    if os.path.isabs(asked) and len(os.fsencode(given + _SOCKET)) <= SOCKET_BYTES:
         return {}
     short = _short_folder()
     if short is None:
@@ -101,14 +102,19 @@ def _temporary() -> dict[str, Any]:
 def _short_folder() -> str | None:
     """A folder of this user's own with a short path."""
     for base in ("/tmp", os.environ.get("XDG_RUNTIME_DIR", "")):
-        folder = Path(base, f"ray-{os.getuid()}")
-        fits = len(os.fsencode(str(folder.parent) + _SOCKET)) <= SOCKET_BYTES
-        if not base or not fits or not _writable(Path(base)):
-            continue
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.lstat().st_uid == os.getuid() and folder.is_dir():  # nobody else made it
-            return str(folder)
+        folder = f"{base}/ray-{os.getuid()}"
+        fits = len(os.fsencode(folder + _SOCKET.removeprefix("/ray"))) <= SOCKET_BYTES
+        if base and fits and _own(Path(folder)):
+            return folder
     return None
+
+
+def _own(folder: Path) -> bool:
+    """Whether a folder is there, or made, that nobody else has made."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+    return False
 
 
 def _writable(folder: Path) -> bool:

@@ -144,6 +144,16 @@ def test_sockets_of_a_long_temporary_folder_lie_elsewhere(
 
 
 @pytest.mark.usefixtures("_no_folders_named")
+@pytest.mark.parametrize("value", ["", "relative"])
+def test_a_temporary_folder_without_a_whole_path_is_not_left_to_ray(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", value)
+    assert os.path.isabs(ray_local.local_options()["_temp_dir"])
+
+
+@pytest.mark.usefixtures("_no_folders_named")
 def test_a_long_path_without_any_other_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, JobFailed
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -25,12 +25,17 @@ quantized tensor has scales beside it."""
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf", "*.onnx")
 _LFS = b"version https://git-lfs"
+_NOT_FINITE = "is not finite"
 
 
 class ModelError(DataError):
     """A model that was named cannot be used. Exit code 2."""
 
     exit_code = 2
+
+
+class DivergedModelError(ModelError, JobFailed):
+    """Its weights are not finite: it comes from a training that failed."""
 
 
 def read_weights(folder: Path) -> State:
@@ -59,7 +64,8 @@ def read_sharded_weights(folder: Path) -> State:
 def _checked(folder: Path, state: State) -> State:
     odd = odd_tensor(state)
     if odd:
-        raise ModelError(
+        kind = DivergedModelError if _NOT_FINITE in odd else ModelError
+        raise kind(
             odd, where=str(folder), mend="bring weights in as floats, of a training that ended well"
         )
     return state
@@ -76,7 +82,7 @@ def odd_tensor(state: State) -> str:
         bad = value.numel() - int(value.float().isfinite().sum())
         if bad:
             kind = "NaN" if bool(value.isnan().any()) else "infinite"
-            return f"{name} is {kind} in {bad:,} of {value.numel():,} numbers"
+            return f"{name} {_NOT_FINITE}: {kind} in {bad:,} of {value.numel():,} numbers"
     return ""
 
 

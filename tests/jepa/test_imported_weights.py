@@ -79,7 +79,7 @@ def refused(folder: Path, reason: str) -> None:
 )
 def test_a_number_that_is_not_finite_is_refused(folder: Path, value: float, kind: str) -> None:
     rewrite(folder, spoiled(NORM, value))
-    refused(folder, f"{NORM} is {kind} in 1 of 48 numbers")
+    refused(folder, f"{NORM} is not finite: {kind} in 1 of 48 numbers")
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_every_float_type_is_read_whole_or_in_shards(
 
 def test_a_double_that_float32_cannot_hold_is_refused(folder: Path) -> None:
     rewrite(folder, lambda state: {**state, NORM: torch.full((48,), 1e300, dtype=torch.float64)})
-    refused(folder, f"{NORM} is infinite in 48")
+    refused(folder, f"{NORM} is not finite: infinite in 48")
 
 
 def test_a_shard_with_nan_is_refused_by_the_tensor(folder: Path) -> None:
     rewrite(folder, spoiled(NORM, math.nan))
     shard(folder)
-    refused(folder, f"{NORM} is NaN")
+    refused(folder, f"{NORM} is not finite: NaN")
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -246,7 +246,7 @@ def test_tensors_of_another_shape(folder: Path, change: Callable[[State], State]
 def test_a_checkpoint_of_vjepa2_with_nan(tmp_path: Path) -> None:
     broken = {"patch_embed.proj.weight": torch.full((4, 3, 2, 8, 8), math.nan)}
     torch.save({"encoder": broken, "predictor": {}}, tmp_path / "vitl.pt")
-    refused(tmp_path / "vitl.pt", r"encoder\.patch_embed\.proj\.weight is NaN")
+    refused(tmp_path / "vitl.pt", r"encoder\.patch_embed\.proj\.weight is not finite: NaN")
 
 
 def test_sparse_tensors_are_refused() -> None:
@@ -260,6 +260,8 @@ def test_a_model_of_ours_that_is_not_finite_starts_and_judges_nothing(
     model = folder.parent / "model"
     rewrite(model, spoiled("encoder.norm.weight", value))
     for use in (load_folder, lambda place: load_start(build_objective(make_job()), place)):
-        with pytest.raises(OrchestratorError, match=r"encoder\.norm\.weight is") as error:
+        with pytest.raises(
+            OrchestratorError, match=r"encoder\.norm\.weight is not finite"
+        ) as error:
             use(model)
         assert error.value.exit_code == 2
