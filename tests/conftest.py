@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["repeatable"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

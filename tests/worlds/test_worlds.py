@@ -229,7 +229,7 @@ def test_who_collects_push_t_shows_more_than_pushes_at_the_middle() -> None:
 
 def test_push_t_judges_places_and_the_turn_without_a_seam() -> None:
     world = build_world("push-t", 64)
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     state = np.stack([world.draw(rng) for _ in range(8)])
     other = state.copy()
     other[:, 4] = (other[:, 4] + 2 * np.pi - 0.02) % (2 * np.pi)
