@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor
-from transformers import VJEPA2Config, VJEPA2Model
-from transformers.models.vjepa2 import modeling_vjepa2
 
 from orchestrator.jepa.foreign import Wishes
 from orchestrator.jepa.hub import WorldModel, load_folder
@@ -60,10 +59,10 @@ def drawn_shape(draw: random.Random) -> dict[str, Any]:
     }
 
 
-def theirs(shape: dict[str, Any], seed: int) -> VJEPA2Model:
+def theirs(shape: dict[str, Any], seed: int) -> transformers.VJEPA2Model:
     """Hugging Face's model with weights that hide nothing: published ones begin with zeros."""
     torch.manual_seed(seed)
-    model = VJEPA2Model(VJEPA2Config(**shape)).eval()
+    model = transformers.VJEPA2Model(transformers.VJEPA2Config(**shape)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim == 1 else 0.1)
     return model
@@ -78,7 +77,7 @@ def some_ids(tokens: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def compare(model: VJEPA2Model, ours: WorldModel, seed: int, where: object) -> None:
+def compare(model: transformers.VJEPA2Model, ours: WorldModel, seed: int, where: object) -> None:
     """Encoder's and predictor's outputs of a drawn clip, to 1e-5 of their size."""
     config = model.config
     torch.manual_seed(seed)
@@ -98,7 +97,7 @@ def compare(model: VJEPA2Model, ours: WorldModel, seed: int, where: object) -> N
     assert (predicted - answer).abs().max() < 1e-5 * max(1, float(answer.abs().max())), where
 
 
-def brought_in(model: VJEPA2Model, folder: Path) -> WorldModel:
+def brought_in(model: transformers.VJEPA2Model, folder: Path) -> WorldModel:
     model.save_pretrained(folder / "theirs")
     import_model(folder / "theirs", folder / "ours", Wishes())
     return load_folder(folder / "ours")
@@ -134,7 +133,7 @@ def test_the_width_of_vit_large_equals_transformers(tmp_path: Path) -> None:
 def test_the_whole_of_vit_large_equals_transformers(frames: int, size: int, tmp_path: Path) -> None:
     torch.manual_seed(SEEDS[0])
     shape = {**VIT_L, "crop_size": size, "frames_per_clip": frames}
-    model = VJEPA2Model(VJEPA2Config(**shape)).eval()
+    model = transformers.VJEPA2Model(transformers.VJEPA2Config(**shape)).eval()
     torch.nn.init.normal_(model.predictor.embeddings.mask_tokens, std=0.02)
     ours = brought_in(model, tmp_path)
     assert ours.config.model.encoder.depth == 24  # type: ignore[union-attr]
@@ -181,7 +180,7 @@ def check_rotation(seed: int) -> None:
     for axis, position in enumerate(place):
         part = slice(axis * width, (axis + 1) * width)
         x = qk[..., 0, :, part]  # [B, n, heads, w]; theirs is [B, heads, n, w]
-        theirs_at = modeling_vjepa2.rotate_queries_or_keys(
+        theirs_at = transformers.models.vjepa2.modeling_vjepa2.rotate_queries_or_keys(
             x.transpose(1, 2), torch.full((1, 1, 1), float(position))
         )
         assert (tiled[..., 0, :, part].transpose(1, 2) - theirs_at).abs().max() < 1e-5, where
@@ -217,7 +216,7 @@ def check_paired_model(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     tiled = brought_in(model, tmp_path)
     paired = load_as(tmp_path / "ours", "paired")
     video = torch.zeros(1, 6, 32, 32, 3, dtype=torch.uint8).random_(0, 255)
-    monkeypatch.setattr(modeling_vjepa2, "rotate_queries_or_keys", corrected)
+    monkeypatch.setattr(f"{type(model).__module__}.rotate_queries_or_keys", corrected)
     compare(model, paired, seed, (seed, shape))
     if shape["hidden_size"] // shape["num_attention_heads"] >= 12:  # two rates on an axis
         # Rounding differs by up to 2e-6, the rotations of 250 drawn models by 2e-4 at least.

@@ -47,7 +47,7 @@ class Receiver(BaseHTTPRequestHandler):
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Receiver]]:
     Receiver.got, Receiver.answers = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv(VARIABLE, f"http://127.0.0.1:{server.server_port}/very-secret")
     monkeypatch.setattr(alerts, "ANSWER_S", 0.3)
     yield Receiver

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from orchestrator.training.board import Beat, LocalBoard
 from orchestrator.training.pulse import Pulse
 from orchestrator.training.stall import stall_report
@@ -45,18 +47,21 @@ def test_where_all_wait_for_each_other_the_network_is_suspect() -> None:
     assert "rank 1" in report
 
 
-def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop() -> None:
+def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.training.pulse.BEAT_S", 0.1)
     board, done = LocalBoard(), threading.Event()
     pulses: list[Pulse] = []
 
     def a_slow_place() -> None:
         pulses.append(Pulse(board, 3, slow_s=0.2))
         pulses[0].at(12, "data")
-        done.wait(30)
+        done.wait(120)
 
     thread = threading.Thread(target=a_slow_place)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not ((heard := board.read().beats) and heard[3][1].stack):
         assert time.monotonic() < deadline
         time.sleep(0.05)
