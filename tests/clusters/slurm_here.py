@@ -16,7 +16,7 @@ from pathlib import Path
 
 INSTALL = "apt-get install slurm-wlm munge"
 _COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
-_UP_S = 60.0
+_UP_S = 180.0
 
 
 @dataclass(frozen=True)
