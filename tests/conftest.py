@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["repeatable"]
+pytest_plugins = ["repeatable", "surroundings"]
 
 
 def pytest_collection_finish() -> None:

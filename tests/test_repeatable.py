@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +149,16 @@ def test_hypothesis_draws_the_same() -> None:
     one()
     assert drawn == first
     assert settings.get_profile("repeatable").database is None
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_no_test_sees_what_another_has_changed(turn: int, tmp_path: Path) -> None:
+    assert "LEFT_BY_A_TEST" not in os.environ
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert "left-by-a-test" not in sys.path
+    assert "test_no_test_sees" not in str(Path.cwd())
+    assert torch.get_num_threads() != 7
+    os.environ |= {"LEFT_BY_A_TEST": "1", "MLFLOW_TRACKING_URI": "http://nowhere"}
+    sys.path.insert(0, "left-by-a-test")
+    os.chdir(tmp_path)
+    torch.set_num_threads(7)
