@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A fixed examples database would make one run depend on what an earlier one found.
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
-settings.register_profile("fuzz", derandomize=False, deadline=None, database=None, print_blob=True)
+# A database of examples would make one run depend on what an earlier one found, a deadline and
+# "too slow" on how busy the machine is.
+_SAME: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("repeatable", derandomize=True, **_SAME)
+settings.register_profile("fuzz", derandomize=False, print_blob=True, **_SAME)
 settings.load_profile("repeatable")
 
 

@@ -150,7 +150,7 @@ def _wait_until_idle(folder: Path) -> None:
 def _end(one: subprocess.Popen[bytes]) -> None:
     one.send_signal(signal.SIGTERM)
     try:
-        one.wait(30)
+        one.wait(120)
     except subprocess.TimeoutExpired:
         one.kill()
         one.wait()

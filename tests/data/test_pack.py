@@ -348,7 +348,7 @@ def test_killed_in_the_middle_and_started_again_no_clip_is_lost_or_twice(tmp_pat
     made = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
 
     second = script(source, tmp_path / "out")
-    output, _ = second.communicate(timeout=300)
+    output, _ = second.communicate(timeout=500)
     assert second.returncode == 0, output
     assert "CLIPS 32" in output
     index = Index.open(str(folder))
