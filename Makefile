@@ -6,17 +6,20 @@ JOB ?= jobs/physics/quick.yaml
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Tests start many processes: modules are compiled once, whatever the caller's shell says.
-test test-unit test-nightly: export PYTHONDONTWRITEBYTECODE :=
+test test-unit test-shuffled test-nightly: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: train test test-unit test-nightly lint format render clean
+SEED ?= 1
+PROCESSES ?= 2
+
+.PHONY: train test test-unit test-shuffled test-nightly lint format render clean
 
 train: $(VENV)/.installed            ## train a small world model on simulated physics and register it
 	$(BIN)/orchestrator run $(JOB)
 
 # Two side by side; a file's tests stay together, they share what they set up. Of the others most
 # wait for processes to start.
-BESIDE := --numprocesses 2 --dist loadfile
-UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not gpu and not nightly" $(BESIDE)
+BESIDE = --numprocesses $(PROCESSES) --dist loadfile
+UNIT = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not gpu and not nightly" $(BESIDE)
 
 test: $(VENV)/.installed-dev         ## every test that runs without a GPU
 	$(UNIT)
@@ -25,8 +28,11 @@ test: $(VENV)/.installed-dev         ## every test that runs without a GPU
 test-unit: $(VENV)/.installed-dev    ## the quick ones: no Ray, no servers, no processes of their own
 	$(UNIT)
 
-test-nightly: $(VENV)/.installed-dev ## the ones that take minutes
-	$(BIN)/python -m pytest -m "nightly" --timeout=3600
+test-shuffled: $(VENV)/.installed-dev ## the quick ones in another order: SEED=7 PROCESSES=3
+	$(UNIT) --shuffle $(SEED) --no-loadscope-reorder
+
+test-nightly: $(VENV)/.installed-dev ## the ones that take minutes, and fuzzing with a new seed
+	$(BIN)/python -m pytest -m "nightly" --fuzz new --timeout=3600
 
 lint: $(VENV)/.installed-dev         ## types, style and format
 	$(BIN)/ruff check .

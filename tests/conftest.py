@@ -1,8 +1,10 @@
-"""What all tests share: MLflow's tables are made once, and copied."""
+"""What all tests share: MLflow's tables are made once, and little waits for the disk."""
 
 from __future__ import annotations
 
 import functools
+import gc
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest_plugins = ["repeatable", "surroundings"]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now stays: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """No test pulls the plug, so that nothing in this process need be on the disk already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,8 +28,13 @@ HEAVY = ("torch", "ray", "mlflow", "deepspeed", "pyarrow", "numpy", "av", "rich"
 PLAIN_TORCH = ("ray", "deepspeed", "mlflow")
 
 
-def imported(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imported(path: Path) -> list[tuple[str, bool]]:
     """(module, at import time) of every import statement of a file, TYPE_CHECKING left out."""
+    return list(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):

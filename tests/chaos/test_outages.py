@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 from outages import Mode, Proxy, s3_server
+from ports import free_port
 
 from orchestrator.bench.chaos import Arena
 from orchestrator.storage import Storage
@@ -199,9 +199,7 @@ def test_an_object_store_that_fails_is_waited_out(
 
 @pytest.mark.integration
 def test_an_mlflow_that_goes_away_gets_every_row_once(arena: Arena, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     mine = Arena(arena.job, tmp_path)
     mine.env = {**arena.env, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     store = f"sqlite:///{tmp_path}/mlflow.db"

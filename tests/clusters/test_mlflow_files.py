@@ -7,10 +7,8 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,6 +25,8 @@ from manifests import (
     schema_problems,
     type_problems,
 )
+from ports import free_port
+from waiting import until
 
 from orchestrator.clusters.render.mlflow import allowed_hosts, auth_config, server_command
 from orchestrator.clusters.render.whole import render
@@ -99,9 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The rendered command with a folder for the object store and sqlite for Postgres."""
     pytest.importorskip("flask_wtf")
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "basic_auth.ini").write_text(auth_config(f"sqlite:///{folder}/auth.db"))
     command = server_command(str(folder / "artifacts"), allowed_hosts("jepa", None))
     command = [part.replace("0.0.0.0", "127.0.0.1") for part in command[1:] if "port" not in part]
@@ -117,21 +115,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + 50
-        while status(f"{address}/health") != 200:
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < end, "the server does not answer"
-            time.sleep(0.5)
+        until(lambda: process.poll() is not None or status(f"{address}/health") == 200)
+        assert process.poll() is None, "the server ended"
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+        process.wait(120)
 
 
 def status(url: str, **headers: str) -> int:
     request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

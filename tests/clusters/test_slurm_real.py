@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ports import free_port
 from slurm_here import slurm_here
 
 QUICK = str(Path(__file__).parents[2] / "jobs" / "physics" / "quick.yaml")
@@ -80,7 +81,6 @@ class Login:
 
 @pytest.fixture(scope="module")
 def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
-    import socket
 
     from orchestrator.tracking.server import client_of
     from orchestrator.tracking.ui import serving
@@ -88,10 +88,7 @@ def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
     folder = tmp_path_factory.mktemp("slurm")
     store = f"sqlite:///{folder / 'mlflow.db'}"
     client_of(store).search_experiments()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with slurm_here(folder / "daemons"), serving(store, port) as (page, _):
+    with slurm_here(folder / "daemons"), serving(store, free_port()) as (page, _):
         yield Login(folder, page)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import PATIENCE_S
 
 from orchestrator.clusters.render.sbatch import sbatch, sent_script
 from orchestrator.errors import RequestError
@@ -151,13 +152,13 @@ class Trial:
         )
 
     def begun(self, file: str) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while not (self.folder / file).exists():
             assert time.monotonic() < until, self.end()
             time.sleep(0.05)
 
     def end(self) -> tuple[int, str]:
-        said, _ = self.process.communicate(timeout=40)
+        said, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, said
 
     @property

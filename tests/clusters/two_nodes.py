@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,12 +15,13 @@ from pathlib import Path
 
 import requests
 import yaml
+from ports import free_port
 
 from orchestrator.tracking.server import client_of
 from orchestrator.tracking.ui import serving
 
 TOKEN = "a-token-for-this-test-only"
-_UP_S = 90.0
+_UP_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,4 @@ def _project(folder: Path, dashboard: int, mlflow: str) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    return [free_port() for _ in range(count)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from made_clips import MadeIndex, Sources, padded, small_video, train_job
 from pydantic import BaseModel
+from waiting import until
 
 from orchestrator.data.batch import StepBatch
 from orchestrator.data.clips import ClipReader, Span
@@ -185,12 +186,11 @@ def test_no_more_than_the_prefetch_is_decoded_ahead() -> None:
         exchange=None,
     )
     next(feed)
-    time.sleep(0.5)
+    until(lambda: Counting.reads == 4 * (1 + 3))
+    time.sleep(0.2)
     assert Counting.reads == 4 * (1 + 3)
     feed.close()  # in the middle: nothing is left running
-    time.sleep(0.2)
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("feed", "decode"))]
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith(("feed", "decode"))])
 
 
 @pytest.mark.parametrize(

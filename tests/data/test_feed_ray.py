@@ -58,9 +58,9 @@ class Ranks:
         def broadcast(value: Any) -> Any:
             if rank == 0:
                 self._value = value
-            self._barrier.wait(60)
+            self._barrier.wait(300)
             received = self._value
-            self._barrier.wait(60)
+            self._barrier.wait(300)
             return received
 
         return broadcast
@@ -78,7 +78,7 @@ class Ranks:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(120)
+            thread.join(500)
         return results
 
 

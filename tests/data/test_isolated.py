@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from waiting import until
 
 from orchestrator.data.clip import Coded, LocalMaker, Recipe
 from orchestrator.data.isolated import IsolatedMaker
@@ -168,10 +168,7 @@ def test_a_child_ends_with_its_parent() -> None:
         left = children(parent.pid)
         parent.kill()
     assert left
-    until = time.monotonic() + 30
-    while any(os.path.exists(f"/proc/{pid}") for pid in left) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in left)
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in left))
 
 
 def children(of: int | None = None) -> set[int]:

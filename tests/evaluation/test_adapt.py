@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import VJEPA2Config, VJEPA2Model
+import transformers
 
 from orchestrator.jepa.foreign import Wishes
 from orchestrator.jepa.hub import load_folder
@@ -33,7 +33,7 @@ def probed(storage: Path, model: str, name: str) -> dict[str, Any]:
 
 def test_training_goes_on_from_a_huggingface_folder(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = VJEPA2Config(
+    config = transformers.VJEPA2Config(
         patch_size=8,
         crop_size=32,
         frames_per_clip=4,
@@ -44,7 +44,7 @@ def test_training_goes_on_from_a_huggingface_folder(tmp_path: Path) -> None:
         pred_num_attention_heads=2,
         pred_num_hidden_layers=2,
     )
-    VJEPA2Model(config).save_pretrained(tmp_path / "hf")
+    transformers.VJEPA2Model(config).save_pretrained(tmp_path / "hf")
     import_model(tmp_path / "hf", tmp_path / "start", Wishes())
     job = build_job(
         {

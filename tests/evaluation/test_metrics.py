@@ -32,7 +32,7 @@ def test_scores_without_an_edge_are_at_chance_and_with_a_large_one_perfect() -> 
     luck, sure = suite(4000, 0), suite(50, 100)
     assert pair_accuracy(luck).mean() == pytest.approx(0.5, abs=0.02)
     assert quad_right(luck).mean() == pytest.approx(0.25, abs=0.02)
-    assert auroc(luck) == pytest.approx(0.5, abs=0.02)
+    assert auroc(luck[:1000]) == pytest.approx(0.5, abs=0.02)
     assert pair_accuracy(sure).mean() == quad_right(sure).mean() == auroc(sure) == 1
 
 

@@ -1,13 +1,13 @@
-"""V-JEPA 2 against references that share no line with it, on shapes and seeds drawn here.
+"""V-JEPA 2 against references that share no line with it, on drawn shapes.
 
-A failure's message begins with the draw: put its seed into `DRAWS` to see it again.
+The seeds are fixed; nightly tests draw further ones from `--fuzz`. A failure's message begins with
+the seed of its draw.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor
-from transformers import VJEPA2Config, VJEPA2Model
-from transformers.models.vjepa2 import modeling_vjepa2
 
 from orchestrator.jepa.foreign import Wishes
 from orchestrator.jepa.hub import WorldModel, load_folder
@@ -34,9 +33,9 @@ from orchestrator.job.model import Rope
 from orchestrator.randomness import generator
 from orchestrator.training.optimizer import build_optimizer, set_schedule
 
-# New ones every time; processes that share a run of the tests draw the same.
-_DRAW = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
-DRAWS = [_DRAW.randrange(2**31) for _ in range(3)]
+SEEDS = [0, 3, 9]
+
+fuzzed = pytest.mark.parametrize("number", range(60))
 
 VIT_L: dict[str, Any] = {"hidden_size": 1024, "num_attention_heads": 16, "patch_size": 16}
 
@@ -60,10 +59,10 @@ def drawn_shape(draw: random.Random) -> dict[str, Any]:
     }
 
 
-def theirs(shape: dict[str, Any], seed: int) -> VJEPA2Model:
+def theirs(shape: dict[str, Any], seed: int) -> transformers.VJEPA2Model:
     """Hugging Face's model with weights that hide nothing: published ones begin with zeros."""
     torch.manual_seed(seed)
-    model = VJEPA2Model(VJEPA2Config(**shape)).eval()
+    model = transformers.VJEPA2Model(transformers.VJEPA2Config(**shape)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim == 1 else 0.1)
     return model
@@ -78,7 +77,7 @@ def some_ids(tokens: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def compare(model: VJEPA2Model, ours: WorldModel, seed: int, where: object) -> None:
+def compare(model: transformers.VJEPA2Model, ours: WorldModel, seed: int, where: object) -> None:
     """Encoder's and predictor's outputs of a drawn clip, to 1e-5 of their size."""
     config = model.config
     torch.manual_seed(seed)
@@ -98,21 +97,31 @@ def compare(model: VJEPA2Model, ours: WorldModel, seed: int, where: object) -> N
     assert (predicted - answer).abs().max() < 1e-5 * max(1, float(answer.abs().max())), where
 
 
-def brought_in(model: VJEPA2Model, folder: Path) -> WorldModel:
+def brought_in(model: transformers.VJEPA2Model, folder: Path) -> WorldModel:
     model.save_pretrained(folder / "theirs")
     import_model(folder / "theirs", folder / "ours", Wishes())
     return load_folder(folder / "ours")
 
 
-@pytest.mark.parametrize("seed", DRAWS)
-def test_small_shapes_equal_transformers(seed: int, tmp_path: Path) -> None:
+def check_small_shape(seed: int, folder: Path) -> None:
     shape = drawn_shape(random.Random(seed))
     model = theirs(shape, seed)
-    compare(model, brought_in(model, tmp_path), seed, (seed, shape))
+    compare(model, brought_in(model, folder), seed, (seed, shape))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_small_shapes_equal_transformers(seed: int, tmp_path: Path) -> None:
+    check_small_shape(seed, tmp_path)
+
+
+@pytest.mark.nightly
+@fuzzed
+def test_any_small_shape_equals_transformers(number: int, fuzz_seed: int, tmp_path: Path) -> None:
+    check_small_shape(fuzz_seed + number, tmp_path)
 
 
 def test_the_width_of_vit_large_equals_transformers(tmp_path: Path) -> None:
-    seed = DRAWS[0]
+    seed = SEEDS[0]
     clip = {"crop_size": 16 * (2 + seed % 3), "frames_per_clip": 2 * (1 + seed % 4)}
     shape = {**VIT_L, **clip, "num_hidden_layers": 1, "pred_num_hidden_layers": 1}
     model = theirs(shape, seed)
@@ -122,13 +131,13 @@ def test_the_width_of_vit_large_equals_transformers(tmp_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize(("frames", "size"), [(16, 64), (4, 128), (8, 256)])
 def test_the_whole_of_vit_large_equals_transformers(frames: int, size: int, tmp_path: Path) -> None:
-    torch.manual_seed(DRAWS[0])
+    torch.manual_seed(SEEDS[0])
     shape = {**VIT_L, "crop_size": size, "frames_per_clip": frames}
-    model = VJEPA2Model(VJEPA2Config(**shape)).eval()
+    model = transformers.VJEPA2Model(transformers.VJEPA2Config(**shape)).eval()
     torch.nn.init.normal_(model.predictor.embeddings.mask_tokens, std=0.02)
     ours = brought_in(model, tmp_path)
     assert ours.config.model.encoder.depth == 24  # type: ignore[union-attr]
-    compare(model, ours, DRAWS[0], DRAWS[0])
+    compare(model, ours, SEEDS[0], SEEDS[0])
 
 
 def as_complex(x: Tensor, angles: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
@@ -141,8 +150,18 @@ def as_complex(x: Tensor, angles: list[np.ndarray[Any, Any]]) -> np.ndarray[Any,
     return out
 
 
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_paired_rotation_is_the_textbooks_and_tiled_is_the_published(seed: int) -> None:
+    check_rotation(seed)
+
+
+@pytest.mark.nightly
+@fuzzed
+def test_any_rotation_is_the_textbooks_or_the_published(number: int, fuzz_seed: int) -> None:
+    check_rotation(fuzz_seed + number)
+
+
+def check_rotation(seed: int) -> None:
     draw = random.Random(seed)
     grid = (draw.randint(1, 6), draw.randint(1, 9), draw.randint(1, 9))
     head = 2 * draw.randint(3, 40)
@@ -161,7 +180,7 @@ def test_paired_rotation_is_the_textbooks_and_tiled_is_the_published(seed: int) 
     for axis, position in enumerate(place):
         part = slice(axis * width, (axis + 1) * width)
         x = qk[..., 0, :, part]  # [B, n, heads, w]; theirs is [B, heads, n, w]
-        theirs_at = modeling_vjepa2.rotate_queries_or_keys(
+        theirs_at = transformers.models.vjepa2.modeling_vjepa2.rotate_queries_or_keys(
             x.transpose(1, 2), torch.full((1, 1, 1), float(position))
         )
         assert (tiled[..., 0, :, part].transpose(1, 2) - theirs_at).abs().max() < 1e-5, where
@@ -176,19 +195,33 @@ def corrected(x: Tensor, pos: Tensor) -> Tensor:
     return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (half, 2))) * turn).flatten(-2)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_paired_model_equals_transformers_with_its_rotation_corrected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seed = DRAWS[0]
+    check_paired_model(seed, tmp_path, monkeypatch)
+
+
+@pytest.mark.nightly
+@fuzzed
+def test_any_paired_model_equals_transformers_with_its_rotation_corrected(
+    number: int, fuzz_seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_paired_model(fuzz_seed + number, tmp_path, monkeypatch)
+
+
+def check_paired_model(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = drawn_shape(random.Random(seed)) | {"crop_size": 32, "frames_per_clip": 6}
     model = theirs(shape, seed)
     tiled = brought_in(model, tmp_path)
     paired = load_as(tmp_path / "ours", "paired")
     video = torch.zeros(1, 6, 32, 32, 3, dtype=torch.uint8).random_(0, 255)
-    monkeypatch.setattr(modeling_vjepa2, "rotate_queries_or_keys", corrected)
+    monkeypatch.setattr(f"{type(model).__module__}.rotate_queries_or_keys", corrected)
     compare(model, paired, seed, (seed, shape))
     if shape["hidden_size"] // shape["num_attention_heads"] >= 12:  # two rates on an axis
-        assert (paired.encode(video) - tiled.encode(video)).abs().max() > 1e-3
+        # Rounding differs by up to 2e-6, the rotations of 250 drawn models by 2e-4 at least.
+        apart = float((paired.encode(video) - tiled.encode(video)).abs().max())
+        assert apart > 2e-5, (seed, apart)
 
 
 def load_as(folder: Path, rope: Rope) -> WorldModel:
@@ -229,7 +262,7 @@ def naive_batch(mask: MultiBlock, clips: int, draw: random.Random) -> tuple[int,
 
 @pytest.mark.parametrize("published", VJEPA2_MASKS)
 def test_truncated_batches_are_as_large_as_the_originals(published: MultiBlock) -> None:
-    seed, batches, clips = DRAWS[0], 12, 24
+    seed, batches, clips = SEEDS[0], 12, 24
     sampler = MultiBlockSampler(published.model_copy(update={"truncate": True}), GRID)
     draw = random.Random(seed)
     ours, wanted = [], []
@@ -262,7 +295,7 @@ def naive_mean_loss(objective: Any, teacher: Any, x: Tensor, masks: Any) -> Tens
 def test_one_step_of_the_optimizer_against_float64(
     make_job: Any, masks_of: Any, video: Tensor
 ) -> None:
-    seed = DRAWS[0]
+    seed = SEEDS[0]
     job = make_job(f"seed={seed}", "optim.lr=1e-3", "optim.weight_decay=0.1", "optim.eps=1e-4")
     objective = build_objective(job)
     masks, x = masks_of(job, 2), normalise(video, torch.float32)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import ViTConfig, VJEPA2Config, VJEPA2Model
 
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.card import Facts, model_card
@@ -42,7 +42,7 @@ def published(tmp_path: Path) -> Path:
     """A small folder as `VJEPA2Model.save_pretrained` writes it; only its first mask token was
     trained, as in those that were published."""
     torch.manual_seed(3)
-    model = VJEPA2Model(VJEPA2Config(**SMALL))
+    model = transformers.VJEPA2Model(transformers.VJEPA2Config(**SMALL))
     with torch.no_grad():
         model.predictor.embeddings.mask_tokens[0].normal_()
     model.save_pretrained(tmp_path / "hf")
@@ -67,7 +67,7 @@ def test_an_export_loads_strictly_with_equal_features(
     tmp_path: Path, make_job: Any, video: Tensor
 ) -> None:
     ours, folder = exported(tmp_path, make_job)
-    theirs, info = VJEPA2Model.from_pretrained(folder, output_loading_info=True)
+    theirs, info = transformers.VJEPA2Model.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values()), info
     context, target = torch.arange(20).expand(2, -1), torch.arange(20, 64).expand(2, -1)
     pixels = normalise(video, torch.float32).transpose(1, 2)
@@ -166,7 +166,7 @@ def spoilt_tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[P
 KEY = "encoder.layer.1.attention.key.weight"
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "another architecture": (
-        lambda folder: ViTConfig().save_pretrained(folder),
+        lambda folder: transformers.ViTConfig().save_pretrained(folder),
         "type 'vit', not 'vjepa2'",
     ),
     "a classifier": (

@@ -91,6 +91,7 @@ def test_loss_and_gradients_against_a_naive_float64_reference(
 def test_gradient_is_the_slope_of_the_loss(make_job: Any, masks_of: Any, video: Tensor) -> None:
     job = make_job(MASKS)
     objective = build_objective(job).double()
+    torch.manual_seed(7)  # a loss of absolute values has kinks: with this one none is within 1e-7
     teacher, masks = teacher_of(objective), masks_of(job, 2)
     x = normalise(video, torch.float64)
     targets = objective.targets(teacher, x).double()

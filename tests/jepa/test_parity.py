@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
-from transformers import VJEPA2Config, VJEPA2Model
 
 from orchestrator.jepa.encoder import VisionTransformer
 from orchestrator.jepa.predictor import Predictor
@@ -19,9 +19,9 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-def reference(shape: dict[str, int]) -> VJEPA2Model:
+def reference(shape: dict[str, int]) -> transformers.VJEPA2Model:
     torch.manual_seed(0)
-    config = VJEPA2Config(
+    config = transformers.VJEPA2Config(
         patch_size=8,
         crop_size=shape["size"],
         frames_per_clip=shape["frames"],
@@ -34,7 +34,7 @@ def reference(shape: dict[str, int]) -> VJEPA2Model:
         pred_num_hidden_layers=2,
         pred_num_mask_tokens=2,
     )
-    model = VJEPA2Model(config).eval()
+    model = transformers.VJEPA2Model(config).eval()
     for parameter in model.parameters():  # published initialisation has zeros that hide mistakes
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -56,7 +56,7 @@ def stack_weights(theirs: Any, ours: str) -> dict[str, Tensor]:
     return out
 
 
-def our_encoder(model: VJEPA2Model, shape: dict[str, int]) -> VisionTransformer:
+def our_encoder(model: transformers.VJEPA2Model, shape: dict[str, int]) -> VisionTransformer:
     encoder = VisionTransformer(
         size=shape["size"],
         frames=shape["frames"],
@@ -74,7 +74,7 @@ def our_encoder(model: VJEPA2Model, shape: dict[str, int]) -> VisionTransformer:
     return encoder
 
 
-def our_predictor(model: VJEPA2Model, shape: dict[str, int]) -> Predictor:
+def our_predictor(model: transformers.VJEPA2Model, shape: dict[str, int]) -> Predictor:
     predictor = Predictor(
         encoder_dim=shape["dim"],
         grid=(shape["frames"] // 2, shape["size"] // 8, shape["size"] // 8),

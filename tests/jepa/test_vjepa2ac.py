@@ -191,8 +191,9 @@ def test_a_saved_model_encodes_with_its_teacher_and_adds_up_its_states(
     assert (model.block, model.history, model.clip.grid) == (4, 3, (4, 2, 2))
     z = model.encode(clips())
     assert torch.equal(z, objective.targets(teacher, normalise(clips(), torch.float32)))
-    assert torch.equal(model.encode(clips()[:, :1]), z[:, :4])
-    assert torch.equal(model.encode(clips(), seen=3), z[:, :12])
+    # Clips of other lengths: processors round their sums in other ways.
+    torch.testing.assert_close(model.encode(clips()[:, :1]), z[:, :4])
+    torch.testing.assert_close(model.encode(clips(), seen=3), z[:, :12])
 
     done = torch.randn(2, 6, 3)
     stood = motion().states[:, :2]

@@ -46,5 +46,5 @@ def test_sixteen_workers_find_room_beside_a_head(ray_of_three_nodes: Any) -> Non
     assert len(nodes_of_cluster()) == 3
     share = reserved_cpus(job) / 16
     bundles = [{"CPU": share, "GPU": 1.0}] * 16
-    assert placement_group(bundles, strategy="PACK").wait(30)
+    assert placement_group(bundles, strategy="PACK").wait(120)
     assert not placement_group([{"CPU": 24.93, "GPU": 1.0}] * 16).wait(3)

@@ -1,12 +1,11 @@
 """Against a real MLflow server over HTTP: down and back, the registry, and the pages."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ports import free_port
 from runs import artifacts, history, make_job
+from waiting import until
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.jepa.hub import save_model
@@ -30,12 +31,6 @@ from orchestrator.tracking.server import client_of
 from orchestrator.tracking.ui import landing, serving
 
 pytestmark = pytest.mark.integration
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -57,7 +52,7 @@ def test_a_training_outlives_its_server(store: Storage, tmp_path: Path) -> None:
         for step in range(1, 6):
             log.metrics(step, {"train/loss": float(step)})
         log.picture(5, "masks", Image.new("RGB", (16, 16)))
-        _until(lambda: len(log.facts) == 0 and len(log.pictures) == 0)
+        until(lambda: len(log.facts) == 0 and len(log.pictures) == 0)
     for step in range(6, 11):  # nobody listens now
         log.metrics(step, {"train/loss": float(step)})
     log.picture(10, "masks", Image.new("RGB", (16, 16)))
@@ -111,7 +106,10 @@ def test_the_pages_show_what_a_local_run_left(store: Storage) -> None:
 
 
 def test_pages_over_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no runs yet"), server(Storage(str(tmp_path)), 5999):
+    with (
+        pytest.raises(RequestError, match="no runs yet"),
+        server(Storage(str(tmp_path)), free_port()),
+    ):
         pass
 
 
@@ -139,13 +137,6 @@ def test_many_processes_log_to_one_sqlite_file(store: Storage) -> None:
     )
     where = [ref.uri, ref.run_id, ref.experiment_id]
     both = [subprocess.Popen([sys.executable, "-c", code, *where, name]) for name in ("a", "b")]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
     for name in ("a", "b"):
         assert history(ref, name) == [(s, float(s)) for s in range(1, 101)]
-
-
-def _until(done: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

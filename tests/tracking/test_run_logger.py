@@ -1,7 +1,6 @@
 """The logger: each step once whatever happens, and nothing lost in silence."""
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image, ImageSequence
 from runs import artifacts, history
+from waiting import PATIENCE_S, until
 
 from orchestrator.tracking.logger import RunLogger
 from orchestrator.tracking.run import RunRef
@@ -19,7 +19,7 @@ NewRun = Callable[..., RunRef]
 
 
 def logger(ref: RunRef, start_step: int = 0, **options: Any) -> RunLogger:
-    return RunLogger(ref, start_step, **{"pause": 0.05, "patience": 20.0, **options})
+    return RunLogger(ref, start_step, **{"pause": 0.05, "patience": PATIENCE_S, **options})
 
 
 def log_steps(ref: RunRef, first: int, last: int, value: float, start: int) -> None:
@@ -94,7 +94,7 @@ def test_rows_wait_while_mlflow_is_away(
     with caplog.at_level(logging.WARNING, "orchestrator.tracking.logger"):
         for step in range(1, 6):
             log.metrics(step, {"train/loss": float(step)})
-            time.sleep(0.1)
+        until(lambda: "cannot be written" in caplog.text)
         away.clear()
         assert log.close() == []
     assert history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
@@ -142,11 +142,12 @@ def test_a_broken_picture_store_does_not_hold_up_rows(
 
     ref = new_run()
     monkeypatch.setattr(MlflowClient, "log_artifact", full)
-    log = logger(ref, patience=1.5)
+    log = logger(ref, patience=0.5)
     log.picture(1, "masks", Image.new("RGB", (8, 8)))
     log.metrics(1, {"train/loss": 1.0})
-    time.sleep(0.3)
+    until(lambda: len(log.facts) == 0)
     log.metrics(2, {"train/loss": 2.0})
+    until(lambda: len(log.facts) == 0)
     assert len(log.close()) == 1
     assert history(ref, "train/loss") == [(1, 1.0), (2, 2.0)]
 
@@ -155,11 +156,10 @@ def test_two_loggers_write_one_run(new_run: NewRun) -> None:
     ref = new_run()
     both = [logger(ref, node_id=f"node-{i}", sample_every=0.1) for i in range(2)]
     both[0].metrics(1, {"train/loss": 1.0})
-    time.sleep(0.3)
+    sampled = {f"system/node-{i}/cpu_utilization_percentage" for i in range(2)}
+    until(lambda: sampled <= client_of(ref.uri).get_run(ref.run_id).data.metrics.keys())
     assert [log.close() for log in both] == [[], []]
     metrics = client_of(ref.uri).get_run(ref.run_id).data.metrics
-    for i in range(2):
-        assert f"system/node-{i}/cpu_utilization_percentage" in metrics
     assert history(ref, "train/loss") == [(1, 1.0)]
     assert "replayed_steps" not in metrics
 

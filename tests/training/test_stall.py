@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
+
+import pytest
+from waiting import until
 
 from orchestrator.training.board import Beat, LocalBoard
 from orchestrator.training.pulse import Pulse
@@ -45,29 +47,27 @@ def test_where_all_wait_for_each_other_the_network_is_suspect() -> None:
     assert "rank 1" in report
 
 
-def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop() -> None:
+def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.training.pulse.BEAT_S", 0.1)
     board, done = LocalBoard(), threading.Event()
     pulses: list[Pulse] = []
 
     def a_slow_place() -> None:
         pulses.append(Pulse(board, 3, slow_s=0.2))
         pulses[0].at(12, "data")
-        done.wait(30)
+        done.wait()
 
     thread = threading.Thread(target=a_slow_place)
     thread.start()
-    deadline = time.monotonic() + 20
-    while not ((heard := board.read().beats) and heard[3][1].stack):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    told = heard[3][1]
+    until(lambda: 3 in (heard := board.read().beats) and heard[3][1].stack)
+    told = board.read().beats[3][1]
     assert (told.step, told.doing) == (12, "data")
     assert "a_slow_place" in told.stack
     assert not pulses[0].stop_asked
     board.ask_stop()
-    while not pulses[0].stop_asked:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: pulses[0].stop_asked)
     done.set()
     pulses[0].close()
     thread.join()

@@ -215,7 +215,7 @@ def test_who_collects_push_t_shows_more_than_pushes_at_the_middle() -> None:
     """A planner tries grazes too: of the collector that never showed them 6% of moving steps passed
     the middle of mass at more than 50."""
     world, passed = build_world("push-t", 16), []
-    for number in range(30):
+    for number in range(12):
         played = play(world, build_collector("push-t"), 100, generator(0, number, "worlds"))
         for now, then in itertools.pairwise(played.states):
             moved = np.linalg.norm(then[2:4] - now[2:4]) + abs(then[4] - now[4]) > 0.5
@@ -223,13 +223,13 @@ def test_who_collects_push_t_shows_more_than_pushes_at_the_middle() -> None:
             if moved and speed > 20:
                 to = middle_of_mass(now) - now[:2]
                 passed.append(abs(to[0] * now[6] - to[1] * now[5]) / speed)
-    assert len(passed) > 600
+    assert len(passed) > 250
     assert np.mean(np.array(passed) > 50) > 0.12
 
 
 def test_push_t_judges_places_and_the_turn_without_a_seam() -> None:
     world = build_world("push-t", 64)
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     state = np.stack([world.draw(rng) for _ in range(8)])
     other = state.copy()
     other[:, 4] = (other[:, 4] + 2 * np.pi - 0.02) % (2 * np.pi)
