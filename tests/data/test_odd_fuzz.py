@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ffmpeg_judge import shown_by_ffmpeg
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from odd_routes import ROUTES, by_route, missing
 from odd_videos import HEIGHT, MATRICES, WIDTH, join, numbered_frame, set_edits, set_matrix, write
@@ -129,7 +129,7 @@ def check(video: Drawn) -> None:
 
 
 @pytest.mark.nightly
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000)
 @given(video=videos())
 def test_no_drawn_video_differs_silently(video: Drawn) -> None:
     try:
@@ -138,8 +138,8 @@ def test_no_drawn_video_differs_silently(video: Drawn) -> None:
         raise AssertionError(f"a route raised: {error}") from error
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None,
-          suppress_health_check=list(HealthCheck))  # fmt: skip
+@pytest.mark.integration
+@settings(max_examples=12)
 @given(video=videos())
 def test_a_dozen_drawn_videos_do_not_differ(video: Drawn) -> None:
     check(video)

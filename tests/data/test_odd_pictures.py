@@ -24,6 +24,8 @@ from orchestrator.data.sources import RawClip
 from orchestrator.errors import DataError
 from orchestrator.job import Encode
 
+pytestmark = pytest.mark.integration  # FFmpeg runs as a process
+
 LARGE = [numbered_frame(n, 1280, 720) for n in range(3)]
 BIG = [numbered_frame(n, 2 * WIDTH, 2 * HEIGHT) for n in range(12)]
 

@@ -16,6 +16,8 @@ from ffmpeg_judge import shown_by_ffmpeg
 from odd_routes import ROUTES, SEGMENT_S, by_route, missing
 from odd_videos import HEIGHT, WIDTH, join, set_edits, write
 
+pytestmark = pytest.mark.integration  # FFmpeg runs as a process
+
 EVEN = [100 * number for number in range(40)]
 
 

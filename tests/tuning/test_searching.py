@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,13 @@ def searched(
     return here, LedgerSearch(here, {}, waiting)
 
 
+_NAMES = itertools.count()
+
+
 def begun(search: LedgerSearch) -> list[int]:
-    """Everything it gives at once."""
+    """Everything it gives at once, each to a trial of another name."""
     found: list[int] = []
-    while isinstance(one := search.suggest(f"tune-{id(found)}-{len(found)}"), dict):
+    while isinstance(one := search.suggest(f"tune-{next(_NAMES)}"), dict):
         found.append(one["number"])
     return found
 
