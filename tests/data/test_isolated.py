@@ -162,7 +162,9 @@ signal.pause()
 
 
 def test_a_child_ends_with_its_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # where `waiting` is
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"ready\n"
         left = children(parent.pid)
