@@ -49,6 +49,11 @@ def copy_parts(facts: VideoFacts, longest_s: float) -> list[Part]:
             "its timestamps are missing, repeated or out of order, and a copy would keep them:"
             " use encode.mode=h264"
         )
+    if facts.parts > 1:
+        raise DataError(
+            f"its edit list shows {facts.parts} parts one after another, which a copy cannot: use"
+            " encode.mode=h264"
+        )
     if not facts.packets.keys.any():
         raise DataError("no key frame to cut at: use encode.mode=h264")
     parts = []
@@ -65,17 +70,11 @@ def _parts_of(facts: VideoFacts, ticks: Ticks, span: Span, longest_s: float) -> 
     interval = 1 / float(facts.fps_of(span))
     packets = facts.packets
     keys = packets.ticks[packets.keys & ~packets.hidden]
-    # A new edit begins after hidden packets whose times lie within the edit before: what is shown
-    # before it must not be hidden with them.
-    within = packets.hidden & (packets.ticks >= own[0]) & (packets.ticks <= own[-1])
-    after_hidden = packets.ticks[1:][within[:-1] & ~packets.hidden[1:]]
-    keys = np.union1d(keys, after_hidden)
     cuts = np.unique(np.append(own[0], keys[(keys > own[0]) & (keys <= own[-1])]))
-    forced = np.isin(cuts, after_hidden)
     times = (cuts - own[0]) * base
     # Timestamps are often rounded to milliseconds: half a frame more is no longer segment.
     length = (own[-1] - own[0]) * base + interval
-    chosen = _cuts(times, forced, length, longest_s + 0.5 * interval)
+    chosen = _cuts(times, length, longest_s + 0.5 * interval)
     starts = [int(cuts[at]) for at in chosen]
     return [
         _part(facts, own, start, end, interval)
@@ -83,22 +82,16 @@ def _parts_of(facts: VideoFacts, ticks: Ticks, span: Span, longest_s: float) -> 
     ]
 
 
-def _cuts(times: np.ndarray, forced: np.ndarray, duration: float, longest_s: float) -> list[int]:
+def _cuts(times: np.ndarray, duration: float, longest_s: float) -> list[int]:
     """Where parts start. One is longer than `longest_s` only where no key frame helps."""
     cuts = [0]
     while True:
         here = times[cuts[-1]]
-        ahead = np.flatnonzero(forced[cuts[-1] + 1 :])
-        end = times[cuts[-1] + 1 + ahead[0]] if len(ahead) else duration
         later = np.arange(cuts[-1] + 1, len(times))
-        later = later[times[later] <= end]
-        pieces = math.ceil((end - here) / longest_s)
-        if not len(later) or (pieces <= 1 and not len(ahead)):
+        pieces = math.ceil((duration - here) / longest_s)
+        if pieces <= 1 or not len(later):
             return cuts
-        if pieces <= 1:
-            cuts.append(int(later[-1]))
-            continue
-        target = here + (end - here) / pieces
+        target = here + (duration - here) / pieces
         within = later[times[later] <= here + longest_s]
         near = np.abs(times[within] - target)
         cuts.append(int(within[near.argmin()]) if len(within) else int(later[0]))

@@ -34,6 +34,8 @@ def probe_in_place(file: IO[bytes]) -> VideoFacts:
         raise DataError(f"its frames have no timestamps: {_PACK}")
     if ticks is None:
         raise DataError(f"its timestamps are missing, repeated or out of order: {_PACK}")
+    if facts.parts > 1:
+        raise DataError(f"its edit list shows {facts.parts} parts one after another: {_PACK}")
     if len(facts.timeline.spans) > 1:
         after = facts.timeline.spans[0].last
         gap = float(facts.times[after] - facts.times[after - 1])

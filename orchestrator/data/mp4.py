@@ -1,10 +1,28 @@
-"""The edit list of an mp4 that FFmpeg has written."""
+"""The edit list of an mp4: which parts of a track are shown."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from typing import IO
 
-_CONTAINERS = (b"moov", b"trak", b"edts")
+_LARGEST_MOOV = 1 << 28
+_EMPTY = -1
+"""Start of an edit that shows nothing."""
+
+
+def shown_parts(file: IO[bytes], track: int) -> int:
+    """How many parts of a track an mp4 shows one after another, by its edit list; 1 without one,
+    or where the file is no mp4.
+
+    `track`: the number that the file gives to the track.
+    """
+    moov = _read_moov(file)
+    for name, at, end in _boxes(moov, 0, len(moov)):
+        if name == b"trak" and _track_number(moov, at, end) == track:
+            elst = _inside(moov, at, end, b"edts", b"elst")
+            return 1 if elst is None else sum(start != _EMPTY for start in _starts(moov, *elst))
+    return 1
 
 
 def set_edit_end(payload: bytes, seconds: float) -> bytes:
@@ -14,35 +32,77 @@ def set_edit_end(payload: bytes, seconds: float) -> bytes:
         ValueError: it has no edit list.
     """
     body = bytearray(payload)
-    moov = _find(body, b"moov", 0, len(body))
-    scale = _timescale(body, _find(body, b"mvhd", moov, _end(body, moov)))
-    at = moov
-    for name in (b"trak", b"edts", b"elst"):
-        at = _find(body, name, at, _end(body, at))
-    version, count = body[at + 8], struct.unpack_from(">I", body, at + 12)[0]
+    mvhd = _inside(body, 0, len(body), b"moov", b"mvhd")
+    elst = _inside(body, 0, len(body), b"moov", b"trak", b"edts", b"elst")
+    if mvhd is None or elst is None:
+        raise ValueError("an mp4 without an edit list")
+    scale = int.from_bytes(body[mvhd[0] + (20 if body[mvhd[0]] else 12) :][:4], "big")
+    at = elst[0]
+    version, count = body[at], struct.unpack_from(">I", body, at + 4)[0]
     size, form = (20, ">Q") if version else (12, ">I")
-    last = at + 16 + size * (count - 1)
-    struct.pack_into(form, body, last, round(seconds * scale))
+    struct.pack_into(form, body, at + 8 + size * (count - 1), round(seconds * scale))
     return bytes(body)
 
 
-def _find(body: bytearray, name: bytes, parent: int, end: int) -> int:
-    """Offset of a box within another one (a box that itself contains boxes), or in the file."""
-    at = parent + 8 if body[parent + 4 : parent + 8] in _CONTAINERS else parent
+def _read_moov(file: IO[bytes]) -> bytes:
+    """What the box `moov` holds; nothing where there is none, or a damaged one."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8:
+            return b""
+        size, name = int.from_bytes(head[:4], "big"), head[4:8]
+        first = 16 if size == 1 else 8
+        size = int.from_bytes(head[8:16], "big") if size == 1 else size
+        if not all(32 <= letter < 127 or letter == 0xA9 for letter in name) or 0 < size < first:
+            return b""
+        if name == b"moov":
+            file.seek(at + first)
+            return file.read(min(size - first, _LARGEST_MOOV) if size else _LARGEST_MOOV)
+        if not size:  # it goes on to the end of the file
+            return b""
+        at += size
+
+
+def _boxes(body: bytes | bytearray, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, first byte, end) of what each box between two places holds."""
     while at + 8 <= end:
-        if body[at + 4 : at + 8] == name:
-            return at
-        at = _end(body, at)
-    raise ValueError(f"no {name.decode()} box")
+        size, name, first = (
+            int.from_bytes(body[at : at + 4], "big"),
+            bytes(body[at + 4 : at + 8]),
+            8,
+        )
+        if size == 1:  # of more than 4 GiB: the size stands behind the name
+            size, first = int.from_bytes(body[at + 8 : at + 16], "big"), 16
+        if not first <= size <= end - at:
+            return
+        yield name, at + first, at + size
+        at += size
 
 
-def _end(body: bytearray, at: int) -> int:
-    size = int.from_bytes(body[at : at + 4], "big")
-    if size == 1:  # of more than 4 GiB: the size stands behind the name
-        size = int.from_bytes(body[at + 8 : at + 16], "big")
-    return at + size if size >= 8 else len(body)
+def _inside(body: bytes | bytearray, at: int, end: int, *names: bytes) -> tuple[int, int] | None:
+    """Where the first box of a path of names begins and ends."""
+    for name, first, last in _boxes(body, at, end):
+        if name == names[0]:
+            return (first, last) if len(names) == 1 else _inside(body, first, last, *names[1:])
+    return None
 
 
-def _timescale(body: bytearray, mvhd: int) -> int:
-    at = mvhd + (28 if body[mvhd + 8] else 20)
-    return int.from_bytes(body[at : at + 4], "big")
+def _track_number(body: bytes, at: int, end: int) -> int | None:
+    tkhd = _inside(body, at, end, b"tkhd")
+    if tkhd is None:
+        return None
+    place = tkhd[0] + (20 if body[tkhd[0]] else 12)
+    return int.from_bytes(body[place : place + 4], "big")
+
+
+def _starts(body: bytes, at: int, end: int) -> Iterator[int]:
+    """Where in the track each edit begins, in the track's own ticks."""
+    long = bool(body[at : at + 1] == b"\1")
+    size, form, skip = (20, ">q", 8) if long else (12, ">i", 4)
+    for edit in range(int.from_bytes(body[at + 4 : at + 8], "big")):
+        place = at + 8 + size * edit + skip
+        if place + size - skip > end:
+            return
+        yield struct.unpack_from(form, body, place)[0]

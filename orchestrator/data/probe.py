@@ -16,6 +16,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from orchestrator.data.container import open_video, reason_of
+from orchestrator.data.mp4 import shown_parts
 from orchestrator.data.orientation import Orientation, orientation_of
 from orchestrator.data.packets import Packets
 from orchestrator.data.timeline import (
@@ -41,7 +42,7 @@ class VideoFacts:
     `width` and `height` are what a decoder gives, `pixel` is the width of a pixel over its height.
     `packets`: of the picture stream, in coded order. `skipped`: frames before the first one that
     can be decoded; the timeline leaves them out. `start`: tick at which readers take the stream to
-    begin.
+    begin. `parts`: how many an edit list shows one after another.
     """
 
     codec: str
@@ -60,6 +61,7 @@ class VideoFacts:
 
     start: int = 0
     skipped: int = 0
+    parts: int = 1
     packets: Packets = field(default_factory=Packets, repr=False)
 
     @property
@@ -127,6 +129,7 @@ def probe(file: IO[bytes], *, decode: bool = False) -> VideoFacts:
             base=Fraction(stream.time_base),
             start=stream.start_time or 0,
             skipped=skipped,
+            parts=shown_parts(file, stream.id) if "mp4" in container.format.name else 1,
             packets=packets,
         )
 
