@@ -147,6 +147,19 @@ def set_edits(path: Path, edits: Sequence[tuple[float, float]]) -> Path:
     return path
 
 
+def remuxed(path: Path, target: Path, *, title: str = "", **options: str) -> Path:
+    """The same coded pictures in another file, with options of its container's muxer."""
+    with av.open(str(path)) as read, av.open(str(target), "w", options=options) as out:
+        if title:
+            out.metadata["title"] = title
+        stream = out.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
 def join(path: Path, *parts: Path) -> Path:
     """Files one behind another, as `cat` joins them."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))

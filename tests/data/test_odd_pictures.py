@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from ffmpeg_judge import shown_by_ffmpeg
 from odd_routes import ROUTES, apart, by_route, missing
-from odd_videos import HEIGHT, MATRICES, WIDTH, join, numbered_frame, set_matrix, write
+from odd_videos import (
+    HEIGHT,
+    MATRICES,
+    WIDTH,
+    join,
+    numbered_frame,
+    remuxed,
+    set_matrix,
+    write,
+)
 from PIL import Image, ImageOps
 
 from orchestrator.data.decode import Crop, decode_clip
@@ -208,15 +217,8 @@ def test_a_picture_is_turned_as_its_exif_data_say(
 
 
 def test_a_title_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mkv", 12)
-    with av.open(str(path)) as read, av.open(str(tmp_path / "t.mkv"), "w") as out:
-        out.metadata["title"] = "caf??"
-        stream = out.add_stream_from_template(read.streams.video[0])
-        for packet in read.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                out.mux(packet)
-    body = (tmp_path / "t.mkv").read_bytes().replace(b"caf??", b"caf\xe9\xff")
+    path = remuxed(write(tmp_path / "a.mkv", 12), tmp_path / "t.mkv", title="caf??")
+    body = path.read_bytes().replace(b"caf??", b"caf\xe9\xff")
     assert apart(decode_clip(body, np.zeros(1))[0], numbered_frame(0)) < 4
 
 

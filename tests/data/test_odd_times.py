@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ffmpeg_judge import shown_by_ffmpeg
 from odd_routes import ROUTES, SEGMENT_S, by_route, missing
-from odd_videos import HEIGHT, WIDTH, join, set_edits, write
+from odd_videos import HEIGHT, WIDTH, join, numbered_frame, remuxed, set_edits, write
 
 pytestmark = pytest.mark.integration  # FFmpeg runs as a process
 
@@ -77,8 +77,6 @@ def joined(name: str, container: str, **keys: object) -> Case:
 
 
 def _numbered(count: int) -> list[np.ndarray]:
-    from odd_videos import numbered_frame
-
     return [numbered_frame(number) for number in range(count)]
 
 
@@ -107,27 +105,13 @@ def raw(path: Path, codec: str) -> Path:
 
 def live_mkv(folder: Path) -> Path:
     """A Matroska file without an index and without a duration, as a recorder streams it."""
-    path = write(folder / "plain.mkv", bf="2")
-    live = folder / "live.mkv"
-    with av.open(str(path)) as read, av.open(str(live), "w", options={"live": "1"}) as out:
-        stream = out.add_stream_from_template(read.streams.video[0])
-        for packet in read.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                out.mux(packet)
-    return live
+    return remuxed(write(folder / "plain.mkv", bf="2"), folder / "live.mkv", live="1")
 
 
 def fragmented(folder: Path) -> Path:
-    path, whole = write(folder / "plain.mp4", bf="2"), folder / "fragmented.mp4"
-    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-    with av.open(str(path)) as read, av.open(str(whole), "w", options=flags) as out:
-        stream = out.add_stream_from_template(read.streams.video[0])
-        for packet in read.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                out.mux(packet)
-    return whole
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    plain = write(folder / "plain.mp4", bf="2")
+    return remuxed(plain, folder / "fragmented.mp4", movflags=flags)
 
 
 def wrong_duration(folder: Path, factor: int) -> Path:
