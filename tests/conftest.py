@@ -25,9 +25,18 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_wait_for_the_disk() -> Iterator[None]:
     """No test pulls the plug, so that nothing in this process need be on the disk already."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def write_behind(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", write_behind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+    event.remove(Engine, "connect", write_behind)
 
 
 @pytest.fixture(scope="session", autouse=True)

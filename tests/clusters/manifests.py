@@ -16,7 +16,7 @@ GPU = "nvidia.com/gpu"
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(text))
+    return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
 
 
 @cache

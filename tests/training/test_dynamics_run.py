@@ -19,6 +19,8 @@ from orchestrator.training import codes
 from orchestrator.training.driver import Stopped, run_train
 from orchestrator.training.run_record import read_record
 
+pytestmark = pytest.mark.integration
+
 JOB: dict[str, Any] = {
     "kind": "train",
     "name": "dynamics",
