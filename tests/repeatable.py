@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 # A database of examples would make one run depend on what an earlier one found, a deadline and
@@ -90,14 +89,18 @@ def same_draws() -> Iterator[None]:
 
     A new process starts each of them, torch's too, with a seed of its own.
     """
+    import torch  # not where xdist only hands out tests
+
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    yield
-    random.setstate(before[0])
-    np.random.set_state(before[1])
-    torch.set_rng_state(before[2])
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 # What a person has set to work with clusters, servers and stores; no test means those.
 _PREFIXES = ("RAY_", "MLFLOW_", "AWS_", "SLURM_", "GIT_", "ORCHESTRATOR_", "DS_", "TUNE_")
@@ -39,6 +38,8 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Iterator[Any]:
     """What a test itself changes is undone; what its fixtures set is theirs to undo."""
+    import torch
+
     environment, folder, path = dict(os.environ), os.getcwd(), sys.path.copy()
     threads = torch.get_num_threads()
     try:
