@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -14,6 +15,9 @@ from orchestrator.errors import DataError
 
 MAX_PIXELS = 2**26
 """Largest frame that is decoded: 8K passes, 16k x 16k (gigabytes of reference frames) does not."""
+
+_UNALIGNED = 1
+"""FFmpeg's AV_CODEC_FLAG_UNALIGNED: else columns that a stream crops at the left are shown."""
 
 _DEFAULT_BONUS = 5_000_000
 """Pixels that a stream marked as the default one is preferred by, as FFmpeg's command line does."""
@@ -39,6 +43,8 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
                 f"frames of {context.width}x{context.height} pixels are too large to decode in"
                 f" bounded memory (at most {MAX_PIXELS} pixels)"
             )
+        if 0 < min(context.width, context.height) < 2:
+            raise DataError(f"frames of {context.width}x{context.height} pixels are too small")
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_count = 1
         yield container, stream
@@ -47,7 +53,24 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
 def open_container(file: IO[bytes]) -> Any:
     """A PyAV container for reading, whatever encoding its titles have. A playlist that is named
     like a video opens no other files or addresses."""
-    return av.open(file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
+    given = file if isinstance(file, io.BytesIO) else _Bounded(file)
+    return av.open(given, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
+
+
+class _Bounded:
+    """A file in which a seek behind the end goes to the end: damaged headers ask for places that
+    no file has, which must not look like a storage that fails."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.read, self.tell = file, file.read, file.tell
+        at = file.tell()
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(at)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:
+            offset = min(max(offset, 0), self._size)
+        return self._file.seek(offset, whence)
 
 
 def picture_stream(container: Any) -> Any:
@@ -63,6 +86,7 @@ def picture_stream(container: Any) -> Any:
     stream = max(streams, key=_preference)
     if stream.codec_context is None:
         raise DataError("its codec cannot be decoded")
+    stream.codec_context.flags |= _UNALIGNED
     return stream
 
 

@@ -41,9 +41,11 @@ def probe_in_place(file: IO[bytes]) -> VideoFacts:
         gap = float(facts.times[after] - facts.times[after - 1])
         raise DataError(f"its timestamps jump by {gap:.1f} s after frame {after - 1}: {_PACK}")
     if facts.skipped or int(ticks[0]) != facts.start:
-        count = facts.skipped or "some"
-        raise DataError(f"{count} frames before the first one cannot be decoded: {_PACK}")
-    if facts.packets.hidden.any() or not any(name in facts.container for name in _INDEXED):
+        raise DataError(f"its first frame is not at the time at which it begins: {_PACK}")
+    if facts.look and facts.look.palette and "mp4" in facts.container:
+        raise DataError(f"its palette stands at its beginning only: {_PACK}")
+    odd = facts.packets.hidden.any() or facts.packets.untimed.any()
+    if odd or not any(name in facts.container for name in _INDEXED):
         _refuse_wrong_seeks(file, facts)
     return facts
 

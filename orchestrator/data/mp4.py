@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO
 
 _LARGEST_MOOV = 1 << 28
+_VISUAL_SAMPLE = 78
+"""Bytes of a sample entry of video before the boxes in it."""
+
 _EMPTY = -1
 """Start of an edit that shows nothing."""
 
 
-def shown_parts(file: IO[bytes], track: int) -> int:
-    """How many parts of a track an mp4 shows one after another, by its edit list; 1 without one,
-    or where the file is no mp4.
+@dataclass(frozen=True)
+class TrackTable:
+    """What an mp4 says of a track. `shown_parts`: how many parts of it are shown one after another,
+    by its edit list. `aperture`: width and height to which the frames are cropped; None: they are
+    not."""
 
-    `track`: the number that the file gives to the track.
-    """
+    shown_parts: int = 1
+    aperture: tuple[int, int] | None = None
+
+
+def read_table(file: IO[bytes], track: int) -> TrackTable:
+    """The table of the track that the file gives this number; the default one without it."""
     moov = _read_moov(file)
     for name, at, end in _boxes(moov, 0, len(moov)):
         if name == b"trak" and _track_number(moov, at, end) == track:
             elst = _inside(moov, at, end, b"edts", b"elst")
-            return 1 if elst is None else sum(start != _EMPTY for start in _starts(moov, *elst))
-    return 1
+            starts = [0] if elst is None else list(_starts(moov, *elst))
+            return TrackTable(sum(start != _EMPTY for start in starts), _aperture(moov, at, end))
+    return TrackTable()
 
 
 def set_edit_end(payload: bytes, seconds: float) -> bytes:
@@ -87,6 +98,19 @@ def _inside(body: bytes | bytearray, at: int, end: int, *names: bytes) -> tuple[
         if name == names[0]:
             return (first, last) if len(names) == 1 else _inside(body, first, last, *names[1:])
     return None
+
+
+def _aperture(body: bytes, at: int, end: int) -> tuple[int, int] | None:
+    """Width and height of the box `clap` of a track's first kind of sample."""
+    stsd = _inside(body, at, end, b"mdia", b"minf", b"stbl", b"stsd")
+    if stsd is None:
+        return None
+    entry = next(_boxes(body, stsd[0] + 8, stsd[1]), None)
+    clap = entry and _inside(body, entry[1] + _VISUAL_SAMPLE, entry[2], b"clap")
+    if not clap or clap[1] - clap[0] < 16:
+        return None
+    width, below, height, under = struct.unpack_from(">4I", body, clap[0])
+    return (width // below, height // under) if below and under else None
 
 
 def _track_number(body: bytes, at: int, end: int) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
+from orchestrator.data.packets import BEFORE_A_JOINT
 from orchestrator.errors import DataError
 
 _KEPT_PACKETS = 256
@@ -102,14 +103,15 @@ def _landed(packets: list[Any], target: int) -> int:
 def _until(stream: Iterable[Any], last: float) -> list[Any]:
     """Packets from the first key frame to the last time."""
     packets: list[Any] = []
-    corrupt = False
+    corrupt = 0  # packets since the last one that is called corrupt, itself counted
     for packet in stream:
         if packet.size == 0 or (not packets and not packet.is_keyframe):
             continue
         _tick(packet)
-        if corrupt and not packet.is_keyframe:
+        corrupt = 0 if packet.is_keyframe else corrupt and corrupt + 1
+        if corrupt > BEFORE_A_JOINT + 1:
             break
-        corrupt = packet.is_corrupt  # but see `probe.decoded_frames`: where streams are joined
+        corrupt = corrupt or int(packet.is_corrupt)
         # Frames are shown no earlier than they are decoded: nothing wanted comes after this.
         # (Matroska does not store decoding times; right after a seek they are unknown.)
         if packet.dts is not None and packet.dts > last + 0.5:

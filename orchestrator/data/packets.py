@@ -12,12 +12,15 @@ from orchestrator.data.timeline import Ticks
 
 _NONE = -(2**63)
 
+BEFORE_A_JOINT = 3
+"""Packets before a key frame that a transport stream may call corrupt where files are joined."""
+
 
 class Packets:
-    """Packets in coded order. 17 bytes each, so hours of video are no burden."""
+    """Packets in coded order. 17 bytes each: hours of video are no burden."""
 
     def __init__(self) -> None:
-        self._ticks, self._flags = array("q"), bytearray()
+        self._ticks, self._coded, self._flags = array("q"), array("q"), bytearray()
 
     def __len__(self) -> int:
         return len(self._ticks)
@@ -25,12 +28,18 @@ class Packets:
     def add(self, packet: Any) -> None:
         """Note one packet."""
         self._ticks.append(_NONE if packet.pts is None else packet.pts)
+        self._coded.append(_NONE if packet.dts is None else packet.dts)
         self._flags.append(packet.is_keyframe | packet.is_discard << 1)
 
     @property
     def ticks(self) -> Ticks:
         """Presentation timestamps, int64 [packets]; the smallest number stands for none."""
         return np.asarray(np.frombuffer(self._ticks, np.int64))
+
+    @property
+    def coded(self) -> Ticks:
+        """Decoding timestamps, int64 [packets]."""
+        return np.asarray(np.frombuffer(self._coded, np.int64))
 
     @property
     def keys(self) -> np.ndarray:
@@ -65,7 +74,9 @@ class Packets:
         keys = keys[keys > 0]
         if (shown[keys] <= highest[keys - 1]).any():
             return False
-        return bool((np.diff(shown) > 0).all()) or _reordered(shown.tolist(), depth)
+        # Rising times of frames that are coded out of order are those of decoding, not of showing.
+        rising = bool((np.diff(shown) > 0).all())
+        return depth == 0 if rising else _reordered(shown.tolist(), depth)
 
     def _flag(self, bit: int) -> np.ndarray:
         return np.frombuffer(self._flags, np.uint8) & bit > 0

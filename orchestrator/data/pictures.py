@@ -45,7 +45,8 @@ def read_picture(file: IO[bytes], key: str, source: str) -> RawClip:
             frames = list(container.decode(video=0))
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"damaged, or not a readable picture: {reason_of(error)}") from None
-    if len(frames) != 1:
+    # Phones put a second jpeg behind the first (MPO, gain maps): viewers show the first.
+    if not frames or (len(frames) > 1 and context.name != "mjpeg"):
         raise DataError(f"{len(frames)} frames are not a picture")
     still = picture_orientation(payload)
     width, height = map(int, still.upright(frames[0].width, frames[0].height))

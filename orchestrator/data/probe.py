@@ -6,19 +6,21 @@ numbers per frame is kept, so a ten-hour video costs megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 from av.error import FFmpegError
 
+from orchestrator.data.colour import matrix_of
 from orchestrator.data.container import open_video, reason_of
-from orchestrator.data.mp4 import shown_parts
+from orchestrator.data.mp4 import TrackTable, read_table
 from orchestrator.data.orientation import Orientation, orientation_of
-from orchestrator.data.packets import Packets
+from orchestrator.data.packets import BEFORE_A_JOINT, Packets
 from orchestrator.data.timeline import (
     Seconds,
     Span,
@@ -31,8 +33,34 @@ from orchestrator.errors import DataError
 
 _LOST_SHARE, _LOST_SECONDS = 0.02, 1.0
 
+_GUESSED_IN_AVI = ("h264", "hevc")
+"""AVI stores when frames are decoded; FFmpeg guesses from it when these are shown, a frame off."""
+
+_FULL = 2
+"""FFmpeg's code of full-range colours."""
+
 _PROMISING = ("mp4", "matroska", "avi", "flv", "asf")
 """Containers whose header says how long they are. Others are asked for their last timestamp."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What decides how a decoded frame is shown: its size, the aspect of a pixel, the code of its
+    colour matrix, whether its range is full, and whether its colours are from a palette."""
+
+    width: int
+    height: int
+    pixel: Fraction
+    matrix: int | None
+    full_range: bool
+    palette: bool
+
+
+def look_of(stream: Any, frame: Any) -> Look:
+    """The look of a stream's decoded frame."""
+    full = int(frame.color_range) == _FULL or frame.format.name.startswith("yuvj")
+    pixel, palette = pixel_aspect(stream.sample_aspect_ratio), bool(frame.format.has_palette)
+    return Look(frame.width, frame.height, pixel, matrix_of(frame), full, palette)
 
 
 @dataclass(frozen=True)
@@ -42,7 +70,7 @@ class VideoFacts:
     `width` and `height` are what a decoder gives, `pixel` is the width of a pixel over its height.
     `packets`: of the picture stream, in coded order. `skipped`: frames before the first one that
     can be decoded; the timeline leaves them out. `start`: tick at which readers take the stream to
-    begin. `parts`: how many an edit list shows one after another.
+    begin. `parts`: how many an edit list shows one after another. `look`: of its first frame.
     """
 
     codec: str
@@ -62,6 +90,7 @@ class VideoFacts:
     start: int = 0
     skipped: int = 0
     parts: int = 1
+    look: Look | None = None
     packets: Packets = field(default_factory=Packets, repr=False)
 
     @property
@@ -113,8 +142,13 @@ def probe(file: IO[bytes], *, decode: bool = False) -> VideoFacts:
             raise DataError("one frame is not a video" if len(shown) else "no frames")
         if first is None:
             raise DataError("no frame can be decoded")
+        table = read_table(file, stream.id) if "mp4" in container.format.name else TrackTable()
+        if table.aperture and table.aperture != (first.width, first.height):
+            raise DataError("its clean aperture (clap) crops the frames, which is not followed")
         timed = bool((~packets.untimed).any())
-        timeline, skipped = _timeline(file, stream, packets, first, timed=timed, decode=decode)
+        timeline, skipped = _timeline(
+            file, container, stream, packets, first, timed=timed, decode=decode
+        )
         fps = _rate(stream, timeline) if timed else _declared_rate(stream)
         return VideoFacts(
             codec=stream.codec.canonical_name,
@@ -129,7 +163,8 @@ def probe(file: IO[bytes], *, decode: bool = False) -> VideoFacts:
             base=Fraction(stream.time_base),
             start=stream.start_time or 0,
             skipped=skipped,
-            parts=shown_parts(file, stream.id) if "mp4" in container.format.name else 1,
+            look=look_of(stream, first),
+            parts=table.shown_parts,
             packets=packets,
         )
 
@@ -144,7 +179,7 @@ def confirm_order(file: IO[bytes], facts: VideoFacts) -> VideoFacts:
         DataError: as `probe`.
     """
     if facts.timeline.ticks is None or bool((np.diff(facts.packets.shown) > 0).all()):
-        return facts
+        return facts  # not reordered at all; or `probe` has decoded all frames
     spans = [facts.times[one.first : one.last] for one in facts.timeline.spans]
     whole = len(facts.packets.shown) == facts.frames + facts.skipped
     if whole and all(len(own) < 2 or is_even(own, float(measured_rate(own))) for own in spans):
@@ -167,10 +202,7 @@ def decoded_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
     """Frames in the order in which they are shown, and whether each is damaged: after an error all
     are, until the next key frame."""
     damaged = False
-    for packet, following in pairwise(chain(container.demux(stream), [None])):
-        # Transport streams call the last packet before a joint corrupt, since their counters begin
-        # anew. What the decoder takes, and no other frame refers to, is as good as any.
-        last = following is not None and following.size and following.is_keyframe
+    for packet, last in _with_joints(container.demux(stream)):
         damaged = damaged or (packet.is_corrupt and not last)
         try:
             frames = packet.decode()
@@ -182,6 +214,20 @@ def decoded_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
             elif frame.key_frame and (last or not packet.is_corrupt):
                 damaged = False
             yield frame, damaged
+
+
+def _with_joints(packets: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Packets, and whether one of the next few is a key frame.
+
+    Transport streams call one of the last packets before a joint corrupt, since their counters
+    begin anew. What the decoder takes there without a complaint is as good as any.
+    """
+    waiting: deque[Any] = deque()
+    for packet in chain(packets, [None] * BEFORE_A_JOINT):
+        waiting.append(packet)
+        if len(waiting) > BEFORE_A_JOINT:
+            first = waiting.popleft()
+            yield first, any(p is not None and p.size and p.is_keyframe for p in waiting)
 
 
 def _read(container: Any, stream: Any) -> tuple[Packets, Any, float]:
@@ -239,7 +285,14 @@ def _refuse_cut_off(
 
 
 def _timeline(
-    file: IO[bytes], stream: Any, packets: Packets, first: Any, *, timed: bool, decode: bool
+    file: IO[bytes],
+    container: Any,
+    stream: Any,
+    packets: Packets,
+    first: Any,
+    *,
+    timed: bool,
+    decode: bool,
 ) -> tuple[Timeline, int]:
     """The timeline, and how many frames before the first one that can be decoded it leaves out."""
     if not timed:
@@ -247,6 +300,11 @@ def _timeline(
         times = np.arange(frames) / float(_declared_rate(stream))
         return Timeline(times, (Span(0, frames),), None), 0
     base = float(stream.time_base)
+    if container.format.name == "avi" and stream.codec_context.name in _GUESSED_IN_AVI:
+        coded = np.sort(packets.coded)
+        if (np.diff(coded) > 0).all():
+            exact = exact_timeline(coded.tolist(), base)
+            return Timeline(exact.times, exact.spans, None), 0
     if not decode and packets.in_order(stream.codec_context.reorder_depth):
         ticks = np.sort(packets.shown)
         start = first.pts if first.pts is not None else ticks[0]
@@ -257,9 +315,9 @@ def _timeline(
             lost = ticks[ticks < start] >= (keys[0] if len(keys) else ticks[0])
             return timeline, int(lost.sum())
     file.seek(0)
-    with open_video(file) as (container, again):
+    with open_video(file) as (reader, again):
         again.codec_context.options |= {"skip_loop_filter": "all", "skip_idct": "all"}
-        found = [frame.pts for frame, _ in decoded_frames(container, again)]
+        found = [frame.pts for frame, _ in decoded_frames(reader, again)]
     if len(found) < 2:
         raise DataError(f"{len(found)} of {len(packets.shown)} frames can be decoded")
     return repaired_timeline(found, base), 0

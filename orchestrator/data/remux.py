@@ -14,13 +14,26 @@ from av.error import FFmpegError
 from orchestrator.data.container import open_video, reason_of
 from orchestrator.data.copying import Part
 from orchestrator.data.mp4 import set_edit_end
-from orchestrator.data.probe import VideoFacts
+from orchestrator.data.probe import Look, VideoFacts, look_of
 from orchestrator.data.timeline import Ticks
 from orchestrator.data.transcode import Piece
+
+_LOST = (
+    "a copy would lose the aspect or the colours that only its container names: use"
+    " encode.mode=h264"
+)
 
 
 def remux(file: IO[bytes], facts: VideoFacts, parts: list[Part]) -> Iterator[Piece | str]:
     """An mp4 of each part; a string is the reason why one cannot be used."""
+    same_look: bool | None = None
+    for piece in _copied(file, facts, parts):
+        if same_look is None and isinstance(piece, Piece):
+            same_look = _look(piece.payload) == facts.look
+        yield piece if same_look is not False or isinstance(piece, str) else _LOST
+
+
+def _copied(file: IO[bytes], facts: VideoFacts, parts: list[Part]) -> Iterator[Piece | str]:
     file.seek(0)
     with open_video(file) as (container, stream):
         packets = enumerate(p for p in container.demux(stream) if p.size)
@@ -125,6 +138,11 @@ def _decoding_ticks(facts: VideoFacts, part: Part, kept: np.ndarray) -> Ticks:
     own = ticks[part.first : part.last][kept]
     rising = np.sort(own)
     return np.asarray(rising - (rising - own).max(initial=0))
+
+
+def _look(payload: bytes) -> Look | None:
+    with open_video(io.BytesIO(payload)) as (container, stream):
+        return next((look_of(stream, frame) for frame in container.decode(stream)), None)
 
 
 def _count_shown(payload: bytes) -> int:

@@ -29,6 +29,9 @@ _SLOW = 8.0
 _OUTLIERS = 2
 """Frames in a row whose timestamps may be wild while those around them follow one another."""
 
+_REORDERED = 16
+"""Places by which a coder may move a frame."""
+
 _REPAIRED = 0.05
 """Share of a video's timestamps that may be wild before they are not believed at all."""
 
@@ -99,6 +102,9 @@ def repaired_timeline(ticks: Sequence[int | None], base: float) -> Timeline:
         return exact_timeline(values, base)
     if len(set(values)) < 2:
         raise DataError("its frames have no timestamps that differ")
+    if len(known) == len(ticks) and _shuffled(values):
+        exact = exact_timeline(sorted(values), base)
+        return Timeline(exact.times, exact.spans, None)
     times = np.full(len(ticks), np.nan)
     times[known] = (np.asarray(values, dtype=np.float64) - values[0]) * base
     spread = _spread_equal(times[known])
@@ -115,6 +121,19 @@ def repaired_timeline(ticks: Sequence[int | None], base: float) -> Timeline:
     for span in spans:
         _interpolate(times[span.first : span.last], typical)
     return Timeline(times, spans, None)
+
+
+def _shuffled(ticks: Sequence[int]) -> bool:
+    """Whether timestamps are those of another order, again and again: of decoding, for example.
+    Then the frames are shown at the same times, in the decoder's order."""
+    order = np.argsort(np.asarray(ticks), kind="stable")
+    near = np.abs(order - np.arange(len(ticks))).max() <= _REORDERED
+    falls = int((np.diff(np.asarray(ticks)) <= 0).sum())
+    return bool(
+        near
+        and falls > max(2 * _OUTLIERS, _REPAIRED * len(ticks))
+        and len(set(ticks)) == len(ticks)
+    )
 
 
 def _spread_equal(times: Seconds) -> Seconds:

@@ -46,6 +46,12 @@ def shown_by_ffmpeg(path: Path, width: int, height: int, matrix: str = "auto") -
     return Shown(pictures, (ticks - ticks[:1]) / _TICK)
 
 
+def ffmpeg(*arguments: str | Path) -> None:
+    """Run FFmpeg's command line; what it writes over is lost."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *arguments]
+    subprocess.run([str(one) for one in command], check=True, timeout=60)
+
+
 def _run(path: Path, *options: str) -> bytes:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-threads", "1"]
     command += ["-i", str(path), "-an", "-sn", "-dn", "-fps_mode", "passthrough", *options, "-"]

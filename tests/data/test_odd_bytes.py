@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from odd_videos import set_edits, write
 
-from orchestrator.data import packet_reader
+from orchestrator.data import container, packet_reader
 from orchestrator.data.cut import cut_video
 from orchestrator.data.decode import decode_clip
 from orchestrator.data.in_place import probe_in_place
@@ -72,6 +72,18 @@ def test_damage_of_any_kind_ends_in_a_reason(name: str, tmp_path: Path) -> None:
     body = video(tmp_path, name)
     for seed in range(8):
         use(damaged(body, random.Random(f"{name}{seed}")))
+
+
+def test_a_header_that_asks_for_a_place_no_file_has_is_damage(tmp_path: Path) -> None:
+    """Of a file on a disk such a seek is an error of the system, which would stop the packing."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(video(tmp_path, "a.mp4"))
+    with open(path, "rb") as file:
+        bounded = container._Bounded(file)
+        assert bounded.seek(1 << 62) == path.stat().st_size
+        assert bounded.read(1) == b""
+        assert bounded.seek(-5) == 0
+        assert len(bounded.read(8)) == 8
 
 
 @pytest.mark.nightly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from ffmpeg_judge import shown_by_ffmpeg
+from ffmpeg_judge import ffmpeg, shown_by_ffmpeg
 from odd_routes import ROUTES, apart, by_route, missing
 from odd_videos import (
     HEIGHT,
@@ -89,6 +90,32 @@ def _small() -> list[np.ndarray]:
     return [numbered_frame(n, WIDTH // 2, HEIGHT // 2)[::-1] for n in range(12)]
 
 
+def by_ffmpeg(name: str, *arguments: str, **source: Any) -> Callable[[Path], Path]:
+    """Makes a file by FFmpeg's command line of a plain one."""
+
+    def make(folder: Path) -> Path:
+        ffmpeg("-i", write(folder / "plain.mp4", 12, **source), *arguments, folder / name)
+        return folder / name
+
+    return make
+
+
+def clean_aperture(folder: Path) -> Path:
+    """An mp4 that crops its frames to 64 x 48 by a box `clap`."""
+    path = write(folder / "clap.mp4", 12)
+    body = bytearray(path.read_bytes())
+    box = struct.pack(">I4s8I", 40, b"clap", 64, 1, 48, 1, 0, 1, 0, 1)
+    at = body.rindex(b"avc1") - 4
+    names = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
+    for place in [*(body.index(name) - 4 for name in names), at]:
+        size = int.from_bytes(body[place : place + 4], "big") + len(box)
+        body[place : place + 4] = size.to_bytes(4, "big")
+    end = at + int.from_bytes(body[at : at + 4], "big") - len(box)
+    body[end:end] = box
+    path.write_bytes(body)
+    return path
+
+
 def two_sizes(folder: Path) -> Path:
     """A transport stream whose frames become twice as large."""
     base = Fraction(1, 90_000)
@@ -124,6 +151,13 @@ CASES = [
     Case("largest_first", lambda f: two_streams(f, largest_first=True)),
     Case("largest_second", lambda f: two_streams(f, largest_first=False)),
     Case("two_sizes", two_sizes, whole=("h264",)),
+    Case("aspect", by_ffmpeg("a.mkv", "-c", "copy", "-aspect", "2:1"), (WIDTH, 48),
+         whole=("h264", "tar")),
+    Case("range", by_ffmpeg("r.mkv", "-c", "copy", "-color_range", "pc"), whole=("h264", "tar")),
+    Case("cropped", by_ffmpeg("c.mp4", "-c", "copy", "-bsf:v",
+         "h264_metadata=crop_left=16:crop_top=8"), (80, 56)),
+    Case("clean_aperture", clean_aperture, (64, 48), whole=()),
+    Case("palette", by_ffmpeg("p.mov", "-c:v", "qtrle", "-pix_fmt", "gray"), whole=("h264",)),
 ]  # fmt: skip
 
 
@@ -214,6 +248,16 @@ def test_a_picture_is_turned_as_its_exif_data_say(
     assert isinstance(clip, RawClip)
     assert (clip.height, clip.width) == expected.shape[:2]
     assert apart(decode_clip(clip.payload, np.zeros(1))[0], expected) < 4
+
+
+def test_a_picture_with_another_one_behind_it_is_the_first(tmp_path: Path) -> None:
+    first = Image.fromarray(numbered_frame(5))
+    behind = [Image.fromarray(numbered_frame(9)[:32, :48])]
+    first.save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=behind, quality=95)
+    (unit,) = FolderSource(str(tmp_path), 1, pictures=True).units()
+    (clip,) = FolderSource(str(tmp_path), 1, pictures=True).clips(unit, Encode())
+    assert isinstance(clip, RawClip)
+    assert apart(decode_clip(clip.payload, np.zeros(1))[0], numbered_frame(5)) < 4
 
 
 def test_a_title_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:

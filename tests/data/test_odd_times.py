@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from ffmpeg_judge import shown_by_ffmpeg
+from ffmpeg_judge import ffmpeg, shown_by_ffmpeg
 from odd_routes import ROUTES, SEGMENT_S, by_route, missing
 from odd_videos import HEIGHT, WIDTH, join, numbered_frame, remuxed, set_edits, write
 
@@ -126,6 +126,46 @@ def wrong_duration(folder: Path, factor: int) -> Path:
     return path
 
 
+def by_ffmpeg(path: Path, source: Path, *arguments: str, before: tuple[str, ...] = ()) -> Path:
+    """A file that FFmpeg's command line makes of another one."""
+    ffmpeg(*before, "-i", source, *arguments, path)
+    return path
+
+
+def raw_in_mp4(folder: Path) -> Path:
+    """Frames that are coded out of order, with the times at which they are decoded."""
+    source = write(folder / "b.mp4", bf="2")
+    raw_file = by_ffmpeg(folder / "b.h264", source, "-c", "copy")
+    return by_ffmpeg(folder / "raw.mp4", raw_file, "-c", "copy", before=("-r", "25"))
+
+
+def decoding_times(folder: Path) -> Path:
+    stamps = ("-bsf:v", "setts=pts=DTS:dts=DTS")
+    source = write(folder / "b.mp4", bf="2")
+    return by_ffmpeg(folder / "d.mkv", source, "-c", "copy", *stamps)
+
+
+def dropped_in_avi(folder: Path) -> Path:
+    ticks = [round(40 * n) for n in range(60) if not 20 <= n <= 32]
+    source = write(folder / "v.mkv", len(ticks), ticks=ticks, rate=25)
+    codec = ("-c:v", "libx264", "-crf", "4", "-bf", "0", "-g", "12")
+    return by_ffmpeg(folder / "d.avi", source, "-fps_mode", "vfr", *codec)
+
+
+def trimmed_open(folder: Path) -> Path:
+    """Cut within an open group of pictures, without encoding anew."""
+    options = {"x264-params": "open-gop=1:keyint=15:min-keyint=15:bframes=3", "bf": "3"}
+    source = write(folder / "open.mp4", 45, rate=15, g="15", **options)
+    return by_ffmpeg(folder / "t.mkv", source, "-c", "copy", before=("-ss", "0.9"))
+
+
+def joined_segments(folder: Path) -> Path:
+    source = write(folder / "long.mp4", 75, rate=25, g="12")
+    pieces = ("-f", "segment", "-segment_time", "0.96")
+    by_ffmpeg(folder / "s%d.ts", source, "-c", "copy", *pieces)
+    return join(folder / "joined.ts", *sorted(folder.glob("s*.ts")))
+
+
 FAST = [round(n * 1000 / 240) for n in range(40)]
 VERY_FAST = [n // 2 for n in range(40)]
 
@@ -145,6 +185,13 @@ CASES = [
     Case("raw.h264", lambda f: raw(f / "raw.h264", "libx264"), ("h264",)),
     Case("raw.m2v", lambda f: raw(f / "raw.m2v", "mpeg2video"), ("h264",)),
     Case("live", live_mkv),
+    Case("raw_in_mp4", raw_in_mp4, ("h264",), False),
+    Case("decoding_times", decoding_times, ("h264",), False),
+    Case("dropped_in_avi", dropped_in_avi, ("h264",)),
+    Case("b_frames_h264.avi", lambda f: by_ffmpeg(f / "b.avi", write(f / "b.mp4", bf="2"), "-c:v",
+         "libx264", "-crf", "4", "-bf", "2"), ("h264",)),
+    Case("trimmed_open", trimmed_open, ("h264", "copy")),
+    Case("joined_segments", joined_segments, ("h264",)),
     Case("fragmented", fragmented),
     Case("long_header", lambda folder: wrong_duration(folder, 40)),
     Case("short_header", lambda folder: wrong_duration(folder, 1)),
