@@ -272,9 +272,14 @@ class Nodes:
         return str(self._cluster.address)
 
     def add(self) -> None:
-        """A fresh node joins, at an address of its own: a driver joins the head's, not this."""
+        """A fresh node joins, at an address of its own: a driver joins the head's, not this.
+
+        No other process's cluster uses the address: two raylets of one address that start together
+        may choose the same ports, and one of them then runs no actor.
+        """
         self._added += 1
-        address = f"127.0.0.{1 + self._added}"
+        own = os.getpid()
+        address = f"127.{1 + own // 250 % 250}.{own % 250}.{1 + self._added}"
         self._nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=address))
 
     def kill_one(self, pid: int | None = None) -> None:
