@@ -77,9 +77,10 @@ def split(times: Seconds) -> tuple[Span, ...]:
 
 
 def is_even(times: Seconds, fps: float) -> bool:
-    """Whether each frame is less than half an interval away from its place at an even rate."""
+    """Whether each frame is less than a quarter of an interval away from its place at an even rate:
+    two frames are then less than half an interval nearer or farther than they should be."""
     away = times - times[0] - np.arange(len(times)) / fps
-    return bool(np.abs(away).max() < 0.5 / fps)
+    return bool(np.abs(away).max() < 0.25 / fps)
 
 
 def longest_gap(gaps: Seconds) -> float:
