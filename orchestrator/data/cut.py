@@ -48,6 +48,9 @@ def _clips(
         if isinstance(piece, str):
             yield Rejected(source, f"segment {number} of {count}: {piece}", 1 / count)
             continue
+        if piece.lost:
+            reason = f"{piece.lost} frames cannot be decoded, the others are kept"
+            yield Rejected(source, f"segment {number} of {count}: {reason}", 0.0)
         yield RawClip(
             key=f"{key}-{number:0{digits}d}",
             payload=piece.payload,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ from orchestrator.data.timeline import Seconds, Ticks
 from orchestrator.job import Encode
 
 _LOST_FRAMES = 0.02
-"""Share of a segment's frames (or one frame) that a decoder may drop without a complaint."""
+"""Share of a segment's frames (or one frame) that a decoder may drop before the segment is."""
 
 _FINE = Fraction(1, 90_000)
 """Seconds of a tick where frames keep their own times."""
@@ -43,7 +43,8 @@ _COLORSPACES = {
 
 @dataclass(frozen=True)
 class Piece:
-    """One encoded segment. `fps`: frames per second, on average."""
+    """One encoded segment. `fps`: frames per second, on average. `lost`: frames that it should have
+    besides, which could not be decoded."""
 
     payload: bytes
     frames: int
@@ -52,6 +53,7 @@ class Piece:
     height: int
     duration_s: float
     codec: str
+    lost: int = 0
 
 
 def transcode(
@@ -80,7 +82,7 @@ def transcode(
             elif lost > max(1, _LOST_FRAMES * segment.frames) or not encoder.frames:
                 yield f"{lost} of {segment.frames} frames cannot be decoded"
             else:
-                yield encoder.finish(segment.duration_s)
+                yield replace(encoder.finish(segment.duration_s), lost=lost)
 
 
 def _place(segment: Segment, times: Seconds | None, number: int) -> tuple[int, int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from made_videos import decoded, level_of, picture, shown_at, write_video
 
+from orchestrator.data import transcode
 from orchestrator.data.cut import cut_video
 from orchestrator.data.decode import decode_clip
 from orchestrator.data.sources import RawClip, Rejected
@@ -148,6 +150,27 @@ def test_damage_costs_its_segment_and_not_the_video(tmp_path: Path) -> None:
     assert 1 <= len(bad) <= 2
     assert all("damaged" in item.reason or "decoded" in item.reason for item in bad)
     assert bad[0].share == pytest.approx(1 / 6)
+
+
+def test_a_frame_that_is_lost_is_a_row_that_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder may drop a frame and say nothing; the rest of its segment is kept, at its times."""
+    path = write_video(tmp_path / "a.mp4", frames=60, fps=30)
+    decoded_frames = transcode.decoded_frames
+
+    def dropping(*of: Any) -> Iterator[Any]:
+        return (one for number, one in enumerate(decoded_frames(*of)) if number != 40)
+
+    monkeypatch.setattr(transcode, "decoded_frames", dropping)
+    first, row, second = cut(path, segment=1.0)
+    assert isinstance(first, RawClip)
+    assert first.frames == 30
+    assert isinstance(row, Rejected)
+    assert (row.share, "1 frames cannot be decoded" in row.reason) == (0.0, True)
+    assert isinstance(second, RawClip)
+    assert (second.frames, second.duration_s) == (29, 1.0)
+    np.testing.assert_allclose(np.diff(shown_at(second.payload))[8:11] * 30, [1, 2, 1], atol=0.01)
 
 
 def test_copying_keeps_the_coded_pictures(tmp_path: Path) -> None:
