@@ -26,7 +26,15 @@ _NOT_ON_LINUX = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Where this is 0, a node that Ray starts has the address 127.0.0.1, as on a Mac, and all of its
 servers listen there. An address that is given is not enough: Ray replaces a loopback one."""
 
+_bound_to_loopback = False
+"""Ray's native code reads the variable once in a process: the first cluster decides."""
+
 logger = logging.getLogger(__name__)
+
+
+def bound_to_loopback() -> bool:
+    """Whether what Ray starts in this process listens on loopback only, also in a later cluster."""
+    return _bound_to_loopback
 
 
 def loopback_interface() -> str:
@@ -57,6 +65,8 @@ def alone() -> Iterator[None]:
     """Within it a Ray that starts is this machine's alone, and so are its processes."""
     import ray._private.ray_constants as constants
 
+    global _bound_to_loopback
+    _bound_to_loopback = True
     wanted = {**use_loopback(), _NOT_ON_LINUX: "0", **_own_token()}
     before = {name: os.environ.get(name) for name in wanted}
     clusters = constants.ENABLE_RAY_CLUSTER

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.ray_local import alone, local_options
+from orchestrator.ray_local import alone, bound_to_loopback, local_options
 
 ANSWER_S = 10.0
 
@@ -120,6 +120,26 @@ def _join(ray: Any, address: str) -> None:
             where="RAY_ADDRESS",
             mend="start it (ray start --head), correct the address, or unset it to run here alone",
         ) from error
+    if bound_to_loopback() and not client:
+        _require_loopback(ray, address)
+
+
+def _require_loopback(ray: Any, address: str) -> None:
+    """Nodes elsewhere could not connect back to this process: they would take it for dead.
+
+    Raises:
+        RequestError: the cluster has a node with another address than this machine's loopback.
+    """
+    nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if all(node.startswith("127.") for node in nodes):
+        return
+    ray.shutdown()
+    raise RequestError(
+        f"this Python process has run a job without a cluster, on 127.0.0.1 only; it cannot join"
+        f" {address}",
+        where="RAY_ADDRESS",
+        mend="use another Python process, or set RAY_ADDRESS before the first job",
+    )
 
 
 def _quiet() -> dict[str, Any]:

@@ -7,12 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from orchestrator import ray_local
+from orchestrator.bench.chaos import Nodes
 from orchestrator.errors import RequestError
 from orchestrator.ray_session import cluster_address, ray_session
 
@@ -200,3 +203,28 @@ def test_an_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> No
         assert os.environ["NCCL_SOCKET_IFNAME"].startswith("lo")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
     assert "NCCL_SOCKET_IFNAME" not in os.environ
+
+
+def _local_then_cluster(address: str) -> str:
+    """What a process is told that has run locally and then joins the cluster at this address."""
+    with ray_session(num_cpus=1):
+        pass
+    os.environ["RAY_ADDRESS"] = address
+    try:
+        with ray_session():
+            return "joined"
+    except RequestError as error:
+        return str(error)
+
+
+@pytest.mark.integration
+def test_a_process_that_ran_locally_is_refused_by_a_cluster_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own server listens on loopback only: the head would end its actors minutes later."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    spawn = get_context("spawn")
+    with closing(Nodes(1)) as nodes, ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        told = pool.submit(_local_then_cluster, nodes.address).result()
+    assert "it cannot join" in told
+    assert "use another Python process" in told
