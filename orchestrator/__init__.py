@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.sending import submit
+    from orchestrator.clusters.submit import submit
+    from orchestrator.estimate import plan
     from orchestrator.job import load_job
-    from orchestrator.plan import plan
     from orchestrator.runner import run
     from orchestrator.tracking.registry import load_model
 
@@ -19,9 +19,9 @@ __all__ = ["__version__", "load_job", "load_model", "plan", "run", "submit"]
 
 _HOME = {
     "load_job": "orchestrator.job",
-    "plan": "orchestrator.plan",
+    "plan": "orchestrator.estimate",
     "run": "orchestrator.runner",
-    "submit": "orchestrator.clusters.sending",
+    "submit": "orchestrator.clusters.submit",
     "load_model": "orchestrator.tracking.registry",
 }
 

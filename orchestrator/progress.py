@@ -1,4 +1,4 @@
-"""What long work tells the person who waits. The terminal's side is `orchestrator.cli.terminal`."""
+"""What long work tells the person who waits. The terminal's side is `cli/progress_display.py`."""
 
 from __future__ import annotations
 

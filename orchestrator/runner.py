@@ -21,16 +21,16 @@ from orchestrator.job import (
     TrainJob,
     TuneJob,
 )
-from orchestrator.locations import refuse_unwritable
+from orchestrator.paths import refuse_unwritable
 from orchestrator.progress import Progress, Silent
 from orchestrator.summary import RunSummary
-from orchestrator.unforeseen import Unforeseen, foreseen, keep_details, stage
+from orchestrator.unexpected import Unforeseen, foreseen, keep_details, stage
 
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.keeping import Evaluated
-    from orchestrator.pipeline.ledger import Left
+    from orchestrator.evaluation.result_store import Evaluated
+    from orchestrator.pipeline.stage_store import Left
     from orchestrator.storage import Storage
     from orchestrator.training.run_record import RunRecord
 
@@ -138,7 +138,7 @@ def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None)
 
 
 def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: bool) -> RunSummary:
-    from orchestrator.pipeline.driver import run_pipeline
+    from orchestrator.pipeline.run_pipeline import run_pipeline
 
     def run_stage(stage: StageJob, parent: str) -> Left:
         return _left_by(_run_one(stage, progress, local, parent))
@@ -165,7 +165,7 @@ def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: b
 
 def _left_by(summary: RunSummary) -> Left:
     """What later stages, and the pipeline's own page, need of a stage."""
-    from orchestrator.pipeline.ledger import Left
+    from orchestrator.pipeline.stage_store import Left
 
     return Left(
         seconds=summary.seconds,
@@ -180,7 +180,7 @@ def _left_by(summary: RunSummary) -> Left:
 
 
 def _run_promote(job: PromoteJob) -> RunSummary:
-    from orchestrator.evaluation.gate import promote
+    from orchestrator.evaluation.promotion_gate import promote
     from orchestrator.storage import Storage
     from orchestrator.tracking.server import tracking_uri
 
@@ -202,7 +202,7 @@ def _run_promote(job: PromoteJob) -> RunSummary:
 
 
 def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
-    from orchestrator.data.pack import run_pack
+    from orchestrator.data.packing.pack import run_pack
 
     began = time.time()
     indexes = run_pack(job, progress, local=local)
@@ -217,7 +217,7 @@ def _run_pack(job: PackJob, progress: Progress, local: bool) -> RunSummary:
 
 
 def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
-    from orchestrator.evaluation.features.driver import run_embed
+    from orchestrator.features.driver import run_embed
 
     began = time.time()
     found = run_embed(job, progress, local=local)
@@ -242,7 +242,7 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
 
 def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     """Commands that work as they stand."""
-    reader = "from orchestrator.evaluation.features import Features"
+    reader = "from orchestrator.features import Features"
     steps = [_python(f"{reader}; print(Features.open({uri!r}).array().shape)")]
     sources = [job.data.source or "", *(source.uri for source in job.data.sources)]
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
@@ -282,33 +282,33 @@ def _judge(
     found: Evaluated
     if job.probe is not None:
         from orchestrator.evaluation.probes.driver import run_probe
-        from orchestrator.tracking.probes import probe_metrics
+        from orchestrator.tracking.results.probes import probe_metrics
 
         found = run_probe(job, job.probe, progress, local=local, parent=parent)
         return found, probe_metrics(found.verdict)
     if job.planning is not None:
-        from orchestrator.evaluation.acting.driver import run_acting
-        from orchestrator.tracking.acting import acting_headline
+        from orchestrator.evaluation.planning.driver import run_acting
+        from orchestrator.tracking.results.planning import acting_headline
 
         found = run_acting(job, job.planning, progress, local=local, parent=parent)
         return found, acting_headline(found.verdict)
     if job.benchmark is not None:
         from orchestrator.evaluation.benchmarks.driver import run_benchmark
-        from orchestrator.tracking.benchmarks import benchmark_headline
+        from orchestrator.tracking.results.benchmarks import benchmark_headline
 
         found = run_benchmark(job, job.benchmark, progress, local=local, parent=parent)
         return found, benchmark_headline(found.verdict)
-    from orchestrator.evaluation.driver import run_evaluate
-    from orchestrator.tracking.evaluations import headline
+    from orchestrator.evaluation.suite.driver import run_evaluate
+    from orchestrator.tracking.results.physics import headline
 
     found = run_evaluate(job, progress, local=local, parent=parent)
     return found, headline(found.verdict)
 
 
 def _run_study(job: StudyJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
-    from orchestrator.evaluation.study.driver import Trained, run_study
     from orchestrator.ray_session import ray_session
-    from orchestrator.tracking.studies import headline
+    from orchestrator.study.driver import Trained, run_study
+    from orchestrator.tracking.results.studies import headline
 
     def train(cell: TrainJob) -> Trained:
         found = _run_train(cell, progress, fresh=False, local=local, profile=False)
@@ -337,8 +337,8 @@ def _run_tune(job: TuneJob, progress: Progress, local: bool, parent: str | None)
             where=job.name,
             mend="leave it out; a single trial can be run by itself with --from and --local",
         )
-    from orchestrator.tracking.sweeps import headline
-    from orchestrator.tuning.driver import run_tune
+    from orchestrator.tracking.results.sweeps import headline
+    from orchestrator.tuning.sweep import run_tune
 
     began = time.time()
     found = run_tune(job, progress, parent)
@@ -380,8 +380,8 @@ def _run_train(
     profile: bool,
     parent: str | None = None,
 ) -> RunSummary:
-    from orchestrator.evaluation.during import Evaluations, check_evaluations
-    from orchestrator.tracking.outage import NotRecorded
+    from orchestrator.evaluation.in_training.scheduler import Evaluations, check_evaluations
+    from orchestrator.tracking.mlflow_errors import NotRecorded
     from orchestrator.tracking.run import describe_result
     from orchestrator.training.driver import run_train
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["repeatable", "surroundings"]
+pytest_plugins = ["tests.support.deterministic", "tests.support.isolation"]
 
 
 def pytest_collection_finish() -> None:

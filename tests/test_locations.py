@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.locations import is_remote, local_path, located, refuse_unwritable
+from orchestrator.paths import is_remote, local_path, located, refuse_unwritable
 from orchestrator.storage import Storage
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ray_local
-from orchestrator.bench.chaos import Nodes
+from orchestrator.bench.fault_injection import Nodes
 from orchestrator.errors import RequestError
 from orchestrator.ray_session import cluster_address, ray_session
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.bench.loops import (
+from orchestrator.bench.feed_contenders import (
     BareLoop,
     DecoderLoop,
     FeedLoop,
@@ -25,7 +25,7 @@ from orchestrator.bench.loops import (
     ProcessLoop,
     WebDatasetLoop,
 )
-from orchestrator.data.prepare import Prepared
+from orchestrator.data.packing.prepare import Prepared
 from orchestrator.job import TrainJob
 
 TURN_S = 5.0

@@ -24,14 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from orchestrator.bench.ranks import join, run_ranks
-from orchestrator.bench.step import made_batch
-from orchestrator.data.batch import Batch
+from orchestrator.bench.training_step import made_batch
+from orchestrator.data.loader.batch import Batch
 from orchestrator.errors import RequestError
+from orchestrator.estimate import BatchPlan, MemoryPlan, plan
+from orchestrator.estimate.memory import STAGES, Stage
 from orchestrator.jepa.objectives import build_objective, untaught_teacher
 from orchestrator.job import TrainJob, job_dict, load_job
-from orchestrator.plan import BatchPlan, MemoryPlan, plan
-from orchestrator.plan.memory import STAGES, Stage
-from orchestrator.training.engine import Engine
+from orchestrator.training.engine.engine import Engine
 
 STEPS = 3
 """Steps of each stage; the moments are made in the first, and the last one is measured."""

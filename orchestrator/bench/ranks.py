@@ -13,7 +13,7 @@ import torch.distributed as dist
 from orchestrator.errors import JobFailed
 from orchestrator.job import Scale
 from orchestrator.ray_local import use_loopback
-from orchestrator.training.rendezvous import meet_on_loopback
+from orchestrator.training.loopback_rendezvous import meet_on_loopback
 
 PATIENCE_S = 1800.0
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import bench, cluster, data, doctor, jobs, models, plan, run, submit, ui
-from orchestrator.cli.streams import reader_has_gone, say, tell_stray_errors
-from orchestrator.unforeseen import foreseen, keep_details
+from orchestrator.cli.stderr_and_pipes import reader_has_gone, say, tell_stray_errors
+from orchestrator.unexpected import foreseen, keep_details
 
 _INTERRUPTED = 130
 _WAS_INTERRUPTED = (

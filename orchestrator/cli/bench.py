@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import bench_tune
-from orchestrator.locations import local_path
+from orchestrator.paths import local_path
 
 app = typer.Typer(
     help="Measure speed beside something to compare it with.",
@@ -44,12 +44,12 @@ def feed(
     """
     from orchestrator.bench.feed import bench_feed
     from orchestrator.cli.data import job_of
-    from orchestrator.cli.show import print_json, print_table, size
-    from orchestrator.cli.terminal import open_progress
-    from orchestrator.data.prepare import prepare
+    from orchestrator.cli.output import print_json, print_table, size
+    from orchestrator.cli.progress_display import open_progress
+    from orchestrator.data.packing.prepare import prepare
     from orchestrator.job import of_one_kind
     from orchestrator.ray_session import ray_session
-    from orchestrator.training.acting import know_actions
+    from orchestrator.training.resolve.actions import know_actions
 
     checked = of_one_kind(job_of(job, overrides or []), "bench feed")
     with ray_session(), open_progress(quiet=False, json=json) as progress:
@@ -91,9 +91,9 @@ def step(
     Data is in memory. A bare DeepSpeed loop of the same model takes turns with it, and V-JEPA
     2's published step where a checkout is given.
     """
-    from orchestrator.bench.step import bench_step
+    from orchestrator.bench.training_step import bench_step
     from orchestrator.cli.data import job_of
-    from orchestrator.cli.show import print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
     from orchestrator.job import of_one_kind
 
     found = bench_step(of_one_kind(job_of(job, overrides or []), "bench step"), against, steps)
@@ -112,7 +112,7 @@ def step(
 
 
 def _rates(found: dict[str, Any]) -> str:
-    from orchestrator.cli.show import number
+    from orchestrator.cli.output import number
 
     parts = [f"{found['clips_per_s']:.4g} clips/s"]
     if "flops_per_s" in found:
@@ -137,7 +137,7 @@ def memory(
     """
     from orchestrator.bench.memory import bench_memory
     from orchestrator.cli.data import job_of
-    from orchestrator.cli.show import print_json, print_table, size
+    from orchestrator.cli.output import print_json, print_table, size
     from orchestrator.job import of_one_kind
 
     found = bench_memory(of_one_kind(job_of(job, overrides or []), "bench memory"), ranks)
@@ -171,9 +171,9 @@ def run(
     """
     import tempfile
 
-    from orchestrator.bench.orchestration import bench_orchestration
+    from orchestrator.bench.orchestration_overhead import bench_orchestration
     from orchestrator.cli.data import job_of
-    from orchestrator.cli.show import print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
 
     with tempfile.TemporaryDirectory() as folder:
         found = bench_orchestration(job_of(job, overrides or []), Path(folder), steps, rounds)
@@ -215,9 +215,9 @@ def chaos(
     """
     import tempfile
 
-    from orchestrator.bench.chaos import VICTIMS, Arena, Struck, bench_chaos, draw_blows
+    from orchestrator.bench.fault_injection import VICTIMS, Arena, Struck, bench_chaos, draw_blows
     from orchestrator.cli.data import job_of
-    from orchestrator.cli.show import print_json, print_table, size
+    from orchestrator.cli.output import print_json, print_table, size
 
     checked = job_of(job, overrides or [])
     victims = VICTIMS if nodes else VICTIMS[:2]
@@ -292,8 +292,8 @@ def plan(
     candidates and cores; the same loop with our rollout; and that solver itself, where it is
     installed.
     """
-    from orchestrator.bench.plan import acting_model, bench_plan
-    from orchestrator.cli.show import print_json, print_table
+    from orchestrator.bench.planning import acting_model, bench_plan
+    from orchestrator.cli.output import print_json, print_table
 
     found = bench_plan(
         acting_model(model),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.locations import local_path
+from orchestrator.paths import local_path
 
 TUNE_JOB = typer.Argument(metavar="JOB", help="A tune job (YAML).")
 OVERRIDES = typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's.")
@@ -31,9 +31,9 @@ def objectives(
     Trains points of the job's space, one after the other, in this process. Each model is scored by
     the probe of states or labels and by all that needs none; prints the rank correlations.
     """
-    from orchestrator.bench.objectives import bench_objectives
-    from orchestrator.cli.show import print_json, print_table
-    from orchestrator.cli.terminal import open_progress
+    from orchestrator.bench.tuning_objectives import bench_objectives
+    from orchestrator.cli.output import print_json, print_table
+    from orchestrator.cli.progress_display import open_progress
 
     checked = _tune_job(job, overrides or [])
     with open_progress(quiet=False, json=json) as progress:
@@ -81,9 +81,9 @@ def search(
     Each search may take the steps of the job's `trials` whole trials, trained one after the other
     in this process. The winner is scored again on videos that no trial was scored on.
     """
-    from orchestrator.bench.search import ENDS, SHARES, bench_search
-    from orchestrator.cli.show import print_json, print_table
-    from orchestrator.cli.terminal import open_progress
+    from orchestrator.bench.search_methods import ENDS, SHARES, bench_search
+    from orchestrator.cli.output import print_json, print_table
+    from orchestrator.cli.progress_display import open_progress
 
     checked = _tune_job(job, overrides or [])
     with open_progress(quiet=False, json=json) as progress:

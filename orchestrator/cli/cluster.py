@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.locations import local_path
+from orchestrator.paths import local_path
 
 app = typer.Typer(
     help="Clusters: profiles, rendered files, up and down.",
@@ -57,9 +57,9 @@ def schema(
 
     The listing reads like a profile; `...` stands where a value must be given.
     """
-    from orchestrator.cli.show import print_json, print_schema
-    from orchestrator.job.schema import lines_of
-    from orchestrator.profile import profile_schema
+    from orchestrator.cli.output import print_json, print_schema
+    from orchestrator.cluster_profile import profile_schema
+    from orchestrator.job.schema_listing import lines_of
 
     found = profile_schema(kind)
     if json:
@@ -74,7 +74,7 @@ def up(profile: Annotated[str, PROFILE], yes: Annotated[bool, YES] = False) -> N
 
     It may rent machines, so it asks for --yes.
     """
-    from orchestrator.clusters.lifting import bring_up
+    from orchestrator.clusters.cluster_up_down import bring_up
 
     bring_up(profile, yes=yes)
 
@@ -85,6 +85,6 @@ def down(profile: Annotated[str, PROFILE], yes: Annotated[bool, YES] = False) ->
 
     An MLflow server and its database stay.
     """
-    from orchestrator.clusters.lifting import take_down
+    from orchestrator.clusters.cluster_up_down import take_down
 
     take_down(profile, yes=yes)

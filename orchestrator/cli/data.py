@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.locations import local_path
+from orchestrator.paths import local_path
 
 if TYPE_CHECKING:
     from orchestrator.job import TrainJob
@@ -37,8 +37,8 @@ def inspect(
     """
     from dataclasses import asdict
 
-    from orchestrator.cli.show import print_json
-    from orchestrator.data.inspect import inspect_dataset
+    from orchestrator.cli.output import print_json
+    from orchestrator.data.inspection.report import inspect_dataset
 
     report = inspect_dataset(job_of(source, overrides or []), out, clips)
     if json:
@@ -60,9 +60,9 @@ def verify(
 
     By default every byte is read. Exit code 1 when something is wrong.
     """
-    from orchestrator.cli.show import print_json
-    from orchestrator.data.index import Index
-    from orchestrator.data.verify import verify as verify_index
+    from orchestrator.cli.output import print_json
+    from orchestrator.data.packing.verify import verify as verify_index
+    from orchestrator.data.store.index import Index
 
     index = Index.open(uri)
     problems = verify_index(index, clips)
@@ -88,7 +88,7 @@ def audit(
     Compares the ledger of what entered the forward with the order, up to the newest
     checkpoint. Exit code 1 when something does not hold.
     """
-    from orchestrator.cli.show import print_json
+    from orchestrator.cli.output import print_json
     from orchestrator.storage import Storage
     from orchestrator.training.audit import audit_run
 

@@ -37,7 +37,7 @@ def doctor(
     checked = load_job(job, overrides or []) if job else None
     found = _from_here(to, checked) if to else _from_inside(checked, quiet=json)
     if json:
-        from orchestrator.cli.show import print_json
+        from orchestrator.cli.output import print_json
 
         print_json([one.to_dict() for one in found])
     else:
@@ -49,16 +49,16 @@ def doctor(
 def _from_here(to: str, job: Job | None) -> list[Finding]:
     from pathlib import Path
 
+    from orchestrator.cluster_profile import load_profile
+    from orchestrator.clusters.adapt_job import place
     from orchestrator.clusters.doctor import look_from_here
-    from orchestrator.clusters.placing import place
-    from orchestrator.profile import load_profile
 
     profile = load_profile(to)
     return look_from_here(profile, place(job, profile, Path.cwd()) if job else None)
 
 
 def _from_inside(job: Job | None, *, quiet: bool) -> list[Finding]:
-    from orchestrator.cli.terminal import open_progress
+    from orchestrator.cli.progress_display import open_progress
     from orchestrator.clusters.doctor import diagnose
 
     with open_progress(quiet=quiet, json=quiet) as progress:
@@ -68,7 +68,7 @@ def _from_inside(job: Job | None, *, quiet: bool) -> list[Finding]:
 def _show(found: list[Finding]) -> None:
     from rich.markup import escape
 
-    from orchestrator.cli.show import console
+    from orchestrator.cli.output import console
 
     screen = console()
     for one in found:

@@ -32,7 +32,7 @@ def list_jobs(
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """What was sent to a cluster, or to every cluster that has a profile here; newest first."""
-    from orchestrator.cli.show import duration, print_json, print_table
+    from orchestrator.cli.output import duration, print_json, print_table
 
     rows = _rows(to)
     if json:
@@ -53,9 +53,9 @@ def status(
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """Where a job stands: its state, times, exit code and pages."""
-    from orchestrator.cli.show import print_json
-    from orchestrator.clusters.sending import backend_of, with_links
-    from orchestrator.profile import load_profile
+    from orchestrator.cli.output import print_json
+    from orchestrator.cluster_profile import load_profile
+    from orchestrator.clusters.submit import backend_of, with_links
 
     profile = load_profile(to)
     row = with_links(backend_of(profile).row(name), profile)
@@ -81,8 +81,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="On, to its end.")] = False,
 ) -> None:
     """What a job has printed."""
-    from orchestrator.clusters.sending import backend_of
-    from orchestrator.profile import load_profile
+    from orchestrator.cluster_profile import load_profile
+    from orchestrator.clusters.submit import backend_of
 
     for piece in backend_of(load_profile(to)).logs(name, follow=follow):
         print(piece, end="", flush=True)
@@ -98,10 +98,10 @@ def stop(
 
     The same submit continues it.
     """
-    from orchestrator.cli.show import print_json
+    from orchestrator.cli.output import print_json
+    from orchestrator.cluster_profile import load_profile
     from orchestrator.clusters.backend import LIVE
-    from orchestrator.clusters.sending import backend_of
-    from orchestrator.profile import load_profile
+    from orchestrator.clusters.submit import backend_of
 
     backend = backend_of(load_profile(to))
     row = backend.row(name)
@@ -127,10 +127,10 @@ def diff(
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """What differs between a job file and what has its name: on a cluster, or in its storage."""
-    from orchestrator.cli.show import print_json
-    from orchestrator.clusters.comparing import difference
+    from orchestrator.cli.output import print_json
+    from orchestrator.cluster_profile import load_profile
+    from orchestrator.clusters.job_diff import difference
     from orchestrator.job import load_job
-    from orchestrator.profile import load_profile
 
     found = difference(load_job(job, overrides or []), load_profile(to) if to else None)
     if json:
@@ -145,10 +145,10 @@ def _rows(to: str | None) -> list[Row]:
     """Rows of one cluster, or of all that answer; those that do not are named on stderr."""
     import sys
 
-    from orchestrator.clusters.sending import backend_of
+    from orchestrator.cluster_profile import load_profile
+    from orchestrator.cluster_profile.loading import FOLDER
+    from orchestrator.clusters.submit import backend_of
     from orchestrator.errors import RequestError
-    from orchestrator.profile import load_profile
-    from orchestrator.profile.loading import FOLDER
 
     if to is not None:
         return backend_of(load_profile(to)).rows()
@@ -182,8 +182,8 @@ def schema(
 
     The listing reads like a job file; `...` stands where a value must be given.
     """
-    from orchestrator.cli.show import print_json, print_schema
-    from orchestrator.job.schema import job_schema, schema_lines
+    from orchestrator.cli.output import print_json, print_schema
+    from orchestrator.job.schema_listing import job_schema, schema_lines
 
     if json:
         print_json(job_schema(kind))

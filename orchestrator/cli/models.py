@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orchestrator.cli.ui import STORAGE, TRACKING
-from orchestrator.locations import local_path
+from orchestrator.paths import local_path
 
 if TYPE_CHECKING:
     from orchestrator.tracking.registry import RegisteredVersion
@@ -38,7 +38,7 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Every version of every registered model."""
-    from orchestrator.cli.show import print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
     from orchestrator.tracking.registry import list_models
 
     versions = list_models(_server(tracking, storage))
@@ -59,7 +59,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """One version: where it is, what made it, and its metrics."""
-    from orchestrator.cli.show import print_json
+    from orchestrator.cli.output import print_json
     from orchestrator.tracking.registry import show_model
 
     version = show_model(model, _server(tracking, storage))
@@ -96,8 +96,8 @@ def promote(
     Both must have been evaluated by the same protocol, and the new one must have more quadruplets
     right by more than chance explains; else nothing changes, and the exit code is 1.
     """
-    from orchestrator.cli.show import print_json
-    from orchestrator.evaluation.gate import promote as promote_model
+    from orchestrator.cli.output import print_json
+    from orchestrator.evaluation.promotion_gate import promote as promote_model
 
     server = _server(tracking, storage)
     gated = alias == "champion" and not ungated
@@ -128,7 +128,7 @@ def export(
 
     `transformers.VJEPA2Model.from_pretrained(DIR)` gives the same features.
     """
-    from orchestrator.tracking.exporting import export_to_huggingface
+    from orchestrator.tracking.huggingface import export_to_huggingface
 
     server = _server(tracking, storage) if model.startswith(("models:/", "runs:/")) else tracking
     export_to_huggingface(model, folder, licence=licence, tracking=server)
@@ -165,8 +165,8 @@ def import_(
     """
     import yaml
 
-    from orchestrator.jepa.foreign import Wishes
-    from orchestrator.jepa.importing import import_model
+    from orchestrator.jepa.interop.import_model import import_model
+    from orchestrator.jepa.interop.imported_model import Wishes
 
     wishes = Wishes(size, frames, fps, rope)
     config = import_model(source, folder, wishes)

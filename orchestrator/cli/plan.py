@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from orchestrator.estimate import Plan
     from orchestrator.job import TrainJob
-    from orchestrator.plan import Plan
 
 Rows = list[tuple[str, str]]
 
@@ -74,14 +74,14 @@ def plan(
 
 def _plan_one(job: TrainJob, to: str | None, *, json: bool, **given: Any) -> None:
     """Show one training's plan, on a cluster where one is named."""
-    from orchestrator.plan import plan as make_plan
+    from orchestrator.estimate import plan as make_plan
 
     if to is not None:
         _plan_on(job, to, json=json, **given)
         return
     result = make_plan(job, **given)
     if json:
-        from orchestrator.cli.show import print_json
+        from orchestrator.cli.output import print_json
 
         print_json(result.to_dict())
         return
@@ -97,10 +97,10 @@ def _plain(job: TrainJob, to: str | None, **given: Any) -> dict[str, Any]:
     Raises:
         RequestError: it does not fit the cluster.
     """
+    from orchestrator.cluster_profile import load_profile
     from orchestrator.errors import RequestError
-    from orchestrator.plan import plan as make_plan
-    from orchestrator.plan import plan_on
-    from orchestrator.profile import load_profile
+    from orchestrator.estimate import plan as make_plan
+    from orchestrator.estimate import plan_on
 
     if to is None:
         return make_plan(job, **given).to_dict()
@@ -111,11 +111,11 @@ def _plain(job: TrainJob, to: str | None, **given: Any) -> dict[str, Any]:
 
 
 def _plan_on(job: TrainJob, to: str, *, json: bool, **given: Any) -> None:
+    from orchestrator.cli.output import print_json
     from orchestrator.cli.plan_cluster import show_cluster
-    from orchestrator.cli.show import print_json
+    from orchestrator.cluster_profile import load_profile
     from orchestrator.errors import RequestError
-    from orchestrator.plan import plan_on
-    from orchestrator.profile import load_profile
+    from orchestrator.estimate import plan_on
 
     profile = load_profile(to)
     found = plan_on(job, profile, **given)
@@ -169,7 +169,7 @@ def _clip(plan: Plan) -> Rows:
 
 def _buckets(plan: Plan) -> Rows:
     """Shapes of clips, where there are several: a step is of one."""
-    from orchestrator.cli.show import number
+    from orchestrator.cli.output import number
 
     rows = []
     for one in plan.buckets:
@@ -182,7 +182,7 @@ def _buckets(plan: Plan) -> Rows:
 
 
 def _model(plan: Plan) -> Rows:
-    from orchestrator.cli.show import number, size
+    from orchestrator.cli.output import number, size
 
     if plan.parameters is None or plan.flops is None or plan.checkpoint_bytes is None:
         return [("", "a part is your own: what it costs is known when it is built")]
@@ -208,7 +208,7 @@ def _model(plan: Plan) -> Rows:
 
 
 def _data(plan: Plan) -> Rows:
-    from orchestrator.cli.show import duration, number, size
+    from orchestrator.cli.output import duration, number, size
 
     feed = plan.feed
     rows = [
@@ -229,8 +229,8 @@ def _data(plan: Plan) -> Rows:
 
 
 def _memory(plan: Plan, job: TrainJob) -> None:
+    from orchestrator.cli.output import size
     from orchestrator.cli.plan_memory import print_memory
-    from orchestrator.cli.show import size
 
     rows = [(m, f"ZeRO {m.stage}{' (the job)' if m.stage == job.scale.zero else ''}")
             for m in plan.memory]  # fmt: skip
@@ -240,7 +240,7 @@ def _memory(plan: Plan, job: TrainJob) -> None:
 
 
 def _advice(plan: Plan, job: TrainJob) -> str:
-    from orchestrator.cli.show import size
+    from orchestrator.cli.output import size
 
     found = plan.recommended
     if found is None:

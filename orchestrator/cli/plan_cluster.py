@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.output import duration, print_table, size
 from orchestrator.cli.plan_memory import print_memory
-from orchestrator.cli.show import duration, print_table, size
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate import ClusterPlan
+    from orchestrator.estimate.cluster_estimate import SizePlan
     from orchestrator.job import TrainJob
-    from orchestrator.plan import ClusterPlan
-    from orchestrator.plan.cluster import SizePlan
-    from orchestrator.profile import Profile
 
 Rows = list[tuple[str, str]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.show import print_table, size
+from orchestrator.cli.output import print_table, size
 
 if TYPE_CHECKING:
-    from orchestrator.plan import MemoryPlan
+    from orchestrator.estimate import MemoryPlan
 
 
 def print_memory(

@@ -25,8 +25,8 @@ def plan_pipeline(
     Raises:
         RequestError: a stage does not fit a former one, or the cluster.
     """
-    from orchestrator.cli.show import print_json
-    from orchestrator.pipeline.fitting import check_stages
+    from orchestrator.cli.output import print_json
+    from orchestrator.pipeline.compatibility import check_stages
 
     check_stages(job, local=False)
     if json:

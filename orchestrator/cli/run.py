@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.unforeseen import foreseen, stage
+from orchestrator.unexpected import foreseen, stage
 
 if TYPE_CHECKING:
     from orchestrator.job import Job
@@ -67,7 +67,7 @@ def run(
     import sys
     from contextlib import nullcontext, redirect_stdout
 
-    from orchestrator.cli.terminal import open_progress
+    from orchestrator.cli.progress_display import open_progress
     from orchestrator.runner import run as run_job
 
     # Ray prints what its raylets warn of; JSON has stdout for itself.
@@ -79,7 +79,7 @@ def run(
             raise foreseen(error) from error
     with stage("showing the summary: the job is done"):
         if json:
-            from orchestrator.cli.show import print_json
+            from orchestrator.cli.output import print_json
 
             print_json(summary.to_dict())
         elif quiet:
@@ -116,7 +116,7 @@ def show_summary(summary: RunSummary) -> None:
     """One screen: what was made, the final numbers, where it lives, what to do next."""
     from rich.markup import escape
 
-    from orchestrator.cli.show import console
+    from orchestrator.cli.output import console
 
     screen = console()
     screen.print(f"\n[bold green]done[/] [bold]{escape(_headline(summary))}[/]")
@@ -130,7 +130,7 @@ def show_summary(summary: RunSummary) -> None:
 
 
 def _headline(summary: RunSummary) -> str:
-    from orchestrator.cli.show import duration
+    from orchestrator.cli.output import duration
 
     took = duration(summary.seconds)
     if summary.kind == "evaluate":
@@ -157,8 +157,8 @@ def _headline(summary: RunSummary) -> str:
 
 
 def _facts(summary: RunSummary) -> list[tuple[str, str]]:
-    from orchestrator.cli.show import duration, size
-    from orchestrator.job.train import EVALUATED
+    from orchestrator.cli.output import duration, size
+    from orchestrator.job.config.train import EVALUATED
 
     rows: list[tuple[str, str]] = []
     data = summary.dataset
@@ -215,7 +215,7 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
 
 def _embedded(features: dict[str, Any]) -> list[tuple[str, str]]:
     """What was written, of what, and what could not be."""
-    from orchestrator.cli.show import size
+    from orchestrator.cli.output import size
 
     text = f"{features['rows']:,} clips, {features['dtype']} {features['shape']} each"
     rows = [("features", f"{text}, {size(features['bytes'])}"), ("", features["uri"])]
@@ -270,7 +270,7 @@ def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each target: the model's score, and what stands beside it."""
-    from orchestrator.evaluation.probes.page import shown_score
+    from orchestrator.evaluation.probes.report import shown_score
 
     arms = verdict["arms"]
     rows = []
@@ -300,7 +300,7 @@ def _acted(verdict: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each arm's curve, and for each ratio."""
-    from orchestrator.evaluation.study.page import claim_of
+    from orchestrator.study.report import claim_of
 
     rows = []
     for panel in result["panels"]:

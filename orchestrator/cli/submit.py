@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from orchestrator.clusters.backend import Backend, Row
-    from orchestrator.clusters.sending import Sent
+    from orchestrator.clusters.submit import Sent
 
 CLUSTER = typer.Option(
     "--to", metavar="CLUSTER", help="A profile: cluster/CLUSTER.yaml, or the path of one."
@@ -47,10 +47,10 @@ def submit(
 
         orchestrator submit jobs/video/pretrain.yaml scale.workers=64 --to kuberay
     """
-    from orchestrator.clusters.sending import backend_of, with_links
-    from orchestrator.clusters.sending import submit as send
+    from orchestrator.cluster_profile import load_profile
+    from orchestrator.clusters.submit import backend_of, with_links
+    from orchestrator.clusters.submit import submit as send
     from orchestrator.job import load_job
-    from orchestrator.profile import load_profile
 
     profile = load_profile(to)
     sent = send(
@@ -62,7 +62,7 @@ def submit(
     if follow:
         row = with_links(_follow(backend_of(profile), row, to, to_stderr=json), profile)
     if json:
-        from orchestrator.cli.show import print_json
+        from orchestrator.cli.output import print_json
 
         print_json({**row.to_dict(), "attached": sent.attached, "notes": list(sent.notes)})
     elif follow:
@@ -73,7 +73,7 @@ def submit(
 
 def ending(row: Row) -> str:
     """One line of how a job stands or ended."""
-    from orchestrator.cli.show import duration
+    from orchestrator.cli.output import duration
 
     text = f"{row.state} {row.name} ({row.id} on {row.cluster})"
     if row.ended_at and row.submitted_at:
@@ -110,7 +110,7 @@ def _follow(backend: Backend, row: Row, to: str, *, to_stderr: bool) -> Row:
 
 
 def _show(sent: Sent, to: str) -> None:
-    from orchestrator.cli.show import size
+    from orchestrator.cli.output import size
 
     row = sent.row
     if sent.attached:

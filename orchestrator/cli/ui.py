@@ -45,8 +45,8 @@ def _show_cluster(to: str, port: int, *, browser: bool, show: bool) -> None:
     import shlex
     import webbrowser
 
+    from orchestrator.cluster_profile import load_profile
     from orchestrator.clusters.tunnels import keep_open, pages_of
-    from orchestrator.profile import load_profile
 
     profile = load_profile(to)
     found = pages_of(profile, port)

@@ -22,7 +22,7 @@ class Submission:
     """The job as it will run there, storage and tracking being the cluster's."""
 
     package: Path
-    """A zip of the code and the job file (`clusters/package.py`)."""
+    """A zip of the code and the job file (`clusters/packaging/package.py`)."""
 
     command: tuple[str, ...]
     """What runs in the unpacked folder."""

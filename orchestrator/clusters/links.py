@@ -10,7 +10,7 @@ import urllib.request
 from shlex import quote
 from typing import Any
 
-from orchestrator.profile import Profile
+from orchestrator.cluster_profile import Profile
 from orchestrator.storage import is_remote
 
 _ANSWER_S = 3.0

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from orchestrator.cluster_profile import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.profile import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
 
 HOST = "127.0.0.1"
 DASHBOARD_PORT = 8265

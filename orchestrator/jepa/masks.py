@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from orchestrator.errors import RequestError
 from orchestrator.job import Future, MultiBlock, TrainJob, import_part, part_config
-from orchestrator.job.base import CustomPart
-from orchestrator.job.masks import check_mask, mask_counts
+from orchestrator.job.config.base import CustomPart
+from orchestrator.job.config.masks import check_mask, mask_counts
 
 __all__ = [
     "FutureSampler",

@@ -13,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-from orchestrator.job.model import Rope
+from orchestrator.job.config.model import Rope
 
 Grid = tuple[int, int, int]
 Rotation = tuple[Tensor, Tensor]

@@ -1,21 +1,13 @@
 """Job files: their schema, their reading, their identity."""
 
-from orchestrator.job.act import Act, Statistics
-from orchestrator.job.data import Bucket, ClipSpec, CropFlip, Data, MixedSource
-from orchestrator.job.embed import EmbedJob
-from orchestrator.job.evaluate import EvaluateJob
-from orchestrator.job.fingerprint import (
-    differences,
-    fingerprint,
-    given_dict,
-    identity,
-    job_dict,
-)
-from orchestrator.job.loading import Job, build_job, load_job
-from orchestrator.job.masks import Future, MultiBlock, mask_counts
-from orchestrator.job.mixture import of_one_kind
-from orchestrator.job.model import Codes, Conv, Encoder, Model, Predictor, reads_moments
-from orchestrator.job.objective import (
+from orchestrator.job.config.actions import Act, Statistics
+from orchestrator.job.config.data import Bucket, ClipSpec, CropFlip, Data, MixedSource
+from orchestrator.job.config.embed import EmbedJob
+from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.masks import Future, MultiBlock, mask_counts
+from orchestrator.job.config.mixture_checks import of_one_kind
+from orchestrator.job.config.model import Codes, Conv, Encoder, Model, Predictor, reads_moments
+from orchestrator.job.config.objective import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
@@ -33,15 +25,23 @@ from orchestrator.job.objective import (
     Supervised,
     Taught,
 )
-from orchestrator.job.pack import Encode, PackJob, WeightedSource
-from orchestrator.job.parts import import_part, part_config
-from orchestrator.job.pipeline import PipelineJob, Stage, StageJob
-from orchestrator.job.promote import PromoteJob
-from orchestrator.job.scale import Scale
-from orchestrator.job.schema import job_schema
-from orchestrator.job.study import StudyJob
-from orchestrator.job.train import Optim, TrainJob
-from orchestrator.job.tune import TuneJob
+from orchestrator.job.config.pack import Encode, PackJob, WeightedSource
+from orchestrator.job.config.pipeline import PipelineJob, Stage, StageJob
+from orchestrator.job.config.promote import PromoteJob
+from orchestrator.job.config.scale import Scale
+from orchestrator.job.config.study import StudyJob
+from orchestrator.job.config.train import Optim, TrainJob
+from orchestrator.job.config.tune import TuneJob
+from orchestrator.job.fingerprint import (
+    differences,
+    fingerprint,
+    given_dict,
+    identity,
+    job_dict,
+)
+from orchestrator.job.loading.custom_components import import_part, part_config
+from orchestrator.job.loading.load import Job, build_job, load_job
+from orchestrator.job.schema_listing import job_schema
 
 __all__ = [
     "VJEPA2",

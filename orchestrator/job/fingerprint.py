@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from orchestrator.job.loading import Job
-from orchestrator.job.pipeline import PipelineJob
+from orchestrator.job.config.pipeline import PipelineJob
+from orchestrator.job.loading.load import Job
 
 # A run may be moved, resized and watched differently and still be the same run.
 _NOT_IDENTITY = (

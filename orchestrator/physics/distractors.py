@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.scenes.common import WALL, Palette, foot, thing
-from orchestrator.physics.world import (
+from orchestrator.physics.scene import (
     VIEW,
     Backdrop,
     Scene,
@@ -19,6 +18,7 @@ from orchestrator.physics.world import (
     half_planes,
     rectangle,
 )
+from orchestrator.physics.scenes.common import WALL, Palette, foot, thing
 
 TRIES = 12
 CELLS = 7  # of a moving texture, across the picture

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.world import (
+from orchestrator.physics.scene import (
     VIEW,
     Backdrop,
     Colour,

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.data.encode import encode_h264
-from orchestrator.data.sources import RawClip, Rejected, WorkUnit
-from orchestrator.job.pack import Encode
-from orchestrator.physics.simulate import VERSION, Simulation, simulate
+from orchestrator.data.codec.encode import encode_h264
+from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
+from orchestrator.job.config.pack import Encode
+from orchestrator.physics.simulated_video import VERSION, Simulation, simulate
 from orchestrator.physics.uri import parse
 
 UNIT = 64  # videos that are simulated, and committed, as a whole

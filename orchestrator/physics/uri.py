@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.locations import split_uri
+from orchestrator.paths import split_uri
 from orchestrator.physics.scenes import FAMILIES
-from orchestrator.physics.suite import SCENARIOS
+from orchestrator.physics.suite.quads import SCENARIOS
 
 MIXED = "mixed"
 STILL, MOVING = "still", "moving"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.errors import RequestError
-from orchestrator.job.base import CustomPart
-from orchestrator.job.parts import import_part, part_config
-from orchestrator.job.planning import CEM, AnySolver
+from orchestrator.job.config.base import CustomPart
+from orchestrator.job.config.planning import CEM, AnySolver
+from orchestrator.job.loading.custom_components import import_part, part_config
 from orchestrator.planning.base import Solver
 from orchestrator.planning.cem import CrossEntropy
 from orchestrator.planning.mppi import PathIntegral

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orchestrator.job.planning import MPPI
+from orchestrator.job.config.planning import MPPI
 from orchestrator.planning.base import Bounds, Cost, Plan
 from orchestrator.planning.noise import candidate_noise
 from orchestrator.planning.search import Best, first_spread, inside, judged

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from orchestrator.errors import RequestError
-from orchestrator.locations import is_remote as is_remote
-from orchestrator.locations import located
-from orchestrator.storage.local import FileEntry as FileEntry
-from orchestrator.storage.local import LocalFolder
+from orchestrator.paths import is_remote as is_remote
+from orchestrator.paths import located
+from orchestrator.storage.local_listing import FileEntry as FileEntry
+from orchestrator.storage.local_listing import LocalFolder
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -71,7 +71,7 @@ class Storage:
     """A folder, local or remote. Cheap to pickle: the file system is opened where it is used.
 
     Raises:
-        RequestError: `root` is no path and no URI (`orchestrator.locations`).
+        RequestError: `root` is no path and no URI (`orchestrator.paths`).
     """
 
     def __init__(self, root: str) -> None:
@@ -226,7 +226,7 @@ class Storage:
         pyarrow has no conditional put, so the check and the put are two requests, and of two
         writers in that instant the later replaces the earlier. What such a file names must
         carry names of its own, and be read by nobody before all writers are done (as in
-        `orchestrator.data.unit`).
+        `orchestrator.data.packing.unit`).
         """
         if self.remote:
             if self.exists(path):

@@ -20,7 +20,7 @@ MAX_NAME = 500
 
 
 class PackedDataset(Protocol):
-    """What tracking reads of a dataset (`orchestrator.data.index.Index` is one)."""
+    """What tracking reads of a dataset (`orchestrator.data.store.index.Index` is one)."""
 
     @property
     def uri(self) -> str: ...
@@ -47,7 +47,7 @@ class IndexSource(DatasetSource):  # type: ignore[misc]  # mlflow has no types
         return "orchestrator_index"
 
     def load(self) -> str:
-        """The dataset's folder; `orchestrator.data.index.Index.open` reads it."""
+        """The dataset's folder; `orchestrator.data.store.index.Index.open` reads it."""
         return self.uri
 
     @staticmethod

@@ -1,6 +1,6 @@
 """The code of a registered model: MLflow keeps this file beside the weights and runs it to load.
 
-No pickle: the weights are the safetensors of `orchestrator.jepa.hub`, the code is this text.
+No pickle: the weights are the safetensors of `jepa/model_files.py`, the code is this text.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from orchestrator.jepa.hub import load_folder
+from orchestrator.jepa.model_files import load_folder
 
 
 class Encoder(PythonModel):  # type: ignore[misc]  # mlflow has no types

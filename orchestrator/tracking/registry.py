@@ -19,14 +19,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from orchestrator.tracking.locate import find_version, model_folder
 from orchestrator.tracking.metrics import metric_rows
-from orchestrator.tracking.outage import asking, long_answers, recording
+from orchestrator.tracking.mlflow_errors import asking, long_answers, recording
+from orchestrator.tracking.model_uri import find_version, model_folder
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import client_of, existing_store, require_answer, require_usable
 
 if TYPE_CHECKING:
-    from orchestrator.jepa.hub import WorldModel
+    from orchestrator.jepa.model_files import WorldModel
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jepa-orchestrator")
@@ -214,7 +214,7 @@ def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) ->
     Raises:
         RequestError: there is no such model.
     """
-    from orchestrator.jepa.hub import load_folder
+    from orchestrator.jepa.model_files import load_folder
 
     with model_folder(uri, tracking=tracking) as folder:
         return load_folder(folder, device)

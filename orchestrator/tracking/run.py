@@ -21,17 +21,7 @@ from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
 from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
-from orchestrator.tracking.description import (
-    JOB_FILE,
-    identity_tags,
-    log_files,
-    log_params,
-    set_tags,
-)
-from orchestrator.tracking.description import flat_params as flat_params
-from orchestrator.tracking.environment import environment
-from orchestrator.tracking.note import Outcome, opening_note, result_note
-from orchestrator.tracking.outage import (
+from orchestrator.tracking.mlflow_errors import (
     NotRecorded,
     asking,
     only_told,
@@ -39,6 +29,16 @@ from orchestrator.tracking.outage import (
     recording,
     refused,
 )
+from orchestrator.tracking.run_description import Outcome, opening_note, result_note
+from orchestrator.tracking.run_inputs import (
+    JOB_FILE,
+    identity_tags,
+    log_files,
+    log_params,
+    set_tags,
+)
+from orchestrator.tracking.run_inputs import flat_params as flat_params
+from orchestrator.tracking.runtime_info import environment
 from orchestrator.tracking.server import (
     AS_TRAINING,
     artifact_root,

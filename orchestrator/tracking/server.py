@@ -12,10 +12,10 @@ from urllib.parse import unquote, urlsplit
 from mlflow import MlflowClient
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.locations import refuse_unwritable
+from orchestrator.paths import refuse_unwritable
 from orchestrator.storage import Storage
-from orchestrator.tracking.outage import OUTAGES, MlflowAway, reason_of
-from orchestrator.tracking.tables import make_tables
+from orchestrator.tracking.mlflow_errors import OUTAGES, MlflowAway, reason_of
+from orchestrator.tracking.sqlite_store import make_tables
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")

@@ -18,7 +18,7 @@ from typing import IO
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage
-from orchestrator.tracking.outage import MlflowAway, asking
+from orchestrator.tracking.mlflow_errors import MlflowAway, asking
 from orchestrator.tracking.server import (
     AS_TRAINING,
     artifact_root,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.data.audit import Audit, audit_ledger
-from orchestrator.data.clips import Clips
-from orchestrator.data.index import Index
-from orchestrator.data.moving import arrays_of
-from orchestrator.data.order import Order
+from orchestrator.data.auditing.audit import Audit, audit_ledger
+from orchestrator.data.loader.action_data import arrays_of
+from orchestrator.data.loader.order import Order
+from orchestrator.data.store.clip_reader import Clips
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob, build_job
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import complete_checkpoints, step_of
+from orchestrator.training.checkpoints.manager import complete_checkpoints, step_of
 from orchestrator.training.run_record import INHERITED, read_record
 
 

@@ -11,29 +11,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.data.prepare import Prepared, prepare
+from orchestrator.data.packing.prepare import Prepared, prepare
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
 from orchestrator.ray_session import find_parts_in, python_path, ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import alert
-from orchestrator.tracking.outage import only_told
+from orchestrator.tracking.live.pending import send_waiting
+from orchestrator.tracking.mlflow_errors import only_told
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, finish_run
-from orchestrator.tracking.waiting import send_waiting
-from orchestrator.training.acting import know_actions
-from orchestrator.training.begin import begin
-from orchestrator.training.board import Board, ClusterLost, LocalBoard, News, RayBoard
-from orchestrator.training.codes import know_codes
-from orchestrator.training.export import export_model
-from orchestrator.training.fixed import know_teacher
+from orchestrator.training.checkpoints.export import export_model
+from orchestrator.training.control.coordinator import Board, ClusterLost, LocalBoard, News, RayBoard
+from orchestrator.training.control.monitor import watching
+from orchestrator.training.control.signals import stopping_cleanly
 from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
+from orchestrator.training.resolve.actions import know_actions
+from orchestrator.training.resolve.frozen_teacher import know_teacher
+from orchestrator.training.resolve.pca import know_codes
 from orchestrator.training.run_record import Overtaken, RunRecord, read_record
-from orchestrator.training.signals import stopping_cleanly
-from orchestrator.training.watch import watching
+from orchestrator.training.run_setup import begin
 from orchestrator.training.worker import Assignment
-from orchestrator.unforeseen import one_line, stage, traceback_of
+from orchestrator.unexpected import one_line, stage, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class TrainResult:
 
 
 class Evaluations(Protocol):
-    """Judges checkpoints on the way: `orchestrator.evaluation.during`, which imports this room."""
+    """Evaluates checkpoints during a training (`evaluation/in_training/scheduler.py`)."""
 
     def beside(self) -> AbstractContextManager[None]:
         """Within it checkpoints are judged; left early, what goes on is given up."""
@@ -265,7 +265,7 @@ def _finish(evaluations: Evaluations, job: TrainJob, progress: Progress) -> dict
 
 
 def _fit_local(assignment: Assignment) -> None:
-    from orchestrator.training.group import local_group
+    from orchestrator.training.distributed import local_group
     from orchestrator.training.worker import RolledBack, train
 
     group = local_group(assignment.job.scale.device)
@@ -308,7 +308,7 @@ def _fit_ray(assignment: Assignment) -> None:
 def _worker(config: dict[str, Any]) -> None:
     """Ray Train's loop per worker."""
     find_parts_in(config["python_path"])
-    from orchestrator.training.group import ray_group
+    from orchestrator.training.distributed import ray_group
     from orchestrator.training.worker import train
 
     train(config["assignment"], ray_group())

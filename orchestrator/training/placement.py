@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.errors import RequestError
+from orchestrator.estimate.worker_capacity import ELASTIC_CPUS, FOR_DATA, Node, fair_share, slots
 from orchestrator.job import Scale, TrainJob
-from orchestrator.job.scale import Elastic
-from orchestrator.plan.room import ELASTIC_CPUS, FOR_DATA, Node, fair_share, slots
+from orchestrator.job.config.scale import Elastic
 
 START_S, LEAST_START_S = 600.0, 20.0
 """Seconds that a fixed group waits for room, and an elastic one at least."""

@@ -7,7 +7,7 @@ from typing import Any
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
-from orchestrator.training.rendezvous import meet_on_loopback
+from orchestrator.training.loopback_rendezvous import meet_on_loopback
 
 
 class _Backend(_TorchBackend):  # type: ignore[misc]

@@ -10,32 +10,32 @@ from typing import Any
 
 import torch
 
-from orchestrator.data.feed import open_feed
-from orchestrator.data.ledger import Ledger
-from orchestrator.data.prepare import Prepared
+from orchestrator.data.auditing.clip_ledger import Ledger
+from orchestrator.data.loader.data_loader import open_feed
+from orchestrator.data.packing.prepare import Prepared
 from orchestrator.errors import OrchestratorError
+from orchestrator.estimate import BatchPlan
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob
-from orchestrator.plan import BatchPlan
 from orchestrator.storage import Storage
+from orchestrator.tracking.live.spool import Spool
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.spool import Spool
-from orchestrator.training.board import Board
-from orchestrator.training.checkpoint import Checkpoints
-from orchestrator.training.engine import Engine
-from orchestrator.training.fixed import load_teacher
-from orchestrator.training.group import Group
-from orchestrator.training.interruptions import Interruptions
-from orchestrator.training.profile import StepProfile
-from orchestrator.training.pulse import Pulse
-from orchestrator.training.recorder import Recorder
+from orchestrator.training.callbacks.recorder import Recorder
+from orchestrator.training.checkpoints.eval_exports import Unread
+from orchestrator.training.checkpoints.manager import Checkpoints
+from orchestrator.training.control.coordinator import Board
+from orchestrator.training.control.heartbeat import Pulse
+from orchestrator.training.control.interruptions import Interruptions
+from orchestrator.training.control.log_forwarding import warnings_told
+from orchestrator.training.control.stall import JUDGING
+from orchestrator.training.distributed import Group
+from orchestrator.training.engine.engine import Engine
+from orchestrator.training.engine.spike_guard import Diverged
+from orchestrator.training.resolve.frozen_teacher import load_teacher
+from orchestrator.training.resolve.initial_model import begin_with
 from orchestrator.training.run_record import refuse_overtaken
-from orchestrator.training.snapshots import Unread
-from orchestrator.training.spikes import Diverged
-from orchestrator.training.stall import JUDGING
-from orchestrator.training.start import begin_with
-from orchestrator.training.told import warnings_told
-from orchestrator.unforeseen import note_stage, one_line, traceback_of
+from orchestrator.training.step_profile import StepProfile
+from orchestrator.unexpected import note_stage, one_line, traceback_of
 
 
 @dataclass(frozen=True)

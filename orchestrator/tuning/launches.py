@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.job.tune import Budget
+from orchestrator.job.config.tune import Budget
 from orchestrator.storage import Storage, patiently
-from orchestrator.tuning.desk import Seen
+from orchestrator.tuning.slot_broker import Seen
 
 LAUNCHES = "launches.json"
 NOTE_EVERY_S = 10.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestrator.tuning.ledger import Entry
+from orchestrator.tuning.trial_store import Entry
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,22 @@ from typing import Any
 import torch
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.evaluation.during import Evaluations
-from orchestrator.jepa.hub import load_folder
+from orchestrator.evaluation.in_training.scheduler import Evaluations
+from orchestrator.jepa.model_files import load_folder
 from orchestrator.job import TrainJob, TuneJob, build_job
-from orchestrator.job.space import trial_data
+from orchestrator.job.search_space import trial_data
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
-from orchestrator.tracking.outage import OUTAGES, MlflowAway, NotRecorded
+from orchestrator.tracking.mlflow_errors import OUTAGES, MlflowAway, NotRecorded
 from orchestrator.tracking.server import client_of
-from orchestrator.training.board import ClusterLost
-from orchestrator.training.checkpoint import complete_checkpoints, folder_name, step_of
+from orchestrator.training.checkpoints.export import export_model
+from orchestrator.training.checkpoints.manager import complete_checkpoints, folder_name, step_of
+from orchestrator.training.control.coordinator import ClusterLost
 from orchestrator.training.driver import Stopped, run_train
-from orchestrator.training.export import export_model
 from orchestrator.training.run_record import RunRecord, read_record
-from orchestrator.tuning.desk import DeskGate
-from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.scoring import HeldOut, held_out, score
+from orchestrator.tuning.slot_broker import DeskGate
+from orchestrator.tuning.trial_scoring import HeldOut, held_out, score
+from orchestrator.tuning.trial_store import Entry, Ledger
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.bench.objectives import bench_objectives, spearman, with_interval
-from orchestrator.bench.quick import once
-from orchestrator.bench.search import METHODS, bench_search
+from orchestrator.bench.in_process_training import once
+from orchestrator.bench.search_methods import METHODS, bench_search
+from orchestrator.bench.tuning_objectives import bench_objectives, spearman, with_interval
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job
 from orchestrator.progress import Silent

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.bench.plan import acting_model, bench_plan
-from orchestrator.bench.plan_peer import Setting, Windowed, reference
-from orchestrator.planning.foreign import Ours
+from orchestrator.bench.planning import acting_model, bench_plan
+from orchestrator.bench.planning_contenders import Setting, Windowed, reference
+from orchestrator.planning.stable_worldmodel import Ours
 
 
 def test_ratios_are_of_the_same_work_and_rollouts_agree() -> None:

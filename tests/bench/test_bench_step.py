@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.bench.published import published_step
-from orchestrator.bench.step import alone, bench_step, made_batch
+from orchestrator.bench.training_step import alone, bench_step, made_batch
+from orchestrator.bench.vjepa2_reference import published_step
 from orchestrator.errors import RequestError
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob, build_job

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import make_arena
-from orchestrator.bench.chaos import Arena
+from orchestrator.bench.fault_injection import Arena
+from tests.support.faults import make_arena
 
 
 @pytest.fixture(scope="session")

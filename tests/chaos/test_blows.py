@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from witness import SHADES, seen
 
-from jobs import STEPS, make_arena
-from orchestrator.bench.chaos import Arena, Blow, bench_chaos, draw_blows
+from orchestrator.bench.fault_injection import Arena, Blow, bench_chaos, draw_blows
+from tests.support.audit_objective import SHADES, seen
+from tests.support.faults import STEPS, make_arena
 
 BATCH, WORLD = 8, 2
 

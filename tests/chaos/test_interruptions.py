@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from witness import PACE
 
-from jobs import make_arena
-from orchestrator.bench.chaos import Arena, cluster_of_nodes
+from orchestrator.bench.fault_injection import Arena, cluster_of_nodes
 from orchestrator.training.audit import audit_run
-from orchestrator.training.checkpoint import complete_checkpoints, step_of
+from orchestrator.training.checkpoints.manager import complete_checkpoints, step_of
+from tests.support.audit_objective import PACE
+from tests.support.faults import make_arena
 
 
 def newest(arena: Arena, name: str) -> int:
@@ -66,7 +66,9 @@ def test_four_two_three_one_workers_at_stages_one_three_two_zero(
     arena.finish(start(), name)
     assert sorted(set(begins)) == begins, "every size trained some steps"
     assert begins[-1] < ROUNDED, "every size is compared before rounding grows"
-    arena.finish(arena.start("nudged", objective__kind="witness:Nudged"), "nudged")
+    arena.finish(
+        arena.start("nudged", objective__kind="tests.support.audit_objective:Nudged"), "nudged"
+    )
     sizes_apart, bits_apart = apart(arena, name), apart(arena, "nudged")
     assert max(sizes_apart[:ROUNDED]) <= 1e-5
     assert max(sizes_apart) <= max(1e-5, 10 * max(bits_apart)), "rounding is all that parts them"

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import boto3
 import pytest
-from outages import Mode, Proxy, s3_server
-from ports import free_port
 
-from orchestrator.bench.chaos import Arena
+from orchestrator.bench.fault_injection import Arena
 from orchestrator.storage import Storage
 from orchestrator.tracking.server import client_of
 from orchestrator.tracking.ui import serving
 from orchestrator.training.audit import audit_run
-from orchestrator.training.checkpoint import complete_checkpoints, step_of
+from orchestrator.training.checkpoints.manager import complete_checkpoints, step_of
+from tests.support.ports import free_port
+from tests.support.s3_proxy import Mode, Proxy, s3_server
 
 
 def log(arena: Arena, name: str) -> str:

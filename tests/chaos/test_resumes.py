@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs import make_arena
-from orchestrator.bench.chaos import Arena
+from orchestrator.bench.fault_injection import Arena
 from orchestrator.training.audit import audit_run
-from orchestrator.training.checkpoint import complete_checkpoints, step_of
+from orchestrator.training.checkpoints.manager import complete_checkpoints, step_of
+from tests.support.faults import make_arena
 
 RESUMES = 100
 

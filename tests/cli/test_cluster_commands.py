@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.profile import PROFILES
+from orchestrator.cluster_profile import PROFILES
 
 ROOT = Path(__file__).parents[2]
 Call = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import cpu_seconds
 
 import orchestrator.runner
 from orchestrator.cli import main
@@ -20,6 +19,7 @@ from orchestrator.job import Job, build_job
 from orchestrator.progress import Progress
 from orchestrator.runner import RunSummary
 from orchestrator.training.run_record import RunRecord
+from tests.support.waiting import cpu_seconds
 
 JOB = """\
 kind: train

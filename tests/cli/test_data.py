@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import orchestrator.data.verify
+import orchestrator.data.packing.verify
 from orchestrator.cli import main
 from orchestrator.cli.data import job_of
-from orchestrator.data.index import Index
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
 
 
@@ -28,7 +28,7 @@ def test_verify(
 ) -> None:
     index = SimpleNamespace(clips=48, digest="ab12")
     monkeypatch.setattr(Index, "open", lambda uri: index)
-    monkeypatch.setattr(orchestrator.data.verify, "verify", lambda index, clips: problems)
+    monkeypatch.setattr(orchestrator.data.packing.verify, "verify", lambda index, clips: problems)
     for extra in ([], ["--json"]):
         argv = ["orchestrator", "data", "verify", "some/dataset", "--clips", "10", *extra]
         monkeypatch.setattr(sys, "argv", argv)

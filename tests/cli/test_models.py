@@ -12,8 +12,8 @@ import yaml
 
 from orchestrator.cli import main
 from orchestrator.errors import JobFailed
-from orchestrator.evaluation import gate
-from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.evaluation import promotion_gate as gate
+from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob, build_job
 from orchestrator.tracking import registry

@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from orchestrator.cli import terminal
-from orchestrator.cli.show import duration, number, size
-from orchestrator.cli.terminal import Bars, Lines, open_progress
+from orchestrator.cli import progress_display as terminal
+from orchestrator.cli.output import duration, number, size
+from orchestrator.cli.progress_display import Bars, Lines, open_progress
 from orchestrator.progress import Silent
 
 

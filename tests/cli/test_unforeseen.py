@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator import storage
 from orchestrator.cli import main
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.unforeseen import foreseen, keep_details, one_line, stage
+from orchestrator.unexpected import foreseen, keep_details, one_line, stage
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -105,10 +105,10 @@ def kept_in(err: str) -> Path:
 STAGES = {
     "orchestrator.job.load_job": "reading the job",
     "orchestrator.training.driver.prepare": "preparing the data",
-    "orchestrator.training.begin.start_run": "beginning the run",
+    "orchestrator.training.run_setup.start_run": "beginning the run",
     "orchestrator.training.worker.Engine": "starting after step 0",
-    "orchestrator.training.engine.Engine.train_step": "taking a step after step 0",
-    "orchestrator.training.recorder.Recorder.step": "taking a step after step 0",
+    "orchestrator.training.engine.engine.Engine.train_step": "taking a step after step 0",
+    "orchestrator.training.callbacks.recorder.Recorder.step": "taking a step after step 0",
     "orchestrator.training.driver.export_model": "exporting the model",
     "orchestrator.training.driver.register": "registering the model",
     "orchestrator.tracking.run.describe_result": "running the train job 'tiny'",
@@ -164,12 +164,12 @@ def test_any_error_of_any_kind_is_one_line(
 
 
 KINDS = {
-    "pack": "orchestrator.data.pack.open_source",
-    "embed": "orchestrator.evaluation.features.driver.model_folder",
-    "evaluate": "orchestrator.evaluation.driver.pinned",
+    "pack": "orchestrator.data.packing.pack.open_source",
+    "embed": "orchestrator.features.driver.model_folder",
+    "evaluate": "orchestrator.evaluation.suite.driver.pinned",
     "promote": "orchestrator.tracking.registry.show_model",
-    "tune": "orchestrator.tuning.driver.check_draws",
-    "pipeline": "orchestrator.pipeline.driver.check_stages",
+    "tune": "orchestrator.tuning.sweep.check_draws",
+    "pipeline": "orchestrator.pipeline.run_pipeline.check_stages",
 }
 
 
@@ -200,13 +200,15 @@ def test_a_checkpoint_that_cannot_be_written_is_told_with_its_reason(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
-    throw(monkeypatch, "orchestrator.training.checkpoint.write_slices", RuntimeError("boom"))
+    throw(
+        monkeypatch, "orchestrator.training.checkpoints.manager.write_slices", RuntimeError("boom")
+    )
     code, _, err = call(TRAIN, "--local")
     assert code == 1
     assert "a checkpoint could not be written: RuntimeError: boom" in err
     assert "Traceback" in kept_in(err).read_text()
     full = OSError(errno.ENOSPC, "No space left on device")
-    throw(monkeypatch, "orchestrator.training.checkpoint.write_slices", full)
+    throw(monkeypatch, "orchestrator.training.checkpoints.manager.write_slices", full)
     code, _, err = call(TRAIN, "--local")
     assert code == 1
     assert "No space left on device" in err
@@ -216,7 +218,11 @@ def test_a_checkpoint_that_cannot_be_written_is_told_with_its_reason(
 def test_a_source_of_a_user_that_raises_is_told_with_its_file(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    throw(monkeypatch, "orchestrator.data.unit._attempt", ZeroDivisionError("division by zero"))
+    throw(
+        monkeypatch,
+        "orchestrator.data.packing.unit._attempt",
+        ZeroDivisionError("division by zero"),
+    )
     code, _, err = call(OTHERS["pack"], "--local")
     assert code == 1
     assert "packing stopped: ZeroDivisionError: division by zero" in err

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster_profile import PROFILES, Profile
 from orchestrator.clusters.doctor import guarded, look_from_here, preflight
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job
-from orchestrator.profile import PROFILES, Profile
 
 RAY = importlib.metadata.version("ray")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bench.chaos import Nodes
+from orchestrator.bench.fault_injection import Nodes
 from orchestrator.clusters.doctor import diagnose
 from orchestrator.job import build_job
 from orchestrator.progress import Silent

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from manifests import (
+
+from orchestrator.cluster_profile import KubeRay, NodeGroup, load_profile
+from orchestrator.clusters.render.render import render
+from orchestrator.errors import RequestError
+from orchestrator.job import Job, build_job, given_dict, job_dict, load_job
+from tests.support.kubernetes_manifests import (
     GPU,
     ROOT,
     SCHEMAS,
@@ -19,11 +24,6 @@ from manifests import (
     schema_problems,
     type_problems,
 )
-
-from orchestrator.clusters.render.whole import render
-from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, given_dict, job_dict, load_job
-from orchestrator.profile import KubeRay, NodeGroup, load_profile
 
 needs_schemas = pytest.mark.skipif(
     not SCHEMAS.is_dir(), reason="KubeRay's CRDs are not at ../shared/schemas"

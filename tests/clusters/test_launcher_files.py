@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from manifests import ROOT
 
-from orchestrator.clusters.render.whole import render
+from orchestrator.cluster_profile import load_profile
+from orchestrator.clusters.render.render import render
 from orchestrator.errors import RequestError
-from orchestrator.profile import load_profile
+from tests.support.kubernetes_manifests import ROOT
 
 KINDS = ["onprem", "aws", "gcp"]
 

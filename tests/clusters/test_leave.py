@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.clusters.leave import leave_head, leave_worker
+from orchestrator.clusters.prestop_hook import leave_head, leave_worker
 
 HERE = "10.0.0.1"
 DRIVER = """

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifests import (
+
+from orchestrator.cluster_profile import load_profile
+from orchestrator.clusters.render.mlflow_server import allowed_hosts, auth_config, server_command
+from orchestrator.clusters.render.render import render
+from tests.support.kubernetes_manifests import (
     ROOT,
     SCHEMAS,
     documents,
@@ -25,12 +29,8 @@ from manifests import (
     schema_problems,
     type_problems,
 )
-from ports import free_port
-from waiting import until
-
-from orchestrator.clusters.render.mlflow import allowed_hosts, auth_config, server_command
-from orchestrator.clusters.render.whole import render
-from orchestrator.profile import load_profile
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

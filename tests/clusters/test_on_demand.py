@@ -13,10 +13,10 @@ import pytest
 import ray
 import yaml
 from test_submit_for_real import QUICK, SMALL
-from two_nodes import TOKEN, Place, end, free_ports, start, wait_for_nodes
 
 from orchestrator.tracking.server import client_of
 from orchestrator.tracking.ui import serving
+from tests.support.ray_cluster import TOKEN, Place, end, free_ports, start, wait_for_nodes
 
 # Ray's provider of made-up nodes knows a head of this name and id, at this port, and no other.
 _HEAD_TYPE, _HEAD_ID, _PORT = "ray.head.default", "f" * 51 + "00000", 6379

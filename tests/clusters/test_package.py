@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.clusters.package import JOB_FILE, make_package
+from orchestrator.clusters.packaging.package import JOB_FILE, make_package
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, build_job
-from orchestrator.tracking.code import COMMIT_FILE, DIFF_FILE
+from orchestrator.tracking.code_version import COMMIT_FILE, DIFF_FILE
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"
 

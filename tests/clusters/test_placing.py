@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.clusters.placing import environment, place
-from orchestrator.clusters.room import require_room
-from orchestrator.clusters.token import token_of
+from orchestrator.cluster_profile import PROFILES, Profile
+from orchestrator.clusters.adapt_job import environment, place
+from orchestrator.clusters.capacity import require_room
+from orchestrator.clusters.ray_auth import token_of
 from orchestrator.errors import RequestError
 from orchestrator.job import (
     PipelineJob,
@@ -19,7 +20,6 @@ from orchestrator.job import (
     fingerprint,
     given_dict,
 )
-from orchestrator.profile import PROFILES, Profile
 
 NODES = {
     "head": {"cpus": 4, "memory": "8GiB"},

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifests import ROOT
 
-from orchestrator.clusters.render.whole import render
+from orchestrator.cluster_profile import load_profile
+from orchestrator.cluster_profile.secret_scan import looks_secret
+from orchestrator.clusters.render.render import render
 from orchestrator.clusters.render.write import render_to
 from orchestrator.errors import RequestError
 from orchestrator.job import load_job
-from orchestrator.profile import load_profile
-from orchestrator.profile.secrets import looks_secret
+from tests.support.kubernetes_manifests import ROOT
 
 SMALL = """
 kind: kuberay

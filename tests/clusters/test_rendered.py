@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.clusters.render.whole import Files, render
+from orchestrator.cluster_profile import PROFILES, load_profile
+from orchestrator.clusters.render.render import Files, render
 from orchestrator.job import load_job
-from orchestrator.profile import PROFILES, load_profile
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path for path in (ROOT / "cluster" / "rendered").iterdir() if path.is_dir())

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.submit import exit_code
-from orchestrator.clusters import sending
+from orchestrator.cluster_profile import PROFILES, Profile
+from orchestrator.clusters import submit as sending
 from orchestrator.clusters.backend import Row
-from orchestrator.clusters.rayjobs import RayJobsBackend
-from orchestrator.clusters.sending import submit
+from orchestrator.clusters.ray_jobs.backend import RayJobsBackend
+from orchestrator.clusters.submit import submit
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, build_job
-from orchestrator.profile import PROFILES, Profile
 
 
 class FakeRay:
@@ -151,7 +151,7 @@ def test_the_last_of_a_name_counts_and_others_jobs_do_not(ray: FakeRay) -> None:
 def test_a_cluster_that_has_just_come_up_is_waited_for(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.clusters.rayjobs._LOOK_S", 0.01)
+    monkeypatch.setattr("orchestrator.clusters.ray_jobs.backend._LOOK_S", 0.01)
     ray.refusals = ["status code 500: No available agent to submit job"] * 3
     assert send().row.id == "p--1"
     ray.refusals = ["Traceback\n  ...\nValueError: no room"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.clusters import slurmcalls
+from orchestrator.cluster_profile.schema import Slurm
 from orchestrator.clusters.backend import Row, Submission
-from orchestrator.clusters.slurm import SlurmBackend
+from orchestrator.clusters.slurm import commands as slurmcalls
+from orchestrator.clusters.slurm.backend import SlurmBackend
 from orchestrator.errors import RequestError
-from orchestrator.profile.schema import Slurm
 
 SUBMISSION_ENV = {"NCCL_SOCKET_IFNAME": "ib0"}
 
@@ -69,7 +69,7 @@ def test_slurm_s_states_are_those_of_every_backend(
     shown: str, state: str, message: str, queue: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("orchestrator.clusters.slurm._SETTLES_S", 0.0)
+    monkeypatch.setattr("orchestrator.clusters.slurm.backend._SETTLES_S", 0.0)
     sent = send(tmp_path)
     assert (sent.id, sent.state, sent.job) == ("41", "queued", {"name": "small", "kind": "train"})
     queue.write_text(shown + "\n" if shown else "")
@@ -96,7 +96,7 @@ def test_the_job_s_own_end_counts(code: int, state: str, queue: Path, tmp_path: 
 def test_one_live_submission_of_a_name(
     queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.clusters.slurm._SETTLES_S", 0.0)
+    monkeypatch.setattr("orchestrator.clusters.slurm.backend._SETTLES_S", 0.0)
     send(tmp_path)
     with pytest.raises(RequestError, match="'small' was sent there and goes on"):
         send(tmp_path)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from slurm_here import setup_lines, slurm_here
 
+from orchestrator.cluster_profile.schema import Slurm
 from orchestrator.clusters.backend import Row, Submission
-from orchestrator.clusters.slurm import SlurmBackend
+from orchestrator.clusters.slurm.backend import SlurmBackend
 from orchestrator.errors import RequestError
 from orchestrator.job import job_dict, load_job
-from orchestrator.profile.schema import Slurm
 from orchestrator.tracking.server import client_of
 from orchestrator.tracking.ui import serving
+from tests.support.slurm import setup_lines, slurm_here
 
 QUICK = str(Path(__file__).parents[2] / "jobs" / "physics" / "quick.yaml")
 SMALL = [

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ports import free_port
-from slurm_here import slurm_here
+
+from tests.support.ports import free_port
+from tests.support.slurm import slurm_here
 
 QUICK = str(Path(__file__).parents[2] / "jobs" / "physics" / "quick.yaml")
 SMALL = [

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
-from waiting import PATIENCE_S
 
+from orchestrator.cluster_profile.schema import Slurm
 from orchestrator.clusters.render.sbatch import sbatch, sent_script
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job, load_job
-from orchestrator.profile.schema import Slurm
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 NODE: dict[str, Any] = {"cpus": 16, "gpus": 8, "gpu": "h100", "memory": "64GiB"}

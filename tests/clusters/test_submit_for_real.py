@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from two_nodes import Place, two_nodes
 
 from orchestrator.tracking.server import client_of
+from tests.support.ray_cluster import Place, two_nodes
 
 QUICK = str(Path(__file__).parents[2] / "jobs" / "physics" / "quick.yaml")
 SMALL = [

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ports import free_port
-from waiting import PATIENCE_S
 
+from orchestrator.cluster_profile import load_profile
 from orchestrator.clusters.tunnels import opened, pages_of
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.profile import load_profile
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S
 
 NODES = {"head": {"cpus": 4, "memory": "8GiB"}}
 

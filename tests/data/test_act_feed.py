@@ -14,27 +14,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from made_clips import Sources
-from made_motion import SIDE, act_job, number_of, numbered, packed
 
-from orchestrator.data.arrays import ACTIONS, ARRAYS
-from orchestrator.data.audit import audit_ledger
-from orchestrator.data.batch import Batch, StepBatch
-from orchestrator.data.clip import Recipe, coded_rows
-from orchestrator.data.clips import ROW_SCHEMA, ClipReader, Span
-from orchestrator.data.decode import decode_clip
-from orchestrator.data.feed import open_feed
-from orchestrator.data.index import Index
-from orchestrator.data.index_schema import CLIP_SCHEMA
-from orchestrator.data.isolated import IsolatedMaker
-from orchestrator.data.ledger import Ledger, read_ledger
-from orchestrator.data.order import Order
+from orchestrator.data.auditing.audit import audit_ledger
+from orchestrator.data.auditing.clip_ledger import Ledger, read_ledger
+from orchestrator.data.codec.decode import decode_clip
+from orchestrator.data.loader.batch import Batch, StepBatch
+from orchestrator.data.loader.clip_decoder import Recipe, coded_rows
+from orchestrator.data.loader.data_loader import open_feed
+from orchestrator.data.loader.order import Order
+from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
+from orchestrator.data.store.clip_reader import ROW_SCHEMA, ClipReader, Span
+from orchestrator.data.store.index import Index
+from orchestrator.data.store.index_schema import CLIP_SCHEMA
+from orchestrator.data.store.sidecar_arrays import ACTIONS, ARRAYS
 from orchestrator.errors import DataError, JobFailed, RequestError
+from orchestrator.estimate import BatchPlan
 from orchestrator.job import TrainJob
-from orchestrator.plan import BatchPlan
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
-from orchestrator.training.acting import know_actions
+from orchestrator.training.resolve.actions import know_actions
+from tests.support.action_videos import SIDE, act_job, number_of, numbered, packed
+from tests.support.clips import Sources
 
 FRAMES, BLOCK, LENGTH = 4, 2, 20
 
@@ -260,8 +260,8 @@ def test_what_cannot_be_used_is_a_failed_clip_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.data.unit.unusable", lambda arrays, frames: None)
-        patch.setattr("orchestrator.data.widths.Widths.outvoted", 0)
+        patch.setattr("orchestrator.data.packing.unit.unusable", lambda arrays, frames: None)
+        patch.setattr("orchestrator.data.packing.array_widths.Widths.outvoted", 0)
         index = aged(packed(tmp_path, change=unlike))
     job = known(tmp_path, index, bad_limit=1.0)
     reasons: dict[str, str] = {}

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_motion import act_job, number_of, packed
 
-from orchestrator.bench.quick import clips_in_memory, train_quickly
-from orchestrator.data.inspect import inspect_dataset
+from orchestrator.bench.in_process_training import clips_in_memory, train_quickly
+from orchestrator.data.inspection.report import inspect_dataset
 from orchestrator.progress import Silent
+from tests.support.action_videos import act_job, number_of, packed
 
 
 def test_inspect_says_what_stands_beside_the_videos(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_clips import MadeIndex
 
-from orchestrator.data import audit
-from orchestrator.data.audit import Audit, audit_ledger
-from orchestrator.data.batch import Batch, Failure
-from orchestrator.data.ledger import Ledger
-from orchestrator.data.order import Order
+from orchestrator.data.auditing import audit
+from orchestrator.data.auditing.audit import Audit, audit_ledger
+from orchestrator.data.auditing.clip_ledger import Ledger
+from orchestrator.data.loader.batch import Batch, Failure
+from orchestrator.data.loader.order import Order
 from orchestrator.storage import Storage
+from tests.support.clips import MadeIndex
 
 STEPS, BATCH = 12, 4
 INDEX = MadeIndex("a", [[b"clip %d" % i for i in range(5)], [b"other %d" % i for i in range(8)]])

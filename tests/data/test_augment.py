@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from made_clips import small_video
 from pydantic import BaseModel
 
-from orchestrator.data.augment import build_cutter, draw_crop
+from orchestrator.data.loader.augment import build_cutter, draw_crop
 from orchestrator.errors import RequestError
 from orchestrator.job import CropFlip, Data
+from tests.support.clips import small_video
 
 
 @pytest.mark.parametrize(("width", "height"), [(456, 256), (240, 426), (64, 64)])

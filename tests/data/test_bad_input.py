@@ -11,12 +11,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from made_videos import pack_job, write_audio, write_video
 
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.pack import run_pack
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.videos import pack_job, write_audio, write_video
 
 ON_LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc")
 
@@ -59,8 +59,8 @@ def test_a_name_of_any_kind_becomes_a_plain_key(tmp_path: Path) -> None:
 
 SCRIPT = """
 import re, sys
-from made_videos import pack_job
-from orchestrator.data.pack import run_pack
+from tests.support.videos import pack_job
+from orchestrator.data.packing.pack import run_pack
 from orchestrator.progress import Silent
 
 job = pack_job(sys.argv[1], sys.argv[2], bad_limit=1.0, encode={"segment": 600.0})
@@ -81,7 +81,7 @@ def growth_mb(video: Path, tmp_path: Path) -> tuple[int, int]:
     """Clips made of a video, and by how many MB packing it raised the peak of memory."""
     small = write_video(tmp_path / "small/a.mp4")
     command = [sys.executable, "-c", SCRIPT, str(video), str(tmp_path / "out"), str(small)]
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[2])
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={"PYTHONPATH": here}
     )
@@ -144,8 +144,8 @@ def test_a_full_disk_keeps_what_is_committed(tmp_path: Path) -> None:
         write_video(noise, frames=40, fps=20)
     script = """
 import resource, signal, sys
-from made_videos import pack_job
-from orchestrator.data.pack import run_pack
+from tests.support.videos import pack_job
+from orchestrator.data.packing.pack import run_pack
 from orchestrator.errors import JobFailed
 from orchestrator.progress import Silent
 
@@ -157,7 +157,7 @@ except JobFailed as error:
     print(error)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "out")]
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[2])
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": here})
     assert "packing stopped" in done.stdout
     assert done.stderr == ""

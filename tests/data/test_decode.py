@@ -9,11 +9,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from made_clips import video
 
-from orchestrator.data import decode, frame_graph, packet_reader
-from orchestrator.data.decode import Crop, clip_times, decode_clip
+from orchestrator.data.codec import decode, packet_reader
+from orchestrator.data.codec import filter_graph as frame_graph
+from orchestrator.data.codec.decode import Crop, clip_times, decode_clip
 from orchestrator.errors import DataError
+from tests.support.clips import video
 
 SIDE = 64
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (230, 230, 230)

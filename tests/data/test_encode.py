@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from orchestrator.data.decode import decode_clip
-from orchestrator.data.encode import encode_h264
+from orchestrator.data.codec.decode import decode_clip
+from orchestrator.data.codec.encode import encode_h264
 from orchestrator.job import Encode
 
 

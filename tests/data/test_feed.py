@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_clips import MadeIndex, Sources, padded, small_video, train_job
 from pydantic import BaseModel
-from waiting import until
 
-from orchestrator.data.batch import StepBatch
-from orchestrator.data.clips import ClipReader, Span
-from orchestrator.data.feed import check_dealt, open_feed
-from orchestrator.data.layout import BLOCK_BYTES, Layout
-from orchestrator.data.order import Order
+from orchestrator.data.loader.batch import StepBatch
+from orchestrator.data.loader.data_loader import check_dealt, open_feed
+from orchestrator.data.loader.order import Order
+from orchestrator.data.loader.rank_assignment import BLOCK_BYTES, Layout
+from orchestrator.data.store.clip_reader import ClipReader, Span
 from orchestrator.errors import JobFailed
+from orchestrator.estimate import BatchPlan
 from orchestrator.job import TrainJob
-from orchestrator.plan import BatchPlan
+from tests.support.clips import MadeIndex, Sources, padded, small_video, train_job
+from tests.support.waiting import until
 
 VIDEOS = [small_video(seed) for seed in range(4)]
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import made_clips
 import numpy as np
 import pytest
-from made_clips import MadeIndex, Sources, padded, small_video, train_job
 
-from orchestrator.data import legs
-from orchestrator.data.feed import open_feed
-from orchestrator.data.order import Order
+from orchestrator.data.loader import stream_windows as legs
+from orchestrator.data.loader.data_loader import open_feed
+from orchestrator.data.loader.order import Order
 from orchestrator.errors import JobFailed
+from orchestrator.estimate import BatchPlan
 from orchestrator.job import TrainJob
-from orchestrator.plan import BatchPlan
+from tests.support import clips as made_clips
+from tests.support.clips import MadeIndex, Sources, padded, small_video, train_job
 
 pytestmark = pytest.mark.integration
 
@@ -261,7 +261,7 @@ def test_it_flows_where_the_trainers_have_reserved_every_core(tmp_path: Path) ->
     from ray.train.torch import TorchTrainer
 
     def worker(config: dict[str, Any]) -> None:
-        from orchestrator.training.group import ray_group
+        from orchestrator.training.distributed import ray_group
 
         group = ray_group()
         job: TrainJob = config["job"]

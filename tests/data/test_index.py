@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.data import index_writer
-from orchestrator.data.index import Index
-from orchestrator.data.index_writer import ShardRows, write_index
+from orchestrator.data.store import index_writer
+from orchestrator.data.store.index import Index
+from orchestrator.data.store.index_writer import ShardRows, write_index
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
 

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from made_videos import pack_job, train_job, write_tar, write_video
 from PIL import Image
 
-from orchestrator.data.inspect import inspect_dataset
-from orchestrator.data.pack import run_pack
+from orchestrator.data.inspection.report import inspect_dataset
+from orchestrator.data.packing.pack import run_pack
 from orchestrator.errors import RequestError
 from orchestrator.progress import Silent
+from tests.support.videos import pack_job, train_job, write_tar, write_video
 
 
 def folder_of(tmp_path: Path) -> Path:

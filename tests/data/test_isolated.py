@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from waiting import until
 
-from orchestrator.data.clip import Coded, LocalMaker, Recipe
-from orchestrator.data.isolated import IsolatedMaker
-from orchestrator.data.pixels import PixelPool
-from tests.data.made_clips import small_video, train_job, video
+from orchestrator.data.loader.clip_decoder import Coded, LocalMaker, Recipe
+from orchestrator.data.loader.pixel_buffer import PixelPool
+from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
+from tests.support.clips import small_video, train_job, video
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -162,7 +162,7 @@ signal.pause()
 
 
 def test_a_child_ends_with_its_parent() -> None:
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # where `waiting` is
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", PARENT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as parent:
         assert parent.stdout is not None

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data import lease
-from orchestrator.data.lease import leased, leased_if_free
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, lease
+from orchestrator.storage.lease import leased, leased_if_free
 
 PATH = "busy.json"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from orchestrator.data.batch import Batch, Failure
-from orchestrator.data.ledger import Ledger, read_ledger
+from orchestrator.data.auditing.clip_ledger import Ledger, read_ledger
+from orchestrator.data.loader.batch import Batch, Failure
 from orchestrator.storage import Storage
 
 

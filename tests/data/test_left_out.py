@@ -8,18 +8,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_videos import Told, pack_job, train_job, write_tar, write_video
 from PIL import Image
 
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.folder import FolderSource
-from orchestrator.data.index import Index
-from orchestrator.data.inspect import inspect_dataset
-from orchestrator.data.pack import run_pack
-from orchestrator.data.sources import open_source
-from orchestrator.data.tars import TarSource
+from orchestrator.data.inspection.report import inspect_dataset
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.tars import TarSource
+from orchestrator.data.store.index import Index
 from orchestrator.errors import JobFailed
 from orchestrator.storage import Storage
+from tests.support.videos import Told, pack_job, train_job, write_tar, write_video
 
 
 @pytest.fixture(scope="module")

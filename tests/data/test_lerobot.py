@@ -13,18 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_robots import CAMERA, actions_of, frame, states_of, write, write_robot
-from made_videos import pack_job
 
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.index import Index
-from orchestrator.data.lerobot import LeRobotSource
-from orchestrator.data.pack import run_pack
-from orchestrator.data.sources import CHANGED, RawClip, Rejected, open_source
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.sources.base import CHANGED, RawClip, Rejected, open_source
+from orchestrator.data.sources.lerobot.source import LeRobotSource
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.lerobot import CAMERA, actions_of, frame, states_of, write, write_robot
+from tests.support.videos import pack_job
 
 TABLE, VIDEO = "data/chunk-000/file-000.parquet", f"videos/{CAMERA}/chunk-000/file-000.mp4"
 

@@ -12,18 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_robots import CAMERA, write, write_robot
-from made_videos import pack_job, write_video
 
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.folder import FolderSource
-from orchestrator.data.lerobot import LeRobotSource
-from orchestrator.data.pack import run_pack
-from orchestrator.data.sources import RawClip, Rejected, Source, open_source
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.sources.base import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.lerobot.source import LeRobotSource
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.lerobot import CAMERA, write, write_robot
+from tests.support.videos import pack_job, write_video
 
 INFO = "meta/info.json"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_videos import write_video
 
-from orchestrator.data.manifest import ManifestSource, split_line
-from orchestrator.data.sources import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.base import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.manifest import ManifestSource, split_line
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
+from tests.support.videos import write_video
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from made_clips import MadeIndex, Sources, small_video, train_job
 from PIL import Image
 
-from orchestrator.data.audit import audit_ledger
-from orchestrator.data.batch import StepBatch
-from orchestrator.data.clip import Coded, Recipe
-from orchestrator.data.feed import bytes_of_clip, open_feed
-from orchestrator.data.isolated import IsolatedMaker
-from orchestrator.data.ledger import Ledger
-from orchestrator.data.mixed import recipe_of
-from orchestrator.data.order import CYCLE, Order
+from orchestrator.data.auditing.audit import audit_ledger
+from orchestrator.data.auditing.clip_ledger import Ledger
+from orchestrator.data.loader.batch import StepBatch
+from orchestrator.data.loader.clip_decoder import Coded, Recipe
+from orchestrator.data.loader.data_loader import bytes_of_clip, open_feed
+from orchestrator.data.loader.multi_spec import recipe_of
+from orchestrator.data.loader.order import CYCLE, Order
+from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
+from orchestrator.estimate import BatchPlan
 from orchestrator.job import Bucket, TrainJob
-from orchestrator.plan import BatchPlan
 from orchestrator.storage import Storage
+from tests.support.clips import MadeIndex, Sources, small_video, train_job
 
 BATCH = 4
 

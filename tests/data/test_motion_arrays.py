@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_motion import MotionSource, clip, npy, packed
-from made_videos import write_tar
 
-from orchestrator.data.arrays import ACTIONS, STATES, read_array
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.index import Index
-from orchestrator.data.pack import pack_source
-from orchestrator.data.tars import TarSource
-from orchestrator.data.verify import verify
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import pack_source
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources.tars import TarSource
+from orchestrator.data.store.index import Index
+from orchestrator.data.store.sidecar_arrays import ACTIONS, STATES, read_array
 from orchestrator.errors import DataError, JobFailed
 from orchestrator.job import Encode
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.action_videos import MotionSource, clip, npy, packed
+from tests.support.videos import write_tar
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 

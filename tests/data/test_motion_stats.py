@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_motion import actions_of, packed, states_of
 
-from orchestrator.data.arrays import ACTIONS, STATES
-from orchestrator.data.motion_stats import FILE, Motions, measure, motions_of
-from orchestrator.data.spread import Spread, pooled
+from orchestrator.data.action_stats import FILE, Motions, measure, motions_of
+from orchestrator.data.running_moments import Spread, pooled
+from orchestrator.data.store.sidecar_arrays import ACTIONS, STATES
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.action_videos import actions_of, packed, states_of
 
 
 def test_a_spread_in_parts_is_that_of_all_rows() -> None:
@@ -67,7 +67,7 @@ def test_it_is_measured_once_and_kept_beside_the_index(
     kept = Path(index.uri, FILE)
     assert json.loads(kept.read_text())["digest"] == index.digest
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.data.motion_stats.measure", None)
+        patch.setattr("orchestrator.data.action_stats.measure", None)
         again = motions_of(index, datasets, Silent(), local=True)
     assert again.to_dict() == first.to_dict()
     # Of another dataset, as after packing anew into the same folder.

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_videos import Told, pack_job, write_tar, write_video
 
-from orchestrator.data import inputs
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.index import Index
-from orchestrator.data.inputs import from_text, identity_of, key_of, printable, to_text
-from orchestrator.data.pack import run_pack
-from orchestrator.data.sources import CHANGED, RawClip, Rejected, Source, open_source
-from orchestrator.data.verify import verify
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources import inputs
+from orchestrator.data.sources.base import CHANGED, RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.inputs import from_text, identity_of, key_of, printable, to_text
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
 from orchestrator.storage import FileEntry, Storage
+from tests.support.videos import Told, pack_job, write_tar, write_video
 
 LATIN = os.fsdecode(b"caf\xe9.mp4")
 
@@ -315,7 +315,7 @@ def test_a_pointer_of_git_lfs_is_told_to_be_one(folder: Path, tmp_path: Path) ->
 def test_a_tar_that_cannot_be_read_costs_itself_only(
     tmp_path: Path, movie: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.data import tars
+    from orchestrator.data.sources import tars
 
     for name in ("1.tar", "2.tar"):
         write_tar(tmp_path / "in" / name, {"a.mp4": movie})

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from odd_videos import set_edits, write
 
-from orchestrator.data import container, packet_reader
-from orchestrator.data.cut import cut_video
-from orchestrator.data.decode import decode_clip
-from orchestrator.data.in_place import probe_in_place
+from orchestrator.data.codec import container, packet_reader
+from orchestrator.data.codec.decode import decode_clip
+from orchestrator.data.codec.seekable import probe_in_place
+from orchestrator.data.codec.split_video import cut_video
 from orchestrator.errors import DataError
 from orchestrator.job import Encode
+from tests.support.unusual_videos import set_edits, write
 
 KINDS: dict[str, dict[str, Any]] = {
     "a.mp4": {"bf": "2"},

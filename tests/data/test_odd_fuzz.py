@@ -10,13 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ffmpeg_judge import shown_by_ffmpeg
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from odd_routes import ROUTES, by_route, missing
-from odd_videos import HEIGHT, MATRICES, WIDTH, join, numbered_frame, set_edits, set_matrix, write
 
 from orchestrator.errors import DataError
+from tests.support.ffmpeg_reference import shown_by_ffmpeg
+from tests.support.input_routes import ROUTES, by_route, missing
+from tests.support.unusual_videos import (
+    HEIGHT,
+    MATRICES,
+    WIDTH,
+    join,
+    numbered_frame,
+    set_edits,
+    set_matrix,
+    write,
+)
 
 CONTAINERS = ("mp4", "mov", "mkv", "ts", "flv")
 FAULTS = ("wild", "equal", "back", "rest", "drop")

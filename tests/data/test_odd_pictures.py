@@ -12,9 +12,18 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from ffmpeg_judge import ffmpeg, shown_by_ffmpeg
-from odd_routes import ROUTES, apart, by_route, missing
-from odd_videos import (
+from PIL import Image, ImageOps
+
+from orchestrator.data.codec.decode import Crop, decode_clip
+from orchestrator.data.codec.orientation import Orientation, by_matrix
+from orchestrator.data.codec.video_probe import probe
+from orchestrator.data.sources.base import RawClip
+from orchestrator.data.sources.folder import FolderSource
+from orchestrator.errors import DataError
+from orchestrator.job import Encode
+from tests.support.ffmpeg_reference import ffmpeg, shown_by_ffmpeg
+from tests.support.input_routes import ROUTES, apart, by_route, missing
+from tests.support.unusual_videos import (
     HEIGHT,
     MATRICES,
     WIDTH,
@@ -24,15 +33,6 @@ from odd_videos import (
     set_matrix,
     write,
 )
-from PIL import Image, ImageOps
-
-from orchestrator.data.decode import Crop, decode_clip
-from orchestrator.data.folder import FolderSource
-from orchestrator.data.orientation import Orientation, by_matrix
-from orchestrator.data.probe import probe
-from orchestrator.data.sources import RawClip
-from orchestrator.errors import DataError
-from orchestrator.job import Encode
 
 pytestmark = pytest.mark.integration  # FFmpeg runs as a process
 

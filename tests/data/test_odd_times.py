@@ -12,9 +12,18 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from ffmpeg_judge import ffmpeg, shown_by_ffmpeg
-from odd_routes import ROUTES, SEGMENT_S, by_route, missing
-from odd_videos import HEIGHT, WIDTH, join, numbered_frame, remuxed, set_edits, write
+
+from tests.support.ffmpeg_reference import ffmpeg, shown_by_ffmpeg
+from tests.support.input_routes import ROUTES, SEGMENT_S, by_route, missing
+from tests.support.unusual_videos import (
+    HEIGHT,
+    WIDTH,
+    join,
+    numbered_frame,
+    remuxed,
+    set_edits,
+    write,
+)
 
 pytestmark = pytest.mark.integration  # FFmpeg runs as a process
 

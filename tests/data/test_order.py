@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.order import Order, interleave
-from orchestrator.data.permute import permute, subkeys
+from orchestrator.data.loader.order import Order, interleave
+from orchestrator.data.loader.permute import permute, subkeys
 from orchestrator.errors import RequestError
 
 shards = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(lambda counts: sum(counts) > 0)

@@ -19,24 +19,24 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from made_videos import Told, decoded, level_of, pack_job, write_video
-from waiting import until
 
-from orchestrator.data import dataset
-from orchestrator.data import unit as unit_module
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.decode import decode_clip
-from orchestrator.data.folder import FolderSource
-from orchestrator.data.index import Index
-from orchestrator.data.pack import run_pack
-from orchestrator.data.shard_writer import ShardWriter
-from orchestrator.data.sources import RawClip, Rejected, WorkUnit, open_source
-from orchestrator.data.unit import Manifest, run_unit
-from orchestrator.data.verify import verify
+from orchestrator.data.codec.decode import decode_clip
+from orchestrator.data.packing import dataset
+from orchestrator.data.packing import unit as unit_module
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.shard_writer import ShardWriter
+from orchestrator.data.packing.unit import Manifest, run_unit
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit, open_source
+from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.store.index import Index
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Encode
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.videos import Told, decoded, level_of, pack_job, write_video
+from tests.support.waiting import until
 
 
 def videos(folder: Path, count: int, **options: Any) -> Path:
@@ -155,7 +155,7 @@ def test_what_is_committed_survives_a_failure_and_is_not_made_again(
     videos(tmp_path / "in", 6)
     job = pack_job(tmp_path / "in", tmp_path / "out", unit=2)
     failing = Stopping(str(tmp_path / "in"), 2, "v4.mp4", error)
-    monkeypatch.setattr("orchestrator.data.pack.open_source", lambda uri, unit: failing)
+    monkeypatch.setattr("orchestrator.data.packing.pack.open_source", lambda uri, unit: failing)
     with pytest.raises(JobFailed, match=said) as caught:
         run_pack(job, Silent(), local=True)
     assert "2 of 3 units are kept" in caught.value.mend
@@ -270,7 +270,7 @@ def test_keys_that_a_source_repeats_are_quarantined(
                 yield from (item, item)
 
     twice = Twice(str(tmp_path / "in"), 4)
-    monkeypatch.setattr("orchestrator.data.pack.open_source", lambda uri, unit: twice)
+    monkeypatch.setattr("orchestrator.data.packing.pack.open_source", lambda uri, unit: twice)
     index = pack(tmp_path / "in", tmp_path / "out", bad_limit=1.0)
     assert index.clips == 2
     assert all("duplicate key" in r.reason for r in read_quarantine(Storage(index.uri)))
@@ -297,8 +297,8 @@ SCRIPT = """
 import os, signal, sys
 import psutil
 import ray
-from made_videos import pack_job
-from orchestrator.data.pack import run_pack
+from tests.support.videos import pack_job
+from orchestrator.data.packing.pack import run_pack
 from orchestrator.progress import Silent
 
 class Told(Silent):
@@ -319,7 +319,7 @@ print("CLIPS", index.clips, flush=True)
 
 
 def script(source: Path, storage: Path, *more: str) -> subprocess.Popen[str]:
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, str(source), str(storage), *more]
     return subprocess.Popen(
@@ -376,7 +376,7 @@ def test_more_cores_than_there_are_is_refused_and_does_not_hang(
         yield SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0})
 
     videos(tmp_path / "in", 1)
-    monkeypatch.setattr("orchestrator.data.ray_units.ray_session", two_cores)
+    monkeypatch.setattr("orchestrator.units.ray_map.ray_session", two_cores)
     with pytest.raises(RequestError, match="asks for 64 CPU cores, the cluster has 2"):
         run_pack(pack_job(tmp_path / "in", tmp_path / "out", cpus=64), Silent())
 

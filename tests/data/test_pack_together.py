@@ -13,31 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_videos import Told, pack_job, write_video
 
-from orchestrator.data import lease
-from orchestrator.data.dataset import complete, is_complete, tidy
-from orchestrator.data.index import Index
-from orchestrator.data.pack import LEASE, run_pack
-from orchestrator.data.shard_writer import ShardWriter
-from orchestrator.data.sources import RawClip
-from orchestrator.data.verify import verify
+from orchestrator.data.packing.dataset import complete, is_complete, tidy
+from orchestrator.data.packing.pack import LEASE, run_pack
+from orchestrator.data.packing.shard_writer import ShardWriter
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources.base import RawClip
+from orchestrator.data.store.index import Index
 from orchestrator.errors import JobFailed
 from orchestrator.progress import Silent
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, lease
+from tests.support.videos import Told, pack_job, write_video
 
 SCRIPT = """
 import sys, time
-from made_videos import pack_job
+from tests.support.videos import pack_job
 from orchestrator.data import unit
-from orchestrator.data.pack import run_pack
+from orchestrator.data.packing.pack import run_pack
 from orchestrator.progress import Silent
 
 original = unit.run_unit
 def slowly(*args):
     time.sleep({pause})
     return original(*args)
-import orchestrator.data.pack as pack
+import orchestrator.data.packing.pack as pack
 pack.run_unit = slowly
 (index,) = run_pack(pack_job({source!r}, {storage!r}, unit=1), Silent(), local=True)
 print(index.clips)
@@ -52,7 +51,7 @@ def videos(folder: Path, count: int = 4) -> Path:
 
 def packer(source: str, storage: str, pause: float = 0.2) -> subprocess.Popen[str]:
     text = SCRIPT.format(source=source, storage=storage, pause=pause)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         [sys.executable, "-c", text],
         env=environment,
@@ -143,12 +142,12 @@ def test_one_that_fails_leaves_its_turn_to_the_one_that_waits(
     thread = threading.Thread(target=second)
 
     def fails(*args: Any) -> Index:
-        monkeypatch.setattr("orchestrator.data.pack.complete", complete)
+        monkeypatch.setattr("orchestrator.data.packing.pack.complete", complete)
         thread.start()
         assert waits.wait(10)
         raise JobFailed("its disk is full")
 
-    monkeypatch.setattr("orchestrator.data.pack.complete", fails)
+    monkeypatch.setattr("orchestrator.data.packing.pack.complete", fails)
     with pytest.raises(JobFailed, match="its disk is full"):
         run_pack(pack_job(source, tmp_path / "out", unit=1), Silent(), local=True)
     thread.join(30)
@@ -187,7 +186,7 @@ def test_one_whose_lease_was_taken_over_ends_with_the_other_s_dataset(
     if moment == "while a tar is written":
         monkeypatch.setattr(ShardWriter, "add", add_late)
     else:
-        monkeypatch.setattr("orchestrator.data.pack.complete", complete_late)
+        monkeypatch.setattr("orchestrator.data.packing.pack.complete", complete_late)
     (index,) = run_pack(job, Silent(), local=True)
     assert index == others[0]
     is_whole(dataset_in(str(tmp_path / "out")), 2)

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import Told, pack_job, train_job, write_video
 from PIL import Image
 
-from orchestrator.data import pictures
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.decode import decode_clip
-from orchestrator.data.folder import FolderSource
-from orchestrator.data.index import Index
-from orchestrator.data.inspect import inspect_dataset
-from orchestrator.data.pack import run_pack
-from orchestrator.data.prepare import prepare
-from orchestrator.data.sources import open_source
-from orchestrator.data.verify import verify
+from orchestrator.data.codec.decode import decode_clip
+from orchestrator.data.inspection.report import inspect_dataset
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.prepare import prepare
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources import images as pictures
+from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.store.index import Index
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage
+from tests.support.videos import Told, pack_job, train_job, write_video
 
 WIDTH, HEIGHT = 70, 48
 

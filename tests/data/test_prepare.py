@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_videos import Told, pack_job, train_job, write_tar, write_video
 
-from orchestrator.data.feed import open_feed
-from orchestrator.data.pack import run_pack
-from orchestrator.data.prepare import prepare
+from orchestrator.data.loader.data_loader import open_feed
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.prepare import prepare
 from orchestrator.errors import DataError, RequestError
-from orchestrator.plan import BatchPlan
+from orchestrator.estimate import BatchPlan
 from orchestrator.progress import Silent
+from tests.support.videos import Told, pack_job, train_job, write_tar, write_video
 
 
 def videos(folder: Path, seconds: list[float]) -> Path:

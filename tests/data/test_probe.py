@@ -8,11 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import write_audio, write_video
 
-from orchestrator.data import container
-from orchestrator.data.probe import probe
+from orchestrator.data.codec import container
+from orchestrator.data.codec.video_probe import probe
 from orchestrator.errors import DataError
+from tests.support.videos import write_audio, write_video
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from made_videos import decoded, level_of, picture, shown_at, write_video
 
-from orchestrator.data import transcode
-from orchestrator.data.cut import cut_video
-from orchestrator.data.decode import decode_clip
-from orchestrator.data.sources import RawClip, Rejected
+from orchestrator.data.codec import transcode
+from orchestrator.data.codec.decode import decode_clip
+from orchestrator.data.codec.split_video import cut_video
+from orchestrator.data.sources.base import RawClip, Rejected
 from orchestrator.errors import DataError
 from orchestrator.job import Encode
+from tests.support.videos import decoded, level_of, picture, shown_at, write_video
 
 
 def cut(path: Path, **options: Any) -> list[RawClip | Rejected]:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_videos import pack_job, write_tar, write_video
 
-from orchestrator.data.dataset import complete
-from orchestrator.data.index import Index
-from orchestrator.data.pack import run_pack
-from orchestrator.data.prepare import prepare
-from orchestrator.data.sources import open_source
-from orchestrator.data.verify import verify
+from orchestrator.data.packing.dataset import complete
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.prepare import prepare
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources.base import open_source
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.videos import pack_job, write_tar, write_video
 
 pytestmark = pytest.mark.integration
 
@@ -96,10 +96,10 @@ def test_an_interrupted_packing_goes_on_where_it_was(
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.data.pack.complete", dies)
+    monkeypatch.setattr("orchestrator.data.packing.pack.complete", dies)
     with pytest.raises(KeyboardInterrupt):
         run_pack(job, Silent(), local=True)
-    monkeypatch.setattr("orchestrator.data.pack.complete", complete)
+    monkeypatch.setattr("orchestrator.data.packing.pack.complete", complete)
     (name,) = Storage(f"{bucket}/half-out/datasets").folders()
     storage = Storage(f"{bucket}/half-out/datasets/{name}")
     before = {e.identity for e in storage.files() if e.path.endswith(".tar")}

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import pack_job, write_tar, write_video
 
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.index import Index
-from orchestrator.data.pack import run_pack
-from orchestrator.data.samples import Samples, SideFile, sample_of
-from orchestrator.data.sources import open_source
-from orchestrator.data.verify import verify
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources.tar_samples import Samples, SideFile, sample_of
+from orchestrator.data.store.index import Index
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.videos import pack_job, write_tar, write_video
 
 LABEL = b'{"label": 7}'
 

@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_videos import write_tar, write_video
 from pydantic import BaseModel
 
-from orchestrator.data.folder import FolderSource
-from orchestrator.data.manifest import ManifestSource, split_line
-from orchestrator.data.sources import (
+from orchestrator.data.sources.base import (
     PackedSource,
     RawClip,
     Rejected,
@@ -22,9 +19,12 @@ from orchestrator.data.sources import (
     WorkUnit,
     open_source,
 )
-from orchestrator.data.tars import TarSource, expand
+from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.manifest import ManifestSource, split_line
+from orchestrator.data.sources.tars import TarSource, expand
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
+from tests.support.videos import write_tar, write_video
 
 
 def inputs(source: object) -> list[str]:

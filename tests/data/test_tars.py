@@ -9,15 +9,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from made_videos import pack_job, write_audio, write_tar, write_video
 
-from orchestrator.data.dataset import read_quarantine
-from orchestrator.data.index import Index
-from orchestrator.data.pack import run_pack
-from orchestrator.data.verify import verify
+from orchestrator.data.packing.dataset import read_quarantine
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.packing.verify import verify
+from orchestrator.data.store.index import Index
 from orchestrator.errors import JobFailed
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support.videos import pack_job, write_audio, write_tar, write_video
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import config_of, tiny_job
 
-from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.jepa.model_files import WorldModel, random_model
+from tests.support.tiny import config_of, tiny_job
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.during import check_evaluations
+from orchestrator.evaluation.in_training.scheduler import check_evaluations
 from orchestrator.job import PipelineJob, TrainJob, build_job
-from orchestrator.pipeline.fitting import check_stages
+from orchestrator.pipeline.compatibility import check_stages
 
 TRAIN: dict[str, Any] = {
     "kind": "train",

@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from orchestrator.jepa.foreign import Wishes
-from orchestrator.jepa.hub import load_folder
-from orchestrator.jepa.importing import import_model
+from orchestrator.jepa.interop.import_model import import_model
+from orchestrator.jepa.interop.imported_model import Wishes
+from orchestrator.jepa.model_files import load_folder
 from orchestrator.job import build_job
 from orchestrator.runner import run
 

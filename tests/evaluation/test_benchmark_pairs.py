@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import made_benchmarks as made
 import numpy as np
 import pytest
-from planted import SIDE, TUBELET, Planted
-from tiny import config_of, tiny_job
 from torch import Tensor
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.evaluation.benchmarks import pairs, scores
+from orchestrator.evaluation.benchmarks import pairs
+from orchestrator.evaluation.benchmarks import pairs_summary as scores
 from orchestrator.evaluation.benchmarks.pairs import Findings, judge_pairs
-from orchestrator.evaluation.judgeable import Judgeable
-from orchestrator.evaluation.surprise import View, Windows
-from orchestrator.jepa.hub import ClipShape, WorldModel, random_model
+from orchestrator.evaluation.evaluable import Judgeable
+from orchestrator.evaluation.measures.surprise import View, Windows
+from orchestrator.jepa.model_files import ClipShape, WorldModel, random_model
 from orchestrator.job import EvaluateJob, build_job
-from orchestrator.job.schema import schema_lines
+from orchestrator.job.schema_listing import schema_lines
 from orchestrator.progress import Silent
+from tests.support import benchmarks as made
+from tests.support.known_models import SIDE, TUBELET, Planted
+from tests.support.tiny import config_of, tiny_job
 
 
 def job_of(kind: str, folder: Path, *changes: str, **options: Any) -> EvaluateJob:

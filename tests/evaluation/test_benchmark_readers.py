@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import av
-import made_benchmarks as made
 import numpy as np
 import pytest
 
 from orchestrator.errors import DataError, RequestError
 from orchestrator.evaluation.benchmarks import pairs
-from orchestrator.evaluation.benchmarks.frames import pair_frames, shot_frames
-from orchestrator.evaluation.benchmarks.scene import Read, Scene, Shot, divided
+from orchestrator.evaluation.benchmarks.decode import pair_frames, shot_frames
+from orchestrator.evaluation.benchmarks.scenes import Read, Scene, Shot, divided
 from orchestrator.job import build_job
-from orchestrator.job.benchmark import Surprising
+from orchestrator.job.config.benchmark import Surprising
 from orchestrator.storage import Storage
+from tests.support import benchmarks as made
 
 
 def benchmark_of(kind: str, folder: Path, **options: Any) -> Surprising:

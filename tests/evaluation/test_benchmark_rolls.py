@@ -7,21 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import made_benchmarks as made
 import numpy as np
 import pytest
-from tiny import config_of, tiny_job
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.evaluation.benchmarks import clevrer, moving_mnist, roll_scores, rolls
-from orchestrator.evaluation.benchmarks.arms import Shape
-from orchestrator.evaluation.benchmarks.rolls import Rolls, judge_rolls
-from orchestrator.evaluation.rollout import Rollout
-from orchestrator.evaluation.surprise import View
-from orchestrator.jepa.hub import WorldModel, random_model
+from orchestrator.evaluation.benchmarks import clevrer, moving_mnist
+from orchestrator.evaluation.benchmarks import rollout_summary as roll_scores
+from orchestrator.evaluation.benchmarks import rollouts as rolls
+from orchestrator.evaluation.benchmarks.model_inputs import Shape
+from orchestrator.evaluation.benchmarks.rollouts import Rolls, judge_rolls
+from orchestrator.evaluation.measures.rollout import Rollout
+from orchestrator.evaluation.measures.surprise import View
+from orchestrator.jepa.model_files import WorldModel, random_model
 from orchestrator.job import EvaluateJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from tests.support import benchmarks as made
+from tests.support.tiny import config_of, tiny_job
 
 SHAPE = Shape(32, 8, 8.0, 2)
 

@@ -7,14 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import made_benchmarks as made
 import pytest
-from tiny import tiny_job
 
 from orchestrator.cli.run import show_summary
 from orchestrator.errors import JobFailed
 from orchestrator.evaluation.benchmarks.driver import run_benchmark
-from orchestrator.jepa.hub import save_model
+from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import EvaluateJob, build_job
 from orchestrator.progress import Silent
@@ -23,6 +21,8 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.registry import register
 from orchestrator.tracking.run import RunRef, make_run
 from orchestrator.tracking.server import client_of
+from tests.support import benchmarks as made
+from tests.support.tiny import tiny_job
 
 pytestmark = pytest.mark.integration
 

@@ -20,11 +20,11 @@ from orchestrator.job import TrainJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.runner import RunSummary, run
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import complete_checkpoints, export_tensors
+from orchestrator.training.checkpoints.manager import complete_checkpoints, export_tensors
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 30, 10
 PATIENCE_S = 600.0
 
@@ -43,7 +43,10 @@ def watched(folder: Path, **changes: Any) -> dict[str, Any]:
             "decode_threads": 1,
         },
         "model": {
-            "encoder": {"kind": "moody_encoder:MoodyEncoder", "folder": str(folder)},
+            "encoder": {
+                "kind": "tests.support.controllable_encoder:MoodyEncoder",
+                "folder": str(folder),
+            },
             "patch": 8,
             "predictor": {"depth": 1, "dim": 24, "heads": 2},
         },
@@ -97,7 +100,7 @@ def steps_of(summary: RunSummary, key: str) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _encoder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
@@ -127,7 +130,7 @@ def test_beside_two_workers_and_a_failure_stops_nothing(tmp_path: Path) -> None:
     error = Storage(summary.storage).read_json(
         "runs/watched/evaluations/physics/step-00000030/result.json"
     )["error"]
-    assert "moody_encoder.py" in error, "the whole traceback is kept"
+    assert "controllable_encoder.py" in error, "the whole traceback is kept"
     page = tmp_path / "storage/runs/watched/evaluations/physics/step-00000010/report.html"
     assert "watched, step 10" in page.read_text()
     losses = MlflowClient(summary.tracking_uri).get_metric_history(summary.run_id, "train/loss")

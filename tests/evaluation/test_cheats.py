@@ -9,24 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import CONTEXT, FrameDifference, Marked, oracle, shuffled, tier_films
-from tiny import config_of, tiny_job
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation import protocol
-from orchestrator.evaluation.driver import run_evaluate
-from orchestrator.evaluation.judge import judge
-from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
-from orchestrator.evaluation.plots import curve
-from orchestrator.evaluation.report import report
-from orchestrator.evaluation.surprise import View, see
-from orchestrator.evaluation.verdict import verdict
-from orchestrator.jepa.hub import random_model
+from orchestrator.evaluation.evaluable import Judgeable, load_judgeable
+from orchestrator.evaluation.measures.surprise import View, see
+from orchestrator.evaluation.suite import protocol
+from orchestrator.evaluation.suite.driver import run_evaluate
+from orchestrator.evaluation.suite.measure import judge
+from orchestrator.evaluation.suite.report import report
+from orchestrator.evaluation.suite.summary import verdict
+from orchestrator.jepa.model_files import random_model
 from orchestrator.job import EvaluateJob, build_job
-from orchestrator.physics.suite import SCENARIOS, UNPROVEN, make_quad
-from orchestrator.physics.suite.arrow import ARROWS
+from orchestrator.physics.suite.arrow_of_time import ARROWS
+from orchestrator.physics.suite.quads import SCENARIOS, UNPROVEN, make_quad
 from orchestrator.physics.suite.sanity import BROKEN
 from orchestrator.progress import Silent
+from orchestrator.report.plots import curve
+from tests.support.known_models import (
+    CONTEXT,
+    FrameDifference,
+    Marked,
+    oracle,
+    shuffled,
+    tier_films,
+)
+from tests.support.tiny import config_of, tiny_job
 
 JUDGED = [name for name in SCENARIOS if name not in UNPROVEN]
 
@@ -119,10 +126,10 @@ def test_the_headline_and_its_hash_do_not_depend_on_the_tiers() -> None:
 def test_a_model_of_ones_own_is_judged_by_its_import_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = planted_job("planted:mine", scenarios=["support"], quads=4)
+    job = planted_job("tests.support.known_models:mine", scenarios=["support"], quads=4)
     job = job.model_copy(update={"storage": str(tmp_path)})
     found = run_evaluate(job, Silent(), local=True)
-    assert found.verdict["model"] == "planted:mine"
+    assert found.verdict["model"] == "tests.support.known_models:mine"
     assert (tmp_path / "evaluations/planted/report.html").exists()
 
 

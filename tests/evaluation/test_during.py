@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-import orchestrator.evaluation.results as results_module
+import orchestrator.evaluation.in_training.outcomes as results_module
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.driver import Judged
-from orchestrator.evaluation.during import Evaluations, check_evaluations
-from orchestrator.evaluation.places import Failed
+from orchestrator.evaluation.in_training.executors import Failed
+from orchestrator.evaluation.in_training.scheduler import Evaluations, check_evaluations
+from orchestrator.evaluation.suite.driver import Judged
 from orchestrator.job import EvaluateJob, TrainJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
 from orchestrator.tracking.run import RunRef, make_run
 from orchestrator.tracking.server import client_of
-from orchestrator.training.checkpoint import folder_name
+from orchestrator.training.checkpoints.manager import folder_name
 from orchestrator.training.run_record import RunRecord, read_record
 
 STEPS = 50

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from embedded import FPS, embed_job, save_tiny, write_videos
 
 from orchestrator import load_job, load_model, run
 from orchestrator.cli.run import show_summary
-from orchestrator.data.decode import Crop, decode_clip
-from orchestrator.data.index import Index
+from orchestrator.data.codec.decode import Crop, decode_clip
+from orchestrator.data.store.index import Index
 from orchestrator.errors import DataError, JobFailed, RequestError
-from orchestrator.evaluation.features import Features
-from orchestrator.evaluation.features.driver import run_embed
-from orchestrator.physics.simulate import simulate
+from orchestrator.features import Features
+from orchestrator.features.driver import run_embed
+from orchestrator.physics.simulated_video import simulate
 from orchestrator.progress import Silent
+from tests.support.embedding import FPS, embed_job, save_tiny, write_videos
 
 
 @pytest.fixture(scope="module")

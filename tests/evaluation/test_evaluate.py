@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_job
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.evaluation import driver
-from orchestrator.evaluation.driver import run_evaluate
-from orchestrator.evaluation.gate import require_better
-from orchestrator.evaluation.judge import Findings, judge
-from orchestrator.jepa.hub import save_model
+from orchestrator.evaluation.promotion_gate import require_better
+from orchestrator.evaluation.suite import driver
+from orchestrator.evaluation.suite.driver import run_evaluate
+from orchestrator.evaluation.suite.measure import Findings, judge
+from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import EvaluateJob, build_job
 from orchestrator.progress import Silent
@@ -23,6 +22,7 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.registry import promote, register, show_model
 from orchestrator.tracking.run import RunRef, make_run
 from orchestrator.tracking.server import client_of
+from tests.support.tiny import tiny_job
 
 SCENARIOS = ["support", "permanence"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.keeping import UNSENT, Evaluated, Kept, Measured, measure_once
+from orchestrator.evaluation.result_store import UNSENT, Evaluated, Kept, Measured, measure_once
 from orchestrator.job import EvaluateJob
 from orchestrator.progress import Silent
-from orchestrator.tracking.outage import MlflowAway, NotRecorded
+from orchestrator.tracking.mlflow_errors import MlflowAway, NotRecorded
 from orchestrator.tracking.run import RunRef
 
 REF = RunRef("sqlite:///x.db", "0" * 32, "1")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.gate import compare
-from orchestrator.evaluation.metrics import (
+from orchestrator.evaluation.promotion_gate import compare
+from orchestrator.report.statistics import (
     auroc,
     estimate,
     holm,

@@ -7,16 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import tiny_job
 
-import orchestrator.evaluation.places as places
-from orchestrator.evaluation.driver import Judged
-from orchestrator.evaluation.places import Beside, Ended, Failed, Here
-from orchestrator.jepa.hub import WEIGHTS, save_model
+import orchestrator.evaluation.in_training.executors as places
+from orchestrator.evaluation.in_training.executors import Beside, Ended, Failed, Here
+from orchestrator.evaluation.suite.driver import Judged
+from orchestrator.jepa.model_files import WEIGHTS, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import EvaluateJob, build_job
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
+from tests.support.tiny import tiny_job
 
 
 @pytest.fixture

@@ -11,23 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from embedded import embed_job, save_tiny, write_videos
 
 from orchestrator import run
 from orchestrator.cli.run import show_summary
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.features import Features
-from orchestrator.evaluation.features.driver import run_embed
-from orchestrator.evaluation.features.store import claim, commit_unit, complete
 from orchestrator.evaluation.probes.driver import probe_verdict
 from orchestrator.evaluation.probes.fit import sides_of
+from orchestrator.features import Features
+from orchestrator.features.driver import run_embed
+from orchestrator.features.store import claim, commit_unit, complete
 from orchestrator.job import EvaluateJob, build_job
+from orchestrator.job.config.probe import Probe
 from orchestrator.job.fingerprint import flatten
-from orchestrator.job.probe import Probe
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
 from orchestrator.tracking.run import job_of_run
 from orchestrator.tracking.server import client_of
+from tests.support.embedding import embed_job, save_tiny, write_videos
 
 SCENES = "physics://mixed?clips=42&size=32&fps=16&seconds=3"
 

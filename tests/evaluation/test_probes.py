@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, r2_score  # type: ignore[im
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.probe import Ridge
+from orchestrator.evaluation.measures.ridge import Ridge
 from orchestrator.evaluation.probes.attentive import (
     Heads,
     Setting,
@@ -24,7 +24,7 @@ from orchestrator.evaluation.probes.attentive import (
 )
 from orchestrator.evaluation.probes.scores import average_precision, r_squared, top1
 from orchestrator.evaluation.probes.split import refuse_shared, split_videos
-from orchestrator.job.probe import Attentive, Split
+from orchestrator.job.config.probe import Attentive, Split
 
 DIM, GRID = 16, (2, 3, 3)
 

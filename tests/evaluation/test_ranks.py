@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.evaluation.ranks import DELTA, lidar, ranks_of
+from orchestrator.evaluation.measures.feature_rank import DELTA, lidar, ranks_of
 
 
 def by_definition(features: np.ndarray) -> float:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from planted import CONTEXT, FRAMES, SIZE, FrameDifference
 from torch import Tensor, nn
 
-from orchestrator.evaluation.benchmarks.roll_scores import skill_over
-from orchestrator.evaluation.probe import grid_pooled, ridge_probe
-from orchestrator.evaluation.rollout import roll_out, rollout_table
-from orchestrator.evaluation.surprise import View
-from orchestrator.jepa.hub import WorldModel
-from orchestrator.jepa.pixels import normalise
+from orchestrator.evaluation.benchmarks.rollout_summary import skill_over
+from orchestrator.evaluation.measures.ridge import grid_pooled, ridge_probe
+from orchestrator.evaluation.measures.rollout import roll_out, rollout_table
+from orchestrator.evaluation.measures.surprise import View
+from orchestrator.jepa.model_files import WorldModel
+from orchestrator.jepa.pixel_normalization import normalise
+from tests.support.known_models import CONTEXT, FRAMES, SIZE, FrameDifference
 
 
 class Told(nn.Module):

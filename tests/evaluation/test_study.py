@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import config_of, tiny_job
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.study import probing
-from orchestrator.evaluation.study.driver import Trained, run_study
-from orchestrator.evaluation.study.probing import probe_scores, shown
-from orchestrator.jepa.hub import random_model, save_model
+from orchestrator.jepa.model_files import random_model, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import StudyJob, TrainJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
+from orchestrator.study import state_probe as probing
+from orchestrator.study.driver import Trained, run_study
+from orchestrator.study.state_probe import probe_scores, shown
 from orchestrator.tracking.run import make_run
 from orchestrator.tracking.server import client_of
+from tests.support.tiny import config_of, tiny_job
 
 
 def study_job(folder: Path, *overrides: str) -> StudyJob:

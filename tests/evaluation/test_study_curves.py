@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.evaluation.study.curves import compare
+from orchestrator.study.curves import compare
 
 CLIPS = np.array([16, 64, 256, 1024])
 

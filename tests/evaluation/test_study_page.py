@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.evaluation.study.curves import Ratio
-from orchestrator.evaluation.study.page import HEIGHT, WIDTH, claim_of, page
+from orchestrator.study.curves import Ratio
+from orchestrator.study.report import HEIGHT, WIDTH, claim_of, page
 
 
 def made_result() -> dict[str, Any]:

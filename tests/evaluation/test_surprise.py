@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import config_of, tiny_job
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.surprise import (
+from orchestrator.evaluation.measures.surprise import (
     View,
     Windows,
     aggregated,
@@ -17,9 +16,10 @@ from orchestrator.evaluation.surprise import (
     surprise,
     views_of,
 )
-from orchestrator.jepa.hub import WorldModel, random_model
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.model_files import WorldModel, random_model
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
+from tests.support.tiny import config_of, tiny_job
 
 
 def videos(count: int, frames: int = 12) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.evaluation.turns import Turn, Turns
+from orchestrator.evaluation.in_training.queue import Turn, Turns
 
 
 def test_while_one_runs_only_the_newest_waits() -> None:

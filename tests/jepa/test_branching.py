@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa import branching
-from orchestrator.jepa.acting import ActingModel
-from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.job.planning import CEM
+from orchestrator.jepa.objectives.lewm import branching
+from orchestrator.job.config.planning import CEM
 from orchestrator.planning.base import Branching
-from orchestrator.planning.costs import branch_by_rows
+from orchestrator.planning.goal_cost import branch_by_rows
 
 ACTS = (
     "objective={kind: lewm, slices: 8, hidden: 20, weight: 0.3}",

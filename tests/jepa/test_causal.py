@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.blocks import SHORT, Attention, attend
-from orchestrator.jepa.causal import CausalPredictor
 from orchestrator.jepa.objectives import CausalObjective, build_objective
-from orchestrator.jepa.objectives.causal import BEND
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.objectives.causal.objective import BEND
+from orchestrator.jepa.objectives.causal.predictor import CausalPredictor
+from orchestrator.jepa.pixel_normalization import normalise
+from orchestrator.jepa.transformer import SHORT, Attention, attend
 
 CAUSAL = ("objective={kind: causal, ema: 0.9, horizons: 2}", "model.encoder.attention=moment")
 

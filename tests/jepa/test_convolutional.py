@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.convolutional import ConvolutionalEncoder
-from orchestrator.jepa.encoder import build_encoder
-from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.jepa.encoders.convolutional import ConvolutionalEncoder
+from orchestrator.jepa.encoders.vision_transformer import build_encoder
+from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import Conv, TrainJob, build_job
 
 CONV = {"kind": "conv", "dim": 32, "width": 8}

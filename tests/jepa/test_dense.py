@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.hub import load_folder, load_start, save_model
+from orchestrator.jepa.model_files import load_folder, load_start, save_model
 from orchestrator.jepa.objectives import VJEPA21Objective, build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 
 DENSE = (
     "objective={kind: vjepa21, ema: 0.99, context_ramp: [2, 6],"

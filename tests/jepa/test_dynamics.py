@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.imagined import imagined
-from orchestrator.evaluation.judgeable import Imagines, Judgeable, ReadsForwards
-from orchestrator.evaluation.surprise import View
-from orchestrator.jepa.codes import CodesEncoder
-from orchestrator.jepa.hub import load_folder, load_start, save_model
+from orchestrator.evaluation.evaluable import Imagines, Judgeable, ReadsForwards
+from orchestrator.evaluation.measures.surprise import View
+from orchestrator.evaluation.suite.predicted_frames import imagined
+from orchestrator.jepa.encoders.pca import CodesEncoder
+from orchestrator.jepa.model_files import load_folder, load_start, save_model
 from orchestrator.jepa.objectives import DynamicsObjective, build_objective, untaught_teacher
-from orchestrator.jepa.pixels import as_pixels, normalise
-from orchestrator.jepa.recurrent import RecurrentPredictor
+from orchestrator.jepa.objectives.dynamics.predictor import RecurrentPredictor
+from orchestrator.jepa.pixel_normalization import as_pixels, normalise
 from orchestrator.job import Codes
 
 DYNAMICS = ("objective={kind: dynamics}", "model.encoder={kind: codes, dim: 20}")

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.blocks import Block
-from orchestrator.jepa.encoder import VisionTransformer, build_encoder, encoder_width
-from orchestrator.jepa.pixels import MEAN, STD, normalise
-from orchestrator.jepa.predictor import Predictor
+from orchestrator.jepa.encoders.vision_transformer import (
+    VisionTransformer,
+    build_encoder,
+    encoder_width,
+)
+from orchestrator.jepa.pixel_normalization import MEAN, STD, normalise
+from orchestrator.jepa.predictors.masked import Predictor
 from orchestrator.jepa.rope import rotate, rotation_at
+from orchestrator.jepa.transformer import Block
 
 
 def small_encoder(**changes: Any) -> VisionTransformer:

@@ -19,19 +19,19 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
-from orchestrator.jepa.foreign import Wishes
-from orchestrator.jepa.hub import WorldModel, load_folder
-from orchestrator.jepa.importing import import_model
+from orchestrator.jepa.interop.import_model import import_model
+from orchestrator.jepa.interop.imported_model import Wishes
 from orchestrator.jepa.masks import MultiBlockSampler, truncate_to_minimum
+from orchestrator.jepa.model_files import WorldModel, load_folder
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.objectives.base import at_tokens
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.jepa.rope import axis_width, rotate, rotation_at
 from orchestrator.job import MultiBlock
-from orchestrator.job.masks import VJEPA2_MASKS
-from orchestrator.job.model import Rope
+from orchestrator.job.config.masks import VJEPA2_MASKS
+from orchestrator.job.config.model import Rope
 from orchestrator.randomness import generator
-from orchestrator.training.optimizer import build_optimizer, set_schedule
+from orchestrator.training.engine.optimizer import build_optimizer, set_schedule
 
 SEEDS = [0, 3, 9]
 

@@ -16,13 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.jepa.card import Facts, model_card
-from orchestrator.jepa.foreign import Wishes
-from orchestrator.jepa.hub import WorldModel, check_start, load_folder, load_start, save_model
-from orchestrator.jepa.huggingface import export_huggingface
-from orchestrator.jepa.importing import import_model
+from orchestrator.jepa.interop.huggingface import export_huggingface
+from orchestrator.jepa.interop.import_model import import_model
+from orchestrator.jepa.interop.imported_model import Wishes
+from orchestrator.jepa.interop.model_card import Facts, model_card
+from orchestrator.jepa.model_files import (
+    WorldModel,
+    check_start,
+    load_folder,
+    load_start,
+    save_model,
+)
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 
 SMALL: dict[str, Any] = {
     "patch_size": 8,

@@ -12,9 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.jepa.hub import WorldModel, check_start, load_folder, load_start, save_model
+from orchestrator.jepa.model_files import (
+    WorldModel,
+    check_start,
+    load_folder,
+    load_start,
+    save_model,
+)
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import job_dict
 
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from orchestrator.errors import OrchestratorError, RequestError
-from orchestrator.jepa.card import Facts, model_card
-from orchestrator.jepa.foreign import Wishes
-from orchestrator.jepa.hub import load_folder, load_start, save_model
-from orchestrator.jepa.huggingface import export_huggingface
-from orchestrator.jepa.importing import import_model
+from orchestrator.jepa.interop.huggingface import export_huggingface
+from orchestrator.jepa.interop.import_model import import_model
+from orchestrator.jepa.interop.imported_model import Wishes
+from orchestrator.jepa.interop.model_card import Facts, model_card
+from orchestrator.jepa.model_files import load_folder, load_start, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.weights import INDEX, WEIGHTS, odd_tensor
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.surprise import View, see, views_of
-from orchestrator.jepa.frames import FramePredictor
-from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.evaluation.measures.surprise import View, see, views_of
+from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import LeWMObjective, build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.objectives.lewm.predictor import FramePredictor
+from orchestrator.jepa.pixel_normalization import normalise
 
 LEWM = (
     "objective={kind: lewm, slices: 8, hidden: 20, weight: 0.3}",

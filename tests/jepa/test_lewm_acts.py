@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.surprise import views_of
-from orchestrator.jepa.acting import ActingModel
-from orchestrator.jepa.hub import load_folder, save_model
-from orchestrator.jepa.motion import Motion
+from orchestrator.evaluation.measures.surprise import views_of
+from orchestrator.jepa.action_batch import Motion
+from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import LeWMObjective, Pool, build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.jepa.rope import rotation_at
 from orchestrator.planning.base import Dynamics
 

@@ -18,7 +18,7 @@ from orchestrator.jepa.masks import (
     truncate_to_minimum,
 )
 from orchestrator.job import Future, MultiBlock
-from orchestrator.job.masks import VJEPA2_MASKS
+from orchestrator.job.config.masks import VJEPA2_MASKS
 from orchestrator.randomness import generator
 
 GRID = (8, 16, 16)

@@ -9,7 +9,7 @@ import torch
 
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.objectives import FrozenObjective, build_objective
-from orchestrator.jepa.objectives.frozen import build_teacher
+from orchestrator.jepa.objectives.frozen.objective import build_teacher
 from orchestrator.job import Frozen, TrainJob, build_job
 from orchestrator.randomness import generator
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.objectives import Objective, VJEPA2Objective, build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 
 MASKS = (
     "objective.masks=[{targets: 0.5, context: 0.25},"
@@ -185,7 +185,7 @@ def test_compiled_blocks_agree(make_job: Any, masks_of: Any, video: Tensor) -> N
 OWN = """
 import torch
 from pydantic import BaseModel
-from orchestrator.jepa.encoder import build_encoder
+from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.jepa.objectives import Objective, ObjectiveOutput
 from orchestrator.job import Future
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.jepa.hub import load_folder, random_model, save_model
+from orchestrator.jepa.model_files import load_folder, random_model, save_model
 from orchestrator.jepa.objectives import PixelsObjective, build_objective
-from orchestrator.jepa.objectives.pixels import normed_patches
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.objectives.pixels.objective import normed_patches
+from orchestrator.jepa.pixel_normalization import normalise
 
 LEJEPA = "objective={kind: lejepa, slices: 8}"
 PIXELS = (

@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from orchestrator.jepa.encoder import VisionTransformer
-from orchestrator.jepa.predictor import Predictor
+from orchestrator.jepa.encoders.vision_transformer import VisionTransformer
+from orchestrator.jepa.predictors.masked import Predictor
 
 SHAPES: dict[str, dict[str, int]] = {
     # A head of 16: three axes of 4 channels, 4 not rotated. A head of 24: all rotated.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.jepa.pictures import feature_pca, mask_overlay
+from orchestrator.jepa.visualization import feature_pca, mask_overlay
 
 GRID = (4, 4, 4)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.jepa.sigreg import (
+from orchestrator.jepa.objectives.sigreg import (
     characteristic_sums,
     clip_losses,
     statistics,

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.acting import ActingModel
-from orchestrator.jepa.hub import check_start, load_folder, load_start, save_model
-from orchestrator.jepa.motion import Motion
+from orchestrator.jepa.action_batch import Motion
+from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.jepa.model_files import check_start, load_folder, load_start, save_model
 from orchestrator.jepa.objectives import VJEPA2ACObjective, build_objective, untaught_teacher
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.planning.base import Dynamics
 
 SPREAD = (2.0, 0.5, 1.0)

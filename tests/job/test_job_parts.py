@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job, job_dict, load_job, part_config
-from orchestrator.job.base import CustomPart
+from orchestrator.job.config.base import CustomPart
 
 
 def with_objective(path: Path, text: str) -> Path:

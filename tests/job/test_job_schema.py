@@ -9,7 +9,7 @@ import yaml
 
 from orchestrator.errors import RequestError
 from orchestrator.job import job_schema, load_job
-from orchestrator.job.schema import schema_lines
+from orchestrator.job.schema_listing import schema_lines
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.yaml"))
 

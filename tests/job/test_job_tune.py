@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job, job_dict, load_job
-from orchestrator.job.space import grid, trial_data, walk
+from orchestrator.job.search_space import grid, trial_data, walk
 
 TRAIN = """\
 kind: train

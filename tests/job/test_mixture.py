@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
+from orchestrator.estimate import plan
 from orchestrator.job import Bucket, ClipSpec, TrainJob, build_job, fingerprint, identity
-from orchestrator.plan import plan
 
 MASKS = [{"targets": 0.5, "context": 0.25}]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.estimate import plan
 from orchestrator.job import TrainJob, load_job
-from orchestrator.plan import plan
 
 JOBS = Path(__file__).parents[2] / "jobs"
 FILES = sorted(path.relative_to(JOBS).as_posix() for path in JOBS.rglob("*.yaml"))

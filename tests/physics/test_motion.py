@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from orchestrator.physics.motion import run
+from orchestrator.physics.scene import GRAVITY, VIEW, Backdrop, Scene, Thing
 from orchestrator.physics.scenes import FAMILIES
 from orchestrator.physics.scenes.common import WALL, box, polygon
-from orchestrator.physics.simulate import simulate
-from orchestrator.physics.world import GRAVITY, VIEW, Backdrop, Scene, Thing
+from orchestrator.physics.simulated_video import simulate
+from orchestrator.physics.simulation import run
 
 GREY = (0.5, 0.5, 0.5)
 EMPTY = Backdrop("plain", (GREY, GREY))

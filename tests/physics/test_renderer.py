@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from orchestrator.physics import simulate as module
+from orchestrator.physics import simulated_video as module
 from orchestrator.physics.renderer import render
+from orchestrator.physics.scene import VIEW, Backdrop, Scene, Screen, Thing
 from orchestrator.physics.scenes import FAMILIES
 from orchestrator.physics.scenes.common import box, polygon
-from orchestrator.physics.simulate import simulate
-from orchestrator.physics.world import VIEW, Backdrop, Scene, Screen, Thing
+from orchestrator.physics.simulated_video import simulate
 
 BLACK, WHITE, RED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)
 PLAIN = Backdrop("plain", (BLACK, BLACK))

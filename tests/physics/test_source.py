@@ -12,13 +12,13 @@ import av
 import numpy as np
 import pytest
 
-from orchestrator.data.sources import RawClip, open_source
+from orchestrator.data.sources.base import RawClip, open_source
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
 from orchestrator.physics.scenes import FAMILIES
-from orchestrator.physics.simulate import COLUMNS, simulate
+from orchestrator.physics.simulated_video import COLUMNS, simulate
 from orchestrator.physics.source import PhysicsSource
-from orchestrator.physics.suite import SCENARIOS, make_quad
+from orchestrator.physics.suite.quads import SCENARIOS, make_quad
 from orchestrator.physics.uri import parse
 
 SMALL = "physics://mixed?clips=9&size=32&fps=8&seconds=2"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.physics.suite import SCENARIOS, SPLITS, Quad, make_quad, make_suite
 from orchestrator.physics.suite.baselines import (
     BASELINES,
     LEGITIMATE_CUES,
     baseline_scores,
     gate,
 )
+from orchestrator.physics.suite.quads import SCENARIOS, SPLITS, Quad, make_quad, make_suite
 from orchestrator.physics.suite.scoring import pair_accuracy, quad_right
 
 HIDDEN = ("delay", "permanence", "continuity", "colour", "shape", "inertia", "fall")

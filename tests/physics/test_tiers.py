@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.physics.suite.arrow import ARROWS, make_arrow
+from orchestrator.physics.suite.arrow_of_time import ARROWS, make_arrow
 from orchestrator.physics.suite.baselines import film_scores
 from orchestrator.physics.suite.sanity import BROKEN, LEGAL, Sanity, make_sanity
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation import driver as evaluation
+from orchestrator.evaluation.suite import driver as evaluation
 from orchestrator.job import (
     PipelineJob,
     TrainJob,
@@ -23,12 +23,12 @@ from orchestrator.job import (
     identity,
     load_job,
 )
-from orchestrator.pipeline.driver import _ended_by_sigterm
-from orchestrator.pipeline.fitting import check_stages
-from orchestrator.pipeline.ledger import Ledger, Left, set_aside
+from orchestrator.pipeline.compatibility import check_stages
+from orchestrator.pipeline.run_pipeline import _ended_by_sigterm
+from orchestrator.pipeline.stage_store import Ledger, Left, set_aside
 from orchestrator.runner import run
 from orchestrator.storage import Storage
-from orchestrator.tracking import locate
+from orchestrator.tracking import model_uri as locate
 from orchestrator.training.driver import Stopped
 
 SHARED = {

@@ -8,17 +8,18 @@ import sys
 
 import pytest
 import torch
-from planned import a_batch, a_job
 
-import orchestrator.plan
+import orchestrator
+import orchestrator.estimate
 from orchestrator.errors import RequestError
+from orchestrator.estimate import BatchPlan, find_gpu, peak_flops, plan
+from orchestrator.estimate.activations import activations
+from orchestrator.estimate.input_cost import named_clips
+from orchestrator.estimate.zero3_persistent import persistent
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob
-from orchestrator.job.base import CustomPart
-from orchestrator.plan import BatchPlan, find_gpu, peak_flops, plan
-from orchestrator.plan.activations import activations
-from orchestrator.plan.feeding import named_clips
-from orchestrator.plan.persistent import persistent
+from orchestrator.job.config.base import CustomPart
+from tests.support.estimates import a_batch, a_job
 
 # -- batch -----------------------------------------------------------------------------------
 
@@ -216,10 +217,7 @@ def test_the_plan_is_plain_data_and_reaches_the_package() -> None:
     job = a_job()
     data = plan(job, gpu="h200").to_dict()
     assert json.loads(json.dumps(data))["batch"]["padded"] == 4
-    # The package and the function share a name; both ways of asking give the plan.
-    from orchestrator import plan as promised
-
-    assert promised(job).to_dict() == orchestrator.plan.plan(job).to_dict()
+    assert orchestrator.plan(job).to_dict() == orchestrator.estimate.plan(job).to_dict()
 
 
 def test_a_plan_needs_no_heavy_library() -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planned import a_job
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from orchestrator.jepa.motion import Motion
+from orchestrator.estimate import plan
+from orchestrator.estimate.zero3_persistent import persistent
+from orchestrator.jepa.action_batch import Motion
 from orchestrator.jepa.objectives import Pool, build_objective, untaught_teacher
 from orchestrator.job import build_job, job_dict
-from orchestrator.plan import plan
-from orchestrator.plan.persistent import persistent
+from tests.support.estimates import a_job
 
 MEANS = "action_mean: [0, 0], action_std: [1, 1], state_mean: [0, 0, 0], state_std: [1, 1, 1]"
 ACT = f"statistics: {{{MEANS}}}"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from waiting import cpu_seconds
 
 from orchestrator.cli import main
+from orchestrator.cluster_profile import Profile, load_profile
+from orchestrator.estimate import ClusterPlan, plan, plan_on
 from orchestrator.job import TrainJob, build_job
-from orchestrator.plan import ClusterPlan, plan, plan_on
-from orchestrator.profile import Profile, load_profile
+from tests.support.waiting import cpu_seconds
 
 GPU_GROUP = {
     "min": 2, "max": 128, "cpus": 192, "gpus": 8, "gpu": "h200", "memory": "2TiB", "price": 40.0,

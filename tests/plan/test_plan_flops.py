@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from planned import a_batch, a_job
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from orchestrator.estimate import plan
+from orchestrator.estimate.zero3_persistent import persistent
 from orchestrator.jepa.objectives import Pool, PooledObjective, build_objective, untaught_teacher
 from orchestrator.job import TrainJob
-from orchestrator.plan import plan
-from orchestrator.plan.persistent import persistent
+from tests.support.estimates import a_batch, a_job
 
 CONV = "model.encoder={kind: conv, dim: 32, width: 8, blocks: 2}"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
+from orchestrator.estimate.worker_capacity import Node, fair_share, slots
 from orchestrator.job import Scale, TrainJob, build_job
-from orchestrator.plan.room import Node, fair_share, slots
 from orchestrator.training.placement import nodes_for, reserved, reserved_cpus
-from orchestrator.tuning.admission import admit
+from orchestrator.tuning.capacity import admit
 
 HEAD, GPU_NODE = Node(16), Node(192, 8)
 

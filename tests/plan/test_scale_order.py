@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from orchestrator.data.layout import Layout
-from orchestrator.data.order import PADDING, Order
+from orchestrator.data.loader.order import PADDING, Order
+from orchestrator.data.loader.rank_assignment import Layout
+from orchestrator.estimate import BatchPlan
 from orchestrator.job import Scale
-from orchestrator.plan import BatchPlan
 
 CLIPS, SHARDS, WINDOW = 1_000_000_000, 1_000_000, 16
 CLIP_BYTES = 316_000.0

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rooms import RoomsModel
 
+from orchestrator.environments.base import Floats, play
+from orchestrator.environments.two_rooms import NEAR, SIDE, DoorWalker, TwoRooms
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.acting.arms import Bools, Oracle, Planner, Random, Sight
-from orchestrator.evaluation.acting.fitting import bounds_of, check_fit
-from orchestrator.evaluation.acting.intervals import paired, wilson
-from orchestrator.evaluation.acting.learned import Cloning, Nearest, clone, read_states
-from orchestrator.evaluation.acting.memory import Memory, Recalled, recall
-from orchestrator.evaluation.acting.play import Round, play_together
-from orchestrator.evaluation.acting.tasks import Task, Tasks, draw_tasks
-from orchestrator.evaluation.acting.units import units_of
-from orchestrator.job.planning import CEM, Pair, Planning
-from orchestrator.worlds.base import Floats, play
-from orchestrator.worlds.two_rooms import NEAR, SIDE, DoorWalker, TwoRooms
+from orchestrator.evaluation.planning.compatibility import bounds_of, check_fit
+from orchestrator.evaluation.planning.data_policies import Cloning, Nearest, clone, read_states
+from orchestrator.evaluation.planning.episodes import Round, play_together
+from orchestrator.evaluation.planning.policies import Bools, Oracle, Planner, Random, Sight
+from orchestrator.evaluation.planning.replay_buffer import Memory, Recalled, recall
+from orchestrator.evaluation.planning.tasks import Task, Tasks, draw_tasks
+from orchestrator.evaluation.planning.units import units_of
+from orchestrator.job.config.planning import CEM, Pair, Planning
+from orchestrator.report.intervals import paired, wilson
+from tests.support.two_rooms_model import RoomsModel
 
 QUICK = CEM(candidates=100, iterations=5, elites=10, carried=3)
 
@@ -189,7 +189,7 @@ def test_data_of_another_world_is_refused(memory: Memory) -> None:
 
 def test_videos_are_recalled_as_the_model_s_steps(tmp_path: Path) -> None:
     """From a packed dataset: against the episodes themselves."""
-    from orchestrator.data.prepare import open_datasets
+    from orchestrator.data.packing.prepare import open_datasets
     from orchestrator.job import Data, WeightedSource
     from orchestrator.progress import Silent
     from orchestrator.storage import Storage

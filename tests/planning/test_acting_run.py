@@ -16,7 +16,7 @@ from orchestrator.runner import run
 JOB: dict[str, Any] = {
     "kind": "evaluate",
     "name": "rooms",
-    "model": "rooms:RoomsModel",
+    "model": "tests.support.two_rooms_model:RoomsModel",
     "planning": {
         "world": "two-rooms",
         "episodes": 30,
@@ -37,10 +37,9 @@ def job(storage: Path, **planning: Any) -> EvaluateJob:
 
 def told(asked: EvaluateJob) -> dict[str, Any]:
     """The verdict on the stand-in, played in this process; nothing is written."""
-    from rooms import RoomsModel
-
-    from orchestrator.evaluation.acting.driver import acted
+    from orchestrator.evaluation.planning.driver import acted
     from orchestrator.progress import Silent
+    from tests.support.two_rooms_model import RoomsModel
 
     assert asked.planning is not None
     return acted(asked, asked.planning, RoomsModel(), Silent(), local=True).verdict

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from rooms import RoomsModel
 from torch import Tensor
 
-from orchestrator.job.planning import CEM
+from orchestrator.environments.two_rooms import TwoRooms
+from orchestrator.job.config.planning import CEM
 from orchestrator.planning.base import Bounds, Plan
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.control import Controller, Recede
-from orchestrator.planning.costs import Aim, Known, towards
-from orchestrator.worlds.two_rooms import TwoRooms
+from orchestrator.planning.goal_cost import Aim, Known, towards
+from orchestrator.planning.mpc import Controller, Recede
+from tests.support.two_rooms_model import RoomsModel
 
 BOX = Bounds(-torch.ones(10), torch.ones(10), block=5)
 
@@ -96,6 +96,6 @@ def test_the_cost_is_the_distance_of_each_candidate_s_own_future(monkeypatch) ->
                     apart = apart.abs() if distance == "l1" else apart**2
                     wanted[b, n] = (apart[-1] if moments == "last" else apart).mean()
             for at_once in (2**26, 5 * 2 * 3):
-                monkeypatch.setattr("orchestrator.planning.costs.AT_ONCE", at_once)
+                monkeypatch.setattr("orchestrator.planning.goal_cost.AT_ONCE", at_once)
                 cost = towards(model, Known(z, past), goal, Aim(moments, distance))
                 torch.testing.assert_close(cost(candidates), wanted)

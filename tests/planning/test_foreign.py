@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rooms import RoomsModel
 from torch import Tensor, nn
 
+from orchestrator.environments.two_rooms import TwoRooms
 from orchestrator.errors import RequestError
-from orchestrator.job.planning import CEM
+from orchestrator.job.config.planning import CEM
 from orchestrator.planning.base import Bounds
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.costs import Aim, Known, towards
-from orchestrator.planning.foreign import as_costable, costable_cost, dynamics_cost
-from orchestrator.worlds.two_rooms import TwoRooms
+from orchestrator.planning.goal_cost import Aim, Known, towards
+from orchestrator.planning.stable_worldmodel import as_costable, costable_cost, dynamics_cost
+from tests.support.two_rooms_model import RoomsModel
 
 BOX = Bounds(-3 * torch.ones(2), 3 * torch.ones(2))
 STEP = 0.1

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from rooms import RoomsModel
 from torch import Tensor
 
+from orchestrator.environments.two_rooms import SIDE
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job.planning import CEM, MPPI
+from orchestrator.job.config.planning import CEM, MPPI
 from orchestrator.planning.base import Bounds, Solver
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.costs import Aim, Known, towards
+from orchestrator.planning.goal_cost import Aim, Known, towards
 from orchestrator.planning.noise import candidate_noise
-from orchestrator.worlds.two_rooms import SIDE
+from tests.support.two_rooms_model import RoomsModel
 
 BOX = Bounds(-torch.ones(4), torch.ones(4), block=2)
 CONFIGS = [CEM(iterations=20), CEM(iterations=20, smooth=0), MPPI(kind="mppi", iterations=20)]
@@ -147,7 +147,7 @@ class Halfway:
 
 
 def test_a_solver_of_one_s_own_by_import_path() -> None:
-    from orchestrator.job.base import CustomPart
+    from orchestrator.job.config.base import CustomPart
 
     made = build_solver(CustomPart(kind="test_solvers:Halfway", share=0.25))
     assert isinstance(made, Solver)

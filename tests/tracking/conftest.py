@@ -7,12 +7,12 @@ from typing import Any
 
 import mlflow
 import pytest
-from runs import make_job
 
 from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
 from orchestrator.tracking.run import RunRef, start_run
 from orchestrator.tracking.server import client_of
+from tests.support.mlflow_runs import make_job
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from waiting import PATIENCE_S
 
 from orchestrator.tracking import alerts
 from orchestrator.tracking.alerts import VARIABLE, alert
+from tests.support.waiting import PATIENCE_S
 
 HANGS, TRICKLES = 0, 1
 """Not statuses: no answer, and one that comes a line at a time, each in good time."""
@@ -128,8 +128,9 @@ def test_a_collapse_and_a_failure_of_a_training_are_alerts(
     from orchestrator.job import build_job
     from orchestrator.progress import Silent
     from orchestrator.storage import Storage
-    from orchestrator.training import driver, watch
-    from orchestrator.training.board import LocalBoard
+    from orchestrator.training import driver
+    from orchestrator.training.control import monitor as watch
+    from orchestrator.training.control.coordinator import LocalBoard
     from orchestrator.training.health import COLLAPSED
 
     told: list[str] = []

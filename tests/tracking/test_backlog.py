@@ -1,6 +1,6 @@
 """The queue between the training and MLflow."""
 
-from orchestrator.tracking.backlog import Backlog, Entry, Kept, Picture, Row, describe
+from orchestrator.tracking.live.queue import Backlog, Entry, Kept, Picture, Row, describe
 
 
 def row(step: int) -> Row:

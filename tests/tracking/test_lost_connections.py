@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.run import RunRef
 
 RUN = {"run_id": "0" * 32, "run_uuid": "0" * 32, "experiment_id": "1", "status": "RUNNING"}

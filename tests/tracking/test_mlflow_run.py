@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
-from runs import Packed, artifacts, make_job
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, build_job
 from orchestrator.storage import Storage
 from orchestrator.tracking.run import RunRef, finish_run, flat_params, job_of_run, start_run
 from orchestrator.tracking.server import client_of
+from tests.support.mlflow_runs import Packed, artifacts, make_job
 
 NewRun = Callable[..., RunRef]
 

@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from ports import free_port
-from runs import artifacts, history, make_job
-from waiting import until
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.jepa.hub import save_model
+from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import build_job
 from orchestrator.storage import Storage
-from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.registry import load_model, register, show_model
 from orchestrator.tracking.run import finish_run, job_of_run, start_run
 from orchestrator.tracking.server import client_of
 from orchestrator.tracking.ui import landing, serving
+from tests.support.mlflow_runs import artifacts, history, make_job
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -127,7 +127,7 @@ def test_many_processes_log_to_one_sqlite_file(store: Storage) -> None:
     ref = start_run(make_job(), store, plan={})
     code = (
         "import sys\n"
-        "from orchestrator.tracking.logger import RunLogger\n"
+        "from orchestrator.tracking.live.run_logger import RunLogger\n"
         "from orchestrator.tracking.run import RunRef\n"
         "uri, run, experiment, name = sys.argv[1:]\n"
         "log = RunLogger(RunRef(uri, run, experiment), 0, pause=0.01)\n"

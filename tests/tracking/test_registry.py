@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from runs import folder_of, make_job
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.jepa.hub import save_model
+from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.tracking.locate import model_folder
+from orchestrator.tracking.model_uri import model_folder
 from orchestrator.tracking.registry import (
     list_models,
     load_model,
@@ -25,6 +24,7 @@ from orchestrator.tracking.registry import (
 )
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import client_of
+from tests.support.mlflow_runs import folder_of, make_job
 
 NewRun = Callable[..., RunRef]
 

@@ -8,12 +8,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image, ImageSequence
-from runs import artifacts, history
-from waiting import PATIENCE_S, until
 
-from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import client_of
+from tests.support.mlflow_runs import artifacts, history
+from tests.support.waiting import PATIENCE_S, until
 
 NewRun = Callable[..., RunRef]
 
@@ -73,7 +73,7 @@ def test_a_lost_answer_does_not_double_a_row(
             raise MlflowException("connection lost")
 
     monkeypatch.setattr(MlflowClient, "log_batch", forgetful)
-    monkeypatch.setattr("orchestrator.tracking.logger.FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.live.run_logger.FIRST_BACKOFF_S", 0.05)
     log_steps(ref, 1, 5, value=0.0, start=0)
     assert history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
 
@@ -89,9 +89,9 @@ def test_rows_wait_while_mlflow_is_away(
         return send(self, *args, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "log_batch", broken)
-    monkeypatch.setattr("orchestrator.tracking.logger.FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.live.run_logger.FIRST_BACKOFF_S", 0.05)
     log = logger(ref)
-    with caplog.at_level(logging.WARNING, "orchestrator.tracking.logger"):
+    with caplog.at_level(logging.WARNING, "orchestrator.tracking.live.run_logger"):
         for step in range(1, 6):
             log.metrics(step, {"train/loss": float(step)})
         until(lambda: "cannot be written" in caplog.text)
@@ -114,7 +114,7 @@ def test_what_never_arrived_is_said_plainly(
     log = logger(ref, patience=0.3)
     for step in (10, 20, 30):
         log.metrics(step, {"train/loss": 1.0})
-    with caplog.at_level(logging.WARNING, "orchestrator.tracking.logger"):
+    with caplog.at_level(logging.WARNING, "orchestrator.tracking.live.run_logger"):
         lost = log.close()
     assert len(lost) == 3
     assert "3 rows of metrics (steps 10 to 30) never reached MLflow" in caplog.text

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
-from runs import make_job
 
-from orchestrator.tracking.logger import RunLogger
-from orchestrator.tracking.note import opening_note, result_note
+from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.run import RunRef, describe_result
+from orchestrator.tracking.run_description import opening_note, result_note
 from orchestrator.tracking.server import client_of
+from tests.support.mlflow_runs import make_job
 
 
 @dataclass

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from runs import history
-
 from orchestrator.storage import Storage
-from orchestrator.tracking.backlog import Dropped, Entry, Kept, Picture, Row, Sample, Standing
-from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.live.queue import Dropped, Entry, Kept, Picture, Row, Sample, Standing
+from orchestrator.tracking.live.run_logger import RunLogger
+from orchestrator.tracking.live.spool import Spool
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.spool import Spool
+from tests.support.mlflow_runs import history
 
 ENTRIES: list[Entry] = [
     Row(10, 1_700_000_000_000, {"train/loss": 0.5, "bad": float("nan")}),

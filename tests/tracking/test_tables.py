@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.errors import RequestError
 from orchestrator.storage import Storage
-from orchestrator.tracking import tables
+from orchestrator.tracking import sqlite_store as tables
 from orchestrator.tracking.server import client_of, tracking_uri
 
 START = """

@@ -12,23 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.data.index import Index
-from orchestrator.data.motion_stats import measure
-from orchestrator.data.prepare import Prepared
+from orchestrator.data.action_stats import measure
+from orchestrator.data.packing.prepare import Prepared
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.during import Evaluations
-from orchestrator.jepa.motion import Motion
+from orchestrator.evaluation.in_training.scheduler import Evaluations
+from orchestrator.jepa.action_batch import Motion
 from orchestrator.jepa.objectives import Objective, ObjectiveOutput
 from orchestrator.job import TrainJob, build_job, job_dict
 from orchestrator.progress import Silent
 from orchestrator.runner import run
 from orchestrator.storage import Storage
-from orchestrator.training.acting import know_actions
 from orchestrator.training.audit import audit_run
 from orchestrator.training.driver import Stopped, run_train
+from orchestrator.training.engine.step import StepModule
+from orchestrator.training.resolve.actions import know_actions
 from orchestrator.training.run_record import read_record
-from orchestrator.training.step import StepModule
-from tests.data.made_motion import act_job, actions_of, packed, states_of
+from tests.support.action_videos import act_job, actions_of, packed, states_of
 
 
 def prepared(*indexes: Index, weights: Sequence[float | None] | None = None) -> Prepared:

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from objective_jobs import batch_of, dealt_rows
-from ranks import check_same, run_ranks, tiny_job
 
-from orchestrator.data.batch import Batch
-from orchestrator.jepa.motion import Motion
+from orchestrator.data.loader.batch import Batch
+from orchestrator.estimate import BatchPlan
+from orchestrator.jepa.action_batch import Motion
 from orchestrator.jepa.objectives import Objective, Pool, build_objective, untaught_teacher
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
-from orchestrator.plan import BatchPlan
 from orchestrator.randomness import generator
+from tests.support.objectives import batch_of, dealt_rows
+from tests.support.ranks import check_same, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
 
@@ -90,7 +90,7 @@ def acted(step: int) -> Batch:
 
 def train_acting(rank: int, world: int, kinds: list[str]) -> list[Any]:
     """Losses, and the first gradient from Adam's first moment, of every kind and case."""
-    from orchestrator.training.engine import Engine
+    from orchestrator.training.engine.engine import Engine
 
     found = []
     for kind in kinds:

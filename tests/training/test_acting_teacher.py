@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from objective_jobs import dealt_rows
-from ranks import run_ranks
 from test_acting_parity import acted, acting_job
 from test_fixed_teacher import teacher_in
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.acting import ActingModel
-from orchestrator.jepa.hub import load_folder
+from orchestrator.estimate import BatchPlan
+from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.jepa.model_files import load_folder
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.objectives.frozen import teacher_width
+from orchestrator.jepa.objectives.frozen.objective import teacher_width
 from orchestrator.job import VJEPA2AC, TrainJob, build_job, job_dict
-from orchestrator.job.train import Checkpoint as Policy
-from orchestrator.plan import BatchPlan
+from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.tracking.note import opening_note, result_note
-from orchestrator.training.checkpoint import Checkpoints, folder_name
-from orchestrator.training.export import export_model
-from orchestrator.training.fixed import keep_teacher, know_teacher, load_teacher
+from orchestrator.tracking.run_description import opening_note, result_note
+from orchestrator.training.checkpoints.export import export_model
+from orchestrator.training.checkpoints.manager import Checkpoints, folder_name
+from orchestrator.training.resolve.frozen_teacher import keep_teacher, know_teacher, load_teacher
+from tests.support.objectives import dealt_rows
+from tests.support.ranks import run_ranks
 
 
 def taught_job(teacher: Path, *overrides: str, **scale: Any) -> TrainJob:
@@ -73,7 +73,7 @@ def test_a_note_says_how_it_is_told(tmp_path: Path) -> None:
 
 
 def train_and_save(rank: int, world: int, root: str, teacher: str) -> None:
-    from orchestrator.training.engine import Engine
+    from orchestrator.training.engine.engine import Engine
 
     storage = Storage(root)
     folder = storage.sub("runs", "tiny")

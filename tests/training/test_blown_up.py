@@ -12,9 +12,9 @@ import torch
 from test_rollback import Heard, diverging_job
 
 from orchestrator.errors import JobFailed
-from orchestrator.evaluation.probe import ridge_probe
-from orchestrator.evaluation.ranks import lidar
-from orchestrator.jepa.pictures import feature_pca
+from orchestrator.evaluation.measures.feature_rank import lidar
+from orchestrator.evaluation.measures.ridge import ridge_probe
+from orchestrator.jepa.visualization import feature_pca
 from orchestrator.job import build_job, job_dict
 from orchestrator.runner import run
 from orchestrator.tracking.metrics import metric_rows

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from orchestrator.errors import JobFailed
-from orchestrator.training.board import MOST_IN_VAIN, LocalBoard
-from orchestrator.training.told import warnings_told
+from orchestrator.training.control.coordinator import MOST_IN_VAIN, LocalBoard
+from orchestrator.training.control.log_forwarding import warnings_told
 
 
 def test_an_error_that_no_start_mends_ends_the_next_start() -> None:

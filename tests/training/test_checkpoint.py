@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from orchestrator.errors import DataError, JobFailed
-from orchestrator.job.train import Checkpoint as Policy
+from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
-from orchestrator.training.slices import Slice, SliceReader, write_slices
-from orchestrator.training.state import Snapshot
+from orchestrator.training.checkpoints.manager import Checkpoints, export_tensors, folder_name
+from orchestrator.training.engine.snapshot import Snapshot
+from orchestrator.training.engine.tensor_slices import Slice, SliceReader, write_slices
 
 
 def a_snapshot(step: int, fill: float = 1.0) -> Snapshot:

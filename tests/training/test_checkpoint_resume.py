@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import make_engine, run_ranks, tiny_job, train, whole
 
 from orchestrator.errors import DataError
-from orchestrator.job.train import Checkpoint as Policy
+from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import Checkpoints, folder_name
-from orchestrator.training.slices import Slice, SliceReader
-from orchestrator.training.state import Snapshot
+from orchestrator.training.checkpoints.manager import Checkpoints, folder_name
+from orchestrator.training.engine.snapshot import Snapshot
+from orchestrator.training.engine.tensor_slices import Slice, SliceReader
+from tests.support.ranks import make_engine, run_ranks, tiny_job, train, whole
 
 SAVED, LAST = 6, 10
 

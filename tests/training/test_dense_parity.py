@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from objective_jobs import batch_of, dealt_rows
-from ranks import make_engine, run_ranks, tiny_job
 
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
+from tests.support.objectives import batch_of, dealt_rows
+from tests.support.ranks import make_engine, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from objective_jobs import batch_of, dealt_rows
-from ranks import check_same, run_ranks, tiny_job
 
+from orchestrator.estimate import BatchPlan
 from orchestrator.jepa.objectives import build_objective, untaught_teacher
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
-from orchestrator.plan import BatchPlan
+from tests.support.objectives import batch_of, dealt_rows
+from tests.support.ranks import check_same, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +56,7 @@ def parts_of(job: TrainJob) -> tuple[Any, Any]:
 
 def train_dynamics(rank: int, world: int) -> list[Any]:
     """Losses, and the first gradient from Adam's first moment, of every case."""
-    from orchestrator.training.engine import Engine
+    from orchestrator.training.engine.engine import Engine
 
     found = []
     for case in CASES + BF16:

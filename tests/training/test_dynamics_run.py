@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.evaluation.during import Evaluations
-from orchestrator.jepa.hub import digest_of, load_folder
+from orchestrator.evaluation.in_training.scheduler import Evaluations
+from orchestrator.jepa.model_files import digest_of, load_folder
 from orchestrator.job import TrainJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
-from orchestrator.training import codes
 from orchestrator.training.driver import Stopped, run_train
+from orchestrator.training.resolve import pca as codes
 from orchestrator.training.run_record import read_record
 
 pytestmark = pytest.mark.integration

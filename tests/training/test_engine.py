@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import dealt, made_batch, make_engine, run_ranks, tiny_job, train, whole
 
 from orchestrator.errors import JobFailed, RequestError
+from orchestrator.estimate import BatchPlan
 from orchestrator.jepa.objectives import Objective, ObjectiveOutput
-from orchestrator.job.train import Checkpoint as Policy
-from orchestrator.plan import BatchPlan
+from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
-from orchestrator.training.spikes import LEAST, MAX_SKIPPED
+from orchestrator.training.checkpoints.manager import Checkpoints, export_tensors, folder_name
+from orchestrator.training.engine.spike_guard import LEAST, MAX_SKIPPED
+from tests.support.ranks import dealt, made_batch, make_engine, run_ranks, tiny_job, train, whole
 
 pytestmark = pytest.mark.integration
 
@@ -259,7 +259,7 @@ class Regression(Objective):
 
 
 def without_teacher(rank: int, world: int, root: str) -> list[list[float]]:
-    from orchestrator.training.engine import Engine
+    from orchestrator.training.engine.engine import Engine
 
     out = []
     for stage in (0, 1, 3):

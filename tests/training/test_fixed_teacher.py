@@ -9,18 +9,23 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from objective_jobs import KINDS, batch_of, dealt_rows, job_of
-from ranks import run_ranks
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.jepa.hub import load_folder, save_model
+from orchestrator.estimate import BatchPlan
+from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
-from orchestrator.plan import BatchPlan
 from orchestrator.storage import Storage
-from orchestrator.training.fixed import FOLDER, keep_teacher, know_teacher, load_teacher
+from orchestrator.training.resolve.frozen_teacher import (
+    FOLDER,
+    keep_teacher,
+    know_teacher,
+    load_teacher,
+)
 from orchestrator.training.run_record import open_record
+from tests.support.objectives import KINDS, batch_of, dealt_rows, job_of
+from tests.support.ranks import run_ranks
 
 SMALL = {"dim": 12, "depth": 1, "heads": 2}
 
@@ -119,7 +124,7 @@ def test_a_teacher_that_cannot_teach_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def train_student(rank: int, world: int, teacher: str) -> list[Any]:
-    from orchestrator.training.engine import Engine
+    from orchestrator.training.engine.engine import Engine
 
     cases = []
     for stage, micro, precision in (

@@ -20,7 +20,7 @@ import pytest
 from test_rollback import diverging_job
 
 from orchestrator.job import job_dict
-from orchestrator.training.rendezvous import is_loopback, open_store
+from orchestrator.training.loopback_rendezvous import is_loopback, open_store
 
 LEAST_SERVERS = 6
 """GCS, raylet, agents, workers: a run of two workers has more."""

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_jobs import dealt_rows, plain_step
-from ranks import make_engine, run_ranks, tiny_job, whole
 
-from orchestrator.data.batch import Batch
+from orchestrator.data.loader.batch import Batch
 from orchestrator.jepa.masks import build_masks
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
 from orchestrator.randomness import generator
+from tests.support.objectives import dealt_rows, plain_step
+from tests.support.ranks import make_engine, run_ranks, tiny_job, whole
 
 pytestmark = pytest.mark.integration
 

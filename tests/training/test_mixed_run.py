@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from orchestrator import load_model
-from orchestrator.data.ledger import read_ledger
-from orchestrator.data.order import Order
+from orchestrator.data.auditing.clip_ledger import read_ledger
+from orchestrator.data.loader.order import Order
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.during import Evaluations
+from orchestrator.evaluation.in_training.scheduler import Evaluations
 from orchestrator.job import TrainJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.runner import run

@@ -17,11 +17,11 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.cli import main
 from orchestrator.storage import Storage
-from orchestrator.tracking.logger import RunLogger
+from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.registry import list_models
 from orchestrator.tracking.server import client_of, tracking_uri
-from orchestrator.training import recorder
-from orchestrator.training.board import LocalBoard
+from orchestrator.training.callbacks import recorder
+from orchestrator.training.control.coordinator import LocalBoard
 from orchestrator.training.run_record import Overtaken
 
 pytestmark = pytest.mark.integration

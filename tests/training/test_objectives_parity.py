@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_jobs import KINDS, batch_of, dealt_rows, job_of, plain_step, train_kind
-from ranks import make_engine, run_ranks, whole
 
 from orchestrator.jepa.objectives import LeWMObjective, Pool, build_objective
-from orchestrator.jepa.pixels import normalise
-from orchestrator.job.train import Checkpoint as Policy
+from orchestrator.jepa.pixel_normalization import normalise
+from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.randomness import generator
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import Checkpoints, export_tensors, folder_name
+from orchestrator.training.checkpoints.manager import Checkpoints, export_tensors, folder_name
+from tests.support.objectives import KINDS, batch_of, dealt_rows, job_of, plain_step, train_kind
+from tests.support.ranks import make_engine, run_ranks, whole
 
 pytestmark = pytest.mark.integration
 

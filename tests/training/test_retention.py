@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.job.train import Checkpoint as Policy
-from orchestrator.training.retention import Kept, to_drop
+from orchestrator.job.config.train import Checkpoint as Policy
+from orchestrator.training.checkpoints.retention import Kept, to_drop
 
 
 def there(*steps: int, size: int = 10, scores: dict[int, float] | None = None) -> list[Kept]:

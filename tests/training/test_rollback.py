@@ -10,11 +10,11 @@ from torch import Tensor
 
 from orchestrator.errors import JobFailed
 from orchestrator.jepa.objectives import ObjectiveOutput
-from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
+from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
 from orchestrator.job import VJEPA2, TrainJob, build_job
 from orchestrator.progress import Silent
 from orchestrator.runner import run
-from orchestrator.training.spikes import MAX_SKIPPED
+from orchestrator.training.engine.spike_guard import MAX_SKIPPED
 
 pytestmark = pytest.mark.integration
 

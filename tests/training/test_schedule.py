@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.job import Optim
-from orchestrator.training.schedule import learning_rate, weight_decay
+from orchestrator.training.engine.schedule import learning_rate, weight_decay
 
 
 def test_warmup_constant_decay_at_its_corners() -> None:

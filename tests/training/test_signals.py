@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.training import signals
-from orchestrator.training.signals import stopping_cleanly
+from orchestrator.training.control import signals
+from orchestrator.training.control.signals import stopping_cleanly
 
 
 class Before(Exception):

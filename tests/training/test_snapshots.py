@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from orchestrator.errors import DataError
-from orchestrator.jepa.hub import CONFIG, WEIGHTS, load_folder
+from orchestrator.jepa.model_files import CONFIG, WEIGHTS, load_folder
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob, build_job
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoint import Checkpoints, folder_name
-from orchestrator.training.slices import Slice
-from orchestrator.training.snapshots import Unread, cut, cut_model, folder_of
-from orchestrator.training.state import Snapshot
+from orchestrator.training.checkpoints.eval_exports import Unread, cut, cut_model, folder_of
+from orchestrator.training.checkpoints.manager import Checkpoints, folder_name
+from orchestrator.training.engine.snapshot import Snapshot
+from orchestrator.training.engine.tensor_slices import Slice
 
 
 def judged_job(**changes: Any) -> TrainJob:

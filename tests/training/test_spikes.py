@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.training.spikes import LEAST, MAX_SKIPPED, Diverged, SpikeGuard
+from orchestrator.training.engine.spike_guard import LEAST, MAX_SKIPPED, Diverged, SpikeGuard
 
 
 def test_a_bound_needs_a_past_and_follows_the_median() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from waiting import until
 
-from orchestrator.training.board import Beat, LocalBoard
-from orchestrator.training.pulse import Pulse
-from orchestrator.training.stall import stall_report
+from orchestrator.training.control.coordinator import Beat, LocalBoard
+from orchestrator.training.control.heartbeat import Pulse
+from orchestrator.training.control.stall import stall_report
+from tests.support.waiting import until
 
 WAITS = '  File "/site-packages/torch/distributed/distributed_c10d.py", line 3, in all_reduce\n'
 READS = '  File "/home/me/mylab/augment.py", line 9, in __call__\n    while True:\n'
@@ -50,7 +50,7 @@ def test_where_all_wait_for_each_other_the_network_is_suspect() -> None:
 def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.training.pulse.BEAT_S", 0.1)
+    monkeypatch.setattr("orchestrator.training.control.heartbeat.BEAT_S", 0.1)
     board, done = LocalBoard(), threading.Event()
     pulses: list[Pulse] = []
 

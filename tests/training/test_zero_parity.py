@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import STEPS, dealt, made_batch, make_engine, run_ranks, tiny_job, whole
 
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.pixels import normalise
-from orchestrator.training.schedule import learning_rate, weight_decay
+from orchestrator.jepa.pixel_normalization import normalise
+from orchestrator.training.engine.schedule import learning_rate, weight_decay
+from tests.support.ranks import STEPS, dealt, made_batch, make_engine, run_ranks, tiny_job, whole
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +82,7 @@ def train_case(
     fault: str = "",
 ) -> dict[str, Any]:
     """Train; `persist` is ZeRO-3's threshold for parameters that stay whole."""
-    from orchestrator.training import engine as engine_module
+    from orchestrator.training.engine import engine as engine_module
 
     # World 1 and 2 accumulate two micro-batches, 3 pads four rows, 4 does neither.
     scale = {"micro_batch": 4 if world == 1 else 2} | scale

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import RequestError
+from orchestrator.estimate.worker_capacity import FOR_DATA, Node
 from orchestrator.job import Scale
-from orchestrator.plan.room import FOR_DATA, Node
-from orchestrator.tuning.admission import Room, admit, room_on
+from orchestrator.tuning.capacity import Room, admit, room_on
 
 
 @pytest.mark.parametrize(

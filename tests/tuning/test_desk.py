@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.plan.room import Node
-from orchestrator.tuning import desk as desks
-from orchestrator.tuning.admission import Room
-from orchestrator.tuning.desk import Desk
+from orchestrator.estimate.worker_capacity import Node
+from orchestrator.tuning import slot_broker as desks
+from orchestrator.tuning.capacity import Room
+from orchestrator.tuning.slot_broker import Desk
 
 
 class Clock:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweeps import tune_job
 
 from orchestrator.errors import RequestError
-from orchestrator.tuning.draws import check_draws, draw, importances
-from orchestrator.tuning.ledger import Entry
+from orchestrator.tuning.sampling import check_draws, draw, importances
+from orchestrator.tuning.trial_store import Entry
+from tests.support.sweeps import tune_job
 
 
 def known(job_lr: list[float], best: float) -> list[Entry]:

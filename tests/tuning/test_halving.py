@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from sweeps import tune_job
-
 from orchestrator.job import TuneJob
 from orchestrator.storage import Storage
-from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.on_ray import Halving
+from orchestrator.tuning.ray_tune import Halving
+from orchestrator.tuning.trial_store import Entry, Ledger
+from tests.support.sweeps import tune_job
 
 
 def row(steps: int, objective: float) -> dict[str, object]:

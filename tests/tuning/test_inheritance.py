@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweeps import TRAIN, trial_of, tune_job
 
 from orchestrator.job import TuneJob
-from orchestrator.job.space import trial_name
+from orchestrator.job.search_space import trial_name
 from orchestrator.storage import Storage
 from orchestrator.training.audit import audit_run
-from orchestrator.training.checkpoint import complete_checkpoints
-from orchestrator.training.slices import SliceReader
-from orchestrator.tuning.ledger import Ledger
-from orchestrator.tuning.succession import carry_out, weights_digest
-from orchestrator.tuning.turns import Child
+from orchestrator.training.checkpoints.manager import complete_checkpoints
+from orchestrator.training.engine.tensor_slices import SliceReader
+from orchestrator.tuning.pbt_exploit import Child
+from orchestrator.tuning.pbt_fork import carry_out, weights_digest
+from orchestrator.tuning.trial_store import Ledger
+from tests.support.sweeps import TRAIN, trial_of, tune_job
 
 
 def state_of(job: TuneJob, number: int, step: int) -> dict[str, torch.Tensor]:

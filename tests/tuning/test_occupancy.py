@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from orchestrator.job.tune import Budget
+from orchestrator.job.config.tune import Budget
 from orchestrator.tuning.launches import spent
-from orchestrator.tuning.ledger import Entry
 from orchestrator.tuning.occupancy import occupancy
+from orchestrator.tuning.trial_store import Entry
 
 
 def leg(asked: float, granted: float, first_step: float, released: float) -> dict[str, float]:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeps import tune_job
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob
-from orchestrator.job.space import trial_name
+from orchestrator.job.search_space import trial_name
 from orchestrator.randomness import generator
 from orchestrator.storage import Storage
-from orchestrator.tuning.draws import draw
-from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.succession import carry_out, take_turn, turns_taken, weights_digest
-from orchestrator.tuning.turns import explored, members, turn
+from orchestrator.tuning.pbt_exploit import explored, members, turn
+from orchestrator.tuning.pbt_fork import carry_out, take_turn, turns_taken, weights_digest
+from orchestrator.tuning.sampling import draw
+from orchestrator.tuning.trial_store import Entry, Ledger
+from tests.support.sweeps import tune_job
 
 
 def population(tmp_path: Path, **keys: Any) -> TuneJob:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sweeps import tune_job
 
-from orchestrator.jepa.hub import ModelConfig, random_model
+from orchestrator.jepa.model_files import ModelConfig, random_model
 from orchestrator.job import build_job, job_dict
-from orchestrator.job.judging import Gates
-from orchestrator.job.space import trial_data
-from orchestrator.tuning import scoring
-from orchestrator.tuning.page import page, picture
+from orchestrator.job.config.trial_objective import Gates
+from orchestrator.job.search_space import trial_data
+from orchestrator.tuning import trial_scoring as scoring
+from orchestrator.tuning.report import page, picture
+from tests.support.sweeps import tune_job
 
 
 def features(spread: float, directions: int) -> torch.Tensor:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
-from sweeps import tune_job
 
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
-from orchestrator.tuning import searching
-from orchestrator.tuning.draws import draw
-from orchestrator.tuning.here import Here
-from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.searching import LedgerSearch
+from orchestrator.tuning import searchers as searching
+from orchestrator.tuning.sampling import draw
+from orchestrator.tuning.searchers import LedgerSearch
+from orchestrator.tuning.sweep_state import Here
+from orchestrator.tuning.trial_store import Entry, Ledger
+from tests.support.sweeps import tune_job
 
 
 def searched(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import ray
-from sweeps import tune_job
 
 from orchestrator.runner import run
 from orchestrator.storage import Storage
-from orchestrator.tuning.ledger import Ledger
+from orchestrator.tuning.trial_store import Ledger
+from tests.support.sweeps import tune_job
 
 
 @pytest.mark.nightly

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from sweeps import to_its_end, trial_of, tune_job
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, job_dict
@@ -24,9 +23,10 @@ from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.tracking.server import client_of
 from orchestrator.training.audit import audit_run
-from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.succession import turns_taken
-from orchestrator.tuning.turns import members
+from orchestrator.tuning.pbt_exploit import members
+from orchestrator.tuning.pbt_fork import turns_taken
+from orchestrator.tuning.trial_store import Entry, Ledger
+from tests.support.sweeps import to_its_end, trial_of, tune_job
 
 TRIALS = 3
 FIRST = [{"optim.lr": 1e-2, "objective.ema": 0.0}, {"optim.lr": 1e-3, "objective.ema": 0.99}]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sweeps import tune_job
 
 from orchestrator.errors import RequestError
 from orchestrator.storage import Storage
-from orchestrator.tuning.ledger import Entry, Ledger, ranking, refuse_another
+from orchestrator.tuning.trial_store import Entry, Ledger, ranking, refuse_another
+from tests.support.sweeps import tune_job
 
 
 def scored(number: int, state: str, value: float | None, steps: int = 20) -> Entry:

@@ -6,18 +6,17 @@ import io
 from pathlib import Path
 from typing import Any
 
-from sweeps import tune_job
-
-from orchestrator.cli.terminal import Bars, Lines
-from orchestrator.job.tune import Budget
+from orchestrator.cli.progress_display import Bars, Lines
+from orchestrator.job.config.tune import Budget
 from orchestrator.progress import Silent
 from orchestrator.storage import Storage
-from orchestrator.tuning import here as heres
-from orchestrator.tuning.desk import Seen
-from orchestrator.tuning.here import Here
+from orchestrator.tuning import sweep_state as heres
 from orchestrator.tuning.launches import Launch, read_launches
-from orchestrator.tuning.ledger import Entry, Ledger
-from orchestrator.tuning.table import head_of, rows_of
+from orchestrator.tuning.progress_table import head_of, rows_of
+from orchestrator.tuning.slot_broker import Seen
+from orchestrator.tuning.sweep_state import Here
+from orchestrator.tuning.trial_store import Entry, Ledger
+from tests.support.sweeps import tune_job
 
 
 def row(steps: int, objective: float | None, shut: list[str]) -> dict[str, Any]:

@@ -12,25 +12,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sweeps import TRAIN, tune_job
 from torch import Tensor, nn
 
-from orchestrator.data.encode import encode_h264
-from orchestrator.data.index import Index
+from orchestrator.data.codec.encode import encode_h264
+from orchestrator.data.store.index import Index
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.metrics import quad_right
-from orchestrator.evaluation.protocol import protocol_of
-from orchestrator.evaluation.ranks import lidar
-from orchestrator.evaluation.units import Unit
-from orchestrator.jepa.hub import ModelConfig, WorldModel, random_model
-from orchestrator.jepa.pixels import normalise
+from orchestrator.evaluation.measures.feature_rank import lidar
+from orchestrator.evaluation.suite.protocol import protocol_of
+from orchestrator.evaluation.suite.units import Unit
+from orchestrator.jepa.model_files import ModelConfig, WorldModel, random_model
+from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
-from orchestrator.job.space import trial_data
+from orchestrator.job.search_space import trial_data
 from orchestrator.progress import Silent
+from orchestrator.report.statistics import quad_right
 from orchestrator.storage import Storage
-from orchestrator.tuning import objectives
-from orchestrator.tuning.objectives import Labelled
-from orchestrator.tuning.scoring import held_out, prepare_objective, score
+from orchestrator.tuning import trial_metrics as objectives
+from orchestrator.tuning.trial_metrics import Labelled
+from orchestrator.tuning.trial_scoring import held_out, prepare_objective, score
+from tests.support.sweeps import TRAIN, tune_job
 
 
 def trained(job: TuneJob) -> TrainJob:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from sweeps import TRAIN, to_its_end, trial_of, tune_job
 
 from orchestrator.storage import Storage
 from orchestrator.tracking.server import client_of
 from orchestrator.training.audit import audit_run
 from orchestrator.training.run_record import read_record
-from orchestrator.tuning.ledger import ranking
+from orchestrator.tuning.trial_store import ranking
+from tests.support.sweeps import TRAIN, to_its_end, trial_of, tune_job
 
 HEALTHY = {"optim.lr": 1e-3, "objective.ema": 0.998}
 COLLAPSING = {"optim.lr": 1e-2, "objective.ema": 0.0}
@@ -61,9 +61,8 @@ def test_a_trial_killed_between_rungs_goes_on_and_comes_to_the_same(tmp_path: Pa
     }
     whole = to_its_end(trial_of(tune_job(tmp_path / "whole", **keys), 0, KILLED))
 
-    script = Path(__file__).with_name("sweeps.py")
     driver = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "struck"), json.dumps(keys)],
+        [sys.executable, "-m", "tests.support.sweeps", str(tmp_path / "struck"), json.dumps(keys)],
         stdout=subprocess.DEVNULL,
     )
     storage = Storage(str(tmp_path / "struck"))

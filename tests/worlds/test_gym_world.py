@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from orchestrator.data.sources import RawClip, Rejected, open_source
+from orchestrator.data.sources.base import RawClip, Rejected, open_source
+from orchestrator.environments import build_collector, build_world
+from orchestrator.environments.base import play
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode
-from orchestrator.worlds import build_collector, build_world
-from orchestrator.worlds.base import play
 
 BOX = spaces.Box(-2.0, 2.0, (1, 2), np.float32)
 

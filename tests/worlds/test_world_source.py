@@ -14,15 +14,15 @@ import av
 import numpy as np
 import pytest
 
-from orchestrator.data.index import Index
-from orchestrator.data.pack import run_pack
-from orchestrator.data.sources import RawClip, open_source
+from orchestrator.data.packing.pack import run_pack
+from orchestrator.data.sources.base import RawClip, open_source
+from orchestrator.data.store.index import Index
+from orchestrator.environments import WORLDS, build_collector, build_world
+from orchestrator.environments.source import WorldSource
+from orchestrator.environments.uri import parse
 from orchestrator.errors import RequestError
 from orchestrator.job import Encode, PackJob
 from orchestrator.progress import Silent
-from orchestrator.worlds import WORLDS, build_collector, build_world
-from orchestrator.worlds.source import WorldSource
-from orchestrator.worlds.uri import parse
 
 SMALL = "world://two-rooms?episodes=3&steps=12&size=32&seed=5"
 
@@ -49,7 +49,7 @@ def _decode(payload: bytes) -> np.ndarray:
 def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
     code = (
         "import hashlib; from orchestrator.job import Encode;"
-        "from orchestrator.worlds.source import WorldSource;"
+        "from orchestrator.environments.source import WorldSource;"
         f"s = WorldSource('{SMALL}'); d = hashlib.sha256();"
         "[d.update(c.payload + b''.join(c.extras.values()))"
         " for u in s.units() for c in s.clips(u, Encode())]; print(d.hexdigest())"
@@ -121,7 +121,7 @@ def test_a_long_episode_is_cut_and_no_action_leads_out_of_a_part() -> None:
         ("world://two-rooms?size=512&steps=1000", "lower steps or size"),
         ("world://two-rooms?seed=1&seed=2", "given twice"),
         ("world://no.such.module:World", "cannot import 'no.such.module'"),
-        ("world://orchestrator.worlds.base:Episode", "not a world"),
+        ("world://orchestrator.environments.base:Episode", "not a world"),
         ("world://two-rooms/more", "did you mean 'two-rooms'?"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_wrong_uri_is_refused_with_a_hint(uri: str, says: str) -> None:
 
 
 def test_a_world_of_ones_own_goes_by_its_import_path() -> None:
-    name = "orchestrator.worlds.two_rooms:TwoRooms"
+    name = "orchestrator.environments.two_rooms:TwoRooms"
     assert isinstance(build_world(name, 32), type(build_world("two-rooms")))
     assert callable(build_collector(name))
     assert parse(f"world://{name}?episodes=3").world == name

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from orchestrator.environments import WORLDS, build_collector, build_world
+from orchestrator.environments.base import Episode, RandomActions, play
+from orchestrator.environments.push_t import middle_of_mass
 from orchestrator.errors import RequestError
 from orchestrator.randomness import generator
-from orchestrator.worlds import WORLDS, build_collector, build_world
-from orchestrator.worlds.base import Episode, RandomActions, play
-from orchestrator.worlds.push_t import middle_of_mass
 
 
 def _play(name: str, index: int, steps: int = 40, *, random: bool = False) -> Episode:

@@ -25,7 +25,7 @@ def diagnose(job: Job | None, storage: str, progress: Progress) -> list[Finding]
         RequestError: no cluster answers at RAY_ADDRESS, or it refuses the token.
     """
     from orchestrator.clusters.doctor.checks import CHECKS
-    from orchestrator.clusters.doctor.survey import survey
+    from orchestrator.clusters.doctor.collect_facts import survey
     from orchestrator.ray_session import ray_session
     from orchestrator.storage import Storage
 

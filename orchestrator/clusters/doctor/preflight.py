@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.clusters.doctor.door import look_at_door
+from orchestrator.cluster_profile import Profile
+from orchestrator.clusters.capacity import require_room
+from orchestrator.clusters.doctor.connectivity import look_at_door
 from orchestrator.clusters.doctor.facts import Finding, State
-from orchestrator.clusters.doctor.mlflow_server import ask
-from orchestrator.clusters.room import require_room
+from orchestrator.clusters.mlflow_rest import ask
 from orchestrator.errors import RequestError
 from orchestrator.job import Job
-from orchestrator.profile import Profile
 
 
 def preflight(profile: Profile, job: Job) -> None:

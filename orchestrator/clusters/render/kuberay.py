@@ -6,19 +6,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestrator.clusters.placing import place
+from orchestrator.cluster_profile.schema import KubeRay, NodeGroup
+from orchestrator.clusters.adapt_job import place
+from orchestrator.clusters.capacity import require_room
 from orchestrator.clusters.render.pods import JOB_FOLDER, locked_down, ray_pod, submitter_pod
-from orchestrator.clusters.render.text import (
+from orchestrator.clusters.render.yaml_format import (
     comment,
     documents,
     kubernetes_name,
     rendered_by,
     to_yaml,
 )
-from orchestrator.clusters.room import require_room
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, given_dict
-from orchestrator.profile.schema import KubeRay, NodeGroup
 
 _LONGEST_CLUSTER, _LONGEST_JOB = 53, 47
 """What KubeRay takes as names."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.clusters.render.text import quantity
-from orchestrator.profile.schema import KubeRay, NodeGroup
+from orchestrator.cluster_profile.schema import KubeRay, NodeGroup
+from orchestrator.clusters.render.yaml_format import quantity
 
 USER = 1000
 """Who runs in the image (`image.py`); never root."""
@@ -147,5 +147,5 @@ def _placement(group: NodeGroup) -> dict[str, Any]:
 def _leave(role: str, grace_s: int) -> dict[str, Any]:
     """Kubernetes waits for this before it stops the pod: the training saves meanwhile."""
     seconds = str(grace_s - _END_S)
-    command = ["python", "-m", "orchestrator.clusters.leave", role, "--seconds", seconds]
+    command = ["python", "-m", "orchestrator.clusters.prestop_hook", role, "--seconds", seconds]
     return {"exec": {"command": command}}

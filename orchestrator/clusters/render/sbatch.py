@@ -11,11 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.clusters.placing import environment, place
+from orchestrator.cluster_profile.schema import NodeGroup, Slurm
+from orchestrator.clusters.adapt_job import environment, place
 from orchestrator.clusters.render.sbatch_body import BODY
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, given_dict
-from orchestrator.profile.schema import NodeGroup, Slurm
 
 _WORD = re.compile(r"[\w.,:@+/-]+")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.clusters.render.whole import render
+from orchestrator.cluster_profile import load_profile
+from orchestrator.clusters.render.render import render
 from orchestrator.errors import RequestError
 from orchestrator.job import load_job
-from orchestrator.profile import load_profile
 
 
 def render_to(profile: str, job: str | None, overrides: list[str], out: Path) -> list[Path]:

@@ -24,13 +24,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.data.probe import VideoFacts
+from orchestrator.data.codec.video_probe import VideoFacts
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.arms import Shape
-from orchestrator.evaluation.benchmarks.clip import Clip, ClipFrames, ClipRead
-from orchestrator.evaluation.benchmarks.frames import clip_frames
-from orchestrator.evaluation.benchmarks.scene import Fault, chosen_names, place_of
-from orchestrator.job.benchmark import Clevrer
+from orchestrator.evaluation.benchmarks.clips import Clip, ClipFrames, ClipRead
+from orchestrator.evaluation.benchmarks.decode import clip_frames
+from orchestrator.evaluation.benchmarks.model_inputs import Shape
+from orchestrator.evaluation.benchmarks.scenes import Fault, chosen_names, place_of
+from orchestrator.job.config.benchmark import Clevrer
 from orchestrator.storage import Storage
 
 TARGETS = ("x", "y", "vx", "vy", "objects")

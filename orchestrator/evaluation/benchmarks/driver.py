@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.benchmarks import roll_scores, scores
-from orchestrator.evaluation.benchmarks.page import Shown, page_of_pairs, page_of_rolls
+from orchestrator.evaluation.benchmarks import pairs_summary as scores
+from orchestrator.evaluation.benchmarks import rollout_summary as roll_scores
 from orchestrator.evaluation.benchmarks.pairs import Findings, SeenScene, judge_pairs, watched
-from orchestrator.evaluation.benchmarks.rolls import judge_rolls
-from orchestrator.evaluation.judgeable import Judgeable, load_judgeable
-from orchestrator.evaluation.keeping import Evaluated, Kept, Measured, measure_once
+from orchestrator.evaluation.benchmarks.report import Shown, page_of_pairs, page_of_rolls
+from orchestrator.evaluation.benchmarks.rollouts import judge_rolls
+from orchestrator.evaluation.evaluable import Judgeable, load_judgeable
+from orchestrator.evaluation.result_store import Evaluated, Kept, Measured, measure_once
 from orchestrator.job import EvaluateJob
-from orchestrator.job.benchmark import AnyBenchmark, Clevrer, MovingMnist, Surprising
+from orchestrator.job.config.benchmark import AnyBenchmark, Clevrer, MovingMnist, Surprising
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
-from orchestrator.tracking.benchmarks import record_benchmark
-from orchestrator.tracking.locate import pinned
+from orchestrator.tracking.model_uri import pinned
+from orchestrator.tracking.results.benchmarks import record_benchmark
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 

@@ -11,8 +11,8 @@ loader of facebookresearch/jepa-intuitive-physics. The real set was not at hand.
 from __future__ import annotations
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.benchmarks.scene import Fault, Read, Scene, Shot, wanted_properties
-from orchestrator.job.benchmark import Grasp
+from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.job.config.benchmark import Grasp
 from orchestrator.storage import Storage
 
 _ROOTS = ("", "level2", "videos/level2", "data/videos/level2")

@@ -18,8 +18,8 @@ import io
 from collections.abc import Iterator
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.scene import Fault, Read, Scene, Shot, wanted_properties
-from orchestrator.job.benchmark import InfLevel
+from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.job.config.benchmark import InfLevel
 from orchestrator.storage import Storage
 
 PAIRS = {

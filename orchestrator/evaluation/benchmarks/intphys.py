@@ -15,8 +15,8 @@ import json
 import re
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.scene import Fault, Read, Scene, Shot, wanted_properties
-from orchestrator.job.benchmark import IntPhys
+from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.job.config.benchmark import IntPhys
 from orchestrator.storage import Storage
 
 BLOCKS = ("O1", "O2", "O3")

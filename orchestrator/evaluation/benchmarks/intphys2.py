@@ -26,8 +26,8 @@ import re
 from collections.abc import Mapping
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.scene import Fault, Read, Scene, Shot, wanted_properties
-from orchestrator.job.benchmark import IntPhys2
+from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.job.config.benchmark import IntPhys2
 from orchestrator.storage import Storage
 
 PROPERTIES = {

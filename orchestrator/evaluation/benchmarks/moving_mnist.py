@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.benchmarks.arms import Shape
-from orchestrator.evaluation.benchmarks.clip import Clip, ClipFrames, ClipRead
-from orchestrator.evaluation.benchmarks.scene import Fault, chosen_names, place_of
-from orchestrator.job.benchmark import MovingMnist
+from orchestrator.evaluation.benchmarks.clips import Clip, ClipFrames, ClipRead
+from orchestrator.evaluation.benchmarks.model_inputs import Shape
+from orchestrator.evaluation.benchmarks.scenes import Fault, chosen_names, place_of
+from orchestrator.job.config.benchmark import MovingMnist
 from orchestrator.storage import Storage
 
 FILE = "mnist_test_seq.npy"

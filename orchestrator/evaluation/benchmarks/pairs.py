@@ -15,9 +15,9 @@ import numpy as np
 
 from orchestrator.errors import DataError
 from orchestrator.evaluation.benchmarks import grasp, inflevel, intphys, intphys2
-from orchestrator.evaluation.benchmarks.arms import Shape, arm, shape_of
-from orchestrator.evaluation.benchmarks.frames import pair_frames
-from orchestrator.evaluation.benchmarks.scene import (
+from orchestrator.evaluation.benchmarks.decode import pair_frames
+from orchestrator.evaluation.benchmarks.model_inputs import Shape, arm, shape_of
+from orchestrator.evaluation.benchmarks.scenes import (
     Align,
     Fault,
     Read,
@@ -26,10 +26,8 @@ from orchestrator.evaluation.benchmarks.scene import (
     divided,
     listing,
 )
-from orchestrator.evaluation.judge import Look
-from orchestrator.evaluation.judgeable import Judgeable
-from orchestrator.evaluation.spread import spread
-from orchestrator.evaluation.surprise import (
+from orchestrator.evaluation.evaluable import Judgeable
+from orchestrator.evaluation.measures.surprise import (
     AGGREGATES,
     View,
     Windows,
@@ -38,10 +36,12 @@ from orchestrator.evaluation.surprise import (
     surprise,
     views_of,
 )
-from orchestrator.job.benchmark import Grasp, InfLevel, IntPhys, Surprising
-from orchestrator.job.evaluate import EvaluateJob
+from orchestrator.evaluation.suite.measure import Look
+from orchestrator.job.config.benchmark import Grasp, InfLevel, IntPhys, Surprising
+from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
+from orchestrator.units.map_units import spread
 
 VERSION = 1
 """Raised when the same files and job would give other numbers."""

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.job.probe import Attentive
+from orchestrator.job.config.probe import Attentive
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 MLP_RATIO = 4

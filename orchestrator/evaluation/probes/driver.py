@@ -12,21 +12,21 @@ from typing import Any
 import torch
 
 from orchestrator.errors import OrchestratorError, RequestError
-from orchestrator.evaluation.features import Features
-from orchestrator.evaluation.features.driver import tracking_of
-from orchestrator.evaluation.features.reader import features_folder
-from orchestrator.evaluation.features.spec import model_digest
-from orchestrator.evaluation.keeping import Evaluated, Kept, Measured, measure_once
 from orchestrator.evaluation.probes.fit import baseline, counts, fit_arm, sides_of
-from orchestrator.evaluation.probes.page import page
-from orchestrator.jepa.hub import load_folder
+from orchestrator.evaluation.probes.report import page
+from orchestrator.evaluation.result_store import Evaluated, Kept, Measured, measure_once
+from orchestrator.features import Features
+from orchestrator.features.driver import tracking_of
+from orchestrator.features.reader import features_folder
+from orchestrator.features.spec import model_digest
+from orchestrator.jepa.model_files import load_folder
 from orchestrator.job import EvaluateJob
-from orchestrator.job.probe import Attentive, Probe
+from orchestrator.job.config.probe import Attentive, Probe
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
-from orchestrator.tracking.locate import model_folder
-from orchestrator.tracking.probes import record_probe
+from orchestrator.tracking.model_uri import model_folder
+from orchestrator.tracking.results.probes import record_probe
 from orchestrator.tracking.run import RunRef
 
 PROTOCOL = 1

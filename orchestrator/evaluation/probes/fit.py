@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.features import Features
-from orchestrator.evaluation.probe import LAMBDAS, Ridge, grid_pooled
+from orchestrator.evaluation.measures.ridge import LAMBDAS, Ridge, grid_pooled
 from orchestrator.evaluation.probes.attentive import (
     Read,
     predict_heads,
@@ -25,7 +24,8 @@ from orchestrator.evaluation.probes.attentive import (
 from orchestrator.evaluation.probes.scores import Score, average_precision, r_squared, top1
 from orchestrator.evaluation.probes.split import SIDES, refuse_shared, split_videos
 from orchestrator.evaluation.probes.targets import Targets, targets_of
-from orchestrator.job.probe import Attentive, Probe
+from orchestrator.features import Features
+from orchestrator.job.config.probe import Attentive, Probe
 
 CHUNK = 256
 """Clips that are pooled at a time."""

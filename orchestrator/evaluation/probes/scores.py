@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.evaluation.metrics import RESAMPLES, Estimate
+from orchestrator.report.statistics import RESAMPLES, Estimate
 
 TOP1, R2, AP = "top-1", "R2", "average precision"
 

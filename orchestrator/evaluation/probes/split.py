@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.errors import RequestError
-from orchestrator.job.probe import Split
+from orchestrator.job.config.probe import Split
 
 SIDES = ("train", "validation", "test")
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.features import Features
-from orchestrator.evaluation.features.notes import SEVERAL
-from orchestrator.physics.simulate import COLUMNS
+from orchestrator.features import Features
+from orchestrator.features.clip_annotations import SEVERAL
+from orchestrator.physics.simulated_video import COLUMNS
 
 STATES = ("x", "y", "vx", "vy")
 CONTACT = "contact"

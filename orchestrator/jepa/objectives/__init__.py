@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
-from orchestrator.jepa.objectives.causal import CausalObjective
-from orchestrator.jepa.objectives.dynamics import DynamicsObjective
-from orchestrator.jepa.objectives.frozen import FrozenObjective, untaught_teacher
-from orchestrator.jepa.objectives.lejepa import LeJEPAObjective
-from orchestrator.jepa.objectives.lewm import LeWMObjective
-from orchestrator.jepa.objectives.pixels import PixelsObjective
-from orchestrator.jepa.objectives.pooled import GaussianObjective, Pool, PooledObjective
-from orchestrator.jepa.objectives.supervised import SupervisedObjective
-from orchestrator.jepa.objectives.vjepa2 import VJEPA2Objective
-from orchestrator.jepa.objectives.vjepa2ac import VJEPA2ACObjective
-from orchestrator.jepa.objectives.vjepa21 import VJEPA21Objective
+from orchestrator.jepa.objectives.batch_statistic import GaussianObjective, Pool, PooledObjective
+from orchestrator.jepa.objectives.causal.objective import CausalObjective
+from orchestrator.jepa.objectives.dynamics.objective import DynamicsObjective
+from orchestrator.jepa.objectives.frozen.objective import FrozenObjective, untaught_teacher
+from orchestrator.jepa.objectives.lejepa.objective import LeJEPAObjective
+from orchestrator.jepa.objectives.lewm.objective import LeWMObjective
+from orchestrator.jepa.objectives.pixels.objective import PixelsObjective
+from orchestrator.jepa.objectives.supervised.objective import SupervisedObjective
+from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
+from orchestrator.jepa.objectives.vjepa2ac.objective import VJEPA2ACObjective
+from orchestrator.jepa.objectives.vjepa21.objective import VJEPA21Objective
 from orchestrator.job import (
     VJEPA2,
     VJEPA2AC,

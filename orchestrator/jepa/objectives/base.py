@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.blocks import Transformer
 from orchestrator.jepa.rope import Grid
+from orchestrator.jepa.transformer import Transformer
 from orchestrator.job import MultiBlock
 
 Masks = list[tuple[Tensor, Tensor]]
@@ -65,7 +65,7 @@ class Objective(nn.Module):
 
         `targets` is what `targets` or `labels` gave, the clips' `Pool`, or None. An objective whose
         forward also takes `motion: Motion | None = None` is told what was done in the clips
-        (`orchestrator.jepa.motion`); None where the job has no `data.act`.
+        (`orchestrator.jepa.action_batch`); None where the job has no `data.act`.
         """
         raise NotImplementedError
 

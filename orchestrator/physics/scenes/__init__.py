@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from orchestrator.physics.scene import Scene
 from orchestrator.physics.scenes import collision, drop, launch, lever, occlusion, ramp, wall
-from orchestrator.physics.world import Scene
 
 FAMILIES: dict[str, Callable[[np.random.Generator], Scene]] = {
     "drop": drop.build,

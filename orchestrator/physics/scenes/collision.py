@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.physics.scene import VIEW, Scene, Solid, Thing, Trajectory, rectangle
 from orchestrator.physics.scenes.common import Palette, thing
-from orchestrator.physics.world import VIEW, Scene, Solid, Thing, Trajectory, rectangle
 
 
 def build(rng: np.random.Generator) -> Scene:

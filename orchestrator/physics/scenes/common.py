@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.world import VIEW, Backdrop, Colour, Solid, Thing, rectangle
+from orchestrator.physics.scene import VIEW, Backdrop, Colour, Solid, Thing, rectangle
 
 GOLDEN = 0.618034
 WALL = 0.35  # metres of side wall that are in the picture

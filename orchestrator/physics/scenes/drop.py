@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from orchestrator.physics.scene import Scene
 from orchestrator.physics.scenes.common import Palette, room, thing
-from orchestrator.physics.world import Scene
 
 
 def build(rng: np.random.Generator) -> Scene:

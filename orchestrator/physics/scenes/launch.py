@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.physics.scene import Scene, Solid, Trajectory, rectangle
 from orchestrator.physics.scenes.common import WALL, Palette, foot, room, thing
-from orchestrator.physics.world import Scene, Solid, Trajectory, rectangle
 
 
 def build(rng: np.random.Generator) -> Scene:

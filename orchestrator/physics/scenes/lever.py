@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.physics.scene import Scene, Solid, Thing, Trajectory
 from orchestrator.physics.scenes.common import Palette, box, foot, room, thing
-from orchestrator.physics.world import Scene, Solid, Thing, Trajectory
 
 THICK = 0.26
 

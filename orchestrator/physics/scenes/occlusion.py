@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.physics.scene import Scene, Screen, Thing, Trajectory
 from orchestrator.physics.scenes.common import Palette, foot, room, thing
-from orchestrator.physics.world import Scene, Screen, Thing, Trajectory
 
 
 def build(rng: np.random.Generator) -> Scene:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from orchestrator.physics.scene import Scene, Solid, Trajectory, rectangle
 from orchestrator.physics.scenes.common import WALL, Palette, room, thing
-from orchestrator.physics.world import Scene, Solid, Trajectory, rectangle
 
 
 def build(rng: np.random.Generator) -> Scene:

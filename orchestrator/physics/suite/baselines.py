@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.suite import SCENARIOS, Quad, make_suite
+from orchestrator.physics.suite.quads import SCENARIOS, Quad, make_suite
 from orchestrator.physics.suite.scoring import pair_accuracy, quad_right
 
 BASELINES = ("copy", "linear", "centroid", "random_conv", "difference")

@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.motion import run
 from orchestrator.physics.renderer import render
-from orchestrator.physics.suite.draft import Lab
-from orchestrator.physics.world import (
+from orchestrator.physics.scene import (
     VIEW,
     Backdrop,
     Colour,
@@ -25,6 +23,8 @@ from orchestrator.physics.world import (
     Thing,
     rectangle,
 )
+from orchestrator.physics.simulation import run
+from orchestrator.physics.suite.scenario import Lab
 from orchestrator.randomness import generator
 
 BROKEN = ("vanish", "teleport", "recolour")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from orchestrator.clusters.doctor.datasets import training_of
 from orchestrator.clusters.doctor.facts import Facts, Finding, Node
+from orchestrator.clusters.doctor.job_datasets import training_of
 from orchestrator.clusters.doctor.words import rate, size, these
 
 SLOW = 0.75

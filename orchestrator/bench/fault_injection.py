@@ -1,0 +1,401 @@
+"""Kill a training again and again, and compare it with one that nothing happened to.
+
+Every blow strikes a run of its own: the process of a rank, the driver (which is then started
+again, as a person would) or a node, at a moment counted from a commit: right after it, or a
+drawn time later. What must hold afterwards: the run finishes, its loss at every step and its
+final weights are the uninterrupted run's to the bit, its ledger agrees with the order, and no
+checkpoint that had been committed was gone when it went on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import yaml
+
+from orchestrator.errors import JobFailed
+from orchestrator.estimate import plan
+from orchestrator.job import TrainJob, job_dict
+from orchestrator.storage import Storage
+from orchestrator.training.checkpoints.manager import complete_checkpoints, export_tensors, step_of
+
+Victim = Literal["rank", "driver", "node"]
+VICTIMS: tuple[Victim, ...] = ("rank", "driver", "node")
+
+PATIENCE_S = 300.0
+POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What is killed, and when: `delay_s` after the run's `commit`-th checkpoint is complete."""
+
+    victim: Victim
+    rank: int
+    commit: int
+    delay_s: float
+
+
+@dataclass
+class Struck:
+    """What became of one run."""
+
+    blow: Blow
+    step: int
+    """The newest committed step when the blow fell."""
+
+    resumed_at: int
+    """The step from which it went on."""
+
+    recovery_s: float | None
+    """Seconds from the blow to the end of the next step; None where none was left to train."""
+
+    same_losses: bool
+    same_weights: bool
+    audited: bool
+
+    @property
+    def good(self) -> bool:
+        """Nothing was lost."""
+        same = self.same_losses and self.same_weights and self.audited
+        return same and self.resumed_at >= self.step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self) | {"good": self.good}
+
+
+def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]) -> list[Blow]:
+    """`count` blows, victims in turn; every third falls right after a commit.
+
+    All in the first three quarters: a run that has ended cannot be struck.
+    """
+    draw = random.Random(seed)
+    commits = job.optim.steps // job.checkpoint.every
+    return [
+        Blow(
+            victims[i % len(victims)],
+            draw.randrange(job.scale.most_workers),
+            draw.randint(1, max(1, commits * 3 // 4)),
+            0.0 if i // len(victims) % 3 == 0 else draw.uniform(0, 1.5),
+        )
+        for i in range(count)
+    ]
+
+
+CALM = "calm"
+"""The name of the uninterrupted run."""
+
+
+class Arena:
+    """Runs of one job in one storage, under names of their own, in processes of their own.
+
+    Every step is logged. `folder` takes the storage and the output of each run.
+    """
+
+    def __init__(self, job: TrainJob, folder: Path) -> None:
+        track = job.track.model_copy(update={"every": 1, "pictures": 0, "register_as": None})
+        self.job, self.folder = job.model_copy(update={"track": track}), folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.storage = Storage(str(folder / "storage"))
+        self.env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+    def start(self, name: str, *options: str, **changes: Any) -> subprocess.Popen[bytes]:
+        """`orchestrator run` of the job under another name; its output goes to NAME.log.
+
+        `options` of the command; `changes` of the job, `__` for a dot.
+        """
+        data = {**job_dict(self.job), "name": name, "storage": self.storage.root}
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(data))
+        command = [sys.executable, "-m", "orchestrator", "run", str(file), *options]
+        command += [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
+        with open(self.folder / f"{name}.log", "ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env=self.env, start_new_session=True
+            )
+
+    def run_calm(self, name: str = CALM) -> str:
+        """The run that nothing happens to, once; gives its name."""
+        if not complete_checkpoints(self.checkpoints(name)):
+            self.finish(self.start(name), name)
+        return name
+
+    def finish(self, process: subprocess.Popen[bytes], name: str) -> None:
+        """Wait for the end of a run.
+
+        Raises:
+            JobFailed: it did not end well.
+        """
+        code = process.wait(PATIENCE_S)
+        if code:
+            log = (self.folder / f"{name}.log").read_text().strip().splitlines()
+            raise JobFailed(f"run {name} ended with code {code}: {' / '.join(log[-3:])}")
+
+    def checkpoints(self, name: str) -> Storage:
+        return self.storage.sub("runs", name, "checkpoints")
+
+    def workers(self, name: str) -> dict[str, Any]:
+        """Where the ranks are (`workers.json`); empty before the first step."""
+        folder = self.storage.sub("runs", name)
+        found: dict[str, Any] = (
+            folder.read_json("workers.json") if folder.exists("workers.json") else {}
+        )
+        return found
+
+    def wait_for(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        ready: Callable[[], Any],
+        every_s: float = POLL_S,
+    ) -> Any:
+        """Poll until `ready()` is true, while the run lives.
+
+        Raises:
+            JobFailed: the run ended before, or it took too long.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := ready()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise JobFailed(f"run {name} ended before its moment came")
+            time.sleep(every_s)
+        return found
+
+    def losses(self, name: str) -> list[tuple[int, float]]:
+        """(step, loss) of every logged step, as MLflow has them: a step's twins too."""
+        return sorted((row.step, row.value) for row in self.rows(name, "train/loss"))
+
+    def metric(self, name: str, key: str) -> dict[int, float]:
+        """A metric of the run by step."""
+        return {row.step: row.value for row in self.rows(name, key)}
+
+    def rows(self, name: str, key: str) -> list[Any]:
+        """The rows of a metric as MLflow has them."""
+        from orchestrator.tracking.server import client_of
+        from orchestrator.training.run_record import read_record
+
+        record = read_record(self.storage.sub("runs", name))
+        assert record is not None
+        rows: list[Any] = client_of(record.mlflow_uri).get_metric_history(record.mlflow_run_id, key)
+        return rows
+
+    def weights(self, name: str) -> str:
+        """sha256 of the student and the teacher in the newest checkpoint."""
+        folder, digest = self.checkpoints(name), hashlib.sha256()
+        newest = complete_checkpoints(folder)[-1]
+        for key, value in sorted(export_tensors(folder, newest).items()):
+            digest.update(key.encode())
+            digest.update(value.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def strike(arena: Arena, name: str, blow: Blow, calm: str, nodes: Nodes | None) -> Struck:
+    """One run, one blow, compared with the run `calm`."""
+    from orchestrator.training.audit import audit_run
+
+    process = arena.start(name)
+    folder = arena.checkpoints(name)
+    # Old checkpoints are dropped: the step counts them, not their number.
+    step = blow.commit * arena.job.checkpoint.every
+
+    def committed() -> bool:
+        there = complete_checkpoints(folder)
+        return bool(there) and step_of(there[-1]) >= step
+
+    arena.wait_for(process, name, lambda: committed() and arena.workers(name))
+    time.sleep(blow.delay_s)
+    ranks = {r["rank"]: r["pid"] for r in arena.workers(name)["ranks"]}
+    before = step_of(complete_checkpoints(folder)[-1])
+    struck_at = time.time()
+    if blow.victim == "rank":
+        os.kill(ranks[blow.rank], signal.SIGKILL)
+    elif blow.victim == "driver":
+        process.kill()
+        process.wait()
+        process = arena.start(name)
+    else:
+        assert nodes is not None
+        nodes.kill_one(ranks[blow.rank])
+        nodes.add()
+
+    def went_on() -> bool:
+        return bool(arena.workers(name).get("first_step_at", 0) > struck_at)
+
+    # A blow after the last step leaves nothing to train: the new start only ends the run.
+    arena.wait_for(process, name, lambda: went_on() or process.poll() == 0)
+    recovery = arena.workers(name)["first_step_at"] - struck_at if went_on() else None
+    arena.finish(process, name)
+    log = (arena.folder / f"{name}.log").read_text()
+    resumed = [int(line.split()[3]) for line in log.splitlines() if "resumed at step" in line]
+    return Struck(
+        blow,
+        before,
+        resumed[-1] if resumed else 0,
+        recovery,
+        arena.losses(name) == arena.losses(calm),
+        arena.weights(name) == arena.weights(calm),
+        audit_run(arena.storage, name).good,
+    )
+
+
+class Nodes:
+    """A Ray cluster of a head without cores and nodes of one core each, on this machine."""
+
+    def __init__(self, count: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster: Any = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        self._nodes: list[Any] = []
+        self._added = 0
+        for _ in range(count):
+            self.add()
+
+    @property
+    def address(self) -> str:
+        """As RAY_ADDRESS takes it."""
+        return str(self._cluster.address)
+
+    def add(self) -> None:
+        """A fresh node joins, at an address of its own: a driver joins the head's, not this.
+
+        No other process's cluster uses the address: two raylets of one address that start together
+        may choose the same ports, and one of them then runs no actor.
+        """
+        self._added += 1
+        own = os.getpid()
+        address = f"127.{1 + own // 250 % 250}.{own % 250}.{1 + self._added}"
+        self._nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=address))
+
+    def kill_one(self, pid: int | None = None) -> None:
+        """The node that process `pid` runs on dies at once, with all on it; or the oldest."""
+        node = self._nodes[0] if pid is None else self._node_of(pid)
+        self._nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def kill_head(self) -> None:
+        """The head dies at once: no node can join or be asked for any more."""
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+
+    def _node_of(self, pid: int) -> Any:
+        above = {parent.pid for parent in psutil.Process(pid).parents()}
+        return next(
+            node
+            for node in self._nodes
+            if any(one.process.pid in above for one in node.all_processes["raylet"])
+        )
+
+    def drain_one(self, deadline_s: float) -> None:
+        """The oldest node gets notice: it goes in `deadline_s` seconds, as a spot machine does."""
+        command = ["drain-node", "--address", self.address, "--node-id", self._nodes[0].node_id]
+        command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot notice"]
+        command += ["--deadline-remaining-seconds", str(int(deadline_s))]
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run([str(ray), *command], check=True, capture_output=True)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextmanager
+def cluster_of_nodes(arena: Arena, spare: int) -> Iterator[Nodes]:
+    """The arena's runs join a cluster with a node for each worker, and some to spare.
+
+    Several nodes need an MLflow server: one serves the arena's runs meanwhile.
+    """
+    from orchestrator.tracking.server import client_of
+    from orchestrator.tracking.ui import serving
+
+    store = f"sqlite:///{arena.storage.uri('mlflow/mlflow.db')}"
+    client_of(store).search_experiments()  # makes it, if no run has yet
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    nodes = Nodes(arena.job.scale.most_workers + spare)
+    try:
+        with serving(store, port) as (page, _):
+            arena.env |= {"RAY_ADDRESS": nodes.address, "MLFLOW_TRACKING_URI": page}
+            yield nodes
+    finally:
+        for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+            arena.env.pop(variable, None)
+        nodes.close()
+
+
+def bench_chaos(
+    arena: Arena,
+    blows: list[Blow],
+    tell: Callable[[Struck], None] = lambda struck: None,
+) -> dict[str, Any]:
+    """Strike a run of the arena's job for each blow, after the uninterrupted one.
+
+    Returns:
+        rows: what became of each; good: of how many nothing was lost; recovery_s: the median;
+        and what `cost` gives.
+
+    Raises:
+        JobFailed: a run did not finish.
+    """
+    struck: list[Struck] = []
+
+    def strike_all(which: list[tuple[int, Blow]], calm: str, nodes: Nodes | None) -> None:
+        for number, blow in which:
+            struck.append(strike(arena, f"blow-{number:02d}", blow, calm, nodes))
+            tell(struck[-1])
+
+    numbered = list(enumerate(blows, 1))
+    others = [n for n in numbered if n[1].victim != "node"]
+    if others:
+        strike_all(others, arena.run_calm(), None)
+    of_nodes = [n for n in numbered if n[1].victim == "node"]
+    if of_nodes:
+        with cluster_of_nodes(arena, spare=1) as nodes:
+            # A rank that has a node for itself has more threads, which add in another order: the
+            # same bits are to be had from the same threads only.
+            strike_all(of_nodes, arena.run_calm(f"{CALM}-nodes"), nodes)
+    recoveries = sorted(one.recovery_s for one in struck if one.recovery_s is not None)
+    return {
+        "rows": [one.to_dict() for one in struck],
+        "good": sum(one.good for one in struck),
+        "blows": len(struck),
+        "recovery_s": recoveries[len(recoveries) // 2] if recoveries else None,
+        **cost(arena, CALM if others else f"{CALM}-nodes"),
+    }
+
+
+def cost(arena: Arena, name: str) -> dict[str, float | None]:
+    """What checkpoints cost the run `name`, which nothing happened to.
+
+    Returns:
+        saving_s: seconds that a step was held up by a save, the mean over all saves;
+        saving_share: of the time of all steps; checkpoint_bytes: the newest one's, as it lies in
+        the storage; checkpoint_over_plan: over the bytes that `plan` names, None if it cannot.
+    """
+    rows = arena.metric(name, "speed/saving")
+    seconds = arena.metric(name, "speed/step_s")
+    held = sum(share * seconds[step] for step, share in rows.items())
+    folder, every = arena.checkpoints(name), arena.job.checkpoint.every
+    newest = complete_checkpoints(folder)[-1]
+    size = sum(entry.size for entry in folder.files(newest))
+    theory = plan(arena.job).checkpoint_bytes
+    return {
+        "saving_s": held / max(1, arena.job.optim.steps // every),
+        "saving_share": held / sum(seconds.values()),
+        "checkpoint_bytes": float(size),
+        "checkpoint_over_plan": size / theory if theory else None,
+    }

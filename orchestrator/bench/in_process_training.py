@@ -1,0 +1,199 @@
+"""Small trainings in this process, with clips in memory: what benches of sweeps are made of.
+
+The engine, masks, schedule and model are those of a run. Clips are made once and used again, so
+that a step costs its arithmetic and no decoding; nothing is saved, and MLflow hears nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from orchestrator.data.loader.action_data import Moved, arrays_of
+from orchestrator.data.loader.batch import Batch
+from orchestrator.data.loader.batch_assembler import motion_of
+from orchestrator.data.loader.clip_decoder import Recipe, coded_rows
+from orchestrator.data.loader.order import Order
+from orchestrator.data.packing.prepare import prepare
+from orchestrator.data.store.clip_reader import ClipReader, Span
+from orchestrator.errors import RequestError
+from orchestrator.estimate import BatchPlan
+from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.model_files import WorldModel, load_folder, save_model
+from orchestrator.jepa.objectives import build_objective
+from orchestrator.job import Act, TrainJob, TuneJob, build_job, differences, identity, of_one_kind
+from orchestrator.job.search_space import Point, trial_data
+from orchestrator.progress import Progress
+from orchestrator.randomness import generator
+from orchestrator.training.distributed import local_group
+from orchestrator.training.engine.engine import Engine
+from orchestrator.training.resolve.actions import know_actions
+from orchestrator.tuning.trial_scoring import HeldOut, held_out
+
+CHUNK = 64
+CLIPS = 800
+"""Clips of a training, used again and again."""
+
+RECENT = 20
+"""Steps whose mean loss is told."""
+
+
+def refuse_other(out: Path | None, job: TuneJob) -> None:
+    """What a folder holds must be of this job; the number of trials may differ.
+
+    Raises:
+        RequestError: it is of another.
+    """
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    mine = {key: value for key, value in identity(job).items() if key != "trials"}
+    mine = json.loads(json.dumps(mine))
+    file = out / "job.json"
+    if not file.exists():
+        file.write_text(json.dumps(mine))
+    changed = differences(json.loads(file.read_text()), mine)
+    if changed:
+        raise RequestError(
+            f"results of another job are kept here: {changed[0]}",
+            where=str(out),
+            mend="name another folder",
+        )
+
+
+def once(out: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gives; kept as `out/NAME.json`, and not made again where that is there."""
+    if out is None:
+        return make()
+    file = out / f"{name}.json"
+    if not file.exists():
+        found = make()
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(found))
+        partial.replace(file)
+    known: dict[str, Any] = json.loads(file.read_text())
+    return known
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A training at a rung."""
+
+    steps: int
+    loss: float
+    model: WorldModel
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Clips of a job's first positions."""
+
+    video: np.ndarray
+    """uint8 [count, T, size, size, 3]."""
+
+    act: Act | None
+    """The job's `data.act`, completed from the data."""
+
+    moved: list[Moved]
+    """What was done in each; none where the job does not ask."""
+
+
+def clips_in_memory(job: TrainJob, count: int, progress: Progress) -> InMemory:
+    """The clips of the job's first `count` positions, those that fail left out.
+
+    Raises:
+        As `prepare`, and as `training.acting.know_actions`; a mixture of several kinds of clips.
+    """
+    prepared = prepare(of_one_kind(job, "this bench"), progress, local=True)
+    job = know_actions(job, prepared, progress, local=True)
+    counts = [index.counts for index in prepared.indexes]
+    order = Order.of(job, counts, prepared.weights)
+    reader = ClipReader(prepared.indexes, 2 * job.data.window, arrays_of(job.data))
+    maker, made = Recipe.of(job).maker(CHUNK), []
+    moved: list[Moved] = []
+    for first in range(0, count, CHUNK):
+        positions = np.arange(first, min(first + CHUNK, count))
+        rows = coded_rows(reader.read(Span.of(order, positions)))
+        canvas = maker.canvas()
+        clips = maker.make(rows, canvas, 0)
+        made.append(canvas.array[: len(rows)][[clip.reason is None for clip in clips]])
+        moved += [clip.moved for clip in clips if clip.moved and clip.reason is None]
+    return InMemory(np.concatenate(made), job.data.act, moved)
+
+
+def train_quickly(
+    job: TrainJob, clips: InMemory, rungs: Sequence[int], keep: Path | None = None
+) -> Iterator[Reached]:
+    """Train with one process; pauses at each rung, and goes on when asked for the next.
+
+    Args:
+        rungs: steps, rising. The schedule is that of the job's own `optim.steps`.
+        keep: folder that the models of the rungs are kept in; None: nowhere.
+    """
+    alone = {"workers": 1, "micro_batch": job.scale.global_batch, "zero": 0, "offload": False}
+    data = job.data.model_copy(update={"act": clips.act})
+    job = job.model_copy(update={"scale": job.scale.model_copy(update=alone), "data": data})
+    torch.manual_seed(job.seed)
+    device = local_group(job.scale.device).device
+    engine = Engine(build_objective(job), job, BatchPlan.of(job.scale, 1), device)
+    losses: list[float] = []
+    for rung in rungs:
+        while engine.step < rung:
+            losses.append(engine.train_step([_batch(job, clips, engine.step)]).loss)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (keep or Path(temporary)) / f"step-{rung}"
+            followed = engine.follower.module if engine.follower is not None else None
+            save_model(folder, engine.objective, followed, job, {})
+            model = load_folder(folder)
+        yield Reached(rung, float(np.mean(losses[-RECENT:])), model)
+
+
+def _batch(job: TrainJob, clips: InMemory, step: int) -> Batch:
+    rows = job.scale.global_batch
+    positions = np.arange(step * rows, (step + 1) * rows)
+    masks = []
+    for part, sampler in enumerate(build_masks(job)):
+        drawn = [sampler(generator(job.seed, int(at), "masks", part)) for at in positions]
+        context, target = (np.stack(side) for side in zip(*drawn, strict=True))
+        masks.append((torch.from_numpy(context), torch.from_numpy(target)))
+    at = positions % len(clips.video)
+    video = torch.from_numpy(clips.video[at])
+    motion = motion_of([clips.moved[i] for i in at.tolist()] if clips.moved else [])
+    names = [""] * rows
+    return Batch(video, torch.ones(rows), positions, masks, names, names, [], motion)
+
+
+class Trials:
+    """Trains and scores points of a job's space; what they share is made once."""
+
+    def __init__(self, job: TuneJob, progress: Progress) -> None:
+        self.job, self._progress = job, progress
+        self._clips: dict[str, InMemory] = {}
+        self._held: dict[str, HeldOut] = {}
+
+    def train_job(self, number: int, point: Point) -> TrainJob:
+        """A trial's train job; all have the first one's seed, as trials of a sweep do."""
+        job = build_job(trial_data(self.job, number, point))
+        assert isinstance(job, TrainJob)
+        return job
+
+    def clips(self, train: TrainJob) -> InMemory:
+        """What it is trained on."""
+        key = f"{train.seed} {train.data.model_dump_json()}"
+        if key not in self._clips:
+            self._clips = {key: clips_in_memory(train, CLIPS, self._progress)}
+        return self._clips[key]
+
+    def held(self, train: TrainJob) -> HeldOut:
+        """What it is judged on."""
+        key = f"{train.data.model_dump_json()} {train.model.tubelet}"
+        if key not in self._held:
+            self._held = {key: held_out(self.job, train)}
+        return self._held[key]

@@ -1,0 +1,201 @@
+"""How fast one decides: our planner beside a loop written as stable-worldmodel's solver is.
+
+The same model, observations, goals, candidates, iterations and cores; they take turns in one
+process, so that what else the machine does weighs on both alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.bench.planning_contenders import (
+    TOP,
+    Contender,
+    Setting,
+    Windowed,
+    peer,
+    reference,
+)
+from orchestrator.errors import RequestError
+from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.jepa.model_files import ModelConfig, random_model
+from orchestrator.jepa.objectives.lewm.predictor import FramePredictor
+from orchestrator.jepa.predictors.action_conditioning import AdaptiveBlock
+from orchestrator.job import TrainJob, build_job, job_dict
+from orchestrator.job.config.planning import CEM
+from orchestrator.planning.build import build_solver
+from orchestrator.planning.goal_cost import Aim, Known, towards
+from orchestrator.planning.stable_worldmodel import Ours
+from orchestrator.tracking.registry import load_model
+
+SMALL: dict[str, Any] = {
+    "kind": "train",
+    "name": "small",
+    "data": {
+        "source": "world://two-rooms",
+        "frames": 8,
+        "fps": 2.0,
+        "size": 64,
+        "act": {"block": 5, "statistics": {"action_mean": [0, 0], "action_std": [0.6, 0.6]}},
+    },
+    "model": {
+        "encoder": {"dim": 96, "depth": 4, "heads": 3, "attention": "moment"},
+        "predictor": {"dim": 96, "depth": 4, "heads": 3},
+        "patch": 8,
+        "tubelet": 1,
+    },
+    "objective": {"kind": "lewm", "hidden": 256},
+    "optim": {"steps": 1},
+}
+"""A LeWorldModel of about the size that learns Two Rooms."""
+
+
+def acting_model(uri: str | None) -> ActingModel:
+    """The model that is named, or a small one without training.
+
+    Raises:
+        RequestError: there is none, or it does not act.
+    """
+    if uri is None:
+        return _untrained()
+    model = load_model(uri)
+    if not isinstance(model, ActingModel):
+        raise RequestError(
+            f"{uri} was trained without actions: there is nothing to plan",
+            where="bench plan",
+            mend="name a model whose job has data.act",
+        )
+    return model
+
+
+def _untrained() -> ActingModel:
+    job = build_job(SMALL)
+    assert isinstance(job, TrainJob)
+    config = ModelConfig(
+        model=job.model,
+        size=job.data.size,
+        frames=job.data.frames,
+        objective=job.objective.kind,
+        job=job_dict(job),
+        extra={},
+    )
+    model = random_model(config, 0)
+    assert isinstance(model, ActingModel)
+    assert isinstance(model.predictor, FramePredictor)
+    draws = torch.Generator().manual_seed(0)
+    for block in model.predictor.blocks:  # gates as training leaves them: closed ones do nothing
+        assert isinstance(block, AdaptiveBlock)
+        torch.nn.init.normal_(block.modulation.weight, std=0.1, generator=draws)
+    return model
+
+
+def bench_plan(
+    model: ActingModel,
+    *,
+    candidates: int = 300,
+    iterations: int = 30,
+    horizon: int = 5,
+    problems: int = 8,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Decisions a second of each, seconds of a single one, and what their plans cost.
+
+    A ratio is ours over theirs in decisions a second, round by round, and its median.
+
+    Args:
+        candidates, iterations: of the cross-entropy method; stable-worldmodel's own are 300 and 30.
+        problems: observations that are decided for in a round.
+    """
+    size = model.clip.size
+    pictures = np.random.default_rng(0).integers(0, 256, (2, problems, 1, size, size, 3), np.uint8)
+    shown, goals = torch.from_numpy(pictures)
+    setting = Setting(model, shown, goals, candidates, iterations, horizon)
+    contenders: dict[str, Contender] = {
+        "ours": together,
+        "ours, one by one": one_by_one,
+        "reference": lambda given, seed: reference(given, Windowed(given.model), seed),
+        "its solver, our rollout": lambda given, seed: reference(given, Ours(given.model), seed),
+    }
+    theirs = peer()
+    if theirs is not None:
+        contenders["stable-worldmodel"] = theirs
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    costs: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(1 + rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            began = time.perf_counter()
+            plans = contenders[name](setting, turn)
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - began)
+                costs[name].append(cost_of(setting, plans))
+    return _told(setting, seconds, costs)
+
+
+def _told(
+    setting: Setting, seconds: dict[str, list[float]], costs: dict[str, list[float]]
+) -> dict[str, Any]:
+    problems = len(setting.goals)
+    result: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in setting.model.parameters()),
+        "candidates": setting.candidates,
+        "iterations": setting.iterations,
+        "horizon": setting.horizon,
+        "problems": problems,
+        "rounds": len(seconds["ours"]),
+        "decisions_per_s": {who: problems / statistics.median(t) for who, t in seconds.items()},
+        "cost": {who: statistics.mean(each) for who, each in costs.items()},
+        "single_ms": 1000 * statistics.median(seconds["ours, one by one"]) / problems,
+        "peer": "stable-worldmodel" in seconds,
+    }
+    result["ours_over"] = {
+        who: statistics.median([a / b for a, b in zip(times, seconds["ours"], strict=True)])
+        for who, times in seconds.items()
+        if who != "ours"
+    }
+    return result
+
+
+def together(setting: Setting, seed: int) -> Tensor:
+    """Our solver, all problems at once."""
+    return _ours(setting, setting.observations, setting.goals, seed)
+
+
+def one_by_one(setting: Setting, seed: int) -> Tensor:
+    """Our solver, a decision at a time: what a single robot waits for."""
+    pairs = zip(setting.observations, setting.goals, strict=True)
+    return torch.cat([_ours(setting, a[None], b[None], seed) for a, b in pairs])
+
+
+@torch.inference_mode()
+def _ours(setting: Setting, shown: Tensor, goals: Tensor, seed: int) -> Tensor:
+    model, bounds = setting.model, setting.bounds
+    solver = CEM(
+        candidates=setting.candidates,
+        iterations=setting.iterations,
+        elites=min(TOP, setting.candidates),
+        carried=min(TOP, setting.candidates) // 3,
+    )
+    z, aim = model.encode(shown)[:, None], model.encode(goals)
+    width = len(bounds.low)
+    known = Known(z, z.new_zeros(len(z), 0, width))
+    start = z.new_zeros(len(z), setting.horizon, width)
+    cost, draws = towards(model, known, aim, Aim()), torch.Generator().manual_seed(seed)
+    return build_solver(solver).solve(cost, start, bounds, draws).actions
+
+
+@torch.inference_mode()
+def cost_of(setting: Setting, plans: Tensor) -> float:
+    """What plans cost within the bounds, by the model: the mean over problems."""
+    bounds, model = setting.bounds, setting.model
+    inside = plans.clamp(bounds.low, bounds.high)
+    ahead = model.predict(model.encode(setting.observations), inside)
+    area = model.clip.area
+    return float((ahead[:, -area:] - model.encode(setting.goals)).square().mean())

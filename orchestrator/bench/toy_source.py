@@ -1,0 +1,122 @@
+"""A source of very small videos in which a ball flies and the picture flickers.
+
+What sweeps are measured on: place and speed of the ball are all there is to know, the noise of
+each frame is nothing to know, and a minute of training on one core tells good values from bad.
+`orchestrator.bench.toy_source:Ball?clips=1000&seed=0`
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from orchestrator.data.codec.encode import encode_h264
+from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
+from orchestrator.job.config.base import Section
+from orchestrator.job.config.pack import Encode
+from orchestrator.randomness import generator
+
+UNIT = 64
+FINE = 3
+"""Subpixels along a side: edges are soft."""
+SUBSTEPS = 4
+RADIUS, SPEED = (0.09, 0.13), (0.2, 1.0)
+"""In picture widths (a second)."""
+
+BACK, FRONT = 90.0, 200.0
+
+
+class BallConfig(Section):
+    """Options of the source."""
+
+    clips: PositiveInt = 1000
+    """Videos."""
+
+    seed: NonNegativeInt = 0
+    """Another seed gives other videos."""
+
+    size: PositiveInt = 32
+    """Pixels of the square picture; even."""
+
+    frames: PositiveInt = 9
+    """Frames of a video."""
+
+    fps: PositiveFloat = 8.0
+    """Frames a second."""
+
+    noise: NonNegativeFloat = 8.0
+    """Standard deviation of each frame's noise, in grey levels of 255."""
+
+
+class Ball:
+    """One ball that flies straight and bounces from the picture's edges."""
+
+    Config = BallConfig
+
+    def __init__(self, config: BallConfig) -> None:
+        self.config = config
+        options = "&".join(f"{key}={value}" for key, value in config.model_dump().items())
+        self.uri = f"orchestrator.bench.toy_source:Ball?{options}"
+
+    def units(self) -> list[WorkUnit]:
+        """Runs of 64 videos."""
+        count = self.config.clips
+        return [
+            WorkUnit(
+                f"ball-{first:08d}",
+                tuple(str(i) for i in range(first, min(first + UNIT, count))),
+                self.uri,
+            )
+            for first in range(0, count, UNIT)
+        ]
+
+    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+        """Its videos, each with `states.npy`: float32 [frames, 4], x, y, vx, vy in widths."""
+        given = self.config
+        for index in map(int, unit.inputs):
+            states, radius = self._flight(index)
+            buffer = io.BytesIO()
+            np.save(buffer, states, allow_pickle=False)
+            yield RawClip(
+                key=f"ball-{given.seed}-{index:08d}",
+                payload=encode_h264(
+                    self._drawn(index, states, radius), given.fps, encode.gop, encode.crf
+                ),
+                frames=given.frames,
+                fps=given.fps,
+                width=given.size,
+                height=given.size,
+                duration_s=given.frames / given.fps,
+                source=f"ball-{given.seed}#{index}",
+                extras={"states.npy": buffer.getvalue()},
+            )
+
+    def _flight(self, index: int) -> tuple[np.ndarray, float]:
+        draw = generator(self.config.seed, index, "physics")
+        radius = float(draw.uniform(*RADIUS))
+        place = draw.uniform(radius, 1 - radius, 2)
+        speed, heading = draw.uniform(*SPEED), draw.uniform(0, 2 * np.pi)
+        velocity = speed * np.array([np.cos(heading), np.sin(heading)])
+        rows = []
+        for _ in range(self.config.frames):
+            rows.append([*place, *velocity])
+            for _ in range(SUBSTEPS):
+                place = place + velocity / self.config.fps / SUBSTEPS
+                out = (place < radius) & (velocity < 0) | (place > 1 - radius) & (velocity > 0)
+                velocity = np.where(out, -velocity, velocity)
+        return np.array(rows, np.float32), radius
+
+    def _drawn(self, index: int, states: np.ndarray, radius: float) -> list[np.ndarray]:
+        draw, side = generator(self.config.seed, index, "backdrop"), self.config.size
+        down, right = (np.mgrid[: side * FINE, : side * FINE] + 0.5) / (side * FINE)
+        frames = []
+        for x, y, _, _ in states:
+            inside = (right - x) ** 2 + (1 - down - y) ** 2 < radius**2
+            share = inside.reshape(side, FINE, side, FINE).mean((1, 3))
+            grey = BACK + (FRONT - BACK) * share + draw.normal(0, self.config.noise, share.shape)
+            frame = np.clip(grey, 0, 255).astype(np.uint8)
+            frames.append(np.repeat(frame[..., None], 3, axis=2))
+        return frames

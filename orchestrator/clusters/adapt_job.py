@@ -1,0 +1,131 @@
+"""The job as it will run on a cluster: storage, paths, tracking and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.cluster_profile import Local, Profile
+from orchestrator.errors import RequestError
+from orchestrator.job import Job, build_job, given_dict
+from orchestrator.storage import is_remote
+
+# Keys that name a file or folder, and those that may name one, where such a one is here.
+_PATHS = ("source", "uri", "folder")
+_PERHAPS_PATHS = ("from", "model", "features", "teacher")
+_SQLITE = "sqlite:///"
+
+
+def place(job: Job, profile: Profile, here: Path) -> Job:
+    """`job` with the cluster's storage and its nodes at most, and with paths that mean the same
+    there.
+
+    The job's own storage wins where it was given. On a cluster of this machine relative paths
+    are made absolute, since the job runs in an unpacked copy of `here`.
+
+    Raises:
+        RequestError: a path that only this machine knows, or an address that carries a password.
+    """
+    first = {"kind": job.kind, "name": job.name, "storage": job.storage}
+    data = {**first, **given_dict(job)}
+    if "storage" not in job.model_fields_set and profile.storage is not None:
+        data["storage"] = profile.storage
+    _refuse_password(data["storage"], "storage")
+    if not is_remote(data["storage"]):
+        data["storage"] = _reached(data["storage"], "storage", profile, here)
+    track = data.get("track", {})
+    uri = track.get("uri")
+    if uri is not None:
+        _refuse_password(uri, "track.uri")
+        if uri.startswith(_SQLITE):
+            file = _reached(uri.removeprefix(_SQLITE), "track.uri", profile, here)
+            track["uri"] = _SQLITE + file
+    _absolute_paths(data, "", profile, here)
+    _say_what_may_start(data, profile)
+    return build_job(data, where="the job on the cluster")
+
+
+def _say_what_may_start(data: dict[str, Any], profile: Profile) -> None:
+    """Where nodes start on demand, a job that trains knows how many may: those that are there
+    when it asks say nothing of it."""
+    groups = [
+        {"count": group.most, "cpus": group.cpus, "gpus": group.gpus}
+        for group in profile.work.values()
+        if group.most
+    ]
+    for training in _trainings(data) if profile.starts_nodes else ():
+        training["scale"] = {"nodes": groups, **training.get("scale", {})}
+
+
+def _trainings(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The jobs with workers in a job's data: itself, a sweep's, those of stages."""
+    if data["kind"] in ("train", "study"):
+        yield data
+    elif data["kind"] == "tune":
+        yield data["train"]
+    elif data["kind"] == "pipeline":
+        for stage in data["stages"]:
+            yield from _trainings(stage["job"])
+
+
+def environment(profile: Profile) -> dict[str, str]:
+    """Variables of every process of a job on this cluster.
+
+    Raises:
+        RequestError: MLflow's address carries a password.
+    """
+    env = dict(profile.env)
+    if profile.mlflow is not None:
+        _refuse_password(profile.mlflow, f"mlflow of cluster {profile.name}")
+        env["MLFLOW_TRACKING_URI"] = profile.mlflow
+    return env
+
+
+def _absolute_paths(value: Any, path: str, profile: Profile, here: Path) -> None:
+    """Make relative paths that are there absolute, in place."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in list(items):
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(item, (dict, list)):
+            _absolute_paths(item, name, profile, here)
+        elif isinstance(item, str) and _is_path(item, str(key), profile, here):
+            value[key] = _reached(item, name, profile, here)
+
+
+def _is_path(text: str, key: str, profile: Profile, here: Path) -> bool:
+    """Whether it is a relative path. A colon makes it an address or an import path."""
+    if ":" in text or Path(text).is_absolute():
+        return False
+    if key in _PATHS:
+        return not isinstance(profile, Local) or (here / text).exists()
+    # A model or features can be called by a name that a folder happens to have.
+    return key in _PERHAPS_PATHS and os.sep in text and (here / text).exists()
+
+
+def _reached(text: str, key: str, profile: Profile, here: Path) -> str:
+    """A local path as the cluster's nodes can use it."""
+    if Path(text).is_absolute():
+        return text
+    if isinstance(profile, Local):
+        return str((here / text).absolute())
+    mend = f"name what every node reaches, such as {key}=s3://bucket/prefix or a shared /folder"
+    if key == "storage":
+        mend += f"; or give the cluster a storage of its own in the profile '{profile.name}'"
+    raise RequestError(
+        f"'{text}' is a folder of this machine, the nodes of cluster '{profile.name}' have others",
+        where=key,
+        mend=mend,
+    )
+
+
+def _refuse_password(uri: str, where: str) -> None:
+    if urlsplit(uri).password:
+        raise RequestError(
+            "the address carries a password, which would be read in logs and on pages",
+            where=where,
+            mend="leave it out; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the"
+            " cluster's nodes",
+        )

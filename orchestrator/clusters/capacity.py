@@ -1,0 +1,35 @@
+"""Whether a job can ever stand on what a profile says is there."""
+
+from __future__ import annotations
+
+from orchestrator.cluster_profile import Profile
+from orchestrator.errors import RequestError
+from orchestrator.estimate.placement import Place
+from orchestrator.job import Job, PipelineJob, StudyJob, TrainJob, TuneJob
+
+
+def require_room(job: Job, profile: Profile) -> None:
+    """Refuse a training that is larger than the cluster at its largest.
+
+    Raises:
+        RequestError: fewer of its workers find room than it needs, with all nodes there.
+    """
+    if isinstance(job, PipelineJob):
+        for stage in job.stages:
+            require_room(stage.job, profile)
+        return
+    trained = job.train if isinstance(job, TuneJob) else job
+    if not isinstance(trained, TrainJob | StudyJob):
+        return
+    place, workers = Place(profile, trained.scale), trained.scale.least_workers
+    if place.slots >= workers:
+        return
+    within = "train." if isinstance(job, TuneJob) else ""
+    each = f"{place.cpus:g} cores" + (" and a GPU" if place.on_gpus else "")
+    fewer = f"set {within}scale.workers={place.slots}, lower" if place.slots else "lower"
+    raise RequestError(
+        f"{workers} workers of {each} each; '{profile.name}' has room for {place.slots},"
+        " all its nodes being there",
+        where=f"{job.name}: {within}scale.workers",
+        mend=f"{fewer} {within}scale.cpus, or name a larger cluster (`max` of its groups)",
+    )

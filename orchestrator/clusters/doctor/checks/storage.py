@@ -1,0 +1,78 @@
+"""The storage: whether all nodes share it, and have room."""
+
+from __future__ import annotations
+
+from orchestrator.clusters.doctor.facts import Facts, Finding
+from orchestrator.clusters.doctor.job_datasets import training_of
+from orchestrator.clusters.doctor.words import size, these
+from orchestrator.estimate import plan
+from orchestrator.job import TrainJob
+from orchestrator.storage import is_remote
+
+
+class SharedStorage:
+    """Every node writes, and reads what every other wrote."""
+
+    name = "storage"
+
+    def look(self, facts: Facts) -> list[Finding]:
+        """Nodes that cannot write, or do not see what others wrote."""
+        found = []
+        for node in facts.nodes:
+            if node.write_error:
+                text = f"{node.name} cannot write to {facts.storage}: {node.write_error}"
+                mend = "mount it there, with the right to write; object stores: credentials there"
+                found.append(Finding(self.name, "fail", text, mend))
+            if node.unseen:
+                text = (
+                    f"{node.name} does not see in {facts.storage} what {these(node.unseen)} wrote"
+                )
+                mend = "name a storage that all nodes share: a mounted folder, s3:// or gs://"
+                found.append(Finding(self.name, "fail", text, mend))
+        firsts = [node.name for node in facts.nodes if node.created]
+        if not found and len(firsts) > 1 and not is_remote(facts.storage):
+            text = f"{these(firsts)} created the same file, each as the first"
+            mend = "use a file system with hard links (NFS 4, Lustre, a local disk), or s3://"
+            found.append(Finding(self.name, "fail", text, mend))
+        if found:
+            return found
+        who = "every node" if len(facts.nodes) > 1 else "this machine"
+        text = f"{facts.storage}: {who} writes, creates and reads"
+        return [Finding(self.name, "ok", text)]
+
+
+class FreeSpace:
+    """Room for the checkpoints that the job keeps."""
+
+    name = "free space"
+
+    def look(self, facts: Facts) -> list[Finding]:
+        """Whether what is free holds them."""
+        free = min((node.free for node in facts.nodes if node.free is not None), default=None)
+        if free is None:
+            return [Finding(self.name, "ok", "an object store has no end")]
+        job = training_of(facts.job)
+        need = checkpoints_bytes(job) if job else None
+        if need is None:
+            return [Finding(self.name, "ok", f"{size(free)} free")]
+        if need > free:
+            mend = "free some, name another storage, or lower checkpoint.keep_last or max_bytes"
+            text = f"{size(free)} free, the job's checkpoints take {size(need)}"
+            return [Finding(self.name, "fail", text, mend)]
+        text = f"{size(free)} free, the job's checkpoints take {size(need)}"
+        return [Finding(self.name, "ok", text)]
+
+
+def checkpoints_bytes(job: TrainJob) -> int | None:
+    """Bytes of all checkpoints that are there at once: those kept, and the one being written.
+
+    None where a part is the user's own, whose size only building it shows.
+    """
+    one = plan(job).checkpoint_bytes
+    if one is None:
+        return None
+    keep = job.checkpoint
+    count = keep.keep_last + keep.keep_best + 1
+    if keep.keep_every:
+        count += job.optim.steps // keep.keep_every
+    return min(one * count, keep.max_bytes) if keep.max_bytes else one * count

@@ -1,0 +1,66 @@
+"""Which datasets a job would read, and whether they are packed already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.job import Job, PipelineJob, TrainJob, TuneJob
+from orchestrator.job.config.stage_references import PREFIX
+from orchestrator.storage import Storage
+
+
+@dataclass(frozen=True)
+class Found:
+    """URIs of what is packed, sources that are not, or why that cannot be told."""
+
+    packed: tuple[str, ...] = ()
+    unpacked: tuple[str, ...] = ()
+    error: str = ""
+
+
+def training_of(job: Job | None) -> TrainJob | None:
+    """The training that a job is, that a sweep repeats, or the largest of a pipeline's stages."""
+    if isinstance(job, PipelineJob):
+        each = [one for one in (training_of(stage.job) for stage in job.stages) if one]
+        return max(each, key=lambda one: one.scale.least_workers, default=None)
+    if isinstance(job, TuneJob):
+        return job.train
+    return job if isinstance(job, TrainJob) else None
+
+
+def find_datasets(job: Job | None, storage: Storage) -> Found:
+    """The datasets of a job that trains; nothing is packed."""
+    training = training_of(job)
+    if training is None:
+        return Found()
+    from orchestrator.data.packing.prepare import wanted_sources
+
+    packed, unpacked = [], []
+    try:
+        for source in wanted_sources(training):
+            if source.uri.startswith(PREFIX):
+                continue  # a stage before it packs that
+            uri = _packed(training, source.uri, storage.sub("datasets"))
+            if uri is None:
+                unpacked.append(source.uri)
+            else:
+                packed.append(uri)
+    except OrchestratorError as error:
+        where = f"{error.where}: " if error.where else ""
+        return Found(error=f"{where}{error.what}")
+    return Found(tuple(packed), tuple(unpacked))
+
+
+def _packed(job: TrainJob, uri: str, datasets: Storage) -> str | None:
+    """Where the dataset of a source is; None where it is not packed yet."""
+    from orchestrator.data.packing.dataset import dataset_folder, is_complete
+    from orchestrator.data.sources.base import InPlaceSource, PackedSource, open_source
+
+    source = open_source(uri)
+    if isinstance(source, PackedSource):
+        return source.uri
+    in_place = isinstance(source, InPlaceSource)
+    units, encode = source.units(), job.data.encode
+    folder, _ = dataset_folder(datasets, source.uri, units, encode, in_place=in_place)
+    return folder.root if is_complete(folder) else None

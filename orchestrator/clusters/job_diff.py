@@ -1,0 +1,54 @@
+"""`jobs diff`: what differs between a job file and what runs, or ran, under its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster_profile import Profile
+from orchestrator.clusters.adapt_job import place
+from orchestrator.clusters.submit import backend_of
+from orchestrator.errors import RequestError
+from orchestrator.job import Job, build_job, differences, job_dict
+from orchestrator.job.fingerprint import flatten
+from orchestrator.storage import Storage
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A job beside the one that has its name."""
+
+    where: str
+    """Where the other one was found, and what became of it."""
+
+    changes: list[str]
+    """Lines `key: there -> here`; none: they are the same."""
+
+
+def difference(job: Job, profile: Profile | None) -> Difference:
+    """Compare with the last one sent to a cluster, or, without a cluster, with the run in the
+    job's storage.
+
+    Raises:
+        RequestError: nothing has that name there.
+    """
+    if profile is not None:
+        job = place(job, profile, Path.cwd())
+        row = backend_of(profile).row(job.name)
+        if row.job is not None:
+            where = f"{row.id} on cluster {row.cluster}, {row.state}"
+            return Difference(where, _changes(job_dict(build_job(row.job)), job))
+    folder = Storage(job.storage).sub("runs", job.name)
+    if not folder.exists("run.json"):
+        raise RequestError(
+            f"no run '{job.name}'", where=folder.root, mend="name its storage=..., or --to CLUSTER"
+        )
+    old = dict(folder.read_json("run.json")["job"])
+    # The driver makes its storage absolute; that is no difference.
+    job = job.model_copy(update={"storage": Storage(job.storage).root})
+    return Difference(folder.root, _changes(old, job))
+
+
+def _changes(old: dict[str, Any], job: Job) -> list[str]:
+    return differences(flatten(old), flatten(job_dict(job)))

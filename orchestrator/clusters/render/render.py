@@ -1,0 +1,95 @@
+"""`cluster render`: every file of a profile, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from orchestrator.cluster_profile.schema import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
+from orchestrator.cluster_profile.secret_scan import KEEP_ELSEWHERE, secrets_in
+from orchestrator.clusters.capacity import require_room
+from orchestrator.clusters.render.dockerfile import dockerfile
+from orchestrator.clusters.render.kuberay import ray_cluster, ray_job
+from orchestrator.clusters.render.mlflow_server import mlflow_server
+from orchestrator.clusters.render.ray_launcher import launcher_file
+from orchestrator.clusters.render.sbatch import sbatch
+from orchestrator.errors import RequestError
+from orchestrator.job import Job
+
+Files = dict[str, str]
+
+
+def render(profile: Profile, job: Job | None, command: str) -> Files:
+    """Every file of a profile: name to text. `command` is what the files say they come from.
+
+    Raises:
+        RequestError: something is missing or cannot be, or a secret's value would be written.
+    """
+    files = _render(profile, job, command)
+    for name, text in files.items():
+        if name.endswith(".yaml"):
+            _refuse_secrets(name, text)
+    if profile.image and job is None:
+        files["Dockerfile"] = dockerfile()
+    return files
+
+
+def _render(profile: Profile, job: Job | None, command: str) -> Files:
+    if isinstance(profile, KubeRay):
+        return _kuberay(profile, job, command)
+    if isinstance(profile, Slurm):
+        return _slurm(profile, job, command)
+    if job is not None:
+        raise RequestError(
+            f"a job is not rendered for a cluster of kind {profile.kind}",
+            where=f"profile '{profile.name}'",
+            mend=f"bring the cluster up, then: orchestrator submit JOB --to {profile.name}",
+        )
+    if isinstance(profile, Aws | Gcp | OnPrem):
+        return {"cluster.yaml": launcher_file(profile, command)}
+    raise RequestError(
+        "a local cluster has no files",
+        where=f"profile '{profile.name}'",
+        mend="start it by hand: RAY_AUTH_MODE=token ray start --head",
+    )
+
+
+def _kuberay(profile: KubeRay, job: Job | None, command: str) -> Files:
+    if job is not None:
+        return {"job.yaml": ray_job(profile, job, command)}
+    files = {"cluster.yaml": ray_cluster(profile, command)}
+    if profile.mlflow_server:
+        files["mlflow.yaml"] = mlflow_server(profile, str(profile.image), command)
+    return files
+
+
+def _slurm(profile: Slurm, job: Job | None, command: str) -> Files:
+    if job is None:
+        raise RequestError(
+            "Slurm brings Ray up for one job, so a job is needed",
+            where=f"profile '{profile.name}'",
+            mend=f"orchestrator cluster render {profile.name} JOB --out DIR",
+        )
+    require_room(job, profile)
+    return {"job.sbatch": sbatch(profile, job, command)}
+
+
+def _refuse_secrets(name: str, text: str) -> None:
+    found = [path for data in yaml.safe_load_all(text) for path in _secrets(data)]
+    if found:
+        raise RequestError(
+            f"{found[0]} holds what looks like a secret; nothing was written",
+            where=name,
+            mend=KEEP_ELSEWHERE,
+        )
+
+
+def _secrets(data: dict[str, Any]) -> Iterator[str]:
+    """Secrets in a document, and in the job files that it carries."""
+    if data.get("kind") != "ConfigMap":
+        yield from secrets_in(data)
+        return
+    for name, text in data["data"].items():
+        yield from secrets_in(yaml.safe_load(text) if name.endswith(".yaml") else text, name)

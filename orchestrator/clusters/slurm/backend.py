@@ -1,0 +1,221 @@
+"""Clusters of Slurm: a job is an allocation in which Ray is brought up for it."""
+
+from __future__ import annotations
+
+import codecs
+import getpass
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.cluster_profile import Slurm
+from orchestrator.clusters.backend import LIVE, Row, State, Submission
+from orchestrator.clusters.render.sbatch import sent_script
+from orchestrator.clusters.slurm import commands as slurmcalls
+from orchestrator.clusters.slurm.commands import Queued
+from orchestrator.clusters.slurm.submission_dir import (
+    Ended,
+    Sent,
+    ask_to_stop,
+    asked_to_stop,
+    forget,
+    last_sent,
+    new_folder,
+    only_one,
+    read_state,
+    remember,
+    unpack,
+    write_end,
+)
+from orchestrator.errors import JobFailed, RequestError, suggest
+
+STOP_S = 660
+"""Seconds for the present step and its checkpoint, and for Ray to be taken down."""
+
+_LOOK_S = 1.0
+# Processes that a signal ended: `orchestrator run` saves and exits with these.
+_STOPPED_CODES = (130, 143)
+_WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_RUNS = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STOPPED")
+_CANCELLED = "CANCELLED"
+_LOG = "log"
+# Between the end of a script and the file that says so, as another machine sees them.
+_SETTLES_S = 5.0
+
+
+class SlurmBackend:
+    """Jobs are folders WORKDIR/NAME/1, 2, ... on shared storage, and a batch script each."""
+
+    def __init__(self, profile: Slurm) -> None:
+        if not profile.workdir.is_absolute():
+            raise RequestError(
+                f"'{profile.workdir}' is not the same folder everywhere",
+                where=f"profile '{profile.name}': workdir",
+                mend="write it from the root: /shared/...",
+            )
+        self._profile, self._cluster = profile, profile.name
+
+    def submit(self, submission: Submission) -> Row:
+        """Unpack the code on the shared folder and hand its script to Slurm.
+
+        Raises:
+            RequestError: a live submission has the name, or Slurm or the folder refuses it.
+        """
+        names = self._profile.workdir / submission.name
+        with only_one(names):
+            last = last_sent(names)
+            if last is not None and self._rows([last])[0].state in LIVE:
+                raise RequestError(
+                    f"a job '{submission.name}' was sent there and goes on",
+                    where="name",
+                    mend="follow or stop it (orchestrator jobs logs|stop), or choose another name",
+                )
+            folder = new_folder(names)
+            try:
+                sent = self._send(folder, submission)
+            except BaseException:
+                forget(folder)
+                raise
+        return self._rows([(folder, sent)])[0]
+
+    def rows(self) -> list[Row]:
+        """What was sent there, the last of every name, newest first."""
+        rows = self._rows([found for found in map(last_sent, self._names()) if found])
+        return sorted(rows, key=lambda row: -(row.submitted_at or 0.0))
+
+    def row(self, name: str) -> Row:
+        """The last of a name."""
+        return self._rows([self._last(name)])[0]
+
+    def logs(self, name: str, *, follow: bool) -> Iterator[str]:
+        """What it has printed; with `follow` to its end, over all its starts."""
+        folder, sent = self._last(name)
+        text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        place = 0
+        while True:
+            # Looked at first: what is printed until then is read below.
+            ends = not follow or self._rows([(folder, sent)])[0].state not in LIVE
+            if (folder / _LOG).exists():
+                with (folder / _LOG).open("rb") as file:
+                    file.seek(place)
+                    piece = file.read()
+                place += len(piece)
+                if piece:
+                    yield text.decode(piece)
+            if ends:
+                return
+            time.sleep(_LOOK_S)
+
+    def stop(self, name: str) -> None:
+        """SIGTERM to the script, which lets the job save and is not queued again.
+
+        Raises:
+            JobFailed: it has not ended after a long time.
+        """
+        found = folder, sent = self._last(name)
+        if self._rows([found])[0].state not in LIVE:
+            return
+        ask_to_stop(folder)
+        told, deadline = False, time.monotonic() + STOP_S
+        while (state := self._rows([found])[0].state) in LIVE:
+            if state == "queued":
+                slurmcalls.cancel_waiting(sent.id, self._cluster)
+                told = False
+            elif not told:
+                slurmcalls.tell_to_end(sent.id, self._cluster)
+                told = True
+            if time.monotonic() > deadline:
+                raise JobFailed(
+                    f"'{name}' was told to stop and has not ended after {STOP_S} s",
+                    where=self._cluster,
+                    mend=f"end it without a checkpoint: scancel {sent.id}",
+                )
+            time.sleep(_LOOK_S)
+
+    def _send(self, folder: Path, submission: Submission) -> Sent:
+        script, code = folder / "job.sbatch", folder / "code"
+        text = sent_script(
+            self._profile,
+            submission.name,
+            submission.command,
+            submission.env,
+            f"orchestrator submit, job {submission.name}",
+        )
+        unpack(submission.package, code)
+        script.write_text(text)
+        job = slurmcalls.send(script, code, folder / _LOG, folder, self._cluster)
+        return remember(folder, job, submission, getpass.getuser())
+
+    def _names(self) -> list[Path]:
+        workdir = self._profile.workdir
+        return (
+            sorted(path for path in workdir.iterdir() if path.is_dir()) if workdir.is_dir() else []
+        )
+
+    def _last(self, name: str) -> tuple[Path, Sent]:
+        found = last_sent(self._profile.workdir / name)
+        if found is not None:
+            return found
+        known = [path.name for path in self._names() if last_sent(path)]
+        raise RequestError(
+            f"no job '{name}' was sent to cluster '{self._cluster}'",
+            where="NAME",
+            mend=suggest(name, known) if known else "nothing was: orchestrator submit JOB --to ...",
+        )
+
+    def _rows(self, sent: list[tuple[Path, Sent]]) -> list[Row]:
+        """Rows of submissions; Slurm is asked once, for those that have not said their end."""
+        ends = [read_state(folder) for folder, _ in sent]
+        open_ids = [one.id for (_, one), end in zip(sent, ends, strict=True) if end.ended is None]
+        known = slurmcalls.queue(open_ids, self._cluster)
+        return [self._row(folder, one, known.get(one.id)) for folder, one in sent]
+
+    def _row(self, folder: Path, sent: Sent, known: Queued | None) -> Row:
+        ended = read_state(folder)
+        state, message = _standing(ended, known)
+        if state is None:
+            # It ended without a word, or its word is on the way here.
+            ended = _settled(folder)
+            if ended.ended is None:
+                why = known.state if known else "Slurm has forgotten it"
+                ended = write_end(folder, _CANCELLED if asked_to_stop(folder) else why)
+            state, message = _standing(ended, None)
+        assert state is not None
+        return Row(
+            name=sent.name,
+            cluster=self._cluster,
+            state=state,
+            id=sent.id,
+            submitted_at=sent.submitted_at,
+            began_at=ended.began,
+            ended_at=ended.ended,
+            exit_code=ended.exit_code,
+            message=message,
+            job=sent.job,
+            code=sent.code,
+        )
+
+
+def _standing(ended: Ended, known: Queued | None) -> tuple[State | None, str]:
+    """State and message; no state where Slurm says it is over and the job said nothing."""
+    if ended.ended is not None:
+        if ended.exit_code == 0:
+            return "done", ""
+        if ended.exit_code in _STOPPED_CODES:
+            return "stopped", ""
+        if ended.why == _CANCELLED:
+            return "stopped", "cancelled"
+        return "failed", f"ended without a word: {ended.why}" if ended.why else ""
+    if known is None:
+        return None, ""
+    if known.state in _WAITS:
+        again = "queued again; " if ended.began else ""
+        return "queued", again + known.reason
+    return ("running", "") if known.state in _RUNS else (None, "")
+
+
+def _settled(folder: Path) -> Ended:
+    deadline = time.monotonic() + _SETTLES_S
+    while (ended := read_state(folder)).ended is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_S / 4)
+    return ended

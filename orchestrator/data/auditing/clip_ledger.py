@@ -1,0 +1,150 @@
+"""The ledger: what entered the forward, by step, as each rank saw it.
+
+Parts are parquet files `ATTEMPT/rank-00003/steps-00000200-00000399.parquet`, written when a
+checkpoint is saved. Nothing is ever rewritten: when a run goes back to a checkpoint, its next
+attempt writes the repeated steps again, and the reader marks the rows of the earlier attempt
+from there on as superseded.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.data.loader.batch import Batch
+from orchestrator.data.loader.order import PADDING
+from orchestrator.storage import Storage, patiently
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("position", pa.int64()),
+        ("key", pa.string()),
+        ("sha256", pa.string()),  # of the payload; beside actions: `arrays.joined_hash`
+        ("weight", pa.float32()),  # 0: the clip failed and counted for nothing
+        ("reason", pa.string()),  # why it failed
+    ]
+)
+
+_PART = re.compile(
+    r"^(?P<attempt>[^/]+)/rank-(?P<rank>\d+)/steps-(?P<first>\d+)-(?P<last>\d+)\.parquet$"
+)
+
+
+class Ledger:
+    """One rank's writer.
+
+    Args:
+        storage: the run's `ledger` folder.
+        attempt: a name of this start of the worker group; a later attempt sorts behind.
+    """
+
+    def __init__(self, storage: Storage, rank: int, attempt: str) -> None:
+        self._storage, self._folder = storage, f"{attempt}/rank-{rank:05d}"
+        self._rows: list[dict[str, object]] = []
+
+    def enter(self, step: int, batch: Batch) -> None:
+        """Note one micro-batch. Padding is not noted: no clip stood there."""
+        reasons = {failure.position: failure.reason for failure in batch.failures}
+        rows = zip(
+            batch.position.tolist(), batch.keys, batch.hashes, batch.weight.tolist(), strict=True
+        )
+        self._rows += [
+            {
+                "step": step,
+                "position": position,
+                "key": key,
+                "sha256": sha256,
+                "weight": weight,
+                "reason": reasons.get(position),
+            }
+            for position, key, sha256, weight in rows
+            if position != PADDING
+        ]
+
+    def flush(self) -> None:
+        """Write what was noted since the last flush as one part."""
+        self.sealed()()
+
+    def sealed(self) -> Callable[[], None]:
+        """The same for later, on another thread: what was noted until now is handed over.
+
+        Raises, when called:
+            OSError: the storage failed for minutes.
+        """
+        rows, self._rows = self._rows, []
+        return lambda: self._write(rows)
+
+    def _write(self, rows: list[dict[str, object]]) -> None:
+        if not rows:
+            return
+        first, last = rows[0]["step"], rows[-1]["step"]
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
+        path = f"{self._folder}/steps-{first:08d}-{last:08d}.parquet"
+        patiently(self._storage.write_bytes, path, sink.getbuffer())
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: str
+    attempt: str
+    rank: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, path: str) -> _Part | None:
+        found = _PART.match(path)
+        if found is None:
+            return None
+        rank, first, last = (int(found[name]) for name in ("rank", "first", "last"))
+        return cls(path, found["attempt"], rank, first, last)
+
+
+def read_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
+    """The rows of a run's `ledger` folder, all or of some steps, sorted by step and position.
+
+    Beside the columns of `SCHEMA`: attempt (string), rank (int32) and superseded (bool), true
+    for rows whose step a later attempt trained again from an earlier checkpoint.
+    """
+    parts = [part for entry in storage.files() if (part := _Part.of(entry.path))]
+    starts: dict[str, int] = {}
+    for part in parts:
+        starts[part.attempt] = min(part.first, starts.get(part.attempt, part.first))
+    tables = [
+        _read_part(storage, part, _end(starts, part.attempt))
+        for part in parts
+        if steps is None or (part.first < steps.stop and part.last >= steps.start)
+    ]
+    if not tables:
+        extra = [("attempt", pa.string()), ("rank", pa.int32()), ("superseded", pa.bool_())]
+        return pa.schema([*SCHEMA, *extra]).empty_table()
+    table = pa.concat_tables(tables)
+    if steps is not None:
+        inside = pc.and_(
+            pc.greater_equal(table["step"], steps.start), pc.less(table["step"], steps.stop)
+        )
+        table = table.filter(inside)
+    return table.sort_by([("step", "ascending"), ("position", "ascending")])
+
+
+def _end(starts: dict[str, int], attempt: str) -> int | None:
+    """The step from which later attempts trained an attempt's steps again."""
+    return min((first for other, first in starts.items() if other > attempt), default=None)
+
+
+def _read_part(storage: Storage, part: _Part, end: int | None) -> pa.Table:
+    table = pq.read_table(io.BytesIO(storage.read_bytes(part.path)), schema=SCHEMA)
+    superseded = (
+        pa.array([False] * len(table)) if end is None else pc.greater_equal(table["step"], end)
+    )
+    table = table.append_column("attempt", pa.array([part.attempt] * len(table), pa.string()))
+    table = table.append_column("rank", pa.array([part.rank] * len(table), pa.int32()))
+    return table.append_column("superseded", superseded)

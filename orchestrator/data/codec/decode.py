@@ -1,0 +1,122 @@
+"""From the bytes of a coded clip to uint8 frames: chosen by timestamp, cropped and scaled.
+
+Only what is needed is decoded: from the key frame before the first frame wanted to the last
+frame wanted, and of H.264's frames that no other frame refers to only the wanted ones.
+One thread per decoder: many clips are decoded side by side, and FFmpeg releases the GIL.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+
+from orchestrator.data.codec.container import open_container, picture_stream, reason_of
+from orchestrator.data.codec.filter_graph import ChooseCrop, ClipGraph, Crop
+from orchestrator.data.codec.orientation import is_picture, orientation_of, picture_orientation
+from orchestrator.data.codec.packet_reader import read_by_number, read_by_time
+from orchestrator.data.codec.video_probe import pixel_aspect
+from orchestrator.errors import DataError
+
+__all__ = ["STILL_S", "ChooseCrop", "Crop", "clip_times", "decode_clip"]
+
+# Pictures with nal_ref_idc 0 are never referred to. HEVC's and AV1's counterparts may be, by
+# higher temporal layers, so there everything is decoded.
+_SKIPPABLE = ("h264",)
+
+STILL_S = 0.0
+"""Seconds that a picture lasts, by the index: no video does, and that tells them apart."""
+
+
+def clip_times(rng: np.random.Generator, duration_s: float, frames: int, fps: float) -> np.ndarray:
+    """Seconds from a video's first frame at which a clip's frames are taken; float64 [T].
+
+    The start is drawn evenly from all that fit. A picture has one moment, at which all are taken.
+
+    Raises:
+        DataError: the video is shorter than a clip.
+    """
+    if duration_s == STILL_S:
+        return np.zeros(frames)
+    span = (frames - 1) / fps
+    room = duration_s - span
+    if room <= 0:
+        raise DataError(f"lasts {duration_s:.2f} s, a clip needs more than {span:.2f} s")
+    return np.asarray(rng.random() * room + np.arange(frames) / fps)
+
+
+def decode_clip(
+    payload: bytes | memoryview,
+    times: np.ndarray,
+    *,
+    size: int | None = None,
+    crop: ChooseCrop | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The frames shown at `times`; uint8 [T, size, size, 3], or [T, H, W, 3] without `size`.
+
+    Args:
+        times: float64: seconds from the first frame, ascending. The frame shown at t is the last
+            one whose timestamp is not after t. int64: numbers of frames from 0, in the order in
+            which they are shown, whatever their timestamps are.
+        size: pixels of the square that the crop (default: the whole frame) is scaled to.
+        crop: chooses the box once the upright frame's size is known.
+        out: where to write, if not into a new array.
+
+    Raises:
+        DataError: the payload is not a video, is damaged, or ends before the last time.
+    """
+    try:
+        with open_container(io.BytesIO(payload)) as container:
+            stream = picture_stream(container)
+            read = read_by_number if times.dtype.kind == "i" else read_by_time
+            packets, chosen = read(container, stream, times)
+            picture = is_picture(container, stream.codec_context.name)
+            still = picture_orientation(payload) if picture else None
+            pixel = pixel_aspect(stream.sample_aspect_ratio)
+            graph: ClipGraph | None = None
+            slots = _slots(chosen)
+            for frame in _frames(stream.codec_context, packets, set(slots)):
+                if graph is None:
+                    graph = ClipGraph(still or orientation_of(frame), pixel, size, crop)
+                image = graph.image(frame)
+                if out is None:
+                    out = np.empty((len(times), *image.shape), np.uint8)
+                for slot in slots.pop(frame.pts, ()):
+                    out[slot] = image
+    except (av.FFmpegError, ValueError) as error:
+        raise DataError(f"cannot be decoded: {reason_of(error)}") from None
+    if slots or out is None:
+        raise DataError(f"{len(slots)} of {len(set(chosen.tolist()))} frames are missing")
+    return out
+
+
+def _slots(chosen: np.ndarray) -> dict[int, list[int]]:
+    """Where each frame goes, by its timestamp."""
+    slots: dict[int, list[int]] = {}
+    for slot, tick in enumerate(chosen.tolist()):
+        slots.setdefault(tick, []).append(slot)
+    return slots
+
+
+def _frames(context: Any, packets: list[Any], wanted: set[int]) -> Any:
+    """Yield the wanted frames, in the order in which they are shown.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    context.thread_type, context.thread_count = "NONE", 1
+    may_skip = context.name in _SKIPPABLE
+    last = max(i for i, packet in enumerate(packets) if packet.pts in wanted)
+    skipping = False
+    for packet in [*packets[: last + 1], None]:
+        if may_skip and packet is not None and (packet.pts not in wanted) != skipping:
+            skipping = not skipping
+            context.skip_frame = "NONREF" if skipping else "DEFAULT"
+        for frame in context.decode(packet):
+            if frame.pts in wanted:
+                if frame.is_corrupt:
+                    raise DataError(f"is damaged at {frame.time:.2f} s")
+                yield frame

@@ -1,0 +1,227 @@
+"""Looking at video before anything is trained on it: a contact sheet and a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from orchestrator.data.codec.decode import STILL_S
+from orchestrator.data.inspection.contact_sheet import SheetClip, contact_sheet
+from orchestrator.data.loader.order import Order
+from orchestrator.data.packing.dataset import dataset_folder, is_complete, read_quarantine
+from orchestrator.data.packing.pack import pack_source
+from orchestrator.data.packing.prepare import wanted_sources
+from orchestrator.data.packing.subset import longer_than
+from orchestrator.data.sources.base import LeavesOut, RawClip, Rejected, Source, open_source
+from orchestrator.data.store.index import Index
+from orchestrator.data.store.sidecar_arrays import ARRAYS, Found, extra_of
+from orchestrator.errors import DataError, RequestError
+from orchestrator.job import TrainJob
+from orchestrator.paths import refuse_unwritable
+from orchestrator.progress import Silent
+from orchestrator.storage import Storage
+
+_SHARDS = 256
+"""Shards, evenly spread, whose rows are counted."""
+
+_TRIES = 4
+"""Inputs tried per clip that is wanted, before the sheet stays shorter."""
+
+
+@dataclass
+class InspectReport:
+    """What was found. `sampled`: raw video, of which only a few clips were made to look at.
+
+    `sizes`, `fps`, `codecs` and `arrays` (actions and states beside a video, with the numbers of a
+    row) count clips; `quarantine` counts reasons.
+    """
+
+    picture: str
+    sources: list[str] = field(default_factory=list)
+    sampled: bool = False
+    inputs: int = 0
+    clips: int = 0
+    hours: float = 0.0
+    bytes: int = 0
+    too_short: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    fps: dict[str, int] = field(default_factory=dict)
+    codecs: dict[str, int] = field(default_factory=dict)
+    arrays: dict[str, int] = field(default_factory=dict)
+    quarantine: dict[str, int] = field(default_factory=dict)
+
+    def count(self, row: dict[str, Any]) -> None:
+        """Count one clip's size, rate, codec and arrays."""
+        _add(self.sizes, f"{row['width']}x{row['height']}")
+        _add(self.fps, "picture" if row["duration_s"] == STILL_S else f"{row['fps']:.4g}")
+        _add(self.codecs, row.get("codec") or "unknown")
+        if there := ", ".join(_array(extra) for name in ARRAYS if (extra := extra_of(row, name))):
+            _add(self.arrays, there)
+
+    def __str__(self) -> str:
+        what = f"{self.clips} clips, {self.hours:.2f} hours, {self.bytes / 1e6:.1f} MB"
+        if self.sampled:
+            what = f"not packed yet: {self.inputs} inputs, {self.clips} clips made to look at"
+        lines = [f"{', '.join(self.sources)}: {what}"]
+        if self.too_short:
+            lines.append(f"too short  {self.too_short} (shorter than a clip of this job)")
+        for name in ("sizes", "fps", "codecs", "arrays", "quarantine"):
+            counted: dict[str, int] = getattr(self, name)
+            if counted:
+                top = [f"{value} ({n})" for value, n in Counter(counted).most_common(6)]
+                more = [f"{len(counted) - 6} more"] if len(counted) > 6 else []
+                lines.append(f"{name:<10} {', '.join(top + more)}")
+        return "\n".join([*lines, f"picture    {self.picture}"])
+
+
+def _array(extra: dict[str, Any]) -> str:
+    """`actions of 7`: an array by its width, where the index knows that."""
+    width = extra.get("width")
+    name: str = extra["name"].removesuffix(".npy")
+    return f"{name} of {width}" if width else name
+
+
+def _add(counts: dict[str, int], what: str) -> None:
+    counts[what] = counts.get(what, 0) + 1
+
+
+def inspect_dataset(job: TrainJob, out: Path, clips: int) -> InspectReport:
+    """Write a contact sheet of `clips` clips to `out`, and count what the sources hold.
+
+    Packed data and tars are read by their index (tars from elsewhere are indexed first);
+    of raw video only as many inputs are encoded as the sheet shows, and nothing is stored.
+
+    Raises:
+        RequestError: a source is not there, or not one clip of it can be shown.
+    """
+    _require_picture(out)
+    report = InspectReport(str(out))
+    shown: list[SheetClip] = []
+    wanted = wanted_sources(job)
+    for source, spec in zip(wanted, job.data.specs, strict=True):
+        report.sources.append(source.uri)
+        share = -(-clips // len(wanted))
+        index = _index_of(job, source.uri)
+        seen = job.cut_as(spec)
+        if index is None:
+            shown += _sample(seen, source.uri, share, report)
+        else:
+            shown += _indexed(seen, index, share, report)
+    if not shown:
+        reasons = ", ".join(report.quarantine) or f"none lasts {job.data.own.span:.2f} s"
+        raise RequestError(
+            f"not one clip can be shown: {reasons}",
+            where=", ".join(report.sources),
+            mend="name other video, or lower data.frames",
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(shown[:clips]).save(out)
+    return report
+
+
+def _require_picture(out: Path) -> None:
+    """Raises: RequestError: no picture can be written there."""
+    known = Image.registered_extensions()
+    if out.is_dir() or known.get(out.suffix.lower()) not in Image.SAVE:
+        raise RequestError(
+            "a folder" if out.is_dir() else "not the name of a picture",
+            where=f"--out {out}",
+            mend="name a file, such as sheet.png",
+        )
+    refuse_unwritable(out.absolute().parent, where=f"--out {out}")
+
+
+def _index_of(job: TrainJob, uri: str) -> Index | None:
+    """The index of a source, or None for raw video that is not packed yet."""
+    source = open_source(uri)
+    datasets = Storage(job.storage).sub("datasets")
+    if isinstance(source, Source):
+        units, encode = source.units(), job.data.encode
+        folder, _ = dataset_folder(datasets, source.uri, units, encode, in_place=False)
+        if not is_complete(folder):
+            return None
+    limit = job.data.bad_limit
+    return pack_source(source, job.data.encode, datasets, limit, progress=Silent(), local=True)
+
+
+def _indexed(job: TrainJob, index: Index, count: int, report: InspectReport) -> list[SheetClip]:
+    """The clips at the first positions of the source's order; the table from its rows."""
+    report.clips += index.clips
+    report.hours += index.seconds / 3600
+    report.bytes += index.bytes
+    for row in read_quarantine(Storage(index.uri)):
+        _add(report.quarantine, row.reason)
+    for shard in np.unique(np.linspace(0, index.shards - 1, _SHARDS).round().astype(int)):
+        for facts in index.rows(int(shard)).to_pylist():
+            report.count(facts)
+    enough = index
+    if index.durations()[1] != STILL_S:
+        enough = longer_than(index, job.data.own.span, Storage(job.storage).sub("datasets"))
+    report.too_short += index.clips - enough.clips
+    order = Order([enough.counts], [None], job.seed, job.data.window)
+    positions = np.arange(min(count, enough.clips))
+    draws = order.at(positions)
+    shown = []
+    for position, shard, row in zip(positions, draws.shard, draws.row, strict=True):
+        facts = enough.rows(int(shard)).slice(int(row), 1).to_pylist()[0]
+        try:
+            payload = enough.read(int(shard), facts["offset"], facts["bytes"], facts["sha256"])
+        except DataError as error:
+            _add(report.quarantine, error.what)
+            continue
+        measures = facts["duration_s"], int(position), facts["frames"], facts["fps"]
+        shown.append(SheetClip(job, facts["key"], payload, *measures))
+    return shown
+
+
+def _sample(job: TrainJob, uri: str, count: int, report: InspectReport) -> list[SheetClip]:
+    """One clip each of a few inputs that are spread over the source."""
+    report.sampled = True
+    shown: list[SheetClip] = []
+    for clip in _spread(job, uri, count, report):
+        beside = [
+            {"name": name, "width": Found.of(name, clip.extras[name]).width}
+            for name in ARRAYS
+            if name in clip.extras
+        ]
+        names = ("width", "height", "fps", "duration_s", "codec")
+        report.count({**{name: getattr(clip, name) for name in names}, "extras": beside})
+        report.clips += 1
+        report.hours += clip.duration_s / 3600
+        report.bytes += len(clip.payload)
+        if STILL_S < clip.duration_s <= job.data.own.span:
+            report.too_short += 1
+            continue
+        measures = clip.duration_s, len(shown), clip.frames, clip.fps
+        shown.append(SheetClip(job, clip.key, clip.payload, *measures))
+        if len(shown) == count:
+            break
+    return shown
+
+
+def _spread(job: TrainJob, uri: str, count: int, report: InspectReport) -> Iterator[RawClip]:
+    source = open_source(uri, unit=1)
+    assert isinstance(source, Source)
+    units = source.units()
+    for row in source.left_out() if isinstance(source, LeavesOut) else ():
+        _add(report.quarantine, row.reason)
+    report.inputs += sum(len(unit.inputs) for unit in units)
+    each = -(-count // len(units))
+    tries = np.unique(np.linspace(0, len(units) - 1, _TRIES * count).round().astype(int))
+    # Far apart first: every fourth of the tries, then those between.
+    for at in [int(t) for start in range(_TRIES) for t in tries[start::_TRIES]]:
+        seen: set[str] = set()
+        for item in source.clips(units[at], job.data.encode):
+            if isinstance(item, Rejected):
+                _add(report.quarantine, item.reason)
+            elif item.source not in seen:
+                seen.add(item.source)
+                yield item
+            if len(seen) >= each:
+                break

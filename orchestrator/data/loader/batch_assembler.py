@@ -1,0 +1,130 @@
+"""From coded rows to micro-batches, many clips side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from orchestrator.data.loader.action_data import Moved
+from orchestrator.data.loader.batch import Batch, Failure
+from orchestrator.data.loader.clip_decoder import Clip, ClipMaker, coded_rows
+from orchestrator.data.loader.multi_spec import Specs, jobs_by_spec, recipe_of
+from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
+from orchestrator.jepa.action_batch import Motion
+from orchestrator.jepa.masks import Ids, build_masks, truncate_to_minimum
+from orchestrator.job import TrainJob
+
+Drawn = list[tuple[Ids, Ids]]
+
+_NOTED = ("position", "weight", "key", "shard")
+
+
+class Assembler:
+    """Makes a job's micro-batches. Everything random is drawn from (seed, position).
+
+    Args:
+        specs: says by which of the job's ways of cutting clips a row is made.
+        threads: clips decoded at a time.
+        isolated: each in a process of its own, or all in this one.
+    """
+
+    def __init__(
+        self, job: TrainJob, specs: Specs, micro: int, threads: int, *, isolated: bool
+    ) -> None:
+        self._specs, self._micro = specs, micro
+        self._fixed = [[mask.fixed for mask in build_masks(one)] for one in jobs_by_spec(job)]
+        self._maker: ClipMaker
+        chunk = 1
+        if isolated:
+            self._maker = maker = IsolatedMaker(recipe_of(job), micro)
+            chunk = maker.chunk
+        else:
+            self._maker = recipe_of(job).maker(micro)
+        # Every thread is to have a part in every micro-batch.
+        self._chunk = max(1, min(chunk, micro // threads))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def begin(self, step: int, rows: pa.Table) -> list[PendingBatch]:
+        """Start on one step's rows; the micro-batches come from `PendingBatch.finish`."""
+        specs, size = self._specs.of(step, rows["position"].to_numpy()), self._micro
+        return [
+            self._begin(rows.slice(at, size), specs[at : at + size])
+            for at in range(0, len(rows), size)
+        ]
+
+    def close(self) -> None:
+        """Drop what has not been started, and end threads and processes."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._maker.close()
+
+    def _begin(self, rows: pa.Table, specs: list[int]) -> PendingBatch:
+        canvas, size = self._maker.canvas(specs[0]), self._chunk
+        coded = [
+            replace(row, spec=spec) if spec else row
+            for row, spec in zip(coded_rows(rows), specs, strict=True)
+        ]
+        columns = {name: rows[name].to_pylist() for name in _NOTED}
+        clips = [
+            self._pool.submit(self._maker.make, coded[at : at + size], canvas, at)
+            for at in range(0, len(rows), size)
+        ]
+        return PendingBatch(torch.from_numpy(canvas.array), columns, self._fixed[specs[0]], clips)
+
+
+class PendingBatch:
+    """A micro-batch whose clips are being decoded."""
+
+    def __init__(
+        self,
+        video: torch.Tensor,
+        columns: dict[str, list[Any]],
+        fixed: list[bool],
+        clips: list[Future[list[Clip]]],
+    ) -> None:
+        self._video, self._columns = video, columns
+        self._fixed, self._clips = fixed, clips
+
+    def finish(self) -> Batch:
+        """Wait for the last clip. Errors that are not a clip's own fault are raised."""
+        clips = [clip for future in self._clips for clip in future.result()]
+        columns = self._columns
+        weight = torch.tensor(columns["weight"], dtype=torch.float32)
+        failures = []
+        for i, clip in enumerate(clips):
+            if clip.reason is not None:
+                weight[i] = 0
+                key, shard = columns["key"][i], columns["shard"][i]
+                failures.append(Failure(columns["position"][i], key, shard, clip.reason))
+        return Batch(
+            video=self._video,
+            weight=weight,
+            position=np.array(columns["position"], dtype=np.int64),
+            masks=[
+                _stack([clip.masks[part] for clip in clips], fixed)
+                for part, fixed in enumerate(self._fixed)
+            ],
+            keys=columns["key"],
+            hashes=[clip.sha256 for clip in clips],
+            failures=failures,
+            motion=motion_of([clip.moved for clip in clips if clip.moved is not None]),
+        )
+
+
+def motion_of(moved: list[Moved]) -> Motion | None:
+    """What was done in all clips of a micro-batch; None where nobody asked."""
+    if not moved:
+        return None
+    actions, states = zip(*((one.actions, one.states) for one in moved), strict=True)
+    return Motion(torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(states)))
+
+
+def _stack(drawn: Drawn, fixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    if not fixed:
+        drawn = truncate_to_minimum(drawn)
+    context, target = zip(*drawn, strict=True)
+    return torch.from_numpy(np.stack(context)), torch.from_numpy(np.stack(target))

@@ -1,0 +1,206 @@
+"""Single inputs of a source: their identity, their key, and the clips in one video."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, cast
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from orchestrator.data.codec.split_video import cut_video
+from orchestrator.data.sources.base import CHANGED, RawClip, Rejected, WorkUnit
+from orchestrator.data.sources.images import read_picture
+from orchestrator.errors import DataError
+from orchestrator.job import Encode
+from orchestrator.storage import Storage
+
+MISSING = "missing"
+"""Identity of an input that is not there."""
+
+UNUSABLE = "unusable: "
+"""Begins the identity of an input that cannot be looked at; the reason follows."""
+
+_READ_AHEAD = 4 << 20
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
+    b"\x04\"M\x18": "lz4", b"PK\x03\x04": "zip",
+}  # fmt: skip
+_BYTES = "\0"  # begins the text of a name that is not UTF-8; no path holds it
+
+# Errors of one file; others are the storage's or the machine's, and stop the job.
+_OF_ONE_FILE = frozenset((
+    errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOTDIR, errno.ENXIO, errno.EPERM,
+))  # fmt: skip
+
+
+def make_units(inputs: Sequence[tuple[str, str]], size: int) -> list[WorkUnit]:
+    """Deal (input, identity) pairs into units of `size`, in order."""
+    units = []
+    for first in range(0, len(inputs), size):
+        part = inputs[first : first + size]
+        names = tuple(name for name, _ in part)
+        identity = "\n".join(state for _, state in part)
+        digest = hashlib.sha256("\n".join([*names, identity]).encode()).hexdigest()
+        units.append(WorkUnit(f"{first // size:06d}-{digest[:12]}", names, identity))
+    return units
+
+
+def to_text(path: str) -> str:
+    """A path as UTF-8 text, one to one: most are it already, local ones may hold any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _BYTES + quote_from_bytes(os.fsencode(path))
+    return path
+
+
+def from_text(text: str) -> str:
+    """The path that `to_text` was given."""
+    if not text.startswith(_BYTES):
+        return text
+    return os.fsdecode(unquote_to_bytes(text.removeprefix(_BYTES)))
+
+
+def printable(path: str) -> str:
+    """A path for people and for the index: what is not UTF-8 is written as `\\xe9`."""
+    shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return shown.replace("\0", "\\x00")
+
+
+def identity_of(storage: Storage, path: str) -> str:
+    """Size and modification time of a file, `MISSING`, or `UNUSABLE` and why."""
+    import pyarrow.fs as pafs
+
+    if "\0" in path:
+        return f"{UNUSABLE}a NUL byte in its name"
+    if not storage.remote:
+        try:
+            found = os.stat(storage.at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return MISSING
+        except OSError as error:
+            return f"{UNUSABLE}{error.strerror}"
+        plain = stat.S_ISREG(found.st_mode)
+        return f"{found.st_size}:{found.st_mtime_ns}" if plain else MISSING
+    info = storage.fs.get_file_info(storage.at(path))
+    if info.type != pafs.FileType.File:
+        return MISSING
+    return f"{info.size or 0}:{info.mtime_ns or 0}"
+
+
+def key_of(path: str) -> str:
+    """A readable key that is unique to a path: its stem and 8 hex digits of its hash."""
+    stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:64] or "video"
+    return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def clips_of_file(
+    storage: Storage,
+    path: str,
+    identity: str,
+    encode: Encode,
+    extras: dict[str, bytes] | None = None,
+    *,
+    picture: bool = False,
+) -> Iterator[RawClip | Rejected]:
+    """The clips of one video file, or the one of a picture, or why it has none.
+
+    The file must be, before and after it is read, what it was when it was listed.
+    """
+    source = printable(storage.uri(path))
+    if identity == MISSING:
+        yield Rejected(source, "no such file")
+        return
+    if identity.startswith(UNUSABLE):
+        yield Rejected(source, f"cannot be read: {identity.removeprefix(UNUSABLE)}")
+        return
+    if identity_of(storage, path) != identity:
+        yield Rejected(source, CHANGED)
+        return
+    if identity.startswith("0:"):
+        yield Rejected(source, "zero bytes")
+        return
+    lost = 0.0
+    try:
+        with one_input(storage), open_file(storage, path) as file:
+            refuse_pointer(file)
+            clips: Iterator[RawClip | Rejected] = (
+                iter([read_picture(file, key_of(path), source)])
+                if picture
+                else cut_video(file, key_of(path), source, encode, extras or {})
+            )
+            for clip in clips:
+                lost += clip.share if isinstance(clip, Rejected) else 0
+                yield clip
+    except DataError as error:
+        yield Rejected(source, error.what, max(0.0, 1 - lost))
+        lost = 1.0
+    if identity_of(storage, path) != identity:
+        yield Rejected(source, CHANGED, max(0.0, 1 - lost))
+
+
+@contextmanager
+def one_input(storage: Storage | None = None) -> Iterator[None]:
+    """Whatever goes wrong with one input, as the reason why it cannot be used.
+
+    `storage`: where it is read. Without one, every OSError is the machine's.
+
+    Raises:
+        DataError: the reason.
+        OSError: the storage or the machine fails, not the input.
+    """
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        if storage is None:
+            raise
+        raise DataError("no such file") from error
+    except OSError as error:
+        final = isinstance(error, PermissionError)
+        local = storage is not None and not storage.remote and error.errno in _OF_ONE_FILE
+        if storage is None or not (final or local):
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DataError(f"cannot be read: {reason}") from None
+    except Exception as error:
+        reason = (str(error).splitlines() or ["no reason"])[0]
+        raise DataError(f"cannot be read: {type(error).__name__}: {reason}") from error
+
+
+def refuse_pointer(file: IO[bytes]) -> None:
+    """Find out that a file is what Git LFS left in place of a large one.
+
+    Raises:
+        DataError: it is.
+    """
+    file.seek(0)
+    if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+        raise DataError("a Git LFS pointer, not the file itself: run 'git lfs pull'")
+    file.seek(0)
+
+
+def compression_of(head: bytes) -> str | None:
+    """How a file is compressed, by its first bytes."""
+    return next((kind for magic, kind in _COMPRESSED.items() if head.startswith(magic)), None)
+
+
+def open_file(storage: Storage, path: str) -> IO[bytes]:
+    """A seekable reader with read-ahead, so that a remote file costs few requests."""
+    return cast(IO[bytes], io.BufferedReader(open_native(storage, path), _READ_AHEAD))
+
+
+def open_native(storage: Storage, path: str) -> Any:
+    """A file as pyarrow reads it: its threads call no Python, as they would for `open_file`."""
+    place = storage.at(path)
+    return storage.fs.open_input_file(place if storage.remote else os.fsencode(place))

@@ -1,0 +1,189 @@
+"""What a LeRobot v3 folder says of itself in `meta/info.json`, and whether a folder is one."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.data.sources.inputs import refuse_pointer
+from orchestrator.errors import DataError, RequestError, suggest
+from orchestrator.storage import Storage
+
+INFO, EPISODES = "meta/info.json", "meta/episodes"
+ACTION, STATE = "action", "observation.state"
+CONVERT = (
+    "convert it with LeRobot itself: python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
+    " --repo-id=NAME"
+)
+WHOLE = "is the folder copied whole? For its videos alone, name the folder 'videos' in it"
+
+_MOST_FPS = 1e6
+INDICES = ("chunk_index", "file_index")
+_OWN_KEYS = {"data_path", "fps", "features", "robot_type", "total_episodes"}
+_BESIDE_INFO = (EPISODES, "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/tasks.parquet")
+
+
+@dataclass(frozen=True)
+class Info:
+    """`camera`: the feature that is read; `names`: what each number of action and state is;
+    `episodes`: how many there should be, where the folder says so."""
+
+    fps: float
+    camera: str
+    data_path: str
+    video_path: str
+    names: dict[str, Any]
+    episodes: int | None = None
+
+
+def is_lerobot(storage: Storage) -> bool:
+    """Whether LeRobot wrote a folder, in whichever version, be it whole or not.
+
+    By `meta/info.json`, or by what stands beside it. A JSON object with nothing of LeRobot's in it
+    says no: other tools write such files too.
+    """
+    if storage.exists(INFO):
+        try:
+            found = _read_object(storage)
+        except RequestError:
+            return True
+        return "codebase_version" in found or len(_OWN_KEYS & found.keys()) > 1
+    if any(storage.exists(path) for path in _BESIDE_INFO):
+        return True
+    if not (storage.is_dir("data") and storage.is_dir("videos")):
+        return False
+    chunks = [f"data/{name}" for name in storage.folders("data") if name.startswith("chunk-")]
+    return any(file.path.endswith(".parquet") for path in chunks for file in storage.files(path))
+
+
+def _read_object(storage: Storage) -> dict[str, Any]:
+    """The object in meta/info.json.
+
+    Raises:
+        RequestError: it is missing, cannot be read, or is no JSON object.
+    """
+    where = storage.uri(INFO)
+    try:
+        body = storage.read_bytes(INFO)
+    except FileNotFoundError:
+        raise RequestError("not a LeRobot folder: no such file", where=where, mend=WHOLE) from None
+    except OSError as error:
+        raise RequestError(f"cannot be read: {error}", where=where, mend=WHOLE) from None
+    try:
+        refuse_pointer(io.BytesIO(body))
+        found = json.loads(body)
+    except DataError as error:
+        raise RequestError(error.what, where=where, mend=WHOLE) from None
+    except (ValueError, RecursionError) as error:
+        reason = f"is cut or no JSON: {error}" if body.strip() else "is empty"
+        raise RequestError(reason, where=where, mend=WHOLE) from None
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise RequestError(f"is no JSON object but a {kind}", where=where, mend=WHOLE)
+    return found
+
+
+def read_info(storage: Storage, camera: str | None) -> Info:
+    """The folder's description, for one of its cameras; None: the only one.
+
+    Raises:
+        RequestError: it cannot be read, is of another version, has no such camera or several, or
+            a key of it is not what it must be.
+    """
+    where = storage.uri(INFO)
+    info = _read_object(storage)
+    _check_version(info.get("codebase_version"), where)
+    fps, features = info.get("fps"), info.get("features")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < _MOST_FPS:
+        raise RequestError(
+            f"fps is {json.dumps(fps)}", where=where, mend="it is frames a second, a number above 0"
+        )
+    if not isinstance(features, dict):
+        raise RequestError("'features' is no object", where=where, mend=WHOLE)
+    for key, value in features.items():
+        if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
+            raise RequestError(f"the feature '{key}' has no dtype", where=where, mend=WHOLE)
+    chosen = _camera(features, camera, where)
+    paths = {
+        name: checked_template(info.get(name), name, known, where)
+        for name, known in (("data_path", INDICES), ("video_path", (*INDICES, "video_key")))
+    }
+    video_path = paths["video_path"].replace("{video_key}", chosen)
+    if unsafe(video_path):
+        raise RequestError(f"the camera '{chosen}' is outside of the folder", where=where)
+    return Info(
+        fps=float(fps),
+        camera=chosen,
+        data_path=paths["data_path"],
+        video_path=paths["video_path"],
+        names={key: features[key].get("names") for key in (STATE, ACTION) if key in features},
+        episodes=total if isinstance(total := info.get("total_episodes"), int) else None,
+    )
+
+
+def _check_version(version: Any, where: str) -> None:
+    if version is None:
+        raise RequestError("no 'codebase_version'", where=where, mend=WHOLE)
+    number = str(version).removeprefix("v")
+    if number.partition(".")[0] != "3":
+        raise RequestError(
+            f"LeRobot {version}: only v3 is read",
+            where=where,
+            mend=CONVERT if number.startswith("2") else "write it as v3.0",
+        )
+
+
+def checked_template(value: Any, name: str, known: Sequence[str], where: str) -> str:
+    """A path with places for numbers, e.g. `data/chunk-{chunk_index:03d}/...`.
+
+    Raises:
+        RequestError: it is no such text, has a place that v3 does not know, or leaves the folder.
+    """
+    if not isinstance(value, str) or not value:
+        raise RequestError(f"no '{name}'", where=where, mend="it says where the files lie")
+    text = f"'{name}' is {value}"
+    try:
+        places = [place for place in string.Formatter().parse(value) if place[1] is not None]
+    except ValueError as error:
+        raise RequestError(f"{text}: {error}", where=where, mend=WHOLE) from None
+    for _, place, form, conversion in places:
+        if place not in known:
+            raise RequestError(
+                f"{text}, and v3 knows no '{{{place}}}'",
+                where=where,
+                mend=f"{CONVERT}, if an older version wrote it; v3 has {', '.join(known)}",
+            )
+        number = place in INDICES and re.fullmatch(r"(0?\d{1,2})?d?", form or "")
+        if conversion or not (number or not form):
+            raise RequestError(f"{text}: '{form}' is no form of a number", where=where, mend=WHOLE)
+    if unsafe(value):
+        raise RequestError(f"{text}, outside of the folder", where=where, mend=WHOLE)
+    return value
+
+
+def unsafe(path: str) -> bool:
+    """Whether a path leaves its folder."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
+def _camera(features: dict[str, Any], wanted: str | None, where: str) -> str:
+    """The feature that is the camera's video."""
+    cameras = [key for key, value in features.items() if value["dtype"] == "video"]
+    if not cameras:
+        raise RequestError(
+            "no camera is kept as video", where=where, mend="pictures in the table are not read"
+        )
+    if wanted is not None and wanted not in cameras:
+        raise RequestError(f"no camera '{wanted}'", where=where, mend=suggest(wanted, cameras))
+    if wanted is None and len(cameras) > 1:
+        raise RequestError(
+            f"{len(cameras)} cameras: {', '.join(cameras)}",
+            where=where,
+            mend=f"say which one: lerobot://PATH?camera={cameras[0]}",
+        )
+    return wanted or cameras[0]

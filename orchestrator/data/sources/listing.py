@@ -1,0 +1,124 @@
+"""A folder's files: those that a source reads, and a row for each of the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from orchestrator.data.sources.base import PICTURE_EXTENSIONS, VIDEO_EXTENSIONS, Rejected
+from orchestrator.data.sources.inputs import printable
+from orchestrator.errors import RequestError
+from orchestrator.storage import FileEntry, Storage
+from orchestrator.storage.local_listing import NOT_A_FILE
+
+COMPRESSED_TAR = re.compile(
+    r"\.(tar\.(bz2|bz|gz|lz|lz4|lzma|lzo|xz|z|zst|zstd)|tgz|taz|tbz|tbz2|tlz|txz|tzst)$", re.I
+)
+"""Names of tars that cannot be read at random."""
+
+UNPACK = "a compressed tar, which cannot be read at random: unpack it to .tar"
+
+_KINDS = {"tar": ("tar",), "video": VIDEO_EXTENSIONS, "picture": PICTURE_EXTENSIONS}
+_SIDE_FILES = ("cls", "csv", "json", "npy", "tsv", "txt")
+_DOCUMENTS = frozenset((
+    "authors", "changelog", "citation", "contributing", "copying", "licence", "license", "notes",
+    "notice", "readme",
+))  # fmt: skip
+_DOCUMENT_EXTENSIONS = frozenset(("", "cff", "html", "md", "pdf", "rst", "txt"))
+_OF_THE_DESKTOP = frozenset(("desktop.ini", "thumbs.db"))
+_OWN_TAR = re.compile(r"(^|/)datasets/[0-9a-f]{16}/[^/]+\.tar$")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files below a folder, hidden ones left out, and what cannot be read there.
+
+    `refused`: paths and reasons; a folder's path ends with "/".
+    """
+
+    files: list[FileEntry]
+    refused: list[tuple[str, str]]
+
+    def named(self, extensions: Collection[str]) -> list[FileEntry]:
+        """The files with one of these extensions (lower case, without the dot)."""
+        return [entry for entry in self.files if extension_of(entry.path) in extensions]
+
+    def tars(self) -> list[FileEntry]:
+        """The tars, without those of datasets that were packed into this folder."""
+        return [entry for entry in self.named(("tar",)) if not _OWN_TAR.search(entry.path)]
+
+
+def list_folder(storage: Storage) -> Listing:
+    """Everything below a folder.
+
+    Raises:
+        RequestError: the folder cannot be listed.
+    """
+    refused: list[tuple[str, str]] = []
+    try:
+        files = list(storage.files(refused=lambda *row: refused.append(row)))
+    except OSError as error:
+        refused.append(("/", f"cannot be listed: {error}"))
+        files = []
+    for path, reason in refused:
+        if path == "/":
+            raise RequestError(reason, where=storage.root, mend="check the path and its rights")
+    return Listing(
+        [entry for entry in files if not is_hidden(entry.path)],
+        sorted(row for row in refused if not is_hidden(row[0])),
+    )
+
+
+def left_out(
+    storage: Storage, listing: Listing, wanted: Collection[str], kind: str
+) -> list[Rejected]:
+    """A row for each file below a folder that is not read, documents left out.
+
+    Args:
+        wanted: extensions of the files that are read.
+        kind: what they are: "videos", "pictures" or "tars".
+
+    An input that cannot be read counts as lost; files of another kind do not.
+    """
+    rows: list[tuple[str, str, float]] = []
+    for entry in listing.files:
+        if extension_of(entry.path) not in wanted and not is_document(entry.path):
+            rows.append((entry.path, f"left out: {_reason(entry.path, kind)}", 0.0))
+    for path, reason in listing.refused:
+        lost = reason != NOT_A_FILE and (extension_of(path) in wanted or path.endswith("/"))
+        rows.append((path, reason, float(lost)))
+    rows.sort()
+    return [Rejected(printable(storage.uri(path)), why, lost) for path, why, lost in rows]
+
+
+def extension_of(path: str) -> str:
+    """Of a file's name, lower case, without the dot."""
+    return path.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path begins with a dot."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def is_document(path: str) -> bool:
+    """Whether a file is about the data (README.md, LICENSE, ...), by its name."""
+    name = path.rpartition("/")[2].lower()
+    stem, _, extension = name.partition(".")
+    described = stem in _DOCUMENTS and extension in _DOCUMENT_EXTENSIONS
+    return described or name in _OF_THE_DESKTOP
+
+
+def _reason(path: str, kind: str) -> str:
+    extension = extension_of(path)
+    if COMPRESSED_TAR.search(path):
+        return UNPACK
+    for what, extensions in _KINDS.items():
+        if extension in extensions:
+            return (
+                f"a {what} beside {kind}: move it to a folder of its own and name that as a source"
+            )
+    if extension in _SIDE_FILES:
+        return f"a .{extension} beside {kind} is not read: labels stand in a manifest or in tars"
+    return f"by its name not one of the {kind}"

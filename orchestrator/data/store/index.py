@@ -1,0 +1,361 @@
+"""The index of a dataset: where every clip lies inside its tar, and what it is.
+
+A dataset folder holds `index.parquet` (a file, or a folder of parts; one row group per
+shard, in shard order) and `shards.parquet` (one row per shard: path, count, bytes, sha256,
+seconds). Opening reads three numbers per shard; clip rows are read one shard at a time, so
+memory does not grow with the number of clips.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.data.store.index_schema import (
+    INDEX,
+    REQUIRED_COLUMNS,
+    SHARD_SCHEMA,
+    SHARDS,
+    ContentDigest,
+)
+from orchestrator.errors import DataError, JobFailed, RequestError
+from orchestrator.storage import Storage, is_remote, patiently
+
+_PART = re.compile(r"part-(\d+)\.parquet$")
+_OPEN_FILES = 8
+
+T = TypeVar("T")
+
+
+class Index:
+    """One dataset, packed or indexed in place. Pickles as its address and totals.
+
+    `counts`: int64 [shards], clips per shard in shard order; `clips`, `seconds`, `bytes`:
+    totals; `digest`: 16 hex digits of the shards' content, the same wherever it is copied.
+    """
+
+    def __init__(self, uri: str, digest: str, clips: int, seconds: float, size: int) -> None:
+        self.uri, self.digest = uri, digest
+        self.clips, self.seconds, self.bytes = clips, seconds, size
+        self._reset()
+
+    def _reset(self) -> None:
+        self._storage = Storage(self.uri)
+        self._counts: np.ndarray | None = None
+        self._parts: tuple[list[int], list[str]] | None = None
+        self._lock = threading.RLock()
+        self._tables = _Recent(4)
+        self._names = _Recent(4)
+        self._tars = _Recent(_OPEN_FILES)
+        self._shards_file: Any = None
+
+    def __repr__(self) -> str:
+        return f"Index({self.uri!r}, clips={self.clips}, digest={self.digest})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Index) and (self.uri, self.digest) == (other.uri, other.digest)
+
+    def __hash__(self) -> int:
+        return hash((self.uri, self.digest))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    @classmethod
+    def open(cls, uri: str) -> Index:
+        """Open the dataset folder at `uri`.
+
+        Raises:
+            RequestError: there is no dataset, or its files cannot be read.
+            DataError: `index.parquet` and `shards.parquet` do not belong together.
+        """
+        storage = Storage(uri)
+        missing = [name for name in (INDEX, SHARDS) if not storage.exists(name)]
+        if missing:
+            raise RequestError(
+                f"no dataset here: {' and '.join(missing)} missing",
+                where=uri,
+                mend="name a folder that `kind: pack` has written",
+            )
+        file = _open_parquet(storage, SHARDS)
+        absent = [c for c in SHARD_SCHEMA.names[:4] if c not in file.schema_arrow.names]
+        if absent:
+            raise DataError(f"columns missing: {', '.join(absent)}", where=storage.uri(SHARDS))
+        has_seconds = "seconds" in file.schema_arrow.names
+        counts = _read_counts(file)
+        meta = file.schema_arrow.metadata or {}
+        digest = meta[b"digest"].decode() if b"digest" in meta else _digest_of_file(file)
+        seconds = sum(float(np.sum(c)) for c in _column(file, "seconds")) if has_seconds else 0.0
+        size = sum(int(np.sum(c)) for c in _column(file, "bytes"))
+        index = cls(storage.root, digest, int(counts.sum()), seconds, size)
+        index._counts = counts
+        index._check_parts()
+        if not has_seconds:
+            index.seconds = index._count_seconds()
+        return index
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [shards]: clips per shard, in shard order."""
+        if self._counts is None:
+            self._counts = _read_counts(_open_parquet(self._storage, SHARDS))
+        return self._counts
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return len(self.counts)
+
+    def rows(self, shard: int) -> pa.Table:
+        """The clips of one shard, in the order of the tar; columns as `CLIP_SCHEMA`.
+
+        Raises:
+            DataError: the row group is missing or does not have the shard's number of clips.
+        """
+        part, group = self._locate(shard)
+        with self._lock:
+            file = self._tables.get(part, lambda: _open_parquet(self._storage, part))
+            if group >= file.num_row_groups:
+                raise DataError(
+                    f"no row group for shard {shard}",
+                    where=self._storage.uri(part),
+                    mend="index.parquet and shards.parquet do not belong together; pack again",
+                )
+            table = self._reach(
+                lambda: file.read_row_group(group, use_threads=False), lambda: self.uri
+            )
+        if table.num_rows != self.counts[shard]:
+            raise DataError(
+                f"shard {shard} has {table.num_rows} rows, shards.parquet says"
+                f" {self.counts[shard]}",
+                where=self._storage.uri(part),
+                mend="index.parquet and shards.parquet do not belong together; pack again",
+            )
+        return table
+
+    def durations(self) -> tuple[float, float]:
+        """Seconds of the shortest and of the longest clip."""
+        file = _open_parquet(self._storage, SHARDS)
+        if {"shortest", "longest"} <= set(file.schema_arrow.names):
+            shortest = min(float(np.min(c)) for c in _column(file, "shortest"))
+            return shortest, max(float(np.max(c)) for c in _column(file, "longest"))
+        seconds = [s.to_numpy() for s in self._all_seconds()]
+        return float(min(map(np.min, seconds))), float(max(map(np.max, seconds)))
+
+    def shard_info(self, shard: int) -> dict[str, Any]:
+        """The row of shards.parquet: shard, count, bytes, sha256, seconds."""
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard} of {self.shards}")
+        with self._lock:
+            if self._shards_file is None:
+                self._shards_file = _open_parquet(self._storage, SHARDS)
+            file, group, row = self._shards_file, 0, shard
+            while row >= file.metadata.row_group(group).num_rows:
+                row -= file.metadata.row_group(group).num_rows
+                group += 1
+            table = self._names.get(group, lambda: file.read_row_group(group, use_threads=False))
+        info: dict[str, Any] = table.slice(row, 1).to_pylist()[0]
+        return info
+
+    def tar(self, shard: int) -> str:
+        """Full path or URI of a shard's tar."""
+        return self.locate_tar(str(self.shard_info(shard)["shard"]))
+
+    def locate_tar(self, name: str) -> str:
+        """Full path or URI of the tar that a row's `shard` column names."""
+        return name if is_remote(name) or name.startswith("/") else self._storage.uri(name)
+
+    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
+        """`length` payload bytes from `offset` of the shard's tar.
+
+        Raises:
+            DataError: the tar is gone, shorter than the index says, or (with `sha256`) holds
+                other bytes than were indexed.
+            JobFailed: the object store did not answer for minutes: no fault of the clip's.
+        """
+        try:
+            payload = self._reach(
+                lambda: self._read_tar(shard, offset, length), lambda: self.tar(shard)
+            )
+        except OSError as error:
+            raise DataError(f"cannot read {length} bytes: {error}", where=self.tar(shard)) from None
+        if len(payload) != length:
+            raise DataError(
+                f"the tar ends {length - len(payload)} bytes before the clip at {offset} does",
+                where=self.tar(shard),
+                mend="the index does not match its tars: restore the tar or index it again",
+            )
+        if sha256 is not None and hashlib.sha256(payload).hexdigest() != sha256:
+            raise DataError(
+                f"the clip at {offset} is not the one that was indexed (sha256 differs)",
+                where=self.tar(shard),
+                mend="the index does not match its tars: restore the tar or index it again",
+            )
+        return payload
+
+    def close(self) -> None:
+        """Close every open file; the index opens them again when it is used."""
+        with self._lock:
+            for recent in (self._tables, self._names, self._tars):
+                recent.clear()
+
+    def _read_tar(self, shard: int, offset: int, length: int) -> bytes:
+        with self._lock:
+            file = self._tars.get(shard, lambda: self._open_tar(shard))
+        return bytes(file.read_at(length, offset))
+
+    def _open_tar(self, shard: int) -> Any:
+        uri = self.tar(shard)
+        folder, _, name = uri.rpartition("/")
+        storage = Storage(folder)
+        try:
+            return storage.fs.open_input_file(storage.at(name))
+        except OSError as error:
+            if storage.remote and not isinstance(error, FileNotFoundError):
+                raise
+            raise DataError(
+                f"cannot open the tar: {error}", where=uri, mend="restore it or index again"
+            ) from None
+
+    def _reach(self, call: Callable[[], T], where: Callable[[], str]) -> T:
+        """`call`, repeated while an object store fails. A disk's errors are its own."""
+        try:
+            return call()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or not is_remote(where()):
+                raise
+        try:
+            return patiently(call)
+        except OSError as error:
+            raise JobFailed(
+                f"the storage does not answer: {str(error).splitlines()[0]}",
+                where=where(),
+                mend="when it does again, the same command continues",
+            ) from None
+
+    def _locate(self, shard: int) -> tuple[str, int]:
+        """The parquet file that holds a shard's rows, and the row group in it."""
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard} of {self.shards}")
+        starts, names = self._part_table()
+        at = bisect.bisect_right(starts, shard) - 1
+        return names[at], shard - starts[at]
+
+    def _part_table(self) -> tuple[list[int], list[str]]:
+        if self._parts is None:
+            self._parts = _part_table(self._storage)
+        return self._parts
+
+    def _check_parts(self) -> None:
+        starts, names = self._part_table()
+        last = _open_parquet(self._storage, names[-1])
+        absent = [c for c in REQUIRED_COLUMNS if c not in last.schema_arrow.names]
+        if absent:
+            raise DataError(
+                f"columns missing: {', '.join(absent)}", where=self._storage.uri(names[-1])
+            )
+        if starts[-1] + last.num_row_groups != self.shards:
+            raise DataError(
+                f"{starts[-1] + last.num_row_groups} row groups, but shards.parquet lists"
+                f" {self.shards} shards",
+                where=self._storage.uri(INDEX),
+                mend="index.parquet and shards.parquet do not belong together; pack again",
+            )
+
+    def _count_seconds(self) -> float:
+        return float(sum(np.sum(column.to_numpy()) for column in self._all_seconds()))
+
+    def _all_seconds(self) -> Iterator[Any]:
+        for name in self._part_table()[1]:
+            file = _open_parquet(self._storage, name)
+            yield file.read(columns=["duration_s"])["duration_s"]
+
+
+class _Recent:
+    """The last few things opened."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self._items:
+            self._items[key] = make()
+            # Dropping the reference closes the file once no other thread still reads it.
+            if len(self._items) > self._size:
+                self._items.popitem(last=False)
+        self._items.move_to_end(key)
+        item: T = self._items[key]
+        return item
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+def _open_parquet(storage: Storage, name: str) -> Any:
+    try:
+        return pq.ParquetFile(storage.fs.open_input_file(storage.at(name)))
+    except (OSError, pa.ArrowException) as error:
+        raise RequestError(
+            f"cannot be read: {str(error).splitlines()[0]}",
+            where=storage.uri(name),
+            mend="restore the file, or pack again",
+        ) from None
+
+
+def _column(file: Any, name: str) -> Iterator[np.ndarray]:
+    """One column, a row group at a time: never more than that is in memory."""
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=[name], use_threads=False)[name].to_numpy()
+
+
+def _read_counts(file: Any) -> np.ndarray:
+    counts = np.empty(file.metadata.num_rows, dtype=np.int64)
+    at = 0
+    for part in _column(file, "count"):
+        counts[at : at + len(part)] = part
+        at += len(part)
+    return counts
+
+
+def _part_table(storage: Storage) -> tuple[list[int], list[str]]:
+    """First shard and name of every file of the index.
+
+    Our own parts carry their first shard in the name, so that a folder of thousands is
+    opened by listing it; for others the footers are read.
+    """
+    if not storage.is_dir(INDEX):
+        return [0], [INDEX]
+    names = [e.path for e in storage.files(INDEX) if e.path.endswith(".parquet")]
+    if not names:
+        raise RequestError(
+            "the folder holds no parquet file", where=storage.uri(INDEX), mend="pack again"
+        )
+    found = [_PART.search(name) for name in names]
+    if all(found):
+        return [int(m.group(1)) for m in found if m], names
+    starts = [0]
+    for name in names:
+        starts.append(starts[-1] + _open_parquet(storage, name).num_row_groups)
+    return starts[:-1], names
+
+
+def _digest_of_file(file: Any) -> str:
+    digest = ContentDigest()
+    for batch in file.iter_batches(columns=["count", "bytes", "sha256"]):
+        for row in batch.to_pylist():
+            digest.add(row["count"], row["bytes"], row["sha256"])
+    return digest.value()

@@ -1,0 +1,115 @@
+"""Writing the index of a dataset, one shard after another, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.data.store.index import Index
+from orchestrator.data.store.index_schema import (
+    CLIP_SCHEMA,
+    INDEX,
+    SHARD_SCHEMA,
+    SHARDS,
+    ContentDigest,
+)
+from orchestrator.errors import DataError
+from orchestrator.storage import Storage
+
+PART_SHARDS = 256
+"""Row groups per parquet file: its footer stays below a megabyte."""
+
+_SHARD_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """One shard: its tar, and its clips in the order of the tar (`CLIP_SCHEMA` rows)."""
+
+    shard: str
+    bytes: int
+    sha256: str
+    clips: list[dict[str, Any]]
+
+
+def write_index(storage: Storage, shards: Iterable[ShardRows]) -> Index:
+    """Write `index.parquet` and `shards.parquet` for `shards` and open the result.
+
+    Up to `PART_SHARDS` shards make one file, more make a folder of parts. Shards without a
+    clip are left out.
+
+    Raises:
+        DataError: no shard holds a clip.
+    """
+    filled = (shard for shard in shards if shard.clips)
+    head = list(islice(filled, PART_SHARDS + 1))
+    if not head:
+        raise DataError("there is no clip to index", where=storage.root)
+    everything = chain(head, filled)
+    digest, lines, first = ContentDigest(), _ShardLines(), 0
+    storage.delete_tree(INDEX)
+    storage.delete(INDEX)
+    while batch := _next_part(everything):
+        name = INDEX if len(head) <= PART_SHARDS else f"{INDEX}/part-{first:09d}.parquet"
+        storage.write_bytes(name, _part_bytes(batch))
+        for shard in batch:
+            digest.add(len(shard.clips), shard.bytes, shard.sha256)
+            lines.add(shard)
+        first += len(batch)
+    storage.write_bytes(SHARDS, lines.encode(digest.value()))
+    return Index.open(storage.root)
+
+
+def _next_part(shards: Iterator[ShardRows]) -> list[ShardRows]:
+    return list(islice(shards, PART_SHARDS))
+
+
+def _part_bytes(shards: list[ShardRows]) -> memoryview:
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, CLIP_SCHEMA, compression="zstd") as writer:
+        for shard in shards:
+            table = pa.Table.from_pylist(shard.clips, schema=CLIP_SCHEMA)
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+    return memoryview(sink.getvalue())
+
+
+class _ShardLines:
+    """The rows of shards.parquet, kept as arrow tables so that a million of them stay small."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, shard: ShardRows) -> None:
+        seconds = [clip["duration_s"] for clip in shard.clips]
+        self._rows.append(
+            {
+                "shard": shard.shard,
+                "count": len(shard.clips),
+                "bytes": shard.bytes,
+                "sha256": shard.sha256,
+                "seconds": sum(seconds),
+                "shortest": min(seconds),
+                "longest": max(seconds),
+            }
+        )
+        if len(self._rows) >= _SHARD_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._tables.append(pa.Table.from_pylist(self._rows, schema=SHARD_SCHEMA))
+        self._rows = []
+
+    def encode(self, digest: str) -> memoryview:
+        self._flush()
+        schema = SHARD_SCHEMA.with_metadata({"digest": digest, "layout": "1"})
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+            for table in self._tables:
+                writer.write_table(table, row_group_size=_SHARD_ROWS)
+        return memoryview(sink.getvalue())

@@ -1,0 +1,83 @@
+"""`world://NAME?option=value&...` and what it may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from orchestrator.environments.registry import world_class
+from orchestrator.errors import RequestError, suggest
+from orchestrator.paths import split_uri
+from orchestrator.physics.uri import MOST_BYTES, Limit, number
+
+LIMITS: dict[str, Limit] = {
+    "episodes": (int, 1, 10_000_000),
+    "steps": (int, 2, 100_000),
+    "seed": (int, 0, 2**63 - 1),
+    "size": (int, 16, 512),
+}
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """The options of a `world://` source, all but the world's name with a default."""
+
+    world: str
+    """What `registry.build_world` takes."""
+    episodes: int = 200
+    """Videos."""
+    steps: int = 100
+    """Control steps, so frames, of a video."""
+    seed: int = 0
+    """Another seed gives other videos."""
+    size: int = 64
+    """Pixels of the square picture; even."""
+
+    @property
+    def play(self) -> str:
+        """What decides the episode of an index, as a canonical text (so without `episodes`)."""
+        return f"world://{self.world}?steps={self.steps}&seed={self.seed}&size={self.size}"
+
+
+def parse(uri: str) -> WorldOptions:
+    """Read a `world://` URI.
+
+    Raises:
+        RequestError: an unknown world or option, or a value that cannot be.
+    """
+    parts = split_uri(uri)
+    if parts.scheme != "world" or not parts.netloc or parts.fragment:
+        raise RequestError(
+            "not a world",
+            where=uri,
+            mend="world://NAME?option=value, such as world://two-rooms?episodes=200",
+        )
+    name = parts.netloc + parts.path.rstrip("/")
+    world_class(name)
+    values: dict[str, int] = {}
+    for option, text in parse_qsl(parts.query, keep_blank_values=True):
+        if option not in LIMITS:
+            raise RequestError(
+                f"unknown option '{option}'", where=uri, mend=suggest(option, [*LIMITS])
+            )
+        if option in values:
+            raise RequestError(f"option '{option}' is given twice", where=uri, mend="give it once")
+        values[option] = int(number(option, text, LIMITS[option], uri))
+    options = WorldOptions(name, **values)
+    _check_together(options, uri)
+    return options
+
+
+def _check_together(options: WorldOptions, uri: str) -> None:
+    if options.size % 2:
+        raise RequestError(
+            f"size={options.size} is odd",
+            where=uri,
+            mend=f"H.264 stores colour at half size: size={options.size + 1}",
+        )
+    if options.size**2 * 3 * options.steps > MOST_BYTES:
+        raise RequestError(
+            f"one video of {options.steps} steps at {options.size} pixels is too large",
+            where=uri,
+            mend=f"lower steps or size: at most {MOST_BYTES // 10**6} MB of raw frames",
+        )

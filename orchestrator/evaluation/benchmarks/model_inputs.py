@@ -1,0 +1,42 @@
+"""The model, and random ones of its shape, as benchmarks look at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from orchestrator.evaluation.evaluable import Judgeable
+from orchestrator.evaluation.measures.ridge import grid_pooled
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's clip is."""
+
+    size: int
+    """Pixels of the square."""
+
+    frames: int
+    fps: float
+    """Frames a second that it was trained at."""
+
+    tubelet: int
+
+
+def shape_of(model: Judgeable) -> Shape:
+    """The clip that a model looks at."""
+    clip = model.clip
+    return Shape(clip.size, clip.frames, clip.fps, clip.tubelet)
+
+
+def arm(model: Judgeable, seed: int | None) -> Judgeable:
+    """The model itself, or with a seed a random one of its shape."""
+    return model if seed is None else model.untaught(seed)
+
+
+def pooled_features(model: Judgeable, frames: np.ndarray) -> np.ndarray:
+    """Features by tubelet, float32 [clips, tubelets, cells * dim], of uint8 [clips, T, S, S, 3]."""
+    features = model.encode(torch.from_numpy(np.ascontiguousarray(frames)))
+    return grid_pooled(features.cpu().numpy(), model.clip.grid)

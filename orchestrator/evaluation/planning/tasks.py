@@ -1,0 +1,136 @@
+"""What is to be done: from a start to a goal, both from episodes that nobody learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.environments.base import Collector, Floats, World
+from orchestrator.environments.registry import build_collector
+from orchestrator.errors import RequestError
+from orchestrator.job.config.planning import Planning
+from orchestrator.randomness import generator
+
+EPISODE = 4
+"""Length of an episode that tasks are drawn from, in times from start to goal."""
+
+ATTEMPTS = 100
+"""Episodes for each task, before it is said that there are none."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """From a state to a state."""
+
+    number: int
+    start: Floats
+    goal: Floats
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """All tasks of an evaluation, and what a difference of states means in this world."""
+
+    all: list[Task]
+    judged: Callable[[Floats], Floats]
+    """The world's own: states [..., S] -> [..., M], what a success depends on."""
+
+    scale: Floats
+    """Deviation of each of those numbers over the episodes, 1 where it never changes: [M]."""
+
+    def apart(self, state: Floats, goal: Floats) -> float:
+        """Distance of states, root mean square in `scale`."""
+        return float(np.sqrt(np.square(self.measured(state) - self.measured(goal)).mean()))
+
+    def measured(self, states: Floats) -> Floats:
+        """What is compared, in units of `scale`: float32 [..., S] -> [..., M]."""
+        measured: Floats = (self.judged(states) / self.scale).astype(np.float32)
+        return measured
+
+
+def draw_tasks(planning: Planning, world: World) -> Tasks:
+    """The tasks of a job: its own, or one from each of the collector's episodes.
+
+    Task n does not depend on how many there are.
+
+    Raises:
+        RequestError: a start or goal lies outside the world, a goal is reached before anything
+            is done, or the collector's episodes have nothing worthwhile.
+    """
+    if planning.tasks:
+        return _given(planning, world)
+    drawn: list[Task] = []
+    seen: list[Floats] = []
+    while len(drawn) < planning.episodes:
+        states, at = _episode_with_task(planning, world, len(drawn))
+        drawn.append(Task(len(drawn), states[at], states[at + planning.ahead]))
+        seen.append(states)
+    return Tasks(drawn, world.judged, _scale(world.judged(np.concatenate(seen))))
+
+
+def _given(planning: Planning, world: World) -> Tasks:
+    """The job's own tasks."""
+    tasks = []
+    for n, pair in enumerate(planning.tasks):
+        task = Task(n, _state(world, pair.start, n, "start"), _state(world, pair.goal, n, "goal"))
+        if world.reached(task.start, task.goal):
+            raise RequestError(
+                "the goal is reached at the start",
+                where=f"planning.tasks.{n}",
+                mend="set them further apart",
+            )
+        tasks.append(task)
+    ends = np.stack([state for one in tasks for state in (one.start, one.goal)])
+    return Tasks(tasks, world.judged, _scale(world.judged(ends)))
+
+
+def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[Floats, int]:
+    """States of an episode, and where in it a worthwhile task begins."""
+    for attempt in range(ATTEMPTS):
+        rng = generator(planning.seed, number, "tasks", attempt)
+        states = wander(world, build_collector(planning.world), EPISODE * planning.ahead + 1, rng)
+        begins = [
+            at
+            for at in range(len(states) - planning.ahead)
+            if _counts(world, states[at], states[at + planning.ahead])
+        ]
+        if begins:
+            return states, int(rng.choice(begins))
+    raise RequestError(
+        f"none of {ATTEMPTS} episodes of {planning.world} has a worthwhile goal"
+        f" {planning.ahead} control steps ahead",
+        where="planning.ahead",
+        mend="set another planning.ahead, or name planning.tasks",
+    )
+
+
+def _counts(world: World, start: Floats, goal: Floats) -> bool:
+    """Whether there is something to do, and doing it says anything."""
+    return not world.reached(start, goal) and world.worthwhile(start, goal)
+
+
+def wander(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Floats:
+    """The states of a collector's episode, [steps, S], without its pictures."""
+    world.restore(world.draw(rng))
+    states = [world.state]
+    for _ in range(steps - 1):
+        world.step(np.asarray(collect(world, rng), np.float32))
+        states.append(world.state)
+    return np.stack(states)
+
+
+def _state(world: World, given: tuple[float, ...], number: int, what: str) -> Floats:
+    try:
+        world.restore(np.asarray(given, np.float32))
+    except RequestError as error:
+        raise RequestError(
+            error.what, where=f"planning.tasks.{number}.{what}", mend=error.mend
+        ) from None
+    return world.state
+
+
+def _scale(states: Floats) -> Floats:
+    spread = states.std(0)
+    return np.where(spread > 1e-6, spread, 1.0).astype(np.float32)

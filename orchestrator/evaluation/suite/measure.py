@@ -1,0 +1,187 @@
+"""From a model and a suite to a verdict: choose how to look, measure, compare with nothing learnt.
+
+Work is cut into units (one arm, one split, one scenario) that run side by side on Ray, or one
+after the other in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from orchestrator.evaluation.evaluable import Judgeable
+from orchestrator.evaluation.measures.state_probe import StateRows
+from orchestrator.evaluation.suite.protocol import Look, Protocol, protocol_of
+from orchestrator.evaluation.suite.tiers import TIERS, TierSeen, TierUnit, joined
+from orchestrator.evaluation.suite.units import Seen, Unit, Work
+from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.progress import Progress
+from orchestrator.report.statistics import pair_accuracy, quad_right
+
+__all__ = ["Findings", "Look", "Protocol", "Seen", "Unit", "judge", "protocol_of"]
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What was found in a tier: by the model, and by each random one."""
+
+    model: TierSeen
+    random: list[TierSeen]
+
+
+@dataclass
+class Findings:
+    """Everything that was measured."""
+
+    protocol: Protocol
+    look: Look
+    chosen_from: dict[Look, float]
+    """Quad accuracy of each look on the split that it was chosen on."""
+
+    model: dict[str, Seen]
+    random: list[dict[str, Seen]]
+    states: dict[str, tuple[list[StateRows], list[StateRows]]]
+    """For a probe of the model, and of a random one: rows to fit, of the split that the look was
+    chosen on, and rows to score."""
+
+    tubelet: int
+    """Frames of one moment that the model predicts."""
+
+    tiers: dict[str, Tier]
+    """Sanity and arrow, where the job asks for them."""
+
+
+def judge(job: EvaluateJob, model: Judgeable, progress: Progress, *, local: bool) -> Findings:
+    """Measure a model, and random ones of its shape, on a suite.
+
+    Raises:
+        RequestError: model and suite do not fit.
+    """
+    protocol = protocol_of(job, model)
+    suite, untaught = job.suite, job.random > 0
+
+    def collect(rules: Protocol, units: Sequence[Work], stage: str) -> list[Any]:
+        run = _alone if local else _on_ray
+        return _collect(run(job, model, rules, units), units, stage, progress)
+
+    choosing = [
+        Unit(None, suite.choose, scenario, suite.choose_quads, untaught=untaught)
+        for scenario in protocol.scenarios
+    ]
+    fitted: list[Seen] = collect(protocol, choosing, "choose")
+    look, chosen_from = _choose(fitted)
+    scored = [
+        Unit(None, suite.split, scenario, suite.quads, whole=True, untaught=untaught)
+        for scenario in protocol.scenarios
+    ]
+    # Each random model sees quads of its own, so that together they see many.
+    random = [
+        Unit(seed, suite.split, scenario, job.random_quads, seed * job.random_quads)
+        for seed in range(job.random)
+        for scenario in protocol.scenarios
+    ]
+    tiers = _tier_units(job, look)
+    units: list[Work] = [*scored, *tiers, *random]
+    found = collect(replace(protocol, views=(look.view,)), units, "judge")
+    seen = found[: len(scored)]
+    return Findings(
+        protocol,
+        look,
+        chosen_from,
+        dict(zip(protocol.scenarios, seen, strict=True)),
+        [
+            {
+                unit.scenario: one
+                for unit, one in zip(random, found[len(units) - len(random) :], strict=True)
+                if unit.seed == seed
+            }
+            for seed in range(job.random)
+        ],
+        {
+            arm: ([one.states[arm] for one in fitted], [one.states[arm] for one in seen])
+            for arm in seen[0].states
+        },
+        model.clip.tubelet,
+        _tiers(tiers, found[len(scored) : len(scored) + len(tiers)]),
+    )
+
+
+def _tier_units(job: EvaluateJob, look: Look) -> list[TierUnit]:
+    suite = job.suite
+    counts = {"sanity": suite.sanity, "arrow": suite.arrow}
+    return [
+        TierUnit(seed, kind, suite.split, look, counts[tier] if seed is None else 1, seed or 0)
+        for tier, kinds in TIERS.items()
+        if counts[tier]
+        for kind in kinds
+        for seed in (None, *range(job.random))
+    ]
+
+
+def _tiers(units: Sequence[TierUnit], found: Sequence[TierSeen]) -> dict[str, Tier]:
+    tiers = {}
+    for tier, kinds in TIERS.items():
+        mine = [
+            (unit.seed, one) for unit, one in zip(units, found, strict=True) if unit.kind in kinds
+        ]
+        by_arm = {seed: joined([one for arm, one in mine if arm == seed]) for seed, _ in mine}
+        if mine:
+            model = by_arm.pop(None)
+            tiers[tier] = Tier(model, list(by_arm.values()))
+    return tiers
+
+
+def _choose(found: list[Seen]) -> tuple[Look, dict[Look, float]]:
+    """The look with the most quads right on the choosing split; pairs decide between equals."""
+    looks = list(found[0].scores)
+    quads = {
+        look: float(np.mean([quad_right(seen.scores[look]).mean() for seen in found]))
+        for look in looks
+    }
+    pairs = {
+        look: float(np.mean([pair_accuracy(seen.scores[look]).mean() for seen in found]))
+        for look in looks
+    }
+    return max(looks, key=lambda look: (quads[look], pairs[look])), quads
+
+
+def _collect(
+    results: Iterable[tuple[int, Any]], units: Sequence[Work], stage: str, progress: Progress
+) -> list[Any]:
+    """Results in the order of the units, told as they come."""
+    found: dict[int, Any] = {}
+    total, done = sum(unit.videos for unit in units), 0
+    progress.update(stage, 0, total)
+    for number, result in results:
+        found[number] = result
+        done += units[number].videos
+        progress.update(stage, done, total, {"scenario": units[number].label})
+    return [found[number] for number in range(len(units))]
+
+
+def _alone(
+    job: EvaluateJob, model: Judgeable, rules: Protocol, units: Sequence[Work]
+) -> Iterator[tuple[int, Any]]:
+    for number, unit in enumerate(units):
+        yield number, unit.measure(model, rules)
+
+
+def _on_ray(
+    job: EvaluateJob, model: Judgeable, rules: Protocol, units: Sequence[Work]
+) -> Iterator[tuple[int, Any]]:
+    import ray
+
+    @ray.remote(num_cpus=job.cpus)  # type: ignore[untyped-decorator]
+    def task(model: Judgeable, rules: Protocol, unit: Work) -> Any:
+        torch.set_num_threads(max(1, int(job.cpus)))
+        return unit.measure(model, rules)
+
+    shared = ray.put(model)
+    waiting = {task.remote(shared, rules, unit): number for number, unit in enumerate(units)}
+    while waiting:
+        (ready, *_), _ = ray.wait(list(waiting))
+        yield waiting.pop(ready), ray.get(ready)

@@ -1,0 +1,33 @@
+"""One way in for models that were made elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.errors import RequestError
+from orchestrator.jepa.interop.huggingface import read_huggingface
+from orchestrator.jepa.interop.imported_model import Wishes, refusal, write_foreign
+from orchestrator.jepa.interop.vjepa2_checkpoint import read_published
+from orchestrator.jepa.model_config import ModelConfig
+
+
+def import_model(source: Path, folder: Path, wishes: Wishes) -> ModelConfig:
+    """Write our folder of a Hugging Face folder's, or of a vjepa2 .pt file's, model.
+
+    Nothing is written unless all of it fits.
+
+    Raises:
+        RequestError: the source is neither, is damaged, or is another model; `folder` is filled.
+    """
+    if not source.exists():
+        raise RequestError(
+            "nothing is here", where=str(source), mend="name a Hugging Face folder, or a .pt file"
+        )
+    if source.suffix == ".safetensors":
+        raise refusal(
+            source,
+            "weights alone do not say of what model they are",
+            mend="name their folder, which has a config.json",
+        )
+    read = read_huggingface if source.is_dir() else read_published
+    return write_foreign(read(source, wishes), folder)

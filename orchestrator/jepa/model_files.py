@@ -1,0 +1,300 @@
+"""A trained model as a folder: `config.json` and `model.safetensors`, nothing that can run code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from orchestrator.errors import RequestError
+from orchestrator.jepa.action_conditioned import assemble, random_model
+from orchestrator.jepa.model_config import (
+    MASKLESS,
+    PREDICTIVE,
+    AnyPredictor,
+    ClipShape,
+    ModelConfig,
+    encoder_of,
+    predictor_of,
+)
+from orchestrator.jepa.objectives import Objective, build_objective
+from orchestrator.jepa.weights import WEIGHTS, ModelError, State, not_json, read_weights
+from orchestrator.jepa.world_model import WorldModel
+from orchestrator.job import Model, TrainJob, differences, job_dict
+from orchestrator.job.config.base import CustomPart
+from orchestrator.job.fingerprint import flatten
+
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "ClipShape",
+    "ModelConfig",
+    "ModelError",
+    "State",
+    "WorldModel",
+    "check_start",
+    "digest_of",
+    "load_folder",
+    "load_start",
+    "misfit",
+    "outline",
+    "random_model",
+    "read_weights",
+    "save_model",
+    "start_misfit",
+    "write_model",
+    "write_text",
+    "write_weights",
+]
+
+CONFIG = "config.json"
+
+
+def save_model(
+    folder: Path,
+    objective: Objective,
+    teacher_encoder: nn.Module | None,
+    job: TrainJob,
+    extra: dict[str, Any],
+) -> None:
+    """Write the objective's weights as float32; the teacher stands in for what it averages.
+
+    Where the objective has no encoder of its own, the teacher's is the model's.
+
+    What the folder was before is replaced file by file, `config.json` last.
+    """
+    state = dict(objective.state_dict())
+    if teacher_encoder is not None:
+        averaged = f"{objective.averaged or 'encoder'}."
+        state = {k: v for k, v in state.items() if not k.startswith(averaged)}
+        state |= {averaged + k: v for k, v in teacher_encoder.state_dict().items()}
+    config = ModelConfig(
+        model=job.model,
+        size=job.data.size,
+        frames=job.data.frames,
+        objective=job.objective.kind,
+        job=job_dict(job),
+        extra=extra,
+    )
+    write_model(folder, state, config)
+
+
+def write_model(folder: Path, state: State, config: ModelConfig) -> None:
+    """Write weights as float32, then `config.json`: a folder with one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, state)
+    text = json.dumps(config.model_dump(mode="json", by_alias=True), indent=2)
+    write_text(folder / CONFIG, text + "\n")
+
+
+def write_weights(folder: Path, state: State) -> None:
+    """`model.safetensors` of a folder, float32, whole or not there."""
+    # Cloned: safetensors refuses tensors that share memory.
+    whole = {k: v.detach().to("cpu", torch.float32, copy=True) for k, v in state.items()}
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file({k: v.contiguous() for k, v in whole.items()}, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors makes files that only their owner can read
+    os.replace(partial, folder / WEIGHTS)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not there."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
+    """The model that `save_model` wrote, ready to encode.
+
+    Raises:
+        ModelError: a file is missing, damaged, or does not fit the other.
+        RequestError: the model names a custom encoder that cannot be imported here.
+    """
+    config, state = _read_config(folder), read_weights(folder)
+    with torch.random.fork_rng(devices=[]):
+        encoder = encoder_of(config)
+    predictor = None
+    if config.objective in PREDICTIVE:
+        predictor = _build_predictor(config, encoder, state, folder)
+    for name, module in (("encoder", encoder), ("predictor", predictor)):
+        if module is not None:
+            prefix = f"{name}."
+            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            _refuse_misfit(part, module.state_dict(), name, folder)
+            module.load_state_dict(part)
+    return assemble(config, encoder, predictor).to(device)
+
+
+def digest_of(folder: Path) -> str:
+    """16 hex digits of a saved model's weights.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    path = folder / WEIGHTS
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the weights: {error.strerror}",
+            where=str(path),
+            mend=f"name a folder with {CONFIG} and {WEIGHTS}",
+        ) from None
+
+
+def load_start(objective: Objective, folder: Path) -> None:
+    """Begin training from a saved model's weights instead of random ones (`model.from`).
+
+    Size and length of the clips may differ from the saved ones: no weight depends on them.
+
+    Raises:
+        ModelError: the folder is not a whole model.
+        RequestError: its weights do not fit the job's model.
+    """
+    objective.load_state_dict(read_start(objective, folder))
+
+
+def read_start(objective: Objective, folder: Path) -> State:
+    """The weights of a saved model that `objective` begins with; only its shapes are looked at.
+
+    Raises:
+        ModelError: the folder is not a whole model.
+        RequestError: its weights do not fit the job's model.
+    """
+    _read_config(folder)
+    state, own = read_weights(folder), objective.state_dict()
+    if not any(name.startswith("encoder.") for name in own):
+        # The encoder in the folder is a frozen teacher's: the job names its own.
+        state = {k: v for k, v in state.items() if not k.startswith("encoder.")}
+    odd = misfit(state, own)
+    if odd:
+        raise RequestError(
+            f"the weights in {folder} do not fit the job's model: {odd}",
+            where="model.from",
+            mend=f"give `model` and the number of masks as {folder / CONFIG} has them",
+        )
+    return state
+
+
+def check_start(job: TrainJob, folder: Path) -> None:
+    """Refuse to begin `job` with a saved model of another shape; no memory is taken for the job's.
+
+    Raises:
+        ModelError: the folder is not a whole model.
+        RequestError: its weights do not fit, or would mean something else (heads).
+    """
+    changes = _changes(_read_config(folder).model, job.model)
+    if changes:
+        raise RequestError(
+            f"the model in {folder} has another shape: {changes}",
+            where="model.from",
+            mend=f"give `model` as {folder / CONFIG} has it",
+        )
+    read_start(outline(job), folder)
+
+
+def start_misfit(former: TrainJob, job: TrainJob) -> str:
+    """What of the model that `former` will save does not fit `job` as its start, or ''."""
+    changes = _changes(former.model, job.model)
+    if any(one.data.act is not None and one.data.act.width is None for one in (former, job)):
+        return changes  # how wide an action is only the data says
+    return changes or misfit(outline(former).state_dict(), outline(job).state_dict())
+
+
+def _changes(old: Model, new: Model) -> str:
+    """Keys that differ; some, as heads, change what the same weights mean."""
+    flat = [flatten({"model": one.model_dump(mode="json") | {"start": None}}) for one in (old, new)]
+    return "; ".join(differences(*flat))
+
+
+def outline(job: TrainJob) -> Objective:
+    """The job's objective without its weights: names and shapes, no memory.
+
+    Parts of a user's own are built in full, since they may need real memory to be made.
+    """
+    own = isinstance(job.model.encoder, CustomPart) or isinstance(job.objective, CustomPart)
+    with torch.device("cpu" if own else "meta"):
+        return build_objective(job)
+
+
+def _build_predictor(
+    config: ModelConfig, encoder: nn.Module, state: State, folder: Path
+) -> AnyPredictor:
+    tokens = state.get("predictor.mask_tokens")
+    if tokens is None and config.objective not in MASKLESS:
+        raise ModelError(
+            "no weights of a predictor", where=str(folder / WEIGHTS), mend="export the model again"
+        )
+    with torch.random.fork_rng(devices=[]):
+        return predictor_of(config, encoder, 0 if tokens is None else len(tokens))
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    path = folder / CONFIG
+    try:
+        return ModelConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"cannot read it: {error.strerror}",
+            where=str(path),
+            mend=f"name a folder with {CONFIG} and {WEIGHTS}",
+        ) from None
+    except ValidationError as error:
+        if _is_foreign(path):
+            raise ModelError(
+                "a Hugging Face model, which is not of this layout",
+                where=str(path),
+                mend=f"bring it in first: orchestrator models import {quote(str(folder))} DIR",
+            ) from None
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        why = f"{key + ': ' if key else ''}{first['msg']}"
+        if first["type"] == "json_invalid":
+            why = not_json(path)
+        raise ModelError(
+            f"not a model's config: {why}",
+            where=str(path),
+            mend="export the model again, or use the version that wrote it",
+        ) from None
+
+
+def _is_foreign(path: Path) -> bool:
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def _refuse_misfit(found: State, wanted: State, name: str, folder: Path) -> None:
+    odd = misfit(found, wanted)
+    if odd:
+        raise ModelError(
+            f"the {name}'s weights do not fit {CONFIG}: {odd}",
+            where=str(folder / WEIGHTS),
+            mend="the two files are not of one model; export it again",
+        )
+
+
+def misfit(found: State, wanted: State) -> str:
+    """The first differences of name or shape between two states, or ''."""
+    rows = [f"{key} is missing" for key in wanted.keys() - found.keys()]
+    rows += [f"{key} is not known" for key in found.keys() - wanted.keys()]
+    rows += [
+        f"{key} is {list(found[key].shape)}, not {list(wanted[key].shape)}"
+        for key in found.keys() & wanted.keys()
+        if found[key].shape != wanted[key].shape
+    ]
+    rows.sort()
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return "; ".join(rows[:3]) + more

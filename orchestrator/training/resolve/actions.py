@@ -1,0 +1,170 @@
+"""`data.act` completed from the data: how many control steps lie between two frames, and what
+actions and states are normalised by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.data.action_stats import Motions, motions_of
+from orchestrator.data.loader.action_data import steps_between
+from orchestrator.data.packing.prepare import Prepared
+from orchestrator.data.running_moments import pooled
+from orchestrator.data.store.sidecar_arrays import ACTIONS, STATES
+from orchestrator.errors import RequestError
+from orchestrator.job import Act, Statistics, TrainJob
+from orchestrator.progress import Progress
+from orchestrator.storage import Storage
+from orchestrator.training.run_record import RunRecord
+
+
+def know_actions(
+    job: TrainJob,
+    prepared: Prepared,
+    progress: Progress,
+    *,
+    local: bool,
+    begun: RunRecord | None = None,
+) -> TrainJob:
+    """The job with `data.act.block` and `data.act.statistics` written in, so that they are part of
+    its identity and of what is exported; a job without `data.act` as it is.
+
+    A run that goes on keeps what it began with, without measuring anew. What the job says itself
+    is compared with the data in its widths; statistics of its own are used as they are.
+
+    Args:
+        begun: the record of the run that goes on.
+
+    Raises:
+        RequestError: the data has no actions, or not those that the job describes; or the sources
+            of a mixture differ in rate or width.
+        JobFailed: they could not be measured.
+    """
+    act = job.data.act
+    if act is None:
+        return job
+    kept = ((begun.job.get("data") or {}).get("act") or {}) if begun is not None else {}
+    if kept.get("actions") == act.actions:
+        known = {**kept, **act.model_dump(mode="json", exclude_none=True)}
+        return _with(job, Act.model_validate(known))
+    datasets = Storage(job.storage).sub("datasets")
+    measured = [motions_of(i, datasets, progress, local=local) for i in prepared.indexes]
+    uris = [index.uri for index in prepared.indexes]
+    for uri, motions in zip(uris, measured, strict=True):
+        _refuse_missing(act, uri, motions)
+        _tell_lost(act, uri, motions, progress)
+    shares = [
+        index.clips if weight is None else weight
+        for index, weight in zip(prepared.indexes, prepared.weights, strict=True)
+    ]
+    block = _block(job, act, measured, uris)
+    return _with(
+        job,
+        act.model_copy(
+            update={"block": block, "statistics": _statistics(act, measured, uris, shares)}
+        ),
+    )
+
+
+def _with(job: TrainJob, act: Act) -> TrainJob:
+    return job.model_copy(update={"data": job.data.model_copy(update={"act": act})})
+
+
+def _needed(act: Act) -> str:
+    return ACTIONS if act.actions == "given" else STATES
+
+
+def _refuse_missing(act: Act, uri: str, motions: Motions) -> None:
+    name = _needed(act)
+    if motions.usual(name) is not None:
+        return
+    reasons = [reason for reason, _ in motions.reasons.most_common() if reason.startswith(name)]
+    bad = [reason for reason in reasons if reason != name]
+    raise RequestError(
+        f"data.act asks for what was done in the clips, and none can be read: {bad[0]}"
+        if bad
+        else f"data.act asks for what was done in the clips, and there is no KEY.{name} beside"
+        " their videos",
+        where=uri,
+        mend="leave data.act out, or name data with actions; with actions: change, states are"
+        " enough",
+    )
+
+
+def _tell_lost(act: Act, uri: str, motions: Motions, progress: Progress) -> None:
+    found = motions.usual(_needed(act))
+    assert found is not None
+    lost = motions.clips - min(found[0], motions.rates[motions.rate])
+    if lost:
+        progress.message(
+            f"{lost} of {motions.clips} clips of {uri} have no actions like the others', or"
+            " another rate; where one of them is drawn it counts as a failed clip"
+        )
+
+
+def _block(job: TrainJob, act: Act, measured: list[Motions], uris: list[str]) -> int:
+    rates = [motions.rate for motions in measured]
+    blocks = [steps_between(rate, job.data.fps) for rate in rates]
+    for rate, block, uri in zip(rates, blocks, uris, strict=True):
+        if block is None:
+            raise RequestError(
+                f"the video has {rate:.6g} frames a second, no whole multiple of {job.data.fps:g}:"
+                " no whole number of actions leads from one frame to the next",
+                where="data.fps",
+                mend=f"set data.fps to {', '.join(f'{rate / k:.6g}' for k in (1, 2, 3))} or the"
+                f" like ({uri})",
+            )
+    if len(set(blocks)) > 1:
+        raise RequestError(
+            f"the sources have {' and '.join(f'{rate:.6g}' for rate in rates)} frames a second,"
+            " so that other numbers of actions lead from one frame to the next",
+            where="data.sources",
+            mend="mix sources of one rate",
+        )
+    block = blocks[0]
+    assert block is not None
+    if act.block not in (None, block):
+        raise RequestError(
+            f"{block} control steps lead from one frame to the next, the job says {act.block}",
+            where="data.act.block",
+            mend=f"leave it out, or set data.fps={rates[0] / (act.block or 1):.6g}",
+        )
+    return block
+
+
+def _statistics(
+    act: Act, measured: list[Motions], uris: list[str], shares: list[float]
+) -> Statistics:
+    """Of each source as it is drawn: a share of the positions, not of the rows."""
+    found: dict[str, Any] = {}
+    for name, key in ((ACTIONS, "action"), (STATES, "state")):
+        spreads = [one[1] if (one := m.usual(name)) else None for m in measured]
+        widths = [0 if spread is None else len(spread.mean) for spread in spreads]
+        if name == ACTIONS and act.actions == "change":
+            continue
+        if len(set(widths)) > 1:
+            which = ", ".join(f"{width} in {uri}" for width, uri in zip(widths, uris, strict=True))
+            raise RequestError(
+                f"the sources differ in the numbers of a row of {name}: {which}",
+                where="data.sources",
+                mend="mix sources of one kind",
+            )
+        there = [spread for spread in spreads if spread is not None]
+        if there:
+            found[f"{key}_mean"], found[f"{key}_std"] = pooled(there, shares)
+    known = Statistics.model_validate(found)
+    if act.statistics is None:
+        return known
+    _refuse_other_widths(act.statistics, known)
+    return act.statistics
+
+
+def _refuse_other_widths(given: Statistics, known: Statistics) -> None:
+    for key in ("action_mean", "state_mean"):
+        said, there = len(getattr(given, key)), len(getattr(known, key))
+        # States may be left unread.
+        if said != there and not (key == "state_mean" and said == 0):
+            raise RequestError(
+                f"{said} numbers are given, a row of the data has {there}",
+                where=f"data.act.statistics.{key}",
+                mend="leave data.act.statistics out, to have them measured",
+            )

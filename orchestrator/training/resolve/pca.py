@@ -1,0 +1,185 @@
+"""Codes of the data (`model.encoder: {kind: codes}`): found before the first step, kept, given.
+
+They are kept among the datasets, by what decides them, so that the trials of a sweep find them; a
+run has its own copy, as of a frozen teacher (`orchestrator.training.resolve.frozen_teacher`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.data.loader.clip_decoder import LocalMaker, Recipe, coded_rows
+from orchestrator.data.loader.order import Order
+from orchestrator.data.packing.prepare import Prepared
+from orchestrator.data.store.clip_reader import ClipReader, Span
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.jepa.encoders.pca import CodesEncoder
+from orchestrator.jepa.encoders.vision_transformer import build_encoder
+from orchestrator.jepa.model_files import (
+    CONFIG,
+    ModelConfig,
+    check_start,
+    digest_of,
+    load_folder,
+    write_model,
+)
+from orchestrator.jepa.pixel_normalization import normalise
+from orchestrator.job import Codes, Dynamics, TrainJob, identity, job_dict
+from orchestrator.progress import Progress, Silent
+from orchestrator.storage import Storage
+from orchestrator.tracking.model_uri import model_folder
+from orchestrator.training.resolve.frozen_teacher import FOLDER, fetched, keep_folder
+from orchestrator.training.resolve.initial_model import looked_up_at
+from orchestrator.training.run_record import RunRecord
+
+_DECIDING = ("seed", "data.", "model.encoder", "model.patch", "model.tubelet")
+"""Keys of a job that decide which codes are found."""
+
+AT_ONCE = 16
+"""Clips that are read and decoded together."""
+
+
+def know_codes(
+    job: TrainJob,
+    prepared: Prepared,
+    storage: Storage,
+    progress: Progress,
+    *,
+    begun: RunRecord | None,
+) -> TrainJob:
+    """The job with its codes' digest written in, so that they are part of its identity; a job that
+    needs none as it is. A run that goes on keeps those that it began with.
+
+    Raises:
+        RequestError: the job asks for others than are found, or begins with a model without codes.
+        JobFailed: no clip can be decoded.
+    """
+    if not isinstance(job.objective, Dynamics):
+        return job
+    digest = ((begun.job.get("objective") or {}) if begun is not None else {}).get("digest")
+    if digest is None:
+        with fetched(_codes(job, prepared, storage, progress)) as folder:
+            digest = digest_of(folder)
+    if job.objective.digest not in (None, digest):
+        raise RequestError(
+            f"the codes have the digest {digest}, the job asks for {job.objective.digest}",
+            where="objective.digest",
+            mend="leave it out, or name the data (and model.from) that they were found in",
+        )
+    return job.model_copy(update={"objective": job.objective.model_copy(update={"digest": digest})})
+
+
+def keep_codes(job: TrainJob, prepared: Prepared, storage: Storage, folder: Storage) -> None:
+    """Copy the codes to `runs/NAME/teacher`, where every node and every later launch reads them.
+
+    Raises:
+        JobFailed: those that are found now are not those of the job.
+    """
+    kept = folder.sub(FOLDER)
+    if not isinstance(job.objective, Dynamics) or kept.exists(CONFIG):
+        return
+    with fetched(_codes(job, prepared, storage, Silent())) as source:
+        if digest_of(source) != job.objective.digest:
+            raise JobFailed(
+                f"the codes that are found are not those of the job ({job.objective.digest})",
+                where=job.name,
+                mend="start again with --fresh",
+            )
+        keep_folder(source, kept)
+
+
+def _codes(job: TrainJob, prepared: Prepared, storage: Storage, progress: Progress) -> Storage:
+    """Where a job's codes are: those of the model that it begins with, or found in its data."""
+    datasets = storage.sub("datasets")
+    if job.model.start is not None:
+        with model_folder(job.model.start, tracking=looked_up_at(job, storage)) as source:
+            check_start(job, source)
+            place = datasets.sub(f"codes-{digest_of(source)}")
+            if not place.exists(CONFIG):
+                encoder = load_folder(source).encoder
+                assert isinstance(encoder, CodesEncoder)
+                _write(encoder, job, place)
+        return place
+    place = datasets.sub(f"codes-{_key(job, prepared)}")
+    if not place.exists(CONFIG):
+        encoder = find_codes(job, prepared, progress)
+        _write(encoder, job, place)
+    return place
+
+
+def find_codes(job: TrainJob, prepared: Prepared, progress: Progress) -> CodesEncoder:
+    """The principal components of some of the clips that the job will train on.
+
+    Raises:
+        JobFailed: none of them can be decoded.
+    """
+    encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
+    assert isinstance(encoder, CodesEncoder)
+    share = encoder.fit(_videos(job, prepared))
+    progress.message(
+        f"codes of {encoder.dim} numbers a patch hold {100 * share:.2f}% of its variance"
+    )
+    return encoder
+
+
+def _videos(job: TrainJob, prepared: Prepared) -> Iterator[Tensor]:
+    """Clips from the first to the last position of the training, as it will see them."""
+    config, indexes = job.model.encoder, prepared.indexes
+    assert isinstance(config, Codes)
+    order = Order.of(job, [index.counts for index in indexes], prepared.weights)
+    reader = ClipReader(indexes, job.data.window + 2)
+    maker = LocalMaker(Recipe.of(job), AT_ONCE)
+    last = job.optim.steps * job.scale.global_batch - 1
+    positions = np.unique(np.linspace(0, last, config.clips).astype(np.int64))
+    reason: str | None = None
+    found = False
+    for at in range(0, len(positions), AT_ONCE):
+        rows = coded_rows(reader.read(Span.of(order, positions[at : at + AT_ONCE])))
+        canvas = maker.canvas()
+        clips = maker.make(rows, canvas, 0)
+        good = [i for i, clip in enumerate(clips) if clip.reason is None]
+        reason = next((clip.reason for clip in clips if clip.reason is not None), reason)
+        if good:
+            found = True
+            yield normalise(torch.from_numpy(canvas.array[good]), torch.float32)
+    if not found:
+        raise JobFailed(
+            f"no clip can be decoded to find codes in: {reason}",
+            where=", ".join(index.uri for index in indexes),
+            mend="orchestrator data verify lists what is wrong",
+        )
+
+
+def _key(job: TrainJob, prepared: Prepared) -> str:
+    """Of what decides the codes, 16 hex digits."""
+    what = [
+        prepared.digest,
+        prepared.weights,
+        job.optim.steps * job.scale.global_batch,
+        {key: value for key, value in identity(job).items() if key.startswith(_DECIDING)},
+    ]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(encoder: CodesEncoder, job: TrainJob, place: Storage) -> None:
+    config = ModelConfig(
+        model=job.model.model_copy(update={"start": None}),
+        size=job.data.size,
+        frames=job.data.frames,
+        objective="codes",
+        job=job_dict(job),
+        extra={},
+    )
+    state = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "codes"
+        write_model(folder, state, config)
+        keep_folder(folder, place)

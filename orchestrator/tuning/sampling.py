@@ -1,0 +1,144 @@
+"""Which values a trial gets: Optuna's samplers, asked in a way that remembers nothing.
+
+A draw is a function of the sweep's seed, the trial's number and what is known of other trials.
+The ledger is thus the searcher's whole memory; Ray Tune's own OptunaSearch keeps its in a pickle,
+and its draws depend on the order in which trials happened to be asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from orchestrator.errors import RequestError
+from orchestrator.job import TuneJob, build_job
+from orchestrator.job.config.tune import Dimension
+from orchestrator.job.search_space import Point, grid, trial_data, walk
+from orchestrator.randomness import generator
+from orchestrator.tuning.trial_store import Entry
+
+optuna.logging.set_verbosity(logging.WARNING)
+
+
+def draw(job: TuneJob, number: int, known: Sequence[Entry]) -> Point:
+    """The values of a trial; `known` are the trials that have ended."""
+    if job.search == "grid":
+        return grid(job)[number]
+    seed = int(generator(job.seed, number, "tune").integers(2**31))
+    study = optuna.create_study(direction="maximize", sampler=_sampler(job, seed))
+    if job.search == "tpe":
+        study.add_trials([told(job, entry) for entry in known if entry.final])
+    if number < len(job.first):
+        study.enqueue_trial(_params(job, job.first[number]))
+    trial = study.ask()
+    return walk(job, lambda key: _asked(trial, key, job.space[key]))
+
+
+def check_draws(job: TuneJob) -> None:
+    """Build every trial that can be foreseen; `tpe` is asked as if nothing were ever learnt.
+
+    Raises:
+        RequestError: values that each were good do not go together.
+    """
+    for number in range(job.trials):
+        point = draw(job, number, [])
+        try:
+            build_job(trial_data(job, number, point))
+        except RequestError as error:
+            values = ", ".join(f"{key}={value!r}" for key, value in point.items())
+            raise RequestError(
+                f"trial {number} cannot be trained: {error.what}",
+                where=f"space: {values}",
+                mend="narrow the space, or make one key depend on another with when",
+            ) from None
+
+
+def told(job: TuneJob, entry: Entry) -> FrozenTrial:
+    """A trial as Optuna knows it. One that collapsed is worse than any that was scored."""
+    params = _params(job, entry.point)
+    distributions = {key: _distribution(job.space[key]) for key in params}
+    scores = {row["steps"]: row["objective"] for row in entry.rungs if row["objective"] is not None}
+    if entry.state == "done":
+        return create_trial(
+            state=TrialState.COMPLETE,
+            value=entry.value,
+            params=params,
+            distributions=distributions,
+            intermediate_values=scores,
+        )
+    state = TrialState.FAIL if entry.state == "failed" else TrialState.PRUNED
+    return create_trial(
+        state=state,
+        params=params,
+        distributions=distributions,
+        intermediate_values=scores if entry.state == "pruned" else {},
+    )
+
+
+def importances(job: TuneJob, entries: Sequence[Entry]) -> dict[str, float]:
+    """Share of each key in what decides the objective (PED-ANOVA), the largest first.
+
+    Only keys that every whole trial has, and only where there are enough of them to say.
+    """
+    whole = [entry for entry in entries if entry.state == "done"]
+    if len(whole) < LEAST_TO_SAY:
+        return {}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([told(job, entry) for entry in whole])
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    try:
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError):  # no key varies among them
+        return {}
+    return {key: float(share) for key, share in found.items()}
+
+
+LEAST_TO_SAY = 4
+
+
+def _sampler(job: TuneJob, seed: int) -> optuna.samplers.BaseSampler:
+    if job.search == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _asked(trial: optuna.Trial, key: str, one: Dimension) -> Any:
+    if one.choice is not None:
+        return one.choice[trial.suggest_categorical(key, range(len(one.choice)))]
+    if one.whole is not None:
+        return trial.suggest_int(key, *one.whole)
+    if one.loguniform is not None:
+        return trial.suggest_float(key, *one.loguniform, log=True)
+    assert one.uniform is not None
+    return trial.suggest_float(key, *one.uniform)
+
+
+def _distribution(one: Dimension) -> BaseDistribution:
+    if one.choice is not None:
+        return CategoricalDistribution(range(len(one.choice)))
+    if one.whole is not None:
+        return IntDistribution(*one.whole)
+    span = one.loguniform or one.uniform
+    assert span is not None
+    return FloatDistribution(*span, log=one.loguniform is not None)
+
+
+def _params(job: TuneJob, point: Point) -> dict[str, Any]:
+    """A point as Optuna spells it: choices by their position."""
+    return {key: _param(job.space[key], value) for key, value in point.items()}
+
+
+def _param(one: Dimension, value: Any) -> Any:
+    if one.choice is not None:
+        return one.choice.index(value)
+    return int(value) if one.whole is not None else float(value)

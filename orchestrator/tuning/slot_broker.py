@@ -1,0 +1,213 @@
+"""The desk of a sweep: which trials may train now, how far each is, and whether all shall end.
+
+A small Ray actor beside the driver. A trial asks for room before its workers start and gives it
+back when they have ended: while it is scored, and while its process starts, the workers of another
+trial that is ready stand in its place. Room is counted anew from the cluster's nodes, so a sweep
+follows nodes that come and go. Nobody holds some workers while it waits for others, so no two
+trials can wait for each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from orchestrator.estimate.worker_capacity import Node
+from orchestrator.job import Scale
+from orchestrator.training.control.coordinator import ClusterLost
+from orchestrator.training.driver import Stopped
+from orchestrator.training.placement import nodes_for, nodes_of_cluster
+from orchestrator.tuning.capacity import Room, room_on
+
+Answer = Literal["wait", "train", "stop"]
+
+ASK_EVERY_S = 0.2
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks at the nodes."""
+
+FORGOTTEN_S = 10.0
+"""A trial that has not asked for so long is not waiting any more: its process died."""
+
+NO_START = "the sweep ends before this trial trains on"
+
+
+@dataclass
+class Place:
+    """A trial that waits for room or has it; times in seconds since 1970, by the desk's clock."""
+
+    asked: float
+    heard: float
+    granted: float | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the driver shows and counts."""
+
+    doing: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """By trial: what it does, and after how many steps."""
+
+    room: int = 0
+    """Trials at once on the nodes of now."""
+
+    worker_s: float = 0.0
+    """Seconds that workers have held room, added up."""
+
+    rooms: list[tuple[float, int]] = field(default_factory=list)
+    """When `room` changed, and to what."""
+
+
+class Desk:
+    """The desk's state; inside an actor under Ray."""
+
+    def __init__(self, room: Room, look: Callable[[], Sequence[Node]] = nodes_of_cluster) -> None:
+        self._room, self._look = room, look
+        self._places: dict[int, Place] = {}
+        self._doing: dict[int, tuple[str, int]] = {}
+        self._stop = False
+        self._worker_s = 0.0
+        self._looked = time.monotonic()
+        self._rooms = [(time.time(), room.trials)]
+
+    def may_train(self, number: int) -> Answer:
+        """Asked again and again until the answer is not `wait`. The lowest number goes first."""
+        if self._stop:
+            self._places.pop(number, None)
+            return "stop"
+        now = time.time()
+        place = self._places.setdefault(number, Place(now, now))
+        place.heard = now
+        if place.granted is not None:  # its process died and was started again
+            return "train"
+        there = self._trials_at_once()
+        ready = {n: p for n, p in self._places.items() if now - p.heard < FORGOTTEN_S}
+        training = sum(place.granted is not None for place in self._places.values())
+        first = min(n for n, place in ready.items() if place.granted is None)
+        if training < there and number == first:
+            place.granted = now
+            return "train"
+        return "wait"
+
+    def leaves(self, number: int) -> dict[str, float]:
+        """Its workers have ended: when it asked for room, had it and gave it back."""
+        place = self._places.pop(number, None)
+        if place is None or place.granted is None:
+            return {}
+        now = time.time()
+        self._worker_s += (now - place.granted) * self._room.workers
+        return {"asked": place.asked, "granted": place.granted, "released": now}
+
+    def at(self, number: int, doing: str, step: int) -> bool:
+        """What a trial does now, after so many steps. Gives whether all shall end."""
+        self._doing[number] = (doing, step)
+        return self._stop
+
+    def ask_stop(self) -> None:
+        """No workers start any more, and those that run are saved and end."""
+        self._stop = True
+
+    def seen(self) -> Seen:
+        """Everything so far."""
+        now = time.time()
+        held = [now - p.granted for p in self._places.values() if p.granted is not None]
+        worker_s = self._worker_s + sum(held) * self._room.workers
+        return Seen(dict(self._doing), self._trials_at_once(), worker_s, list(self._rooms))
+
+    def _trials_at_once(self) -> int:
+        if time.monotonic() - self._looked > LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            there = room_on(self._look(), self._room)
+            if there != self._rooms[-1][1]:
+                self._rooms.append((time.time(), there))
+        return self._rooms[-1][1]
+
+
+def open_desk(room: Room, scale: Scale) -> Any:
+    """Start the actor beside the driver; it dies with the driver, and with no other node.
+
+    Nodes that the cluster starts when asked (`scale.nodes`) count as there.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(
+        room, partial(nodes_for, scale)
+    )
+
+
+class DeskGate:
+    """The gate of one trial's training: it waits at the desk, and tells it how far it is."""
+
+    def __init__(self, desk: Any, number: int) -> None:
+        self._desk, self._number = desk, number
+        self.times: dict[str, float] = {}
+        """Of the last training: when it asked for room, had it and gave it back."""
+
+        self.step = 0
+
+    def await_nodes(self) -> None:
+        """Wait while the cluster is too small for a single trial: nodes went, and may come.
+
+        Raises:
+            Stopped: the sweep ends.
+            ClusterLost: the desk is gone.
+        """
+        while self._ask("seen").room == 0:
+            if self.tell("waits for nodes"):
+                raise Stopped(NO_START)
+            time.sleep(LOOK_EVERY_S)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Wait for room, and give it back.
+
+        Raises:
+            Stopped: the sweep ends.
+            ClusterLost: the desk is gone.
+        """
+        self.tell("waits")
+        while (answer := self._ask("may_train", self._number)) == "wait":
+            time.sleep(ASK_EVERY_S)
+        if answer == "stop":
+            raise Stopped(NO_START)
+        self.tell("starts")
+        try:
+            yield
+        finally:
+            self.times = self._ask("leaves", self._number)
+
+    def closing(self) -> bool:
+        """Whether the sweep ends."""
+        return self.tell("trains" if self.step else "starts")
+
+    def tell(self, doing: str) -> bool:
+        """What the trial does now; gives whether the sweep ends."""
+        return bool(self._ask("at", self._number, doing, self.step))
+
+    # As a progress: how far the training is.
+
+    def update(
+        self, stage: str, done: float, total: float, facts: dict[str, float | str] | None = None
+    ) -> None:
+        """Steps are done."""
+        if stage == "train":
+            self.step = max(self.step, int(done))
+
+    def message(self, text: str) -> None:
+        """A trial's own words are on its run; the table has no room for them."""
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A training shows none."""
+
+    def _ask(self, name: str, *args: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(getattr(self._desk, name).remote(*args))
+        except ray.exceptions.RayError as error:
+            raise ClusterLost.by(error) from None

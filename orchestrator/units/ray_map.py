@@ -1,0 +1,108 @@
+"""Work units as Ray Data tasks, one each."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from ray.data import DataContext
+from ray.util.annotations import RayDeprecationWarning
+
+from orchestrator.data.packing.unit import Report, run_unit
+from orchestrator.data.sources.base import InPlaceSource, Source, WorkUnit
+from orchestrator.errors import JobFailed, RequestError
+from orchestrator.job import Encode
+from orchestrator.ray_session import ray_session
+from orchestrator.storage import Storage
+from orchestrator.unexpected import one_line, traceback_of
+
+_MOST_BLOCKS = 10_000
+_RETRIES = 3
+"""Ray Data would repeat a task whose process dies for ever."""
+
+
+def on_ray(
+    storage: Storage,
+    source: Source | InPlaceSource,
+    units: list[WorkUnit],
+    encode: Encode,
+    cpus: float,
+) -> Iterator[Report]:
+    """Reports as units finish, in any order, each task with `cpus` cores.
+
+    Raises:
+        RequestError: the cluster has fewer cores than one task asks for.
+        JobFailed: a task's process died again and again.
+    """
+
+    def work(row: dict[str, Any]) -> dict[str, str]:
+        unit = WorkUnit(str(row["id"]), tuple(row["inputs"]), str(row["identity"]))
+        return {"report": run_unit(storage, source, unit, encode).encode()}
+
+    rows = [asdict(unit) for unit in units]
+    for row in mapped(work, rows, "packing", source.uri, cpus):
+        yield Report.decode(str(row["report"]))
+
+
+def mapped(
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+    rows: list[dict[str, Any]],
+    what: str,
+    where: str,
+    cpus: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """What `work` gives for each row, in any order, each in a task of `cpus` cores.
+
+    Args:
+        what: the work's name, and `where` its source, for errors.
+
+    Raises:
+        RequestError: the cluster has fewer cores than one task asks for.
+        JobFailed: a task's process died again and again.
+    """
+    with ray_session() as ray, quiet():
+        there = float(ray.cluster_resources().get("CPU", 0))
+        # A cluster without any core has a head that only leads: it starts nodes when asked.
+        if 0 < there < cpus:
+            raise RequestError(
+                f"a {what} task asks for {cpus:g} CPU cores, the cluster has {there:g}",
+                where="cpus",
+                mend=f"set cpus={there:g} or less",
+            )
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+        with warnings.catch_warnings():
+            # Named arguments cannot say it in this release of Ray; from 2.64 on they must.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            dataset = dataset.map(work, num_cpus=cpus, max_retries=_RETRIES)
+        try:
+            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                names = list(batch)
+                for values in zip(*(batch[name] for name in names), strict=True):
+                    yield dict(zip(names, values, strict=True))
+        except ray.exceptions.RayError as error:
+            raise JobFailed(
+                f"a {what} task died {_RETRIES + 1} times: {one_line(error)}",
+                where=where,
+                mend="is there memory enough? What is committed is kept; 'orchestrator run"
+                " --local' names the input at which it happens",
+                details=traceback_of(error),
+            ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ray Data without bars and log lines of its own: `Progress` tells how far it is."""
+    context = DataContext.get_current()
+    logger = logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
