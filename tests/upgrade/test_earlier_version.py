@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 EARLIER = "1593339"
 CHECKOUT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "lewm-acts": {
         "data": ROOMS,
         "model": {
-            "encoder": {"kind": "conv", "dim": 16, "width": 4},
+            "encoder": {"kind": "conv", "dim": 16, "width": 8},
             "patch": 8,
             "tubelet": 1,
             "predictor": PREDICTOR,
@@ -127,7 +128,7 @@ def kill_when(process: Any, half_way: Callable[[], object]) -> None:
         assert process.poll() is None, process.communicate()
         return bool(half_way())
 
-    until(reached, LIMIT_S)
+    wait_until(reached, LIMIT_S)
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -140,6 +141,14 @@ def hashes(folder: Path, pattern: str) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.glob(pattern))
+    }
+
+
+def tables(folder: Path) -> dict[str, pa.Table]:
+    """The columns of a folder's parquet files, by path; metadata names the job and is left out."""
+    return {
+        str(file.relative_to(folder)): pq.read_table(file).replace_schema_metadata(None)
+        for file in sorted(folder.rglob("*.parquet"))
     }
 
 
@@ -189,10 +198,7 @@ def test_a_finished_training_is_done(earlier: Path, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_a_dataset_is_packed_on(earlier: Path, tmp_path: Path) -> None:
-    job = {
-        "kind": "pack",
-        "data": {"source": "physics://mixed?clips=1500&size=48&fps=8&seconds=2"},
-    }
+    job = {"kind": "pack", "source": "physics://mixed?clips=1500&size=48&fps=8&seconds=2"}
     finish(start(job, tmp_path / "whole", earlier, "--local"))
     datasets = tmp_path / "killed" / "datasets"
     kill_when(
@@ -211,25 +217,25 @@ def test_a_dataset_is_packed_on(earlier: Path, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_features_continue(earlier: Path, tmp_path: Path) -> None:
-    trained = finish(start({"kind": "train", **VJEPA2}, tmp_path / "model", earlier, "--local"))
+    model = {"kind": "train", "name": "model", **VJEPA2}
+    trained = finish(start(model, tmp_path, earlier, "--local"))
     job = {
         "kind": "embed",
+        "storage": str(tmp_path),
         "model": trained["model_uri"],
         "data": {"source": "physics://mixed?clips=400&size=32&fps=8&seconds=2&seed=9", "clips": 1},
         "pooling": "tokens",
         "dtype": "float32",
         "scale": {"batch": 4},
     }
-    finish(start(job, tmp_path / "whole", earlier, "--local"))
-    features = tmp_path / "killed" / "features" / "job"
-    kill_when(
-        start(job, tmp_path / "killed", earlier, "--local"),
-        lambda: list(features.rglob("*.parquet")),
-    )
-    finish(start(job, tmp_path / "killed", None, "--local"))
-    assert sorted(hashes(features, "**/*.parquet").values()) == sorted(
-        hashes(tmp_path / "whole/features/job", "**/*.parquet").values()
-    )
+    finish(start({**job, "name": "whole"}, tmp_path, earlier, "--local"))
+    killed, features = {**job, "name": "killed"}, tmp_path / "features/killed"
+    process = start(killed, tmp_path, earlier, "--local")
+    kill_when(process, lambda: list(features.rglob("*.parquet")))
+    finish(start(killed, tmp_path, None, "--local"))
+    expected, found = tables(tmp_path / "features/whole"), tables(features)
+    assert found.keys() == expected.keys()
+    assert all(found[name].equals(expected[name]) for name in expected)
 
 
 SWEEP = {
@@ -273,7 +279,7 @@ def test_a_pipeline_continues(earlier: Path, tmp_path: Path) -> None:
     second = {
         **first,
         "name": "second",
-        "model": {"from": "stages:/first/model"},
+        "model": {**VJEPA2["model"], "from": "stages:/first/model"},
         "optim": {"steps": 60, "lr": 1e-3},
     }
     second = {**second, "checkpoint": {"every": 4, "keep_last": 2}}
