@@ -14,17 +14,17 @@ class OrchestratorError(Exception):
     exit_code = 1
     prefix = "error: "
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "", details: str = "") -> None:
-        self.what, self.where, self.mend, self.details = what, where, mend, details
-        super().__init__(what, where, mend)
+    def __init__(self, what: str, *, where: str = "", hint: str = "", details: str = "") -> None:
+        self.what, self.where, self.hint, self.details = what, where, hint, details
+        super().__init__(what, where, hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  {self.mend}" if self.mend else text
+        return f"{text}\n  {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders in Ray; keyword arguments do not survive by default.
-        return (_rebuild, (type(self), self.what, self.where, self.mend, self.details))
+        return (_rebuild, (type(self), self.what, self.where, self.hint, self.details))
 
 
 class RequestError(OrchestratorError):
@@ -44,14 +44,14 @@ class DataError(OrchestratorError):
 def _rebuild(
     kind: type[OrchestratorError], what: str, where: str, mend: str, details: str = ""
 ) -> OrchestratorError:
-    return kind(what, where=where, mend=mend, details=details)
+    return kind(what, where=where, hint=mend, details=details)
 
 
-def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
+def suggest(word: str, valid: list[str] | tuple[str, ...]) -> str:
     """A "did you mean" sentence for `word`, or the list of what is known."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + ", ".join(sorted(known))
+    return "known: " + ", ".join(sorted(valid))

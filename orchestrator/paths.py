@@ -14,14 +14,14 @@ from orchestrator.errors import RequestError
 
 REMOTE_SCHEMES = ("s3", "gs")
 
-_OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
-_NO_FOLDERS = ("http", "https", "ftp", "az", "abfs", "abfss", "wasb", "hdfs", "hf", "ssh")
+_SCHEME_ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+_UNSUPPORTED_SCHEMES = ("http", "https", "ftp", "az", "abfs", "abfss", "wasb", "hdfs", "hf", "ssh")
 # Of one letter it would be a drive of Windows.
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/*)(?P<rest>.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
-MEND = "use a local path, s3://bucket/prefix or gs://bucket/prefix"
+PATH_HINT = "use a local path, s3://bucket/prefix or gs://bucket/prefix"
 
 
 def is_remote(uri: str) -> bool:
@@ -29,7 +29,7 @@ def is_remote(uri: str) -> bool:
     return uri.lower().startswith(tuple(f"{scheme}://" for scheme in REMOTE_SCHEMES))
 
 
-def located(given: str) -> str:
+def normalize_path(given: str) -> str:
     """An absolute local path, or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, without a slash at its
     end.
 
@@ -40,19 +40,19 @@ def located(given: str) -> str:
         RequestError: it is none of these.
     """
     if not given.strip():
-        raise RequestError("an empty path", mend=MEND)
+        raise RequestError("an empty path", hint=PATH_HINT)
     if "\0" in given:
-        raise RequestError("a path with a NUL character", where=repr(given), mend=MEND)
+        raise RequestError("a path with a NUL character", where=repr(given), hint=PATH_HINT)
     match = _SCHEME.fullmatch(given)
     if match is not None:
-        scheme = _OTHER_NAMES.get(match["scheme"].lower(), match["scheme"].lower())
+        scheme = _SCHEME_ALIASES.get(match["scheme"].lower(), match["scheme"].lower())
         if scheme in REMOTE_SCHEMES:
-            return _in_bucket(given, scheme, match["slashes"], match["rest"])
+            return _bucket_uri(given, scheme, match["slashes"], match["rest"])
         if scheme == "file":
-            return _absolute(_of_file(given, match["slashes"], match["rest"]))
-        if scheme in _NO_FOLDERS or match["slashes"].startswith("//"):
-            raise RequestError(f"storage scheme of '{given}' is not supported", mend=MEND)
-    return _absolute(_at_home(given))
+            return _absolute(_path_of_file_uri(given, match["slashes"], match["rest"]))
+        if scheme in _UNSUPPORTED_SCHEMES or match["slashes"].startswith("//"):
+            raise RequestError(f"storage scheme of '{given}' is not supported", hint=PATH_HINT)
+    return _absolute(_expand_home(given))
 
 
 def local_path(given: str | Path) -> Path:
@@ -63,8 +63,8 @@ def local_path(given: str | Path) -> Path:
     """
     given = str(given)
     if is_remote(given):
-        raise RequestError(f"'{given}' is not on this machine", mend="name a local path")
-    path = Path(located(given))
+        raise RequestError(f"'{given}' is not on this machine", hint="name a local path")
+    path = Path(normalize_path(given))
     return Path(given) if path == Path(given).absolute() else path  # as short as it was given
 
 
@@ -77,10 +77,10 @@ def split_uri(uri: str) -> SplitResult:
     try:
         return urlsplit(uri)
     except ValueError as error:
-        raise RequestError(f"not a URI: {error}", where=uri, mend="check its spelling") from None
+        raise RequestError(f"not a URI: {error}", where=uri, hint="check its spelling") from None
 
 
-def refuse_unwritable(folder: Path, where: str) -> None:
+def require_writable(folder: Path, where: str) -> None:
     """Refuse a local folder that cannot be written, or made. Nothing is left there.
 
     Raises:
@@ -88,7 +88,7 @@ def refuse_unwritable(folder: Path, where: str) -> None:
     """
     place = folder
     try:
-        place = _first_there(folder)
+        place = _nearest_existing(folder)
         if place.is_dir():
             with tempfile.TemporaryFile(dir=place):
                 return
@@ -101,11 +101,11 @@ def refuse_unwritable(folder: Path, where: str) -> None:
     raise RequestError(
         f"cannot write in {folder}: {reason}{told}",
         where=where,
-        mend="name a folder that can be written",
+        hint="name a folder that can be written",
     )
 
 
-def _first_there(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there."""
     for place in (folder, *folder.parents):
         try:
@@ -116,17 +116,17 @@ def _first_there(folder: Path) -> Path:
     return place
 
 
-def _in_bucket(given: str, scheme: str, slashes: str, rest: str) -> str:
+def _bucket_uri(given: str, scheme: str, slashes: str, rest: str) -> str:
     bucket, _, prefix = rest.partition("/")
     if slashes != "//" or _BUCKET.fullmatch(bucket) is None:
         raise RequestError(
             f"'{given}' names no bucket",
-            mend=f"write {scheme}://BUCKET, or {scheme}://BUCKET/PREFIX",
+            hint=f"write {scheme}://BUCKET, or {scheme}://BUCKET/PREFIX",
         )
     return f"{scheme}://{bucket}/{prefix}".rstrip("/")
 
 
-def _of_file(given: str, slashes: str, rest: str) -> str:
+def _path_of_file_uri(given: str, slashes: str, rest: str) -> str:
     """The path of file:///PATH, file:/PATH or file://localhost/PATH."""
     host, separator, path = rest.partition("/")
     if slashes == "//" and host == "localhost" and separator:
@@ -135,24 +135,24 @@ def _of_file(given: str, slashes: str, rest: str) -> str:
         return unquote(f"/{rest}")
     raise RequestError(
         f"'{given}' is not the URI of a file on this machine",
-        mend="write file:///PATH, or the path alone",
+        hint="write file:///PATH, or the path alone",
     )
 
 
-def _at_home(given: str) -> str:
+def _expand_home(given: str) -> str:
     if given.startswith("~"):
         path = os.path.expanduser(given)
         if os.environ.get("HOME") == "" or not os.path.isabs(path):
             name = given.partition("/")[0]
             raise RequestError(
                 f"'{given}': there is no home folder '{name}'",
-                mend=f"write the whole path; a folder that is named so is ./{given}",
+                hint=f"write the whole path; a folder that is named so is ./{given}",
             )
         return path
     if _VARIABLE.match(given) and not os.path.exists(given):
         raise RequestError(
             f"'{given}' begins with a variable, which is not read here",
-            mend="write the path itself, or let the shell put it in",
+            hint="write the path itself, or let the shell put it in",
         )
     return given
 
@@ -163,5 +163,5 @@ def _absolute(path: str) -> str:
     except OSError:
         raise RequestError(
             f"'{path}' is relative, and the working directory is gone",
-            mend="change to a folder that exists, or write the whole path",
+            hint="change to a folder that exists, or write the whole path",
         ) from None

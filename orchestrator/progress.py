@@ -10,7 +10,7 @@ class Progress(Protocol):
     """Receives progress; an implementation draws bars, prints lines, or says nothing."""
 
     def update(
-        self, stage: str, done: float, total: float, facts: dict[str, float | str] | None = None
+        self, phase: str, done: float, total: float, facts: dict[str, float | str] | None = None
     ) -> None:
         """`done` of `total` of a stage ('pack', 'train'); `facts` are shown beside the bar."""
 
@@ -21,11 +21,11 @@ class Progress(Protocol):
         """A table that is shown anew in place of the one before; its last column is a state."""
 
 
-class Silent:
+class SilentProgress:
     """Says nothing."""
 
     def update(
-        self, stage: str, done: float, total: float, facts: dict[str, float | str] | None = None
+        self, phase: str, done: float, total: float, facts: dict[str, float | str] | None = None
     ) -> None:
         """Nothing is shown."""
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from orchestrator.errors import RequestError
 
-SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 """The longest path of a Unix socket."""
 
-_SOCKET = "/ray/session_2026-12-01_12-45-41_809958_4194304/sockets/plasma_store"
+_LONGEST_SOCKET_SUFFIX = "/ray/session_2026-12-01_12-45-41_809958_4194304/sockets/plasma_store"
 """What Ray puts behind its temporary folder."""
 
-_NOT_ON_LINUX = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_RAY_CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Where this is 0, a node that Ray starts has the address 127.0.0.1, as on a Mac, and all of its
 servers listen there. An address that is given is not enough: Ray replaces a loopback one."""
 
@@ -43,13 +43,13 @@ def loopback_interface() -> str:
     return names[0] if names else "lo"
 
 
-def use_loopback() -> dict[str, str]:
+def loopback_environment() -> dict[str, str]:
     """Variables by which gloo, NCCL and TensorPipe talk, and listen, on this machine alone."""
     name = loopback_interface()
     return dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"), name)
 
 
-def local_options() -> dict[str, Any]:
+def local_init_options() -> dict[str, Any]:
     """Options of `ray.init` for a cluster of this machine.
 
     Raises:
@@ -57,17 +57,17 @@ def local_options() -> dict[str, Any]:
     """
     # Without "local" Ray looks for the last cluster of this machine, and waits for minutes
     # where that was killed.
-    return {"address": "local", "include_dashboard": False, **_temporary()}
+    return {"address": "local", "include_dashboard": False, **_temp_dir_options()}
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_machine_ray() -> Iterator[None]:
     """Within it a Ray that starts is this machine's alone, and so are its processes."""
     import ray._private.ray_constants as constants
 
     global _bound_to_loopback
     _bound_to_loopback = True
-    wanted = {**use_loopback(), _NOT_ON_LINUX: "0", **_own_token()}
+    wanted = {**loopback_environment(), _RAY_CLUSTER_VARIABLE: "0", **_auth_token_environment()}
     before = {name: os.environ.get(name) for name in wanted}
     clusters = constants.ENABLE_RAY_CLUSTER
     os.environ.update(wanted)
@@ -83,7 +83,7 @@ def alone() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _temporary() -> dict[str, Any]:
+def _temp_dir_options() -> dict[str, Any]:
     """Where Ray keeps sockets and logs, unless its own choice will do."""
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     asked = os.environ.get(variable, "/tmp")  # of an empty one Ray makes a relative path
@@ -92,17 +92,21 @@ def _temporary() -> dict[str, Any]:
         raise RequestError(
             f"cannot write to the temporary folder {given}",
             where=variable or "temporary files",
-            mend="name a folder that can be written: RAY_TMPDIR=/DIR",
+            hint="name a folder that can be written: RAY_TMPDIR=/DIR",
         )
-    if os.path.isabs(asked) and len(os.fsencode(given + _SOCKET)) <= SOCKET_BYTES:
+    if (
+        os.path.isabs(asked)
+        and len(os.fsencode(given + _LONGEST_SOCKET_SUFFIX)) <= MAX_SOCKET_PATH_BYTES
+    ):
         return {}
     short = _short_folder()
     if short is None:
         raise RequestError(
-            f"the path {given} is too long for Ray's sockets ({SOCKET_BYTES} bytes with what Ray"
-            " puts behind it)",
+            f"the path {given} is too long for Ray's sockets ({MAX_SOCKET_PATH_BYTES} bytes with"
+            " what Ray puts behind it)",
             where=variable,
-            mend=f"name a folder of at most {SOCKET_BYTES - len(_SOCKET)} bytes: RAY_TMPDIR=/DIR",
+            hint="name a folder of at most"
+            f" {MAX_SOCKET_PATH_BYTES - len(_LONGEST_SOCKET_SUFFIX)} bytes: RAY_TMPDIR=/DIR",
         )
     logger.info("%s is too long for Ray's sockets; they are in %s", variable, short)
     # What does not fit into memory is written where the person wants temporary files.
@@ -113,7 +117,10 @@ def _short_folder() -> str | None:
     """A folder of this user's own with a short path."""
     for base in ("/tmp", os.environ.get("XDG_RUNTIME_DIR", "")):
         folder = f"{base}/ray-{os.getuid()}"
-        fits = len(os.fsencode(folder + _SOCKET.removeprefix("/ray"))) <= SOCKET_BYTES
+        fits = (
+            len(os.fsencode(folder + _LONGEST_SOCKET_SUFFIX.removeprefix("/ray")))
+            <= MAX_SOCKET_PATH_BYTES
+        )
         if base and fits and _own(Path(folder)):
             return folder
     return None
@@ -135,7 +142,7 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _own_token() -> dict[str, str]:
+def _auth_token_environment() -> dict[str, str]:
     """A token of this process's own, where Ray cannot keep one in the home folder."""
     asked = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")

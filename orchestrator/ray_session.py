@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.ray_local import alone, bound_to_loopback, local_options
+from orchestrator.ray_local import bound_to_loopback, local_init_options, single_machine_ray
 
-ANSWER_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 
 CLIENT_PORT = 10001
 """Where a cluster's Ray Client server is, unless `ray://` names another port."""
@@ -46,12 +46,12 @@ def ray_session(num_cpus: int | None = None) -> Iterator[Any]:
         return
     address = cluster_address()
     if address is None:
-        with alone():
+        with single_machine_ray():
             _start(ray, num_cpus)
-            yield from _until_done(ray)
+            yield from _shutdown_after(ray)
     else:
         _join(ray, address)
-        yield from _until_done(ray)
+        yield from _shutdown_after(ray)
 
 
 def cluster_address() -> str | None:
@@ -66,13 +66,16 @@ def cluster_address() -> str | None:
         return None
     scheme, separator, rest = address.rpartition("://")
     if separator and scheme != "ray":
-        raise _no_address(address, f"'{scheme}://' is the address of its web pages")
-    if address != "auto" and _parts(rest if separator else address, client=bool(separator)) is None:
-        raise _no_address(address, "it is no HOST:PORT")
+        raise _invalid_address(address, f"'{scheme}://' is the address of its web pages")
+    if (
+        address != "auto"
+        and _parse_host_port(rest if separator else address, client=bool(separator)) is None
+    ):
+        raise _invalid_address(address, "it is no HOST:PORT")
     return address
 
 
-def _parts(text: str, *, client: bool) -> tuple[str, int] | None:
+def _parse_host_port(text: str, *, client: bool) -> tuple[str, int] | None:
     """Host and port of HOST:PORT; the port of a Ray Client server may be left out."""
     text = text.rstrip("/") if client else text
     if client and text and ":" not in text:
@@ -83,25 +86,25 @@ def _parts(text: str, *, client: bool) -> tuple[str, int] | None:
     return match["host"].strip("[]"), int(match["port"])
 
 
-def _no_address(address: str, why: str) -> RequestError:
+def _invalid_address(address: str, why: str) -> RequestError:
     return RequestError(
         f"'{address}' is not the address of a Ray cluster: {why}",
         where="RAY_ADDRESS",
-        mend="write HOST:PORT as `ray start --head` prints it (most often port 6379), ray://HOST:PORT"
+        hint="write HOST:PORT as `ray start --head` prints it (most often port 6379), ray://HOST:PORT"
         " or auto, or unset it to run here alone",
     )
 
 
 def _start(ray: Any, num_cpus: int | None) -> None:
-    options = {**local_options(), "num_cpus": num_cpus}
+    options = {**local_init_options(), "num_cpus": num_cpus}
     try:
-        ray.init(**options, **_quiet())
+        ray.init(**options, **_logging_options())
     except Exception as error:
         with suppress(Exception):
             ray.shutdown()
         raise JobFailed(
             f"Ray did not start on this machine: {_first_line(error)}",
-            mend="where the machine is very busy, run the same command again; --local needs no Ray;"
+            hint="where the machine is very busy, run the same command again; --local needs no Ray;"
             " --debug shows all",
         ) from error
 
@@ -109,16 +112,16 @@ def _start(ray: Any, num_cpus: int | None) -> None:
 def _join(ray: Any, address: str) -> None:
     client = address.startswith("ray://")
     if address != "auto":
-        parts = _parts(address.removeprefix("ray://"), client=client)
+        parts = _parse_host_port(address.removeprefix("ray://"), client=client)
         assert parts is not None
-        _require_answer(address, *parts)
+        _require_reachable(address, *parts)
     try:
-        ray.init(address=address, **_quiet())
+        ray.init(address=address, **_logging_options())
     except Exception as error:
         raise RequestError(
             f"cannot join the Ray cluster at {address}: {_first_line(error)}",
             where="RAY_ADDRESS",
-            mend="start it (ray start --head), correct the address, or unset it to run here alone",
+            hint="start it (ray start --head), correct the address, or unset it to run here alone",
         ) from error
     if bound_to_loopback() and not client:
         _require_loopback(ray, address)
@@ -138,15 +141,15 @@ def _require_loopback(ray: Any, address: str) -> None:
         f"this Python process has run a job without a cluster, on 127.0.0.1 only; it cannot join"
         f" {address}",
         where="RAY_ADDRESS",
-        mend="use another Python process, or set RAY_ADDRESS before the first job",
+        hint="use another Python process, or set RAY_ADDRESS before the first job",
     )
 
 
-def _quiet() -> dict[str, Any]:
+def _logging_options() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 
 
-def _until_done(ray: Any) -> Iterator[Any]:
+def _shutdown_after(ray: Any) -> Iterator[Any]:
     try:
         yield ray
     finally:
@@ -157,25 +160,25 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def python_path() -> list[str]:
+def custom_code_folders() -> list[str]:
     """Where this process finds a user's own parts: the current folder, and PYTHONPATH."""
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return [str(Path.cwd()), *(str(Path(folder).absolute()) for folder in named if folder)]
 
 
-def find_parts_in(folders: list[str]) -> None:
+def add_to_sys_path(folders: list[str]) -> None:
     """In a worker: look for a user's own parts where the driver does."""
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
 
 
-def _require_answer(address: str, host: str, port: int) -> None:
+def _require_reachable(address: str, host: str, port: int) -> None:
     """Ray itself would try for minutes without a word.
 
     Raises:
         RequestError: nothing answers there, or what does speaks no gRPC (another server).
     """
     try:
-        with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+        with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
             why = "" if _is_encrypted() else _not_grpc(connection)
     except OSError as error:
         why = str(error)
@@ -183,7 +186,7 @@ def _require_answer(address: str, host: str, port: int) -> None:
         raise RequestError(
             f"no Ray cluster answers at {address}: {why}",
             where="RAY_ADDRESS",
-            mend="start it (ray start --head), correct the address, or unset it to run here alone",
+            hint="start it (ray start --head), correct the address, or unset it to run here alone",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
@@ -21,16 +22,22 @@ from orchestrator.job import (
     TrainJob,
     TuneJob,
 )
-from orchestrator.paths import refuse_unwritable
-from orchestrator.progress import Progress, Silent
+from orchestrator.paths import require_writable
+from orchestrator.progress import Progress, SilentProgress
 from orchestrator.summary import RunSummary
-from orchestrator.unexpected import Unforeseen, foreseen, keep_details, stage
+from orchestrator.unexpected import (
+    UnexpectedError,
+    error_context,
+    save_traceback,
+    to_orchestrator_error,
+)
 
 __all__ = ["RunSummary", "run"]
 
 if TYPE_CHECKING:
-    from orchestrator.evaluation.result_store import Evaluated
-    from orchestrator.pipeline.stage_store import Left
+    from orchestrator.data.store.index import DatasetIndex
+    from orchestrator.evaluation.result_store import SavedEvaluation
+    from orchestrator.pipeline.stage_store import StageOutputs
     from orchestrator.storage import Storage
     from orchestrator.training.run_record import RunRecord
 
@@ -56,17 +63,19 @@ def run(
     else in a temporary file.
     """
     try:
-        with stage(f"running the {job.kind} job '{job.name}'"):
-            return _run(job, progress or Silent(), fresh=fresh, local=local, profile=profile)
+        with error_context(f"running the {job.kind} job '{job.name}'"):
+            return _run(
+                job, progress or SilentProgress(), fresh=fresh, local=local, profile=profile
+            )
     except Exception as error:
-        told = foreseen(error, job.name)
-        keep_details(told, _folder_of(job))
-        if told is not error and not isinstance(told, Unforeseen):
+        told = to_orchestrator_error(error, job.name)
+        save_traceback(told, _run_folder(job))
+        if told is not error and not isinstance(told, UnexpectedError):
             raise told from error  # a Ray worker raised it
         raise
 
 
-def _folder_of(job: Job) -> Storage | None:
+def _run_folder(job: Job) -> Storage | None:
     """Where what is known of the job's run stands; None where a kind has no such place."""
     from orchestrator.storage import Storage
 
@@ -78,7 +87,7 @@ def _folder_of(job: Job) -> Storage | None:
         "study": "studies",
         "pipeline": "pipelines",
     }
-    return Storage(job.storage).sub(known[job.kind], job.name) if job.kind in known else None
+    return Storage(job.storage).subfolder(known[job.kind], job.name) if job.kind in known else None
 
 
 def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: bool) -> RunSummary:
@@ -89,12 +98,12 @@ def _run(job: Job, progress: Progress, *, fresh: bool, local: bool, profile: boo
         raise RequestError(
             "--fresh is for train jobs and pipelines, --profile for train jobs",
             where=job.name,
-            mend=f"leave it out: a {job.kind} job has no use for it",
+            hint=f"leave it out: a {job.kind} job has no use for it",
         )
     if isinstance(job, TrainJob):
         return _run_train(job, progress, fresh=fresh, local=local, profile=profile)
     assert not isinstance(job, PipelineJob)
-    return _run_one(job, progress, local, None)
+    return _run_stage_job(job, progress, local, None)
 
 
 def _require_storage(job: Job) -> None:
@@ -106,8 +115,8 @@ def _require_storage(job: Job) -> None:
     from orchestrator.storage import Storage
 
     storage = Storage(job.storage)
-    if not storage.remote:
-        refuse_unwritable(Path(storage.root), where="storage")
+    if not storage.is_remote:
+        require_writable(Path(storage.root), where="storage")
         return
     try:
         storage.exists()
@@ -115,13 +124,15 @@ def _require_storage(job: Job) -> None:
         raise RequestError(
             f"{storage.root} cannot be reached: {str(error).splitlines()[0]}",
             where="storage",
-            mend="check the bucket's name, the credentials and the endpoint (AWS_ENDPOINT_URL)",
+            hint="check the bucket's name, the credentials and the endpoint (AWS_ENDPOINT_URL)",
         ) from None
 
 
-def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
+def _run_stage_job(
+    job: StageJob, progress: Progress, local: bool, parent: str | None
+) -> RunSummary:
     """A job that may be a stage: `parent` is the MLflow run of its pipeline."""
-    with stage(f"running the {job.kind} job '{job.name}'"):
+    with error_context(f"running the {job.kind} job '{job.name}'"):
         if isinstance(job, PackJob):
             return _run_pack(job, progress, local)
         if isinstance(job, EmbedJob):
@@ -140,8 +151,8 @@ def _run_one(job: StageJob, progress: Progress, local: bool, parent: str | None)
 def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: bool) -> RunSummary:
     from orchestrator.pipeline.run_pipeline import run_pipeline
 
-    def run_stage(stage: StageJob, parent: str) -> Left:
-        return _left_by(_run_one(stage, progress, local, parent))
+    def run_stage(stage: StageJob, parent: str) -> StageOutputs:
+        return _stage_outputs(_run_stage_job(stage, progress, local, parent))
 
     began = time.time()
     found = run_pipeline(job, progress, run_stage, fresh=fresh, local=local)
@@ -152,7 +163,7 @@ def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: b
         storage=job.storage,
         seconds=time.time() - began,
         run_id=found.tracking.run_id,
-        tracking_uri=found.tracking.uri,
+        tracking_uri=found.tracking.tracking_uri,
         model_uri=models[-1] if models else "",
         metrics={
             f"{row['name']}/{key}": value
@@ -163,11 +174,11 @@ def _run_pipeline(job: PipelineJob, progress: Progress, *, fresh: bool, local: b
     )
 
 
-def _left_by(summary: RunSummary) -> Left:
+def _stage_outputs(summary: RunSummary) -> StageOutputs:
     """What later stages, and the pipeline's own page, need of a stage."""
-    from orchestrator.pipeline.stage_store import Left
+    from orchestrator.pipeline.stage_store import StageOutputs
 
-    return Left(
+    return StageOutputs(
         seconds=summary.seconds,
         run_id=summary.run_id,
         model=summary.model_uri if summary.kind in ("train", "tune") else "",
@@ -221,7 +232,7 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
 
     began = time.time()
     found = run_embed(job, progress, local=local)
-    facts = found.facts
+    facts = found.info
     shown = ("rows", "shape", "bytes", "failed", "short", "quarantined", "digest", "data")
     return RunSummary(
         kind="embed",
@@ -243,7 +254,7 @@ def _run_embed(job: EmbedJob, progress: Progress, local: bool) -> RunSummary:
 def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     """Commands that work as they stand."""
     reader = "from orchestrator.features import Features"
-    steps = [_python(f"{reader}; print(Features.open({uri!r}).array().shape)")]
+    steps = [_python_command(f"{reader}; print(Features.open({uri!r}).array().shape)")]
     sources = [job.data.source or "", *(source.uri for source in job.data.sources)]
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
         steps.append(
@@ -257,62 +268,62 @@ def _run_evaluate(
     job: EvaluateJob, progress: Progress, local: bool, parent: str | None
 ) -> RunSummary:
     began = time.time()
-    found, metrics = _judge(job, progress, local, parent)
+    found, metrics = _evaluate(job, progress, local, parent)
     probed = job.probe is not None
-    features = found.verdict["features"]["model"] if probed else {}
+    features = found.summary["features"]["model"] if probed else {}
     return RunSummary(
         kind="evaluate",
         name=job.name,
         storage=job.storage,
         seconds=time.time() - began,
-        run_id=found.tracking.run_id,
-        tracking_uri=found.tracking.uri,
-        model_uri=features["model_uri"] if probed else found.verdict["model"],
+        run_id=found.mlflow_run.run_id,
+        tracking_uri=found.mlflow_run.tracking_uri,
+        model_uri=features["model_uri"] if probed else found.summary["model"],
         metrics=metrics,
-        probe=found.verdict if probed else {},
-        verdict={} if probed else found.verdict,
-        report=found.report,
+        probe=found.summary if probed else {},
+        verdict={} if probed else found.summary,
+        report=found.report_uri,
     )
 
 
-def _judge(
+def _evaluate(
     job: EvaluateJob, progress: Progress, local: bool, parent: str | None
-) -> tuple[Evaluated, dict[str, float]]:
+) -> tuple[SavedEvaluation, dict[str, float]]:
     """Ask what the job asks; what was found, and its numbers as MLflow shows them."""
-    found: Evaluated
+    found: SavedEvaluation
     if job.probe is not None:
         from orchestrator.evaluation.probes.driver import run_probe
         from orchestrator.tracking.results.probes import probe_metrics
 
         found = run_probe(job, job.probe, progress, local=local, parent=parent)
-        return found, probe_metrics(found.verdict)
+        return found, probe_metrics(found.summary)
     if job.planning is not None:
-        from orchestrator.evaluation.planning.driver import run_acting
-        from orchestrator.tracking.results.planning import acting_headline
+        from orchestrator.evaluation.planning.driver import run_planning
+        from orchestrator.tracking.results.planning import planning_metrics
 
-        found = run_acting(job, job.planning, progress, local=local, parent=parent)
-        return found, acting_headline(found.verdict)
+        found = run_planning(job, job.planning, progress, local=local, parent=parent)
+        return found, planning_metrics(found.summary)
     if job.benchmark is not None:
         from orchestrator.evaluation.benchmarks.driver import run_benchmark
-        from orchestrator.tracking.results.benchmarks import benchmark_headline
+        from orchestrator.tracking.results.benchmarks import benchmark_metrics
 
         found = run_benchmark(job, job.benchmark, progress, local=local, parent=parent)
-        return found, benchmark_headline(found.verdict)
-    from orchestrator.evaluation.suite.driver import run_evaluate
-    from orchestrator.tracking.results.physics import headline
+        return found, benchmark_metrics(found.summary)
+    from orchestrator.evaluation.suite.driver import run_suite
+    from orchestrator.tracking.results.physics import physics_metrics
 
-    found = run_evaluate(job, progress, local=local, parent=parent)
-    return found, headline(found.verdict)
+    found = run_suite(job, progress, local=local, parent=parent)
+    return found, physics_metrics(found.summary)
 
 
 def _run_study(job: StudyJob, progress: Progress, local: bool, parent: str | None) -> RunSummary:
     from orchestrator.ray_session import ray_session
-    from orchestrator.study.driver import Trained, run_study
-    from orchestrator.tracking.results.studies import headline
+    from orchestrator.study.driver import TrainedCell, run_study
+    from orchestrator.tracking.results.studies import study_metrics
 
-    def train(cell: TrainJob) -> Trained:
+    def train(cell: TrainJob) -> TrainedCell:
         found = _run_train(cell, progress, fresh=False, local=local, profile=False)
-        return Trained(found.model_uri, found.run_id)
+        return TrainedCell(found.model_uri, found.run_id)
 
     began = time.time()
     with nullcontext() if local else ray_session():  # one for all cells
@@ -322,11 +333,11 @@ def _run_study(job: StudyJob, progress: Progress, local: bool, parent: str | Non
         name=job.name,
         storage=job.storage,
         seconds=time.time() - began,
-        run_id=found.tracking.run_id,
-        tracking_uri=found.tracking.uri,
-        metrics=headline(found.result),
+        run_id=found.mlflow_run.run_id,
+        tracking_uri=found.mlflow_run.tracking_uri,
+        metrics=study_metrics(found.result),
         verdict=found.result,
-        report=found.report,
+        report=found.report_uri,
     )
 
 
@@ -335,9 +346,9 @@ def _run_tune(job: TuneJob, progress: Progress, local: bool, parent: str | None)
         raise RequestError(
             "--local is not for tune jobs: Ray Tune starts the trials",
             where=job.name,
-            mend="leave it out; a single trial can be run by itself with --from and --local",
+            hint="leave it out; a single trial can be run by itself with --from and --local",
         )
-    from orchestrator.tracking.results.sweeps import headline
+    from orchestrator.tracking.results.sweeps import sweep_metrics
     from orchestrator.tuning.sweep import run_tune
 
     began = time.time()
@@ -349,13 +360,13 @@ def _run_tune(job: TuneJob, progress: Progress, local: bool, parent: str | None)
         storage=job.storage,
         seconds=time.time() - began,
         run_id=found.tracking.run_id,
-        tracking_uri=found.tracking.uri,
+        tracking_uri=found.tracking.tracking_uri,
         model_uri=found.model_uri,
         steps=best["steps"],
-        metrics=headline(found.result),
+        metrics=sweep_metrics(found.result),
         verdict=found.result,
         report=found.report,
-        next_steps=_after_tune(job, best, found.tracking.uri),
+        next_steps=_after_tune(job, best, found.tracking.tracking_uri),
     )
 
 
@@ -380,9 +391,9 @@ def _run_train(
     profile: bool,
     parent: str | None = None,
 ) -> RunSummary:
-    from orchestrator.evaluation.in_training.scheduler import Evaluations, check_evaluations
-    from orchestrator.tracking.mlflow_errors import NotRecorded
-    from orchestrator.tracking.run import describe_result
+    from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler, check_evaluations
+    from orchestrator.tracking.mlflow_errors import MlflowWriteFailed
+    from orchestrator.tracking.run import write_result_description
     from orchestrator.training.driver import run_train
 
     began = time.time()
@@ -393,8 +404,8 @@ def _run_train(
         fresh=fresh,
         local=local,
         profile=profile,
-        open_evaluations=Evaluations,
-        parent=parent,
+        open_evaluations=EvaluationScheduler,
+        parent_run_id=parent,
     )
     record, outcome = result.record, result.record.outcome
     totals = outcome.get("totals", {})
@@ -420,17 +431,17 @@ def _run_train(
         next_steps=_next_steps(job, record, profile),
     )
     try:
-        describe_result(result.tracking, job, summary)
-    except NotRecorded as error:  # all else is there
+        write_result_description(result.tracking, job, summary)
+    except MlflowWriteFailed as error:  # all else is there
         progress.message(f"{error.what}; the same command sends it")
     return summary
 
 
-def _dataset_facts(indexes: list[Any]) -> dict[str, Any]:
+def _dataset_facts(indexes: Sequence[DatasetIndex]) -> dict[str, Any]:
     return {
-        "clips": sum(index.clips for index in indexes),
+        "clips": sum(index.num_clips for index in indexes),
         "hours": sum(index.seconds for index in indexes) / 3600,
-        "bytes": sum(index.bytes for index in indexes),
+        "bytes": sum(index.num_bytes for index in indexes),
         "uris": [index.uri for index in indexes],
     }
 
@@ -442,7 +453,7 @@ def _next_steps(job: TrainJob, record: RunRecord, profile: bool) -> list[str]:
     elsewhere = job.storage != ".orchestrator"
     ui = f"orchestrator ui --storage {quote(job.storage)}" if elsewhere else "orchestrator ui"
     tracking = f"MLFLOW_TRACKING_URI={quote(record.mlflow_uri)} " if elsewhere else ""
-    show = _python(f"from orchestrator import load_model; print(load_model({uri!r}))")
+    show = _python_command(f"from orchestrator import load_model; print(load_model({uri!r}))")
     steps = [
         f"{ui}   # curves, pictures and the model, in a browser",
         f"{tracking}{show}",
@@ -453,7 +464,7 @@ def _next_steps(job: TrainJob, record: RunRecord, profile: bool) -> list[str]:
     return steps
 
 
-def _python(code: str) -> str:
+def _python_command(code: str) -> str:
     """A command for a shell, as readable as it can be."""
     plain = not set(code) & set('"$`\\!')
     return f'python -c "{code}"' if plain else f"python -c {quote(code)}"

@@ -12,33 +12,33 @@ from contextlib import contextmanager
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.storage import Storage
 
-ERRORS = "errors"
+ERRORS_FOLDER = "errors"
 """Folder of tracebacks in the folder of a run, `errors/SECONDS.txt`, seconds since 1970."""
 
-LONGEST_LINE = 300
+MAX_LINE_LENGTH = 300
 
-_TOLD = "_orchestrator_told"
+_WRAPPED_ATTRIBUTE = "_orchestrator_told"
 """Attribute of an unforeseen error: what is told of it."""
 
 
-class Unforeseen(JobFailed):
+class UnexpectedError(JobFailed):
     """An error of a kind that nobody foresaw. Exit code 1."""
 
 
 @contextmanager
-def stage(doing: str) -> Iterator[None]:
+def error_context(activity: str) -> Iterator[None]:
     """Within it, an unforeseen error notes what was being done; the innermost stage counts."""
     try:
         yield
     except Exception as error:
-        note_stage(error, doing)
+        add_error_context(error, activity)
         raise
 
 
-def note_stage(error: Exception, doing: str) -> None:
+def add_error_context(error: Exception, activity: str) -> None:
     """Note on an unforeseen error what was being done; the first note counts."""
     if not isinstance(error, OrchestratorError) and not getattr(error, "__notes__", []):
-        error.add_note(f"while {doing}")
+        error.add_note(f"while {activity}")
 
 
 def one_line(error: BaseException) -> str:
@@ -49,15 +49,15 @@ def one_line(error: BaseException) -> str:
         return f"{error.where}: {error.what}" if error.where else error.what
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} ..."
+    return text if len(text) <= MAX_LINE_LENGTH else f"{text[:MAX_LINE_LENGTH]} ..."
 
 
-def traceback_of(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """The whole traceback, with those of its causes."""
     return "".join(traceback.format_exception(error))
 
 
-def foreseen(error: Exception, where: str = "") -> OrchestratorError:
+def to_orchestrator_error(error: Exception, where: str = "") -> OrchestratorError:
     """The error itself where it is the house's own, also as a Ray worker raised it; otherwise one
     that says in a line what happened and carries the traceback: always the same for one error.
 
@@ -69,21 +69,21 @@ def foreseen(error: Exception, where: str = "") -> OrchestratorError:
         return cause
     if isinstance(error, OrchestratorError):
         return error
-    known: Unforeseen | None = getattr(error, _TOLD, None)
+    known: UnexpectedError | None = getattr(error, _WRAPPED_ATTRIBUTE, None)
     if known is None:
         notes = getattr(error, "__notes__", [])
         when = f" ({notes[0]})" if notes else ""
-        known = Unforeseen(
+        known = UnexpectedError(
             f"unforeseen {one_line(error)}{when}",
             where=where,
-            mend="what was saved stays; if this is a fault of orchestrator, please report it",
-            details=traceback_of(error),
+            hint="what was saved stays; if this is a fault of orchestrator, please report it",
+            details=format_traceback(error),
         )
-        setattr(error, _TOLD, known)
+        setattr(error, _WRAPPED_ATTRIBUTE, known)
     return known
 
 
-def keep_details(error: OrchestratorError, folder: Storage | None = None) -> None:
+def save_traceback(error: OrchestratorError, folder: Storage | None = None) -> None:
     """Keep the traceback that an error carries, and say in its hint where.
 
     It goes into the run's `folder` if that exists, else into a temporary file.
@@ -92,16 +92,16 @@ def keep_details(error: OrchestratorError, folder: Storage | None = None) -> Non
         return
     text, error.details = error.details, ""
     try:
-        where = f"the traceback is in {_kept(text, folder)}"
+        where = f"the traceback is in {_write_traceback(text, folder)}"
     except OSError as failure:
         where = f"the traceback could not be kept ({failure}): --debug shows it"
-    error.mend = f"{error.mend}; {where}" if error.mend else where
+    error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
-def _kept(text: str, folder: Storage | None) -> str:
+def _write_traceback(text: str, folder: Storage | None) -> str:
     try:
         if folder is not None and folder.exists():
-            path = f"{ERRORS}/{time.time():.3f}.txt"
+            path = f"{ERRORS_FOLDER}/{time.time():.3f}.txt"
             folder.write_bytes(path, text.encode("utf-8", "backslashreplace"))
             return folder.uri(path)
     except OSError:  # its disk may be full, which may be what is being told of

@@ -23,7 +23,7 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_wait_for_the_disk() -> Iterator[None]:
+def _no_fsync() -> Iterator[None]:
     """No test pulls the plug, so that nothing in this process need be on the disk already."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
@@ -40,7 +40,7 @@ def _no_wait_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _copy_mlflow_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A new sqlite store gets a copy of the first one's tables.
 
     MLflow makes them by some fifty migrations, each of which waits for the disk. The first store

@@ -16,11 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 TESTS = Path(__file__).parent
-MAKERS = {"default_rng", "SeedSequence", "Random", "RandomState", "PCG64", "Philox"}
-FRESH = {"urandom", "SystemRandom", "uuid1", "uuid4", "getrandom", "token_hex", "randbits", "seed"}
+GENERATOR_TYPES = {"default_rng", "SeedSequence", "Random", "RandomState", "PCG64", "Philox"}
+UNSEEDED = {
+    "urandom",
+    "SystemRandom",
+    "uuid1",
+    "uuid4",
+    "getrandom",
+    "token_hex",
+    "randbits",
+    "seed",
+}
 CLOCKS = {"time", "time_ns", "monotonic", "perf_counter", "getpid", "now"}
 GLOBAL = ("random.", "np.random.", "numpy.random.", "torch.rand", "torch.normal", "torch.bernoulli")
-SEEDED = {"manual_seed", "seed", *MAKERS}
+SEEDED = {"manual_seed", "seed", *GENERATOR_TYPES}
 
 
 def called(node: ast.AST) -> str:
@@ -36,7 +45,7 @@ def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
             yield node, called(node.func)
 
 
-def unseeded(source: str) -> list[str]:
+def unseeded_calls(source: str) -> list[str]:
     """What draws afresh in a module, as `LINE: CALL`."""
     tree = ast.parse(source)
     found = {node.lineno: name for node, name in calls(tree) if _fresh(node, name)}
@@ -50,9 +59,9 @@ def unseeded(source: str) -> list[str]:
 
 def _fresh(node: ast.Call, name: str) -> bool:
     last, given = name.rpartition(".")[2], [*node.args, *(k.value for k in node.keywords)]
-    if last in FRESH and not given:
+    if last in UNSEEDED and not given:
         return True
-    if last in FRESH - {"seed"} or name.startswith("secrets."):
+    if last in UNSEEDED - {"seed"} or name.startswith("secrets."):
         return True
     if last == "settings":
         return any(k.arg in ("derandomize", "database") for k in node.keywords)
@@ -95,7 +104,7 @@ def _at_import(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
     ],
 )
 def test_a_fresh_draw_is_seen(source: str) -> None:
-    assert unseeded(source)
+    assert unseeded_calls(source)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +119,7 @@ def test_a_fresh_draw_is_seen(source: str) -> None:
     ],
 )
 def test_a_seeded_draw_is_let_be(source: str) -> None:
-    assert unseeded(source) == []
+    assert unseeded_calls(source) == []
 
 
 def test_no_test_draws_afresh() -> None:
@@ -118,7 +127,7 @@ def test_no_test_draws_afresh() -> None:
         f"{file.relative_to(TESTS)}:{text}"
         for file in sorted(TESTS.rglob("*.py"))
         if file.name != "deterministic.py"
-        for text in unseeded(file.read_text())
+        for text in unseeded_calls(file.read_text())
     ]
     assert found == [], "seed it, or make it a nightly test of `fuzz_seed`"
 

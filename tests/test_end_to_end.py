@@ -17,19 +17,19 @@ import yaml
 from mlflow import MlflowClient
 
 from orchestrator import load_model
-from orchestrator.data.auditing.clip_ledger import read_ledger
+from orchestrator.data.auditing.clip_ledger import read_clip_ledger
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.ray_session import ray_session
 from orchestrator.runner import RunSummary, run
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import export_tensors
+from orchestrator.training.checkpoints.manager import read_full_tensors
 
 STEPS, BATCH = 6, 4
 
 
-def tiny_job(storage: Path, **scale: Any) -> dict[str, Any]:
+def train_job_dict(storage: Path, **scale: Any) -> dict[str, Any]:
     return {
         "kind": "train",
         "name": "tiny",
@@ -54,7 +54,7 @@ def tiny_job(storage: Path, **scale: Any) -> dict[str, Any]:
     }
 
 
-class Heard(Silent):
+class RecordingProgress(SilentProgress):
     """Remembers what a run says."""
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Heard(Silent):
 
 
 def weights(summary: RunSummary) -> dict[str, np.ndarray[Any, Any]]:
-    storage = Storage(summary.storage).sub("runs", summary.name, "checkpoints")
-    return {k: v.numpy() for k, v in export_tensors(storage, summary.checkpoint).items()}
+    storage = Storage(summary.storage).subfolder("runs", summary.name, "checkpoints")
+    return {k: v.numpy() for k, v in read_full_tensors(storage, summary.checkpoint).items()}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def ray() -> Iterator[Any]:
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("zero", [1, 3])
 def test_video_becomes_a_registered_model_on_ray(tmp_path: Path, zero: int) -> None:
-    summary = run(build_job(tiny_job(tmp_path, workers=2, zero=zero)))
+    summary = run(build_job(train_job_dict(tmp_path, workers=2, zero=zero)))
 
     client = MlflowClient(summary.tracking_uri)
     logged = client.get_run(summary.run_id)
@@ -90,21 +90,21 @@ def test_video_becomes_a_registered_model_on_ray(tmp_path: Path, zero: int) -> N
     pictures = {f.path for f in client.list_artifacts(summary.run_id, "pictures")}
     assert pictures, "masks and features are drawn at the end"
 
-    model = load_model(summary.model_uri, tracking=summary.tracking_uri)
+    model = load_model(summary.model_uri, tracking_uri=summary.tracking_uri)
     rng = np.random.default_rng(0)
     features = model.encode(rng.integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8))
     assert features.shape == (2, 32, 48)
     assert float((features[0] - features[1]).abs().max()) > 1e-3
 
-    rows = read_ledger(Storage(str(tmp_path)).sub("runs", "tiny", "ledger")).to_pydict()
+    rows = read_clip_ledger(Storage(str(tmp_path)).subfolder("runs", "tiny", "ledger")).to_pydict()
     counted = [p for p, w in zip(rows["position"], rows["weight"], strict=True) if w > 0]
     assert sorted(counted) == list(range(STEPS * BATCH))
 
 
 @pytest.mark.integration
 def test_one_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
-    first = weights(run(build_job(tiny_job(tmp_path / "a")), local=True))
-    second = weights(run(build_job(tiny_job(tmp_path / "b")), local=True))
+    first = weights(run(build_job(train_job_dict(tmp_path / "a")), local=True))
+    second = weights(run(build_job(train_job_dict(tmp_path / "b")), local=True))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -113,9 +113,9 @@ def test_one_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
 def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> None:
     steps = 40
     more = [f"optim.steps={steps}"]
-    whole = run(build_job(tiny_job(tmp_path / "whole"), more), local=True)
+    whole = run(build_job(train_job_dict(tmp_path / "whole"), more), local=True)
     job_file = tmp_path / "job.yaml"
-    job_file.write_text(yaml.safe_dump(tiny_job(tmp_path / "killed")))
+    job_file.write_text(yaml.safe_dump(train_job_dict(tmp_path / "killed")))
     command = [sys.executable, "-m", "orchestrator", "run", str(job_file), *more, "--local", "-q"]
     with subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
         checkpoints = Storage(str(tmp_path / "killed" / "runs" / "tiny" / "checkpoints"))
@@ -126,9 +126,9 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> No
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     record = Storage(str(tmp_path / "killed" / "runs" / "tiny")).read_json("run.json")
-    heard = Heard()
+    heard = RecordingProgress()
 
-    resumed = run(build_job(tiny_job(tmp_path / "killed"), more), local=True, progress=heard)
+    resumed = run(build_job(train_job_dict(tmp_path / "killed"), more), local=True, progress=heard)
 
     assert resumed.run_id == record["mlflow_run_id"]
     start = next(int(text.split()[3]) for text in heard.lines if text.startswith("resumed at step"))
@@ -144,11 +144,11 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> No
 
 @pytest.mark.integration
 def test_a_name_is_an_identity(tmp_path: Path) -> None:
-    first = run(build_job(tiny_job(tmp_path)), local=True)
-    again = run(build_job(tiny_job(tmp_path)), local=True)
+    first = run(build_job(train_job_dict(tmp_path)), local=True)
+    again = run(build_job(train_job_dict(tmp_path)), local=True)
     assert (again.run_id, again.model_uri) == (first.run_id, first.model_uri)
 
-    changed = build_job(tiny_job(tmp_path), ["optim.lr=0.002"])
+    changed = build_job(train_job_dict(tmp_path), ["optim.lr=0.002"])
     with pytest.raises(RequestError, match=r"optim\.lr: 0\.001 -> 0\.002"):
         run(changed, local=True)
 

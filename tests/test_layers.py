@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parents[1] / "orchestrator"
+PACKAGE = Path(__file__).parents[1] / "orchestrator"
 
-FLOORS = {
-    "errors": 1, "paths": 1, "storage": 1, "progress": 1, "randomness": 1, "ray_local": 1,
-    "ray_session": 1, "summary": 1,
-    "unexpected": 1,
+LAYERS = {
+    "errors": 1, "paths": 1, "version": 1, "storage": 1, "progress": 1, "randomness": 1,
+    "ray_local": 1, "ray_session": 1, "summary": 1, "unexpected": 1,
     "job": 2, "cluster_profile": 2, "estimate": 2,
     "data": 3, "physics": 3, "jepa": 3, "tracking": 3,
     "environments": 3, "planning": 3, "report": 3, "units": 3,
@@ -29,7 +28,7 @@ PLAIN_TORCH = ("ray", "deepspeed", "mlflow")
 
 
 @functools.cache
-def imported(path: Path) -> list[tuple[str, bool]]:
+def imported_modules(path: Path) -> list[tuple[str, bool]]:
     """(module, at import time) of every import statement of a file, TYPE_CHECKING left out."""
     return list(_imported(path))
 
@@ -55,39 +54,39 @@ def _imported(path: Path) -> Iterator[tuple[str, bool]]:
                 yield from ((f"orchestrator.{a.name}", id(node) not in lazy) for a in node.names)
 
 
-def room(module: str) -> str:
+def package_of_module(module: str) -> str:
     parts = module.split(".")
     return parts[1] if parts[0] == "orchestrator" and len(parts) > 1 else ""
 
 
 def files() -> list[Path]:
-    return sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+def package_of_file(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def test_every_room_has_a_floor() -> None:
-    assert {room_of(path) for path in files()} - FLOORS.keys() == set()
+    assert {package_of_file(path) for path in files()} - LAYERS.keys() == set()
 
 
 def test_no_room_imports_upward() -> None:
     upward = [
-        f"{path.relative_to(HOUSE)} imports {module}"
+        f"{path.relative_to(PACKAGE)} imports {module}"
         for path in files()
-        for module, _ in imported(path)
-        if FLOORS.get(room(module), 0) > FLOORS[room_of(path)]
+        for module, _ in imported_modules(path)
+        if LAYERS.get(package_of_module(module), 0) > LAYERS[package_of_file(path)]
     ]
     assert upward == []
 
 
 def test_the_models_are_plain_torch() -> None:
     found = [
-        f"{path.relative_to(HOUSE)} imports {module}"
+        f"{path.relative_to(PACKAGE)} imports {module}"
         for path in files()
-        if room_of(path) == "jepa"
-        for module, _ in imported(path)
+        if package_of_file(path) == "jepa"
+        for module, _ in imported_modules(path)
         if module.split(".")[0] in PLAIN_TORCH
     ]
     assert found == []
@@ -96,14 +95,14 @@ def test_the_models_are_plain_torch() -> None:
 def test_command_line_and_jobs_import_heavy_libraries_late() -> None:
     allowed = {"job": ("pydantic",), "estimate": ("pydantic",)}
     found = [
-        f"{path.relative_to(HOUSE)} imports {module}"
+        f"{path.relative_to(PACKAGE)} imports {module}"
         for path in files()
-        if room_of(path)
+        if package_of_file(path)
         in ("errors", "progress", "randomness", "storage", "job", "estimate", "cli")
-        for module, at_import in imported(path)
+        for module, at_import in imported_modules(path)
         if at_import
         and module.split(".")[0] in HEAVY
-        and module.split(".")[0] not in allowed.get(room_of(path), ())
+        and module.split(".")[0] not in allowed.get(package_of_file(path), ())
     ]
     assert found == []
 

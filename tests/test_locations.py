@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.paths import is_remote, local_path, located, refuse_unwritable
+from orchestrator.paths import is_remote, local_path, normalize_path, require_writable
 from orchestrator.storage import Storage
 
 
@@ -59,8 +59,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_place(given: str, wanted: str, home: Path) -> None:
     absolute = wanted.replace("HOME", str(home)).replace("HERE", os.getcwd())
-    assert located(given) == absolute
-    assert located(absolute) == absolute
+    assert normalize_path(given) == absolute
+    assert normalize_path(absolute) == absolute
     assert Storage(given).root == absolute
 
 
@@ -106,12 +106,12 @@ def test_what_is_no_place_is_refused(given: str, reason: str) -> None:
 def test_a_home_that_is_no_folder_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", value)
     with pytest.raises(RequestError, match="no home folder"):
-        located("~/runs")
+        normalize_path("~/runs")
 
 
 def test_a_folder_that_is_named_like_a_variable_is_one() -> None:
     os.mkdir("$RUNS")
-    assert located("$RUNS/a".partition("/")[0]) == f"{os.getcwd()}/$RUNS"
+    assert normalize_path("$RUNS/a".partition("/")[0]) == f"{os.getcwd()}/$RUNS"
 
 
 def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,16 +120,16 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(RequestError, match="working directory is gone"):
-        located("runs")
-    assert located("/runs") == "/runs"
+        normalize_path("runs")
+    assert normalize_path("/runs") == "/runs"
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/what?x=1#y", "s3://bucket/a%2Fb"])
 def test_keys_of_an_object_store_are_not_cut(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     storage = pickle.loads(pickle.dumps(Storage(root)))
-    assert storage.at("c") == root.removeprefix("s3://") + "/c"
-    assert storage.sub("c").parent.root == root
+    assert storage.fs_path("c") == root.removeprefix("s3://") + "/c"
+    assert storage.subfolder("c").parent.root == root
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_local_path_stays_as_short_as_it_was_given(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["new", "new/deep/er", "."])
 def test_a_folder_that_can_be_made_is_not_made_yet(name: str, tmp_path: Path) -> None:
-    refuse_unwritable(tmp_path / "work" / name, "storage")
+    require_writable(tmp_path / "work" / name, "storage")
     assert not os.listdir(tmp_path / "work")
 
 
@@ -170,5 +170,5 @@ def test_a_folder_that_cannot_be_is_refused(name: str, reason: str, tmp_path: Pa
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(RequestError, match=reason) as error:
-        refuse_unwritable(tmp_path / name, "storage")
+        require_writable(tmp_path / name, "storage")
     assert error.value.where == "storage"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ray_local
-from orchestrator.bench.fault_injection import Nodes
+from orchestrator.bench.fault_injection import LocalRayCluster
 from orchestrator.errors import RequestError
 from orchestrator.ray_session import cluster_address, ray_session
 
@@ -102,7 +102,7 @@ def server(answer: bytes | None) -> Iterator[int]:
 def test_another_server_at_the_address_is_said_at_once(
     answer: bytes | None, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.ray_session.ANSWER_S", 0.5)
+    monkeypatch.setattr("orchestrator.ray_session.CONNECT_TIMEOUT_S", 0.5)
     began = time.monotonic()
     with server(answer) as port:
         monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{port}")
@@ -126,9 +126,9 @@ def _no_folders_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_folders_named")
 def test_a_short_temporary_folder_is_rays_own_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "_temp_dir" not in ray_local.local_options()
+    assert "_temp_dir" not in ray_local.local_init_options()
     monkeypatch.setenv("TMPDIR", "/tmp")
-    assert "_temp_dir" not in ray_local.local_options()
+    assert "_temp_dir" not in ray_local.local_init_options()
 
 
 @pytest.mark.usefixtures("_no_folders_named")
@@ -139,9 +139,9 @@ def test_sockets_of_a_long_temporary_folder_lie_elsewhere(
 ) -> None:
     folder = tmp_path / name
     monkeypatch.setenv(variable, str(folder))
-    options = ray_local.local_options()
-    socket_path = options["_temp_dir"] + ray_local._SOCKET.removeprefix("/ray")
-    assert len(os.fsencode(socket_path)) <= ray_local.SOCKET_BYTES
+    options = ray_local.local_init_options()
+    socket_path = options["_temp_dir"] + ray_local._LONGEST_SOCKET_SUFFIX.removeprefix("/ray")
+    assert len(os.fsencode(socket_path)) <= ray_local.MAX_SOCKET_PATH_BYTES
     assert os.stat(options["_temp_dir"]).st_uid == os.getuid()
     assert options["object_spilling_directory"] == str(folder)
 
@@ -153,7 +153,7 @@ def test_a_temporary_folder_without_a_whole_path_is_not_left_to_ray(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", value)
-    assert os.path.isabs(ray_local.local_options()["_temp_dir"])
+    assert os.path.isabs(ray_local.local_init_options()["_temp_dir"])
 
 
 @pytest.mark.usefixtures("_no_folders_named")
@@ -163,7 +163,7 @@ def test_a_long_path_without_any_other_folder_is_refused(
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("a" * 60)))
     monkeypatch.setattr(ray_local, "_short_folder", lambda: None)
     with pytest.raises(RequestError, match="too long for Ray's sockets") as error:
-        ray_local.local_options()
+        ray_local.local_init_options()
     assert error.value.where == "TMPDIR"
 
 
@@ -175,7 +175,7 @@ def test_a_temporary_folder_that_cannot_be_is_refused(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(variable, str(tmp_path / "file" / "below"))
     with pytest.raises(RequestError, match="cannot write to the temporary folder"):
-        ray_local.local_options()
+        ray_local.local_init_options()
 
 
 @pytest.mark.parametrize("kept", ["nothing", "a folder", "a token"])
@@ -190,15 +190,15 @@ def test_a_token_of_its_own_only_where_the_home_keeps_none(
     elif kept == "a token":
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
-    found = ray_local._own_token()
+    found = ray_local._auth_token_environment()
     assert (found != {}) == (kept == "nothing")
-    assert found == ray_local._own_token()
+    assert found == ray_local._auth_token_environment()
 
 
 def test_an_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
     monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
-    with ray_local.alone():
+    with ray_local.single_machine_ray():
         assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")
         assert os.environ["NCCL_SOCKET_IFNAME"].startswith("lo")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
@@ -224,7 +224,7 @@ def test_a_process_that_ran_locally_is_refused_by_a_cluster_in_one_line(
     """Its own server listens on loopback only: the head would end its actors minutes later."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     spawn = get_context("spawn")
-    with closing(Nodes(1)) as nodes, ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    with closing(LocalRayCluster(1)) as nodes, ProcessPoolExecutor(1, mp_context=spawn) as pool:
         told = pool.submit(_local_then_cluster, nodes.address).result()
     assert "it cannot join" in told
     assert "use another Python process" in told

@@ -27,33 +27,37 @@ import psutil
 import yaml
 
 from orchestrator.errors import JobFailed
-from orchestrator.estimate import plan
+from orchestrator.estimate import estimate_job
 from orchestrator.job import TrainJob, job_dict
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import complete_checkpoints, export_tensors, step_of
+from orchestrator.training.checkpoints.manager import (
+    checkpoint_step,
+    list_complete_checkpoints,
+    read_full_tensors,
+)
 
-Victim = Literal["rank", "driver", "node"]
-VICTIMS: tuple[Victim, ...] = ("rank", "driver", "node")
+FaultTarget = Literal["rank", "driver", "node"]
+FAULT_TARGETS: tuple[FaultTarget, ...] = ("rank", "driver", "node")
 
 PATIENCE_S = 300.0
 POLL_S = 0.01
 
 
 @dataclass(frozen=True)
-class Blow:
+class InjectedFault:
     """What is killed, and when: `delay_s` after the run's `commit`-th checkpoint is complete."""
 
-    victim: Victim
+    victim: FaultTarget
     rank: int
     commit: int
     delay_s: float
 
 
 @dataclass
-class Struck:
+class FaultOutcome:
     """What became of one run."""
 
-    blow: Blow
+    blow: InjectedFault
     step: int
     """The newest committed step when the blow fell."""
 
@@ -78,7 +82,9 @@ class Struck:
         return asdict(self) | {"good": self.good}
 
 
-def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]) -> list[Blow]:
+def draw_faults(
+    job: TrainJob, count: int, seed: int, victims: tuple[FaultTarget, ...]
+) -> list[InjectedFault]:
     """`count` blows, victims in turn; every third falls right after a commit.
 
     All in the first three quarters: a run that has ended cannot be struck.
@@ -86,9 +92,9 @@ def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]
     draw = random.Random(seed)
     commits = job.optim.steps // job.checkpoint.every
     return [
-        Blow(
+        InjectedFault(
             victims[i % len(victims)],
-            draw.randrange(job.scale.most_workers),
+            draw.randrange(job.scale.max_workers),
             draw.randint(1, max(1, commits * 3 // 4)),
             0.0 if i // len(victims) % 3 == 0 else draw.uniform(0, 1.5),
         )
@@ -96,11 +102,11 @@ def draw_blows(job: TrainJob, count: int, seed: int, victims: tuple[Victim, ...]
     ]
 
 
-CALM = "calm"
+BASELINE_RUN = "calm"
 """The name of the uninterrupted run."""
 
 
-class Arena:
+class RunHarness:
     """Runs of one job in one storage, under names of their own, in processes of their own.
 
     Every step is logged. `folder` takes the storage and the output of each run.
@@ -128,9 +134,9 @@ class Arena:
                 command, stdout=log, stderr=log, env=self.env, start_new_session=True
             )
 
-    def run_calm(self, name: str = CALM) -> str:
+    def run_baseline(self, name: str = BASELINE_RUN) -> str:
         """The run that nothing happens to, once; gives its name."""
-        if not complete_checkpoints(self.checkpoints(name)):
+        if not list_complete_checkpoints(self.checkpoints(name)):
             self.finish(self.start(name), name)
         return name
 
@@ -146,11 +152,11 @@ class Arena:
             raise JobFailed(f"run {name} ended with code {code}: {' / '.join(log[-3:])}")
 
     def checkpoints(self, name: str) -> Storage:
-        return self.storage.sub("runs", name, "checkpoints")
+        return self.storage.subfolder("runs", name, "checkpoints")
 
     def workers(self, name: str) -> dict[str, Any]:
         """Where the ranks are (`workers.json`); empty before the first step."""
-        folder = self.storage.sub("runs", name)
+        folder = self.storage.subfolder("runs", name)
         found: dict[str, Any] = (
             folder.read_json("workers.json") if folder.exists("workers.json") else {}
         )
@@ -177,33 +183,37 @@ class Arena:
 
     def losses(self, name: str) -> list[tuple[int, float]]:
         """(step, loss) of every logged step, as MLflow has them: a step's twins too."""
-        return sorted((row.step, row.value) for row in self.rows(name, "train/loss"))
+        return sorted((row.step, row.value) for row in self.metric_history(name, "train/loss"))
 
     def metric(self, name: str, key: str) -> dict[int, float]:
         """A metric of the run by step."""
-        return {row.step: row.value for row in self.rows(name, key)}
+        return {row.step: row.value for row in self.metric_history(name, key)}
 
-    def rows(self, name: str, key: str) -> list[Any]:
+    def metric_history(self, name: str, key: str) -> list[Any]:
         """The rows of a metric as MLflow has them."""
-        from orchestrator.tracking.server import client_of
+        from orchestrator.tracking.server import mlflow_client
         from orchestrator.training.run_record import read_record
 
-        record = read_record(self.storage.sub("runs", name))
+        record = read_record(self.storage.subfolder("runs", name))
         assert record is not None
-        rows: list[Any] = client_of(record.mlflow_uri).get_metric_history(record.mlflow_run_id, key)
+        rows: list[Any] = mlflow_client(record.mlflow_uri).get_metric_history(
+            record.mlflow_run_id, key
+        )
         return rows
 
-    def weights(self, name: str) -> str:
+    def weights_digest(self, name: str) -> str:
         """sha256 of the student and the teacher in the newest checkpoint."""
         folder, digest = self.checkpoints(name), hashlib.sha256()
-        newest = complete_checkpoints(folder)[-1]
-        for key, value in sorted(export_tensors(folder, newest).items()):
+        newest = list_complete_checkpoints(folder)[-1]
+        for key, value in sorted(read_full_tensors(folder, newest).items()):
             digest.update(key.encode())
             digest.update(value.numpy().tobytes())
         return digest.hexdigest()
 
 
-def strike(arena: Arena, name: str, blow: Blow, calm: str, nodes: Nodes | None) -> Struck:
+def inject_fault(
+    arena: RunHarness, name: str, blow: InjectedFault, calm: str, nodes: LocalRayCluster | None
+) -> FaultOutcome:
     """One run, one blow, compared with the run `calm`."""
     from orchestrator.training.audit import audit_run
 
@@ -213,13 +223,13 @@ def strike(arena: Arena, name: str, blow: Blow, calm: str, nodes: Nodes | None) 
     step = blow.commit * arena.job.checkpoint.every
 
     def committed() -> bool:
-        there = complete_checkpoints(folder)
-        return bool(there) and step_of(there[-1]) >= step
+        there = list_complete_checkpoints(folder)
+        return bool(there) and checkpoint_step(there[-1]) >= step
 
     arena.wait_for(process, name, lambda: committed() and arena.workers(name))
     time.sleep(blow.delay_s)
     ranks = {r["rank"]: r["pid"] for r in arena.workers(name)["ranks"]}
-    before = step_of(complete_checkpoints(folder)[-1])
+    before = checkpoint_step(list_complete_checkpoints(folder)[-1])
     struck_at = time.time()
     if blow.victim == "rank":
         os.kill(ranks[blow.rank], signal.SIGKILL)
@@ -229,7 +239,7 @@ def strike(arena: Arena, name: str, blow: Blow, calm: str, nodes: Nodes | None) 
         process = arena.start(name)
     else:
         assert nodes is not None
-        nodes.kill_one(ranks[blow.rank])
+        nodes.kill_node(ranks[blow.rank])
         nodes.add()
 
     def went_on() -> bool:
@@ -241,18 +251,18 @@ def strike(arena: Arena, name: str, blow: Blow, calm: str, nodes: Nodes | None) 
     arena.finish(process, name)
     log = (arena.folder / f"{name}.log").read_text()
     resumed = [int(line.split()[3]) for line in log.splitlines() if "resumed at step" in line]
-    return Struck(
+    return FaultOutcome(
         blow,
         before,
         resumed[-1] if resumed else 0,
         recovery,
         arena.losses(name) == arena.losses(calm),
-        arena.weights(name) == arena.weights(calm),
+        arena.weights_digest(name) == arena.weights_digest(calm),
         audit_run(arena.storage, name).good,
     )
 
 
-class Nodes:
+class LocalRayCluster:
     """A Ray cluster of a head without cores and nodes of one core each, on this machine."""
 
     def __init__(self, count: int) -> None:
@@ -282,7 +292,7 @@ class Nodes:
         address = f"127.{1 + own // 250 % 250}.{own % 250}.{1 + self._added}"
         self._nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=address))
 
-    def kill_one(self, pid: int | None = None) -> None:
+    def kill_node(self, pid: int | None = None) -> None:
         """The node that process `pid` runs on dies at once, with all on it; or the oldest."""
         node = self._nodes[0] if pid is None else self._node_of(pid)
         self._nodes.remove(node)
@@ -313,22 +323,22 @@ class Nodes:
 
 
 @contextmanager
-def cluster_of_nodes(arena: Arena, spare: int) -> Iterator[Nodes]:
+def local_ray_cluster(arena: RunHarness, spare: int) -> Iterator[LocalRayCluster]:
     """The arena's runs join a cluster with a node for each worker, and some to spare.
 
     Several nodes need an MLflow server: one serves the arena's runs meanwhile.
     """
-    from orchestrator.tracking.server import client_of
-    from orchestrator.tracking.ui import serving
+    from orchestrator.tracking.server import mlflow_client
+    from orchestrator.tracking.ui import run_mlflow_server
 
     store = f"sqlite:///{arena.storage.uri('mlflow/mlflow.db')}"
-    client_of(store).search_experiments()  # makes it, if no run has yet
+    mlflow_client(store).search_experiments()  # makes it, if no run has yet
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    nodes = Nodes(arena.job.scale.most_workers + spare)
+    nodes = LocalRayCluster(arena.job.scale.max_workers + spare)
     try:
-        with serving(store, port) as (page, _):
+        with run_mlflow_server(store, port) as (page, _):
             arena.env |= {"RAY_ADDRESS": nodes.address, "MLFLOW_TRACKING_URI": page}
             yield nodes
     finally:
@@ -337,48 +347,50 @@ def cluster_of_nodes(arena: Arena, spare: int) -> Iterator[Nodes]:
         nodes.close()
 
 
-def bench_chaos(
-    arena: Arena,
-    blows: list[Blow],
-    tell: Callable[[Struck], None] = lambda struck: None,
+def bench_fault_injection(
+    arena: RunHarness,
+    blows: list[InjectedFault],
+    on_outcome: Callable[[FaultOutcome], None] = lambda struck: None,
 ) -> dict[str, Any]:
     """Strike a run of the arena's job for each blow, after the uninterrupted one.
 
     Returns:
         rows: what became of each; good: of how many nothing was lost; recovery_s: the median;
-        and what `cost` gives.
+        and what `checkpoint_cost` gives.
 
     Raises:
         JobFailed: a run did not finish.
     """
-    struck: list[Struck] = []
+    struck: list[FaultOutcome] = []
 
-    def strike_all(which: list[tuple[int, Blow]], calm: str, nodes: Nodes | None) -> None:
+    def strike_all(
+        which: list[tuple[int, InjectedFault]], calm: str, nodes: LocalRayCluster | None
+    ) -> None:
         for number, blow in which:
-            struck.append(strike(arena, f"blow-{number:02d}", blow, calm, nodes))
-            tell(struck[-1])
+            struck.append(inject_fault(arena, f"blow-{number:02d}", blow, calm, nodes))
+            on_outcome(struck[-1])
 
     numbered = list(enumerate(blows, 1))
     others = [n for n in numbered if n[1].victim != "node"]
     if others:
-        strike_all(others, arena.run_calm(), None)
+        strike_all(others, arena.run_baseline(), None)
     of_nodes = [n for n in numbered if n[1].victim == "node"]
     if of_nodes:
-        with cluster_of_nodes(arena, spare=1) as nodes:
+        with local_ray_cluster(arena, spare=1) as nodes:
             # A rank that has a node for itself has more threads, which add in another order: the
             # same bits are to be had from the same threads only.
-            strike_all(of_nodes, arena.run_calm(f"{CALM}-nodes"), nodes)
+            strike_all(of_nodes, arena.run_baseline(f"{BASELINE_RUN}-nodes"), nodes)
     recoveries = sorted(one.recovery_s for one in struck if one.recovery_s is not None)
     return {
         "rows": [one.to_dict() for one in struck],
         "good": sum(one.good for one in struck),
         "blows": len(struck),
         "recovery_s": recoveries[len(recoveries) // 2] if recoveries else None,
-        **cost(arena, CALM if others else f"{CALM}-nodes"),
+        **checkpoint_cost(arena, BASELINE_RUN if others else f"{BASELINE_RUN}-nodes"),
     }
 
 
-def cost(arena: Arena, name: str) -> dict[str, float | None]:
+def checkpoint_cost(arena: RunHarness, name: str) -> dict[str, float | None]:
     """What checkpoints cost the run `name`, which nothing happened to.
 
     Returns:
@@ -390,9 +402,9 @@ def cost(arena: Arena, name: str) -> dict[str, float | None]:
     seconds = arena.metric(name, "speed/step_s")
     held = sum(share * seconds[step] for step, share in rows.items())
     folder, every = arena.checkpoints(name), arena.job.checkpoint.every
-    newest = complete_checkpoints(folder)[-1]
+    newest = list_complete_checkpoints(folder)[-1]
     size = sum(entry.size for entry in folder.files(newest))
-    theory = plan(arena.job).checkpoint_bytes
+    theory = estimate_job(arena.job).checkpoint_bytes
     return {
         "saving_s": held / max(1, arena.job.optim.steps // every),
         "saving_share": held / sum(seconds.values()),

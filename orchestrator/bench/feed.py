@@ -18,17 +18,17 @@ from typing import Any
 import ray
 
 from orchestrator.bench.feed_contenders import (
-    BareLoop,
     DecoderLoop,
+    FeedContender,
     FeedLoop,
-    Loop,
     ProcessLoop,
+    ThreadedDecodeLoop,
     WebDatasetLoop,
 )
-from orchestrator.data.packing.prepare import Prepared
+from orchestrator.data.packing.prepare import PreparedData
 from orchestrator.job import TrainJob
 
-TURN_S = 5.0
+SLICE_S = 5.0
 """Seconds of a contender's turn: short, so that all see the same machine."""
 
 _POLL_S = 0.2
@@ -36,7 +36,7 @@ _FREED_S = 10.0
 
 
 def bench_feed(
-    job: TrainJob, prepared: Prepared, seconds: float = 60.0, against_webdataset: bool = False
+    job: TrainJob, prepared: PreparedData, seconds: float = 60.0, against_webdataset: bool = False
 ) -> dict[str, Any]:
     """Race the feed; inside a Ray session.
 
@@ -52,27 +52,27 @@ def bench_feed(
         RequestError: webdataset is asked for and not installed.
     """
     threads = job.data.decode_threads or len(os.sched_getaffinity(0))
-    kinds: dict[str, type[Loop]] = {
+    kinds: dict[str, type[FeedContender]] = {
         "feed": FeedLoop,
-        "bare": BareLoop,
+        "bare": ThreadedDecodeLoop,
         "processes": ProcessLoop,
         "decoder": DecoderLoop,
     }
     if against_webdataset:
         kinds["webdataset"] = WebDatasetLoop
-    before = _store()
-    with _watching_store() as peak:
+    before = _object_store_usage()
+    with _track_store_peak() as peak:
         actors = {
             name: ray.remote(num_cpus=0)(kind).remote(job, prepared, threads)
             for name, kind in kinds.items()
         }
         rounds = [
-            {name: _rate(actors[name], TURN_S) for name in _order(list(actors), number)}
-            for number in range(max(1, round(seconds / TURN_S)))
+            {name: _rate(actors[name], SLICE_S) for name in _order(list(actors), number)}
+            for number in range(max(1, round(seconds / SLICE_S)))
         ]
     for actor in actors.values():
         ray.kill(actor)
-    after = _store_when_freed(before[0])
+    after = _usage_after_release(before[0])
     rates = {name: [one[name] for one in rounds] for name in kinds}
     return {
         "clips_per_s": {name: statistics.median(found) for name, found in rates.items()},
@@ -90,7 +90,7 @@ def bench_feed(
         "global_batch": job.scale.global_batch,
         "frames": job.data.frames,
         "size": job.data.size,
-        "clips": sum(index.clips for index in prepared.indexes),
+        "clips": sum(index.num_clips for index in prepared.indexes),
     }
 
 
@@ -106,7 +106,7 @@ def _rate(actor: Any, seconds: float) -> float:
     return float(clips / took)
 
 
-def _store() -> tuple[int, int]:
+def _object_store_usage() -> tuple[int, int]:
     """Bytes in use in the cluster's object stores, and bytes ever spilled to disk."""
     # Ray has these figures for people only (`ray memory --stats-only`).
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
@@ -116,21 +116,21 @@ def _store() -> tuple[int, int]:
     return int(stats.object_store_bytes_used), int(stats.spilled_bytes_total)
 
 
-def _store_when_freed(before: int) -> tuple[int, int]:
+def _usage_after_release(before: int) -> tuple[int, int]:
     """The store after what the killed actors held has been freed."""
     until = time.monotonic() + _FREED_S
-    while (found := _store())[0] > before and time.monotonic() < until:
+    while (found := _object_store_usage())[0] > before and time.monotonic() < until:
         time.sleep(_POLL_S)
     return found
 
 
 @contextmanager
-def _watching_store() -> Iterator[list[int]]:
+def _track_store_peak() -> Iterator[list[int]]:
     peak, done = [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(_POLL_S):
-            peak[0] = max(peak[0], _store()[0])
+            peak[0] = max(peak[0], _object_store_usage()[0])
 
     thread = threading.Thread(target=watch, name="store", daemon=True)
     thread.start()

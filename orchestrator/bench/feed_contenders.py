@@ -15,19 +15,19 @@ import av
 import numpy as np
 import torch
 
-from orchestrator.data.codec.decode import clip_times
-from orchestrator.data.loader.augment import Cutter, build_cutter
-from orchestrator.data.loader.data_loader import open_feed
+from orchestrator.data.codec.decode import sample_frame_times
+from orchestrator.data.loader.augment import FrameReader, build_frame_reader
+from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
-from orchestrator.data.packing.prepare import Prepared
-from orchestrator.data.store.clip_reader import Span
+from orchestrator.data.packing.prepare import PreparedData
+from orchestrator.data.store.clip_reader import ClipLocations
 from orchestrator.errors import DataError, RequestError
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob
 from orchestrator.randomness import generator
 
 
-class Loop(Protocol):
+class FeedContender(Protocol):
     """One contender; lives in a Ray actor of its own."""
 
     def run(self, seconds: float) -> tuple[int, float]:
@@ -37,7 +37,7 @@ class Loop(Protocol):
         """
 
 
-class _Steps:
+class _BatchCounter:
     """Counts batches of an endless iterator."""
 
     def __init__(self, batches: Iterator[int], in_flight: int) -> None:
@@ -52,32 +52,32 @@ class _Steps:
         return clips, time.perf_counter() - began
 
 
-class FeedLoop(_Steps):
+class FeedLoop(_BatchCounter):
     """The feed as a training worker has it: Ray Data, hashes, augmentation, masks."""
 
-    def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
+    def __init__(self, job: TrainJob, prepared: PreparedData, threads: int) -> None:
         endless = job.optim.model_copy(update={"steps": 2**31})
         job = job.model_copy(update={"optim": endless})
-        feed = open_feed(
+        feed = open_data_loader(
             job,
             prepared,
-            BatchPlan.of(job.scale, 1),
+            BatchSizes.from_scale(job.scale, 1),
             rank=0,
             start_step=0,
             threads=threads,
-            exchange=lambda value: value,
+            broadcast=lambda value: value,
         )
-        made = (sum(int(m.weight.sum()) for m in step.micro) for step in feed)
+        made = (sum(int(m.weight.sum()) for m in step.micro_batches) for step in feed)
         super().__init__(made, job.data.prefetch + 1)
 
 
-class BareLoop(_Steps):
+class ThreadedDecodeLoop(_BatchCounter):
     """The same clips, decoder and resize in a pool of threads, into batches, and nothing else."""
 
-    def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
-        self._job, self._places = job, _Places(job, prepared)
+    def __init__(self, job: TrainJob, prepared: PreparedData, threads: int) -> None:
+        self._job, self._places = job, _ClipLocations(job, prepared)
         self._pool = ThreadPoolExecutor(threads)
-        self._cut = build_cutter(job.data)
+        self._cut = build_frame_reader(job.data)
         super().__init__(self._made(), job.data.prefetch + 1)
 
     def _made(self) -> Iterator[int]:
@@ -91,14 +91,14 @@ class BareLoop(_Steps):
     def _begin(self, start: int, size: int) -> list[Future[bool]]:
         data = self._job.data
         video = torch.empty((size, data.frames, data.size, data.size, 3), dtype=torch.uint8)
-        places = self._places.of(start, size)
+        places = self._places.rows_at(start, size)
         return [
             self._pool.submit(self._make, *place, out)
             for place, out in zip(places, video.numpy(), strict=True)
         ]
 
     def _make(self, position: int, source: int, row: dict[str, Any], out: np.ndarray) -> bool:
-        times = self._places.times(position, row)
+        times = self._places.frame_times(position, row)
         payload = self._places.read(source, row)
         try:
             self._cut(payload, times, generator(self._job.seed, position, "augment"), out)
@@ -107,40 +107,45 @@ class BareLoop(_Steps):
         return True
 
 
-class ProcessLoop(_Steps):
+class ProcessLoop(_BatchCounter):
     """The same in a process for each core, where the frames are dropped at once: what the cores
     could do if nobody needed the clips."""
 
-    def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
-        self._places, self._size = _Places(job, prepared), job.scale.global_batch
-        self._pool = ProcessPoolExecutor(threads, initializer=_Cut.prepare, initargs=(job,))
+    def __init__(self, job: TrainJob, prepared: PreparedData, threads: int) -> None:
+        self._places, self._size = _ClipLocations(job, prepared), job.scale.global_batch
+        self._pool = ProcessPoolExecutor(
+            threads, initializer=_DecodeProcess.prepare, initargs=(job,)
+        )
         self._parts = threads
         super().__init__(self._made(job.data.prefetch), job.data.prefetch + 1)
 
     def _made(self, prefetch: int) -> Iterator[int]:
         ahead: deque[list[Future[int]]] = deque()
         for start in range(0, 2**62, self._size):
-            places = self._places.of(start, self._size)
+            places = self._places.rows_at(start, self._size)
             clips = [
-                (position, self._places.times(position, row), self._places.read(source, row))
+                (position, self._places.frame_times(position, row), self._places.read(source, row))
                 for position, source, row in places
             ]
             ahead.append(
-                [self._pool.submit(_Cut.count, clips[i :: self._parts]) for i in range(self._parts)]
+                [
+                    self._pool.submit(_DecodeProcess.count, clips[i :: self._parts])
+                    for i in range(self._parts)
+                ]
             )
             if len(ahead) > prefetch:
                 yield sum(part.result() for part in ahead.popleft())
 
 
-class _Cut:
+class _DecodeProcess:
     """What a process of that loop does."""
 
     _job: TrainJob
-    _cut: Cutter
+    _decode: FrameReader
 
     @classmethod
     def prepare(cls, job: TrainJob) -> None:
-        cls._job, cls._cut = job, build_cutter(job.data)
+        cls._job, cls._decode = job, build_frame_reader(job.data)
 
     @classmethod
     def count(cls, clips: list[tuple[int, np.ndarray, bytes]]) -> int:
@@ -149,26 +154,26 @@ class _Cut:
         for position, times, payload in clips:
             out = np.empty((data.frames, data.size, data.size, 3), np.uint8)
             with suppress(DataError):
-                cls._cut(payload, times, generator(cls._job.seed, position, "augment"), out)
+                cls._decode(payload, times, generator(cls._job.seed, position, "augment"), out)
                 made += 1
         return made
 
 
-class DecoderLoop(_Steps):
+class DecoderLoop(_BatchCounter):
     """FFmpeg's own limit: the frames that must be decoded, one thread a clip, no pixels kept."""
 
-    def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
-        self._places, self._size = _Places(job, prepared), job.scale.global_batch
+    def __init__(self, job: TrainJob, prepared: PreparedData, threads: int) -> None:
+        self._places, self._size = _ClipLocations(job, prepared), job.scale.global_batch
         self._pool = ThreadPoolExecutor(threads)
         super().__init__(self._made(), 0)
 
     def _made(self) -> Iterator[int]:
         for start in range(0, 2**62, self._size):
-            yield sum(self._pool.map(self._make, self._places.of(start, self._size)))
+            yield sum(self._pool.map(self._make, self._places.rows_at(start, self._size)))
 
     def _make(self, place: tuple[int, int, dict[str, Any]]) -> int:
         position, source, row = place
-        times = self._places.times(position, row)
+        times = self._places.frame_times(position, row)
         with av.open(io.BytesIO(self._places.read(source, row))) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
@@ -180,25 +185,25 @@ class DecoderLoop(_Steps):
         return 1
 
 
-class WebDatasetLoop(_Steps):
+class WebDatasetLoop(_BatchCounter):
     """webdataset and torch's DataLoader over the same tars, with the same decoder and resize."""
 
-    def __init__(self, job: TrainJob, prepared: Prepared, threads: int) -> None:
+    def __init__(self, job: TrainJob, prepared: PreparedData, threads: int) -> None:
         try:
             import webdataset
         except ImportError:
             raise RequestError(
-                "webdataset is not installed", mend="pip install webdataset"
+                "webdataset is not installed", hint="pip install webdataset"
             ) from None
-        cutter, data, seed = build_cutter(job.data), job.data, job.seed
-        tars = [index.tar(s) for index in prepared.indexes for s in range(index.shards)]
+        cutter, data, seed = build_frame_reader(job.data), job.data, job.seed
+        tars = [index.tar_uri(s) for index in prepared.indexes for s in range(index.num_shards)]
         seconds = {
             key: duration
             for index in prepared.indexes
-            for shard in range(index.shards)
+            for shard in range(index.num_shards)
             for key, duration in zip(
-                index.rows(shard)["key"].to_pylist(),
-                index.rows(shard)["duration_s"].to_pylist(),
+                index.shard_rows(shard)["key"].to_pylist(),
+                index.shard_rows(shard)["duration_s"].to_pylist(),
                 strict=True,
             )
         }
@@ -206,7 +211,7 @@ class WebDatasetLoop(_Steps):
         def make(sample: dict[str, Any]) -> np.ndarray:
             rng = np.random.default_rng([seed, zlib.crc32(sample["__key__"].encode())])
             out = np.empty((data.frames, data.size, data.size, 3), np.uint8)
-            times = clip_times(rng, seconds[sample["__key__"]], data.frames, data.fps)
+            times = sample_frame_times(rng, seconds[sample["__key__"]], data.frames, data.fps)
             cutter(sample["mp4"], times, rng, out)
             return out
 
@@ -226,18 +231,18 @@ class WebDatasetLoop(_Steps):
         super().__init__(batches, threads * job.data.prefetch + 1)
 
 
-class _Places:
+class _ClipLocations:
     """Where the clips of the order lie, without anything of the feed's in between."""
 
-    def __init__(self, job: TrainJob, prepared: Prepared) -> None:
+    def __init__(self, job: TrainJob, prepared: PreparedData) -> None:
         self._job, self._indexes = job, prepared.indexes
-        counts = [index.counts for index in prepared.indexes]
-        self._order = Order.of(job, counts, prepared.weights)
+        counts = [index.clips_per_shard for index in prepared.indexes]
+        self._order = Order.from_job(job, counts, prepared.weights)
         self._rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
-    def of(self, start: int, size: int) -> list[tuple[int, int, dict[str, Any]]]:
+    def rows_at(self, start: int, size: int) -> list[tuple[int, int, dict[str, Any]]]:
         """Position, source and index row of `size` positions."""
-        span = Span.of(self._order, np.arange(start, start + size))
+        span = ClipLocations.from_order(self._order, np.arange(start, start + size))
         return [
             (int(position), int(source), {**self._shard(int(source), int(shard))[row], "at": shard})
             for position, source, shard, row in zip(
@@ -245,17 +250,17 @@ class _Places:
             )
         ]
 
-    def times(self, position: int, row: dict[str, Any]) -> np.ndarray:
+    def frame_times(self, position: int, row: dict[str, Any]) -> np.ndarray:
         """The very times that the feed takes."""
         data, rng = self._job.data, generator(self._job.seed, position, "clip")
-        return clip_times(rng, row["duration_s"], data.frames, data.fps)
+        return sample_frame_times(rng, row["duration_s"], data.frames, data.fps)
 
     def read(self, source: int, row: dict[str, Any]) -> bytes:
-        return self._indexes[source].read(int(row["at"]), row["offset"], row["bytes"])
+        return self._indexes[source].read_bytes(int(row["at"]), row["offset"], row["bytes"])
 
     def _shard(self, source: int, shard: int) -> list[dict[str, Any]]:
         key = (source, shard)
         if key not in self._rows:
             columns = ["offset", "bytes", "duration_s"]
-            self._rows[key] = self._indexes[source].rows(shard).select(columns).to_pylist()
+            self._rows[key] = self._indexes[source].shard_rows(shard).select(columns).to_pylist()
         return self._rows[key]

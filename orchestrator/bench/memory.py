@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from orchestrator.bench.ranks import join, run_ranks
-from orchestrator.bench.training_step import made_batch
+from orchestrator.bench.ranks import join_process_group, run_ranks
+from orchestrator.bench.training_step import random_batch
 from orchestrator.data.loader.batch import Batch
 from orchestrator.errors import RequestError
-from orchestrator.estimate import BatchPlan, MemoryPlan, plan
-from orchestrator.estimate.memory import STAGES, Stage
-from orchestrator.jepa.objectives import build_objective, untaught_teacher
+from orchestrator.estimate import BatchSizes, MemoryEstimate, estimate_job
+from orchestrator.estimate.memory import ZERO_STAGES, ZeroStage
+from orchestrator.jepa.objectives import build_objective, randomly_initialized_teacher
 from orchestrator.job import TrainJob, job_dict, load_job
 from orchestrator.training.engine.engine import Engine
 
@@ -46,7 +46,7 @@ def bench_memory(job: TrainJob, ranks: int = 2) -> dict[str, Any]:
         RequestError: a part of the job is a user's own, so that it has no plan.
         JobFailed: a rank failed.
     """
-    if plan(job).parameters is None:
+    if estimate_job(job).parameters is None:
         raise RequestError(
             "a part of the job is your own: there is no plan to compare with", where=job.name
         )
@@ -63,13 +63,13 @@ def bench_memory(job: TrainJob, ranks: int = 2) -> dict[str, Any]:
     return {"ranks": ranks, "precision": scale.precision, "stages": stages}
 
 
-class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook has no types
+class TensorMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook has no types
     """Counts the bytes of every storage that operations return, until it is freed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.peak = 0
-        self._known: dict[int, weakref.ref[Any]] = {}
+        self._live_storages: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -84,13 +84,13 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook
             return tensor
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if size and key not in self._known:
+        if size and key not in self._live_storages:
 
             def freed(_: object) -> None:
-                del self._known[key]
+                del self._live_storages[key]
                 self.bytes -= size
 
-            self._known[key] = weakref.ref(storage, freed)
+            self._live_storages[key] = weakref.ref(storage, freed)
             self.bytes += size
             self.peak = max(self.peak, self.bytes)
         return tensor
@@ -98,20 +98,20 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook
 
 def _measure(job: TrainJob, rank: int, device: torch.device) -> dict[str, Any]:
     """This rank's bytes at the stage of `job`."""
-    batch = BatchPlan.of(job.scale)
-    alive = Alive()
+    batch = BatchSizes.from_scale(job.scale)
+    alive = TensorMemoryTracker()
     with alive:
-        engine = Engine(build_objective(job), job, batch, device, untaught_teacher(job))
-        micro = [made_batch(job, rank * batch.accum + i, device) for i in range(batch.accum)]
+        engine = Engine(build_objective(job), job, batch, device, randomly_initialized_teacher(job))
+        micro = [random_batch(job, rank * batch.accum + i, device) for i in range(batch.accum)]
         for _ in range(STEPS):
             alive.peak = alive.bytes
             engine.train_step(micro)
             gc.collect()
         kept, peak = alive.bytes, alive.peak
-    parts = _parts(engine)
+    parts = _persistent_bytes(engine)
     rest = kept - sum(parts.values()) - sum(_bytes(_tensors(one)) for one in micro)
     measured = {**parts, "gradients": rest, "kept": kept, "peak": peak}
-    planned = _planned(plan(job).memory[job.scale.zero])
+    planned = _planned(estimate_job(job).memory[job.scale.zero])
     return {
         "stage": job.scale.zero,
         "offload": job.scale.offload,
@@ -121,15 +121,15 @@ def _measure(job: TrainJob, rank: int, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _parts(engine: Engine) -> dict[str, int]:
+def _persistent_bytes(engine: Engine) -> dict[str, int]:
     """What is kept between steps, by what it is for; the rest is gradients and their buffers."""
     parameters: list[Any] = list(engine.objective.parameters())
     whole = [p.data for p in parameters]
-    if engine.stage == 3:
+    if engine.zero_stage == 3:
         whole += [p.ds_tensor.data for p in parameters]
-    follower = engine.follower
+    follower = engine.ema_teacher
     copied = engine.teacher.parameters() if engine.teacher is not None else ()
-    teacher = [*copied, *(follower.values if follower else ())]
+    teacher = [*copied, *(follower.shard_values if follower else ())]
     state = [t for s in engine.shards for t in (s.master, s.exp_avg, s.exp_avg_sq)]
     weights = _storages(whole)
     return {
@@ -140,13 +140,13 @@ def _parts(engine: Engine) -> dict[str, int]:
     }
 
 
-def _planned(memory: MemoryPlan) -> dict[str, float]:
+def _planned(memory: MemoryEstimate) -> dict[str, float]:
     return {
         "parameters": memory.parameters,
         "optimizer": memory.optimizer,
         "teacher": memory.teacher,
         "gradients": memory.gradients,
-        "kept": memory.kept + memory.host,
+        "kept": memory.between_steps + memory.host,
         "peak": memory.device + memory.host,
     }
 
@@ -167,13 +167,13 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 def _rank(file: str) -> None:
     job = load_job(file)
     assert isinstance(job, TrainJob)
-    rank, _, device = join(job.scale)
-    found = [_measure(_at(job, stage, device), rank, device) for stage in STAGES]
+    rank, _, device = join_process_group(job.scale)
+    found = [_measure(_with_zero_stage(job, stage, device), rank, device) for stage in ZERO_STAGES]
     print(json.dumps(found))
     dist.destroy_process_group()
 
 
-def _at(job: TrainJob, stage: Stage, device: torch.device) -> TrainJob:
+def _with_zero_stage(job: TrainJob, stage: ZeroStage, device: torch.device) -> TrainJob:
     update = {
         "zero": stage,
         "offload": job.scale.offload and stage > 0,

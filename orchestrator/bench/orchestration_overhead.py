@@ -17,14 +17,14 @@ from typing import Any
 
 import yaml
 
-from orchestrator.bench.ranks import PATIENCE_S, join, run_ranks
-from orchestrator.data.packing.prepare import prepare
+from orchestrator.bench.ranks import PATIENCE_S, join_process_group, run_ranks
+from orchestrator.data.packing.prepare import prepare_data
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob, job_dict
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.ray_session import ray_session
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.server import mlflow_client
 
 WARMUP = 3
 """Steps of the bare loop that are not counted."""
@@ -42,30 +42,32 @@ def bench_orchestration(job: TrainJob, folder: Path, steps: int, rounds: int) ->
         RequestError: the job accumulates, or is too short to log twice.
         JobFailed: a contender did not end well.
     """
-    if BatchPlan.of(job.scale, job.scale.most_workers).accum > 1:
+    if BatchSizes.from_scale(job.scale, job.scale.max_workers).accum > 1:
         raise RequestError(
             "the bare loop does not accumulate gradients",
             where="scale.global_batch",
-            mend="make it workers x micro_batch",
+            hint="make it workers x micro_batch",
         )
     if steps < 2 * job.track.every:
         raise RequestError(
             f"{steps} steps are fewer than two rows of metrics",
             where="--steps",
-            mend=f"take {2 * job.track.every} or more, or a smaller track.every",
+            hint=f"take {2 * job.track.every} or more, or a smaller track.every",
         )
     track = job.track.model_copy(update={"register_as": None})
     update = {"storage": str(folder / "storage"), "track": track}
     job = job.model_copy(update=update)
     with ray_session():
-        prepare(job, Silent())  # packing is no part of a step, nor of the time to the first
+        prepare_data(
+            job, SilentProgress()
+        )  # packing is no part of a step, nor of the time to the first
     bare, whole, first = [], [], []
     for turn in range(rounds):
-        bare.append(_bare(job, folder, steps))
-        seconds, started = _whole(job, folder, steps, f"whole-{turn}")
+        bare.append(_bare_deepspeed_run(job, folder, steps))
+        seconds, started = _orchestrated_run(job, folder, steps, f"whole-{turn}")
         whole.append(seconds)
         first.append(started)
-    bare.append(_bare(job, folder, steps))
+    bare.append(_bare_deepspeed_run(job, folder, steps))
     beside = [(before + after) / 2 for before, after in itertools.pairwise(bare)]
     ratios = [ours / theirs for ours, theirs in zip(whole, beside, strict=True)]
     return {
@@ -73,13 +75,13 @@ def bench_orchestration(job: TrainJob, folder: Path, steps: int, rounds: int) ->
         "orchestrated_over_bare": statistics.median(ratios),
         "ratios": ratios,
         "first_step_s": statistics.median(first),
-        "workers": job.scale.most_workers,
+        "workers": job.scale.max_workers,
         "steps": steps,
         "rounds": rounds,
     }
 
 
-def _whole(job: TrainJob, folder: Path, steps: int, name: str) -> tuple[float, float]:
+def _orchestrated_run(job: TrainJob, folder: Path, steps: int, name: str) -> tuple[float, float]:
     """Mean seconds of a step once it runs, and seconds to the end of the first."""
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**job_dict(job), "name": name}))
@@ -89,35 +91,40 @@ def _whole(job: TrainJob, folder: Path, steps: int, name: str) -> tuple[float, f
     if done.returncode:
         raise JobFailed(f"{name} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
     summary = json.loads(done.stdout)
-    client = client_of(summary["tracking_uri"])
+    client = mlflow_client(summary["tracking_uri"])
     rows = client.get_metric_history(summary["run_id"], "speed/step_s")
     seconds = [row.value for row in sorted(rows, key=lambda row: row.step)]
     # The first row holds the wait for the first clips.
     return statistics.mean(seconds[1:]), summary["seconds_to_first_step"]
 
 
-def _bare(job: TrainJob, folder: Path, steps: int) -> float:
+def _bare_deepspeed_run(job: TrainJob, folder: Path, steps: int) -> float:
     """Mean seconds of a step of as many processes, started as torchrun does."""
     file = folder / "bare.yaml"
     file.write_text(yaml.safe_dump(job_dict(job)))
-    return float(run_ranks(job.scale.most_workers, __name__, str(file), str(steps))[0])
+    return float(run_ranks(job.scale.max_workers, __name__, str(file), str(steps))[0])
 
 
 def _bare_rank(file: str, steps: int) -> None:
     import torch.distributed as dist
 
-    from orchestrator.bench.training_step import BATCHES, alone, bare_step, made_batch
+    from orchestrator.bench.training_step import (
+        NUM_BATCHES,
+        deepspeed_step,
+        random_batch,
+        single_process_job,
+    )
     from orchestrator.job import load_job
 
     job = load_job(file)
     assert isinstance(job, TrainJob)
-    rank, world, device = join(job.scale)
-    step = bare_step(alone(job), device)
-    batches = [made_batch(job, world * i + rank, device) for i in range(BATCHES)]
+    rank, world, device = join_process_group(job.scale)
+    step = deepspeed_step(single_process_job(job), device)
+    batches = [random_batch(job, world * i + rank, device) for i in range(NUM_BATCHES)]
     seconds = []
     for number in range(WARMUP + steps):
         began = time.perf_counter()
-        step(batches[number % BATCHES])
+        step(batches[number % NUM_BATCHES])
         seconds.append(time.perf_counter() - began)
     print(statistics.mean(seconds[WARMUP:]))
     dist.destroy_process_group()

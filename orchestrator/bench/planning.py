@@ -15,23 +15,23 @@ import torch
 from torch import Tensor
 
 from orchestrator.bench.planning_contenders import (
-    TOP,
-    Contender,
-    Setting,
-    Windowed,
-    peer,
-    reference,
+    NUM_ELITES,
+    FullWindowRollout,
+    PlanningContender,
+    PlanningSetup,
+    reference_cem,
+    stable_worldmodel_solver,
 )
 from orchestrator.errors import RequestError
-from orchestrator.jepa.action_conditioned import ActingModel
-from orchestrator.jepa.model_files import ModelConfig, random_model
-from orchestrator.jepa.objectives.lewm.predictor import FramePredictor
-from orchestrator.jepa.predictors.action_conditioning import AdaptiveBlock
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
+from orchestrator.jepa.model_files import ModelConfig, randomly_initialized_model
+from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
+from orchestrator.jepa.predictors.action_conditioning import AdaLNZeroBlock
 from orchestrator.job import TrainJob, build_job, job_dict
 from orchestrator.job.config.planning import CEM
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.goal_cost import Aim, Known, towards
-from orchestrator.planning.stable_worldmodel import Ours
+from orchestrator.planning.goal_cost import GoalDistance, PlanningContext, goal_cost
+from orchestrator.planning.stable_worldmodel import StableWorldModelAdapter
 from orchestrator.tracking.registry import load_model
 
 SMALL: dict[str, Any] = {
@@ -56,25 +56,25 @@ SMALL: dict[str, Any] = {
 """A LeWorldModel of about the size that learns Two Rooms."""
 
 
-def acting_model(uri: str | None) -> ActingModel:
+def load_or_make_model(uri: str | None) -> ActionConditionedModel:
     """The model that is named, or a small one without training.
 
     Raises:
         RequestError: there is none, or it does not act.
     """
     if uri is None:
-        return _untrained()
+        return _randomly_initialized()
     model = load_model(uri)
-    if not isinstance(model, ActingModel):
+    if not isinstance(model, ActionConditionedModel):
         raise RequestError(
             f"{uri} was trained without actions: there is nothing to plan",
             where="bench plan",
-            mend="name a model whose job has data.act",
+            hint="name a model whose job has data.act",
         )
     return model
 
 
-def _untrained() -> ActingModel:
+def _randomly_initialized() -> ActionConditionedModel:
     job = build_job(SMALL)
     assert isinstance(job, TrainJob)
     config = ModelConfig(
@@ -85,18 +85,18 @@ def _untrained() -> ActingModel:
         job=job_dict(job),
         extra={},
     )
-    model = random_model(config, 0)
-    assert isinstance(model, ActingModel)
-    assert isinstance(model.predictor, FramePredictor)
+    model = randomly_initialized_model(config, 0)
+    assert isinstance(model, ActionConditionedModel)
+    assert isinstance(model.predictor, LeWMPredictor)
     draws = torch.Generator().manual_seed(0)
     for block in model.predictor.blocks:  # gates as training leaves them: closed ones do nothing
-        assert isinstance(block, AdaptiveBlock)
+        assert isinstance(block, AdaLNZeroBlock)
         torch.nn.init.normal_(block.modulation.weight, std=0.1, generator=draws)
     return model
 
 
-def bench_plan(
-    model: ActingModel,
+def bench_planning(
+    model: ActionConditionedModel,
     *,
     candidates: int = 300,
     iterations: int = 30,
@@ -115,14 +115,16 @@ def bench_plan(
     size = model.clip.size
     pictures = np.random.default_rng(0).integers(0, 256, (2, problems, 1, size, size, 3), np.uint8)
     shown, goals = torch.from_numpy(pictures)
-    setting = Setting(model, shown, goals, candidates, iterations, horizon)
-    contenders: dict[str, Contender] = {
-        "ours": together,
-        "ours, one by one": one_by_one,
-        "reference": lambda given, seed: reference(given, Windowed(given.model), seed),
-        "its solver, our rollout": lambda given, seed: reference(given, Ours(given.model), seed),
+    setting = PlanningSetup(model, shown, goals, candidates, iterations, horizon)
+    contenders: dict[str, PlanningContender] = {
+        "ours": solve_batched,
+        "ours, one by one": solve_one_by_one,
+        "reference": lambda given, seed: reference_cem(given, FullWindowRollout(given.model), seed),
+        "its solver, our rollout": lambda given, seed: reference_cem(
+            given, StableWorldModelAdapter(given.model), seed
+        ),
     }
-    theirs = peer()
+    theirs = stable_worldmodel_solver()
     if theirs is not None:
         contenders["stable-worldmodel"] = theirs
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -134,12 +136,12 @@ def bench_plan(
             plans = contenders[name](setting, turn)
             if turn:  # the first round warms up
                 seconds[name].append(time.perf_counter() - began)
-                costs[name].append(cost_of(setting, plans))
-    return _told(setting, seconds, costs)
+                costs[name].append(mean_plan_cost(setting, plans))
+    return _summarize(setting, seconds, costs)
 
 
-def _told(
-    setting: Setting, seconds: dict[str, list[float]], costs: dict[str, list[float]]
+def _summarize(
+    setting: PlanningSetup, seconds: dict[str, list[float]], costs: dict[str, list[float]]
 ) -> dict[str, Any]:
     problems = len(setting.goals)
     result: dict[str, Any] = {
@@ -163,39 +165,39 @@ def _told(
     return result
 
 
-def together(setting: Setting, seed: int) -> Tensor:
+def solve_batched(setting: PlanningSetup, seed: int) -> Tensor:
     """Our solver, all problems at once."""
     return _ours(setting, setting.observations, setting.goals, seed)
 
 
-def one_by_one(setting: Setting, seed: int) -> Tensor:
+def solve_one_by_one(setting: PlanningSetup, seed: int) -> Tensor:
     """Our solver, a decision at a time: what a single robot waits for."""
     pairs = zip(setting.observations, setting.goals, strict=True)
     return torch.cat([_ours(setting, a[None], b[None], seed) for a, b in pairs])
 
 
 @torch.inference_mode()
-def _ours(setting: Setting, shown: Tensor, goals: Tensor, seed: int) -> Tensor:
+def _ours(setting: PlanningSetup, shown: Tensor, goals: Tensor, seed: int) -> Tensor:
     model, bounds = setting.model, setting.bounds
     solver = CEM(
         candidates=setting.candidates,
         iterations=setting.iterations,
-        elites=min(TOP, setting.candidates),
-        carried=min(TOP, setting.candidates) // 3,
+        elites=min(NUM_ELITES, setting.candidates),
+        carried=min(NUM_ELITES, setting.candidates) // 3,
     )
     z, aim = model.encode(shown)[:, None], model.encode(goals)
     width = len(bounds.low)
-    known = Known(z, z.new_zeros(len(z), 0, width))
+    known = PlanningContext(z, z.new_zeros(len(z), 0, width))
     start = z.new_zeros(len(z), setting.horizon, width)
-    cost, draws = towards(model, known, aim, Aim()), torch.Generator().manual_seed(seed)
+    cost, draws = goal_cost(model, known, aim, GoalDistance()), torch.Generator().manual_seed(seed)
     return build_solver(solver).solve(cost, start, bounds, draws).actions
 
 
 @torch.inference_mode()
-def cost_of(setting: Setting, plans: Tensor) -> float:
+def mean_plan_cost(setting: PlanningSetup, plans: Tensor) -> float:
     """What plans cost within the bounds, by the model: the mean over problems."""
     bounds, model = setting.bounds, setting.model
     inside = plans.clamp(bounds.low, bounds.high)
     ahead = model.predict(model.encode(setting.observations), inside)
-    area = model.clip.area
+    area = model.clip.tokens_per_timestep
     return float((ahead[:, -area:] - model.encode(setting.goals)).square().mean())

@@ -12,20 +12,20 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from orchestrator.jepa.action_conditioned import ActingModel
-from orchestrator.planning.base import Bounds
-from orchestrator.planning.plan_api import box
-from orchestrator.planning.stable_worldmodel import Info, Ours
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
+from orchestrator.planning.base import ActionBounds
+from orchestrator.planning.plan_api import action_bounds
+from orchestrator.planning.stable_worldmodel import Info, StableWorldModelAdapter
 
-TOP = 30
+NUM_ELITES = 30
 """Elites, there and here."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class PlanningSetup:
     """What everybody is given."""
 
-    model: ActingModel
+    model: ActionConditionedModel
     observations: Tensor
     """uint8 [P, 1, H, W, 3]."""
 
@@ -35,20 +35,20 @@ class Setting:
     horizon: int
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> ActionBounds:
         """Two standard deviations around the training data's mean."""
         known = self.model.act.statistics
         assert known is not None
         pairs = list(zip(known.action_mean, known.action_std, strict=True))
         sides = [m - 2 * s for m, s in pairs], [m + 2 * s for m, s in pairs]
-        return box(*sides, self.model.block)
+        return action_bounds(*sides, self.model.block)
 
 
-Contender = Callable[[Setting, int], Tensor]
+PlanningContender = Callable[[PlanningSetup, int], Tensor]
 """Decides for the observations of a round, [P, H, D]; the second is the round's seed."""
 
 
-class Windowed(Ours):
+class FullWindowRollout(StableWorldModelAdapter):
     """A model of ours with the rollout that stable-worldmodel's models have (`wm/lewm/lewm.py`):
     every moment is predicted from the whole window before it, which is read anew."""
 
@@ -70,7 +70,7 @@ class Windowed(Ours):
 
 
 @torch.inference_mode()
-def reference(setting: Setting, costable: Ours, seed: int) -> Tensor:
+def reference_cem(setting: PlanningSetup, costable: StableWorldModelAdapter, seed: int) -> Tensor:
     """The cross-entropy method as stable-worldmodel writes it (`planning/solver/cem.py`).
 
     One environment at a time; the info dict is spread over the candidates; observation and goal
@@ -92,14 +92,14 @@ def reference(setting: Setting, costable: Ours, seed: int) -> Tensor:
             tried = noise * deviation[:, None] + mean[:, None]
             tried[:, 0] = mean
             costs = costable.get_cost(info, tried)
-            best = costs.topk(min(TOP, count), dim=1, largest=False).indices
+            best = costs.topk(min(NUM_ELITES, count), dim=1, largest=False).indices
             elites = tried[torch.arange(1)[:, None], best]
             mean, deviation = elites.mean(1), elites.std(1)
         plans.append(mean)
     return torch.cat(plans)
 
 
-def peer() -> Contender | None:
+def stable_worldmodel_solver() -> PlanningContender | None:
     """stable-worldmodel's own solver with its rollout, where it can be imported; else None."""
     for home in ("stable_worldmodel.planning.solver", "stable_worldmodel.solver"):
         try:
@@ -110,16 +110,16 @@ def peer() -> Contender | None:
     else:
         return None
 
-    def solve(setting: Setting, seed: int) -> Tensor:
+    def solve(setting: PlanningSetup, seed: int) -> Tensor:
         from gymnasium.spaces import Box
 
         problems, block = len(setting.goals), setting.model.block
         width = len(setting.bounds.low) // block
         solver = made_by(
-            Windowed(setting.model),
+            FullWindowRollout(setting.model),
             num_samples=setting.candidates,
             n_steps=setting.iterations,
-            topk=min(TOP, setting.candidates),
+            topk=min(NUM_ELITES, setting.candidates),
             seed=seed,
         )
         space = Box(-1, 1, (problems, width))

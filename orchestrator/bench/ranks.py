@@ -12,13 +12,13 @@ import torch.distributed as dist
 
 from orchestrator.errors import JobFailed
 from orchestrator.job import Scale
-from orchestrator.ray_local import use_loopback
-from orchestrator.training.loopback_rendezvous import meet_on_loopback
+from orchestrator.ray_local import loopback_environment
+from orchestrator.training.loopback_rendezvous import bind_rendezvous_to_loopback
 
 PATIENCE_S = 1800.0
 
 
-def run_ranks(world: int, module: str, *arguments: str) -> list[str]:
+def run_ranks(world_size: int, module: str, *arguments: str) -> list[str]:
     """`python -m module *arguments` in `world` processes; the last line that each has printed.
 
     Raises:
@@ -27,8 +27,8 @@ def run_ranks(world: int, module: str, *arguments: str) -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    common |= use_loopback()
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
+    common |= loopback_environment()
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -37,7 +37,7 @@ def run_ranks(world: int, module: str, *arguments: str) -> list[str]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(world)
+        for rank in range(world_size)
     ]
     said = [process.communicate(timeout=PATIENCE_S) for process in ranks]
     for process, (_, error) in zip(ranks, said, strict=True):
@@ -46,11 +46,11 @@ def run_ranks(world: int, module: str, *arguments: str) -> list[str]:
     return [out.splitlines()[-1] for out, _ in said]
 
 
-def join(scale: Scale) -> tuple[int, int, torch.device]:
+def join_process_group(scale: Scale) -> tuple[int, int, torch.device]:
     """In such a process: join the others. Gives rank, world and device; threads are shared."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(scale.threads(max(1, len(os.sched_getaffinity(0)) // world)))
     use_gpu = scale.device != "cpu" and torch.cuda.is_available()
-    meet_on_loopback()
+    bind_rendezvous_to_loopback()
     dist.init_process_group("nccl" if use_gpu else "gloo")
     return rank, world, torch.device(f"cuda:{rank}" if use_gpu else "cpu")

@@ -10,24 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.in_process_training import Trials, once, refuse_other, train_quickly
+from orchestrator.bench.in_process_training import (
+    TrialTrainer,
+    cached_result,
+    require_same_job,
+    train_in_process,
+)
 from orchestrator.errors import JobFailed
 from orchestrator.jepa.model_files import WorldModel
 from orchestrator.job import TuneJob
-from orchestrator.job.config.tune import REDUCTION
+from orchestrator.job.config.tune import ASHA_REDUCTION_FACTOR
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.tuning.sampling import check_draws, draw
-from orchestrator.tuning.trial_scoring import held_out, prepare_objective, score, scores_of
-from orchestrator.tuning.trial_store import Entry
+from orchestrator.tuning.sampling import check_sampled_trials, sample_point
+from orchestrator.tuning.trial_scoring import (
+    load_holdout,
+    objective_scores,
+    prepare_holdout_for,
+    score_trial,
+)
+from orchestrator.tuning.trial_store import TrialRecord
 
 METHODS = {"random": ("random", "fifo"), "tpe + asha": ("tpe", "asha")}
 """Search and scheduler of each."""
 
-ENDS = ("done", "pruned", "collapsed", "failed")
+TRIAL_END_STATES = ("done", "pruned", "collapsed", "failed")
 """What becomes of trials; one that runs when the steps are used up is none of them."""
 
-SHARES = (1 / 3, 2 / 3, 1.0)
+BUDGET_FRACTIONS = (1 / 3, 2 / 3, 1.0)
 """Of all steps, after which the best so far is told."""
 
 
@@ -45,30 +55,32 @@ def bench_search(
     Raises:
         RequestError: the job cannot be searched.
     """
-    check_draws(job)
-    refuse_other(out, job)
-    folder = Storage(job.storage).sub("sweeps", job.name)
-    prepare_objective(job, folder, progress, local=True)
+    check_sampled_trials(job)
+    require_same_job(out, job)
+    folder = Storage(job.storage).subfolder("sweeps", job.name)
+    prepare_holdout_for(job, folder, progress, local=True)
     rows = []
     for seed in range(seeds):
         for method, (kind, scheduler) in METHODS.items():
             changed = {"search": kind, "scheduler": scheduler, "seed": seed, "first": ()}
             row: dict[str, Any] = {"method": method, "seed": seed}
-            search = Search(job.model_copy(update=changed), progress)
-            row |= once(out, f"{kind}-{job.trials}-{seed}", partial(search.run, job.trials))
+            search = SequentialSweep(job.model_copy(update=changed), progress)
+            row |= cached_result(
+                out, f"{kind}-{job.trials}-{seed}", partial(search.run, job.trials)
+            )
             rows.append(row)
             done, best = len(rows), row["best"][-1]
             progress.update("searches", done, seeds * len(METHODS), {"best": best or "none"})
     return {"rows": rows, "steps": rows[0]["steps"]} | _summary(rows)
 
 
-class Search:
+class SequentialSweep:
     """One sweep, trial after trial."""
 
     def __init__(self, job: TuneJob, progress: Progress) -> None:
-        self._job, self._bench = job, Trials(job, progress)
-        self._halving = _halving(job) if job.scheduler == "asha" else None
-        self._entries: list[Entry] = []
+        self._job, self._bench = job, TrialTrainer(job, progress)
+        self._halving = _asha_scheduler(job) if job.scheduler == "asha" else None
+        self._entries: list[TrialRecord] = []
         self._used = 0
         self._curve: list[tuple[int, float]] = []
         self._winner: WorldModel | None = None
@@ -81,14 +93,14 @@ class Search:
         states: list[str] = [entry.state for entry in self._entries]
         return {
             "steps": whole,
-            "best": [self._best(share * whole) for share in SHARES],
-            "fresh": self._fresh(),
-            **{state: states.count(state) for state in ENDS},
+            "best": [self._best(share * whole) for share in BUDGET_FRACTIONS],
+            "fresh": self._score_on_new_videos(),
+            **{state: states.count(state) for state in TRIAL_END_STATES},
         }
 
     def _trial(self, number: int, whole: int) -> None:
-        point = draw(self._job, number, self._entries)
-        entry, train = Entry(number, point), self._bench.train_job(number, point)
+        point = sample_point(self._job, number, self._entries)
+        entry, train = TrialRecord(number, point), self._bench.train_job(number, point)
         at = SimpleNamespace(trial_id=train.name)
         if self._halving is not None:
             self._halving.on_trial_add(None, at)
@@ -98,9 +110,9 @@ class Search:
             return
         began, model = self._used, None
         try:
-            for reached in train_quickly(train, self._bench.clips(train), rungs):
+            for reached in train_in_process(train, self._bench.clips(train), rungs):
                 self._used, model = began + reached.steps, reached.model
-                seen = score(model, self._job.gates, self._bench.held(train))
+                seen = score_trial(model, self._job.gates, self._bench.holdout(train))
                 row = {"steps": reached.steps, **seen}
                 entry = replace(entry, rungs=[*entry.rungs, row], state=self._state(at, row))
                 if entry.state != "running":
@@ -121,27 +133,27 @@ class Search:
         ended = self._halving.on_trial_result(None, at, row) == "STOP"
         return "pruned" if ended else "running"
 
-    def _keep(self, entry: Entry, model: WorldModel | None) -> None:
-        if entry.state != "done" or entry.value is None:
+    def _keep(self, entry: TrialRecord, model: WorldModel | None) -> None:
+        if entry.state != "done" or entry.objective is None:
             return
-        if not self._curve or entry.value > self._curve[-1][1]:
-            self._curve.append((self._used, entry.value))
+        if not self._curve or entry.objective > self._curve[-1][1]:
+            self._curve.append((self._used, entry.objective))
             self._winner = model
 
     def _best(self, steps: float) -> float | None:
         values = [value for used, value in self._curve if used <= steps]
         return values[-1] if values else None
 
-    def _fresh(self) -> float | None:
+    def _score_on_new_videos(self) -> float | None:
         """The winner's objective on videos that it was not chosen by."""
         if self._winner is None:
             return None
-        held = held_out(self._job, self._job.train, fresh=True)
-        scores = scores_of(self._winner, held)
+        held = load_holdout(self._job, self._job.train, unseen=True)
+        scores = objective_scores(self._winner, held)
         return float(np.mean(list(scores.values())))
 
 
-def _halving(job: TuneJob) -> Any:
+def _asha_scheduler(job: TuneJob) -> Any:
     """Ray's asynchronous successive halving, which needs no cluster to decide."""
     from ray.tune.schedulers import ASHAScheduler
 
@@ -151,7 +163,7 @@ def _halving(job: TuneJob) -> Any:
         mode="max",
         max_t=job.rungs[-1],
         grace_period=job.rungs[0],
-        reduction_factor=REDUCTION,
+        reduction_factor=ASHA_REDUCTION_FACTOR,
     )
 
 
@@ -160,7 +172,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     means = {}
     for method in METHODS:
         mine = [row for row in rows if row["method"] == method]
-        best = [[row["best"][i] for row in mine] for i in range(len(SHARES))]
+        best = [[row["best"][i] for row in mine] for i in range(len(BUDGET_FRACTIONS))]
         means[method] = {
             "best": [_mean(some) for some in best],
             "fresh": _mean([row["fresh"] for row in mine]),

@@ -16,20 +16,20 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from orchestrator.data.codec.encode import encode_h264
 from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
 from orchestrator.job.config.base import Section
-from orchestrator.job.config.pack import Encode
+from orchestrator.job.config.pack import TranscodeConfig
 from orchestrator.randomness import generator
 
-UNIT = 64
-FINE = 3
+CLIPS_PER_UNIT = 64
+SUPERSAMPLING = 3
 """Subpixels along a side: edges are soft."""
 SUBSTEPS = 4
 RADIUS, SPEED = (0.09, 0.13), (0.2, 1.0)
 """In picture widths (a second)."""
 
-BACK, FRONT = 90.0, 200.0
+BACKGROUND_GREY, BALL_GREY = 90.0, 200.0
 
 
-class BallConfig(Section):
+class BouncingBallConfig(Section):
     """Options of the source."""
 
     clips: PositiveInt = 1000
@@ -54,9 +54,9 @@ class BallConfig(Section):
 class Ball:
     """One ball that flies straight and bounces from the picture's edges."""
 
-    Config = BallConfig
+    Config = BouncingBallConfig
 
-    def __init__(self, config: BallConfig) -> None:
+    def __init__(self, config: BouncingBallConfig) -> None:
         self.config = config
         options = "&".join(f"{key}={value}" for key, value in config.model_dump().items())
         self.uri = f"orchestrator.bench.toy_source:Ball?{options}"
@@ -67,23 +67,23 @@ class Ball:
         return [
             WorkUnit(
                 f"ball-{first:08d}",
-                tuple(str(i) for i in range(first, min(first + UNIT, count))),
+                tuple(str(i) for i in range(first, min(first + CLIPS_PER_UNIT, count))),
                 self.uri,
             )
-            for first in range(0, count, UNIT)
+            for first in range(0, count, CLIPS_PER_UNIT)
         ]
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         """Its videos, each with `states.npy`: float32 [frames, 4], x, y, vx, vy in widths."""
         given = self.config
         for index in map(int, unit.inputs):
-            states, radius = self._flight(index)
+            states, radius = self._simulate(index)
             buffer = io.BytesIO()
             np.save(buffer, states, allow_pickle=False)
             yield RawClip(
                 key=f"ball-{given.seed}-{index:08d}",
                 payload=encode_h264(
-                    self._drawn(index, states, radius), given.fps, encode.gop, encode.crf
+                    self._render(index, states, radius), given.fps, encode.gop, encode.crf
                 ),
                 frames=given.frames,
                 fps=given.fps,
@@ -94,7 +94,7 @@ class Ball:
                 extras={"states.npy": buffer.getvalue()},
             )
 
-    def _flight(self, index: int) -> tuple[np.ndarray, float]:
+    def _simulate(self, index: int) -> tuple[np.ndarray, float]:
         draw = generator(self.config.seed, index, "physics")
         radius = float(draw.uniform(*RADIUS))
         place = draw.uniform(radius, 1 - radius, 2)
@@ -109,14 +109,20 @@ class Ball:
                 velocity = np.where(out, -velocity, velocity)
         return np.array(rows, np.float32), radius
 
-    def _drawn(self, index: int, states: np.ndarray, radius: float) -> list[np.ndarray]:
+    def _render(self, index: int, states: np.ndarray, radius: float) -> list[np.ndarray]:
         draw, side = generator(self.config.seed, index, "backdrop"), self.config.size
-        down, right = (np.mgrid[: side * FINE, : side * FINE] + 0.5) / (side * FINE)
+        down, right = (np.mgrid[: side * SUPERSAMPLING, : side * SUPERSAMPLING] + 0.5) / (
+            side * SUPERSAMPLING
+        )
         frames = []
         for x, y, _, _ in states:
             inside = (right - x) ** 2 + (1 - down - y) ** 2 < radius**2
-            share = inside.reshape(side, FINE, side, FINE).mean((1, 3))
-            grey = BACK + (FRONT - BACK) * share + draw.normal(0, self.config.noise, share.shape)
+            share = inside.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean((1, 3))
+            grey = (
+                BACKGROUND_GREY
+                + (BALL_GREY - BACKGROUND_GREY) * share
+                + draw.normal(0, self.config.noise, share.shape)
+            )
             frame = np.clip(grey, 0, 255).astype(np.uint8)
             frames.append(np.repeat(frame[..., None], 3, axis=2))
         return frames

@@ -17,26 +17,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.bench.vjepa2_reference import published_step
-from orchestrator.data.loader.action_data import complete
+from orchestrator.bench.vjepa2_reference import vjepa2_step
+from orchestrator.data.loader.action_data import require_resolved
 from orchestrator.data.loader.batch import Batch
-from orchestrator.estimate import BatchPlan, peak_flops, plan
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.masks import build_masks
-from orchestrator.jepa.objectives import build_objective, untaught_teacher
+from orchestrator.estimate import BatchSizes, estimate_job, peak_flops
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.masks import build_mask_samplers
+from orchestrator.jepa.objectives import build_objective, randomly_initialized_teacher
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.job import Act, TrainJob
+from orchestrator.job import Actions, TrainJob
 from orchestrator.randomness import generator
-from orchestrator.training.distributed import local_group
-from orchestrator.training.engine.deepspeed_config import deepspeed_config, wrap
+from orchestrator.training.distributed import local_context
+from orchestrator.training.engine.deepspeed_config import deepspeed_config, initialize_deepspeed
 from orchestrator.training.engine.engine import Engine
-from orchestrator.training.engine.optimizer import build_optimizer, set_schedule
+from orchestrator.training.engine.optimizer import apply_schedule, build_optimizer
 from orchestrator.training.engine.step import StepModule
 
-Contender = Callable[[Batch], float]
+StepContender = Callable[[Batch], float]
 
 WARMUP = 3
-BATCHES = 4
+NUM_BATCHES = 4
 """Different batches in memory, used in turn."""
 
 
@@ -50,25 +50,25 @@ def bench_step(job: TrainJob, against: Path | None = None, steps: int = 20) -> d
         against: a checkout of facebookresearch/vjepa2.
         steps: rounds that are timed, after a warm-up.
     """
-    job = alone(job)
-    device = local_group(job.scale.device).device
-    contenders: dict[str, Contender] = {"ours": our_step(job, device)}
-    contenders["deepspeed"] = bare_step(job, device)
+    job = single_process_job(job)
+    device = local_context(job.scale.device).device
+    contenders: dict[str, StepContender] = {"ours": engine_step(job, device)}
+    contenders["deepspeed"] = deepspeed_step(job, device)
     if against is not None:
-        contenders["vjepa2"] = published_step(against, build_objective(job), job, device)
-    batches = [made_batch(job, i, device) for i in range(BATCHES)]
-    seconds, losses = race(contenders, batches, steps, device)
-    return report(job, device, seconds, losses)
+        contenders["vjepa2"] = vjepa2_step(against, build_objective(job), job, device)
+    batches = [random_batch(job, i, device) for i in range(NUM_BATCHES)]
+    seconds, losses = time_contenders(contenders, batches, steps, device)
+    return summarize(job, device, seconds, losses)
 
 
-def alone(job: TrainJob) -> TrainJob:
+def single_process_job(job: TrainJob) -> TrainJob:
     """The job as one process runs it: one micro-batch a step."""
     scale = job.scale.model_copy(update={"workers": 1, "global_batch": job.scale.micro_batch})
     return job.model_copy(update={"scale": scale})
 
 
-def race(
-    contenders: dict[str, Contender], batches: list[Batch], steps: int, device: torch.device
+def time_contenders(
+    contenders: dict[str, StepContender], batches: list[Batch], steps: int, device: torch.device
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of every timed step, and the first losses. The order turns with every round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -86,7 +86,7 @@ def race(
     return seconds, first
 
 
-def report(
+def summarize(
     job: TrainJob,
     device: torch.device,
     seconds: dict[str, list[float]],
@@ -94,7 +94,7 @@ def report(
 ) -> dict[str, Any]:
     """Medians, rates, ratios."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    flops = plan(job).flops
+    flops = estimate_job(job).flops
     peak = peak_flops(name)
     result: dict[str, Any] = {
         "device": name,
@@ -122,9 +122,9 @@ def report(
     return result
 
 
-def our_step(job: TrainJob, device: torch.device) -> Contender:
+def engine_step(job: TrainJob, device: torch.device) -> StepContender:
     """The engine's step."""
-    batch, fixed = BatchPlan.of(job.scale, 1), untaught_teacher(job)
+    batch, fixed = BatchSizes.from_scale(job.scale, 1), randomly_initialized_teacher(job)
     engine = Engine(build_objective(job), job, batch, device, fixed)
 
     def step(batch: Batch) -> float:
@@ -133,7 +133,7 @@ def our_step(job: TrainJob, device: torch.device) -> Contender:
     return step
 
 
-def bare_step(job: TrainJob, device: torch.device) -> Contender:
+def deepspeed_step(job: TrainJob, device: torch.device) -> StepContender:
     """What a person writes with DeepSpeed alone, for the same objective and optimizer.
 
     The moving average follows the weights that DeepSpeed computes with, so that it is right
@@ -148,29 +148,29 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
         average = [p.detach().float().clone() for p in teacher.parameters()]
         teacher.to(dtype)
         momentum = objective.momentum
-    fixed = untaught_teacher(job)
+    fixed = randomly_initialized_teacher(job)
     if fixed is not None:
         teacher = fixed.to(device, dtype).requires_grad_(False)
     optimizer = build_optimizer(
-        objective.named_parameters(), job.optim, followed=followed, stage=stage
+        objective.named_parameters(), job.optim, ema_module=followed, zero_stage=stage
     )
     if job.scale.compile:
         objective.compile_blocks()
     elements = sum(parameter.numel() for parameter in objective.parameters())
-    config = deepspeed_config(job, BatchPlan.of(job.scale, 1), device, elements)
+    config = deepspeed_config(job, BatchSizes.from_scale(job.scale, 1), device, elements)
     module = StepModule(objective, autocast=dtype != torch.float32 and stage == 0)
-    engine = wrap(module, optimizer, config, device)
+    engine = initialize_deepspeed(module, optimizer, config, device)
     counter = iter(range(2**62))
 
     def step(batch: Batch) -> float:
-        set_schedule(optimizer, job.optim, next(counter))
+        apply_schedule(optimizer, job.optim, next(counter))
         video = normalise(batch.video.to(device, non_blocking=True), dtype)
         masks = [(c.to(device), t.to(device)) for c, t in batch.masks]
         weight = torch.full((len(video),), 1 / len(video), device=device)
         targets = objective.labels(batch.keys)
         if teacher is not None:
             targets = objective.targets(teacher, video)
-        motion = batch.motion and Motion(*(part.to(device) for part in batch.motion))
+        motion = batch.actions and ActionBatch(*(part.to(device) for part in batch.actions))
         loss, _ = engine(video, masks, targets, weight, motion)
         engine.backward(loss)
         engine.step()
@@ -184,7 +184,7 @@ def bare_step(job: TrainJob, device: torch.device) -> Contender:
     return step
 
 
-def made_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
+def random_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
     """Random pixels and the job's own masks, in host memory (pinned for a GPU); beside `data.act`
     random actions and states of its widths.
 
@@ -196,7 +196,7 @@ def made_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
     size = (rows, shape.frames, shape.size, shape.size, 3)
     video = torch.from_numpy(draw.integers(0, 256, size, dtype=np.uint8))
     masks = []
-    for part, sampler in enumerate(build_masks(job)):
+    for part, sampler in enumerate(build_mask_samplers(job)):
         pairs = [
             sampler(generator(job.seed, index * rows + row, "masks", part)) for row in range(rows)
         ]
@@ -210,16 +210,18 @@ def made_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
     if device.type == "cuda":
         video = video.pin_memory()
         masks = [(context.pin_memory(), target.pin_memory()) for context, target in masks]
-        motion = motion and Motion(*(part.pin_memory() for part in motion))
+        motion = motion and ActionBatch(*(part.pin_memory() for part in motion))
     names = [""] * rows
     return Batch(video, torch.ones(rows), np.arange(rows), masks, names, names, [], motion)
 
 
-def _made_motion(job: TrainJob, act: Act, draw: np.random.Generator) -> Motion:
-    statistics, _, width = complete(act)
+def _made_motion(job: TrainJob, act: Actions, draw: np.random.Generator) -> ActionBatch:
+    statistics, _, width = require_resolved(act)
     rows, frames = job.scale.micro_batch, job.data.frames
     shapes = (rows, frames - 1, width), (rows, frames, len(statistics.state_mean))
-    return Motion(*(torch.from_numpy(draw.standard_normal(s, dtype=np.float32)) for s in shapes))
+    return ActionBatch(
+        *(torch.from_numpy(draw.standard_normal(s, dtype=np.float32)) for s in shapes)
+    )
 
 
 def _wait(device: torch.device) -> None:

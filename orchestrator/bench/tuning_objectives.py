@@ -10,21 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.in_process_training import Trials, once, refuse_other, train_quickly
+from orchestrator.bench.in_process_training import (
+    TrialTrainer,
+    cached_result,
+    require_same_job,
+    train_in_process,
+)
 from orchestrator.errors import JobFailed
 from orchestrator.jepa.model_files import WorldModel
 from orchestrator.job import TuneJob
 from orchestrator.job.search_space import Point
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.tuning.sampling import check_draws, draw
+from orchestrator.tuning.sampling import check_sampled_trials, sample_point
 from orchestrator.tuning.trial_metrics import log_lidar
-from orchestrator.tuning.trial_scoring import HeldOut, prepare_objective, score, scores_of
+from orchestrator.tuning.trial_scoring import (
+    Holdout,
+    objective_scores,
+    prepare_holdout_for,
+    score_trial,
+)
 
 RESAMPLES = 2000
 
 
-def bench_objectives(
+def bench_tuning_objectives(
     job: TuneJob, trials: int, confidence: float, progress: Progress, out: Path | None = None
 ) -> dict[str, Any]:
     """Train `trials` points of the job's space, drawn at random, and score each model by the
@@ -38,47 +48,51 @@ def bench_objectives(
     """
     probe = job.objective.model_copy(update={"metric": "probe"})
     job = job.model_copy(update={"objective": probe, "trials": trials, "search": "random"})
-    check_draws(job)
-    refuse_other(out, job)
-    folder = Storage(job.storage).sub("sweeps", job.name)
-    prepare_objective(job, folder, progress, local=True)
-    bench = Trials(job, progress)
+    check_sampled_trials(job)
+    require_same_job(out, job)
+    folder = Storage(job.storage).subfolder("sweeps", job.name)
+    prepare_holdout_for(job, folder, progress, local=True)
+    bench = TrialTrainer(job, progress)
     rows = []
     for number in range(trials):
-        point = draw(job, number, [])
+        point = sample_point(job, number, [])
         row: dict[str, Any] = {"trial": number, "point": point}
-        row |= once(out, f"trial-{number}", partial(measured, bench, number, point, out))
+        row |= cached_result(
+            out, f"trial-{number}", partial(train_and_score, bench, number, point, out)
+        )
         progress.update("trials", number + 1, trials, row["scores"])
         rows.append(row)
-    return {"trials": rows} | correlated(rows, confidence)
+    return {"trials": rows} | rank_correlations(rows, confidence)
 
 
-def measured(bench: Trials, number: int, point: Point, out: Path | None) -> dict[str, Any]:
+def train_and_score(
+    bench: TrialTrainer, number: int, point: Point, out: Path | None
+) -> dict[str, Any]:
     """Gates after a tenth and at the end, the loss, and every score of the end."""
     train = bench.train_job(number, point)
-    held, rungs = bench.held(train), (bench.job.rungs[0], bench.job.rungs[-1])
+    held, rungs = bench.holdout(train), (bench.job.rungs[0], bench.job.rungs[-1])
     found: dict[str, Any] = {"shut": []}
     keep = out / train.name if out else None
     try:
-        for reached in train_quickly(train, bench.clips(train), rungs, keep):
-            seen = score(reached.model, bench.job.gates, held)
+        for reached in train_in_process(train, bench.clips(train), rungs, keep):
+            seen = score_trial(reached.model, bench.job.gates, held)
             words = [f"step {reached.steps}: {one}" for one in seen["shut"]]
             found["shut"] = found["shut"] or words
             found["early" if reached.steps == rungs[0] else "gates"] = seen["gates"]
             found["loss"] = reached.loss
     except JobFailed as error:  # it diverged
         return found | {"shut": [error.what], "scores": {}}
-    return found | {"scores": everything(reached.model, held, found)}
+    return found | {"scores": all_scores(reached.model, held, found)}
 
 
-def everything(model: WorldModel, held: HeldOut, found: dict[str, Any]) -> dict[str, float]:
+def all_scores(model: WorldModel, held: Holdout, found: dict[str, Any]) -> dict[str, float]:
     """All that trials could be ranked by: `probe` is the truth, the others see no label."""
     gates, retrieval = found["gates"], replace(held, metric="retrieval")
-    parts = scores_of(model, retrieval) if model.masks else {}
+    parts = objective_scores(model, retrieval) if model.masks else {}
     whole = {"retrieval": float(np.mean(list(parts.values())))} if parts else {}
     signs = {name: gates[name] for name in ("rankme_share",)}
     return {
-        "probe": float(np.mean(list(scores_of(model, held).values()))),
+        "probe": float(np.mean(list(objective_scores(model, held).values()))),
         **whole,
         **{f"only {name}": value for name, value in parts.items()},
         "log LiDAR": log_lidar(model, held.videos),
@@ -87,21 +101,21 @@ def everything(model: WorldModel, held: HeldOut, found: dict[str, Any]) -> dict[
     }
 
 
-def correlated(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, Any]:
+def rank_correlations(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, Any]:
     """Spearman's rank correlation of each score with the probe, over the trials that no gate
     shut, with a bootstrap interval over trials."""
     open_rows = [row["scores"] for row in rows if not row["shut"]]
     table: dict[str, Any] = {"compared": len(open_rows), "shut": len(rows) - len(open_rows)}
     truth = np.array([row["probe"] for row in open_rows])
     table["correlation"] = {
-        name: with_interval(truth, np.array([row[name] for row in open_rows]), confidence)
+        name: spearman_with_interval(truth, np.array([row[name] for row in open_rows]), confidence)
         for name in (open_rows[0] if len(open_rows) > 2 else ())
         if name != "probe" and all(name in row for row in open_rows)
     }
     return table
 
 
-def with_interval(x: np.ndarray, y: np.ndarray, confidence: float) -> dict[str, float]:
+def spearman_with_interval(x: np.ndarray, y: np.ndarray, confidence: float) -> dict[str, float]:
     """Spearman's correlation of x with y, float [n] each, and its bootstrap interval."""
     chosen = np.random.default_rng(0).integers(0, len(x), (RESAMPLES, len(x)))
     drawn = [spearman(x[some], y[some]) for some in chosen]

@@ -25,13 +25,13 @@ from orchestrator.data.loader.batch import Batch
 from orchestrator.errors import RequestError
 from orchestrator.jepa.objectives import Objective
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.job import VJEPA2, Encoder, TrainJob
-from orchestrator.training.engine.optimizer import set_schedule
+from orchestrator.job import VJEPA2, TrainJob, ViTConfig
+from orchestrator.training.engine.optimizer import apply_schedule
 
 MODULES = ("src.models.vision_transformer", "src.models.predictor", "src.masks.utils")
 
 
-def published_step(
+def vjepa2_step(
     checkout: Path, objective: Objective, job: TrainJob, device: torch.device
 ) -> Callable[[Batch], float]:
     """Its step for the sizes, the weights and the masks of ours; each call trains one batch.
@@ -41,18 +41,18 @@ def published_step(
     Raises:
         RequestError: no such checkout, or a job that it has no counterpart for.
     """
-    if not isinstance(job.objective, VJEPA2) or not isinstance(job.model.encoder, Encoder):
+    if not isinstance(job.objective, VJEPA2) or not isinstance(job.model.encoder, ViTConfig):
         raise RequestError(
             "the published step is V-JEPA 2 with its own encoder",
             where="objective, model.encoder",
-            mend="compare a job with objective.kind vjepa2 and a built-in encoder",
+            hint="compare a job with objective.kind vjepa2 and a built-in encoder",
         )
-    with _modules(checkout) as (vision, predictors, masks):
+    with _imported_modules(checkout) as (vision, predictors, masks):
         encoder, predictor = _build(vision, predictors, objective, job)
-        return _Step(encoder, predictor, masks.apply_masks, job, device)
+        return _VJEPA2Step(encoder, predictor, masks.apply_masks, job, device)
 
 
-class _Step:
+class _VJEPA2Step:
     """One process; the wrappers that only reduce over ranks are left out, which favours it."""
 
     def __init__(
@@ -64,9 +64,9 @@ class _Step:
         device: torch.device,
     ) -> None:
         self.encoder, self.predictor = encoder.to(device), predictor.to(device)
-        self.target = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         if job.scale.compile:
-            for module in (self.encoder, self.target, self.predictor):
+            for module in (self.encoder, self.target_encoder, self.predictor):
                 module.compile()
         self.apply_masks, self.job, self.device = apply_masks, job, device
         self.mixed = job.scale.precision == "bf16"
@@ -86,10 +86,10 @@ class _Step:
     def __call__(self, batch: Batch) -> float:
         clips = normalise(batch.video.to(self.device, non_blocking=True), torch.float32)
         masks = [(c.to(self.device), t.to(self.device)) for c, t in batch.masks]
-        set_schedule(self.optimizer, self.job.optim, self.step)
+        apply_schedule(self.optimizer, self.job.optim, self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             with torch.no_grad():
-                features = self.target(clips)
+                features = self.target_encoder(clips)
                 features = F.layer_norm(features, features.shape[-1:])
             losses = []
             for context, target in masks:
@@ -105,7 +105,7 @@ class _Step:
         self.optimizer.zero_grad()
         momentum = float(self.job.objective.ema)  # type: ignore[union-attr]
         with torch.no_grad():
-            followers: list[Tensor] = list(self.target.parameters())
+            followers: list[Tensor] = list(self.target_encoder.parameters())
             leaders: list[Tensor] = list(self.encoder.parameters())
             torch._foreach_mul_(followers, momentum)
             torch._foreach_add_(followers, leaders, alpha=1 - momentum)
@@ -117,7 +117,7 @@ def _build(
     vision: ModuleType, predictors: ModuleType, objective: Objective, job: TrainJob
 ) -> tuple[nn.Module, nn.Module]:
     size, shape, small = job.model.encoder, job.data, job.model.predictor
-    assert isinstance(size, Encoder)
+    assert isinstance(size, ViTConfig)
     common = {
         "img_size": shape.size,
         "patch_size": job.model.patch,
@@ -168,7 +168,7 @@ def _fill(
 
 
 @contextmanager
-def _modules(checkout: Path) -> Iterator[list[ModuleType]]:
+def _imported_modules(checkout: Path) -> Iterator[list[ModuleType]]:
     """Its modules, imported from the checkout, which leaves no trace in `sys` afterwards.
 
     timm and einops, which they import and for these models never call, need not be installed.
@@ -177,12 +177,12 @@ def _modules(checkout: Path) -> Iterator[list[ModuleType]]:
         raise RequestError(
             "this is not a checkout of V-JEPA 2",
             where=str(checkout),
-            mend="git clone https://github.com/facebookresearch/vjepa2 and give its path",
+            hint="git clone https://github.com/facebookresearch/vjepa2 and give its path",
         )
     before = dict(sys.modules)
     sys.path.insert(0, str(checkout))
     for name, attribute in (("timm.models.layers", "drop_path"), ("einops", "rearrange")):
-        _stand_in(name, attribute)
+        _stub_module(name, attribute)
     try:
         yield [importlib.import_module(name) for name in MODULES]
     finally:
@@ -192,7 +192,7 @@ def _modules(checkout: Path) -> Iterator[list[ModuleType]]:
                 del sys.modules[name]
 
 
-def _stand_in(name: str, attribute: str) -> None:
+def _stub_module(name: str, attribute: str) -> None:
     """An empty module for an import whose name is never called."""
 
     def called(*_: Any, **__: Any) -> Any:

@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import bench, cluster, data, doctor, jobs, models, plan, run, submit, ui
-from orchestrator.cli.stderr_and_pipes import reader_has_gone, say, tell_stray_errors
-from orchestrator.unexpected import foreseen, keep_details
+from orchestrator.cli.stderr_and_pipes import (
+    install_exception_hooks,
+    print_stderr,
+    stdout_reader_closed,
+)
+from orchestrator.unexpected import save_traceback, to_orchestrator_error
 
 _INTERRUPTED = 130
 _WAS_INTERRUPTED = (
@@ -42,7 +46,7 @@ app.add_typer(bench.app, name="bench")
 
 def _version(asked: bool) -> None:
     if asked:
-        from orchestrator import __version__
+        from orchestrator.version import __version__
 
         typer.echo(__version__)
         raise typer.Exit
@@ -65,10 +69,10 @@ def main() -> None:
     args = [arg for arg in sys.argv[1:] if arg != "--debug"]
     debug = len(args) < len(sys.argv) - 1
     if not debug:
-        tell_stray_errors()
+        install_exception_hooks()
     code = _run(args, debug)
     # What is still buffered would be written when no error can be handled any more.
-    raise SystemExit(_CLOSED_PIPE if reader_has_gone(flush=True) and code == 0 else code)
+    raise SystemExit(_CLOSED_PIPE if stdout_reader_closed(flush=True) and code == 0 else code)
 
 
 def _run(args: list[str], debug: bool) -> int:
@@ -77,19 +81,19 @@ def _run(args: list[str], debug: bool) -> int:
         app(args, prog_name="orchestrator")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code == 1 and reader_has_gone():  # so click and rich end where they cannot print
+        if code == 1 and stdout_reader_closed():  # so click and rich end where they cannot print
             return _CLOSED_PIPE
         if code == _INTERRUPTED:
-            say(_WAS_INTERRUPTED)
+            print_stderr(_WAS_INTERRUPTED)
         return code
     except KeyboardInterrupt:  # a second one, while the first is dealt with
-        say(_WAS_INTERRUPTED)
+        print_stderr(_WAS_INTERRUPTED)
         return _INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        told = foreseen(error)
-        keep_details(told)
-        say(f"{told.prefix}{told}")
+        told = to_orchestrator_error(error)
+        save_traceback(told)
+        print_stderr(f"{told.prefix}{told}")
         return told.exit_code
     return 0

@@ -43,18 +43,18 @@ def feed(
     and in processes, and the decoder alone. Raw video is packed first.
     """
     from orchestrator.bench.feed import bench_feed
-    from orchestrator.cli.data import job_of
-    from orchestrator.cli.output import print_json, print_table, size
+    from orchestrator.cli.data import train_job_of
+    from orchestrator.cli.output import format_bytes, print_json, print_table
     from orchestrator.cli.progress_display import open_progress
-    from orchestrator.data.packing.prepare import prepare
-    from orchestrator.job import of_one_kind
+    from orchestrator.data.packing.prepare import prepare_data
+    from orchestrator.job import require_single_clip_spec
     from orchestrator.ray_session import ray_session
-    from orchestrator.training.resolve.actions import know_actions
+    from orchestrator.training.resolve.actions import resolve_actions
 
-    checked = of_one_kind(job_of(job, overrides or []), "bench feed")
+    checked = require_single_clip_spec(train_job_of(job, overrides or []), "bench feed")
     with ray_session(), open_progress(quiet=False, json=json) as progress:
-        prepared = prepare(checked, progress)
-        checked = know_actions(checked, prepared, progress, local=False)
+        prepared = prepare_data(checked, progress)
+        checked = resolve_actions(checked, prepared, progress, local=False)
         found = bench_feed(checked, prepared, seconds, webdataset)
     if json:
         print_json(found)
@@ -67,9 +67,9 @@ def feed(
     store = found["store_bytes"]
     print(
         f"{found['clips']:,} clips of {found['frames']} frames at {found['size']} pixels,"
-        f" {found['threads']} threads; object store {size(store['before'])} before,"
-        f" {size(store['peak'])} at most, {size(store['after'])} after,"
-        f" {size(found['spilled_bytes'])} spilled"
+        f" {found['threads']} threads; object store {format_bytes(store['before'])} before,"
+        f" {format_bytes(store['peak'])} at most, {format_bytes(store['after'])} after,"
+        f" {format_bytes(found['spilled_bytes'])} spilled"
     )
 
 
@@ -92,11 +92,13 @@ def step(
     2's published step where a checkout is given.
     """
     from orchestrator.bench.training_step import bench_step
-    from orchestrator.cli.data import job_of
+    from orchestrator.cli.data import train_job_of
     from orchestrator.cli.output import print_json, print_table
-    from orchestrator.job import of_one_kind
+    from orchestrator.job import require_single_clip_spec
 
-    found = bench_step(of_one_kind(job_of(job, overrides or []), "bench step"), against, steps)
+    found = bench_step(
+        require_single_clip_spec(train_job_of(job, overrides or []), "bench step"), against, steps
+    )
     if json:
         print_json(found)
         return
@@ -112,11 +114,11 @@ def step(
 
 
 def _rates(found: dict[str, Any]) -> str:
-    from orchestrator.cli.output import number
+    from orchestrator.cli.output import format_number
 
     parts = [f"{found['clips_per_s']:.4g} clips/s"]
     if "flops_per_s" in found:
-        parts.append(f"{number(found['flops_per_s'])}FLOP/s")
+        parts.append(f"{format_number(found['flops_per_s'])}FLOP/s")
     if found.get("mfu") is not None:
         parts.append(f"MFU {100 * found['mfu']:.1f}%")
     if "memory_gib" in found:
@@ -136,11 +138,13 @@ def memory(
     Ranks train a few steps without Ray; the bytes of all tensors that are alive are counted.
     """
     from orchestrator.bench.memory import bench_memory
-    from orchestrator.cli.data import job_of
-    from orchestrator.cli.output import print_json, print_table, size
-    from orchestrator.job import of_one_kind
+    from orchestrator.cli.data import train_job_of
+    from orchestrator.cli.output import format_bytes, print_json, print_table
+    from orchestrator.job import require_single_clip_spec
 
-    found = bench_memory(of_one_kind(job_of(job, overrides or []), "bench memory"), ranks)
+    found = bench_memory(
+        require_single_clip_spec(train_job_of(job, overrides or []), "bench memory"), ranks
+    )
     if json:
         print_json(found)
         return
@@ -150,7 +154,7 @@ def memory(
         name = f"ZeRO {row['stage']}{' + offload' if row['offload'] else ''}"
         for who in ("measured", "planned"):
             ratio = f"{row['planned_over_measured']:.3f}" if who == "planned" else ""
-            rows.append([name, who, *[size(row[who][part]) for part in parts], ratio])
+            rows.append([name, who, *[format_bytes(row[who][part]) for part in parts], ratio])
             name = ""
     print_table(["", "", *parts, "ratio"], rows, numbers=len(parts) + 1)
     print(f"{found['ranks']} ranks, {found['precision']}; the ratio is planned over measured peak")
@@ -172,11 +176,11 @@ def run(
     import tempfile
 
     from orchestrator.bench.orchestration_overhead import bench_orchestration
-    from orchestrator.cli.data import job_of
+    from orchestrator.cli.data import train_job_of
     from orchestrator.cli.output import print_json, print_table
 
     with tempfile.TemporaryDirectory() as folder:
-        found = bench_orchestration(job_of(job, overrides or []), Path(folder), steps, rounds)
+        found = bench_orchestration(train_job_of(job, overrides or []), Path(folder), steps, rounds)
     if json:
         print_json(found)
         return
@@ -215,15 +219,21 @@ def chaos(
     """
     import tempfile
 
-    from orchestrator.bench.fault_injection import VICTIMS, Arena, Struck, bench_chaos, draw_blows
-    from orchestrator.cli.data import job_of
-    from orchestrator.cli.output import print_json, print_table, size
+    from orchestrator.bench.fault_injection import (
+        FAULT_TARGETS,
+        FaultOutcome,
+        RunHarness,
+        bench_fault_injection,
+        draw_faults,
+    )
+    from orchestrator.cli.data import train_job_of
+    from orchestrator.cli.output import format_bytes, print_json, print_table
 
-    checked = job_of(job, overrides or [])
-    victims = VICTIMS if nodes else VICTIMS[:2]
+    checked = train_job_of(job, overrides or [])
+    victims = FAULT_TARGETS if nodes else FAULT_TARGETS[:2]
     rows: list[list[str]] = []
 
-    def tell(struck: Struck) -> None:
+    def tell(struck: FaultOutcome) -> None:
         blow = struck.blow
         who = f"rank {blow.rank}" if blow.victim == "rank" else blow.victim
         same = ["yes" if held else "NO" for held in (struck.same_losses, struck.same_weights)]
@@ -241,9 +251,9 @@ def chaos(
 
     head = ["killed", "when", "saved", "went on", "again after", "losses", "weights", "audit"]
     with tempfile.TemporaryDirectory() as temporary:
-        arena = Arena(checked, out or Path(temporary))
+        arena = RunHarness(checked, out or Path(temporary))
         try:
-            found = bench_chaos(arena, draw_blows(checked, blows, seed, victims), tell)
+            found = bench_fault_injection(arena, draw_faults(checked, blows, seed, victims), tell)
         finally:
             if not json:
                 print_table(head, rows)
@@ -259,7 +269,7 @@ def chaos(
             f"a save held a step up for {1000 * found['saving_s']:.1f} ms,"
             f" {100 * found['saving_share']:.2f}% of all time at one in"
             f" {checked.checkpoint.every} steps; a checkpoint takes"
-            f" {size(int(found['checkpoint_bytes']))}"
+            f" {format_bytes(int(found['checkpoint_bytes']))}"
             + (f", {theory:.3f} of its theoretical size" if theory else "")
         )
     raise typer.Exit(0 if found["good"] == found["blows"] else 1)
@@ -292,11 +302,11 @@ def plan(
     candidates and cores; the same loop with our rollout; and that solver itself, where it is
     installed.
     """
-    from orchestrator.bench.planning import acting_model, bench_plan
+    from orchestrator.bench.planning import bench_planning, load_or_make_model
     from orchestrator.cli.output import print_json, print_table
 
-    found = bench_plan(
-        acting_model(model),
+    found = bench_planning(
+        load_or_make_model(model),
         candidates=candidates,
         iterations=iterations,
         horizon=horizon,

@@ -31,13 +31,13 @@ def objectives(
     Trains points of the job's space, one after the other, in this process. Each model is scored by
     the probe of states or labels and by all that needs none; prints the rank correlations.
     """
-    from orchestrator.bench.tuning_objectives import bench_objectives
+    from orchestrator.bench.tuning_objectives import bench_tuning_objectives
     from orchestrator.cli.output import print_json, print_table
     from orchestrator.cli.progress_display import open_progress
 
     checked = _tune_job(job, overrides or [])
     with open_progress(quiet=False, json=json) as progress:
-        found = bench_objectives(checked, trials, CONFIDENCE, progress, out)
+        found = bench_tuning_objectives(checked, trials, CONFIDENCE, progress, out)
     if json:
         print_json(found)
         return
@@ -81,7 +81,7 @@ def search(
     Each search may take the steps of the job's `trials` whole trials, trained one after the other
     in this process. The winner is scored again on videos that no trial was scored on.
     """
-    from orchestrator.bench.search_methods import ENDS, SHARES, bench_search
+    from orchestrator.bench.search_methods import BUDGET_FRACTIONS, TRIAL_END_STATES, bench_search
     from orchestrator.cli.output import print_json, print_table
     from orchestrator.cli.progress_display import open_progress
 
@@ -92,14 +92,24 @@ def search(
         print_json(found)
         return
     rows = [
-        [row["method"], str(row["seed"]), *_scores(row), *(str(row[one]) for one in ENDS)]
+        [
+            row["method"],
+            str(row["seed"]),
+            *_scores(row),
+            *(str(row[one]) for one in TRIAL_END_STATES),
+        ]
         for row in found["rows"]
     ]
     rows += [
-        [method, "mean", *_scores(one), *[""] * len(ENDS)] for method, one in found["means"].items()
+        [method, "mean", *_scores(one), *[""] * len(TRIAL_END_STATES)]
+        for method, one in found["means"].items()
     ]
-    head = [f"best at {share:.0%}" for share in SHARES]
-    print_table(["", "seed", *head, "fresh", *ENDS], rows, numbers=len(head) + 1 + len(ENDS))
+    head = [f"best at {share:.0%}" for share in BUDGET_FRACTIONS]
+    print_table(
+        ["", "seed", *head, "fresh", *TRIAL_END_STATES],
+        rows,
+        numbers=len(head) + 1 + len(TRIAL_END_STATES),
+    )
     print(f"{found['steps']:,} steps each; fresh: the winner on other videos")
 
 
@@ -123,5 +133,5 @@ def _tune_job(source: str, overrides: list[str]) -> Any:
 
     job = load_job(source, overrides)
     if not isinstance(job, TuneJob):
-        raise RequestError(f"a job of kind '{job.kind}'", where=source, mend="name a tune job")
+        raise RequestError(f"a job of kind '{job.kind}'", where=source, hint="name a tune job")
     return job

@@ -59,13 +59,13 @@ def schema(
     """
     from orchestrator.cli.output import print_json, print_schema
     from orchestrator.cluster_profile import profile_schema
-    from orchestrator.job.schema_listing import lines_of
+    from orchestrator.job.schema_listing import schema_lines_of_json_schema
 
     found = profile_schema(kind)
     if json:
         print_json(found)
     else:
-        print_schema(lines_of(found))
+        print_schema(schema_lines_of_json_schema(found))
 
 
 @app.command()

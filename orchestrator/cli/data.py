@@ -40,7 +40,7 @@ def inspect(
     from orchestrator.cli.output import print_json
     from orchestrator.data.inspection.report import inspect_dataset
 
-    report = inspect_dataset(job_of(source, overrides or []), out, clips)
+    report = inspect_dataset(train_job_of(source, overrides or []), out, clips)
     if json:
         print_json(asdict(report))
     else:
@@ -61,19 +61,21 @@ def verify(
     By default every byte is read. Exit code 1 when something is wrong.
     """
     from orchestrator.cli.output import print_json
-    from orchestrator.data.packing.verify import verify as verify_index
-    from orchestrator.data.store.index import Index
+    from orchestrator.data.packing.verify import verify_dataset
+    from orchestrator.data.store.index import DatasetIndex
 
-    index = Index.open(uri)
-    problems = verify_index(index, clips)
+    index = DatasetIndex.open(uri)
+    problems = verify_dataset(index, clips)
     if json:
-        print_json({"uri": uri, "clips": index.clips, "digest": index.digest, "wrong": problems})
+        print_json(
+            {"uri": uri, "clips": index.num_clips, "digest": index.digest, "wrong": problems}
+        )
     elif problems:
         print("\n".join(problems))
         print(f"{len(problems)} wrong in {uri}; pack it again, or restore the tars")
     else:
-        looked = index.clips if clips is None else min(clips, index.clips)
-        print(f"{uri}: {index.clips:,} clips, {looked:,} read, all as indexed")
+        looked = index.num_clips if clips is None else min(clips, index.num_clips)
+        print(f"{uri}: {index.num_clips:,} clips, {looked:,} read, all as indexed")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -110,7 +112,7 @@ def audit(
     raise typer.Exit(0 if report.good else 1)
 
 
-def job_of(source: str, overrides: list[str]) -> TrainJob:
+def train_job_of(source: str, overrides: list[str]) -> TrainJob:
     """The train job of a file, or of a video source with every other key at its default."""
     from orchestrator.errors import RequestError
     from orchestrator.job import TrainJob, build_job, load_job
@@ -119,9 +121,9 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
         job = load_job(source, overrides)
     else:
         data = {"kind": "train", "name": "look", "data": {"source": source}, "optim": {"steps": 1}}
-        job = build_job(data, overrides, where=source)
+        job = build_job(data, overrides, source=source)
     if not isinstance(job, TrainJob):
         raise RequestError(
-            f"a job of kind '{job.kind}'", where=source, mend="name a train job, or its source"
+            f"a job of kind '{job.kind}'", where=source, hint="name a train job, or its source"
         )
     return job

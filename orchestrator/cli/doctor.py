@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.doctor import Finding
+    from orchestrator.clusters.doctor import CheckResult
     from orchestrator.job import Job
 
 _UNFIT = 2
@@ -35,7 +35,7 @@ def doctor(
     from orchestrator.job import load_job
 
     checked = load_job(job, overrides or []) if job else None
-    found = _from_here(to, checked) if to else _from_inside(checked, quiet=json)
+    found = _check_from_client(to, checked) if to else _check_nodes(checked, quiet=json)
     if json:
         from orchestrator.cli.output import print_json
 
@@ -46,18 +46,18 @@ def doctor(
         raise typer.Exit(_UNFIT)
 
 
-def _from_here(to: str, job: Job | None) -> list[Finding]:
+def _check_from_client(to: str, job: Job | None) -> list[CheckResult]:
     from pathlib import Path
 
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.adapt_job import place
-    from orchestrator.clusters.doctor import look_from_here
+    from orchestrator.clusters.adapt_job import adapt_job
+    from orchestrator.clusters.doctor import check_from_client
 
     profile = load_profile(to)
-    return look_from_here(profile, place(job, profile, Path.cwd()) if job else None)
+    return check_from_client(profile, adapt_job(job, profile, Path.cwd()) if job else None)
 
 
-def _from_inside(job: Job | None, *, quiet: bool) -> list[Finding]:
+def _check_nodes(job: Job | None, *, quiet: bool) -> list[CheckResult]:
     from orchestrator.cli.progress_display import open_progress
     from orchestrator.clusters.doctor import diagnose
 
@@ -65,7 +65,7 @@ def _from_inside(job: Job | None, *, quiet: bool) -> list[Finding]:
         return diagnose(job, job.storage if job else ".orchestrator", progress)
 
 
-def _show(found: list[Finding]) -> None:
+def _show(found: list[CheckResult]) -> None:
     from rich.markup import escape
 
     from orchestrator.cli.output import console

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.submit import CLUSTER, ending, show_links
+from orchestrator.cli.submit import CLUSTER, show_links, status_line
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.backend import Row
+    from orchestrator.clusters.backend import SubmissionStatus
 
 app = typer.Typer(
     help="Jobs on clusters, and the schema of job files.",
@@ -32,7 +32,7 @@ def list_jobs(
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """What was sent to a cluster, or to every cluster that has a profile here; newest first."""
-    from orchestrator.cli.output import duration, print_json, print_table
+    from orchestrator.cli.output import format_duration, print_json, print_table
 
     rows = _rows(to)
     if json:
@@ -40,7 +40,9 @@ def list_jobs(
         return
     table = []
     for row in rows:
-        took = row.ended_at and row.submitted_at and duration(row.ended_at - row.submitted_at)
+        took = (
+            row.ended_at and row.submitted_at and format_duration(row.ended_at - row.submitted_at)
+        )
         code = "" if row.exit_code is None else str(row.exit_code)
         table.append([row.name, row.cluster, row.state, _clock(row.submitted_at), took or "", code])
     print_table(["name", "cluster", "state", "sent", "took", "exit code"], table)
@@ -55,14 +57,14 @@ def status(
     """Where a job stands: its state, times, exit code and pages."""
     from orchestrator.cli.output import print_json
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.submit import backend_of, with_links
+    from orchestrator.clusters.submit import backend_for, with_links
 
     profile = load_profile(to)
-    row = with_links(backend_of(profile).row(name), profile)
+    row = with_links(backend_for(profile).status(name), profile)
     if json:
         print_json(row.to_dict())
         return
-    print(ending(row))
+    print(status_line(row))
     for title, text in (
         ("sent", _clock(row.submitted_at)),
         ("began", _clock(row.began_at)),
@@ -82,9 +84,9 @@ def logs(
 ) -> None:
     """What a job has printed."""
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.submit import backend_of
+    from orchestrator.clusters.submit import backend_for
 
-    for piece in backend_of(load_profile(to)).logs(name, follow=follow):
+    for piece in backend_for(load_profile(to)).logs(name, follow=follow):
         print(piece, end="", flush=True)
 
 
@@ -100,20 +102,20 @@ def stop(
     """
     from orchestrator.cli.output import print_json
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.backend import LIVE
-    from orchestrator.clusters.submit import backend_of
+    from orchestrator.clusters.backend import LIVE_STATES
+    from orchestrator.clusters.submit import backend_for
 
-    backend = backend_of(load_profile(to))
-    row = backend.row(name)
-    if row.state in LIVE:
+    backend = backend_for(load_profile(to))
+    row = backend.status(name)
+    if row.state in LIVE_STATES:
         if not json:
             print(f"{row.name} ({row.id}) saves and ends", flush=True)
         backend.stop(name)
-        row = backend.row(name)
+        row = backend.status(name)
     if json:
         print_json(row.to_dict())
     else:
-        print(ending(row))
+        print(status_line(row))
 
 
 @app.command()
@@ -129,10 +131,10 @@ def diff(
     """What differs between a job file and what has its name: on a cluster, or in its storage."""
     from orchestrator.cli.output import print_json
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.job_diff import difference
+    from orchestrator.clusters.job_diff import diff_job
     from orchestrator.job import load_job
 
-    found = difference(load_job(job, overrides or []), load_profile(to) if to else None)
+    found = diff_job(load_job(job, overrides or []), load_profile(to) if to else None)
     if json:
         print_json({"where": found.where, "changes": found.changes})
         return
@@ -141,24 +143,26 @@ def diff(
         print(f"  {line}")
 
 
-def _rows(to: str | None) -> list[Row]:
+def _rows(to: str | None) -> list[SubmissionStatus]:
     """Rows of one cluster, or of all that answer; those that do not are named on stderr."""
     import sys
 
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.cluster_profile.loading import FOLDER
-    from orchestrator.clusters.submit import backend_of
+    from orchestrator.cluster_profile.loading import PROFILE_FOLDER
+    from orchestrator.clusters.submit import backend_for
     from orchestrator.errors import RequestError
 
     if to is not None:
-        return backend_of(load_profile(to)).rows()
-    files = sorted(FOLDER.glob("*.yaml"))
+        return backend_for(load_profile(to)).list_submissions()
+    files = sorted(PROFILE_FOLDER.glob("*.yaml"))
     if not files:
-        raise RequestError("no cluster profiles here", where=str(FOLDER), mend="name one: --to")
-    rows: list[Row] = []
+        raise RequestError(
+            "no cluster profiles here", where=str(PROFILE_FOLDER), hint="name one: --to"
+        )
+    rows: list[SubmissionStatus] = []
     for file in files:
         try:
-            rows += backend_of(load_profile(file)).rows()
+            rows += backend_for(load_profile(file)).list_submissions()
         except RequestError as error:
             print(f"{file.stem}: {error.what}", file=sys.stderr)
     return sorted(rows, key=lambda row: -(row.submitted_at or 0.0))

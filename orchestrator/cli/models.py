@@ -131,7 +131,7 @@ def export(
     from orchestrator.tracking.huggingface import export_to_huggingface
 
     server = _server(tracking, storage) if model.startswith(("models:/", "runs:/")) else tracking
-    export_to_huggingface(model, folder, licence=licence, tracking=server)
+    export_to_huggingface(model, folder, license=licence, tracking_uri=server)
     print(f"{folder}: {format}, for transformers.VJEPA2Model.from_pretrained")
 
 
@@ -166,9 +166,9 @@ def import_(
     import yaml
 
     from orchestrator.jepa.interop.import_model import import_model
-    from orchestrator.jepa.interop.imported_model import Wishes
+    from orchestrator.jepa.interop.imported_model import ImportOverrides
 
-    wishes = Wishes(size, frames, fps, rope)
+    wishes = ImportOverrides(size, frames, fps, rope)
     config = import_model(source, folder, wishes)
     shape = config.model.model_dump(mode="json", by_alias=True, exclude={"start"})
     print(f"{folder}: clips of {config.frames} frames, {config.size} pixels; as a job names it:")

@@ -67,7 +67,7 @@ def _print_line(head: str, comment: str) -> None:
         print(f"{'':<{_COMMENT_COLUMN}}#   {text}")
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes as a person reads them: `3.4 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(count) < 1024 or unit == "TiB":
@@ -76,7 +76,7 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 100 else f"{count:.3g} {unit}"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A count or rate in three digits: `12.3 M`, `1.85e+14` as `185 T`."""
     for factor, unit in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M")):
         if abs(value) >= factor:
@@ -86,7 +86,7 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a person says them: `3 min 12 s`."""
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"

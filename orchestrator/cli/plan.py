@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.estimate import Plan
+    from orchestrator.estimate import JobEstimate
     from orchestrator.job import TrainJob
 
 Rows = list[tuple[str, str]]
@@ -67,14 +67,14 @@ def plan(
         raise RequestError(
             f"a plan of kind '{checked.kind}'",
             where=job,
-            mend="only train jobs, and those of a pipeline, have a plan",
+            hint="only train jobs, and those of a pipeline, have a plan",
         )
     _plan_one(checked, to, json=json, **given)
 
 
 def _plan_one(job: TrainJob, to: str | None, *, json: bool, **given: Any) -> None:
     """Show one training's plan, on a cluster where one is named."""
-    from orchestrator.estimate import plan as make_plan
+    from orchestrator.estimate import estimate_job as make_plan
 
     if to is not None:
         _plan_on(job, to, json=json, **given)
@@ -99,14 +99,14 @@ def _plain(job: TrainJob, to: str | None, **given: Any) -> dict[str, Any]:
     """
     from orchestrator.cluster_profile import load_profile
     from orchestrator.errors import RequestError
-    from orchestrator.estimate import plan as make_plan
-    from orchestrator.estimate import plan_on
+    from orchestrator.estimate import estimate_job as make_plan
+    from orchestrator.estimate import estimate_on_cluster
 
     if to is None:
         return make_plan(job, **given).to_dict()
-    found = plan_on(job, load_profile(to), **given)
+    found = estimate_on_cluster(job, load_profile(to), **given)
     if found.problem:
-        raise RequestError(found.problem.what, where=job.name, mend=found.problem.mend)
+        raise RequestError(found.problem.what, where=job.name, hint=found.problem.mend)
     return found.to_dict()
 
 
@@ -115,20 +115,20 @@ def _plan_on(job: TrainJob, to: str, *, json: bool, **given: Any) -> None:
     from orchestrator.cli.plan_cluster import show_cluster
     from orchestrator.cluster_profile import load_profile
     from orchestrator.errors import RequestError
-    from orchestrator.estimate import plan_on
+    from orchestrator.estimate import estimate_on_cluster
 
     profile = load_profile(to)
-    found = plan_on(job, profile, **given)
+    found = estimate_on_cluster(job, profile, **given)
     if json:
         print_json(found.to_dict())
     else:
         _show(found.plan)
         show_cluster(found, job, profile)
     if found.problem:
-        raise RequestError(found.problem.what, where=job.name, mend=found.problem.mend)
+        raise RequestError(found.problem.what, where=job.name, hint=found.problem.mend)
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: JobEstimate) -> None:
     print(f"{plan.name}")
     for title, rows in (
         ("batch", _batch(plan)),
@@ -140,7 +140,7 @@ def _show(plan: Plan) -> None:
             print(f"{title if i == 0 else '':<8}{name:<12}{text}")
 
 
-def _batch(plan: Plan) -> Rows:
+def _batch(plan: JobEstimate) -> Rows:
     b = plan.batch
     dealt = f"{b.global_batch:,} clips = {b.world:,} ranks x {b.micro} x {b.accum} accumulated"
     if b.padding:
@@ -157,7 +157,7 @@ def _batch(plan: Plan) -> Rows:
     return rows
 
 
-def _clip(plan: Plan) -> Rows:
+def _clip(plan: JobEstimate) -> Rows:
     t, h, w = plan.tokens.grid
     rows = [("tokens", f"{plan.tokens.clip:,} = {t} x {h} x {w} (time, height, width)")]
     rows += [
@@ -167,22 +167,22 @@ def _clip(plan: Plan) -> Rows:
     return rows + (_buckets(plan) if len(plan.buckets) > 1 else [])
 
 
-def _buckets(plan: Plan) -> Rows:
+def _buckets(plan: JobEstimate) -> Rows:
     """Shapes of clips, where there are several: a step is of one."""
-    from orchestrator.cli.output import number
+    from orchestrator.cli.output import format_number
 
     rows = []
     for one in plan.buckets:
         t, h, w = one.tokens.grid
         text = f"{one.share:.0%} of the steps: {one.tokens.clip:,} tokens = {t} x {h} x {w}"
         if one.flops is not None:
-            text += f", {number(one.flops)} FLOPs a step"
+            text += f", {format_number(one.flops)} FLOPs a step"
         rows.append((f"{one.frames} x {one.size} px", text))
     return rows
 
 
-def _model(plan: Plan) -> Rows:
-    from orchestrator.cli.output import number, size
+def _model(plan: JobEstimate) -> Rows:
+    from orchestrator.cli.output import format_bytes, format_number
 
     if plan.parameters is None or plan.flops is None or plan.checkpoint_bytes is None:
         return [("", "a part is your own: what it costs is known when it is built")]
@@ -196,54 +196,55 @@ def _model(plan: Plan) -> Rows:
     split = ", ".join(
         f"{name} {100 * part / f.total:.0f}%" for name, part in shares.items() if part
     )
-    teacher = f"teacher {number(p.teacher)}" if p.teacher else "no teacher"
+    teacher = f"teacher {format_number(p.teacher)}" if p.teacher else "no teacher"
     untold = "; without what reads an action, whose width only the data says" if p.untold else ""
     return [
-        ("parameters", f"{number(p.trained)} trained: encoder {number(p.encoder)}, predictor"
-         f" {number(p.predictor)}; {teacher}{untold}"),
-        ("FLOPs", f"{number(f.total)} a step: {split}; attention"
+        ("parameters", f"{format_number(p.trained)} trained: encoder {format_number(p.encoder)},"
+         f" predictor {format_number(p.predictor)}; {teacher}{untold}"),
+        ("FLOPs", f"{format_number(f.total)} a step: {split}; attention"
          f" {100 * f.attention / f.total:.0f}% of it"),
-        ("checkpoint", size(plan.checkpoint_bytes)),
+        ("checkpoint", format_bytes(plan.checkpoint_bytes)),
     ]  # fmt: skip
 
 
-def _data(plan: Plan) -> Rows:
-    from orchestrator.cli.output import duration, number, size
+def _data(plan: JobEstimate) -> Rows:
+    from orchestrator.cli.output import format_bytes, format_duration, format_number
 
     feed = plan.feed
+    whole = f"; the dataset about {format_bytes(feed.dataset_bytes)}" if feed.dataset_bytes else ""
+    core_seconds = format_number(plan.batch.global_batch / feed.core_clips_per_s)
     rows = [
-        ("step reads", f"about {size(feed.step_bytes)} of encoded video"
-         + (f"; the dataset about {size(feed.dataset_bytes)}" if feed.dataset_bytes else "")),
-        ("a core", f"decodes about {number(feed.core_clips_per_s)} clips/s"
-         f" ({number(plan.batch.global_batch / feed.core_clips_per_s)} core-seconds a step)"),
+        ("step reads", f"about {format_bytes(feed.step_bytes)} of encoded video{whole}"),
+        ("a core", f"decodes about {format_number(feed.core_clips_per_s)} clips/s"
+         f" ({core_seconds} core-seconds a step)"),
     ]  # fmt: skip
     if plan.step_s and plan.clips_per_s:
         rows.append(
             (
                 "decoding",
-                f"{plan.clips_per_s:,.1f} clips/s at {duration(plan.step_s)} a step:"
+                f"{plan.clips_per_s:,.1f} clips/s at {format_duration(plan.step_s)} a step:"
                 f" about {plan.decode_cores} cores",
             )
         )
     return rows
 
 
-def _memory(plan: Plan, job: TrainJob) -> None:
-    from orchestrator.cli.output import size
-    from orchestrator.cli.plan_memory import print_memory
+def _memory(plan: JobEstimate, job: TrainJob) -> None:
+    from orchestrator.cli.output import format_bytes
+    from orchestrator.cli.plan_memory import print_memory_table
 
     rows = [(m, f"ZeRO {m.stage}{' (the job)' if m.stage == job.scale.zero else ''}")
             for m in plan.memory]  # fmt: skip
-    print_memory(f"a rank of {plan.batch.world:,}", rows)
+    print_memory_table(f"a rank of {plan.batch.world:,}", rows)
     if plan.gpu:
-        print(f"\n{plan.gpu.name}, {size(plan.gpu.memory)}: {_advice(plan, job)}")
+        print(f"\n{plan.gpu.name}, {format_bytes(plan.gpu.memory)}: {_advice(plan, job)}")
 
 
-def _advice(plan: Plan, job: TrainJob) -> str:
-    from orchestrator.cli.output import size
+def _advice(plan: JobEstimate, job: TrainJob) -> str:
+    from orchestrator.cli.output import format_bytes
 
     found = plan.recommended
     if found is None:
         return "not even one clip fits; take more workers or a smaller model"
-    changes = " ".join(found.overrides(job)) or "the job as it is"
-    return f"{changes} fits with {size(found.memory.device)}"
+    changes = " ".join(found.to_overrides(job)) or "the job as it is"
+    return f"{changes} fits with {format_bytes(found.memory.device)}"

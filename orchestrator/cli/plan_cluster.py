@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.output import duration, print_table, size
-from orchestrator.cli.plan_memory import print_memory
+from orchestrator.cli.output import format_bytes, format_duration, print_table
+from orchestrator.cli.plan_memory import print_memory_table
 
 if TYPE_CHECKING:
     from orchestrator.cluster_profile import Profile
-    from orchestrator.estimate import ClusterPlan
-    from orchestrator.estimate.cluster_estimate import SizePlan
+    from orchestrator.estimate import ClusterEstimate
+    from orchestrator.estimate.cluster_estimate import WorldSizeEstimate
     from orchestrator.job import TrainJob
 
 Rows = list[tuple[str, str]]
@@ -20,7 +20,7 @@ _ROWS = 12
 """Sizes shown of an elastic job that has more."""
 
 
-def show_cluster(found: ClusterPlan, job: TrainJob, profile: Profile) -> None:
+def show_cluster(found: ClusterEstimate, job: TrainJob, profile: Profile) -> None:
     """The cluster, the memory, every size, and what follows from the largest."""
     for i, line in enumerate(_machines(profile)):
         print(f"{'cluster' if i == 0 else '':<8}{line}")
@@ -38,8 +38,12 @@ def show_cluster(found: ClusterPlan, job: TrainJob, profile: Profile) -> None:
 def _machines(profile: Profile) -> list[str]:
     lines = []
     for name, group in profile.nodes.items():
-        count = f"{group.most:,}" if group.most == group.min else f"{group.min:,} to {group.most:,}"
-        parts = [f"{group.cpus} cores", size(group.memory)]
+        count = (
+            f"{group.max_nodes:,}"
+            if group.max_nodes == group.min
+            else f"{group.min:,} to {group.max_nodes:,}"
+        )
+        parts = [f"{group.cpus} cores", format_bytes(group.memory)]
         if group.gpus:
             parts.insert(0, f"{group.gpus} {group.gpu or 'GPU (unnamed)'}")
         parts += [group.instance] if group.instance else []
@@ -49,7 +53,7 @@ def _machines(profile: Profile) -> list[str]:
     return lines
 
 
-def _needs(found: ClusterPlan, job: TrainJob) -> Rows:
+def _needs(found: ClusterEstimate, job: TrainJob) -> Rows:
     largest = found.largest
     room = f"{found.slots:,} workers at most"
     if found.slots_at_once < found.slots:
@@ -66,7 +70,7 @@ def _needs(found: ClusterPlan, job: TrainJob) -> Rows:
     return rows
 
 
-def _decoding(found: ClusterPlan, largest: SizePlan, rate: float) -> str:
+def _decoding(found: ClusterEstimate, largest: WorldSizeEstimate, rate: float) -> str:
     enough = "enough"
     if not found.on_gpus:
         enough = "shared with the steps"
@@ -77,24 +81,26 @@ def _decoding(found: ClusterPlan, largest: SizePlan, rate: float) -> str:
            f" {enough}"  # fmt: skip
 
 
-def _saving(found: ClusterPlan, largest: SizePlan, job: TrainJob) -> str:
+def _saving(found: ClusterEstimate, largest: WorldSizeEstimate, job: TrainJob) -> str:
     saving = found.saving
     assert saving is not None
-    text = f"{size(saving.bytes)} ({size(saving.bytes / largest.batch.world)} a rank), one in"
-    text += f" {saving.interval_steps:,.0f} steps"
+    text = (
+        f"{format_bytes(saving.bytes)} ({format_bytes(saving.bytes / largest.batch.world)} a rank)"
+    )
+    text += f", one in {saving.interval_steps:,.0f} steps"
     if largest.step_s:
-        text += f" = {duration(saving.interval_steps * largest.step_s)}"
-    text += f"; {saving.kept} kept, {size(saving.most_bytes)} in the storage at most"
+        text += f" = {format_duration(saving.interval_steps * largest.step_s)}"
+    text += f"; {saving.kept} kept, {format_bytes(saving.most_bytes)} in the storage at most"
     if largest.step_s:
-        text += f"; a crash costs {duration(saving.lost_s(largest.step_s))} on average"
+        text += f"; a crash costs {format_duration(saving.mean_lost_s(largest.step_s))} on average"
     return text
 
 
-def _time(largest: SizePlan, job: TrainJob) -> str:
+def _time(largest: WorldSizeEstimate, job: TrainJob) -> str:
     assert largest.step_s is not None
     assert largest.hours is not None
-    text = f"{duration(largest.step_s)} a step, {job.optim.steps:,} steps:"
-    text += f" {duration(3600 * largest.hours)}"
+    text = f"{format_duration(largest.step_s)} a step, {job.optim.steps:,} steps:"
+    text += f" {format_duration(3600 * largest.hours)}"
     if largest.hours >= 48:
         text += f" = {largest.hours / 24:,.1f} days"
     if largest.gpu_hours is not None:
@@ -104,7 +110,7 @@ def _time(largest: SizePlan, job: TrainJob) -> str:
     return text
 
 
-def _memory(found: ClusterPlan, job: TrainJob) -> None:
+def _memory(found: ClusterEstimate, job: TrainJob) -> None:
     """One row for each ZeRO stage; beside it what it is with the optimizer's state moved away."""
     has = found.largest.hosts.memory
     ram = found.largest.hosts.ram if found.on_gpus else None
@@ -116,28 +122,28 @@ def _memory(found: ClusterPlan, job: TrainJob) -> None:
         offload = " + offload" if m.offload else ""
         rows.append((m, f"ZeRO {m.stage}{offload}{' (the job)' if mine else ''}"))
         fits.append("?" if has is None else "yes" if m.fits(has, ram) else "no")
-    print_memory(f"a rank of {found.largest.batch.world:,}", rows, fits)
+    print_memory_table(f"a rank of {found.largest.batch.world:,}", rows, fits)
     if has is not None:
         what = found.gpu.name if found.gpu else "a worker's share of its node"
-        print(f"{what}: {size(has)}; {_advice(found, job)}")
+        print(f"{what}: {format_bytes(has)}; {_advice(found, job)}")
 
 
-def _advice(found: ClusterPlan, job: TrainJob) -> str:
+def _advice(found: ClusterEstimate, job: TrainJob) -> str:
     fits = found.largest.fits
     if fits is None:
         return "not even one clip fits"
-    changes = " ".join(fits.overrides(job)) or "the job as it is"
-    return f"{changes} fits with {size(fits.memory.device)}"
+    changes = " ".join(fits.to_overrides(job)) or "the job as it is"
+    return f"{changes} fits with {format_bytes(fits.memory.device)}"
 
 
-def _sizes(found: ClusterPlan, job: TrainJob) -> None:
+def _sizes(found: ClusterEstimate, job: TrainJob) -> None:
     head = ["workers", "a step", "weight 0", "fits with", "s/step", "clips/s", "decode cores",
             "hours", "GPU-hours", "cost"]  # fmt: skip
     rows = [_size_row(one, job) for one in _chosen(found.sizes)]
     print_table(head, rows, numbers=len(head) - 1)
 
 
-def _chosen(sizes: Sequence[SizePlan]) -> list[SizePlan]:
+def _chosen(sizes: Sequence[WorldSizeEstimate]) -> list[WorldSizeEstimate]:
     """All sizes, or of many: the ends, and between them those that divide the batch best."""
     if len(sizes) <= _ROWS:
         return list(sizes)
@@ -146,7 +152,7 @@ def _chosen(sizes: Sequence[SizePlan]) -> list[SizePlan]:
     return [sizes[0], *even[::step], sizes[-1]]
 
 
-def _size_row(one: SizePlan, job: TrainJob) -> list[str]:
+def _size_row(one: WorldSizeEstimate, job: TrainJob) -> list[str]:
     batch, unknown = one.batch, "?"
     fits = unknown
     if one.fits:

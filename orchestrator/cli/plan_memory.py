@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.output import print_table, size
+from orchestrator.cli.output import format_bytes, print_table
 
 if TYPE_CHECKING:
-    from orchestrator.estimate import MemoryPlan
+    from orchestrator.estimate import MemoryEstimate
 
 
-def print_memory(
-    title: str, rows: Sequence[tuple[MemoryPlan, str]], fits: Sequence[str] = ()
+def print_memory_table(
+    title: str, rows: Sequence[tuple[MemoryEstimate, str]], fits: Sequence[str] = ()
 ) -> None:
     """A row for each way to keep the training's state; `fits` gives each an answer more.
 
@@ -23,7 +23,16 @@ def print_memory(
     table = []
     for m, name in rows:
         kept = (m.parameters, m.gradients, m.optimizer, m.teacher)
-        table.append([name, *map(size, kept), size(m.step), m.moment, size(m.device), size(m.host)])
+        table.append(
+            [
+                name,
+                *map(format_bytes, kept),
+                format_bytes(m.step),
+                m.moment,
+                format_bytes(m.device),
+                format_bytes(m.host),
+            ]
+        )
     if fits:
         head.append("fits")
         table = [[*row, answer] for row, answer in zip(table, fits, strict=True)]

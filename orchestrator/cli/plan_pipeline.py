@@ -37,7 +37,7 @@ def plan_pipeline(
                     {
                         "name": stage.name,
                         "kind": stage.job.kind,
-                        "from": _origins(stage),
+                        "from": _stage_inputs(stage),
                         "plan": plain(training) if (training := _training(stage)) else None,
                     }
                     for stage in job.stages
@@ -46,7 +46,7 @@ def plan_pipeline(
         )
         return
     for i, stage in enumerate(job.stages):
-        takes = ", ".join(_origins(stage)) or "of no former stage"
+        takes = ", ".join(_stage_inputs(stage)) or "of no former stage"
         gap = "\n" if i else ""
         print(f"{gap}stage {i + 1}/{len(job.stages)} {stage.name}: {stage.job.kind}, {takes}")
         training = _training(stage)
@@ -60,5 +60,5 @@ def _training(stage: Stage) -> TrainJob | None:
     return stage.job if isinstance(stage.job, TrainJob) else None
 
 
-def _origins(stage: Stage) -> list[str]:
+def _stage_inputs(stage: Stage) -> list[str]:
     return [f"{found.key} from {found.stage}" for found in stage.references]

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator.cli.output import console, duration
-from orchestrator.progress import Progress, Silent
+from orchestrator.cli.output import console, format_duration
+from orchestrator.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -26,10 +26,10 @@ def open_progress(*, quiet: bool, json: bool) -> AbstractContextManager[Progress
     if quiet:
         return _Quiet()
     stream = sys.stderr if json else sys.stdout
-    return Bars(stderr=json) if stream.isatty() else Lines(stream)
+    return ProgressBars(stderr=json) if stream.isatty() else ProgressLines(stream)
 
 
-class _Quiet(Silent):
+class _Quiet(SilentProgress):
     def __enter__(self) -> Progress:
         return self
 
@@ -37,7 +37,7 @@ class _Quiet(Silent):
         """Nothing was opened."""
 
 
-class Bars:
+class ProgressBars:
     """One bar per stage, with the time left and the facts beside it."""
 
     def __init__(self, *, stderr: bool = False) -> None:
@@ -69,16 +69,16 @@ class Bars:
     ) -> None:
         self._bars.stop()
 
-    def update(self, stage: str, done: float, total: float, facts: Facts | None = None) -> None:
-        """Move the bar of `stage`; the first call makes it."""
+    def update(self, phase: str, done: float, total: float, facts: Facts | None = None) -> None:
+        """Move the bar of `phase`; the first call makes it."""
         with self._lock:
-            if stage not in self._tasks:
+            if phase not in self._tasks:
                 # Begun at `done`: what an earlier run did must not count as this one's speed.
-                self._tasks[stage] = self._bars.add_task(
-                    stage, total=None, completed=int(done), count="", facts=""
+                self._tasks[phase] = self._bars.add_task(
+                    phase, total=None, completed=int(done), count="", facts=""
                 )
             self._bars.update(
-                self._tasks[stage],
+                self._tasks[phase],
                 completed=done,
                 total=total if total > 0 else None,
                 count=_count(done, total),
@@ -118,7 +118,7 @@ def _bars_above_a_table() -> Any:
     return BarsAboveTable
 
 
-class Lines:
+class ProgressLines:
     """A plain line per stage every few seconds, rarer as the work grows long."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -134,24 +134,24 @@ class Lines:
     def __exit__(self, *error: object) -> None:
         """Nothing was opened."""
 
-    def update(self, stage: str, done: float, total: float, facts: Facts | None = None) -> None:
+    def update(self, phase: str, done: float, total: float, facts: Facts | None = None) -> None:
         """A line if the stage began or ended, or if the last line is old."""
         now = time.monotonic()
         with self._lock:
-            began, first = self._began.setdefault(stage, (now, done))
-            shown_at, shown = self._shown.get(stage, (float("-inf"), -1.0))
+            began, first = self._began.setdefault(phase, (now, done))
+            shown_at, shown = self._shown.get(phase, (float("-inf"), -1.0))
             ended = done >= total > 0
             if done == shown or (
                 not ended and now - shown_at < max(_LINE_EVERY_S, 0.02 * (now - began))
             ):
                 return
-            self._shown[stage] = (now, done)
-        parts = [f"{stage:<8} {_count(done, total)}"]
+            self._shown[phase] = (now, done)
+        parts = [f"{phase:<8} {_count(done, total)}"]
         if total > 0:
             parts.append(f"{100 * done / total:3.0f}%")
         if total > done > first:
             left = (now - began) * (total - done) / (done - first)
-            parts.append(f"{duration(left)} left")
+            parts.append(f"{format_duration(left)} left")
         self._print("  ".join([*parts, _facts(facts)]).rstrip())
 
     def message(self, text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.unexpected import foreseen, stage
+from orchestrator.unexpected import error_context, to_orchestrator_error
 
 if TYPE_CHECKING:
     from orchestrator.job import Job
@@ -61,7 +61,7 @@ def run(
 
         orchestrator run jobs/video/pretrain.yaml data.source=videos
     """
-    with stage("reading the job"):
+    with error_context("reading the job"):
         checked = _job(job, overrides or [], source, tracking)
 
     import sys
@@ -76,14 +76,14 @@ def run(
         try:
             summary = run_job(checked, fresh=fresh, local=local, profile=profile, progress=progress)
         except BrokenPipeError as error:  # of the job: click would take it for one of stdout's
-            raise foreseen(error) from error
-    with stage("showing the summary: the job is done"):
+            raise to_orchestrator_error(error) from error
+    with error_context("showing the summary: the job is done"):
         if json:
             from orchestrator.cli.output import print_json
 
             print_json(summary.to_dict())
         elif quiet:
-            print(_last_line(summary))
+            print(_result_line(summary))
         else:
             show_summary(summary)
 
@@ -95,7 +95,7 @@ def _job(job: str | None, overrides: list[str], source: str | None, tracking: st
     if source is None:
         if job is None:
             raise RequestError(
-                "which job?", where="run", mend="orchestrator run jobs/physics/quick.yaml"
+                "which job?", where="run", hint="orchestrator run jobs/physics/quick.yaml"
             )
         return load_job(job, overrides)
     if job is not None:
@@ -105,11 +105,11 @@ def _job(job: str | None, overrides: list[str], source: str | None, tracking: st
             raise RequestError(
                 f"'{override}' beside --from {source}",
                 where="run",
-                mend="give a job file or --from RUN, not both; what follows is KEY=VALUE",
+                hint="give a job file or --from RUN, not both; what follows is KEY=VALUE",
             )
     from orchestrator.tracking.run import job_of_run
 
-    return build_job(job_of_run(tracking, source), overrides, where=f"run {source}")
+    return build_job(job_of_run(tracking, source), overrides, source=f"run {source}")
 
 
 def show_summary(summary: RunSummary) -> None:
@@ -126,13 +126,13 @@ def show_summary(summary: RunSummary) -> None:
         screen.print("[bold]next[/]")
         for step in summary.next_steps:
             screen.print(f"  {escape(step)}", soft_wrap=True)
-    screen.print(escape(_last_line(summary)), soft_wrap=True)
+    screen.print(escape(_result_line(summary)), soft_wrap=True)
 
 
 def _headline(summary: RunSummary) -> str:
-    from orchestrator.cli.output import duration
+    from orchestrator.cli.output import format_duration
 
-    took = duration(summary.seconds)
+    took = format_duration(summary.seconds)
     if summary.kind == "evaluate":
         return f"{summary.name}: {'probed' if summary.probe else 'judged'} in {took}"
     if summary.kind == "embed":
@@ -152,24 +152,25 @@ def _headline(summary: RunSummary) -> str:
         return f"{summary.name}: packed in {took}"
     text = f"{summary.name}: {summary.steps:,} steps in {took}, {summary.clips_per_s:.3g} clips/s"
     if summary.seconds_to_first_step is not None:
-        text += f", first step after {duration(summary.seconds_to_first_step)}"
+        text += f", first step after {format_duration(summary.seconds_to_first_step)}"
     return text
 
 
 def _facts(summary: RunSummary) -> list[tuple[str, str]]:
-    from orchestrator.cli.output import duration, size
-    from orchestrator.job.config.train import EVALUATED
+    from orchestrator.cli.output import format_bytes, format_duration
+    from orchestrator.job.config.train import EVAL_METRIC_PREFIX
 
     rows: list[tuple[str, str]] = []
     data = summary.dataset
     if data:
-        text = f"{data['clips']:,} clips, {duration(3600 * data['hours'])}, {size(data['bytes'])}"
+        text = f"{data['clips']:,} clips, {format_duration(3600 * data['hours'])}"
+        text += f", {format_bytes(data['bytes'])}"
         if data.get("quarantined"):
             text += f", {data['quarantined']:,} quarantined"
         rows.append(("data", text))
         rows += [("", uri) for uri in data["uris"]]
     if summary.features:
-        rows += _embedded(summary.features)
+        rows += embed_rows(summary.features)
     numbers = [
         f"{label} {summary.metrics[name]:.4g}"
         for name, label in _HEADLINES.items()
@@ -180,25 +181,28 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     rows += [
         ("", f"{key.split('/')[1]} of the last step: quads right {100 * value:.1f}%")
         for key, value in summary.metrics.items()
-        if key.startswith(EVALUATED) and key.endswith("/quad_accuracy")
+        if key.startswith(EVAL_METRIC_PREFIX) and key.endswith("/quad_accuracy")
     ]
     if summary.note:
         rows.append(("alias", summary.note))
     rows += [
-        (row["name"], f"{row['kind']:<9} {duration(row['seconds']):<12}  {row['text']}".rstrip())
+        (
+            row["name"],
+            f"{row['kind']:<9} {format_duration(row['seconds']):<12}  {row['text']}".rstrip(),
+        )
         for row in summary.stages
     ]
     if summary.kind == "tune":
-        rows += _tuned(summary.verdict)
+        rows += sweep_rows(summary.verdict)
     elif summary.kind == "study":
-        rows += _studied(summary.verdict)
+        rows += study_rows(summary.verdict)
     elif summary.verdict.get("kind") == "planning":
-        rows += _acted(summary.verdict)
+        rows += planning_rows(summary.verdict)
     elif summary.verdict:
         public = "benchmark" in summary.verdict
-        rows += (_benchmarked if public else _judged)(summary.verdict)
+        rows += (benchmark_rows if public else suite_rows)(summary.verdict)
     if summary.probe:
-        rows += _probed(summary.probe)
+        rows += probe_rows(summary.probe)
     if summary.phases:
         parts = [f"{name} {1000 * seconds:.1f} ms" for name, seconds in summary.phases.items()]
         rows.append(("a step", "   ".join(parts)))
@@ -213,12 +217,12 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     return rows
 
 
-def _embedded(features: dict[str, Any]) -> list[tuple[str, str]]:
+def embed_rows(features: dict[str, Any]) -> list[tuple[str, str]]:
     """What was written, of what, and what could not be."""
-    from orchestrator.cli.output import size
+    from orchestrator.cli.output import format_bytes
 
     text = f"{features['rows']:,} clips, {features['dtype']} {features['shape']} each"
-    rows = [("features", f"{text}, {size(features['bytes'])}"), ("", features["uri"])]
+    rows = [("features", f"{text}, {format_bytes(features['bytes'])}"), ("", features["uri"])]
     digests = ", ".join(f"{one['source']} ({one['digest']})" for one in features["data"])
     rows += [("of", f"model {features['model']}, data {digests}")]
     bad = [f"{features[key]:,} {key}" for key in ("failed", "short") if features[key]]
@@ -229,26 +233,30 @@ def _embedded(features: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _judged(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+def suite_rows(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     """The headline of an evaluation, and a line for each scenario."""
     rows = []
     for name, chance in (("quad", 25), ("pair", 50)):
         found = verdict["overall"][name]
-        text = f"{name}s right {_percent(found)}, chance {chance}%"
+        text = f"{name}s right {format_percent_interval(found)}, chance {chance}%"
         if verdict["random"]:
             each = [one[name] for one in verdict["random"]]
             text += f", {len(each)} random models {100 * sum(each) / len(each):.1f}%"
         rows.append(("result" if name == "quad" else "", text))
     for name, row in verdict["scenarios"].items():
-        rows.append((name, f"quads {_percent(row['quad'])}   pairs {_percent(row['pair'])}"))
+        text = f"quads {format_percent_interval(row['quad'])}"
+        rows.append((name, f"{text}   pairs {format_percent_interval(row['pair'])}"))
     for tier in ("sanity", "arrow"):
-        shares = [f"{name} {_percent(row['share'])}" for name, row in verdict.get(tier, {}).items()]
+        shares = [
+            f"{name} {format_percent_interval(row['share'])}"
+            for name, row in verdict.get(tier, {}).items()
+        ]
         if shares:
             rows.append((tier, "   ".join([*shares, "chance 50%"])))
     return [*rows, ("protocol", verdict["protocol"])]
 
 
-def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+def benchmark_rows(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     """A public benchmark's headline, a line for each property, and what was left out."""
     rows: list[tuple[str, str]] = []
     for name, found in verdict["overall"].items():
@@ -258,7 +266,12 @@ def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
             text += f", {len(each)} random models {sum(each) / len(each):.3f}"
         rows.append(("" if rows else "result", text))
     for name, row in verdict.get("properties", {}).items():
-        rows.append((name, f"pairs {_percent(row['pair'])}   AUROC {row['auroc']['value']:.2f}"))
+        rows.append(
+            (
+                name,
+                f"pairs {format_percent_interval(row['pair'])}   AUROC {row['auroc']['value']:.2f}",
+            )
+        )
     for arm, found in verdict.get("probe", {}).items():
         text = ", ".join(f"{name} {r2:.2f}" for name, r2 in found.items() if r2 is not None)
         rows.append(("probe", f"R2 of the {arm}'s features: {text}"))
@@ -268,28 +281,28 @@ def _benchmarked(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, ("protocol", verdict["protocol"])]
 
 
-def _probed(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+def probe_rows(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each target: the model's score, and what stands beside it."""
-    from orchestrator.evaluation.probes.report import shown_score
+    from orchestrator.evaluation.probes.report import format_score
 
     arms = verdict["arms"]
     rows = []
     for name, own in arms["model"]["scores"].items():
-        parts = [f"{own['metric']} {shown_score(own)}"]
+        parts = [f"{own['metric']} {format_score(own)}"]
         for arm, title in (("random", "random weights"), ("baseline", "without features")):
             if arm in arms:
-                parts.append(f"{title} {shown_score(arms[arm]['scores'][name])}")
+                parts.append(f"{title} {format_score(arms[arm]['scores'][name])}")
         rows.append((name, "   ".join(parts)))
     split = "   ".join(f"{side} {one['videos']:,}" for side, one in verdict["split"].items())
     rows.append(("videos", f"{split}   protocol {verdict['protocol']}"))
     return rows
 
 
-def _acted(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+def planning_rows(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each arm: goals reached, and what a decision took."""
     rows = []
     for name, arm in verdict["arms"].items():
-        text = f"{_percent(arm['success'])} of {arm['tasks']} goals reached"
+        text = f"{format_percent_interval(arm['success'])} of {arm['tasks']} goals reached"
         gain = verdict["gain"].get(name)
         if gain is not None:
             ends = f"{100 * gain['low']:+.0f}, {100 * gain['high']:+.0f}"
@@ -298,9 +311,9 @@ def _acted(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, ("protocol", verdict["protocol"])]
 
 
-def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
+def study_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each arm's curve, and for each ratio."""
-    from orchestrator.study.report import claim_of
+    from orchestrator.study.report import format_claim
 
     rows = []
     for panel in result["panels"]:
@@ -311,28 +324,28 @@ def _studied(result: dict[str, Any]) -> list[tuple[str, str]]:
             text = "   ".join(f"{n}: {m:.3f}" for n, m in zip(counts, means, strict=True))
             rows.append(("", f"{arm:<12}{text}"))
         for arm, ratio in panel["ratios"].items():
-            rows.append(("", claim_of(ratio, result["reference"], arm)))
+            rows.append(("", format_claim(ratio, result["reference"], arm)))
     return rows
 
 
-def _tuned(result: dict[str, Any]) -> list[tuple[str, str]]:
+def sweep_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each trial, best first."""
     rows: list[tuple[str, str]] = []
     for row in result["trials"]:
-        values = "  ".join(f"{key}={_brief(value)}" for key, value in row["values"].items())
+        values = "  ".join(f"{key}={_format_value(value)}" for key, value in row["values"].items())
         score = "" if row["objective"] is None else f"{row['objective']:.4f}"
         loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
         text = f"{row['number']:>3}  {row['state']:<9}  {score:>7}  {loss:<11}  {values}"
         rows.append(("" if rows else "trials", text))
     for one in result["slots"][-1:]:
-        rows.append(("slots", _occupied(one)))
+        rows.append(("slots", _slot_usage_text(one)))
     for key, share in result["importance"].items():
         rows.append(("importance" if key == next(iter(result["importance"])) else "",
                      f"{key} {share:.2f}"))  # fmt: skip
     return rows
 
 
-def _occupied(one: dict[str, Any]) -> str:
+def _slot_usage_text(one: dict[str, Any]) -> str:
     """What became of the worker slots of a sweep's last launch."""
     if not one["waited_slot_s"]:
         return f"{one['slots']} for workers; no trial had to wait for room"
@@ -341,18 +354,18 @@ def _occupied(one: dict[str, Any]) -> str:
     return f"{one['slots']} for workers, while a trial waited: {shares}"
 
 
-def _brief(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value.get("kind", value)) if isinstance(value, dict) else str(value)
 
 
-def _percent(found: dict[str, float]) -> str:
+def format_percent_interval(found: dict[str, float]) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return f"{100 * found['value']:.1f}% [{low:.0f}, {high:.0f}]"
 
 
-def _last_line(summary: RunSummary) -> str:
+def _result_line(summary: RunSummary) -> str:
     """The one line that `--quiet` shows: where the result is."""
     if summary.kind in ("evaluate", "study"):
         return f"report {summary.report}"

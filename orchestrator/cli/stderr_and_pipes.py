@@ -8,13 +8,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from orchestrator.unexpected import foreseen, keep_details, one_line
+from orchestrator.unexpected import one_line, save_traceback, to_orchestrator_error
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 
-def say(text: str) -> None:
+def print_stderr(text: str) -> None:
     """A line on stderr, if anybody reads it."""
     try:
         print(text, file=sys.stderr, flush=True)
@@ -22,7 +22,7 @@ def say(text: str) -> None:
         return  # there is nobody to be told
 
 
-def reader_has_gone(*, flush: bool = False) -> bool:
+def stdout_reader_closed(*, flush: bool = False) -> bool:
     """Whether stdout is a pipe that nobody reads any more; then nothing more goes there.
 
     `flush` writes what was printed first.
@@ -48,26 +48,26 @@ def _reader_closed(descriptor: int) -> bool:
     return any(event & select.POLLERR for _, event in asked.poll(0))
 
 
-def tell_stray_errors() -> None:
+def install_exception_hooks() -> None:
     """An error of a thread, or of what is being deleted, is told in a line, not as a traceback.
 
     Hooks that somebody else has set stay.
     """
     if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _of_a_thread
+        threading.excepthook = _thread_excepthook
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _while_deleting
+        sys.unraisablehook = _unraisablehook
 
 
-def _of_a_thread(args: threading.ExceptHookArgs) -> None:
+def _thread_excepthook(args: threading.ExceptHookArgs) -> None:
     if not isinstance(args.exc_value, Exception):
         return  # SystemExit ends a thread
-    told = foreseen(args.exc_value)
-    keep_details(told)
+    told = to_orchestrator_error(args.exc_value)
+    save_traceback(told)
     name = args.thread.name if args.thread else "a thread"
-    say(f"warning: {name} has ended: {told}")
+    print_stderr(f"warning: {name} has ended: {told}")
 
 
-def _while_deleting(args: UnraisableHookArgs) -> None:
+def _unraisablehook(args: UnraisableHookArgs) -> None:
     if args.exc_value is not None:
-        say(f"warning: {one_line(args.exc_value)} (ignored in {args.object!r})")
+        print_stderr(f"warning: {one_line(args.exc_value)} (ignored in {args.object!r})")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.backend import Backend, Row
-    from orchestrator.clusters.submit import Sent
+    from orchestrator.clusters.backend import Backend, SubmissionStatus
+    from orchestrator.clusters.submit import SubmitResult
 
 CLUSTER = typer.Option(
     "--to", metavar="CLUSTER", help="A profile: cluster/CLUSTER.yaml, or the path of one."
@@ -48,7 +48,7 @@ def submit(
         orchestrator submit jobs/video/pretrain.yaml scale.workers=64 --to kuberay
     """
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.submit import backend_of, with_links
+    from orchestrator.clusters.submit import backend_for, with_links
     from orchestrator.clusters.submit import submit as send
     from orchestrator.job import load_job
 
@@ -60,37 +60,39 @@ def submit(
     if not json:
         _show(sent, to)
     if follow:
-        row = with_links(_follow(backend_of(profile), row, to, to_stderr=json), profile)
+        row = with_links(_follow(backend_for(profile), row, to, to_stderr=json), profile)
     if json:
         from orchestrator.cli.output import print_json
 
         print_json({**row.to_dict(), "attached": sent.attached, "notes": list(sent.notes)})
     elif follow:
-        print(ending(row))
+        print(status_line(row))
     if follow:
         raise typer.Exit(exit_code(row))
 
 
-def ending(row: Row) -> str:
+def status_line(row: SubmissionStatus) -> str:
     """One line of how a job stands or ended."""
-    from orchestrator.cli.output import duration
+    from orchestrator.cli.output import format_duration
 
     text = f"{row.state} {row.name} ({row.id} on {row.cluster})"
     if row.ended_at and row.submitted_at:
-        text += f" after {duration(row.ended_at - row.submitted_at)}"
+        text += f" after {format_duration(row.ended_at - row.submitted_at)}"
     if row.exit_code:
         text += f", exit code {row.exit_code}"
     return text
 
 
-def exit_code(row: Row) -> int:
+def exit_code(row: SubmissionStatus) -> int:
     """The job's own exit code; where nobody saw it, the one that its end has."""
     if row.exit_code is not None:
         return row.exit_code
     return {"done": 0, "stopped": _STOPPED}.get(row.state, 1)
 
 
-def _follow(backend: Backend, row: Row, to: str, *, to_stderr: bool) -> Row:
+def _follow(
+    backend: Backend, row: SubmissionStatus, to: str, *, to_stderr: bool
+) -> SubmissionStatus:
     """Show the log to its end; gives the row as it is then."""
     import sys
 
@@ -98,7 +100,7 @@ def _follow(backend: Backend, row: Row, to: str, *, to_stderr: bool) -> Row:
     try:
         for piece in backend.logs(row.name, follow=True):
             print(piece, end="", file=stream, flush=True)
-        return backend.row(row.name)
+        return backend.status(row.name)
     except KeyboardInterrupt:
         print(
             f"\nno longer followed; the job itself goes on\n"
@@ -109,14 +111,17 @@ def _follow(backend: Backend, row: Row, to: str, *, to_stderr: bool) -> Row:
         raise SystemExit(_INTERRUPTED) from None
 
 
-def _show(sent: Sent, to: str) -> None:
-    from orchestrator.cli.output import size
+def _show(sent: SubmitResult, to: str) -> None:
+    from orchestrator.cli.output import format_bytes
 
     row = sent.row
     if sent.attached:
         print(f"{row.name} is {row.state} there already ({row.id} on {row.cluster})")
     else:
-        print(f"sent {row.name} to {row.cluster} as {row.id}, with {size(sent.bytes)} of code")
+        print(
+            f"sent {row.name} to {row.cluster} as {row.id},"
+            f" with {format_bytes(sent.code_bytes)} of code"
+        )
     for note in sent.notes:
         print(f"  {note}")
     show_links(row)
@@ -125,7 +130,7 @@ def _show(sent: Sent, to: str) -> None:
     print(f"  orchestrator jobs stop {row.name} --to {to}   # saves first", flush=True)
 
 
-def show_links(row: Row) -> None:
+def show_links(row: SubmissionStatus) -> None:
     """The pages where it is seen, one a line."""
     for name, page in (row.links or {}).items():
         print(f"  {name:<12}{page}")

@@ -46,17 +46,17 @@ def _show_cluster(to: str, port: int, *, browser: bool, show: bool) -> None:
     import webbrowser
 
     from orchestrator.cluster_profile import load_profile
-    from orchestrator.clusters.tunnels import keep_open, pages_of
+    from orchestrator.clusters.tunnels import cluster_pages, keep_open
 
     profile = load_profile(to)
-    found = pages_of(profile, port)
+    found = cluster_pages(profile, port)
 
     def tell() -> None:
-        for name, page in found.pages.items():
+        for name, page in found.urls.items():
             print(f"{name}: {page}")
             if browser and not show:
                 webbrowser.open(page)
-        if "dashboard" in found.pages:
+        if "dashboard" in found.urls:
             token = profile.token
             where = f"${token.env}" if token.env else token.file or "the cluster's token file"
             print(f"the dashboard asks for the token that submit uses: {where}")

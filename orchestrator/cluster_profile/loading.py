@@ -9,14 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.cluster_profile.schema import PROFILES, Profile
 from orchestrator.errors import RequestError, suggest
-from orchestrator.job.loading.validation_errors import explain
+from orchestrator.job.loading.validation_errors import validation_request_error
 from orchestrator.job.loading.yaml_source import parse_yaml, read_text
 
-FOLDER = Path("cluster")
+PROFILE_FOLDER = Path("cluster")
 """Where profiles lie that are named without a path."""
 
 
-def load_profile(name: str | Path, folder: Path = FOLDER) -> Profile:
+def load_profile(name: str | Path, folder: Path = PROFILE_FOLDER) -> Profile:
     """The profile `cluster/NAME.yaml`, or that of a file.
 
     Raises:
@@ -28,21 +28,23 @@ def load_profile(name: str | Path, folder: Path = FOLDER) -> Profile:
         raise RequestError(
             "a cluster profile is a mapping with a 'kind'",
             where=str(path),
-            mend=f"add one of: {', '.join(PROFILES)}",
+            hint=f"add one of: {', '.join(PROFILES)}",
         )
     kind = str(data["kind"])
     if kind not in PROFILES:
         raise RequestError(
             f"unknown kind of cluster '{kind}'",
             where=spots.get(("kind",), str(path)),
-            mend=suggest(kind, list(PROFILES)),
+            hint=suggest(kind, list(PROFILES)),
         )
     data.setdefault("name", path.stem)
     try:
         return PROFILES[kind].model_validate(data)
     except ValidationError as error:
         mend = f"every key and its meaning: orchestrator cluster schema {kind}"
-        raise explain(error, PROFILES[kind], data, str(path), spots, mend) from None
+        raise validation_request_error(
+            error, PROFILES[kind], data, str(path), spots, mend
+        ) from None
 
 
 def profile_schema(kind: str) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def profile_schema(kind: str) -> dict[str, Any]:
         RequestError: there is no such kind.
     """
     if kind not in PROFILES:
-        raise RequestError(f"unknown kind of cluster '{kind}'", mend=suggest(kind, list(PROFILES)))
+        raise RequestError(f"unknown kind of cluster '{kind}'", hint=suggest(kind, list(PROFILES)))
     return TypeAdapter(PROFILES[kind]).json_schema(by_alias=True)
 
 
@@ -65,6 +67,6 @@ def _find(name: str, folder: Path) -> Path:
         raise RequestError(
             f"no cluster profile '{name}'",
             where=str(folder),
-            mend=suggest(name, known) if known else f"write one: {path}",
+            hint=suggest(name, known) if known else f"write one: {path}",
         )
     return path

@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
-from orchestrator.cluster_profile.secret_scan import KEEP_ELSEWHERE, looks_secret
-from orchestrator.job.config.base import Name, Section, at
+from orchestrator.cluster_profile.secret_scan import SECRET_HINT, looks_secret
+from orchestrator.job.config.base import Name, Section, field_error
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -75,12 +75,12 @@ class NodeGroup(Section):
 
     @model_validator(mode="after")
     def _check(self) -> NodeGroup:
-        if self.most < self.min:
-            raise at("max", f"max {self.max} is below min {self.min}")
+        if self.max_nodes < self.min:
+            raise field_error("max", f"max {self.max} is below min {self.min}")
         return self
 
     @property
-    def most(self) -> int:
+    def max_nodes(self) -> int:
         """Nodes at most."""
         return self.min if self.max is None else self.max
 
@@ -100,8 +100,8 @@ class Token(Section):
 
 
 class _Profile(Section):
-    head_works: ClassVar[bool] = False
-    scales: ClassVar[bool] = False
+    runs_jobs_on_head: ClassVar[bool] = False
+    supports_autoscaling: ClassVar[bool] = False
 
     name: Name
     """What `--to` calls it. Default: the name of its file."""
@@ -132,34 +132,36 @@ class _Profile(Section):
     @model_validator(mode="after")
     def _check_head(self) -> _Profile:
         head = self.nodes.get("head")
-        if head is None or (head.min, head.most) != (1, 1):
-            raise at("nodes", "a cluster has one group 'head' of exactly one node")
+        if head is None or (head.min, head.max_nodes) != (1, 1):
+            raise field_error("nodes", "a cluster has one group 'head' of exactly one node")
         return self
 
     @property
-    def work(self) -> dict[str, NodeGroup]:
+    def worker_groups(self) -> dict[str, NodeGroup]:
         """The groups that jobs run on. In a cluster that is brought up from rendered files the
         head only leads, where there are others."""
         others = {name: group for name, group in self.nodes.items() if name != "head"}
-        return self.nodes if self.head_works or not others else others
+        return self.nodes if self.runs_jobs_on_head or not others else others
 
     @property
-    def starts_nodes(self) -> bool:
+    def autoscales(self) -> bool:
         """Whether nodes start and end as jobs ask for them."""
-        return self.scales and any(group.most > group.min for group in self.nodes.values())
+        return self.supports_autoscaling and any(
+            group.max_nodes > group.min for group in self.nodes.values()
+        )
 
     @model_validator(mode="after")
     def _check_env(self) -> _Profile:
         for name, value in self.env.items():
             if looks_secret(name, value):
-                raise at(f"env.{name}", f"env.{name} looks like a secret: {KEEP_ELSEWHERE}")
+                raise field_error(f"env.{name}", f"env.{name} looks like a secret: {SECRET_HINT}")
         return self
 
 
 class Local(_Profile):
     """A Ray cluster on this machine, started by hand: `ray start --head`."""
 
-    head_works = True
+    runs_jobs_on_head = True
 
     kind: Literal["local"] = "local"
 
@@ -182,7 +184,7 @@ class OnPrem(_Profile):
 class KubeRay(_Profile):
     """A RayCluster of the KubeRay operator."""
 
-    scales = True
+    supports_autoscaling = True
 
     kind: Literal["kuberay"] = "kuberay"
 
@@ -219,7 +221,7 @@ class KubeRay(_Profile):
 class Slurm(_Profile):
     """An allocation of Slurm in which Ray is brought up for one job."""
 
-    head_works = True
+    runs_jobs_on_head = True
 
     kind: Literal["slurm"] = "slurm"
 
@@ -248,7 +250,7 @@ class Slurm(_Profile):
 class Cloud(_Profile):
     """Machines that Ray's autoscaler rents."""
 
-    scales = True
+    supports_autoscaling = True
 
     region: str
     """Region of the cloud."""
@@ -274,7 +276,7 @@ class Cloud(_Profile):
     def _check_instances(self) -> Cloud:
         for name, group in self.nodes.items():
             if group.instance is None:
-                raise at(f"nodes.{name}", f"nodes.{name}: a cloud needs an instance type")
+                raise field_error(f"nodes.{name}", f"nodes.{name}: a cloud needs an instance type")
         return self
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-KEEP_ELSEWHERE = "keep it in a Secret, a file or your environment"
+SECRET_HINT = "keep it in a Secret, a file or your environment"
 
 _NAMES = re.compile(
     r"\w*(TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS?|API_?KEY|SECRET_KEY|ACCESS_KEY(_ID)?)", re.I
@@ -25,7 +25,7 @@ def looks_secret(name: str, value: str) -> bool:
     return bool(value) and bool(_NAMES.fullmatch(name) or _VALUES.search(value))
 
 
-def secrets_in(node: Any, path: str = "") -> Iterator[str]:
+def find_secrets(node: Any, path: str = "") -> Iterator[str]:
     """The places in plain data where a secret's value stands. References to Secrets are none."""
     if isinstance(node, dict):
         named = node.get("name")
@@ -44,4 +44,4 @@ def _secret_at(name: str, value: Any, path: str) -> Iterator[str]:
     if isinstance(value, str) and looks_secret(name, value):
         yield path
     elif not isinstance(value, str):
-        yield from secrets_in(value, path)
+        yield from find_secrets(value, path)

@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster_profile import Local, Profile
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, given_dict
+from orchestrator.job import Job, build_job, explicit_job_dict
 from orchestrator.storage import is_remote
 
 # Keys that name a file or folder, and those that may name one, where such a one is here.
 _PATHS = ("source", "uri", "folder")
-_PERHAPS_PATHS = ("from", "model", "features", "teacher")
+_OPTIONAL_PATH_KEYS = ("from", "model", "features", "teacher")
 _SQLITE = "sqlite:///"
 
 
-def place(job: Job, profile: Profile, here: Path) -> Job:
+def adapt_job(job: Job, profile: Profile, working_dir: Path) -> Job:
     """`job` with the cluster's storage and its nodes at most, and with paths that mean the same
     there.
 
@@ -30,37 +30,37 @@ def place(job: Job, profile: Profile, here: Path) -> Job:
         RequestError: a path that only this machine knows, or an address that carries a password.
     """
     first = {"kind": job.kind, "name": job.name, "storage": job.storage}
-    data = {**first, **given_dict(job)}
+    data = {**first, **explicit_job_dict(job)}
     if "storage" not in job.model_fields_set and profile.storage is not None:
         data["storage"] = profile.storage
     _refuse_password(data["storage"], "storage")
     if not is_remote(data["storage"]):
-        data["storage"] = _reached(data["storage"], "storage", profile, here)
+        data["storage"] = _cluster_path(data["storage"], "storage", profile, working_dir)
     track = data.get("track", {})
     uri = track.get("uri")
     if uri is not None:
         _refuse_password(uri, "track.uri")
         if uri.startswith(_SQLITE):
-            file = _reached(uri.removeprefix(_SQLITE), "track.uri", profile, here)
+            file = _cluster_path(uri.removeprefix(_SQLITE), "track.uri", profile, working_dir)
             track["uri"] = _SQLITE + file
-    _absolute_paths(data, "", profile, here)
-    _say_what_may_start(data, profile)
-    return build_job(data, where="the job on the cluster")
+    _absolute_paths(data, "", profile, working_dir)
+    _add_node_limits(data, profile)
+    return build_job(data, source="the job on the cluster")
 
 
-def _say_what_may_start(data: dict[str, Any], profile: Profile) -> None:
+def _add_node_limits(data: dict[str, Any], profile: Profile) -> None:
     """Where nodes start on demand, a job that trains knows how many may: those that are there
     when it asks say nothing of it."""
     groups = [
-        {"count": group.most, "cpus": group.cpus, "gpus": group.gpus}
-        for group in profile.work.values()
-        if group.most
+        {"count": group.max_nodes, "cpus": group.cpus, "gpus": group.gpus}
+        for group in profile.worker_groups.values()
+        if group.max_nodes
     ]
-    for training in _trainings(data) if profile.starts_nodes else ():
+    for training in _training_jobs(data) if profile.autoscales else ():
         training["scale"] = {"nodes": groups, **training.get("scale", {})}
 
 
-def _trainings(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _training_jobs(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The jobs with workers in a job's data: itself, a sweep's, those of stages."""
     if data["kind"] in ("train", "study"):
         yield data
@@ -68,10 +68,10 @@ def _trainings(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield data["train"]
     elif data["kind"] == "pipeline":
         for stage in data["stages"]:
-            yield from _trainings(stage["job"])
+            yield from _training_jobs(stage["job"])
 
 
-def environment(profile: Profile) -> dict[str, str]:
+def job_environment(profile: Profile) -> dict[str, str]:
     """Variables of every process of a job on this cluster.
 
     Raises:
@@ -92,7 +92,7 @@ def _absolute_paths(value: Any, path: str, profile: Profile, here: Path) -> None
         if isinstance(item, (dict, list)):
             _absolute_paths(item, name, profile, here)
         elif isinstance(item, str) and _is_path(item, str(key), profile, here):
-            value[key] = _reached(item, name, profile, here)
+            value[key] = _cluster_path(item, name, profile, here)
 
 
 def _is_path(text: str, key: str, profile: Profile, here: Path) -> bool:
@@ -102,10 +102,10 @@ def _is_path(text: str, key: str, profile: Profile, here: Path) -> bool:
     if key in _PATHS:
         return not isinstance(profile, Local) or (here / text).exists()
     # A model or features can be called by a name that a folder happens to have.
-    return key in _PERHAPS_PATHS and os.sep in text and (here / text).exists()
+    return key in _OPTIONAL_PATH_KEYS and os.sep in text and (here / text).exists()
 
 
-def _reached(text: str, key: str, profile: Profile, here: Path) -> str:
+def _cluster_path(text: str, key: str, profile: Profile, here: Path) -> str:
     """A local path as the cluster's nodes can use it."""
     if Path(text).is_absolute():
         return text
@@ -117,7 +117,7 @@ def _reached(text: str, key: str, profile: Profile, here: Path) -> str:
     raise RequestError(
         f"'{text}' is a folder of this machine, the nodes of cluster '{profile.name}' have others",
         where=key,
-        mend=mend,
+        hint=mend,
     )
 
 
@@ -126,6 +126,6 @@ def _refuse_password(uri: str, where: str) -> None:
         raise RequestError(
             "the address carries a password, which would be read in logs and on pages",
             where=where,
-            mend="leave it out; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the"
+            hint="leave it out; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the"
             " cluster's nodes",
         )

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-State = Literal["queued", "running", "done", "failed", "stopped"]
-LIVE: tuple[State, ...] = ("queued", "running")
+SubmissionState = Literal["queued", "running", "done", "failed", "stopped"]
+LIVE_STATES: tuple[SubmissionState, ...] = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Submission:
     fingerprint: str = ""
     """The job's, for whoever looks at the cluster."""
 
-    code: str = ""
+    code_digest: str = ""
     """sha256 of the package."""
 
 
 @dataclass(frozen=True)
-class Row:
+class SubmissionStatus:
     """What is known of a job that was sent."""
 
     name: str
     cluster: str
-    state: State
+    state: SubmissionState
     id: str
     """What the backend calls it: a Ray submission id, a Slurm job id."""
 
@@ -82,13 +82,13 @@ class Backend(Protocol):
     such name.
     """
 
-    def submit(self, submission: Submission) -> Row:
+    def submit(self, submission: Submission) -> SubmissionStatus:
         """Send it. Raises RequestError where a live submission has the name."""
 
-    def rows(self) -> list[Row]:
+    def list_submissions(self) -> list[SubmissionStatus]:
         """What was sent there, the last of every name, newest first."""
 
-    def row(self, name: str) -> Row:
+    def status(self, name: str) -> SubmissionStatus:
         """The last of a name."""
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from orchestrator.cluster_profile import Profile
 from orchestrator.errors import RequestError
-from orchestrator.estimate.placement import Place
+from orchestrator.estimate.placement import WorkerPlacement
 from orchestrator.job import Job, PipelineJob, StudyJob, TrainJob, TuneJob
 
 
-def require_room(job: Job, profile: Profile) -> None:
+def require_capacity(job: Job, profile: Profile) -> None:
     """Refuse a training that is larger than the cluster at its largest.
 
     Raises:
@@ -16,20 +16,22 @@ def require_room(job: Job, profile: Profile) -> None:
     """
     if isinstance(job, PipelineJob):
         for stage in job.stages:
-            require_room(stage.job, profile)
+            require_capacity(stage.job, profile)
         return
     trained = job.train if isinstance(job, TuneJob) else job
     if not isinstance(trained, TrainJob | StudyJob):
         return
-    place, workers = Place(profile, trained.scale), trained.scale.least_workers
-    if place.slots >= workers:
+    place, workers = WorkerPlacement(profile, trained.scale), trained.scale.min_workers
+    if place.max_workers >= workers:
         return
     within = "train." if isinstance(job, TuneJob) else ""
     each = f"{place.cpus:g} cores" + (" and a GPU" if place.on_gpus else "")
-    fewer = f"set {within}scale.workers={place.slots}, lower" if place.slots else "lower"
+    fewer = (
+        f"set {within}scale.workers={place.max_workers}, lower" if place.max_workers else "lower"
+    )
     raise RequestError(
-        f"{workers} workers of {each} each; '{profile.name}' has room for {place.slots},"
+        f"{workers} workers of {each} each; '{profile.name}' has room for {place.max_workers},"
         " all its nodes being there",
         where=f"{job.name}: {within}scale.workers",
-        mend=f"{fewer} {within}scale.cpus, or name a larger cluster (`max` of its groups)",
+        hint=f"{fewer} {within}scale.cpus, or name a larger cluster (`max` of its groups)",
     )

@@ -40,7 +40,7 @@ def _act(name: str, verb: str, yes: bool) -> None:
         raise RequestError(
             f"a cluster of kind {profile.kind} is not brought {verb} from here",
             where=f"profile '{profile.name}'",
-            mend=_by_hand(profile),
+            hint=_by_hand(profile),
         )
     files = render(profile, None, f"orchestrator cluster {verb} {name}")
     wanted = [file for file in files if file.endswith(".yaml")]
@@ -54,7 +54,7 @@ def _act(name: str, verb: str, yes: bool) -> None:
             raise RequestError(
                 "this starts or ends machines: " + "; ".join(map(_shown, commands)),
                 where=f"cluster {verb} {name}",
-                mend=f"look at the files (orchestrator cluster render {name} --out DIR), then"
+                hint=f"look at the files (orchestrator cluster render {name} --out DIR), then"
                 " add --yes",
             )
         for command in commands:
@@ -75,7 +75,7 @@ def _run(command: list[str]) -> None:
         raise JobFailed(
             f"{command[0]} ended with code {done.returncode}",
             where=_shown(command),
-            mend="what it printed stands above",
+            hint="what it printed stands above",
         )
 
 
@@ -87,7 +87,7 @@ def _tool(name: str) -> str:
         raise RequestError(
             f"{name} is not installed here",
             where=f"$PATH: {name}",
-            mend=f"install {name}, or render the files and bring them to where it is",
+            hint=f"install {name}, or render the files and bring them to where it is",
         )
     return found
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster_profile import Profile
-from orchestrator.clusters.adapt_job import place
-from orchestrator.clusters.submit import backend_of
+from orchestrator.clusters.adapt_job import adapt_job
+from orchestrator.clusters.submit import backend_for
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, build_job, differences, job_dict
 from orchestrator.job.fingerprint import flatten
@@ -16,7 +16,7 @@ from orchestrator.storage import Storage
 
 
 @dataclass(frozen=True)
-class Difference:
+class JobDiff:
     """A job beside the one that has its name."""
 
     where: str
@@ -26,7 +26,7 @@ class Difference:
     """Lines `key: there -> here`; none: they are the same."""
 
 
-def difference(job: Job, profile: Profile | None) -> Difference:
+def diff_job(job: Job, profile: Profile | None) -> JobDiff:
     """Compare with the last one sent to a cluster, or, without a cluster, with the run in the
     job's storage.
 
@@ -34,20 +34,20 @@ def difference(job: Job, profile: Profile | None) -> Difference:
         RequestError: nothing has that name there.
     """
     if profile is not None:
-        job = place(job, profile, Path.cwd())
-        row = backend_of(profile).row(job.name)
+        job = adapt_job(job, profile, Path.cwd())
+        row = backend_for(profile).status(job.name)
         if row.job is not None:
             where = f"{row.id} on cluster {row.cluster}, {row.state}"
-            return Difference(where, _changes(job_dict(build_job(row.job)), job))
-    folder = Storage(job.storage).sub("runs", job.name)
+            return JobDiff(where, _changes(job_dict(build_job(row.job)), job))
+    folder = Storage(job.storage).subfolder("runs", job.name)
     if not folder.exists("run.json"):
         raise RequestError(
-            f"no run '{job.name}'", where=folder.root, mend="name its storage=..., or --to CLUSTER"
+            f"no run '{job.name}'", where=folder.root, hint="name its storage=..., or --to CLUSTER"
         )
     old = dict(folder.read_json("run.json")["job"])
     # The driver makes its storage absolute; that is no difference.
     job = job.model_copy(update={"storage": Storage(job.storage).root})
-    return Difference(folder.root, _changes(old, job))
+    return JobDiff(folder.root, _changes(old, job))
 
 
 def _changes(old: dict[str, Any], job: Job) -> list[str]:

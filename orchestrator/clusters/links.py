@@ -13,10 +13,10 @@ from typing import Any
 from orchestrator.cluster_profile import Profile
 from orchestrator.storage import is_remote
 
-_ANSWER_S = 3.0
+_TIMEOUT_S = 3.0
 
 
-def links(profile: Profile, job: dict[str, Any], submission_id: str) -> dict[str, str]:
+def page_links(profile: Profile, job: dict[str, Any], submission_id: str) -> dict[str, str]:
     """Pages by name; of MLflow the run's, or as near to it as the server tells."""
     found = {}
     if profile.address is not None:
@@ -36,7 +36,9 @@ def _page(server: str, experiment: str, name: str) -> str:
     the server does not answer this machine."""
     try:
         query = urllib.parse.urlencode({"experiment_name": experiment})
-        number = _ask(server, f"experiments/get-by-name?{query}")["experiment"]["experiment_id"]
+        number = _call_mlflow(server, f"experiments/get-by-name?{query}")["experiment"][
+            "experiment_id"
+        ]
     except (OSError, ValueError, KeyError):
         return ""
     page = f"/#/experiments/{number}"
@@ -48,18 +50,18 @@ def _page(server: str, experiment: str, name: str) -> str:
         "max_results": 1,
     }
     try:
-        run = _ask(server, "runs/search", wanted)["runs"][0]["info"]["run_id"]
+        run = _call_mlflow(server, "runs/search", wanted)["runs"][0]["info"]["run_id"]
     except (OSError, ValueError, KeyError, IndexError):
         return page
     return f"{page}/runs/{run}"
 
 
-def _ask(server: str, call: str, body: dict[str, Any] | None = None) -> Any:
+def _call_mlflow(server: str, call: str, body: dict[str, Any] | None = None) -> Any:
     """One call of MLflow's REST interface; its client would take seconds to import."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **_login()}
     request = urllib.request.Request(f"{server}/api/2.0/mlflow/{call}", data, headers)
-    with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
         return json.loads(answer.read())
 
 

@@ -12,7 +12,7 @@ SEARCH = "/api/2.0/mlflow/experiments/search"
 ANSWER_S = 5.0
 
 
-def ask(uri: str) -> str:
+def server_error(uri: str) -> str:
     """Why the server at `uri` does not serve; empty where it does, or is none to be asked.
 
     A real request, with MLflow's own credentials: one that is alive may still refuse.
@@ -22,7 +22,7 @@ def ask(uri: str) -> str:
     request = urllib.request.Request(
         f"{uri}{SEARCH}",
         data=json.dumps({"max_results": 1}).encode(),
-        headers={"Content-Type": "application/json", **_credentials()},
+        headers={"Content-Type": "application/json", **auth_headers()},
     )
     try:
         urllib.request.urlopen(request, timeout=ANSWER_S).close()
@@ -33,7 +33,7 @@ def ask(uri: str) -> str:
     return ""
 
 
-def _credentials() -> dict[str, str]:
+def auth_headers() -> dict[str, str]:
     """As MLflow takes them from the environment."""
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if token:

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-LOOK_EVERY_S = 1.0
-_ANSWER_S = 10.0
+POLL_S = 1.0
+_RPC_TIMEOUT_S = 10.0
 _INTERNAL = "_ray_internal"
 """Ray's own drivers: its dashboard's, for one."""
 
 
-def leave_worker(gcs: Any, ip: str, seconds: float) -> bool:
+def drain_worker(gcs: Any, ip: str, seconds: float) -> bool:
     """Have the node of address `ip` drained, and wait until it is gone or the time is up.
 
     False where Ray does not accept it.
@@ -46,18 +46,18 @@ def leave_worker(gcs: Any, ip: str, seconds: float) -> bool:
     return True
 
 
-def leave_head(gcs: Any, ip: str, seconds: float) -> None:
+def stop_drivers(gcs: Any, ip: str, seconds: float) -> None:
     """Ask the drivers at `ip` to save and end, and wait until they have or the time is up."""
     drivers = list(_drivers_at(gcs, ip))
     for pid in drivers:
         _signal(pid, signal.SIGTERM)
-    _wait(lambda: not any(map(_lives, drivers)), seconds)
+    _wait(lambda: not any(map(_is_alive, drivers)), seconds)
 
 
 def _node_of(gcs: Any, ip: str) -> Any:
     from ray.core.generated import gcs_pb2
 
-    for node_id, node in gcs.get_all_node_info(timeout=_ANSWER_S).items():
+    for node_id, node in gcs.get_all_node_info(timeout=_RPC_TIMEOUT_S).items():
         alive = node.state == gcs_pb2.GcsNodeInfo.ALIVE
         if alive and node.node_manager_address == ip and not node.is_head_node:
             return node_id
@@ -65,7 +65,7 @@ def _node_of(gcs: Any, ip: str) -> Any:
 
 
 def _drivers_at(gcs: Any, ip: str) -> Iterator[int]:
-    for job in gcs.get_all_job_info(timeout=_ANSWER_S).values():
+    for job in gcs.get_all_job_info(timeout=_RPC_TIMEOUT_S).values():
         internal = job.config.ray_namespace.startswith(_INTERNAL)
         if not job.is_dead and not internal and job.driver_ip_address == ip:
             yield job.driver_pid
@@ -74,7 +74,7 @@ def _drivers_at(gcs: Any, ip: str) -> Iterator[int]:
 def _wait(done: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and not done():
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_S)
 
 
 def _signal(pid: int, number: int) -> bool:
@@ -85,7 +85,7 @@ def _signal(pid: int, number: int) -> bool:
     return True
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     return _signal(pid, 0)
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     ip = get_node_ip_address()
     try:
         gcs = ray._raylet.GcsClient(address=os.environ.get("RAY_ADDRESS", f"{ip}:6379"))
-        (leave_head if args.role == "head" else leave_worker)(gcs, ip, args.seconds)
+        (stop_drivers if args.role == "head" else drain_worker)(gcs, ip, args.seconds)
     except Exception as error:  # the cluster is gone already: there is nothing to save
         print(f"left without notice: {error}", file=sys.stderr)
 

@@ -14,7 +14,7 @@ _PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 _DEFAULT_FILE = Path("~/.ray/auth_token")
 
 
-def token_of(profile: Profile) -> str | None:
+def read_auth_token(profile: Profile) -> str | None:
     """The cluster's token: from the variable or file that the profile names, else from where Ray
     looks. None: there is none, and the cluster may need none.
 
@@ -30,7 +30,7 @@ def token_of(profile: Profile) -> str | None:
         raise RequestError(
             f"the token of cluster '{profile.name}' is read from {source.env}, which is not set",
             where="token.env",
-            mend=f"read -rs {source.env} && export {source.env}",
+            hint=f"read -rs {source.env} && export {source.env}",
         )
     if os.environ.get(_VARIABLE):
         return _checked(os.environ[_VARIABLE], _VARIABLE)
@@ -48,7 +48,7 @@ def _read(file: Path) -> str:
         raise RequestError(
             f"the cluster's token cannot be read: {reason.lower()}",
             where=str(file),
-            mend="put the token there (chmod 600), or name another file in the profile",
+            hint="put the token there (chmod 600), or name another file in the profile",
         ) from None
 
 
@@ -58,6 +58,6 @@ def _checked(text: str, where: str) -> str:
         raise RequestError(
             "no token: it is empty or has spaces or signs that no token has",
             where=where,
-            mend="write the token alone into it",
+            hint="write the token alone into it",
         )
     return token

@@ -20,7 +20,7 @@ from orchestrator.errors import JobFailed, RequestError
 
 HOST = "127.0.0.1"
 DASHBOARD_PORT = 8265
-OPENED_S = 30.0
+OPEN_TIMEOUT_S = 30.0
 _LOOPBACK = (HOST, "localhost", "::1")
 
 
@@ -33,24 +33,24 @@ class Tunnel:
 
 
 @dataclass(frozen=True)
-class Pages:
+class ClusterPages:
     """A cluster's pages, and the tunnels that they need."""
 
-    pages: dict[str, str]
+    urls: dict[str, str]
     tunnels: tuple[Tunnel, ...]
     notes: tuple[str, ...] = ()
 
 
-def pages_of(profile: Profile, port: int) -> Pages:
+def cluster_pages(profile: Profile, port: int) -> ClusterPages:
     """Where the pages of a cluster are found from here; MLflow's, behind a tunnel, on `port`.
 
     Raises:
         RequestError: nothing says where they are.
     """
     if isinstance(profile, KubeRay):
-        return _of_kubernetes(profile, port)
+        return _kubernetes_pages(profile, port)
     if isinstance(profile, OnPrem):
-        return _of_hosts(profile, port)
+        return _ssh_pages(profile, port)
     pages, notes = {}, []
     if isinstance(profile, Slurm):
         notes.append(
@@ -70,12 +70,12 @@ def pages_of(profile: Profile, port: int) -> Pages:
         raise RequestError(
             f"the profile of '{profile.name}' says neither where Ray's dashboard is nor MLflow",
             where="address",
-            mend="add address: http://HOST:8265, or mlflow: http://HOST:5000",
+            hint="add address: http://HOST:8265, or mlflow: http://HOST:5000",
         )
-    return Pages(pages, (), tuple(notes))
+    return ClusterPages(pages, (), tuple(notes))
 
 
-def _of_kubernetes(profile: KubeRay, port: int) -> Pages:
+def _kubernetes_pages(profile: KubeRay, port: int) -> ClusterPages:
     dashboard = _local_port(profile)
     head = f"service/{profile.name}-head-svc"
     tunnels = [_forward(profile.namespace, head, dashboard, DASHBOARD_PORT)]
@@ -89,7 +89,7 @@ def _of_kubernetes(profile: KubeRay, port: int) -> Pages:
             pages["mlflow"] = f"http://{HOST}:{port}"
         else:
             pages["mlflow"] = profile.mlflow
-    return Pages(pages, tuple(tunnels))
+    return ClusterPages(pages, tuple(tunnels))
 
 
 def _forward(namespace: str, service: str, local: int, remote: int) -> Tunnel:
@@ -97,7 +97,7 @@ def _forward(namespace: str, service: str, local: int, remote: int) -> Tunnel:
     return Tunnel((*command, service, f"{local}:{remote}"), (local,))
 
 
-def _of_hosts(profile: OnPrem, port: int) -> Pages:
+def _ssh_pages(profile: OnPrem, port: int) -> ClusterPages:
     """One ssh to the head, which reaches MLflow wherever it is."""
     dashboard = _local_port(profile)
     to = [(dashboard, HOST, DASHBOARD_PORT)]
@@ -111,7 +111,7 @@ def _of_hosts(profile: OnPrem, port: int) -> Pages:
     ]
     command = ("ssh", "-N", "-o", "ExitOnForwardFailure=yes", *forwards)
     login = f"{profile.user}@{profile.hosts[0]}"
-    return Pages(pages, (Tunnel((*command, "--", login), tuple(here for here, _, _ in to)),))
+    return ClusterPages(pages, (Tunnel((*command, "--", login), tuple(here for here, _, _ in to)),))
 
 
 def _local_port(profile: Profile) -> int:
@@ -126,7 +126,7 @@ def _is_loopback(address: str | None) -> bool:
 
 
 @contextmanager
-def opened(tunnels: Sequence[Tunnel]) -> Iterator[list[subprocess.Popen[bytes]]]:
+def open_tunnels(tunnels: Sequence[Tunnel]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run the tunnels; they carry when this is entered, and end with it.
 
     Raises:
@@ -154,49 +154,49 @@ def keep_open(
     """Open the tunnels, call `ready`, and keep them until Ctrl-C.
 
     Raises:
-        RequestError: as `opened`.
+        RequestError: as `open_tunnels`.
         JobFailed: a tunnel did not come up, or ended by itself.
     """
     try:
-        with opened(tunnels) as running:
+        with open_tunnels(tunnels) as running:
             ready()
             while all(process.poll() is None for process in running):
                 time.sleep(0.2)
     except KeyboardInterrupt:
         say("the tunnels are closed")
         return
-    raise JobFailed("a tunnel ended; what it said stands above", mend="open it again")
+    raise JobFailed("a tunnel ended; what it said stands above", hint="open it again")
 
 
 def _wait_until_open(tunnel: Tunnel, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + OPENED_S
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
-        if all(_answers(port) for port in tunnel.ports):
+        if all(_port_is_open(port) for port in tunnel.ports):
             return
         time.sleep(0.1)
     raise JobFailed(
         f"no tunnel by {tunnel.command[0]}; what it said stands above",
         where=tunnel.command[-1],
-        mend="see whether this machine reaches the cluster, with --print and by hand",
+        hint="see whether this machine reaches the cluster, with --print and by hand",
     )
 
 
-def _answers(port: int) -> bool:
+def _port_is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
 def _require_free(port: int) -> None:
-    if _answers(port):
+    if _port_is_open(port):
         raise RequestError(
             f"port {port} of {HOST} is taken",
-            mend="a tunnel may be open already; end what runs there, or use --port for MLflow's",
+            hint="a tunnel may be open already; end what runs there, or use --port for MLflow's",
         )
 
 
 def _require_tool(name: str) -> None:
     if shutil.which(name) is None:
-        raise RequestError(f"{name} is not installed", mend=f"install {name}, or use --print")
+        raise RequestError(f"{name} is not installed", hint=f"install {name}, or use --print")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

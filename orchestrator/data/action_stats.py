@@ -14,22 +14,22 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-from orchestrator.data.packing.unit import COMPLETE
-from orchestrator.data.running_moments import Spread
-from orchestrator.data.store.index import Index
-from orchestrator.data.store.sidecar_arrays import ACTIONS, ARRAYS, extra_of, read_array
+from orchestrator.data.packing.unit import DATASET_FILE
+from orchestrator.data.running_moments import Moments
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, ARRAY_FILES, find_extra, read_array
 from orchestrator.errors import DataError
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 
-FILE, LAYOUT = "motion.json", 1
+ACTION_STATS_FILE, FORMAT_VERSION = "motion.json", 1
 
-_RANGES = 4096
+_MAX_TASKS = 4096
 """Most tasks of a measurement; what is added up, and in which order, follows from the index."""
 
 
 @dataclass
-class Motions:
+class ActionStats:
     """Of the clips of a dataset, or of some of its shards."""
 
     clips: int = 0
@@ -39,29 +39,29 @@ class Motions:
     reasons: Counter[str] = field(default_factory=Counter)
     """Why an array of a clip cannot be used; by the array's name where it is not there."""
 
-    found: dict[str, dict[int, tuple[int, Spread]]] = field(default_factory=dict)
+    found: dict[str, dict[int, tuple[int, Moments]]] = field(default_factory=dict)
     """Per array and width of a row: clips that have it, and their spread. The last row of actions
     leads nowhere and is left out."""
 
-    def usual(self, name: str) -> tuple[int, Spread] | None:
+    def most_common(self, name: str) -> tuple[int, Moments] | None:
         """Of the width that most clips have: how many they are, and their spread."""
         widths = self.found.get(name, {})
         return max(widths.values(), key=lambda one: (one[0], len(one[1].mean)), default=None)
 
     @property
-    def rate(self) -> float:
+    def most_common_fps(self) -> float:
         """Frames a second of most clips."""
         return max(self.rates, key=lambda rate: (self.rates[rate], rate))
 
-    def add(self, name: str, clips: int, spread: Spread) -> None:
+    def add(self, name: str, clips: int, spread: Moments) -> None:
         """Count clips that have an array."""
         widths = self.found.setdefault(name, {})
         before = widths.get(len(spread.mean))
         widths[len(spread.mean)] = (
-            (clips, spread) if before is None else (before[0] + clips, before[1].joined(spread))
+            (clips, spread) if before is None else (before[0] + clips, before[1].merged(spread))
         )
 
-    def joined(self, other: Motions) -> Motions:
+    def merge(self, other: ActionStats) -> ActionStats:
         """This, with another's clips."""
         self.clips += other.clips
         self.rates += other.rates
@@ -84,16 +84,18 @@ class Motions:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Motions:
+    def from_dict(cls, data: dict[str, Any]) -> ActionStats:
         """What `to_dict` gave."""
         whole = cls(data["clips"], Counter(dict(data["rates"])), Counter(data["reasons"]))
         for name, widths in data["arrays"].items():
             for one in widths:
-                whole.add(name, one["clips"], Spread.from_dict(one))
+                whole.add(name, one["clips"], Moments.from_dict(one))
         return whole
 
 
-def motions_of(index: Index, datasets: Storage, progress: Progress, *, local: bool) -> Motions:
+def load_or_measure(
+    index: DatasetIndex, datasets: Storage, progress: Progress, *, local: bool
+) -> ActionStats:
     """What was measured of a dataset; measured now where it has not been.
 
     It is kept beside the index where packing of ours has made that, else, or where nothing can be
@@ -105,72 +107,85 @@ def motions_of(index: Index, datasets: Storage, progress: Progress, *, local: bo
     Raises:
         JobFailed: a measuring task died again and again.
     """
-    beside, own = Storage(index.uri), datasets.sub(f"motion-{index.digest}")
+    beside, own = Storage(index.uri), datasets.subfolder(f"motion-{index.digest}")
     for place in (beside, own):
-        if place.exists(FILE):
-            kept = place.read_json(FILE)
-            if (kept.get("layout"), kept.get("digest")) == (LAYOUT, index.digest):
-                return Motions.from_dict(kept)
-    motions = measure(index, progress, local=local)
-    what = {"layout": LAYOUT, "digest": index.digest, **motions.to_dict()}
-    if beside.exists(COMPLETE):
+        if place.exists(ACTION_STATS_FILE):
+            kept = place.read_json(ACTION_STATS_FILE)
+            if (kept.get("layout"), kept.get("digest")) == (FORMAT_VERSION, index.digest):
+                return ActionStats.from_dict(kept)
+    motions = measure_action_stats(index, progress, local=local)
+    what = {"layout": FORMAT_VERSION, "digest": index.digest, **motions.to_dict()}
+    if beside.exists(DATASET_FILE):
         try:
-            beside.write_json(FILE, what)
+            beside.write_json(ACTION_STATS_FILE, what)
             return motions
         except OSError as error:
-            progress.message(f"{beside.uri(FILE)} cannot be written ({error}); kept in {own.root}")
-    own.write_json(FILE, what)
+            progress.message(
+                f"{beside.uri(ACTION_STATS_FILE)} cannot be written ({error}); kept in {own.root}"
+            )
+    own.write_json(ACTION_STATS_FILE, what)
     return motions
 
 
-def measure(index: Index, progress: Progress, *, local: bool) -> Motions:
+def measure_action_stats(index: DatasetIndex, progress: Progress, *, local: bool) -> ActionStats:
     """Read the arrays of every clip. The same numbers, whoever measures and with how many cores."""
-    size = -(-index.shards // _RANGES)
-    ranges = [(at, min(at + size, index.shards)) for at in range(0, index.shards, size)]
-    parts: dict[int, Motions] = {}
-    for first, motions in (_here if local else _on_ray)(index, ranges):
+    size = -(-index.num_shards // _MAX_TASKS)
+    ranges = [(at, min(at + size, index.num_shards)) for at in range(0, index.num_shards, size)]
+    parts: dict[int, ActionStats] = {}
+    for first, motions in (_in_threads if local else _on_ray)(index, ranges):
         parts[first] = motions
         progress.update("actions", len(parts), len(ranges), {"dataset": index.uri})
-    return reduce(Motions.joined, (parts[first] for first, _ in ranges), Motions())
+    return reduce(ActionStats.merge, (parts[first] for first, _ in ranges), ActionStats())
 
 
-def _here(index: Index, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, Motions]]:
+def _in_threads(
+    index: DatasetIndex, ranges: list[tuple[int, int]]
+) -> Iterator[tuple[int, ActionStats]]:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield from pool.map(lambda one: (one[0], _of_shards(index, *one)), ranges)
+        yield from pool.map(lambda one: (one[0], _measure_shards(index, *one)), ranges)
 
 
-def _on_ray(index: Index, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, Motions]]:
-    from orchestrator.units.ray_map import mapped
+def _on_ray(
+    index: DatasetIndex, ranges: list[tuple[int, int]]
+) -> Iterator[tuple[int, ActionStats]]:
+    from orchestrator.units.ray_map import map_on_ray
 
     def work(row: dict[str, Any]) -> dict[str, Any]:
         first, stop = int(row["first"]), int(row["stop"])
-        return {"first": first, "motions": json.dumps(_of_shards(index, first, stop).to_dict())}
+        return {
+            "first": first,
+            "motions": json.dumps(_measure_shards(index, first, stop).to_dict()),
+        }
 
     rows = [{"first": first, "stop": stop} for first, stop in ranges]
-    for row in mapped(work, rows, "measuring", index.uri):
-        yield int(row["first"]), Motions.from_dict(json.loads(row["motions"]))
+    for row in map_on_ray(work, rows, "measuring", index.uri):
+        yield int(row["first"]), ActionStats.from_dict(json.loads(row["motions"]))
 
 
-def _of_shards(index: Index, first: int, stop: int) -> Motions:
-    motions = Motions()
+def _measure_shards(index: DatasetIndex, first: int, stop: int) -> ActionStats:
+    motions = ActionStats()
     for shard in range(first, stop):
-        for row in index.rows(shard).select(["frames", "fps", "extras"]).to_pylist():
+        for row in index.shard_rows(shard).select(["frames", "fps", "extras"]).to_pylist():
             motions.clips += 1
             motions.rates[row["fps"]] += 1
-            for name in ARRAYS:
-                _count(motions, index, shard, row, name)
+            for name in ARRAY_FILES:
+                _add_array(motions, index, shard, row, name)
     return motions
 
 
-def _count(motions: Motions, index: Index, shard: int, row: dict[str, Any], name: str) -> None:
-    extra = extra_of(row, name)
+def _add_array(
+    motions: ActionStats, index: DatasetIndex, shard: int, row: dict[str, Any], name: str
+) -> None:
+    extra = find_extra(row, name)
     if extra is None:
         motions.reasons[name] += 1
         return
     try:
-        rows = read_array(name, index.read(shard, extra["offset"], extra["bytes"]), row["frames"])
+        rows = read_array(
+            name, index.read_bytes(shard, extra["offset"], extra["bytes"]), row["frames"]
+        )
     except DataError as error:
         motions.reasons[error.what] += 1
         return
-    counted = rows[:-1] if name == ACTIONS and len(rows) > 1 else rows
-    motions.add(name, 1, Spread.of(counted))
+    counted = rows[:-1] if name == ACTIONS_FILE and len(rows) > 1 else rows
+    motions.add(name, 1, Moments.from_rows(counted))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Spread:
+class Moments:
     """Of rows of n numbers each; float64 [n].
 
     Sums are of differences (Chan, Golub and LeVeque 1979): numbers far from zero lose nothing, and
@@ -24,20 +24,20 @@ class Spread:
     """Sum of the squared differences from the mean."""
 
     @classmethod
-    def of(cls, rows: npt.NDArray[Any]) -> Spread:
+    def from_rows(cls, rows: npt.NDArray[Any]) -> Moments:
         """Of rows [m, n], one at least."""
         first = rows[0].astype(np.float64)
         apart = rows.astype(np.float64) - first
         mean = apart.mean(0)
         return cls(len(rows), first + mean, ((apart - mean) ** 2).sum(0))
 
-    def joined(self, other: Spread) -> Spread:
+    def merged(self, other: Moments) -> Moments:
         """Of the rows of both."""
         rows = self.rows + other.rows
         apart = other.mean - self.mean
         share = other.rows / rows
         squares = self.squares + other.squares + apart**2 * (self.rows * share)
-        return Spread(rows, self.mean + apart * share, squares)
+        return Moments(rows, self.mean + apart * share, squares)
 
     @property
     def std(self) -> npt.NDArray[np.float64]:
@@ -54,18 +54,20 @@ class Spread:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Spread:
+    def from_dict(cls, data: dict[str, Any]) -> Moments:
         """What `to_dict` gave."""
         return cls(data["rows"], np.array(data["mean"]), np.array(data["squares"]))
 
 
-def pooled(spreads: Sequence[Spread], shares: Sequence[float]) -> tuple[list[float], list[float]]:
+def pooled_mean_std(
+    moments: Sequence[Moments], weights: Sequence[float]
+) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of what is drawn from several sources with such shares; 1 where
     a number never changes."""
-    part = np.asarray(shares, np.float64)[:, None] / sum(shares)
-    first = spreads[0].mean
-    apart = np.stack([spread.mean - first for spread in spreads])
+    part = np.asarray(weights, np.float64)[:, None] / sum(weights)
+    first = moments[0].mean
+    apart = np.stack([spread.mean - first for spread in moments])
     mean = (part * apart).sum(0)
-    variance = (part * (np.stack([s.std for s in spreads]) ** 2 + (apart - mean) ** 2)).sum(0)
+    variance = (part * (np.stack([s.std for s in moments]) ** 2 + (apart - mean) ** 2)).sum(0)
     std = np.sqrt(variance)
     return (first + mean).tolist(), np.where(std > 0, std, 1.0).tolist()

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from orchestrator.errors import RequestError
 
 Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 
 
-class World(gymnasium.Env[Floats, Floats]):
+class Environment(gymnasium.Env[Floats, Floats]):
     """Observations are the state, float32 [S]; `render` gives the picture, uint8 [size, size, 3].
 
     `step` ends an episode never by itself: whether a goal is reached is asked of `reached`.
@@ -101,12 +101,12 @@ class World(gymnasium.Env[Floats, Floats]):
                 reached[row, step] = self.state
         return reached
 
-    def render(self) -> Picture:
+    def render(self) -> ImageArray:
         """The picture of the present state, uint8 [size, size, 3]."""
         return self.picture(self.state)
 
     @abstractmethod
-    def picture(self, state: Floats) -> Picture:
+    def picture(self, state: Floats) -> ImageArray:
         """The picture of any state, uint8 [size, size, 3]; the present one stays as it is."""
 
     def reset(
@@ -127,7 +127,7 @@ class World(gymnasium.Env[Floats, Floats]):
             raise RequestError(
                 f"the action {given.tolist()} cannot be",
                 where=type(self).__name__,
-                mend=f"give {space.shape[0]} finite numbers",
+                hint=f"give {space.shape[0]} finite numbers",
             )
         self.advance(np.clip(given, space.low, space.high))
         return self.state, 0.0, False, False, {}
@@ -136,7 +136,7 @@ class World(gymnasium.Env[Floats, Floats]):
 class Collector(Protocol):
     """Acts in a world to make videos: scripted, made anew for every episode."""
 
-    def __call__(self, world: World, rng: np.random.Generator) -> Floats:
+    def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
         """The action of this control step, float32 [A]."""
 
 
@@ -144,7 +144,7 @@ class Collector(Protocol):
 class Episode:
     """What was seen and done: row f of `actions` leads from frame f to f + 1; the last is 0."""
 
-    frames: Picture
+    frames: ImageArray
     """uint8 [F, size, size, 3]."""
 
     states: Floats
@@ -157,25 +157,27 @@ class Episode:
 class RandomActions:
     """Every number of an action drawn evenly between its bounds, anew at every control step."""
 
-    def __call__(self, world: World, rng: np.random.Generator) -> Floats:
-        space = world.action_space
+    def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
+        space = environment.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         return rng.uniform(space.low, space.high).astype(np.float32)
 
 
-def play(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Episode:
-    """An episode from a drawn state on: `steps` frames, or fewer where the world ends it."""
-    world.begin(rng)
-    frames, states, actions = [world.render()], [world.state], []
+def collect_episode(
+    environment: Environment, collector: Collector, max_frames: int, rng: np.random.Generator
+) -> Episode:
+    """An episode from a drawn state on: `max_frames` frames, or fewer where the world ends it."""
+    environment.begin(rng)
+    frames, states, actions = [environment.render()], [environment.state], []
     ended = False
-    while len(frames) < steps and not ended:
-        action = np.asarray(collect(world, rng), np.float32)
-        _, _, terminated, truncated, _ = world.step(action)
+    while len(frames) < max_frames and not ended:
+        action = np.asarray(collector(environment, rng), np.float32)
+        _, _, terminated, truncated, _ = environment.step(action)
         ended = terminated or truncated
-        frames.append(world.render())
-        states.append(world.state)
+        frames.append(environment.render())
+        states.append(environment.state)
         actions.append(action)
-    space = world.action_space
+    space = environment.action_space
     assert isinstance(space, gymnasium.spaces.Box)
     actions.append(np.zeros(space.shape, np.float32))
     return Episode(np.stack(frames), np.stack(states), np.stack(actions))

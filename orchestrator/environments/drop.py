@@ -11,20 +11,36 @@ import functools
 import numpy as np
 import pymunk
 
-from orchestrator.environments.base import Collector, Floats, World
-from orchestrator.environments.rigid_body import RigidWorld, Stage, body, plain
-from orchestrator.physics.scene import GRAVITY, VIEW, Backdrop, Scene, Solid, rectangle
+from orchestrator.environments.base import Collector, Environment, Floats
+from orchestrator.environments.rigid_body import (
+    PhysicsSpace,
+    RigidBodyEnvironment,
+    make_body,
+    visual_body,
+)
+from orchestrator.physics.scene import (
+    GRAVITY,
+    VIEW_METERS,
+    Background,
+    Scene,
+    StaticPolygon,
+    rectangle_vertices,
+)
 
-BALL, CARRIED, SPEED = 0.5, 7.8, 4.0  # radius, height of the ball that is held, m/s
-REACH = (BALL, VIEW - BALL)
-FLOOR = (0.0, 0.0, VIEW, 1.0)
+BALL_RADIUS, HELD_HEIGHT, GRIPPER_SPEED = (
+    0.5,
+    7.8,
+    4.0,
+)  # radius, height of the ball that is held, m/s
+GRIPPER_X_RANGE = (BALL_RADIUS, VIEW_METERS - BALL_RADIUS)
+FLOOR_RECTANGLE = (0.0, 0.0, VIEW_METERS, 1.0)
 SHELVES = ((0.6, 3.2, 3.6, 3.5), (6.2, 4.6, 9.2, 4.9))
-LIP = 0.3  # the shelves' ends stand up by this, so that a ball may come to rest
+SHELF_EDGE_HEIGHT = 0.3  # the shelves' ends stand up by this, so that a ball may come to rest
 DAMPING = 0.5  # share of a speed that is left after a second
-NEAR, CALM, APART = 0.5, 0.5, 1.0
+SUCCESS_DISTANCE, MAX_RESTING_SPEED, MIN_TASK_DISTANCE = 0.5, 0.5, 1.0
 
 
-class Drop(RigidWorld):
+class Drop(RigidBodyEnvironment):
     """Action: the gripper's velocity, in [-1, 1] times 4 m/s, and its grip: below 0 it lets go.
 
     What it let go of it cannot take up again.
@@ -33,62 +49,74 @@ class Drop(RigidWorld):
     rate = 10.0
     substeps = 48
     state_names = ("gripper x", "held", "ball x", "ball y", "ball vx", "ball vy", "ball turn")
-    bounds = (REACH, (0, 1), (0, VIEW), (0, VIEW), (-20, 20), (-20, 20), (-100, 100))
+    state_bounds = (
+        GRIPPER_X_RANGE,
+        (0, 1),
+        (0, VIEW_METERS),
+        (0, VIEW_METERS),
+        (-20, 20),
+        (-20, 20),
+        (-100, 100),
+    )
 
     @classmethod
     def collector(cls) -> Collector:
-        return Dropping()
+        return DropCollector()
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """The ball is held, anywhere."""
-        x = rng.uniform(*REACH)
-        return np.array([x, 1, x, CARRIED, 0, 0, 0], np.float32)
+        x = rng.uniform(*GRIPPER_X_RANGE)
+        return np.array([x, 1, x, HELD_HEIGHT, 0, 0, 0], np.float32)
 
     def reached(self, state: Floats, goal: Floats) -> bool:
         """The ball is within half a metre of where it should be, and as free or held."""
         same = (state[1] > 0.5) == (goal[1] > 0.5)
-        return bool(same and np.linalg.norm(state[2:4] - goal[2:4]) < NEAR)
+        return bool(same and np.linalg.norm(state[2:4] - goal[2:4]) < SUCCESS_DISTANCE)
 
     def worthwhile(self, start: Floats, goal: Floats) -> bool:
         """A ball that is held has to be carried, let go, and come to rest."""
-        rests = goal[1] < 0.5 and np.linalg.norm(goal[4:6]) < CALM
-        return bool(start[1] > 0.5 and rests and abs(start[2] - goal[2]) > APART)
+        rests = goal[1] < 0.5 and np.linalg.norm(goal[4:6]) < MAX_RESTING_SPEED
+        return bool(start[1] > 0.5 and rests and abs(start[2] - goal[2]) > MIN_TASK_DISTANCE)
 
-    def after(self, state: Floats, action: Floats) -> Floats:
+    def next_state(self, state: Floats, action: Floats) -> Floats:
         before, held = float(state[0]), bool(state[1] > 0.5)
-        x = float(np.clip(before + SPEED * float(action[0]) / self.rate, *REACH))
+        x = float(np.clip(before + GRIPPER_SPEED * float(action[0]) / self.rate, *GRIPPER_X_RANGE))
         velocity = (x - before) * self.rate
         if held and action[1] >= 0:
-            return np.array([x, 1, x, CARRIED, velocity, 0, 0], np.float32)
+            return np.array([x, 1, x, HELD_HEIGHT, velocity, 0, 0], np.float32)
         free = state.copy()
         free[1] = 0
         if held:  # it flies on as it was carried
             free[4] = velocity
-        fallen = super().after(free, action)
+        fallen = super().next_state(free, action)
         fallen[0] = x
         return fallen
 
-    def stage(self, state: Floats) -> Stage:
+    def build_space(self, state: Floats) -> PhysicsSpace:
         space = pymunk.Space()
         space.gravity, space.damping = (0.0, -GRAVITY), DAMPING
         space.iterations, space.collision_slop = 20, 0.002
-        ball = body(1.0, BALL**2 / 2, state[2:6])
+        ball = make_body(1.0, BALL_RADIUS**2 / 2, state[2:6])
         ball.angular_velocity = float(state[6])
         space.add(ball)
-        shapes: list[pymunk.Shape] = [pymunk.Circle(ball, BALL)]
-        around = [(-5, -5, VIEW + 5, FLOOR[3]), (-5, 0, 0, 30), (VIEW, 0, VIEW + 5, 30)]
+        shapes: list[pymunk.Shape] = [pymunk.Circle(ball, BALL_RADIUS)]
+        around = [
+            (-5, -5, VIEW_METERS + 5, FLOOR_RECTANGLE[3]),
+            (-5, 0, 0, 30),
+            (VIEW_METERS, 0, VIEW_METERS + 5, 30),
+        ]
         for part in (*around, *_shelves()):
-            corners = rectangle(*map(float, part))
+            corners = rectangle_vertices(*map(float, part))
             shapes.append(pymunk.Poly(space.static_body, corners.tolist()))
         for shape in shapes:
             shape.friction, shape.elasticity = 0.8, 0.5
         space.add(*shapes)
-        return Stage(space, (ball,))
+        return PhysicsSpace(space, (ball,))
 
-    def drive(self, stage: Stage, action: Floats, seconds: float) -> None:
+    def apply_action(self, stage: PhysicsSpace, action: Floats, seconds: float) -> None:
         """Nothing acts on a ball that falls."""
 
-    def read(self, stage: Stage, before: Floats) -> Floats:
+    def read_state(self, stage: PhysicsSpace, before: Floats) -> Floats:
         (ball,) = stage.bodies
         turn = ball.angular_velocity
         return np.array([before[0], 0, *ball.position, *ball.velocity, turn], np.float32)
@@ -97,7 +125,7 @@ class Drop(RigidWorld):
         return _scene()
 
     def poses(self, state: Floats) -> Floats:
-        gripper = [state[0], CARRIED + BALL + 0.25, 0.0]
+        gripper = [state[0], HELD_HEIGHT + BALL_RADIUS + 0.25, 0.0]
         return np.array([gripper, [*state[2:4], 0.0]], np.float32)
 
 
@@ -105,25 +133,29 @@ def _shelves() -> list[tuple[float, ...]]:
     """The shelves and their ends, as left, bottom, right, top."""
     parts: list[tuple[float, ...]] = [*SHELVES]
     for left, _, right, top in SHELVES:
-        parts += [(left, top, left + LIP / 2, top + LIP), (right - LIP / 2, top, right, top + LIP)]
+        parts += [
+            (left, top, left + SHELF_EDGE_HEIGHT / 2, top + SHELF_EDGE_HEIGHT),
+            (right - SHELF_EDGE_HEIGHT / 2, top, right, top + SHELF_EDGE_HEIGHT),
+        ]
     return parts
 
 
 @functools.cache
 def _scene() -> Scene:
-    gripper = rectangle(-0.6, -0.2, 0.6, 0.2).astype(np.float32)
+    gripper = rectangle_vertices(-0.6, -0.2, 0.6, 0.2).astype(np.float32)
     things = (
-        plain("gripper", 0.65, (0.2, 0.35, 0.8), gripper),
-        plain("ball", BALL, (0.85, 0.2, 0.15)),
+        visual_body("gripper", 0.65, (0.2, 0.35, 0.8), gripper),
+        visual_body("ball", BALL_RADIUS, (0.85, 0.2, 0.15)),
     )
     solids = tuple(
-        Solid(rectangle(*part), (0.55, 0.5, 0.45), "shelf") for part in (FLOOR, *_shelves())
+        StaticPolygon(rectangle_vertices(*part), (0.55, 0.5, 0.45), "shelf")
+        for part in (FLOOR_RECTANGLE, *_shelves())
     )
-    sky = Backdrop("plain", ((0.95, 0.95, 0.92), (0.95, 0.95, 0.92)))
-    return Scene("drop", things, solids, sky, rim=0.7)
+    sky = Background("plain", ((0.95, 0.95, 0.92), (0.95, 0.95, 0.92)))
+    return Scene("drop", things, solids, sky, outline_brightness=0.7)
 
 
-class Dropping:
+class DropCollector:
     """Carries the ball to one place or several, and lets it go over the last."""
 
     noise = 0.2
@@ -131,10 +163,10 @@ class Dropping:
     def __init__(self) -> None:
         self._way: list[float] | None = None
 
-    def __call__(self, world: World, rng: np.random.Generator) -> Floats:
-        x = float(world.state[0])
+    def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
+        x = float(environment.state[0])
         if self._way is None:
-            self._way = list(rng.uniform(*REACH, int(rng.integers(1, 4))))
+            self._way = list(rng.uniform(*GRIPPER_X_RANGE, int(rng.integers(1, 4))))
         if self._way and abs(self._way[0] - x) < 0.4:
             self._way.pop(0)
         to = self._way[0] if self._way else x

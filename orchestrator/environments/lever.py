@@ -11,24 +11,45 @@ import functools
 import numpy as np
 import pymunk
 
-from orchestrator.environments.base import Collector, Floats, World
-from orchestrator.environments.rigid_body import RigidWorld, Stage, body, plain
-from orchestrator.physics.scene import GRAVITY, VIEW, Backdrop, Scene, Solid, rectangle
+from orchestrator.environments.base import Collector, Environment, Floats
+from orchestrator.environments.rigid_body import (
+    PhysicsSpace,
+    RigidBodyEnvironment,
+    make_body,
+    visual_body,
+)
+from orchestrator.physics.scene import (
+    GRAVITY,
+    VIEW_METERS,
+    Background,
+    Scene,
+    StaticPolygon,
+    rectangle_vertices,
+)
 
-FLOOR, PIVOT, HALF, THICK = 1.0, (5.0, 2.3), 3.2, 0.3
-LIP = 0.6  # height and thickness are LIP and LIP / 2; the ball lies between two of them
-CUP = (-HALF + 0.1, -HALF + 1.3)  # where they stand along the plank
-BALL, PUSHER = 0.5, 0.4  # radii
-REACH = (PUSHER, VIEW - PUSHER)
-SPEED, FORCE, PUSHER_MASS = 3.0, 25.0, 1.0  # of the pusher: m/s, newton, kg
-HINGE = 26.0  # N m s: the hinge is stiff, or any push would fling the ball out of its cup
-PLANK_MASS, BALL_MASS, FRICTION, BOUNCE = 1.5, 1.0, 0.8, 0.1
-STEEPEST = 0.6  # radians; the floor stops the plank before
-LOW, HIGH, NEAR = 2.2, 3.0, 0.5  # of the ball: lying, raised, and near enough to a goal
-FULCRUM = np.array([[4.5, FLOOR], [5.5, FLOOR], [5.0, PIVOT[1] - THICK / 2]])
+FLOOR_HEIGHT, PIVOT, PLANK_HALF_LENGTH, PLANK_THICKNESS = 1.0, (5.0, 2.3), 3.2, 0.3
+CUP_WALL_HEIGHT = 0.6  # height and thickness are LIP and LIP / 2; the ball lies between two of them
+CUP_WALLS_X = (
+    -PLANK_HALF_LENGTH + 0.1,
+    -PLANK_HALF_LENGTH + 1.3,
+)  # where they stand along the plank
+BALL_RADIUS, PUSHER_RADIUS = 0.5, 0.4  # radii
+PUSHER_X_RANGE = (PUSHER_RADIUS, VIEW_METERS - PUSHER_RADIUS)
+PUSHER_SPEED, PUSHER_FORCE, PUSHER_MASS = 3.0, 25.0, 1.0  # of the pusher: m/s, newton, kg
+HINGE_DAMPING = 26.0  # N m s: the hinge is stiff, or any push would fling the ball out of its cup
+PLANK_MASS, BALL_MASS, FRICTION, RESTITUTION = 1.5, 1.0, 0.8, 0.1
+MAX_ANGLE = 0.6  # radians; the floor stops the plank before
+BALL_RESTING_HEIGHT, BALL_RAISED_HEIGHT, SUCCESS_DISTANCE = (
+    2.2,
+    3.0,
+    0.5,
+)  # of the ball: lying, raised, and near enough to a goal
+FULCRUM = np.array(
+    [[4.5, FLOOR_HEIGHT], [5.5, FLOOR_HEIGHT], [5.0, PIVOT[1] - PLANK_THICKNESS / 2]]
+)
 
 
-class Lever(RigidWorld):
+class Lever(RigidBodyEnvironment):
     """Action: the velocity that the pusher strives for, x and y in [-1, 1] times 3 m/s, with at
     most 25 N on each axis."""
 
@@ -37,61 +58,70 @@ class Lever(RigidWorld):
         "pusher x", "pusher y", "pusher vx", "pusher vy", "plank angle", "plank turn",
         "ball x", "ball y", "ball vx", "ball vy", "ball turn",
     )  # fmt: skip
-    bounds = (
-        REACH, (FLOOR, VIEW), (-20, 20), (-20, 20), (-STEEPEST, STEEPEST), (-20, 20),
-        (0, VIEW), (FLOOR, 2 * VIEW), (-30, 30), (-30, 30), (-100, 100),
+    state_bounds = (
+        PUSHER_X_RANGE, (FLOOR_HEIGHT, VIEW_METERS), (-20, 20), (-20, 20),
+        (-MAX_ANGLE, MAX_ANGLE), (-20, 20),
+        (0, VIEW_METERS), (FLOOR_HEIGHT, 2 * VIEW_METERS), (-30, 30), (-30, 30), (-100, 100),
     )  # fmt: skip
     substeps = 48
 
     @classmethod
     def collector(cls) -> Collector:
-        return Pushing()
+        return LeverCollector()
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """The ball lies in its cup; the pusher is anywhere above."""
-        state = _at_rest().copy()
+        state = _resting_state().copy()
         state[:2] = rng.uniform((1.0, 4.5), (9.0, 9.0))
         return state
 
     def reached(self, state: Floats, goal: Floats) -> bool:
         """The ball is within half a metre of where it should be."""
-        return float(np.linalg.norm(state[6:8] - goal[6:8])) < NEAR
+        return float(np.linalg.norm(state[6:8] - goal[6:8])) < SUCCESS_DISTANCE
 
     def worthwhile(self, start: Floats, goal: Floats) -> bool:
         """The ball has to be raised."""
-        return bool(start[7] < LOW and goal[7] > HIGH and not self.reached(start, goal))
+        return bool(
+            start[7] < BALL_RESTING_HEIGHT
+            and goal[7] > BALL_RAISED_HEIGHT
+            and not self.reached(start, goal)
+        )
 
-    def stage(self, state: Floats) -> Stage:
+    def build_space(self, state: Floats) -> PhysicsSpace:
         space = pymunk.Space()
         space.gravity = (0.0, -GRAVITY)
         space.iterations, space.collision_slop = 20, 0.002
-        for part in (*_room(), FULCRUM):
-            _shape(space, pymunk.Poly(space.static_body, part.tolist()), met=part is not FULCRUM)
-        pusher = body(PUSHER_MASS, float("inf"), state[:4])
-        plank = body(PLANK_MASS, PLANK_MASS * HALF**2 / 3, np.array(PIVOT), float(state[4]))
+        for part in (*_floor_and_walls(), FULCRUM):
+            _add_shape(
+                space, pymunk.Poly(space.static_body, part.tolist()), collides=part is not FULCRUM
+            )
+        pusher = make_body(PUSHER_MASS, float("inf"), state[:4])
+        plank = make_body(
+            PLANK_MASS, PLANK_MASS * PLANK_HALF_LENGTH**2 / 3, np.array(PIVOT), float(state[4])
+        )
         plank.angular_velocity = float(state[5])
-        ball = body(BALL_MASS, BALL_MASS * BALL**2 / 2, state[6:10])
+        ball = make_body(BALL_MASS, BALL_MASS * BALL_RADIUS**2 / 2, state[6:10])
         ball.angular_velocity = float(state[10])
         space.add(pusher, plank, ball, pymunk.PivotJoint(space.static_body, plank, PIVOT, (0, 0)))
-        space.add(pymunk.DampedRotarySpring(space.static_body, plank, 0.0, 0.0, HINGE))
-        _shape(space, pymunk.Circle(pusher, PUSHER))
-        _shape(space, pymunk.Circle(ball, BALL))
-        for part in _plank():
-            _shape(space, pymunk.Poly(plank, part.tolist()), met=False)
-        return Stage(space, (pusher, plank, ball))
+        space.add(pymunk.DampedRotarySpring(space.static_body, plank, 0.0, 0.0, HINGE_DAMPING))
+        _add_shape(space, pymunk.Circle(pusher, PUSHER_RADIUS))
+        _add_shape(space, pymunk.Circle(ball, BALL_RADIUS))
+        for part in _plank_parts():
+            _add_shape(space, pymunk.Poly(plank, part.tolist()), collides=False)
+        return PhysicsSpace(space, (pusher, plank, ball))
 
-    def drive(self, stage: Stage, action: Floats, seconds: float) -> None:
+    def apply_action(self, stage: PhysicsSpace, action: Floats, seconds: float) -> None:
         """The pusher's velocity goes towards the one that is asked for, as far as its force may."""
         pusher = stage.bodies[0]
-        most = FORCE / PUSHER_MASS * seconds
+        most = PUSHER_FORCE / PUSHER_MASS * seconds
         vx, vy = (
-            now + min(max(SPEED * float(wanted) - now, -most), most)
+            now + min(max(PUSHER_SPEED * float(wanted) - now, -most), most)
             for now, wanted in zip(pusher.velocity, action, strict=True)
         )
         # It is held up: what gravity will take away in this step is given first.
         pusher.velocity = (vx, vy + GRAVITY * seconds)
 
-    def read(self, stage: Stage, before: Floats) -> Floats:
+    def read_state(self, stage: PhysicsSpace, before: Floats) -> Floats:
         pusher, plank, ball = stage.bodies
         return np.array(
             [
@@ -107,72 +137,88 @@ class Lever(RigidWorld):
     def poses(self, state: Floats) -> Floats:
         angle = float(state[4])
         turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        centres = np.stack([part.mean(0) for part in _plank()]) @ turned + PIVOT
+        centres = np.stack([part.mean(0) for part in _plank_parts()]) @ turned + PIVOT
         planks = np.concatenate([centres, np.full((len(centres), 1), angle)], axis=1)
         ball, pusher = [*state[6:8], 0.0], [*state[:2], 0.0]
         return np.array([*planks, ball, pusher], np.float32)
 
 
-def _shape(space: pymunk.Space, shape: pymunk.Shape, *, met: bool = True) -> None:
+def _add_shape(space: pymunk.Space, shape: pymunk.Shape, *, collides: bool = True) -> None:
     """Add a shape; the plank and its fulcrum do not meet each other."""
-    shape.friction, shape.elasticity = FRICTION, BOUNCE
-    shape.filter = pymunk.ShapeFilter(group=0 if met else 1)
+    shape.friction, shape.elasticity = FRICTION, RESTITUTION
+    shape.filter = pymunk.ShapeFilter(group=0 if collides else 1)
     space.add(shape)
 
 
-def _plank() -> list[Floats]:
+def _plank_parts() -> list[Floats]:
     """The plank and the two lips of the cup, corners about the pivot."""
-    up = THICK / 2
-    parts = [rectangle(-HALF, -up, HALF, up)]
-    parts += [rectangle(at - LIP / 4, up, at + LIP / 4, up + LIP) for at in CUP]
+    up = PLANK_THICKNESS / 2
+    parts = [rectangle_vertices(-PLANK_HALF_LENGTH, -up, PLANK_HALF_LENGTH, up)]
+    parts += [
+        rectangle_vertices(
+            at - CUP_WALL_HEIGHT / 4, up, at + CUP_WALL_HEIGHT / 4, up + CUP_WALL_HEIGHT
+        )
+        for at in CUP_WALLS_X
+    ]
     return [part.astype(np.float32) for part in parts]
 
 
-def _room() -> list[Floats]:
+def _floor_and_walls() -> list[Floats]:
     """Floor and walls, thick so that nothing gets through."""
-    parts = [(-5, -5, VIEW + 5, FLOOR), (-5, FLOOR, 0, 30), (VIEW, FLOOR, VIEW + 5, 30)]
-    return [rectangle(*map(float, part)).astype(np.float32) for part in parts]
+    parts = [
+        (-5, -5, VIEW_METERS + 5, FLOOR_HEIGHT),
+        (-5, FLOOR_HEIGHT, 0, 30),
+        (VIEW_METERS, FLOOR_HEIGHT, VIEW_METERS + 5, 30),
+    ]
+    return [rectangle_vertices(*map(float, part)).astype(np.float32) for part in parts]
 
 
 @functools.cache
 def _scene() -> Scene:
     blue, red, green = (0.2, 0.35, 0.8), (0.85, 0.2, 0.15), (0.1, 0.6, 0.3)
-    planks = [plain("plank", HALF, blue, part - part.mean(0)) for part in _plank()]
-    things = (*planks, plain("ball", BALL, red), plain("ball", PUSHER, green))
-    floor = Solid(rectangle(0, 0, VIEW, FLOOR), (0.55, 0.5, 0.45))
-    fulcrum = Solid(FULCRUM, (0.35, 0.35, 0.35), "fulcrum")
-    sky = Backdrop("plain", ((0.95, 0.95, 0.92), (0.95, 0.95, 0.92)))
-    return Scene("lever", things, (floor, fulcrum), sky, rim=0.7)
+    planks = [
+        visual_body("plank", PLANK_HALF_LENGTH, blue, part - part.mean(0))
+        for part in _plank_parts()
+    ]
+    things = (
+        *planks,
+        visual_body("ball", BALL_RADIUS, red),
+        visual_body("ball", PUSHER_RADIUS, green),
+    )
+    floor = StaticPolygon(rectangle_vertices(0, 0, VIEW_METERS, FLOOR_HEIGHT), (0.55, 0.5, 0.45))
+    fulcrum = StaticPolygon(FULCRUM, (0.35, 0.35, 0.35), "fulcrum")
+    sky = Background("plain", ((0.95, 0.95, 0.92), (0.95, 0.95, 0.92)))
+    return Scene("lever", things, (floor, fulcrum), sky, outline_brightness=0.7)
 
 
 @functools.cache
-def _at_rest() -> Floats:
+def _resting_state() -> Floats:
     """The state after the ball has come to rest in its cup, the left end on the floor."""
     world = Lever()
-    angle = np.arcsin((PIVOT[1] - FLOOR - THICK / 2) / HALF) * 0.97
-    along, up = sum(CUP) / 2, THICK / 2 + BALL
+    angle = np.arcsin((PIVOT[1] - FLOOR_HEIGHT - PLANK_THICKNESS / 2) / PLANK_HALF_LENGTH) * 0.97
+    along, up = sum(CUP_WALLS_X) / 2, PLANK_THICKNESS / 2 + BALL_RADIUS
     ball = (
         PIVOT[0] + along * np.cos(angle) - up * np.sin(angle),
         PIVOT[1] + along * np.sin(angle) + up * np.cos(angle),
     )
     state = np.array([5, 9, 0, 0, angle, 0, *ball, 0, 0, 0], np.float32)
     for _ in range(40):
-        state = world.after(state, np.zeros(2, np.float32))
+        state = world.next_state(state, np.zeros(2, np.float32))
     state[[5, 8, 9, 10]] = 0
     return state
 
 
-class Pushing:
+class LeverCollector:
     """Goes somewhere above, then often down on the right arm, stays a while, and leaves again."""
 
-    noise, slow = 0.15, 0.5
+    noise, slow_down_distance = 0.15, 0.5
 
     def __init__(self) -> None:
         self._way: list[Floats] = []
         self._wait, self._stay = 20, 0  # control steps: on the way at most, and there
 
-    def __call__(self, world: World, rng: np.random.Generator) -> Floats:
-        at = world.state[:2]
+    def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
+        at = environment.state[:2]
         if not self._way:
             self._way = self._plan(rng)
         step = self._way[0] - at
@@ -182,7 +228,7 @@ class Pushing:
         if self._wait < 0:
             self._way.pop(0)
             self._wait, self._stay = int(rng.integers(10, 25)), int(rng.integers(0, 8))
-        speed = min(1.0, float(np.linalg.norm(step)) / self.slow)
+        speed = min(1.0, float(np.linalg.norm(step)) / self.slow_down_distance)
         action = speed * step / max(float(np.linalg.norm(step)), 1e-6)
         return np.clip(action + rng.normal(0, self.noise, 2), -1, 1).astype(np.float32)
 

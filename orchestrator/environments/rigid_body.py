@@ -15,55 +15,55 @@ import numpy as np
 import pymunk
 from gymnasium.spaces import Box
 
-from orchestrator.environments.base import Floats, Picture, World
+from orchestrator.environments.base import Environment, Floats, ImageArray
 from orchestrator.errors import RequestError
 from orchestrator.physics.renderer import render
-from orchestrator.physics.scene import Colour, Scene, Thing
+from orchestrator.physics.scene import Colour, RigidBody, Scene
 
 
 @dataclass
-class Stage:
+class PhysicsSpace:
     """One control step's space.
 
-    `bodies`: those that the world moves or reads. `aim`: where an action that is a place counts
-    from, [2].
+    `bodies`: those that the world moves or reads. `action_origin`: where an action that is a
+    place counts from, [2].
     """
 
     space: pymunk.Space
     bodies: tuple[pymunk.Body, ...]
-    aim: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
+    action_origin: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
 
 
-class RigidWorld(World):
-    """A state is float32 [S] inside `bounds`; two numbers in [-1, 1] are an action."""
+class RigidBodyEnvironment(Environment):
+    """A state is float32 [S] inside `state_bounds`; two numbers in [-1, 1] are an action."""
 
     substeps: ClassVar[int]
     """Steps of the solver in a control step."""
 
-    bounds: ClassVar[tuple[tuple[float, float], ...]]
+    state_bounds: ClassVar[tuple[tuple[float, float], ...]]
     """Lowest and highest of every number of a state."""
 
     def __init__(self, size: int = 64) -> None:
         super().__init__(size)
         low: Floats
         high: Floats
-        low, high = np.array(self.bounds, np.float32).T
+        low, high = np.array(self.state_bounds, np.float32).T
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self.observation_space = Box(low, high, dtype=np.float32)
         self._low, self._high = low, high
         self._state: Floats = np.zeros_like(low)
 
     @abstractmethod
-    def stage(self, state: Floats) -> Stage:
+    def build_space(self, state: Floats) -> PhysicsSpace:
         """Everything that moves and stands, as the state says."""
 
     @abstractmethod
-    def drive(self, stage: Stage, action: Floats, seconds: float) -> None:
+    def apply_action(self, space: PhysicsSpace, action: Floats, seconds: float) -> None:
         """What the action does, before each step of the solver of `seconds`."""
 
     @abstractmethod
-    def read(self, stage: Stage, before: Floats) -> Floats:
-        """The state after the last step of the solver; `before`: the one that it began with."""
+    def read_state(self, space: PhysicsSpace, previous_state: Floats) -> Floats:
+        """The state after the last step of the solver, which began with `previous_state`."""
 
     @abstractmethod
     def scene(self) -> Scene:
@@ -84,7 +84,7 @@ class RigidWorld(World):
             raise RequestError(
                 f"the state {given.tolist()} is outside the world",
                 where=type(self).__name__,
-                mend="; ".join(
+                hint="; ".join(
                     f"{name} from {low:g} to {high:g}"
                     for name, low, high in zip(self.state_names, self._low, self._high, strict=True)
                 ),
@@ -92,43 +92,47 @@ class RigidWorld(World):
         self._state = given.copy()
 
     def advance(self, action: Floats) -> None:
-        self._state = self.after(self._state, action)
+        self._state = self.next_state(self._state, action)
 
-    def after(self, state: Floats, action: Floats) -> Floats:
+    def next_state(self, state: Floats, action: Floats) -> Floats:
         """Where a control step leads from a state, float32 [S]."""
-        stage = self.stage(state)
+        stage = self.build_space(state)
         seconds = 1 / (self.rate * self.substeps)
         for _ in range(self.substeps):
-            self.drive(stage, action, seconds)
+            self.apply_action(stage, action, seconds)
             stage.space.step(seconds)
-        read = np.asarray(self.read(stage, state), np.float32)
+        read = np.asarray(self.read_state(stage, state), np.float32)
         inside: Floats = np.clip(read, self._low, self._high)
         return inside
 
-    def picture(self, state: Floats) -> Picture:
+    def picture(self, state: Floats) -> ImageArray:
         frames, _ = render(self.scene(), self.poses(state)[None].astype(np.float64), self.size)
-        shown: Picture = frames[0]
+        shown: ImageArray = frames[0]
         return shown
 
 
-def cosine_sine(angles: Floats) -> Floats:
+def angle_features(angles: Floats) -> Floats:
     """Radians [...] as numbers without a seam, [..., 2]."""
     return np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
 
 
-def body(mass: float, moment: float, at: Floats, turn: float = 0.0) -> pymunk.Body:
-    """A body at `at`: x, y and, where given, vx, vy; `turn`: its angle."""
+def make_body(
+    mass: float, moment: float, position_velocity: Floats, angle: float = 0.0
+) -> pymunk.Body:
+    """A body at `position_velocity`: x, y and, where given, vx, vy; `angle`: its angle."""
     made = pymunk.Body(mass, moment)
-    made.position = (float(at[0]), float(at[1]))
-    made.angle = float(turn)
-    if len(at) > 2:
-        made.velocity = (float(at[2]), float(at[3]))
+    made.position = (float(position_velocity[0]), float(position_velocity[1]))
+    made.angle = float(angle)
+    if len(position_velocity) > 2:
+        made.velocity = (float(position_velocity[2]), float(position_velocity[3]))
     return made
 
 
-def plain(
+def visual_body(
     shape: str, size: float, colour: Colour, corners: Floats | None = None, mark: str = "plain"
-) -> Thing:
+) -> RigidBody:
     """A thing that is only drawn: its mass and place are the world's affair."""
     given = None if corners is None else corners.astype(np.float64)
-    return Thing(shape, size, 1.0, (0.0, 0.0, 0.0), colour, (1.0, 1.0, 1.0), mark, corners=given)
+    return RigidBody(
+        shape, size, 1.0, (0.0, 0.0, 0.0), colour, (1.0, 1.0, 1.0), mark, corners=given
+    )

@@ -13,41 +13,43 @@ import numpy as np
 
 from orchestrator.data.codec.encode import encode_h264
 from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
-from orchestrator.environments.base import Episode, Floats, World, play
-from orchestrator.environments.registry import build_collector, build_world, world_class
-from orchestrator.environments.uri import parse
-from orchestrator.job import Encode
+from orchestrator.environments.base import Environment, Episode, Floats, collect_episode
+from orchestrator.environments.registry import build_collector, build_environment, environment_class
+from orchestrator.environments.uri import parse_environment_uri
+from orchestrator.job import TranscodeConfig
 from orchestrator.randomness import generator
 
-UNIT = 16  # episodes that are played, and committed, as a whole
+EPISODES_PER_UNIT = 16  # episodes that are played, and committed, as a whole
 
 
-class WorldSource:
+class EnvironmentSource:
     """Episodes in a world, each a pure function of the URI's options and its index."""
 
     def __init__(self, uri: str) -> None:
         """Read the URI.
 
         Raises:
-            RequestError: see `worlds.uri.parse`.
+            RequestError: see `uri.parse_environment_uri`.
         """
         self.uri = uri
-        self.options = parse(uri)
+        self.options = parse_environment_uri(uri)
 
     def units(self) -> list[WorkUnit]:
         """Runs of 16 indices. The number of episodes is no part of a unit's identity."""
         given = self.options
-        identity = f"{given.play} version {world_class(given.world).version}"
+        identity = f"{given.play} version {environment_class(given.environment).version}"
         return [
             WorkUnit(
-                id=f"world-{_slug(given.world)}-{first:08d}",
-                inputs=tuple(map(str, range(first, min(first + UNIT, given.episodes)))),
+                id=f"world-{_slug(given.environment)}-{first:08d}",
+                inputs=tuple(
+                    map(str, range(first, min(first + EPISODES_PER_UNIT, given.episodes)))
+                ),
                 identity=identity,
             )
-            for first in range(0, given.episodes, UNIT)
+            for first in range(0, given.episodes, EPISODES_PER_UNIT)
         ]
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         """Play and encode the episodes of a unit.
 
         Beside each: `states.npy` float32 [F, S] (none where S is 0), `actions.npy` float32 [F, A]
@@ -59,19 +61,19 @@ class WorldSource:
         the world ends at once is rejected: one frame is no video.
         """
         given = self.options
-        world = build_world(given.world, min(given.size, encode.short_side // 2 * 2))
+        world = build_environment(given.environment, min(given.size, encode.short_side // 2 * 2))
         for index in map(int, unit.inputs):
             rng = generator(given.seed, index, "worlds")
-            episode = play(world, build_collector(given.world), given.steps, rng)
+            episode = collect_episode(world, build_collector(given.environment), given.steps, rng)
             if len(episode.frames) < 2:
                 yield Rejected(f"{given.play}#{index}", "the episode ended in its first frame")
             else:
                 yield from self._segments(world, episode, index, encode)
 
     def _segments(
-        self, world: World, episode: Episode, index: int, encode: Encode
+        self, world: Environment, episode: Episode, index: int, encode: TranscodeConfig
     ) -> Iterator[RawClip]:
-        key = f"{_slug(self.options.world)}-{self.options.seed}-{index:08d}"
+        key = f"{_slug(self.options.environment)}-{self.options.seed}-{index:08d}"
         longest = max(2, math.floor(encode.segment * world.rate + 1e-6))
         # A segment of one frame would be no video: of an odd rest the segments are even shares.
         parts = min(math.ceil(len(episode.frames) / longest), len(episode.frames) // 2)
@@ -81,11 +83,11 @@ class WorldSource:
             actions = episode.actions[rows].copy()
             actions[-1] = 0  # it leads out of the clip
             extras = {
-                "actions.npy": _npy(actions),
+                "actions.npy": npy_bytes(actions),
                 "json": json.dumps({"world": self._meta(world, index, start)}).encode(),
             }
             if episode.states.shape[1]:
-                extras["states.npy"] = _npy(episode.states[rows])
+                extras["states.npy"] = npy_bytes(episode.states[rows])
             yield RawClip(
                 key=key if parts == 1 else f"{key}-{number:03d}",
                 payload=encode_h264(frames, world.rate, encode.gop, encode.crf, encode.chroma),
@@ -99,9 +101,9 @@ class WorldSource:
             )
             start += len(frames)
 
-    def _meta(self, world: World, index: int, start: int) -> dict[str, Any]:
+    def _meta(self, world: Environment, index: int, start: int) -> dict[str, Any]:
         return {
-            "name": self.options.world,
+            "name": self.options.environment,
             "version": world.version,
             "seed": self.options.seed,
             "index": index,
@@ -116,7 +118,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
 
 
-def _npy(array: Floats) -> bytes:
+def npy_bytes(array: Floats) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from orchestrator.environments.registry import world_class
+from orchestrator.environments.registry import environment_class
 from orchestrator.errors import RequestError, suggest
 from orchestrator.paths import split_uri
-from orchestrator.physics.uri import MOST_BYTES, Limit, number
+from orchestrator.physics.uri import MAX_VIDEO_BYTES, NumberRange, parse_number
 
-LIMITS: dict[str, Limit] = {
+OPTION_RANGES: dict[str, NumberRange] = {
     "episodes": (int, 1, 10_000_000),
     "steps": (int, 2, 100_000),
     "seed": (int, 0, 2**63 - 1),
@@ -19,11 +19,11 @@ LIMITS: dict[str, Limit] = {
 
 
 @dataclass(frozen=True)
-class WorldOptions:
+class EnvironmentOptions:
     """The options of a `world://` source, all but the world's name with a default."""
 
-    world: str
-    """What `registry.build_world` takes."""
+    environment: str
+    """What `registry.build_environment` takes."""
     episodes: int = 200
     """Videos."""
     steps: int = 100
@@ -36,10 +36,10 @@ class WorldOptions:
     @property
     def play(self) -> str:
         """What decides the episode of an index, as a canonical text (so without `episodes`)."""
-        return f"world://{self.world}?steps={self.steps}&seed={self.seed}&size={self.size}"
+        return f"world://{self.environment}?steps={self.steps}&seed={self.seed}&size={self.size}"
 
 
-def parse(uri: str) -> WorldOptions:
+def parse_environment_uri(uri: str) -> EnvironmentOptions:
     """Read a `world://` URI.
 
     Raises:
@@ -50,34 +50,34 @@ def parse(uri: str) -> WorldOptions:
         raise RequestError(
             "not a world",
             where=uri,
-            mend="world://NAME?option=value, such as world://two-rooms?episodes=200",
+            hint="world://NAME?option=value, such as world://two-rooms?episodes=200",
         )
     name = parts.netloc + parts.path.rstrip("/")
-    world_class(name)
+    environment_class(name)
     values: dict[str, int] = {}
     for option, text in parse_qsl(parts.query, keep_blank_values=True):
-        if option not in LIMITS:
+        if option not in OPTION_RANGES:
             raise RequestError(
-                f"unknown option '{option}'", where=uri, mend=suggest(option, [*LIMITS])
+                f"unknown option '{option}'", where=uri, hint=suggest(option, [*OPTION_RANGES])
             )
         if option in values:
-            raise RequestError(f"option '{option}' is given twice", where=uri, mend="give it once")
-        values[option] = int(number(option, text, LIMITS[option], uri))
-    options = WorldOptions(name, **values)
-    _check_together(options, uri)
+            raise RequestError(f"option '{option}' is given twice", where=uri, hint="give it once")
+        values[option] = int(parse_number(option, text, OPTION_RANGES[option], uri))
+    options = EnvironmentOptions(name, **values)
+    _check_combination(options, uri)
     return options
 
 
-def _check_together(options: WorldOptions, uri: str) -> None:
+def _check_combination(options: EnvironmentOptions, uri: str) -> None:
     if options.size % 2:
         raise RequestError(
             f"size={options.size} is odd",
             where=uri,
-            mend=f"H.264 stores colour at half size: size={options.size + 1}",
+            hint=f"H.264 stores colour at half size: size={options.size + 1}",
         )
-    if options.size**2 * 3 * options.steps > MOST_BYTES:
+    if options.size**2 * 3 * options.steps > MAX_VIDEO_BYTES:
         raise RequestError(
             f"one video of {options.steps} steps at {options.size} pixels is too large",
             where=uri,
-            mend=f"lower steps or size: at most {MOST_BYTES // 10**6} MB of raw frames",
+            hint=f"lower steps or size: at most {MAX_VIDEO_BYTES // 10**6} MB of raw frames",
         )

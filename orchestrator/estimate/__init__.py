@@ -1,31 +1,31 @@
 """Pure arithmetic on a job: what a step is made of and what it needs. No torch, no ray."""
 
-from orchestrator.estimate.batch import BatchPlan
-from orchestrator.estimate.buckets import BucketPlan
-from orchestrator.estimate.cluster_estimate import ClusterPlan, plan_on
-from orchestrator.estimate.flops import FlopPlan
+from orchestrator.estimate.batch import BatchSizes
+from orchestrator.estimate.buckets import BucketEstimate
+from orchestrator.estimate.cluster_estimate import ClusterEstimate, estimate_on_cluster
+from orchestrator.estimate.flops import FlopEstimate
 from orchestrator.estimate.hardware import GPUS, Gpu, find_gpu, peak_flops
-from orchestrator.estimate.input_cost import FeedPlan
-from orchestrator.estimate.job_estimate import Plan, Recommendation, plan
-from orchestrator.estimate.memory import MemoryPlan, memory_plan
-from orchestrator.estimate.model_shape import ParameterPlan, TokenPlan
+from orchestrator.estimate.input_cost import InputEstimate
+from orchestrator.estimate.job_estimate import JobEstimate, Recommendation, estimate_job
+from orchestrator.estimate.memory import MemoryEstimate, estimate_memory
+from orchestrator.estimate.model_shape import ParameterCounts, TokenCounts
 
 __all__ = [
     "GPUS",
-    "BatchPlan",
-    "BucketPlan",
-    "ClusterPlan",
-    "FeedPlan",
-    "FlopPlan",
+    "BatchSizes",
+    "BucketEstimate",
+    "ClusterEstimate",
+    "FlopEstimate",
     "Gpu",
-    "MemoryPlan",
-    "ParameterPlan",
-    "Plan",
+    "InputEstimate",
+    "JobEstimate",
+    "MemoryEstimate",
+    "ParameterCounts",
     "Recommendation",
-    "TokenPlan",
+    "TokenCounts",
+    "estimate_job",
+    "estimate_memory",
+    "estimate_on_cluster",
     "find_gpu",
-    "memory_plan",
     "peak_flops",
-    "plan",
-    "plan_on",
 ]

@@ -9,7 +9,7 @@ from orchestrator.job import Scale
 
 
 @dataclass(frozen=True)
-class BatchPlan:
+class BatchSizes:
     """How one global batch is dealt to `world` ranks in `accum` micro-batches each.
 
     The dealt batch holds `padded` rows, of which `padding` have weight 0, so every world
@@ -32,9 +32,9 @@ class BatchPlan:
         return self.padded - self.global_batch
 
     @classmethod
-    def of(cls, scale: Scale, world: int | None = None) -> BatchPlan:
+    def from_scale(cls, scale: Scale, world_size: int | None = None) -> BatchSizes:
         """The plan of a job's scale, at its own (largest) number of workers or another."""
-        world = world or scale.most_workers
-        micro = min(scale.micro_batch, math.ceil(scale.global_batch / world))
-        accum = math.ceil(scale.global_batch / (world * micro))
-        return cls(scale.global_batch, world, micro, accum)
+        world_size = world_size or scale.max_workers
+        micro = min(scale.micro_batch, math.ceil(scale.global_batch / world_size))
+        accum = math.ceil(scale.global_batch / (world_size * micro))
+        return cls(scale.global_batch, world_size, micro, accum)

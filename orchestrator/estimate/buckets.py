@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from orchestrator.estimate.flops import FlopPlan, flop_plan
-from orchestrator.estimate.model_shape import TokenPlan, countable, token_plan
+from orchestrator.estimate.flops import FlopEstimate, estimate_flops
+from orchestrator.estimate.model_shape import TokenCounts, count_tokens, countable
 from orchestrator.job import Bucket, ClipSpec, TrainJob
 
 
 @dataclass(frozen=True)
-class BucketPlan:
+class BucketEstimate:
     """The steps whose clips are of one shape."""
 
     frames: int
@@ -19,7 +19,7 @@ class BucketPlan:
     share: float
     """Of the steps."""
 
-    tokens: TokenPlan
+    tokens: TokenCounts
     flops: float | None
     """Model FLOPs of one such step; None where a part is a user's own."""
 
@@ -29,50 +29,50 @@ class BucketPlan:
         return Bucket(self.frames, self.size)
 
 
-def bucket_plans(job: TrainJob) -> tuple[BucketPlan, ...]:
+def bucket_estimates(job: TrainJob) -> tuple[BucketEstimate, ...]:
     """Every shape of a job's clips, in the order of the sources; mostly one."""
     plans = []
-    for bucket, share in job.data.shares.items():
-        one = _of(job, bucket)
-        tokens = token_plan(one)
-        flops = flop_plan(one, tokens).total if countable(one) else None
-        plans.append(BucketPlan(*bucket, share, tokens, flops))
+    for bucket, share in job.data.bucket_shares.items():
+        one = _job_for_bucket(job, bucket)
+        tokens = count_tokens(one)
+        flops = estimate_flops(one, tokens).total if countable(one) else None
+        plans.append(BucketEstimate(*bucket, share, tokens, flops))
     return tuple(plans)
 
 
-def mean_flops(job: TrainJob) -> FlopPlan:
+def mean_flops(job: TrainJob) -> FlopEstimate:
     """FLOPs of a step of a job whose parts are `countable`, on average."""
-    shares = job.data.shares
-    jobs = [_of(job, bucket) for bucket in shares]
-    return _mean([flop_plan(one, token_plan(one)) for one in jobs], list(shares.values()))
+    shares = job.data.bucket_shares
+    jobs = [_job_for_bucket(job, bucket) for bucket in shares]
+    return _mean([estimate_flops(one, count_tokens(one)) for one in jobs], list(shares.values()))
 
 
-def heaviest(job: TrainJob) -> TrainJob:
+def job_at_heaviest_bucket(job: TrainJob) -> TrainJob:
     """The job as it is in the steps that need the most memory: those of the most tokens."""
 
     def weight(bucket: Bucket) -> tuple[int, int]:
-        time, height, width = job.grid_of(bucket)
+        time, height, width = job.token_grid_of(bucket)
         return time * height * width, bucket.frames * bucket.size**2
 
     if len(job.data.buckets) == 1:
         return job
-    return _of(job, max(job.data.buckets, key=weight))
+    return _job_for_bucket(job, max(job.data.buckets, key=weight))
 
 
-def _of(job: TrainJob, bucket: Bucket) -> TrainJob:
-    if bucket == job.data.own.bucket:
+def _job_for_bucket(job: TrainJob, bucket: Bucket) -> TrainJob:
+    if bucket == job.data.default_clip_spec.bucket:
         return job
-    return job.cut_as(ClipSpec(bucket.frames, job.data.fps, bucket.size))
+    return job.with_clip_spec(ClipSpec(bucket.frames, job.data.fps, bucket.size))
 
 
-def _mean(plans: Sequence[FlopPlan], shares: Sequence[float]) -> FlopPlan:
+def _mean(plans: Sequence[FlopEstimate], shares: Sequence[float]) -> FlopEstimate:
     if len(plans) == 1:
         return plans[0]
-    return FlopPlan(
+    return FlopEstimate(
         **{
             field.name: sum(
                 share * getattr(one, field.name) for one, share in zip(plans, shares, strict=True)
             )
-            for field in fields(FlopPlan)
+            for field in fields(FlopEstimate)
         }
     )

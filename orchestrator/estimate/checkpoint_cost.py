@@ -9,7 +9,7 @@ from orchestrator.job import TrainJob
 
 
 @dataclass(frozen=True)
-class SavingPlan:
+class CheckpointEstimate:
     """The checkpoints of a run, over all ranks."""
 
     bytes: int
@@ -27,12 +27,12 @@ class SavingPlan:
     most_bytes: int
     """That lie in the storage at once: what is kept, and the one being written."""
 
-    def lost_s(self, step_s: float) -> float:
+    def mean_lost_s(self, step_s: float) -> float:
         """Seconds of work that a crash costs on average: half an interval."""
         return self.interval_steps * step_s / 2
 
 
-def saving_plan(job: TrainJob, checkpoint_bytes: int) -> SavingPlan:
+def estimate_checkpoints(job: TrainJob, checkpoint_bytes: int) -> CheckpointEstimate:
     """The saves of `job`, each of `checkpoint_bytes`."""
     policy, steps = job.checkpoint, job.optim.steps
     periods = {policy.every, *(one.every for one in job.evaluate)}
@@ -46,7 +46,7 @@ def saving_plan(job: TrainJob, checkpoint_bytes: int) -> SavingPlan:
     if policy.max_bytes is not None and checkpoint_bytes:
         room = max(1, policy.max_bytes // checkpoint_bytes - 1)
         kept, most = min(kept, room), min(most, max(policy.max_bytes, 2 * checkpoint_bytes))
-    return SavingPlan(checkpoint_bytes, saves, interval, kept, most)
+    return CheckpointEstimate(checkpoint_bytes, saves, interval, kept, most)
 
 
 def _saves(steps: int, periods: set[int]) -> tuple[int, float]:

@@ -6,35 +6,35 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.cluster_profile import Profile
-from orchestrator.estimate.batch import BatchPlan
-from orchestrator.estimate.buckets import heaviest
-from orchestrator.estimate.checkpoint_cost import SavingPlan, saving_plan
+from orchestrator.estimate.batch import BatchSizes
+from orchestrator.estimate.buckets import job_at_heaviest_bucket
+from orchestrator.estimate.checkpoint_cost import CheckpointEstimate, estimate_checkpoints
 from orchestrator.estimate.hardware import GIB, Gpu, find_gpu
 from orchestrator.estimate.job_estimate import (
     ASSUMED_MFU,
-    Fitting,
-    Plan,
+    ConfigSearch,
+    JobEstimate,
     Recommendation,
-    plan,
+    estimate_job,
     step_seconds,
 )
-from orchestrator.estimate.memory import MemoryPlan, Shapes, Stage, memory_plan
-from orchestrator.estimate.placement import Hosts, Place
+from orchestrator.estimate.memory import JobSizes, MemoryEstimate, ZeroStage, estimate_memory
+from orchestrator.estimate.placement import NodeAllocation, WorkerPlacement
 from orchestrator.job import TrainJob
-from orchestrator.job.config.scale import Elastic
+from orchestrator.job.config.scale import ElasticWorkers
 
-WAYS: tuple[tuple[Stage, bool], ...] = (
+ZERO_AND_OFFLOAD: tuple[tuple[ZeroStage, bool], ...] = (
     (0, False), (1, False), (2, False), (3, False), (1, True), (2, True), (3, True),
 )  # fmt: skip
 """ZeRO stages, and whether the optimizer's state is in host memory."""
 
 
 @dataclass(frozen=True)
-class SizePlan:
+class WorldSizeEstimate:
     """The job at one number of workers."""
 
-    batch: BatchPlan
-    hosts: Hosts
+    batch: BatchSizes
+    hosts: NodeAllocation
     fits: Recommendation | None
     """What a worker's memory holds, the job changed as little as can be; None: nothing, or the
     memory is not known."""
@@ -68,10 +68,10 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class ClusterPlan:
+class ClusterEstimate:
     """A job's plan on a cluster, at every number of workers that the job allows and that fits."""
 
-    plan: Plan
+    plan: JobEstimate
     """At the largest of them."""
 
     cluster: str
@@ -88,17 +88,17 @@ class ClusterPlan:
     """Share of the GPUs' peak that the step time was reckoned with; None: the time was given, or
     is not known."""
 
-    memory: tuple[MemoryPlan, ...]
+    memory: tuple[MemoryEstimate, ...]
     """By ZeRO stage, then with offload, at the largest size."""
 
-    sizes: tuple[SizePlan, ...]
-    saving: SavingPlan | None
+    sizes: tuple[WorldSizeEstimate, ...]
+    saving: CheckpointEstimate | None
     problem: Problem | None
     notes: tuple[str, ...]
     """What was assumed, and what is not known and why."""
 
     @property
-    def largest(self) -> SizePlan:
+    def largest(self) -> WorldSizeEstimate:
         """The job at most workers."""
         return self.sizes[-1]
 
@@ -114,7 +114,7 @@ class ClusterPlan:
         return data
 
 
-def plan_on(
+def estimate_on_cluster(
     job: TrainJob,
     profile: Profile,
     *,
@@ -122,7 +122,7 @@ def plan_on(
     gpu: str | None = None,
     mfu: float | None = None,
     step_s: float | None = None,
-) -> ClusterPlan:
+) -> ClusterEstimate:
     """What `job` needs and meets on the cluster of `profile`, nodes at most.
 
     Args:
@@ -134,26 +134,26 @@ def plan_on(
     Raises:
         RequestError: the GPU is not known.
     """
-    place = Place(profile, job.scale, find_gpu(gpu) if gpu else None)
-    least = job.scale.least_workers
-    worlds = range(least, max(least, min(job.scale.most_workers, place.slots)) + 1)
-    whole = plan(job, clips=clips, step_s=step_s, world=worlds[-1])
-    pace = _Pace(whole, place, mfu, step_s)
-    fitting = Fitting(job) if whole.parameters is not None else None
-    sizes = tuple(_size(job, place, whole, pace, fitting, world) for world in worlds)
+    place = WorkerPlacement(profile, job.scale, find_gpu(gpu) if gpu else None)
+    least = job.scale.min_workers
+    worlds = range(least, max(least, min(job.scale.max_workers, place.max_workers)) + 1)
+    whole = estimate_job(job, clips=clips, step_s=step_s, world_size=worlds[-1])
+    pace = _StepTime(whole, place, mfu, step_s)
+    fitting = ConfigSearch(job) if whole.parameters is not None else None
+    sizes = tuple(_estimate_at(job, place, whole, pace, fitting, world) for world in worlds)
     saving = None
     if whole.checkpoint_bytes is not None:
-        saving = saving_plan(job, whole.checkpoint_bytes)
-    return ClusterPlan(
+        saving = estimate_checkpoints(job, whole.checkpoint_bytes)
+    return ClusterEstimate(
         plan=whole,
         cluster=profile.name,
         kind=profile.kind,
         on_gpus=place.on_gpus,
         gpu=place.gpu,
-        slots=place.slots,
-        slots_at_once=place.slots_at_once,
+        slots=place.max_workers,
+        slots_at_once=place.always_available_workers,
         mfu=pace.mfu,
-        memory=_memories(job, whole),
+        memory=_memory_by_zero_stage(job, whole),
         sizes=sizes,
         saving=saving,
         problem=_problem(job, place, whole, sizes),
@@ -161,16 +161,18 @@ def plan_on(
     )
 
 
-class _Pace:
+class _StepTime:
     """How long a step computes, at any number of workers."""
 
-    def __init__(self, whole: Plan, place: Place, mfu: float | None, step_s: float | None) -> None:
+    def __init__(
+        self, whole: JobEstimate, place: WorkerPlacement, mfu: float | None, step_s: float | None
+    ) -> None:
         peak = place.gpu.peak if place.gpu else None
         known = whole.flops is not None and peak is not None and whole.precision == "bf16"
         self.mfu = (mfu or ASSUMED_MFU) if known and step_s is None else None
         self._whole, self._peak, self._step_s = whole, peak, step_s
 
-    def seconds(self, batch: BatchPlan) -> float | None:
+    def seconds(self, batch: BatchSizes) -> float | None:
         """Of a step; a time that was given grows with the clips that a worker is dealt."""
         if self._step_s is not None:
             most = self._whole.batch
@@ -180,24 +182,31 @@ class _Pace:
         return step_seconds(self._whole.flops, batch, self._peak, self.mfu)
 
 
-def _size(
-    job: TrainJob, place: Place, whole: Plan, pace: _Pace, fitting: Fitting | None, world: int
-) -> SizePlan:
-    batch, hosts = BatchPlan.of(job.scale, world), place.hosts(world)
+def _estimate_at(
+    job: TrainJob,
+    place: WorkerPlacement,
+    whole: JobEstimate,
+    pace: _StepTime,
+    fitting: ConfigSearch | None,
+    world: int,
+) -> WorldSizeEstimate:
+    batch, hosts = BatchSizes.from_scale(job.scale, world), place.allocate(world)
     fits = None
     if hosts.memory is not None and fitting is not None:
         ram = hosts.ram if place.on_gpus else None
-        fits = fitting.on(hosts.memory, world=world, ram=ram, offload=place.on_gpus)
+        fits = fitting.first_that_fits(
+            hosts.memory, world_size=world, host_memory=ram, offload=place.on_gpus
+        )
     compute_s = pace.seconds(batch)
     # On a CPU a step and its decoding share the cores, and the time that was given has both.
     cores = max(0, hosts.cores - world) if place.on_gpus else hosts.cores
     step_s, decode_cores = compute_s, None
     if compute_s is not None:
-        decode_cores = whole.feed.cores(batch.padded / compute_s)
+        decode_cores = whole.feed.cores_for(batch.padded / compute_s)
         if place.on_gpus and cores:
             step_s = max(compute_s, batch.padded / (cores * whole.feed.core_clips_per_s))
     hours = step_s * job.optim.steps / 3600 if step_s is not None else None
-    return SizePlan(
+    return WorldSizeEstimate(
         batch=batch,
         hosts=hosts,
         fits=fits,
@@ -207,21 +216,24 @@ def _size(
         step_s=step_s,
         hours=hours,
         gpu_hours=hours * world if hours is not None and place.on_gpus else None,
-        cost=hours * rate if hours is not None and (rate := place.rate(hosts)) else None,
+        cost=hours * rate if hours is not None and (rate := place.hourly_cost(hosts)) else None,
     )
 
 
-def _memories(job: TrainJob, whole: Plan) -> tuple[MemoryPlan, ...]:
+def _memory_by_zero_stage(job: TrainJob, whole: JobEstimate) -> tuple[MemoryEstimate, ...]:
     if whole.parameters is None:
         return ()
-    shapes = Shapes.of(heaviest(job))
-    return tuple(memory_plan(shapes, whole.batch, stage, offload=moved) for stage, moved in WAYS)
+    shapes = JobSizes.from_job(job_at_heaviest_bucket(job))
+    return tuple(
+        estimate_memory(shapes, whole.batch, stage, offload=moved)
+        for stage, moved in ZERO_AND_OFFLOAD
+    )
 
 
 def _problem(
-    job: TrainJob, place: Place, whole: Plan, sizes: tuple[SizePlan, ...]
+    job: TrainJob, place: WorkerPlacement, whole: JobEstimate, sizes: tuple[WorldSizeEstimate, ...]
 ) -> Problem | None:
-    least, name = job.scale.least_workers, place.profile.name
+    least, name = job.scale.min_workers, place.profile.name
     if place.on_gpus and not place.gpus:
         return Problem(
             f"the job asks for GPUs, and '{name}' has none", "set scale.device=cpu, or send it"
@@ -230,19 +242,23 @@ def _problem(
     if place.on_gpus and place.gpus < least:
         return Problem(
             f"{least:,} workers need {least:,} GPUs; '{name}' has {place.gpus:,} on all its nodes",
-            f"set {_key(job)}={place.gpus}, or give the profile more nodes",
+            f"set {_workers_key(job)}={place.gpus}, or give the profile more nodes",
         )
-    if place.slots < least:
+    if place.max_workers < least:
         each = f"{'a GPU and ' if place.on_gpus else ''}{place.cpus:g} cores"
-        mend = f"set {_key(job)}={place.slots}" if place.slots else "lower scale.cpus"
+        mend = (
+            f"set {_workers_key(job)}={place.max_workers}"
+            if place.max_workers
+            else "lower scale.cpus"
+        )
         return Problem(
-            f"{least:,} workers, each with {each}, do not fit: '{name}' holds {place.slots:,} of"
-            " them with all its nodes",
+            f"{least:,} workers, each with {each}, do not fit: '{name}' holds"
+            f" {place.max_workers:,} of them with all its nodes",
             f"{mend}, or give the profile more nodes",
         )
     largest = sizes[-1]
     if largest.fits is None and largest.hosts.memory is not None and whole.parameters is not None:
-        smallest = min(memory.device for memory in _memories(job, whole)) / GIB
+        smallest = min(memory.device for memory in _memory_by_zero_stage(job, whole)) / GIB
         return Problem(
             f"not even one clip of the job fits the {largest.hosts.memory / GIB:.3g} GiB that a"
             f" worker has on '{name}' (as it is, it needs {smallest:.3g} GiB)",
@@ -251,12 +267,12 @@ def _problem(
     return None
 
 
-def _key(job: TrainJob) -> str:
+def _workers_key(job: TrainJob) -> str:
     """The key that says how many workers there are at least."""
-    return "scale.workers.min" if isinstance(job.scale.workers, Elastic) else "scale.workers"
+    return "scale.workers.min" if isinstance(job.scale.workers, ElasticWorkers) else "scale.workers"
 
 
-def _notes(job: TrainJob, place: Place, whole: Plan, pace: _Pace) -> list[str]:
+def _notes(job: TrainJob, place: WorkerPlacement, whole: JobEstimate, pace: _StepTime) -> list[str]:
     notes = []
     if place.on_gpus and place.gpus and place.gpu is None:
         notes.append(
@@ -278,7 +294,7 @@ def _notes(job: TrainJob, place: Place, whole: Plan, pace: _Pace) -> list[str]:
             f"{why}, so neither time nor cost: measure a step with `orchestrator bench step` and"
             " give it as --step-s"
         )
-    unpriced = place.unpriced(place.hosts(whole.batch.world))
+    unpriced = place.unpriced(place.allocate(whole.batch.world))
     if unpriced:
         notes.append(f"no cost: the profile has no price of nodes.{unpriced[0]}")
     return notes

@@ -23,7 +23,7 @@ class Gpu:
 # much: A100 data sheet (624), H100 data sheet (1,979 SXM; 1,513 PCIe; 1,671 NVL), H200 data
 # sheet (1,979 SXM; 1,671 NVL), DGX B200 data sheet (36 PFLOPS for 8 GPUs, sparse).
 # The patterns are tried in this order against a device's name; the first that is found counts.
-_KINDS: tuple[tuple[str, Gpu], ...] = (
+_GPUS_BY_PATTERN: tuple[tuple[str, Gpu], ...] = (
     (r"a100.*40\s*gb", Gpu("a100-40gb", 312e12, 40 * GIB)),
     (r"a100", Gpu("a100", 312e12, 80 * GIB)),
     (r"h100.*nvl", Gpu("h100-nvl", 835.5e12, 93 * GIB)),
@@ -35,7 +35,7 @@ _KINDS: tuple[tuple[str, Gpu], ...] = (
     (r"(?<!g)b200", Gpu("b200", 2250e12, 178 * GIB)),
 )
 
-GPUS: dict[str, Gpu] = {gpu.name: gpu for _, gpu in _KINDS}
+GPUS: dict[str, Gpu] = {gpu.name: gpu for _, gpu in _GPUS_BY_PATTERN}
 
 
 def peak_flops(device_name: str) -> float | None:
@@ -44,7 +44,7 @@ def peak_flops(device_name: str) -> float | None:
     return gpu.peak if gpu else None
 
 
-def known_gpu(text: str) -> Gpu | None:
+def gpu_by_name(text: str) -> Gpu | None:
     """The GPU that a profile, Kubernetes or Slurm means: `h200`, `nvidia-h100-80gb-hbm3`; None
     where nothing is known of it."""
     return GPUS.get(text.lower()) or _by_device_name(text)
@@ -58,18 +58,18 @@ def find_gpu(text: str) -> Gpu:
     """
     if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0:
         return Gpu("a GPU", None, float(text) * GIB)
-    gpu = known_gpu(text)
+    gpu = gpu_by_name(text)
     if gpu is None:
         raise RequestError(
             f"unknown GPU '{text}'",
             where="--gpu",
-            mend=f"{suggest(text.lower(), list(GPUS))}; or give its memory in GiB: --gpu 24",
+            hint=f"{suggest(text.lower(), list(GPUS))}; or give its memory in GiB: --gpu 24",
         )
     return gpu
 
 
 def _by_device_name(name: str) -> Gpu | None:
-    for pattern, gpu in _KINDS:
+    for pattern, gpu in _GPUS_BY_PATTERN:
         if re.search(pattern, name, re.IGNORECASE):
             return gpu
     return None

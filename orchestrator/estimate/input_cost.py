@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from orchestrator.estimate.batch import BatchPlan
+from orchestrator.estimate.batch import BatchSizes
 from orchestrator.job import ClipSpec, TrainJob
 from orchestrator.paths import split_uri
 
@@ -20,7 +20,7 @@ _BYTES_PER_S = 31_600.0
 
 
 @dataclass(frozen=True)
-class FeedPlan:
+class InputEstimate:
     """The data side. Rates are estimates from one measured kind of video; `bench feed` measures.
 
     `clip_bytes` is what one encoded segment weighs on disk and on its way to a worker.
@@ -36,23 +36,23 @@ class FeedPlan:
     decoded_bytes: int
     """Bytes of one rank's decoded micro-batch (uint8)."""
 
-    def cores(self, clips_per_s: float) -> int:
+    def cores_for(self, clips_per_s: float) -> int:
         """Cores that decode `clips_per_s`."""
         return math.ceil(clips_per_s / self.core_clips_per_s)
 
 
-def feed_plan(job: TrainJob, batch: BatchPlan, clips: int | None) -> FeedPlan:
+def estimate_input(job: TrainJob, batch: BatchSizes, clips: int | None) -> InputEstimate:
     """The data side of a job; `clips` where the number of clips is known."""
-    clips = clips or named_clips(job)
+    clips = clips or clips_named_in_uris(job)
     epoch = job.data.epoch or clips
     per_epoch = epoch / batch.global_batch if epoch else None
     encode, scale = job.data.encode, job.data.encode.short_side / _CORE_SHORT_SIDE
     # A clip is seldom longer than its segment; a longer request repeats no decoding.
     decoded_s = sum(
-        share * min(spec.frames / spec.fps, encode.segment) for spec, share in _drawn(job)
+        share * min(spec.frames / spec.fps, encode.segment) for spec, share in _spec_shares(job)
     )
     clip_bytes = _BYTES_PER_S * encode.segment * scale**2
-    return FeedPlan(
+    return InputEstimate(
         clips=clips,
         steps_per_epoch=per_epoch,
         epochs=job.optim.steps / per_epoch if per_epoch else None,
@@ -64,17 +64,17 @@ def feed_plan(job: TrainJob, batch: BatchPlan, clips: int | None) -> FeedPlan:
     )
 
 
-def _drawn(job: TrainJob) -> list[tuple[ClipSpec, float]]:
+def _spec_shares(job: TrainJob) -> list[tuple[ClipSpec, float]]:
     """How the sources cut clips, and their shares of the clips drawn; without weights, which then
     follow from the data, all like data's own."""
     weights = [source.weight or 0.0 for source in job.data.sources]
     if not any(weights):
-        return [(job.data.own, 1.0)]
+        return [(job.data.default_clip_spec, 1.0)]
     shares = [weight / sum(weights) for weight in weights]
-    return list(zip(job.data.specs, shares, strict=True))
+    return list(zip(job.data.clip_specs, shares, strict=True))
 
 
-def named_clips(job: TrainJob) -> int | None:
+def clips_named_in_uris(job: TrainJob) -> int | None:
     """The number of clips where the sources name it (`physics://mixed?clips=2000`), or the number
     of episodes (`world://two-rooms?episodes=200`)."""
     uris = [job.data.source] if job.data.source else [s.uri for s in job.data.sources]

@@ -5,25 +5,30 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.estimate.batch import BatchPlan
-from orchestrator.estimate.buckets import BucketPlan, bucket_plans, heaviest, mean_flops
-from orchestrator.estimate.flops import FlopPlan
+from orchestrator.estimate.batch import BatchSizes
+from orchestrator.estimate.buckets import (
+    BucketEstimate,
+    bucket_estimates,
+    job_at_heaviest_bucket,
+    mean_flops,
+)
+from orchestrator.estimate.flops import FlopEstimate
 from orchestrator.estimate.hardware import Gpu, find_gpu
-from orchestrator.estimate.input_cost import FeedPlan, feed_plan
+from orchestrator.estimate.input_cost import InputEstimate, estimate_input
 from orchestrator.estimate.memory import (
-    STAGES,
-    MemoryPlan,
-    Shapes,
-    Stage,
+    ZERO_STAGES,
+    JobSizes,
+    MemoryEstimate,
+    ZeroStage,
     checkpoint_bytes,
-    memory_plan,
+    estimate_memory,
 )
 from orchestrator.estimate.model_shape import (
-    ParameterPlan,
-    TokenPlan,
+    ParameterCounts,
+    TokenCounts,
+    count_parameters,
+    count_tokens,
     countable,
-    parameter_plan,
-    token_plan,
 )
 from orchestrator.job import TrainJob
 
@@ -31,7 +36,12 @@ ASSUMED_MFU = 0.13
 """Share of the GPUs' peak that a step time is reckoned with where none is given: V-JEPA 2's
 published pretraining (ViT-g, 16 H200, 16 frames at 256 pixels, 24 clips a GPU: 1.8 s a step)."""
 
-_STAGES_BY_COST: tuple[tuple[Stage, bool], ...] = ((1, False), (2, False), (3, False), (3, True))
+_ZERO_STAGES_BY_COST: tuple[tuple[ZeroStage, bool], ...] = (
+    (1, False),
+    (2, False),
+    (3, False),
+    (3, True),
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,9 @@ class Recommendation:
 
     micro_batch: int
     activation_checkpointing: bool
-    memory: MemoryPlan
+    memory: MemoryEstimate
 
-    def overrides(self, job: TrainJob) -> list[str]:
+    def to_overrides(self, job: TrainJob) -> list[str]:
         """The keys of `job` that it changes, as `run` takes them."""
         wanted = {
             "zero": self.memory.stage,
@@ -50,7 +60,7 @@ class Recommendation:
             "micro_batch": self.micro_batch,
             "activation_checkpointing": self.activation_checkpointing,
         }
-        now = job.scale.model_dump() | {"micro_batch": BatchPlan.of(job.scale).micro}
+        now = job.scale.model_dump() | {"micro_batch": BatchSizes.from_scale(job.scale).micro}
         return [
             f"scale.{key}={str(value).lower()}"
             for key, value in wanted.items()
@@ -59,7 +69,7 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobEstimate:
     """What a step of a job is made of and what it needs.
 
     `parameters`, `flops`, `memory` and `checkpoint_bytes` are None or empty when a part is a
@@ -68,20 +78,20 @@ class Plan:
 
     name: str
     precision: str
-    batch: BatchPlan
-    tokens: TokenPlan
-    parameters: ParameterPlan | None
-    flops: FlopPlan | None
-    memory: tuple[MemoryPlan, ...]
+    batch: BatchSizes
+    tokens: TokenCounts
+    parameters: ParameterCounts | None
+    flops: FlopEstimate | None
+    memory: tuple[MemoryEstimate, ...]
     checkpoint_bytes: int | None
-    feed: FeedPlan
+    feed: InputEstimate
     gpu: Gpu | None
     recommended: Recommendation | None
     """What fits `gpu` and changes the job least; None where nothing does."""
     step_s: float | None
     """Seconds of a step: given, or at `ASSUMED_MFU` of the GPUs' peak."""
 
-    buckets: tuple[BucketPlan, ...]
+    buckets: tuple[BucketEstimate, ...]
     """The shapes of clips: mostly one. Where there are several, `tokens` is data's own, `flops`,
     `step_s` and what follows from them are those of a step on average, and `memory` is that of the
     steps which need the most."""
@@ -99,7 +109,7 @@ class Plan:
     @property
     def decode_cores(self) -> int | None:
         """Cores over all hosts that decode that many clips (an estimate)."""
-        return self.feed.cores(self.clips_per_s) if self.clips_per_s else None
+        return self.feed.cores_for(self.clips_per_s) if self.clips_per_s else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, derived figures included."""
@@ -122,15 +132,15 @@ class Plan:
         return data
 
 
-def plan(
+def estimate_job(
     job: TrainJob,
     *,
     clips: int | None = None,
     gpu: str | None = None,
     mfu: float | None = None,
     step_s: float | None = None,
-    world: int | None = None,
-) -> Plan:
+    world_size: int | None = None,
+) -> JobEstimate:
     """Batch algebra, tokens, parameters, FLOPs, memory by ZeRO stage and data needs of a job.
 
     Args:
@@ -139,23 +149,29 @@ def plan(
         gpu: a GPU's name (`h200`) or its memory in GiB (`24`), to recommend a stage for.
         mfu: share of the GPU's peak that is reached; default: `ASSUMED_MFU`.
         step_s: seconds of a step; default: estimated from the GPU's peak.
-        world: workers; default: the job's own number, or its largest.
+        world_size: workers; default: the job's own number, or its largest.
 
     Raises:
         RequestError: the GPU is not known.
     """
     device = find_gpu(gpu) if gpu else None
-    batch, tokens = BatchPlan.of(job.scale, world), token_plan(job)
-    feed, precision = feed_plan(job, batch, clips), job.scale.precision
-    buckets = bucket_plans(job)
+    batch, tokens = BatchSizes.from_scale(job.scale, world_size), count_tokens(job)
+    feed, precision = estimate_input(job, batch, clips), job.scale.precision
+    buckets = bucket_estimates(job)
     if not countable(job):
         unknown = (None, None, (), None, feed, device, None, step_s)
-        return Plan(job.name, precision, batch, tokens, *unknown, buckets)
-    parameters, flops, shapes = parameter_plan(job), mean_flops(job), Shapes.of(heaviest(job))
-    memory = tuple(memory_plan(shapes, batch, stage, offload=job.scale.offload) for stage in STAGES)
+        return JobEstimate(job.name, precision, batch, tokens, *unknown, buckets)
+    parameters, flops, shapes = (
+        count_parameters(job),
+        mean_flops(job),
+        JobSizes.from_job(job_at_heaviest_bucket(job)),
+    )
+    memory = tuple(
+        estimate_memory(shapes, batch, stage, offload=job.scale.offload) for stage in ZERO_STAGES
+    )
     if step_s is None and device and device.peak and precision == "bf16":
         step_s = step_seconds(flops, batch, device.peak, mfu or ASSUMED_MFU)
-    return Plan(
+    return JobEstimate(
         name=job.name,
         precision=precision,
         batch=batch,
@@ -166,35 +182,37 @@ def plan(
         checkpoint_bytes=checkpoint_bytes(parameters),
         feed=feed,
         gpu=device,
-        recommended=Fitting(job).on(device.memory, world=world) if device else None,
+        recommended=ConfigSearch(job).first_that_fits(device.memory, world_size=world_size)
+        if device
+        else None,
         step_s=step_s,
         buckets=buckets,
     )
 
 
-def step_seconds(flops: FlopPlan, batch: BatchPlan, peak: float, mfu: float) -> float:
+def step_seconds(flops: FlopEstimate, batch: BatchSizes, peak: float, mfu: float) -> float:
     """Seconds of a step at a share `mfu` of the peak; rows of weight 0 cost what others do."""
     dealt = flops.total * batch.padded / batch.global_batch
     return dealt / (batch.world * peak * mfu)
 
 
-class Fitting:
+class ConfigSearch:
     """What a device holds of a job whose parts are `countable`."""
 
     def __init__(self, job: TrainJob) -> None:
-        job = heaviest(job)
+        job = job_at_heaviest_bucket(job)
         self._scale = job.scale
         self._shapes = {}
         for recompute in sorted({job.scale.activation_checkpointing, True}):
             scale = job.scale.model_copy(update={"activation_checkpointing": recompute})
-            self._shapes[recompute] = Shapes.of(job.model_copy(update={"scale": scale}))
+            self._shapes[recompute] = JobSizes.from_job(job.model_copy(update={"scale": scale}))
 
-    def on(
+    def first_that_fits(
         self,
         memory: float,
         *,
-        world: int | None = None,
-        ram: float | None = None,
+        world_size: int | None = None,
+        host_memory: float | None = None,
         offload: bool = True,
     ) -> Recommendation | None:
         """The job as it is, if a stage fits; else what costs least: recomputation, smaller batches.
@@ -203,19 +221,19 @@ class Fitting:
 
         Args:
             memory: bytes of the device that computes.
-            world: workers; default: the job's own number, or its largest.
-            ram: bytes of the host's memory that a worker may have, where that is known.
+            world_size: workers; default: the job's own number, or its largest.
+            host_memory: bytes of the host's memory that a worker may have, where that is known.
             offload: the optimizer's state may go to the host's memory.
         """
-        micro = BatchPlan.of(self._scale, world).micro
-        ways = [way for way in _STAGES_BY_COST if offload or not way[1]]
+        micro = BatchSizes.from_scale(self._scale, world_size).micro
+        ways = [way for way in _ZERO_STAGES_BY_COST if offload or not way[1]]
         while micro:
             scale = self._scale.model_copy(update={"micro_batch": micro})
-            batch = BatchPlan.of(scale, world)
+            batch = BatchSizes.from_scale(scale, world_size)
             for recompute, shapes in self._shapes.items():
                 for stage, moved in ways:
-                    held = memory_plan(shapes, batch, stage, offload=moved)
-                    if held.fits(memory, ram):
+                    held = estimate_memory(shapes, batch, stage, offload=moved)
+                    if held.fits(memory, host_memory):
                         return Recommendation(micro, recompute, held)
             micro //= 2
         return None

@@ -6,37 +6,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.job import Codes, Conv, Encoder, Model, Predictor
+from orchestrator.job import ConvEncoderConfig, Model, PCAEncoderConfig, PredictorConfig, ViTConfig
 
-FIRST, KERNEL = 4, 3
+STEM_KERNEL_SIZE, KERNEL_SIZE = 4, 3
 """Kernels of `jepa/encoders/convolutional.py`: of the first convolution, of all others."""
 
 
 @dataclass(frozen=True)
-class Stack:
+class TransformerCost:
     """A stack of transformer blocks."""
 
     dim: int
     hidden: int
     depth: int
     heads: int
-    spans: tuple[int, ...] = ()
+    attention_spans: tuple[int, ...] = ()
     """Tokens that a token attends to, for every attention of a block; (): one, to the whole
     sequence."""
-    adaptive: bool = False
+    adaln_zero: bool = False
     """Whether norms have no weights of their own, and shifts, scales and gates follow an action."""
 
     @classmethod
-    def of(
-        cls, part: Encoder | Predictor, spans: tuple[int, ...] = (), adaptive: bool = False
-    ) -> Stack:
+    def from_config(
+        cls, part: ViTConfig | PredictorConfig, spans: tuple[int, ...] = (), adaptive: bool = False
+    ) -> TransformerCost:
         hidden = int(part.dim * part.mlp_ratio)
         return cls(part.dim, hidden, part.depth, part.heads, spans, adaptive)
 
     @property
     def _attentions(self) -> int:
         """Of a block."""
-        return max(1, len(self.spans))
+        return max(1, len(self.attention_spans))
 
     @cached_property
     def parameters(self) -> int:
@@ -46,7 +46,7 @@ class Stack:
     def tensors(self) -> Iterator[int]:
         """Elements of every tensor."""
         d, h, n = self.dim, self.hidden, self._attentions
-        norms = [6 * d * d, 6 * d] if self.adaptive else [d] * 2 * (n + 1)
+        norms = [6 * d * d, 6 * d] if self.adaln_zero else [d] * 2 * (n + 1)
         attention = [3 * d * d, 3 * d, d * d, d] * n
         for _ in range(self.depth):
             yield from (*norms, *attention, d * h, h, h * d, d)
@@ -55,33 +55,33 @@ class Stack:
     def flops(self, tokens: int) -> float:
         """Forward FLOPs on a sequence of `tokens`."""
         d, h = self.dim, self.hidden
-        linear = self._attentions * 4 * d * d + 2 * d * h + (6 * d * d if self.adaptive else 0)
+        linear = self._attentions * 4 * d * d + 2 * d * h + (6 * d * d if self.adaln_zero else 0)
         return self.depth * 2.0 * tokens * linear + self.attention(tokens)
 
     def recomputed(self, tokens: int) -> float:
         """FLOPs of a forward that is repeated for the backward pass: a block's last product
         is not needed again, but for its gate's gradient."""
-        if self.adaptive:
+        if self.adaln_zero:
             return self.flops(tokens)
         return self.flops(tokens) - self.depth * 2.0 * tokens * self.dim * self.hidden
 
     def attention(self, tokens: int) -> float:
         """The part of the forward FLOPs that is QK^T and AV."""
-        return self.depth * 4.0 * tokens * sum(self.spans or (tokens,)) * self.dim
+        return self.depth * 4.0 * tokens * sum(self.attention_spans or (tokens,)) * self.dim
 
-    def kept(self, tokens: int, checkpointing: bool) -> float:
+    def saved_activations(self, tokens: int, checkpointing: bool) -> float:
         """Values that a forward on `tokens` keeps: of every block all, or its input alone."""
-        return self.depth * (tokens * self.dim if checkpointing else self.block(tokens))
+        return self.depth * (tokens * self.dim if checkpointing else self.block_activations(tokens))
 
-    def block(self, tokens: int) -> float:
+    def block_activations(self, tokens: int) -> float:
         """Values that one block keeps."""
-        adaptive = 12.0 if self.adaptive else 0.0
+        adaptive = 12.0 if self.adaln_zero else 0.0
         each = (2.0 + 8.0 * self._attentions + adaptive) * self.dim + 2.0 * self.hidden
         return tokens * each
 
 
 @dataclass(frozen=True)
-class Convolutions:
+class ConvEncoderCost:
     """The stages of a convolutional encoder behind its first convolution, on one place's share of a
     picture: `patch` x `patch` pixels, one token."""
 
@@ -91,7 +91,7 @@ class Convolutions:
     blocks: int
 
     @classmethod
-    def of(cls, encoder: Conv, patch: int) -> Convolutions:
+    def from_config(cls, encoder: ConvEncoderConfig, patch: int) -> ConvEncoderCost:
         return cls(encoder.dim, encoder.channels(patch), encoder.blocks)
 
     @cached_property
@@ -102,15 +102,19 @@ class Convolutions:
     def tensors(self) -> Iterator[int]:
         """Elements of every tensor."""
         for wide, channels in zip(self.channels, self.channels[1:], strict=False):
-            yield from (wide * channels * KERNEL**2, channels)
-            yield from [channels, channels, *[channels**2 * KERNEL**2, channels] * 2] * self.blocks
+            yield from (wide * channels * KERNEL_SIZE**2, channels)
+            yield from [
+                channels,
+                channels,
+                *[channels**2 * KERNEL_SIZE**2, channels] * 2,
+            ] * self.blocks
 
     def flops(self, tokens: int) -> float:
         """Forward FLOPs on `tokens` places."""
         total = 0.0
         for area, wide, channels in self._stages():
             products: int = channels * (wide + 2 * channels * self.blocks)
-            total += 2.0 * area * KERNEL**2 * products
+            total += 2.0 * area * KERNEL_SIZE**2 * products
         return tokens * total
 
     def _stages(self) -> Iterator[tuple[float, int, int]]:
@@ -127,41 +131,41 @@ class Convolutions:
         """There is none."""
         return 0.0
 
-    def kept(self, tokens: int, checkpointing: bool) -> float:
+    def saved_activations(self, tokens: int, checkpointing: bool) -> float:
         """Values that a forward keeps: of a stage what goes into its GELU and comes out of it, of a
         block what goes into its norm, its two GELUs and its two convolutions."""
         first = 2.0 * 4.0 ** (len(self.channels) - 1) * self.channels[0]
         later = sum(area * own * (2.0 + 4 * self.blocks) for area, _, own in self._stages())
         return tokens * (first + later)
 
-    def block(self, tokens: int) -> float:
+    def block_activations(self, tokens: int) -> float:
         """Nothing is done again, so no block is whole for a moment."""
         return 0.0
 
 
 @dataclass(frozen=True)
-class Recurrent:
+class RecurrentPredictorCost:
     """A convolutional predictor with memories between residual blocks, from codes to codes
     (`orchestrator.jepa.objectives.dynamics.predictor`)."""
 
     dim: int
     depth: int
     """Memories."""
-    codes: int
+    latent_dim: int
 
     def _maps(self) -> Iterator[tuple[int, int, int]]:
         """Every product but the first: weights, biases, and values a place that it and what leads
         to it keep."""
-        d, k = self.dim, KERNEL**2
+        d, k = self.dim, KERNEL_SIZE**2
         yield from [(k * d * d, d, 3 * d), (k * d * d, d, 2 * d)] * (self.depth + 1)
         yield from [(2 * k * d * d, 2 * d, 2 * d), (2 * k * d * d, 0, 4 * d)] * self.depth
         yield from [(d * d, d, d)] * self.depth
-        yield (k * d * self.codes, self.codes, 3 * d)
+        yield (k * d * self.latent_dim, self.latent_dim, 3 * d)
 
     @property
-    def reading(self) -> int:
+    def in_proj_weights(self) -> int:
         """Weights of the first product, which reads a code, what changed in it, and a mark."""
-        return KERNEL**2 * (2 * self.codes + 1) * self.dim
+        return KERNEL_SIZE**2 * (2 * self.latent_dim + 1) * self.dim
 
     @cached_property
     def parameters(self) -> int:
@@ -170,7 +174,7 @@ class Recurrent:
 
     def tensors(self) -> Iterator[int]:
         """Elements of every tensor."""
-        yield from (self.reading, self.dim)
+        yield from (self.in_proj_weights, self.dim)
         for weights, biases, _ in self._maps():
             yield from (weights, *([biases] if biases else []))
         yield from [self.dim, self.dim] * (self.depth + 1 + self.depth + 1)
@@ -178,7 +182,9 @@ class Recurrent:
 
     def flops(self, tokens: int) -> float:
         """Forward FLOPs on `tokens` places of moments."""
-        return 2.0 * tokens * (self.reading + sum(weights for weights, _, _ in self._maps()))
+        return (
+            2.0 * tokens * (self.in_proj_weights + sum(weights for weights, _, _ in self._maps()))
+        )
 
     def recomputed(self, tokens: int) -> float:
         """Convolutions are not done again."""
@@ -188,34 +194,36 @@ class Recurrent:
         """There is none."""
         return 0.0
 
-    def kept(self, tokens: int, checkpointing: bool) -> float:
+    def saved_activations(self, tokens: int, checkpointing: bool) -> float:
         """Values that a forward keeps: what goes into norms, activations and convolutions."""
         inside = sum(kept for _, _, kept in self._maps())
-        return tokens * (2.0 * self.codes + 1 + inside)
+        return tokens * (2.0 * self.latent_dim + 1 + inside)
 
-    def block(self, tokens: int) -> float:
+    def block_activations(self, tokens: int) -> float:
         """Nothing is done again, so no block is whole for a moment."""
         return 0.0
 
 
-Encoding = Encoder | Conv | Codes
+BuiltInEncoder = ViTConfig | ConvEncoderConfig | PCAEncoderConfig
 """What encoders cost, only building a user's own shows."""
 
 
-def first_map(encoder: Encoding, model: Model) -> tuple[int, int, float]:
+def patch_embed_cost(encoder: BuiltInEncoder, model: Model) -> tuple[int, int, float]:
     """What meets the pixels first: its weights, its biases, and its forward FLOPs for a token."""
     pixels = 3 * model.tubelet * model.patch**2
-    if isinstance(encoder, Encoder | Codes):
+    if isinstance(encoder, ViTConfig | PCAEncoderConfig):
         return pixels * encoder.dim, encoder.dim, 2.0 * pixels * encoder.dim
     width = encoder.channels(model.patch)[0]
-    weights = 3 * model.tubelet * FIRST**2 * width
+    weights = 3 * model.tubelet * STEM_KERNEL_SIZE**2 * width
     return weights, width, 2.0 * weights * (model.patch // 2) ** 2
 
 
-def stack_of(encoder: Encoding, model: Model, spans: tuple[int, ...]) -> Stack | Convolutions:
+def encoder_cost(
+    encoder: BuiltInEncoder, model: Model, spans: tuple[int, ...]
+) -> TransformerCost | ConvEncoderCost:
     """The blocks of an encoder; `spans`: what a token attends to."""
-    if isinstance(encoder, Codes):
-        return Convolutions(encoder.dim, (encoder.dim,), 0)
-    if isinstance(encoder, Conv):
-        return Convolutions.of(encoder, model.patch)
-    return Stack.of(encoder, spans)
+    if isinstance(encoder, PCAEncoderConfig):
+        return ConvEncoderCost(encoder.dim, (encoder.dim,), 0)
+    if isinstance(encoder, ConvEncoderConfig):
+        return ConvEncoderCost.from_config(encoder, model.patch)
+    return TransformerCost.from_config(encoder, spans)

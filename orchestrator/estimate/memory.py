@@ -15,7 +15,7 @@ accumulator is its copy. Stage 3 keeps small tensors whole beside their parts:
 `estimate/zero3_persistent.py`.) Offload moves master, moments, the teacher's shards and the
 gradients' part to the host.
 
-A step adds most at one of these moments, and `memory_plan` counts that one (`_added`):
+A step adds most at one of these moments, and `estimate_memory` counts that one (`delta_by_phase`):
 
 - the end of the forward: activations; at stage 0 autocast's casts, at stage 3 the parameters that
   are gathered, of which DeepSpeed keeps up to 10^9;
@@ -34,30 +34,30 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from orchestrator.estimate.activations import Activations, activations, means_bytes
-from orchestrator.estimate.batch import BatchPlan
-from orchestrator.estimate.flops import encoder_reads
-from orchestrator.estimate.model_shape import ParameterPlan, parameter_plan, token_plan
-from orchestrator.estimate.zero3_persistent import persistent
+from orchestrator.estimate.activations import ActivationBytes, activations, sigreg_means_bytes
+from orchestrator.estimate.batch import BatchSizes
+from orchestrator.estimate.flops import encoder_sequence_lengths
+from orchestrator.estimate.model_shape import ParameterCounts, count_parameters, count_tokens
+from orchestrator.estimate.zero3_persistent import persistent_elements
 from orchestrator.job import TrainJob
 
-Stage = Literal[0, 1, 2, 3]
-STAGES: tuple[Stage, ...] = (0, 1, 2, 3)
+ZeroStage = Literal[0, 1, 2, 3]
+ZERO_STAGES: tuple[ZeroStage, ...] = (0, 1, 2, 3)
 
 # What a CUDA context, NCCL's buffers and the allocator's fragments take of a GPU.
-_USABLE = 0.92
+_USABLE_FRACTION = 0.92
 # Elements: the bucket of `training.deepspeed_config`; DeepSpeed's own flat copies, at stage 0 and
 # at 1 in bf16; and the parameters that stage 3 keeps gathered (stage3_max_live_parameters).
-_BUCKET = 50_000_000
-_FLAT = 500_000_000
-_LIVE_STAGE_3 = 1_000_000_000
+_REDUCE_BUCKET_ELEMENTS = 50_000_000
+_FLAT_BUFFER_ELEMENTS = 500_000_000
+_MAX_LIVE_PARAMETERS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class MemoryEstimate:
     """Bytes on one rank. All but `host` are on the device that computes."""
 
-    stage: Stage
+    stage: ZeroStage
     offload: bool
     parameters: float
     gradients: float
@@ -75,92 +75,98 @@ class MemoryPlan:
     host: float
 
     @property
-    def kept(self) -> float:
+    def between_steps(self) -> float:
         """Bytes on the device between two steps."""
         return self.parameters + self.gradients + self.optimizer + self.teacher
 
     @property
     def device(self) -> float:
         """Bytes on the device at the peak of a step."""
-        return self.kept + self.step
+        return self.between_steps + self.step
 
-    def fits(self, memory: float, ram: float | None = None) -> bool:
+    def fits(self, memory: float, host_memory: float | None = None) -> bool:
         """True when a device of `memory` bytes holds it with room for what no plan counts, and
         its share of the host's memory (None: not known) what is moved there."""
-        return self.device <= _USABLE * memory and (ram is None or self.host <= _USABLE * ram)
+        return self.device <= _USABLE_FRACTION * memory and (
+            host_memory is None or self.host <= _USABLE_FRACTION * host_memory
+        )
 
 
 @dataclass(frozen=True)
-class Shapes:
+class JobSizes:
     """What the shapes of a `countable` job come to, whatever its workers and its ZeRO stage: one
     plan of a thousand sizes counts it once."""
 
     job: TrainJob
-    parameters: ParameterPlan
-    width: int
+    parameters: ParameterCounts
+    dtype_bytes: int
     """Bytes of the compute dtype."""
 
-    clip: Activations
-    means: float
+    activations: ActivationBytes
+    sigreg_means: float
     """Bytes of SIGReg's means."""
 
-    reads: int
+    encoder_passes: int
     """Sequences of a clip that the encoder reads."""
 
     @classmethod
-    def of(cls, job: TrainJob) -> Shapes:
-        tokens, width = token_plan(job), 2 if job.scale.precision == "bf16" else 4
+    def from_job(cls, job: TrainJob) -> JobSizes:
+        tokens, width = count_tokens(job), 2 if job.scale.precision == "bf16" else 4
         return cls(
             job=job,
-            parameters=parameter_plan(job),
-            width=width,
-            clip=activations(job, tokens, width),
-            means=means_bytes(job, tokens),
-            reads=len(encoder_reads(job, tokens)),
+            parameters=count_parameters(job),
+            dtype_bytes=width,
+            activations=activations(job, tokens, width),
+            sigreg_means=sigreg_means_bytes(job, tokens),
+            encoder_passes=len(encoder_sequence_lengths(job, tokens)),
         )
 
     @cached_property
-    def small(self) -> int:
+    def persistent_elements(self) -> int:
         """Elements that stage 3 keeps whole."""
-        return persistent(self.job)
+        return persistent_elements(self.job)
 
 
-def memory_plan(shapes: Shapes, batch: BatchPlan, stage: Stage, *, offload: bool) -> MemoryPlan:
+def estimate_memory(
+    shapes: JobSizes, batch: BatchSizes, stage: ZeroStage, *, offload: bool
+) -> MemoryEstimate:
     """Memory of one rank of `batch.world` at a ZeRO stage (0 has no offload)."""
     offload = offload and stage > 0
-    parameters, b = shapes.parameters, shapes.width
+    parameters, b = shapes.parameters, shapes.dtype_bytes
     p, e, world = parameters.trained, parameters.teacher, batch.world
     optimizer = 8 * p if stage == 0 else 12 * p / world
     # A frozen teacher is there once, in the compute dtype; nothing follows in fp32.
     follows = e if parameters.followed else 0
     shards = 4 * follows / (world if stage else 1)
     copy = 0 if stage == 0 and b == 4 and follows else b * e
-    small = shapes.small if stage == 3 and world > 1 else 0
-    step = _Step(
-        p=p,
-        e=follows,
-        small=small,
-        world=world,
-        b=b,
+    small = shapes.persistent_elements if stage == 3 and world > 1 else 0
+    step = _StepMemory(
+        trained_parameters=p,
+        teacher_parameters=follows,
+        persistent_elements=small,
+        world_size=world,
+        dtype_bytes=b,
         stage=stage,
         offload=offload,
-        whole=batch.micro * shapes.clip.whole + shapes.means,
-        left=batch.micro * shapes.clip.left + shapes.means,
-        several=shapes.reads > 1,
+        activations_after_forward=batch.micro * shapes.activations.after_forward
+        + shapes.sigreg_means,
+        activations_after_last_mask=batch.micro * shapes.activations.after_last_mask_backward
+        + shapes.sigreg_means,
+        several_encoder_passes=shapes.encoder_passes > 1,
         accumulates=batch.accum > 1,
         gloo=shapes.job.scale.device == "cpu",
     )
-    added = step.added()
+    added = step.delta_by_phase()
     moment = max(added, key=lambda name: added[name])
     moved = (2 * 4 if stage == 3 else 4 + (b if b < 4 else 0)) * p / world
-    return MemoryPlan(
+    return MemoryEstimate(
         stage=stage,
         offload=offload,
         parameters=(4 if stage == 0 else b) * p / (world if stage == 3 else 1) + b * small,
         gradients=step.kept_gradients(),
         optimizer=0.0 if offload else optimizer,
         teacher=copy + (0.0 if offload else shards),
-        activations=step.whole,
+        activations=step.activations_after_forward,
         step=added[moment],
         moment=moment,
         host=optimizer + shards + moved if offload else 0.0,
@@ -168,22 +174,22 @@ def memory_plan(shapes: Shapes, batch: BatchPlan, stage: Stage, *, offload: bool
 
 
 @dataclass(frozen=True)
-class _Step:
+class _StepMemory:
     """What a step adds to what is kept, in bytes."""
 
-    p: int
-    e: int
-    small: int
+    trained_parameters: int
+    teacher_parameters: int
+    persistent_elements: int
     """Elements that stage 3 keeps whole."""
-    world: int
-    b: int
-    stage: Stage
+    world_size: int
+    dtype_bytes: int
+    stage: ZeroStage
     offload: bool
-    whole: float
+    activations_after_forward: float
     """Activations at the end of a forward."""
-    left: float
+    activations_after_last_mask: float
     """Activations when the last mask's backward pass is done."""
-    several: bool
+    several_encoder_passes: bool
     """The encoder is read several times."""
     accumulates: bool
     gloo: bool
@@ -192,88 +198,101 @@ class _Step:
     @property
     def bucket(self) -> int:
         """Elements that are reduced at a time."""
-        return min(self.p, _BUCKET)
+        return min(self.trained_parameters, _REDUCE_BUCKET_ELEMENTS)
 
     @property
-    def waiting(self) -> float:
+    def pending_gradients(self) -> float:
         """Gradients of the masks that are done, while another mask's come."""
-        return float(self.b * self.p) if self.several else 0.0
+        return (
+            float(self.dtype_bytes * self.trained_parameters)
+            if self.several_encoder_passes
+            else 0.0
+        )
 
     @property
-    def left_at_bucket(self) -> float:
+    def activations_at_first_bucket(self) -> float:
         """Activations when the gradients of the first bucket are there."""
-        return self.left * (1 - self.bucket / self.p)
+        return self.activations_after_last_mask * (1 - self.bucket / self.trained_parameters)
 
     def kept_gradients(self) -> float:
         """What is there between two steps."""
-        if self._whole_in_fp32:
-            return 4.0 * self.p
+        if self._fp32_gradient_buffer:
+            return 4.0 * self.trained_parameters
         if self.stage == 3:
-            return 4.0 * self.bucket + (0.0 if self.offload else 4 * self.p / self.world)
+            return 4.0 * self.bucket + (
+                0.0 if self.offload else 4 * self.trained_parameters / self.world_size
+            )
         return 0.0
 
     @property
-    def _whole_in_fp32(self) -> bool:
+    def _fp32_gradient_buffer(self) -> bool:
         """DeepSpeed's BF16_Optimizer: stage 1 in bf16 without offload."""
-        return self.stage == 1 and self.b < 4 and not self.offload
+        return self.stage == 1 and self.dtype_bytes < 4 and not self.offload
 
-    def added(self) -> dict[str, float]:
+    def delta_by_phase(self) -> dict[str, float]:
         """By moment."""
         if self.stage == 0:
             return self._at_stage_0()
-        if self._whole_in_fp32:
+        if self._fp32_gradient_buffer:
             return self._at_stage_1()
         return self._at_stage_3() if self.stage == 3 else self._in_buckets()
 
     def _at_stage_0(self) -> dict[str, float]:
-        p = self.p
-        casts = self.b * p if self.b < 4 else 0
+        p = self.trained_parameters
+        casts = self.dtype_bytes * p if self.dtype_bytes < 4 else 0
         before = 4 * p if self.accumulates else 0
         return {
-            "forward": self.whole + casts + before,
-            "backward": self.left + casts + before + self.waiting,
-            "reduction": 4 * p + (4 * min(p, _FLAT) if self.world > 1 else 0),
+            "forward": self.activations_after_forward + casts + before,
+            "backward": self.activations_after_last_mask + casts + before + self.pending_gradients,
+            "reduction": 4 * p + (4 * min(p, _FLAT_BUFFER_ELEMENTS) if self.world_size > 1 else 0),
         }
 
     def _at_stage_1(self) -> dict[str, float]:
         """In bf16: this dtype's gradients stay until they are reduced in fp32."""
-        narrow = self.b * self.p
+        narrow = self.dtype_bytes * self.trained_parameters
         return {
-            "forward": self.whole + (narrow if self.accumulates else 0),
-            "backward": self.left + self.waiting,
-            "reduction": narrow + 4.0 * min(self.p, _FLAT),
+            "forward": self.activations_after_forward + (narrow if self.accumulates else 0),
+            "backward": self.activations_after_last_mask + self.pending_gradients,
+            "reduction": narrow + 4.0 * min(self.trained_parameters, _FLAT_BUFFER_ELEMENTS),
         }
 
     def _in_buckets(self) -> dict[str, float]:
         """Stage 2, and stage 1 in fp32 or with offload."""
-        p, b, bucket = self.p, self.b, self.bucket
-        part = 4 * p / (self.world if self.stage == 2 else 1)
+        p, b, bucket = self.trained_parameters, self.dtype_bytes, self.bucket
+        part = 4 * p / (self.world_size if self.stage == 2 else 1)
         before = part if self.accumulates else 0.0
-        wide = self.b if self.stage == 2 else 4
-        waits = wide * (p - bucket) if self.several or self.stage == 1 else 0.0
+        wide = self.dtype_bytes if self.stage == 2 else 4
+        waits = wide * (p - bucket) if self.several_encoder_passes or self.stage == 1 else 0.0
         # In bf16 this rank's part is made in fp32 beside it all.
-        mine = max(before, 4 * p / self.world) if b < 4 else before
+        mine = max(before, 4 * p / self.world_size) if b < 4 else before
         reducing = 2 * wide * bucket + (4 * bucket if wide < 4 else 0)
         return {
-            "forward": self.whole + before,
-            "backward": self.left + before + self.waiting + wide * bucket,
-            "reduction": self.left_at_bucket + waits + reducing + mine,
+            "forward": self.activations_after_forward + before,
+            "backward": self.activations_after_last_mask
+            + before
+            + self.pending_gradients
+            + wide * bucket,
+            "reduction": self.activations_at_first_bucket + waits + reducing + mine,
         }
 
     def _at_stage_3(self) -> dict[str, float]:
-        p, b, bucket = self.p, self.b, self.bucket
-        gathered = b * min(p - self.small, _LIVE_STAGE_3) if self.world > 1 else 0
-        waits = b * (p - bucket) if self.several else 0
-        reducing = (2 if self.gloo and self.world > 1 else 1) * 4 * bucket
+        p, b, bucket = self.trained_parameters, self.dtype_bytes, self.bucket
+        gathered = (
+            b * min(p - self.persistent_elements, _MAX_LIVE_PARAMETERS)
+            if self.world_size > 1
+            else 0
+        )
+        waits = b * (p - bucket) if self.several_encoder_passes else 0
+        reducing = (2 if self.gloo and self.world_size > 1 else 1) * 4 * bucket
         return {
-            "forward": self.whole + gathered,
-            "backward": self.left + gathered + self.waiting,
-            "reduction": self.left_at_bucket + gathered + waits + reducing,
-            "update": b * self.e * (1 + 1 / self.world),
+            "forward": self.activations_after_forward + gathered,
+            "backward": self.activations_after_last_mask + gathered + self.pending_gradients,
+            "reduction": self.activations_at_first_bucket + gathered + waits + reducing,
+            "update": b * self.teacher_parameters * (1 + 1 / self.world_size),
         }
 
 
-def checkpoint_bytes(parameters: ParameterPlan) -> int:
+def checkpoint_bytes(parameters: ParameterCounts) -> int:
     """Bytes of one checkpoint over all ranks: student, two moments and teacher, in fp32."""
     followed = parameters.teacher if parameters.followed else 0
     return 4 * (3 * parameters.trained + followed)

@@ -1,8 +1,8 @@
 """What can be judged: any world model that encodes a clip and predicts the rest of it.
 
-`jepa.hub.WorldModel` is one. A model of your own is named by its import path
+`jepa.model_files.WorldModel` is one. A model of your own is named by its import path
 (`model: package.module:Name`); Name, called without arguments, gives an object that follows
-`Judgeable`.
+`Evaluable`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.model_files import ClipShape, load_folder
-from orchestrator.job.loading.custom_components import import_part
+from orchestrator.job.loading.custom_components import import_component
 from orchestrator.tracking.model_uri import model_folder
 
 
 @runtime_checkable
-class Judgeable(Protocol):
+class Evaluable(Protocol):
     """A world model as the judge sees it: pixels in, features and predicted features out."""
 
     @property
@@ -47,12 +47,12 @@ class Judgeable(Protocol):
         Most often the features themselves, or a norm of them.
         """
 
-    def untaught(self, seed: int) -> Judgeable:
+    def untaught(self, seed: int) -> Evaluable:
         """A model of the same shape that has learnt nothing: what this one has to beat."""
 
 
 @runtime_checkable
-class ReadsForwards(Protocol):
+class PredictsNext(Protocol):
     """A judgeable model that in one pass predicts after every moment of a clip, from it and all
     before it. It may offer this beside `foresee`."""
 
@@ -66,7 +66,7 @@ class ReadsForwards(Protocol):
 
 
 @runtime_checkable
-class Imagines(Protocol):
+class DecodesToPixels(Protocol):
     """A model that reads forwards and whose features can be turned into pictures again, so that a
     report shows what it expected. It may offer this beside `ahead`."""
 
@@ -75,42 +75,42 @@ class Imagines(Protocol):
         [B, T, size, size, 3]; None: they cannot be seen."""
 
 
-def load_judgeable(model: str, server: str) -> Judgeable:
+def load_evaluable(model: str, server: str) -> Evaluable:
     """The model that a job names.
 
     Raises:
         RequestError: there is no such model, or it cannot be judged.
     """
     if re.fullmatch(r"[\w.]+:[\w.]+", model):
-        made = made_by(model)
-        if not isinstance(made, Judgeable):
-            missing = [name for name in _OFFERED if not hasattr(made, name)]
+        made = instantiate_import_path(model)
+        if not isinstance(made, Evaluable):
+            missing = [name for name in _REQUIRED_METHODS if not hasattr(made, name)]
             raise RequestError(
                 f"{model} cannot be judged: it has no {', '.join(missing)}",
                 where="model",
-                mend="follow orchestrator.evaluation.evaluable: Judgeable",
+                hint="follow orchestrator.evaluation.evaluable: Evaluable",
             )
         return made
-    with model_folder(model, tracking=server) as folder:
+    with model_folder(model, tracking_uri=server) as folder:
         return load_folder(folder)
 
 
-def made_by(model: str) -> Any:
+def instantiate_import_path(model: str) -> Any:
     """What the object behind an import path gives when it is called.
 
     Raises:
         RequestError: it cannot be imported, or not be called without arguments.
     """
-    part = import_part(model)
+    part = import_component(model)
     try:
         inspect.signature(part).bind()
     except (TypeError, ValueError) as error:
         raise RequestError(
             f"{model} cannot be called without arguments: {error}",
             where="model",
-            mend="name a class or function that makes the model by itself",
+            hint="name a class or function that makes the model by itself",
         ) from None
     return part()
 
 
-_OFFERED = ("clip", "masks", "encode", "foresee", "compared", "untaught")
+_REQUIRED_METHODS = ("clip", "masks", "encode", "foresee", "compared", "untaught")

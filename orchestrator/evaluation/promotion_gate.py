@@ -11,9 +11,9 @@ from orchestrator.errors import JobFailed, RequestError
 from orchestrator.report.statistics import RESAMPLES
 from orchestrator.tracking import registry
 from orchestrator.tracking.model_uri import find_version
-from orchestrator.tracking.registry import Promotion, RegisteredVersion, alias_of
-from orchestrator.tracking.results.physics import PROTOCOL_TAG, scores_of, verdict_of
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.registry import Promotion, RegisteredVersion, version_at_alias
+from orchestrator.tracking.results.physics import PHYSICS_PROTOCOL_TAG, load_scores, load_summary
+from orchestrator.tracking.server import mlflow_client
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Comparison:
     high: float
 
     @property
-    def better(self) -> bool:
+    def is_better(self) -> bool:
         """Whether the candidate is ahead by more than chance explains."""
         return self.low > 0
 
@@ -45,19 +45,19 @@ def require_better(candidate: RegisteredVersion, server: str) -> str:
         RequestError: it, or the champion, was not evaluated, or not in the same way.
         JobFailed: it is not better beyond the interval; with the numbers.
     """
-    client = client_of(server)
-    mine = scores_of(client, find_version(client, candidate.uri))
-    champion = alias_of(client, candidate.name, "champion")
+    client = mlflow_client(server)
+    mine = load_scores(client, find_version(client, candidate.uri))
+    champion = version_at_alias(client, candidate.name, "champion")
     if champion is None:
         return f"{candidate.uri} is the first champion"
     if int(champion) == candidate.version:
         return f"{candidate.uri} is the champion already"
     present = find_version(client, f"models:/{candidate.name}/{champion}")
-    found = compare(mine, scores_of(client, present))
-    if not found.better:
+    found = compare(mine, load_scores(client, present))
+    if not found.is_better:
         raise JobFailed(
             f"{candidate.uri} does not beat the champion, version {champion}: {found}",
-            mend="train a better one, judge both on more quadruplets, or say --ungated",
+            hint="train a better one, judge both on more quadruplets, or say --ungated",
         )
     return str(found)
 
@@ -74,7 +74,7 @@ def promote(model: str, alias: str, server: str, *, gated: bool) -> tuple[Promot
     return registry.promote(version.name, version.version, alias, server), why
 
 
-def beside_champion(model: str, scores: dict[str, Any], server: str) -> dict[str, Any] | None:
+def champion_comparison(model: str, scores: dict[str, Any], server: str) -> dict[str, Any] | None:
     """What a report shows of the champion of the judged model's name; None: there is none.
 
     Keys: `version`, `judged` (whether the champion is the judged version itself), `protocol` (None:
@@ -86,19 +86,19 @@ def beside_champion(model: str, scores: dict[str, Any], server: str) -> dict[str
     """
     if not model.startswith("models:/"):
         return None
-    client = client_of(server)
+    client = mlflow_client(server)
     version = find_version(client, model)
-    number = alias_of(client, version.name, "champion")
+    number = version_at_alias(client, version.name, "champion")
     if number is None:
         return None
     found: dict[str, Any] = {"version": int(number), "judged": number == version.version}
     champion = find_version(client, f"models:/{version.name}/{number}")
-    if PROTOCOL_TAG not in champion.tags:
+    if PHYSICS_PROTOCOL_TAG not in champion.tags:
         return found | {"protocol": None}
-    found["protocol"] = champion.tags[PROTOCOL_TAG]
+    found["protocol"] = champion.tags[PHYSICS_PROTOCOL_TAG]
     if found["judged"] or found["protocol"] != scores["protocol"]:
         return found
-    theirs, between = verdict_of(client, champion), compare(scores, scores_of(client, champion))
+    theirs, between = load_summary(client, champion), compare(scores, load_scores(client, champion))
     difference = {
         "value": between.candidate - between.champion,
         "low": between.low,
@@ -122,7 +122,7 @@ def compare(candidate: dict[str, Any], champion: dict[str, Any]) -> Comparison:
             f"candidate and champion were judged by protocols {candidate['protocol']} and"
             f" {champion['protocol']}",
             where="models promote",
-            mend="evaluate both with the same job file",
+            hint="evaluate both with the same job file",
         )
     draw, differences = np.random.default_rng(0), []
     means: dict[str, list[float]] = {"candidate": [], "champion": []}

@@ -10,93 +10,93 @@ from typing import Any, Protocol
 from orchestrator.job import EvaluateJob, job_dict
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.tracking.results.evaluation import REPORT, SCORES, VERDICT
+from orchestrator.tracking.results.evaluation import REPORT_FILE, SCORES_FILE, SUMMARY_FILE
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import require_usable, tracking_uri
 
-UNSENT = "unsent.json"
+PENDING_UPLOAD = "unsent.json"
 """In an evaluation's folder while MLflow lacks the result: the job that it is of."""
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class SavedEvaluation:
     """What an evaluation leaves."""
 
-    verdict: dict[str, Any]
-    tracking: RunRef
-    report: str
+    summary: dict[str, Any]
+    mlflow_run: RunRef
+    report_uri: str
     """Path or URI of the page."""
 
 
-class Measured(Protocol):
+class EvaluationResultLike(Protocol):
     """What an evaluation has found."""
 
     @property
-    def verdict(self) -> dict[str, Any]: ...
+    def summary(self) -> dict[str, Any]: ...
     @property
     def scores(self) -> dict[str, Any]: ...
     @property
-    def page(self) -> str: ...
+    def report_html(self) -> str: ...
 
 
 @dataclass(frozen=True)
-class Kept:
+class EvaluationResult:
     """What an evaluation has found, in the storage or about to be."""
 
-    verdict: dict[str, Any]
+    summary: dict[str, Any]
     scores: dict[str, Any]
     """Case by case; empty where a kind of evaluation keeps none."""
 
-    page: str
+    report_html: str
     """The report, HTML."""
 
 
-def measure_once(
+def evaluate_once(
     job: EvaluateJob,
-    measure: Callable[[], Measured],
-    record: Callable[[Measured], RunRef],
+    measure: Callable[[], EvaluationResultLike],
+    record: Callable[[EvaluationResultLike], RunRef],
     progress: Progress,
-) -> Evaluated:
+) -> SavedEvaluation:
     """Keep what `measure` finds in `evaluations/NAME`, then have it recorded.
 
     Where an earlier run of the same job measured and MLflow did not take it, nothing is measured.
 
     Raises:
-        MlflowAway: MLflow does not answer; nothing was measured.
-        NotRecorded: MLflow did not take the result; the next run of the same job sends it.
+        MlflowUnavailable: MLflow does not answer; nothing was measured.
+        MlflowWriteFailed: MLflow did not take the result; the next run of the same job sends it.
     """
     storage = Storage(job.storage)
-    out = storage.sub("evaluations", job.name)
+    out = storage.subfolder("evaluations", job.name)
     require_usable(tracking_uri(job.track.uri, storage), nodes=1)
-    found = _unsent(out, job)
+    found = _load_pending_upload(out, job)
     if found is not None:
         progress.message(
             "measured before, and MLflow lacks it: it is sent now"
-            f" (to measure again, delete {out.uri(UNSENT)})"
+            f" (to measure again, delete {out.uri(PENDING_UPLOAD)})"
         )
     else:
         found = measure()
-        _keep(out, job, found)
+        _save(out, job, found)
     tracking = record(found)
-    out.delete(UNSENT)
-    return Evaluated(found.verdict, tracking, out.uri(REPORT))
+    out.delete(PENDING_UPLOAD)
+    return SavedEvaluation(found.summary, tracking, out.uri(REPORT_FILE))
 
 
-def _keep(out: Storage, job: EvaluateJob, found: Measured) -> None:
-    out.delete(UNSENT)  # it is of another job than the files below
-    out.write_bytes(REPORT, found.page.encode())
-    out.write_json(VERDICT, found.verdict)
+def _save(out: Storage, job: EvaluateJob, found: EvaluationResultLike) -> None:
+    out.delete(PENDING_UPLOAD)  # it is of another job than the files below
+    out.write_bytes(REPORT_FILE, found.report_html.encode())
+    out.write_json(SUMMARY_FILE, found.summary)
     if found.scores:
-        out.write_json(SCORES, found.scores)
-    out.write_json(UNSENT, {"job": job_dict(job)})
+        out.write_json(SCORES_FILE, found.scores)
+    out.write_json(PENDING_UPLOAD, {"job": job_dict(job)})
 
 
-def _unsent(out: Storage, job: EvaluateJob) -> Measured | None:
+def _load_pending_upload(out: Storage, job: EvaluateJob) -> EvaluationResultLike | None:
     """What an earlier run of this very job found, while MLflow lacks it."""
-    if not out.exists(UNSENT):
+    if not out.exists(PENDING_UPLOAD):
         return None
-    if out.read_json(UNSENT)["job"] != json.loads(json.dumps(job_dict(job))):
+    if out.read_json(PENDING_UPLOAD)["job"] != json.loads(json.dumps(job_dict(job))):
         return None
-    verdict: dict[str, Any] = out.read_json(VERDICT)
-    scores: dict[str, Any] = out.read_json(SCORES) if out.exists(SCORES) else {}
-    return Kept(verdict, scores, out.read_bytes(REPORT).decode())
+    verdict: dict[str, Any] = out.read_json(SUMMARY_FILE)
+    scores: dict[str, Any] = out.read_json(SCORES_FILE) if out.exists(SCORES_FILE) else {}
+    return EvaluationResult(verdict, scores, out.read_bytes(REPORT_FILE).decode())

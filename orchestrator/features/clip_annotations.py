@@ -11,13 +11,13 @@ import numpy as np
 
 from orchestrator.errors import DataError
 
-SEVERAL = -1
-_LATE = 1e-6
+AMBIGUOUS_SUBJECT = -1
+_TIME_TOLERANCE_S = 1e-6
 """Seconds that rounding may put a time before its frame."""
 
 
 @dataclass(frozen=True)
-class Notes:
+class ClipAnnotations:
     """Of one clip."""
 
     label: str | None = None
@@ -25,40 +25,40 @@ class Notes:
 
     states: np.ndarray | None = None
     """float32 [frames, ...] at the clip's frames: of simulated scenes [frames, objects, columns]
-    (`physics.simulate.COLUMNS`), of others as they stand in KEY.states.npy."""
+    (`physics.simulated_video.STATE_COLUMNS`), of others as they stand in KEY.states.npy."""
 
     subject: int | None = None
-    """Of simulated scenes: the object that moves by itself, which a probe asks about; `SEVERAL`
-    where there is not exactly one, for nobody could say which is meant."""
+    """Of simulated scenes: the object that moves by itself, which a probe asks about;
+    `AMBIGUOUS_SUBJECT` where there is not exactly one, for nobody could say which is meant."""
 
     contacts: list[dict[str, Any]] = field(default_factory=list)
     """Of simulated scenes: time in seconds from the clip's first frame, a, b, speed."""
 
 
-def notes_of(
-    meta: bytes | None, states: bytes | None, frames: int, fps: float, times: np.ndarray
-) -> Notes:
+def read_annotations(
+    metadata_json: bytes | None, states: bytes | None, frames: int, fps: float, times: np.ndarray
+) -> ClipAnnotations:
     """The notes of a clip, from what stands beside its segment.
 
     Args:
-        meta: KEY.json. `states`: KEY.states.npy, a row for each of the segment's `frames`.
+        metadata_json: KEY.json. `states`: KEY.states.npy, a row for each of the segment's `frames`.
         times: seconds from the segment's first frame at which the clip's are taken.
 
     Raises:
         DataError: one of them is damaged, or does not belong to the video.
     """
-    facts = _parsed(meta)
+    facts = _parsed(metadata_json)
     chosen = None
     if states is not None:
         rows = _loaded(states)
         if len(rows) != frames:
             raise DataError(f"states.npy has {len(rows)} rows, the video {frames} frames")
-        at = np.minimum(np.floor((times + _LATE) * fps).astype(int), frames - 1)
+        at = np.minimum(np.floor((times + _TIME_TOLERANCE_S) * fps).astype(int), frames - 1)
         chosen = np.ascontiguousarray(rows[at], np.float32)
     physics, label = facts.get("physics"), facts.get("label")
     if not isinstance(physics, dict):
-        return Notes(None if label is None else str(label), chosen)
-    return Notes(
+        return ClipAnnotations(None if label is None else str(label), chosen)
+    return ClipAnnotations(
         label=str(physics["family"] if label is None else label),
         states=chosen,
         subject=_subject(physics),
@@ -88,7 +88,7 @@ def _loaded(states: bytes) -> np.ndarray:
 
 def _subject(physics: dict[str, Any]) -> int:
     roles = [thing["role"] for thing in physics["objects"]]
-    return roles.index("mover") if roles.count("mover") == 1 else SEVERAL
+    return roles.index("mover") if roles.count("mover") == 1 else AMBIGUOUS_SUBJECT
 
 
 def _contacts(physics: dict[str, Any], times: np.ndarray) -> list[dict[str, Any]]:

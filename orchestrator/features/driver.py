@@ -10,52 +10,57 @@ from typing import Any
 
 import torch
 
-from orchestrator import __version__
-from orchestrator.data.codec.decode import STILL_S
+from orchestrator.data.codec.decode import STILL_IMAGE_DURATION_S
 from orchestrator.data.packing.prepare import open_datasets
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.features.embed_unit import Task, run_unit
-from orchestrator.features.embedder import Bad
-from orchestrator.features.spec import Spec, identity_of, model_digest, shape_digest
-from orchestrator.features.store import (
-    BAD,
-    CLAIM,
-    COMPLETE,
-    Report,
-    claim,
-    committed,
-    complete,
-    write_bad,
+from orchestrator.features.embed_unit import EmbedTask, embed_unit
+from orchestrator.features.embedder import FailedClip
+from orchestrator.features.spec import (
+    EmbeddingSpec,
+    architecture_digest,
+    embedding_identity,
+    model_digest,
 )
-from orchestrator.features.units import Unit, UnitReader, plan_units
-from orchestrator.jepa.model_files import WorldModel, load_folder, random_model
+from orchestrator.features.store import (
+    FAILED_CLIPS_FILE,
+    FEATURES_FILE,
+    IDENTITY_FILE,
+    EmbedUnitReport,
+    claim_identity,
+    finalize_features,
+    read_committed_reports,
+    write_failed_clips,
+)
+from orchestrator.features.units import EmbedUnit, SegmentReader, split_into_units
+from orchestrator.jepa.model_files import WorldModel, load_folder, randomly_initialized_model
 from orchestrator.job import EmbedJob, WeightedSource, job_dict
 from orchestrator.job.config.embed import EmbedScale
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
-from orchestrator.storage.lease import leased
+from orchestrator.storage.lease import lease
 from orchestrator.tracking.model_uri import model_folder
 from orchestrator.tracking.server import tracking_uri
+from orchestrator.version import __version__
 
-LEASE = "embedding.json"
+EMBEDDING_LEASE = "embedding.json"
 """In the features' folder while a process makes them."""
 
-NAMED = 5
+MAX_LISTED = 5
 """Bad clips that an error names; the others stand in `bad.parquet`."""
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbedResult:
     """What an embedding leaves."""
 
     uri: str
-    facts: dict[str, Any]
+    info: dict[str, Any]
     """`features.json`."""
 
 
-def run_embed(job: EmbedJob, progress: Progress, *, local: bool) -> Embedded:
+def run_embed(job: EmbedJob, progress: Progress, *, local: bool) -> EmbedResult:
     """Write the features of the job's data to `features/NAME`; continues what was begun.
 
     `local`: one process, no Ray.
@@ -66,53 +71,53 @@ def run_embed(job: EmbedJob, progress: Progress, *, local: bool) -> Embedded:
         JobFailed: too many clips are bad, or the storage failed; what is committed is kept.
     """
     storage = Storage(job.storage)
-    folder = storage.sub("features", job.name)
-    model, digest = _model_of(job, storage)
-    spec = Spec.of(job, model)
+    folder = storage.subfolder("features", job.name)
+    model, digest = _load_model(job, storage)
+    spec = EmbeddingSpec.from_job(job, model)
     with nullcontext() if local else ray_session():
         indexes, quarantined = open_datasets(
-            wanted_sources(job),
+            sources_of(job),
             job.data,
-            spec.recipe.span,
-            storage.sub("datasets"),
+            spec.decode_config.span_s,
+            storage.subfolder("datasets"),
             progress,
             local,
         )
         for index in indexes:
-            _refuse_all_short(index, spec)
-        identity = identity_of(spec, digest, indexes)
-        claim(folder, job.name, identity)
+            _check_longest_segment(index, spec)
+        identity = embedding_identity(spec, digest, indexes)
+        claim_identity(folder, job.name, identity)
         doing = f"makes the features '{job.name}' too"
-        made = partial(folder.exists, COMPLETE)
-        with leased(folder, LEASE, doing, made, progress.message) as mine:
+        made = partial(folder.exists, FEATURES_FILE)
+        with lease(folder, EMBEDDING_LEASE, doing, made, progress.message) as mine:
             if not mine:
-                return Embedded(folder.root, folder.read_json(COMPLETE))
+                return EmbedResult(folder.root, folder.read_json(FEATURES_FILE))
             threads = max(1, int(job.scale.cpus))
             about = {"name": job.name, "identity": identity}
-            task = Task(folder, spec, about, job.scale.batch, threads)
-            reports = _all_reports(job, task, model, indexes, progress, local=local)
-            facts = _facts(job, folder, spec, model, digest, indexes, quarantined)
-            return Embedded(folder.root, complete(folder, reports, facts))
+            task = EmbedTask(folder, spec, about, job.scale.batch, threads)
+            reports = _run_units(job, task, model, indexes, progress, local=local)
+            facts = _features_info(job, folder, spec, model, digest, indexes, quarantined)
+            return EmbedResult(folder.root, finalize_features(folder, reports, facts))
 
 
-def _facts(
+def _features_info(
     job: EmbedJob,
     folder: Storage,
-    spec: Spec,
+    spec: EmbeddingSpec,
     model: WorldModel,
     digest: str,
-    indexes: Sequence[Index],
+    indexes: Sequence[DatasetIndex],
     quarantined: int,
 ) -> dict[str, Any]:
     """What `features.json` says of where the features come from."""
     return {
         "name": job.name,
         "code": __version__,
-        "identity": folder.read_json(CLAIM)["identity"],
+        "identity": folder.read_json(IDENTITY_FILE)["identity"],
         "model": {
             "uri": job.model,
             "digest": digest,
-            "shape": shape_digest(model.config),
+            "shape": architecture_digest(model.config),
             "untrained": job.untrained,
         },
         "data": [
@@ -120,9 +125,9 @@ def _facts(
                 "source": source.uri,
                 "uri": index.uri,
                 "digest": index.digest,
-                "segments": index.clips,
+                "segments": index.num_clips,
             }
-            for source, index in zip(wanted_sources(job), indexes, strict=True)
+            for source, index in zip(sources_of(job), indexes, strict=True)
         ],
         "quarantined": quarantined,
         "shape": list(spec.shape),
@@ -130,81 +135,83 @@ def _facts(
     }
 
 
-def wanted_sources(job: EmbedJob) -> tuple[WeightedSource, ...]:
+def sources_of(job: EmbedJob) -> tuple[WeightedSource, ...]:
     """The sources of an embed job, one or several."""
     if job.data.source is not None:
         return (WeightedSource(uri=job.data.source),)
     return job.data.sources
 
 
-def _model_of(job: EmbedJob, storage: Storage) -> tuple[WorldModel, str]:
-    with model_folder(job.model, tracking=tracking_of(job.track.uri, job.model, storage)) as path:
+def _load_model(job: EmbedJob, storage: Storage) -> tuple[WorldModel, str]:
+    with model_folder(
+        job.model, tracking_uri=tracking_uri_for(job.track.uri, job.model, storage)
+    ) as path:
         model = load_folder(path)
         digest = model_digest(path, model.config, job.untrained)
     if job.untrained is not None:
-        model = random_model(model.config, job.untrained)
+        model = randomly_initialized_model(model.config, job.untrained)
     return model, digest
 
 
-def tracking_of(uri: str | None, model: str, storage: Storage) -> str | None:
+def tracking_uri_for(uri: str | None, model: str, storage: Storage) -> str | None:
     """Where a model is looked up; a folder is found without MLflow."""
     return tracking_uri(uri, storage) if model.startswith(("models:/", "runs:/")) else None
 
 
-def _refuse_all_short(index: Index, spec: Spec) -> None:
-    longest = index.durations()[1]
-    if longest == STILL_S:
+def _check_longest_segment(index: DatasetIndex, spec: EmbeddingSpec) -> None:
+    longest = index.duration_range()[1]
+    if longest == STILL_IMAGE_DURATION_S:
         raise RequestError(
             "it holds pictures, and features are made of video",
             where=index.uri,
-            mend="name a folder of videos",
+            hint="name a folder of videos",
         )
-    if longest <= spec.recipe.span:
+    if longest <= spec.decode_config.span_s:
         raise RequestError(
-            f"a clip of {spec.recipe.frames} frames at {spec.recipe.fps:g} fps spans"
-            f" {spec.recipe.span:.2f} s, but the longest segment lasts {longest:.2f} s",
+            f"a clip of {spec.decode_config.frames} frames at {spec.decode_config.fps:g} fps spans"
+            f" {spec.decode_config.span_s:.2f} s, but the longest segment lasts {longest:.2f} s",
             where=index.uri,
-            mend="lower data.frames, raise data.fps, or raise data.encode.segment where the"
+            hint="lower data.frames, raise data.fps, or raise data.encode.segment where the"
             " videos themselves are longer",
         )
 
 
-def _all_reports(
+def _run_units(
     job: EmbedJob,
-    task: Task,
+    task: EmbedTask,
     model: WorldModel,
-    indexes: Sequence[Index],
+    indexes: Sequence[DatasetIndex],
     progress: Progress,
     *,
     local: bool,
-) -> list[Report]:
+) -> list[EmbedUnitReport]:
     """The report of every unit; those that a manifest stands for are not done again."""
-    units = plan_units(indexes, task.spec)
-    total = sum(index.clips for index in indexes) * task.spec.recipe.clips
-    tally = _Tally(job, task.folder, total, progress)
+    units = split_into_units(indexes, task.spec)
+    total = sum(index.num_clips for index in indexes) * task.spec.decode_config.clips_per_segment
+    tally = _EmbedProgress(job, task.folder, total, progress)
     try:
-        for report in committed(task.folder, len(units)):
+        for report in read_committed_reports(task.folder, len(units)):
             tally.add(report)
         done = {report.unit for report in tally.reports}
-        todo = [unit for unit in units if unit.number not in done]
+        todo = [unit for unit in units if unit.id not in done]
         if todo:
             if local:
-                work = _here(task, model, indexes, todo, _device(job.scale))
+                work = _embed_in_process(task, model, indexes, todo, _device(job.scale))
             else:
-                from orchestrator.features.embed_on_ray import on_ray
+                from orchestrator.features.embed_on_ray import embed_on_ray
 
-                work = on_ray(task, model, indexes, todo, job.scale)
+                work = embed_on_ray(task, model, indexes, todo, job.scale)
             for report in work:
                 tally.add(report)
     except OSError as error:
         raise JobFailed(
             f"the storage cannot be read or written: {error}",
             where=task.folder.root,
-            mend="mend the cause and run the same job again; what is committed is kept",
+            hint="mend the cause and run the same job again; what is committed is kept",
         ) from None
     if sum(report.rows for report in tally.reports) == 0:
         raise JobFailed(
-            f"not one of {total} clips could be embedded: {_named(tally.bad)}",
+            f"not one of {total} clips could be embedded: {_list_failed(tally.failed_clips)}",
             where=task.folder.root,
         )
     return tally.reports
@@ -219,33 +226,40 @@ def _device(scale: EmbedScale) -> str:
     there = torch.cuda.is_available()
     if scale.device == "gpu" and not there:
         raise RequestError(
-            "there is no GPU on this machine", where="scale.device", mend="write scale.device=cpu"
+            "there is no GPU on this machine", where="scale.device", hint="write scale.device=cpu"
         )
     return "cuda" if there and scale.device != "cpu" else "cpu"
 
 
-def _here(
-    task: Task, model: WorldModel, indexes: Sequence[Index], units: list[Unit], device: str
-) -> Iterator[Report]:
-    reader, embedder = UnitReader(indexes), task.embedder(model, isolated=False, device=device)
+def _embed_in_process(
+    task: EmbedTask,
+    model: WorldModel,
+    indexes: Sequence[DatasetIndex],
+    units: list[EmbedUnit],
+    device: str,
+) -> Iterator[EmbedUnitReport]:
+    reader, embedder = (
+        SegmentReader(indexes),
+        task.build_embedder(model, in_subprocesses=False, device=device),
+    )
     try:
         for unit in units:
-            yield run_unit(task, embedder, unit.number, reader.read(unit))
+            yield embed_unit(task, embedder, unit.id, reader.read(unit))
     finally:
         embedder.close()
 
 
-class _Tally:
+class _EmbedProgress:
     """Counts what units report, shows it, and stops the job when too much is bad."""
 
     def __init__(self, job: EmbedJob, folder: Storage, total: int, progress: Progress) -> None:
         self._limit, self._folder, self._total = job.data.bad_limit, folder, total
         self._progress = progress
-        self.reports: list[Report] = []
-        self.bad: list[Bad] = []
+        self.reports: list[EmbedUnitReport] = []
+        self.failed_clips: list[FailedClip] = []
         self._done, self._failed = 0, 0
 
-    def add(self, report: Report) -> None:
+    def add(self, report: EmbedUnitReport) -> None:
         """Count one unit.
 
         Raises:
@@ -255,31 +269,32 @@ class _Tally:
             raise JobFailed(
                 f"embedding stopped: {report.failure}",
                 where=self._folder.root,
-                mend=f"{self._done} of {self._total} clips are done and kept; mend the cause and"
+                hint=f"{self._done} of {self._total} clips are done and kept; mend the cause and"
                 " run the same job again to continue",
                 details=report.details,
             )
         self.reports.append(report)
-        self.bad += report.bad
+        self.failed_clips += report.bad
         self._done += report.rows + len(report.bad)
         self._failed += sum(not one.short for one in report.bad)
         facts: dict[str, float | str] = {
             "failed": self._failed,
-            "short": len(self.bad) - self._failed,
+            "short": len(self.failed_clips) - self._failed,
         }
         self._progress.update("embed", self._done, self._total, facts)
         if self._failed > self._limit * self._total + 1e-9:
-            write_bad(self._folder, self.bad)
+            write_failed_clips(self._folder, self.failed_clips)
+            unusable = [one for one in self.failed_clips if not one.short]
             raise JobFailed(
                 f"{self._failed} of {self._total} clips cannot be used, more than data.bad_limit"
-                f" {self._limit:g} allows: {_named([one for one in self.bad if not one.short])}",
+                f" {self._limit:g} allows: {_list_failed(unusable)}",
                 where=self._folder.root,
-                mend="mend or remove them, or raise data.bad_limit; all so far are listed in"
-                f" {self._folder.uri(BAD)}, and what is embedded is kept",
+                hint="mend or remove them, or raise data.bad_limit; all so far are listed in"
+                f" {self._folder.uri(FAILED_CLIPS_FILE)}, and what is embedded is kept",
             )
 
 
-def _named(bad: list[Bad]) -> str:
-    lines = [f"{one.key} of {one.video or one.shard}: {one.reason}" for one in bad[:NAMED]]
-    more = [f"and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
+def _list_failed(bad: list[FailedClip]) -> str:
+    lines = [f"{one.key} of {one.video or one.shard}: {one.reason}" for one in bad[:MAX_LISTED]]
+    more = [f"and {len(bad) - MAX_LISTED} more"] if len(bad) > MAX_LISTED else []
     return "; ".join([*lines, *more])

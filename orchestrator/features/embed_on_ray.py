@@ -14,77 +14,81 @@ import ray.exceptions
 import torch
 from ray.util.annotations import RayDeprecationWarning
 
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, OrchestratorError, RequestError
-from orchestrator.features.embed_unit import Task, run_unit
-from orchestrator.features.store import Report
-from orchestrator.features.units import Unit, UnitReader
+from orchestrator.features.embed_unit import EmbedTask, embed_unit
+from orchestrator.features.store import EmbedUnitReport
+from orchestrator.features.units import EmbedUnit, SegmentReader
 from orchestrator.jepa.model_files import WorldModel
 from orchestrator.job.config.embed import EmbedScale
-from orchestrator.unexpected import one_line, traceback_of
-from orchestrator.units.ray_map import quiet
+from orchestrator.unexpected import format_traceback, one_line
+from orchestrator.units.ray_map import quiet_ray_data
 
-UNITS_AT_ONCE = 2000
+UNITS_PER_DATASET = 2000
 """Units of one dataset of Ray Data, which keeps all its tasks in the object store."""
 
-RESTARTS = 3
+MAX_RESTARTS = 3
 """Ray Data would start an actor that dies again for ever."""
 
-READERS = 2
+READ_TASKS_PER_ACTOR = 2
 """Reading tasks for each actor. They reserve no core: they wait for disks and networks."""
 
 
-def on_ray(
-    task: Task, model: WorldModel, indexes: Sequence[Index], units: list[Unit], scale: EmbedScale
-) -> Iterator[Report]:
+def embed_on_ray(
+    task: EmbedTask,
+    model: WorldModel,
+    indexes: Sequence[DatasetIndex],
+    units: list[EmbedUnit],
+    scale: EmbedScale,
+) -> Iterator[EmbedUnitReport]:
     """Reports as units finish, in any order. Inside a Ray session.
 
     Raises:
         RequestError: the cluster has no room for the actors.
         JobFailed: an actor died again and again.
     """
-    workers, gpus = place(scale, ray.cluster_resources())
-    shared, library = _Shared(model), _Shared(list(indexes))
+    workers, gpus = actor_resources(scale, ray.cluster_resources())
+    shared, library = _ObjectStoreRef(model), _ObjectStoreRef(list(indexes))
     device = "cuda" if gpus else "cpu"
-    with quiet():
-        for first in range(0, len(units), UNITS_AT_ONCE):
-            some = units[first : first + UNITS_AT_ONCE]
+    with quiet_ray_data():
+        for first in range(0, len(units), UNITS_PER_DATASET):
+            some = units[first : first + UNITS_PER_DATASET]
             dataset = ray.data.from_items(
                 [asdict(unit) for unit in some], override_num_blocks=len(some)
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RayDeprecationWarning)
                 dataset = dataset.map_batches(
-                    _read,
-                    fn_kwargs={"library": library},
+                    _read_unit,
+                    fn_kwargs={"indexes": library},
                     batch_size=None,
                     batch_format="pyarrow",
                     num_cpus=0,
-                    concurrency=min(READERS * workers, len(some)),
-                    max_retries=RESTARTS,
+                    concurrency=min(READ_TASKS_PER_ACTOR * workers, len(some)),
+                    max_retries=MAX_RESTARTS,
                 ).map_batches(
-                    _Actor,
+                    _EmbedActor,
                     fn_constructor_kwargs={"task": task, "model": shared, "device": device},
                     batch_size=None,
                     batch_format="pyarrow",
                     concurrency=workers,
                     num_cpus=scale.cpus,
                     num_gpus=gpus,
-                    max_restarts=RESTARTS,
-                    max_task_retries=RESTARTS,
+                    max_restarts=MAX_RESTARTS,
+                    max_task_retries=MAX_RESTARTS,
                 )
             # Without a target in bytes a unit is one block, whatever its size.
             dataset.context.target_max_block_size = None
             yield from _reports(dataset, task)
 
 
-def place(scale: EmbedScale, there: dict[str, float]) -> tuple[int, int]:
+def actor_resources(scale: EmbedScale, cluster_resources: dict[str, float]) -> tuple[int, int]:
     """How many actors, and GPUs of each.
 
     Raises:
         RequestError: they do not fit. Ray Data would wait without a word.
     """
-    cores, gpus = there.get("CPU", 0.0), int(there.get("GPU", 0))
+    cores, gpus = cluster_resources.get("CPU", 0.0), int(cluster_resources.get("GPU", 0))
     use_gpu = scale.device == "gpu" or (scale.device == "auto" and gpus > 0)
     fits = int(max(1.0, cores - 1) // scale.cpus)
     workers = scale.workers or (min(gpus, max(1, fits)) if use_gpu else max(1, fits))
@@ -92,22 +96,22 @@ def place(scale: EmbedScale, there: dict[str, float]) -> tuple[int, int]:
         raise RequestError(
             f"{workers} actors with {scale.cpus:g} CPU cores each, the cluster has {cores:g}",
             where="scale.workers" if scale.workers else "scale.cpus",
-            mend="lower scale.workers or scale.cpus",
+            hint="lower scale.workers or scale.cpus",
         )
     if use_gpu and workers > gpus:
         raise RequestError(
             f"{workers} actors want a GPU each, the cluster has {gpus}",
             where="scale.device" if gpus == 0 else "scale.workers",
-            mend="write scale.device=cpu" if gpus == 0 else f"set scale.workers={gpus}",
+            hint="write scale.device=cpu" if gpus == 0 else f"set scale.workers={gpus}",
         )
     return workers, int(use_gpu)
 
 
-def _reports(dataset: Any, task: Task) -> Iterator[Report]:
+def _reports(dataset: Any, task: EmbedTask) -> Iterator[EmbedUnitReport]:
     try:
         for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
             for text in batch["report"]:
-                yield Report.decode(str(text))
+                yield EmbedUnitReport.decode(str(text))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(cause, OrchestratorError):
@@ -115,50 +119,50 @@ def _reports(dataset: Any, task: Task) -> Iterator[Report]:
         raise JobFailed(
             f"embedding stopped: {one_line(error)}",
             where=task.folder.root,
-            mend="is there memory enough (scale.batch, part_bytes)? What is committed is kept, and"
+            hint="is there memory enough (scale.batch, part_bytes)? What is committed is kept, and"
             " the same command continues",
-            details=traceback_of(error),
+            details=format_traceback(error),
         ) from error
 
 
-class _Shared:
+class _ObjectStoreRef:
     """Something in the object store, fetched by the process that needs it."""
 
     def __init__(self, value: Any) -> None:
         self._ref = ray.put(value)
 
     @property
-    def name(self) -> str:
+    def id(self) -> str:
         return str(self._ref.hex())
 
     def get(self) -> Any:
         return ray.get(self._ref)
 
 
-_readers: dict[str, UnitReader] = {}
+_readers: dict[str, SegmentReader] = {}
 """This process's reader, with what it has open."""
 
 
-def _read(rows: pa.Table, library: _Shared) -> pa.Table:
+def _read_unit(rows: pa.Table, indexes: _ObjectStoreRef) -> pa.Table:
     """A unit's segments, coded; the unit's number stands in each row."""
     (facts,) = rows.to_pylist()
-    if library.name not in _readers:
+    if indexes.id not in _readers:
         _readers.clear()  # an earlier job's, in a process that Ray uses again
-        _readers[library.name] = UnitReader(library.get())
-    unit = Unit(**{key: int(value) for key, value in facts.items()})
-    segments = _readers[library.name].read(unit)
-    return segments.append_column("unit", pa.array([unit.number] * len(segments), pa.int64()))
+        _readers[indexes.id] = SegmentReader(indexes.get())
+    unit = EmbedUnit(**{key: int(value) for key, value in facts.items()})
+    segments = _readers[indexes.id].read(unit)
+    return segments.append_column("unit", pa.array([unit.id] * len(segments), pa.int64()))
 
 
-class _Actor:
+class _EmbedActor:
     """Holds the model; one unit after the other."""
 
-    def __init__(self, task: Task, model: _Shared, device: str) -> None:
+    def __init__(self, task: EmbedTask, model: _ObjectStoreRef, device: str) -> None:
         torch.set_num_threads(task.threads)
         self._task = task
-        self._embedder = task.embedder(model.get(), isolated=True, device=device)
+        self._embedder = task.build_embedder(model.get(), in_subprocesses=True, device=device)
 
     def __call__(self, segments: pa.Table) -> pa.Table:
         unit = int(segments["unit"][0].as_py())
-        report = run_unit(self._task, self._embedder, unit, segments.drop(["unit"]))
+        report = embed_unit(self._task, self._embedder, unit, segments.drop(["unit"]))
         return pa.table({"report": [report.encode()]})

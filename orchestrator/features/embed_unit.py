@@ -11,53 +11,57 @@ import pyarrow as pa
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.features.embedder import Embedder
-from orchestrator.features.spec import Spec
-from orchestrator.features.store import Report, commit_unit
+from orchestrator.features.spec import EmbeddingSpec
+from orchestrator.features.store import EmbedUnitReport, commit_unit
 from orchestrator.jepa.model_files import WorldModel
 from orchestrator.storage import Storage
-from orchestrator.unexpected import one_line, traceback_of
+from orchestrator.unexpected import format_traceback, one_line
 
 
 @dataclass(frozen=True)
-class Task:
+class EmbedTask:
     """What every process is told: small to pickle."""
 
     folder: Storage
-    spec: Spec
-    about: dict[str, Any]
+    spec: EmbeddingSpec
+    metadata: dict[str, Any]
     """What stands in each file's metadata."""
 
-    batch: int
+    batch_size: int
     threads: int
 
-    def embedder(self, model: WorldModel, *, isolated: bool, device: str = "cpu") -> Embedder:
+    def build_embedder(
+        self, model: WorldModel, *, in_subprocesses: bool, device: str = "cpu"
+    ) -> Embedder:
         """What embeds in this process."""
         return Embedder(
             model,
             self.spec,
-            batch=self.batch,
+            batch=self.batch_size,
             threads=self.threads,
-            isolated=isolated,
+            in_subprocesses=in_subprocesses,
             device=device,
         )
 
 
-def run_unit(task: Task, embedder: Embedder, unit: int, segments: pa.Table) -> Report:
+def embed_unit(
+    task: EmbedTask, embedder: Embedder, unit: int, segments: pa.Table
+) -> EmbedUnitReport:
     """Embed and commit one unit."""
     try:
         rows, bad = embedder.embed(segments)
-        return commit_unit(task.folder, unit, rows, bad, task.about)
+        return commit_unit(task.folder, unit, rows, bad, task.metadata)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Report(unit, failure="no space left on the storage")
-        return Report(unit, failure=described(error))
+            return EmbedUnitReport(unit, failure="no space left on the storage")
+        return EmbedUnitReport(unit, failure=describe_error(error))
     except OrchestratorError as error:
-        return Report(unit, failure=str(error))
+        return EmbedUnitReport(unit, failure=str(error))
     except Exception as error:  # a user's own encoder may raise anything at all
-        return Report(unit, failure=described(error), details=traceback_of(error))
+        return EmbedUnitReport(unit, failure=describe_error(error), details=format_traceback(error))
 
 
-def described(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The error and the line that raised it, in one sentence."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

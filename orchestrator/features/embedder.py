@@ -12,19 +12,19 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from orchestrator.data.loader.clip_decoder import Clip, ClipMaker, Coded
-from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
+from orchestrator.data.loader.clip_decoder import ClipDecoder, DecodedClip, EncodedClip
+from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from orchestrator.errors import DataError, JobFailed, RequestError
-from orchestrator.features.clip_annotations import Notes, notes_of
-from orchestrator.features.spec import Spec
+from orchestrator.features.clip_annotations import ClipAnnotations, read_annotations
+from orchestrator.features.spec import EmbeddingSpec
 from orchestrator.jepa.model_files import WorldModel
 
-AHEAD = 2
+PREFETCH_BATCHES = 2
 """Batches that are being decoded while one is encoded."""
 
 
 @dataclass(frozen=True)
-class Bad:
+class FailedClip:
     """A clip that has no features. `short`: its segment is shorter than a clip."""
 
     key: str
@@ -36,14 +36,14 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _PendingClip:
     """One clip on its way to the model."""
 
-    facts: dict[str, Any]
+    segment: dict[str, Any]
     clip: int
     start_s: float
-    coded: Coded
-    notes: Notes
+    encoded: EncodedClip
+    annotations: ClipAnnotations
 
 
 class Embedder:
@@ -51,108 +51,116 @@ class Embedder:
 
     Args:
         threads: clips decoded at a time.
-        isolated: each in a process of its own, or all in this one.
+        in_subprocesses: each in a process of its own, or all in this one.
     """
 
     def __init__(
         self,
         model: WorldModel,
-        spec: Spec,
+        spec: EmbeddingSpec,
         *,
         batch: int,
         threads: int,
-        isolated: bool,
+        in_subprocesses: bool,
         device: str = "cpu",
     ) -> None:
         self._model, self._spec, self._batch = model.to(device), spec, batch
-        self._maker: ClipMaker
+        self._maker: ClipDecoder
         chunk = 1
-        if isolated:
-            self._maker = maker = IsolatedMaker(spec.recipe, batch)
-            chunk = maker.chunk
+        if in_subprocesses:
+            self._maker = maker = SubprocessDecoder(spec.decode_config, batch)
+            chunk = maker.clips_per_request
         else:
-            self._maker = spec.recipe.maker(batch)
+            self._maker = spec.decode_config.build_decoder(batch)
         self._chunk = max(1, min(chunk, batch // threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def embed(self, segments: pa.Table) -> tuple[pa.Table, list[Bad]]:
-        """The unit's rows (columns as `row_schema`), and the clips that have none.
+    def embed(self, segments: pa.Table) -> tuple[pa.Table, list[FailedClip]]:
+        """The unit's rows (columns as `feature_schema`), and the clips that have none.
 
         Raises:
             JobFailed: the model's features are no numbers, or too large for the dtype.
         """
-        wanted: list[_Wanted] = []
-        bad: list[Bad] = []
+        wanted: list[_PendingClip] = []
+        bad: list[FailedClip] = []
         for facts in _rows(segments):
             self._choose(facts, wanted, bad)
-        rows: list[_Wanted] = []
+        rows: list[_PendingClip] = []
         features: list[np.ndarray] = []
-        for part, pixels, clips in self._decoded(wanted):
+        for part, pixels, clips in self._decode_batches(wanted):
             good = [i for i, clip in enumerate(clips) if clip.reason is None]
             bad += [
-                _bad(one.facts, one.clip, clip.reason)
+                _failed_clip(one.segment, one.clip, clip.reason)
                 for one, clip in zip(part, clips, strict=True)
                 if clip.reason is not None
             ]
             # The whole batch, black clips too: what a clip's numbers are rounded to must not
             # depend on its neighbours.
-            encoded = self._pooled(self._model.encode(pixels))
+            encoded = self._pool_features(self._model.encode(pixels))
             features.append(encoded[good])
             rows += [part[i] for i in good]
         empty = np.empty((0, *self._spec.shape), self._spec.dtype)
-        return table_of(rows, np.concatenate([empty, *features]), self._spec), bad
+        return features_table(rows, np.concatenate([empty, *features]), self._spec), bad
 
     def close(self) -> None:
         """End threads and processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._maker.close()
 
-    def _choose(self, facts: dict[str, Any], wanted: list[_Wanted], bad: list[Bad]) -> None:
+    def _choose(
+        self, facts: dict[str, Any], wanted: list[_PendingClip], bad: list[FailedClip]
+    ) -> None:
         """The clips of one segment."""
-        recipe = self._spec.recipe
+        recipe = self._spec.decode_config
         if facts["reason"] is not None:
-            bad += [_bad(facts, clip, facts["reason"]) for clip in range(recipe.clips)]
+            bad += [
+                _failed_clip(facts, clip, facts["reason"])
+                for clip in range(recipe.clips_per_segment)
+            ]
             return
         try:
-            starts = recipe.starts(facts["duration_s"])
+            starts = recipe.start_times(facts["duration_s"])
         except DataError as error:
-            bad += [_bad(facts, clip, error.what, short=True) for clip in range(recipe.clips)]
+            bad += [
+                _failed_clip(facts, clip, error.what, short=True)
+                for clip in range(recipe.clips_per_segment)
+            ]
             return
         for clip, start in enumerate(starts.tolist()):
             try:
                 beside = facts["json"], facts["states.npy"], facts["frames"], facts["fps"]
-                notes = notes_of(*beside, recipe.times(start))
+                notes = read_annotations(*beside, recipe.frame_times(start))
             except DataError as error:
-                bad.append(_bad(facts, clip, error.what))
+                bad.append(_failed_clip(facts, clip, error.what))
                 continue
-            coded = Coded(clip, facts["payload"], facts["duration_s"], facts["sha256"])
-            wanted.append(_Wanted(facts, clip, start, coded, notes))
+            coded = EncodedClip(clip, facts["payload"], facts["duration_s"], facts["sha256"])
+            wanted.append(_PendingClip(facts, clip, start, coded, notes))
 
-    def _decoded(
-        self, wanted: list[_Wanted]
-    ) -> Iterator[tuple[list[_Wanted], np.ndarray, list[Clip]]]:
+    def _decode_batches(
+        self, wanted: list[_PendingClip]
+    ) -> Iterator[tuple[list[_PendingClip], np.ndarray, list[DecodedClip]]]:
         """Batches with their pixels uint8 [B, T, size, size, 3], some decoded ahead."""
         parts = [wanted[at : at + self._batch] for at in range(0, len(wanted), self._batch)]
-        begun: list[tuple[list[_Wanted], np.ndarray, list[Future[list[Clip]]]]] = []
+        begun: list[tuple[list[_PendingClip], np.ndarray, list[Future[list[DecodedClip]]]]] = []
         for part in parts:
             begun.append(self._begin(part))
-            if len(begun) > AHEAD:
+            if len(begun) > PREFETCH_BATCHES:
                 yield _finished(*begun.pop(0))
         for one in begun:
             yield _finished(*one)
 
     def _begin(
-        self, part: list[_Wanted]
-    ) -> tuple[list[_Wanted], np.ndarray, list[Future[list[Clip]]]]:
-        canvas = self._maker.canvas()
-        coded = [one.coded for one in part]
+        self, part: list[_PendingClip]
+    ) -> tuple[list[_PendingClip], np.ndarray, list[Future[list[DecodedClip]]]]:
+        canvas = self._maker.new_buffer()
+        coded = [one.encoded for one in part]
         asked = [
-            self._pool.submit(self._maker.make, coded[at : at + self._chunk], canvas, at)
+            self._pool.submit(self._maker.decode, coded[at : at + self._chunk], canvas, at)
             for at in range(0, len(coded), self._chunk)
         ]
         return part, canvas.array[: len(part)], asked
 
-    def _pooled(self, features: Tensor) -> np.ndarray:
+    def _pool_features(self, features: Tensor) -> np.ndarray:
         """float32 [B, tokens, dim] to the stored numbers [B, *shape]."""
         t, h, w = self._spec.grid
         if features.shape[1:] != (t * h * w, self._spec.dim):
@@ -160,7 +168,7 @@ class Embedder:
                 f"the encoder gives {list(features.shape[1:])} a clip, its patches and tubelets"
                 f" make {[t * h * w, self._spec.dim]}",
                 where="model",
-                mend="an encoder gives one token for each space-time patch",
+                hint="an encoder gives one token for each space-time patch",
             )
         if self._spec.pooling == "mean":
             features = features.mean(1)
@@ -174,12 +182,12 @@ class Embedder:
                 if whole
                 else "the model's features are not finite",
                 where="dtype" if whole else "model",
-                mend="write dtype: float32" if whole else "train it again; it has diverged",
+                hint="write dtype: float32" if whole else "train it again; it has diverged",
             )
         return stored.cpu().numpy()
 
 
-def row_schema(spec: Spec) -> pa.Schema:
+def feature_schema(spec: EmbeddingSpec) -> pa.Schema:
     """A row is a clip."""
     value = pa.float16() if spec.dtype == "float16" else pa.float32()
     contact = pa.struct(
@@ -201,20 +209,22 @@ def row_schema(spec: Spec) -> pa.Schema:
     )
 
 
-def table_of(rows: list[_Wanted], features: np.ndarray, spec: Spec) -> pa.Table:
+def features_table(rows: list[_PendingClip], features: np.ndarray, spec: EmbeddingSpec) -> pa.Table:
     """Rows as they are stored."""
-    schema = row_schema(spec)
+    schema = feature_schema(spec)
     plain = [
         {
-            "key": one.facts["key"],
+            "key": one.segment["key"],
             "clip": one.clip,
             "start_s": one.start_s,
-            "video": one.facts["video"],
-            "label": one.notes.label,
-            "states": None if one.notes.states is None else one.notes.states.ravel(),
-            "states_shape": None if one.notes.states is None else one.notes.states.shape,
-            "subject": one.notes.subject,
-            "contacts": one.notes.contacts,
+            "video": one.segment["video"],
+            "label": one.annotations.label,
+            "states": None if one.annotations.states is None else one.annotations.states.ravel(),
+            "states_shape": None
+            if one.annotations.states is None
+            else one.annotations.states.shape,
+            "subject": one.annotations.subject,
+            "contacts": one.annotations.contacts,
         }
         for one in rows
     ]
@@ -234,10 +244,12 @@ def _rows(segments: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _finished(
-    part: list[_Wanted], pixels: np.ndarray, asked: list[Future[list[Clip]]]
-) -> tuple[list[_Wanted], np.ndarray, list[Clip]]:
+    part: list[_PendingClip], pixels: np.ndarray, asked: list[Future[list[DecodedClip]]]
+) -> tuple[list[_PendingClip], np.ndarray, list[DecodedClip]]:
     return part, pixels, [clip for future in asked for clip in future.result()]
 
 
-def _bad(facts: dict[str, Any], clip: int, reason: str | None, *, short: bool = False) -> Bad:
-    return Bad(facts["key"], clip, facts["shard"], facts["video"], reason or "", short)
+def _failed_clip(
+    facts: dict[str, Any], clip: int, reason: str | None, *, short: bool = False
+) -> FailedClip:
+    return FailedClip(facts["key"], clip, facts["shard"], facts["video"], reason or "", short)

@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.loader.eval_clips import FixedRecipe
-from orchestrator.data.store.index import Index
+from orchestrator.data.loader.eval_clips import EvalDecodeConfig
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.jepa.encoders.vision_transformer import encoder_width
-from orchestrator.jepa.model_files import WEIGHTS, ModelConfig, WorldModel
+from orchestrator.jepa.model_files import WEIGHTS_FILE, ModelConfig, WorldModel
 from orchestrator.job import EmbedJob
 
-PROTOCOL = 1
+PROTOCOL_VERSION = 1
 """Raised when the same model and data with the same options would give other numbers."""
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Spec:
+class EmbeddingSpec:
     """How clips are chosen, and what is kept of a clip."""
 
-    recipe: FixedRecipe
+    decode_config: EvalDecodeConfig
     grid: tuple[int, int, int]
     """Tokens of a clip along time, height and width."""
 
@@ -37,7 +37,7 @@ class Spec:
     part_bytes: int
 
     @classmethod
-    def of(cls, job: EmbedJob, model: WorldModel) -> Spec:
+    def from_job(cls, job: EmbedJob, model: WorldModel) -> EmbeddingSpec:
         """What a job asks of a model.
 
         Raises:
@@ -50,12 +50,12 @@ class Spec:
             raise RequestError(
                 f"{frames} frames do not divide by the model's tubelet {tubelet}",
                 where="data.frames",
-                mend=f"give a multiple of {tubelet}; it was trained on {config.frames}",
+                hint=f"give a multiple of {tubelet}; it was trained on {config.frames}",
             )
         fps = job.data.fps or float(config.job["data"]["fps"])
         return cls(
-            recipe=FixedRecipe(frames, fps, config.size, job.data.clips),
-            grid=config.grid_of(frames),
+            decode_config=EvalDecodeConfig(frames, fps, config.size, job.data.clips),
+            grid=config.token_grid_of(frames),
             dim=encoder_width(model.encoder),
             pooling=job.pooling,
             dtype=job.dtype,
@@ -70,19 +70,19 @@ class Spec:
         return (*leading, self.dim)
 
     @property
-    def row_bytes(self) -> int:
+    def bytes_per_clip(self) -> int:
         """Of a clip's features, on disk."""
         return math.prod(self.shape) * (2 if self.dtype == "float16" else 4)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `protocol` is the version of the code that chooses and pools."""
-        recipe = self.recipe
+        recipe = self.decode_config
         return {
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOL_VERSION,
             "frames": recipe.frames,
             "fps": recipe.fps,
             "size": recipe.size,
-            "clips": recipe.clips,
+            "clips": recipe.clips_per_segment,
             "grid": list(self.grid),
             "dim": self.dim,
             "pooling": self.pooling,
@@ -91,7 +91,9 @@ class Spec:
         }
 
 
-def identity_of(spec: Spec, model: str, data: Sequence[Index]) -> dict[str, Any]:
+def embedding_identity(
+    spec: EmbeddingSpec, model: str, data: Sequence[DatasetIndex]
+) -> dict[str, Any]:
     """All that decides the numbers, flat; the same name with another identity is refused."""
     digests = {f"data.{i}": index.digest for i, index in enumerate(data)}
     return {"model": model, **digests, **spec.to_dict()}
@@ -102,15 +104,15 @@ def model_digest(folder: Path, config: ModelConfig, untrained: int | None = None
 
     Wherever a model is copied, and whatever it is called, its digest stays.
     """
-    digest = hashlib.sha256(f"{shape_digest(config)} untrained {untrained}".encode())
+    digest = hashlib.sha256(f"{architecture_digest(config)} untrained {untrained}".encode())
     if untrained is None:
-        with open(folder / WEIGHTS, "rb") as file:
+        with open(folder / WEIGHTS_FILE, "rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()[:16]
 
 
-def shape_digest(config: ModelConfig) -> str:
+def architecture_digest(config: ModelConfig) -> str:
     """16 hex digits of a model's shape alone: a random model of the same shape has the same."""
     shape = config.model.model_dump(mode="json", exclude={"start"})
     facts = {"model": shape, "size": config.size, "frames": config.frames}

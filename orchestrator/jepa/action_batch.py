@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Motion(NamedTuple):
+class ActionBatch(NamedTuple):
     """Beside the T frames of each of B clips, in the data's own units (`job/config/actions.py`).
 
     Normalising is the model's: it knows `data.act.statistics`, and so does what is exported.

@@ -11,20 +11,23 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.encoders.vision_transformer import encoder_width
-from orchestrator.jepa.model_config import AnyPredictor, ModelConfig, fresh_parts
-from orchestrator.jepa.objectives.lewm.branching import branch
-from orchestrator.jepa.objectives.lewm.predictor import FramePredictor
-from orchestrator.jepa.objectives.vjepa2ac.predictor import BlockCausalPredictor, each_frame
-from orchestrator.jepa.predictors.action_conditioning import statistics_of
+from orchestrator.jepa.model_config import AnyPredictor, ModelConfig, randomly_initialized_modules
+from orchestrator.jepa.objectives.lewm.branching import rollout_plans
+from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
+from orchestrator.jepa.objectives.vjepa2ac.predictor import (
+    ActionConditionedPredictor,
+    encode_frames_separately,
+)
+from orchestrator.jepa.predictors.action_conditioning import require_statistics
 from orchestrator.jepa.world_model import WorldModel
-from orchestrator.job import Act
+from orchestrator.job import Actions
 from orchestrator.job.config.planning import AnySolver
-from orchestrator.planning.goal_cost import branch_by_rows
-from orchestrator.planning.plan_api import box, plan_once
+from orchestrator.planning.goal_cost import rollout_plans_one_by_one
+from orchestrator.planning.plan_api import action_bounds, plan_actions
 
 
-class ActingModel(WorldModel):
-    """A world model with actions: one to plan with (`planning.base.Dynamics`).
+class ActionConditionedModel(WorldModel):
+    """A world model with actions: one to plan with (`planning.base.PlannableModel`).
 
     What follows a clip depends on what is done in it, so by itself it foresees nothing: judges of
     what happens by itself are told that it has no `masks`.
@@ -34,13 +37,13 @@ class ActingModel(WorldModel):
         self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
     ) -> None:
         super().__init__(config, encoder, predictor)
-        assert config.act is not None
-        assert config.act.block is not None
-        self.act: Act = config.act
+        assert config.actions is not None
+        assert config.actions.block is not None
+        self.act: Actions = config.actions
         """What it was told of actions."""
-        self.block: int = config.act.block
+        self.block: int = config.actions.block
         """Control steps of a model step."""
-        self.history = config.grid_of(config.frames)[0] - 1
+        self.history = config.token_grid_of(config.frames)[0] - 1
         """Most moments that `predict` reads: as many as in training."""
 
     @property
@@ -70,16 +73,16 @@ class ActingModel(WorldModel):
         Raises:
             RequestError: the shapes are others.
         """
-        self._check_told(z, actions)
+        self._check_features_and_actions(z, actions)
         device = next(self.encoder.parameters()).device
         z, told = z.to(device), actions.to(device, torch.float32)
-        if isinstance(self.predictor, FramePredictor):
-            return self.predictor.follow(z, told, self.history).float()
-        assert isinstance(self.predictor, BlockCausalPredictor)
+        if isinstance(self.predictor, LeWMPredictor):
+            return self.predictor.rollout(z, told, self.history).float()
+        assert isinstance(self.predictor, ActionConditionedPredictor)
         stood = None
-        if self.predictor.changes:
+        if self.predictor.actions_are_state_deltas:
             stood = self._check_states(states, z).to(device, torch.float32)
-        return self.predictor.follow(z, told, self.history, stood).float()
+        return self.predictor.rollout(z, told, self.history, stood).float()
 
     @torch.no_grad()
     def branch(
@@ -99,13 +102,13 @@ class ActingModel(WorldModel):
         Raises:
             RequestError: the shapes are others.
         """
-        within = z.shape[1] // self.clip.area + plans.shape[2] - 1 <= self.history
-        if not (isinstance(self.predictor, FramePredictor) and within):
-            return branch_by_rows(self, z, past, plans, states)
-        self._check_told(z, torch.cat([past, plans[:, 0].to(past)], 1))
+        within = z.shape[1] // self.clip.tokens_per_timestep + plans.shape[2] - 1 <= self.history
+        if not (isinstance(self.predictor, LeWMPredictor) and within):
+            return rollout_plans_one_by_one(self, z, past, plans, states)
+        self._check_features_and_actions(z, torch.cat([past, plans[:, 0].to(past)], 1))
         device = next(self.encoder.parameters()).device
         told = (one.to(device, torch.float32) for one in (past, plans))
-        return branch(self.predictor, z.to(device), *told).float()
+        return rollout_plans(self.predictor, z.to(device), *told).float()
 
     def plan(
         self,
@@ -138,7 +141,7 @@ class ActingModel(WorldModel):
         Raises:
             RequestError: an observation, a goal, bounds or a past of another shape.
         """
-        known = statistics_of(self.act)
+        known = require_statistics(self.act)
         mean, std, block = known.action_mean, known.action_std, self.block
         if self.act.actions == "change":
             mean, std, block = (0.0,) * len(known.state_std), known.state_std, 1
@@ -147,70 +150,76 @@ class ActingModel(WorldModel):
             [m - s for m, s in zip(mean, spread, strict=True)],
             [m + s for m, s in zip(mean, spread, strict=True)],
         )
-        found = plan_once(
+        found = plan_actions(
             self,
             observation,
             goal,
-            box(low, high, block),
+            action_bounds(low, high, block),
             horizon=horizon,
             solver=solver,
-            past=None if past is None else past.reshape(-1, block * past.shape[-1]),
+            past_actions=None if past is None else past.reshape(-1, block * past.shape[-1]),
             states=states,
             seed=seed,
         )
         return found.reshape(horizon * block, -1)
 
-    def _features(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
-        if not isinstance(self.predictor, BlockCausalPredictor):
-            return super()._features(pixels, keep)
+    def _encode_normalized(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+        if not isinstance(self.predictor, ActionConditionedPredictor):
+            return super()._encode_normalized(pixels, keep)
         if keep is not None:  # whole frames in order
-            pixels = pixels[:, :, : keep.shape[1] // self.clip.area]
-        return each_frame(self.encoder, pixels, self.config.model.tubelet)
+            pixels = pixels[:, :, : keep.shape[1] // self.clip.tokens_per_timestep]
+        return encode_frames_separately(self.encoder, pixels, self.config.model.tubelet)
 
-    def _check_told(self, z: Tensor, actions: Tensor) -> None:
-        area, dim, width = self.clip.area, encoder_width(self.encoder), self.act.width
+    def _check_features_and_actions(self, z: Tensor, actions: Tensor) -> None:
+        area, dim, width = (
+            self.clip.tokens_per_timestep,
+            encoder_width(self.encoder),
+            self.act.action_dim,
+        )
         if z.ndim != 3 or not z.shape[1] or z.shape[1] % area or z.shape[2] != dim:
             raise RequestError(
                 f"got {list(z.shape)}",
                 where="z",
-                mend=f"give what encode gives: [B, moments * {area}, {dim}]",
+                hint=f"give what encode gives: [B, moments * {area}, {dim}]",
             )
         moments = z.shape[1] // area
         if actions.ndim != 3 or actions.shape[0] != len(z) or actions.shape[2] != width:
             raise RequestError(
                 f"got {list(actions.shape)}",
                 where="actions",
-                mend=f"give [{len(z)}, moments, {width}]: {self._what_is_told()}",
+                hint=f"give [{len(z)}, moments, {width}]: {self._action_description()}",
             )
         if actions.shape[1] < moments:
             raise RequestError(
                 f"{actions.shape[1]} actions for {moments} moments",
                 where="actions",
-                mend="give those between the moments so far, then what is done next",
+                hint="give those between the moments so far, then what is done next",
             )
 
     def _check_states(self, states: Tensor | None, z: Tensor) -> Tensor:
-        wanted = [len(z), z.shape[1] // self.clip.area, self.act.width]
+        wanted = [len(z), z.shape[1] // self.clip.tokens_per_timestep, self.act.action_dim]
         if states is None or list(states.shape) != wanted:
             raise RequestError(
                 "none are given" if states is None else f"got {list(states.shape)}",
                 where="states",
-                mend=f"give {wanted}: the state at each of the moments so far",
+                hint=f"give {wanted}: the state at each of the moments so far",
             )
         return states
 
-    def _what_is_told(self) -> str:
+    def _action_description(self) -> str:
         if self.act.actions == "change":
             return "how the state changes"
         return f"the actions of {self.block} control steps, side by side"
 
 
-def assemble(config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None) -> WorldModel:
+def build_world_model(
+    config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+) -> WorldModel:
     """The model of these parts, ready to encode; one to plan with where it was told of actions."""
-    kind = WorldModel if config.act is None else ActingModel
+    kind = WorldModel if config.actions is None else ActionConditionedModel
     return kind(config, encoder, predictor).eval().requires_grad_(False)
 
 
-def random_model(config: ModelConfig, seed: int) -> WorldModel:
+def randomly_initialized_model(config: ModelConfig, seed: int) -> WorldModel:
     """A model of the same shape that has learnt nothing: what a trained one must beat."""
-    return assemble(config, *fresh_parts(config, seed))
+    return build_world_model(config, *randomly_initialized_modules(config, seed))

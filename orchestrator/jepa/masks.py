@@ -15,30 +15,30 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Future, MultiBlock, TrainJob, import_part, part_config
-from orchestrator.job.config.base import CustomPart
+from orchestrator.job import Future, MultiBlock, TrainJob, component_config, import_component
+from orchestrator.job.config.base import CustomComponent
 from orchestrator.job.config.masks import check_mask, mask_counts
 
 __all__ = [
     "FutureSampler",
-    "Grid",
     "Ids",
     "MaskConfig",
     "MaskSampler",
     "MultiBlockSampler",
-    "build_masks",
-    "build_samplers",
+    "TokenGrid",
+    "build_mask_samplers",
     "mask_configs",
     "mask_counts",
+    "samplers_for",
     "truncate_to_minimum",
 ]
 
 Ids = npt.NDArray[np.int64]
-Grid = tuple[int, int, int]
-Tokens = npt.NDArray[np.bool_]
-MaskConfig = MultiBlock | Future | CustomPart
+TokenGrid = tuple[int, int, int]
+TokenMask = npt.NDArray[np.bool_]
+MaskConfig = MultiBlock | Future | CustomComponent
 
-REDRAWS = 1000
+MAX_REDRAWS = 1000
 
 
 class MaskSampler(Protocol):
@@ -50,7 +50,7 @@ class MaskSampler(Protocol):
     n_target: int
     """Tokens to predict."""
 
-    fixed: bool
+    fixed_counts: bool
     """Whether every clip has these counts; if not, `truncate_to_minimum` evens out a batch."""
 
     def __call__(self, rng: np.random.Generator) -> tuple[Ids, Ids]:
@@ -60,23 +60,23 @@ class MaskSampler(Protocol):
 class MultiBlockSampler:
     """V-JEPA's blocks (arXiv 2404.08471, section 3.2), brought to a fixed count of tokens."""
 
-    def __init__(self, mask: MultiBlock, grid: Grid) -> None:
+    def __init__(self, mask: MultiBlock, grid: TokenGrid) -> None:
         check_mask(mask, grid)
         self.mask, self.grid = mask, grid
-        self.fixed = not mask.truncate
+        self.fixed_counts = not mask.truncate
         self.n_context, self.n_target = mask_counts(mask, math.prod(grid))
 
     def __call__(self, rng: np.random.Generator) -> tuple[Ids, Ids]:
         """Context and target ids, each sorted."""
         if self.mask.truncate:
-            return self._draw_original(rng)
-        targets = _resize(self._draw_union(rng), self.n_target, rng).ravel()
+            return self._draw_untrimmed(rng)
+        targets = _grow_or_trim(self._draw_union(rng), self.n_target, rng).ravel()
         rest = np.flatnonzero(~targets)
         context = rng.choice(rest, self.n_context, replace=False, shuffle=False)
         context.sort()
         return context, np.flatnonzero(targets)
 
-    def _draw_union(self, rng: np.random.Generator) -> Tokens:
+    def _draw_union(self, rng: np.random.Generator) -> TokenMask:
         """The union of the blocks; all blocks of a clip have one size."""
         duration, height, width = self.grid
         area = int(height * width * self.mask.spatial)
@@ -92,25 +92,25 @@ class MultiBlockSampler:
             union[start : start + t, top : top + h, left : left + w] = True
         return union
 
-    def _draw_original(self, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    def _draw_untrimmed(self, rng: np.random.Generator) -> tuple[Ids, Ids]:
         """The union and all of its complement, drawn again while nothing is left to see."""
-        for _ in range(REDRAWS):
+        for _ in range(MAX_REDRAWS):
             union = self._draw_union(rng).ravel()
             if not union.all():
                 return np.flatnonzero(~union), np.flatnonzero(union)
         raise RequestError(
-            f"{REDRAWS} draws of {self.mask.blocks} blocks left no context",
+            f"{MAX_REDRAWS} draws of {self.mask.blocks} blocks left no context",
             where="multiblock",
-            mend="lower `spatial`, `temporal` or `blocks`",
+            hint="lower `spatial`, `temporal` or `blocks`",
         )
 
 
 class FutureSampler:
     """The first tubelets are seen, tokens of the later ones are predicted."""
 
-    fixed = True
+    fixed_counts = True
 
-    def __init__(self, mask: Future, grid: Grid) -> None:
+    def __init__(self, mask: Future, grid: TokenGrid) -> None:
         check_mask(mask, grid)
         self.mask, self.grid = mask, grid
         self.n_context, self.n_target = mask_counts(mask, math.prod(grid))
@@ -126,9 +126,9 @@ class FutureSampler:
         return context, target
 
 
-def build_masks(job: TrainJob) -> list[MaskSampler]:
+def build_mask_samplers(job: TrainJob) -> list[MaskSampler]:
     """The samplers of the job's objective, in its order; [] when it has no masks."""
-    return build_samplers(mask_configs(job), job.grid)
+    return samplers_for(mask_configs(job), job.grid)
 
 
 def mask_configs(job: TrainJob) -> list[MaskConfig]:
@@ -137,21 +137,21 @@ def mask_configs(job: TrainJob) -> list[MaskConfig]:
     A custom objective has masks when its `Config` has a field `masks`.
     """
     objective = job.objective
-    config = part_config(objective) if isinstance(objective, CustomPart) else objective
+    config = component_config(objective) if isinstance(objective, CustomComponent) else objective
     return list(getattr(config, "masks", ()))
 
 
-def build_samplers(masks: list[MaskConfig], grid: Grid) -> list[MaskSampler]:
+def samplers_for(masks: list[MaskConfig], grid: TokenGrid) -> list[MaskSampler]:
     """A sampler for each."""
     return [_build(mask, grid) for mask in masks]
 
 
-def _build(mask: MaskConfig, grid: Grid) -> MaskSampler:
+def _build(mask: MaskConfig, grid: TokenGrid) -> MaskSampler:
     if isinstance(mask, MultiBlock):
         return MultiBlockSampler(mask, grid)
     if isinstance(mask, Future):
         return FutureSampler(mask, grid)
-    sampler: MaskSampler = import_part(mask.kind)(part_config(mask), grid)
+    sampler: MaskSampler = import_component(mask.kind)(component_config(mask), grid)
     return sampler
 
 
@@ -165,7 +165,7 @@ def truncate_to_minimum(masks: list[tuple[Ids, Ids]]) -> list[tuple[Ids, Ids]]:
     return [(context[:n_context], target[:n_target]) for context, target in masks]
 
 
-def _resize(union: Tokens, count: int, rng: np.random.Generator) -> Tokens:
+def _grow_or_trim(union: TokenMask, count: int, rng: np.random.Generator) -> TokenMask:
     """Grow or trim a union along its border, layer by layer, to exactly `count` tokens.
 
     Within a layer a seeded rank of the columns (y, x) says what changes first, so that a
@@ -194,7 +194,7 @@ def _resize(union: Tokens, count: int, rng: np.random.Generator) -> Tokens:
     return grown if count > union.sum() else ~grown
 
 
-def _dilate(tokens: Tokens) -> Tokens:
+def _dilate(tokens: TokenMask) -> TokenMask:
     """Tokens and their neighbours along each axis."""
     out = tokens.copy()
     out[1:] |= tokens[:-1]

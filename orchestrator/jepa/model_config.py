@@ -10,30 +10,40 @@ from pydantic import PositiveInt
 from torch import nn
 
 from orchestrator.jepa.encoders.vision_transformer import build_encoder, encoder_width
-from orchestrator.jepa.objectives.causal.predictor import CausalPredictor, build_causal
-from orchestrator.jepa.objectives.dynamics.predictor import RecurrentPredictor, build_recurrent
-from orchestrator.jepa.objectives.lewm.predictor import (
-    FramePredictor,
-    build_frame_encoder,
-    build_frame_predictor,
+from orchestrator.jepa.objectives.causal.predictor import CausalPredictor, build_causal_predictor
+from orchestrator.jepa.objectives.dynamics.predictor import (
+    RecurrentPredictor,
+    build_recurrent_predictor,
 )
-from orchestrator.jepa.objectives.vjepa2ac.predictor import BlockCausalPredictor, build_block_causal
-from orchestrator.jepa.predictors.masked import Predictor, build_predictor
-from orchestrator.job import Act, LeWM, Model
+from orchestrator.jepa.objectives.lewm.predictor import (
+    LeWMPredictor,
+    build_lewm_encoder,
+    build_lewm_predictor,
+)
+from orchestrator.jepa.objectives.vjepa2ac.predictor import (
+    ActionConditionedPredictor,
+    build_action_conditioned_predictor,
+)
+from orchestrator.jepa.predictors.masked import MaskedPredictor, build_masked_predictor
+from orchestrator.job import Actions, LeWM, Model
 from orchestrator.job.config.base import Section
 
-PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics", "vjepa2ac")
+KEEPS_PREDICTOR = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics", "vjepa2ac")
 """Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
 it says what the teacher's features will be, and the teacher is not part of the model."""
 
-ACTING = ("lewm", "vjepa2ac")
+ACTION_CONDITIONED = ("lewm", "vjepa2ac")
 """Objectives that read actions, where the job has `data.act`."""
 
-MASKLESS = ("lewm", "causal", "dynamics", "vjepa2ac")
+WITHOUT_MASK_TOKENS = ("lewm", "causal", "dynamics", "vjepa2ac")
 """Objectives whose predictor reads time forwards, and has no mask tokens."""
 
 AnyPredictor = (
-    Predictor | CausalPredictor | FramePredictor | RecurrentPredictor | BlockCausalPredictor
+    MaskedPredictor
+    | CausalPredictor
+    | LeWMPredictor
+    | RecurrentPredictor
+    | ActionConditionedPredictor
 )
 
 
@@ -62,17 +72,17 @@ class ModelConfig(Section):
     """Whatever the writer knew besides: the checkpoint, the run."""
 
     @property
-    def act(self) -> Act | None:
+    def actions(self) -> Actions | None:
         """What the model was told of actions; None where its objective reads none."""
-        act = self.job["data"].get("act") if self.objective in ACTING else None
-        return None if act is None else Act.model_validate(act)
+        act = self.job["data"].get("act") if self.objective in ACTION_CONDITIONED else None
+        return None if act is None else Actions.model_validate(act)
 
     @property
     def tubelet(self) -> int:
         """Frames of a moment; V-JEPA 2-AC encodes every frame by itself."""
         return 1 if self.objective == "vjepa2ac" else self.model.tubelet
 
-    def grid_of(self, frames: int) -> tuple[int, int, int]:
+    def token_grid_of(self, frames: int) -> tuple[int, int, int]:
         """The tokens that `frames` frames become: patches, or one a moment for LeWorldModel."""
         side = 1 if self.objective == "lewm" else self.size // self.model.patch
         return frames // self.tubelet, side, side
@@ -94,45 +104,53 @@ class ClipShape:
     """Tokens over time, height and width; token (t * H + y) * W + x."""
 
     @property
-    def area(self) -> int:
+    def tokens_per_timestep(self) -> int:
         """Tokens of one moment."""
         return self.grid[1] * self.grid[2]
 
 
-def fresh_parts(config: ModelConfig, seed: int) -> tuple[nn.Module, AnyPredictor | None]:
+def randomly_initialized_modules(
+    config: ModelConfig, seed: int
+) -> tuple[nn.Module, AnyPredictor | None]:
     """Encoder and predictor of a model's shape that have learnt nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = encoder_of(config)
-        if config.objective not in PREDICTIVE:
+        encoder = build_model_encoder(config)
+        if config.objective not in KEEPS_PREDICTOR:
             return encoder, None
         masks = len(config.job["objective"].get("masks", ()))
-        return encoder, predictor_of(config, encoder, masks)
+        return encoder, build_model_predictor(config, encoder, masks)
 
 
-def encoder_of(config: ModelConfig) -> nn.Module:
+def build_model_encoder(config: ModelConfig) -> nn.Module:
     """The encoder of a model, freshly initialised."""
     if config.objective == "lewm":
         lewm = LeWM.model_validate(config.job["objective"])
-        return build_frame_encoder(config.model, lewm, size=config.size, frames=config.frames)
+        return build_lewm_encoder(config.model, lewm, size=config.size, frames=config.frames)
     return build_encoder(config.model, size=config.size, frames=config.frames)
 
 
-def predictor_of(config: ModelConfig, encoder: nn.Module, masks: int) -> AnyPredictor:
+def build_model_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> AnyPredictor:
     """The built-in predictor of a model, freshly initialised, with `masks` mask tokens."""
-    tubelet, grid = config.model.tubelet, config.grid_of(config.frames)
+    tubelet, grid = config.model.tubelet, config.token_grid_of(config.frames)
     if config.objective == "lewm":
         lewm = LeWM.model_validate(config.job["objective"])
-        return build_frame_predictor(config.model, lewm, encoder=encoder, act=config.act)
+        return build_lewm_predictor(config.model, lewm, encoder=encoder, actions=config.actions)
     if config.objective == "causal":
         horizons = config.job["objective"]["horizons"]
-        return build_causal(config.model, encoder=encoder, grid=grid, horizons=horizons)
+        return build_causal_predictor(config.model, encoder=encoder, grid=grid, horizons=horizons)
     if config.objective == "dynamics":
         horizons = config.job["objective"]["horizons"]
-        return build_recurrent(config.model, grid=grid, horizons=horizons)
+        return build_recurrent_predictor(config.model, grid=grid, horizons=horizons)
     if config.objective == "vjepa2ac":
-        assert config.act is not None
+        assert config.actions is not None
         width = encoder_width(encoder)
-        return build_block_causal(config.model, encoder_dim=width, side=grid[1], act=config.act)
+        return build_action_conditioned_predictor(
+            config.model, encoder_dim=width, side=grid[1], act=config.actions
+        )
     out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
-    return build_predictor(config.model, encoder=encoder, grid=grid, mask_tokens=masks, out=out)
+    return build_masked_predictor(
+        config.model, encoder=encoder, grid=grid, mask_tokens=num_mask_tokens, output_dim=out
+    )

@@ -19,10 +19,10 @@ Grid = tuple[int, int, int]
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines, both [B or 1, n, 1, 1, head_dim], for q and k of every head."""
 
-BASE = 10000.0
+ROPE_BASE = 10000.0
 
 
-def axis_width(head_dim: int) -> int:
+def channels_per_axis(head_dim: int) -> int:
     """Channels of a head per axis: the even part of a third; what is left is not rotated."""
     return 2 * (head_dim // 3 // 2)
 
@@ -32,14 +32,14 @@ def rotation_tables(grid: Grid, head_dim: int, device: torch.device, rope: Rope)
     """Cosines and signed sines of every token of a grid: float32 [2, T*H*W, head_dim]."""
     # A cached tensor must serve training too, whoever asks for it first.
     with torch.inference_mode(False), torch.no_grad():
-        width = axis_width(head_dim)
+        width = channels_per_axis(head_dim)
         tokens = torch.arange(grid[0] * grid[1] * grid[2], device=device)
         positions = (
             tokens // (grid[1] * grid[2]),
             tokens // grid[2] % grid[1],
             tokens % grid[2],
         )
-        omega = BASE ** -(torch.arange(width // 2, device=device) / (width / 2))
+        omega = ROPE_BASE ** -(torch.arange(width // 2, device=device) / (width / 2))
         table = torch.zeros(2, len(tokens), head_dim, device=device)
         table[0] = 1.0
         for axis, position in enumerate(positions):
@@ -52,7 +52,7 @@ def rotation_tables(grid: Grid, head_dim: int, device: torch.device, rope: Rope)
         return table
 
 
-def rotation_at(
+def rotary_for_tokens(
     grid: Grid, ids: Tensor | None, head_dim: int, like: Tensor, rope: Rope = "tiled"
 ) -> Rotation:
     """The rotation of the tokens `ids` [B, n] of a grid, or of all of them, in `like`'s dtype.

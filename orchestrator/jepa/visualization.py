@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint8]
 Row = tuple[str, list[Pixels]]
 
 BACKGROUND = (17, 19, 24)
-INK = (222, 226, 232)
+TEXT_COLOR = (222, 226, 232)
 TARGET_TINT = np.array([255, 138, 48], dtype=np.float32)
 MIN_CELL, MAX_CELL = 128, 192
 COLUMNS = 8
@@ -31,8 +31,8 @@ def mask_overlay(clip: Tensor, masks: list[tuple[Tensor, Tensor]], grid: Grid) -
     Returns:
         One row of frames, then two rows per mask; at most 8 tubelets, evenly spread.
     """
-    times = _columns(grid[0])
-    frames = [_frame_of(clip, t, grid) for t in times]
+    times = _shown_timesteps(grid[0])
+    frames = [_first_frame_of_tubelet(clip, t, grid) for t in times]
     rows: list[Row] = [(f"clip: {len(clip)} frames, {grid[0]} tubelets", frames)]
     for i, (context, target) in enumerate(masks, start=1):
         shown, asked = _on_grid(context, grid), _on_grid(target, grid)
@@ -66,10 +66,10 @@ def feature_pca(clip: Tensor, tokens: Tensor, grid: Grid) -> tuple[Image.Image, 
         A strip of at most 8 tubelets, and one frame per frame of the clip for a GIF.
     """
     colours = _principal_colours(tokens.float().cpu()).reshape(*grid, 3)
-    times = _columns(grid[0])
+    times = _shown_timesteps(grid[0])
     strip = _sheet(
         [
-            ("clip", [_frame_of(clip, t, grid) for t in times]),
+            ("clip", [_first_frame_of_tubelet(clip, t, grid) for t in times]),
             ("features: principal components 1-3", [_enlarge(colours[t], clip) for t in times]),
         ]
     )
@@ -99,7 +99,7 @@ def _principal_colours(tokens: Tensor) -> Pixels:
     return rgb
 
 
-def _columns(duration: int) -> list[int]:
+def _shown_timesteps(duration: int) -> list[int]:
     """Tubelets to show: all of them, or 8 that are evenly spread from first to last."""
     evenly = np.linspace(0, duration - 1, min(duration, COLUMNS))
     return [int(t) for t in evenly.round()]
@@ -117,7 +117,7 @@ def _enlarge(colours: Pixels, clip: Tensor) -> Pixels:
     return _resized(colours, _cell(clip))
 
 
-def _frame_of(clip: Tensor, t: int, grid: Grid) -> Pixels:
+def _first_frame_of_tubelet(clip: Tensor, t: int, grid: Grid) -> Pixels:
     """The first frame of tubelet `t`, at the size it is shown."""
     return _resized(clip[t * len(clip) // grid[0]].cpu().numpy(), _cell(clip))
 
@@ -156,7 +156,7 @@ def _sheet(rows: list[Row]) -> Image.Image:
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=13)
     for i, (title, cells) in enumerate(rows):
         top = i * (TITLE + cell + GAP)
-        draw.text((GAP, top + 4), title, fill=INK, font=font)
+        draw.text((GAP, top + 4), title, fill=TEXT_COLOR, font=font)
         for j, pixels in enumerate(cells):
             page.paste(Image.fromarray(pixels), (GAP + j * (cell + GAP), top + TITLE))
     return page

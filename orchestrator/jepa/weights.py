@@ -13,13 +13,13 @@ from torch import Tensor
 
 from orchestrator.errors import DataError, JobFailed
 
-WEIGHTS = "model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
+WEIGHTS_FILE = "model.safetensors"
+SHARD_INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 """Says in which file (shard) each tensor is, where there are several."""
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+READABLE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Types that are read. Of others (int8, float8, bool, complex) the numbers alone say nothing: a
 quantized tensor has scales beside it."""
 
@@ -38,45 +38,45 @@ class DivergedModelError(ModelError, JobFailed):
     """Its weights are not finite: it comes from a training that failed."""
 
 
-def read_weights(folder: Path) -> State:
+def read_weights(folder: Path) -> StateDict:
     """The tensors of a folder's `model.safetensors`.
 
     Raises:
         ModelError: they cannot be read, or a tensor is no finite float.
     """
-    path = folder / WEIGHTS
+    path = folder / WEIGHTS_FILE
     if not path.exists():
-        raise _no_weights(folder)
-    return _checked(folder, _read_file(path))
+        raise _missing_weights_error(folder)
+    return _check_tensors(folder, _read_file(path))
 
 
-def read_sharded_weights(folder: Path) -> State:
+def read_sharded_weights(folder: Path) -> StateDict:
     """The tensors of a folder that others made: `model.safetensors`, or the shards of its index.
 
     Raises:
         ModelError: they cannot be read, or a tensor is no finite float.
     """
-    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+    if (folder / WEIGHTS_FILE).exists() or not (folder / SHARD_INDEX_FILE).exists():
         return read_weights(folder)
-    return _checked(folder, _read_shards(folder))
+    return _check_tensors(folder, _read_shards(folder))
 
 
-def _checked(folder: Path, state: State) -> State:
-    odd = odd_tensor(state)
+def _check_tensors(folder: Path, state: StateDict) -> StateDict:
+    odd = describe_invalid_tensor(state)
     if odd:
         kind = DivergedModelError if _NOT_FINITE in odd else ModelError
         raise kind(
-            odd, where=str(folder), mend="bring weights in as floats, of a training that ended well"
+            odd, where=str(folder), hint="bring weights in as floats, of a training that ended well"
         )
     return state
 
 
-def odd_tensor(state: State) -> str:
+def describe_invalid_tensor(state: StateDict) -> str:
     """What is wrong with the first tensor that is no finite float, by its name; '' if none is."""
     for name, value in sorted(state.items()):
         if value.layout != torch.strided:
             return f"{name} is sparse"
-        if value.dtype not in FLOATS:
+        if value.dtype not in READABLE_DTYPES:
             kind = str(value.dtype).removeprefix("torch.")
             return f"{name} is of type {kind}: quantized weights are not read, nor are other types"
         bad = value.numel() - int(value.float().isfinite().sum())
@@ -92,84 +92,88 @@ def is_lfs_pointer(path: Path) -> bool:
         return file.read(len(_LFS)) == _LFS
 
 
-def not_json(path: Path) -> str:
+def why_not_json(path: Path) -> str:
     """Why a file is no JSON."""
     if is_lfs_pointer(path):
         return "a pointer of Git LFS, not the file itself (git lfs pull)"
     return "no JSON"
 
 
-def _read_file(path: Path) -> State:
+def _read_file(path: Path) -> StateDict:
     try:
         if is_lfs_pointer(path):
-            raise _unreadable(path, not_json(path))
-        state: State = load_file(path)
+            raise _unreadable_error(path, why_not_json(path))
+        state: StateDict = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise _unreadable(path, str(error) or type(error).__name__) from None
+        raise _unreadable_error(path, str(error) or type(error).__name__) from None
     return state
 
 
-def _read_shards(folder: Path) -> State:
+def _read_shards(folder: Path) -> StateDict:
     """The tensors of all shards: each in the one that the index names, and nowhere else."""
-    index = folder / INDEX
-    places = _places(index)
-    state: State = {}
+    index = folder / SHARD_INDEX_FILE
+    places = _read_shard_index(index)
+    state: StateDict = {}
     for file in sorted(set(places.values())):
         if not (folder / file).is_file():
-            raise _unreadable(index, f"it names the shard {file}, which is missing")
+            raise _unreadable_error(index, f"it names the shard {file}, which is missing")
         shard = _read_file(folder / file)
         for name in sorted(shard):
             if name not in places:
-                raise _unreadable(index, f"{name} of {file} does not stand in it")
+                raise _unreadable_error(index, f"{name} of {file} does not stand in it")
             if places[name] != file:
-                raise _unreadable(index, f"{name} is in {file}, the index says {places[name]}")
+                raise _unreadable_error(
+                    index, f"{name} is in {file}, the index says {places[name]}"
+                )
         state |= shard
     missing = sorted(places.keys() - state.keys())
     if missing:
-        raise _unreadable(index, f"{missing[0]} is not in {places[missing[0]]}, as the index says")
+        raise _unreadable_error(
+            index, f"{missing[0]} is not in {places[missing[0]]}, as the index says"
+        )
     return state
 
 
-def _places(index: Path) -> dict[str, str]:
+def _read_shard_index(index: Path) -> dict[str, str]:
     """The file of each tensor, by an index that names only files beside it."""
     try:
         raw = json.loads(index.read_bytes())
     except OSError as error:
-        raise _unreadable(index, error.strerror or str(error)) from None
+        raise _unreadable_error(index, error.strerror or str(error)) from None
     except (ValueError, RecursionError):
-        raise _unreadable(index, not_json(index)) from None
+        raise _unreadable_error(index, why_not_json(index)) from None
     places = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(places, dict) or not places:
-        raise _unreadable(index, "no weight_map in it")
+        raise _unreadable_error(index, "no weight_map in it")
     for name, file in places.items():
         if not isinstance(file, str):
-            raise _unreadable(index, f"the shard of {name} is {file!r}, no name of a file")
+            raise _unreadable_error(index, f"the shard of {name} is {file!r}, no name of a file")
         if file in ("", "..") or Path(file).name != file or set(file) & set("\\\0"):
-            raise _unreadable(index, f"the shard of {name} leads out of the folder: {file!r}")
+            raise _unreadable_error(index, f"the shard of {name} leads out of the folder: {file!r}")
     return places
 
 
-def _no_weights(folder: Path) -> ModelError:
+def _missing_weights_error(folder: Path) -> ModelError:
     found = sorted(path.name for glob in _OTHER_FORMATS for path in folder.glob(glob))
-    if (folder / INDEX).exists():
+    if (folder / SHARD_INDEX_FILE).exists():
         return ModelError(
             "cannot read the weights: they lie in several files",
-            where=str(folder / INDEX),
-            mend=f"bring them in first: orchestrator models import {quote(str(folder))} DIR",
+            where=str(folder / SHARD_INDEX_FILE),
+            hint=f"bring them in first: orchestrator models import {quote(str(folder))} DIR",
         )
     if not found:
-        return _unreadable(folder / WEIGHTS, "No such file")
+        return _unreadable_error(folder / WEIGHTS_FILE, "No such file")
     return ModelError(
         f"cannot read the weights: {found[0]} is no safetensors file, and may hold code",
         where=str(folder),
-        mend=f"save them as {WEIGHTS} where they were made: save_pretrained(...,"
+        hint=f"save them as {WEIGHTS_FILE} where they were made: save_pretrained(...,"
         " safe_serialization=True)",
     )
 
 
-def _unreadable(path: Path, why: str) -> ModelError:
+def _unreadable_error(path: Path, why: str) -> ModelError:
     return ModelError(
         f"cannot read the weights: {why.splitlines()[0]}",
         where=str(path),
-        mend="export the model again, or download it again",
+        hint="export the model again, or download it again",
     )

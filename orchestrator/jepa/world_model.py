@@ -9,25 +9,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.encoders.pca import CodesEncoder
-from orchestrator.jepa.model_config import AnyPredictor, ClipShape, ModelConfig, fresh_parts
+from orchestrator.jepa.encoders.pca import PCAPatchEncoder
+from orchestrator.jepa.model_config import (
+    AnyPredictor,
+    ClipShape,
+    ModelConfig,
+    randomly_initialized_modules,
+)
 from orchestrator.jepa.objectives.causal.predictor import CausalPredictor
 from orchestrator.jepa.objectives.dynamics.predictor import RecurrentPredictor
-from orchestrator.jepa.objectives.lewm.predictor import FramePredictor
-from orchestrator.jepa.objectives.pixels.objective import normed_patches
-from orchestrator.jepa.pixel_normalization import as_pixels, normalise
+from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
+from orchestrator.jepa.objectives.pixels.objective import normalize_patches
+from orchestrator.jepa.pixel_normalization import denormalise, normalise
 
-FORWARDS = (CausalPredictor, FramePredictor, RecurrentPredictor)
+AUTOREGRESSIVE_PREDICTORS = (CausalPredictor, LeWMPredictor, RecurrentPredictor)
 """Predictors that read time forwards, and need no mask tokens."""
 
-FOLLOWED = ("vjepa2", "causal")
+PREDICTS_TEACHER_FEATURES = ("vjepa2", "causal")
 """Objectives that predict a teacher's features."""
 
 
 class WorldModel(nn.Module):
     """A trained encoder, and its predictor where the objective had the built-in one.
 
-    It can be judged: see `evaluation.judgeable`.
+    It can be judged: see `evaluation.evaluable`.
     """
 
     def __init__(
@@ -45,13 +50,13 @@ class WorldModel(nn.Module):
             config.frames,
             float(config.job["data"]["fps"]),
             config.tubelet,
-            config.grid_of(config.frames),
+            config.token_grid_of(config.frames),
         )
 
     @property
     def masks(self) -> int:
         """Mask tokens that can ask for what is hidden; 0: the model predicts nothing."""
-        return 0 if self.predictor is None else self.predictor.masks
+        return 0 if self.predictor is None else self.predictor.num_mask_tokens
 
     @torch.no_grad()
     def encode(self, video: Tensor | npt.NDArray[np.uint8], seen: int | None = None) -> Tensor:
@@ -72,11 +77,11 @@ class WorldModel(nn.Module):
             RequestError: the video has another type or shape.
         """
         clip = video if isinstance(video, Tensor) else torch.from_numpy(np.asarray(video))
-        self._check(clip)
+        self._check_video(clip)
         device = next(self.encoder.parameters()).device
         pixels = normalise(_resize(clip.to(device), self.config.size), torch.float32)
-        keep = None if seen is None else self._first(seen, len(clip), device)
-        return self._features(pixels, keep).float()
+        keep = None if seen is None else self._context_token_ids(seen, len(clip), device)
+        return self._encode_normalized(pixels, keep).float()
 
     @torch.no_grad()
     def foresee(self, features: Tensor, mask: int = 0) -> Tensor:
@@ -90,7 +95,7 @@ class WorldModel(nn.Module):
             float32 [B, N - n, dim], N being the tokens of a trained clip.
         """
         assert self.predictor is not None, "masks is 0"
-        count = self.clip.grid[0] * self.clip.area
+        count = self.clip.grid[0] * self.clip.tokens_per_timestep
         ids = torch.arange(count, device=features.device).expand(len(features), -1)
         context, target = ids[:, : features.shape[1]], ids[:, features.shape[1] :]
         predicted: Tensor = self.predictor(features, context, target, mask)
@@ -99,7 +104,11 @@ class WorldModel(nn.Module):
     @property
     def horizons(self) -> int:
         """Moments ahead that are predicted after every moment in one pass; 0: not so."""
-        return self.predictor.horizons if isinstance(self.predictor, FORWARDS) else 0
+        return (
+            self.predictor.num_horizons
+            if isinstance(self.predictor, AUTOREGRESSIVE_PREDICTORS)
+            else 0
+        )
 
     @torch.no_grad()
     def ahead(self, features: Tensor) -> Tensor:
@@ -111,11 +120,11 @@ class WorldModel(nn.Module):
         Returns:
             float32 [B, moments, area, horizons, dim].
         """
-        assert isinstance(self.predictor, FORWARDS), "horizons is 0"
-        return self.predictor.ahead(features).float()
+        assert isinstance(self.predictor, AUTOREGRESSIVE_PREDICTORS), "horizons is 0"
+        return self.predictor.predict_next(features).float()
 
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
-        """What follows what is done: only of a model that acts (`jepa.acting.ActingModel`).
+        """What follows what is done: only of a model that acts (`ActionConditionedModel`).
 
         Raises:
             RequestError: this one was trained without actions.
@@ -123,7 +132,7 @@ class WorldModel(nn.Module):
         raise RequestError(
             "this model was trained without actions: it cannot be told what is done",
             where="model",
-            mend="train one with data.act, on data with KEY.actions.npy",
+            hint="train one with data.act, on data with KEY.actions.npy",
         )
 
     def compared(self, features: Tensor, video: Tensor) -> Tensor:
@@ -139,8 +148,8 @@ class WorldModel(nn.Module):
         if self.config.objective == "pixels":
             shape = self.config.model
             pixels = normalise(video.to(features.device), torch.float32)
-            return normed_patches(pixels, shape.patch, shape.tubelet)
-        if self.config.objective in FOLLOWED:
+            return normalize_patches(pixels, shape.patch, shape.tubelet)
+        if self.config.objective in PREDICTS_TEACHER_FEATURES:
             return F.layer_norm(features, features.shape[-1:])
         return features
 
@@ -155,40 +164,40 @@ class WorldModel(nn.Module):
         Returns:
             uint8 [B, T, size, size, 3].
         """
-        if not isinstance(self.encoder, CodesEncoder):
+        if not isinstance(self.encoder, PCAPatchEncoder):
             return None
         _, height, width = self.clip.grid
-        grid = features.shape[1] // self.clip.area, height, width
-        return as_pixels(self.encoder.pictured(features, grid))
+        grid = features.shape[1] // self.clip.tokens_per_timestep, height, width
+        return denormalise(self.encoder.decode_to_pixels(features, grid))
 
     def untaught(self, seed: int) -> WorldModel:
         """A model of the same shape that has learnt nothing."""
-        parts = fresh_parts(self.config, seed)
+        parts = randomly_initialized_modules(self.config, seed)
         return type(self)(self.config, *parts).eval().requires_grad_(False)
 
-    def _features(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+    def _encode_normalized(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
         """Normalised video [B, 3, T, H, W] -> the tokens `keep` [B, n], or all: [B, n, dim]."""
         features: Tensor = self.encoder(pixels, keep)
         return features
 
-    def _first(self, frames: int, clips: int, device: torch.device) -> Tensor:
+    def _context_token_ids(self, frames: int, clips: int, device: torch.device) -> Tensor:
         """Ids of the first frames' tokens, [clips, n]."""
-        count = frames // self.config.tubelet * self.clip.area
+        count = frames // self.config.tubelet * self.clip.tokens_per_timestep
         return torch.arange(count, device=device).expand(clips, -1)
 
-    def _check(self, clip: Tensor) -> None:
+    def _check_video(self, clip: Tensor) -> None:
         if clip.dtype != torch.uint8 or clip.ndim != 5 or clip.shape[-1] != 3:
             raise RequestError(
                 f"got {str(clip.dtype).removeprefix('torch.')} {list(clip.shape)}",
                 where="video",
-                mend="give uint8 [B, T, H, W, 3]",
+                hint="give uint8 [B, T, H, W, 3]",
             )
         tubelet = self.config.tubelet
         if clip.shape[1] == 0 or clip.shape[1] % tubelet:
             raise RequestError(
                 f"{clip.shape[1]} frames do not divide by the model's tubelet {tubelet}",
                 where="video",
-                mend=f"give a multiple of {tubelet} frames; it was trained on {self.config.frames}",
+                hint=f"give a multiple of {tubelet} frames; it was trained on {self.config.frames}",
             )
 
 

@@ -1,31 +1,38 @@
 """Job files: their schema, their reading, their identity."""
 
-from orchestrator.job.config.actions import Act, Statistics
+from orchestrator.job.config.actions import Actions, ActionStatistics
 from orchestrator.job.config.data import Bucket, ClipSpec, CropFlip, Data, MixedSource
 from orchestrator.job.config.embed import EmbedJob
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.masks import Future, MultiBlock, mask_counts
-from orchestrator.job.config.mixture_checks import of_one_kind
-from orchestrator.job.config.model import Codes, Conv, Encoder, Model, Predictor, reads_moments
+from orchestrator.job.config.mixture_checks import require_single_clip_spec
+from orchestrator.job.config.model import (
+    ConvEncoderConfig,
+    Model,
+    PCAEncoderConfig,
+    PredictorConfig,
+    ViTConfig,
+    encodes_timesteps_separately,
+)
 from orchestrator.job.config.objective import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
-    Causal,
-    Dynamics,
-    Fixed,
-    Forwards,
-    Frozen,
-    Gaussian,
+    Autoregressive,
+    CausalPrediction,
+    FrozenTeacher,
+    HasFrozenTargets,
+    HasPretrainedTeacher,
+    LatentDynamics,
     LeJEPA,
     LeWM,
-    Pixels,
-    Predictive,
-    StateReading,
+    MaskedPrediction,
+    PixelPrediction,
+    SIGRegObjective,
+    StateSupervision,
     Supervised,
-    Taught,
 )
-from orchestrator.job.config.pack import Encode, PackJob, WeightedSource
+from orchestrator.job.config.pack import PackJob, TranscodeConfig, WeightedSource
 from orchestrator.job.config.pipeline import PipelineJob, Stage, StageJob
 from orchestrator.job.config.promote import PromoteJob
 from orchestrator.job.config.scale import Scale
@@ -34,12 +41,12 @@ from orchestrator.job.config.train import Optim, TrainJob
 from orchestrator.job.config.tune import TuneJob
 from orchestrator.job.fingerprint import (
     differences,
+    explicit_job_dict,
     fingerprint,
-    given_dict,
     identity,
     job_dict,
 )
-from orchestrator.job.loading.custom_components import import_part, part_config
+from orchestrator.job.loading.custom_components import component_config, import_component
 from orchestrator.job.loading.load import Job, build_job, load_job
 from orchestrator.job.schema_listing import job_schema
 
@@ -47,59 +54,59 @@ __all__ = [
     "VJEPA2",
     "VJEPA2AC",
     "VJEPA21",
-    "Act",
+    "ActionStatistics",
+    "Actions",
+    "Autoregressive",
     "Bucket",
-    "Causal",
+    "CausalPrediction",
     "ClipSpec",
-    "Codes",
-    "Conv",
+    "ConvEncoderConfig",
     "CropFlip",
     "Data",
-    "Dynamics",
     "EmbedJob",
-    "Encode",
-    "Encoder",
     "EvaluateJob",
-    "Fixed",
-    "Forwards",
-    "Frozen",
+    "FrozenTeacher",
     "Future",
-    "Gaussian",
+    "HasFrozenTargets",
+    "HasPretrainedTeacher",
     "Job",
+    "LatentDynamics",
     "LeJEPA",
     "LeWM",
+    "MaskedPrediction",
     "MixedSource",
     "Model",
     "MultiBlock",
     "Optim",
+    "PCAEncoderConfig",
     "PackJob",
     "PipelineJob",
-    "Pixels",
-    "Predictive",
-    "Predictor",
+    "PixelPrediction",
+    "PredictorConfig",
     "PromoteJob",
+    "SIGRegObjective",
     "Scale",
     "Stage",
     "StageJob",
-    "StateReading",
-    "Statistics",
+    "StateSupervision",
     "StudyJob",
     "Supervised",
-    "Taught",
     "TrainJob",
+    "TranscodeConfig",
     "TuneJob",
+    "ViTConfig",
     "WeightedSource",
     "build_job",
+    "component_config",
     "differences",
+    "encodes_timesteps_separately",
+    "explicit_job_dict",
     "fingerprint",
-    "given_dict",
     "identity",
-    "import_part",
+    "import_component",
     "job_dict",
     "job_schema",
     "load_job",
     "mask_counts",
-    "of_one_kind",
-    "part_config",
-    "reads_moments",
+    "require_single_clip_spec",
 ]

@@ -39,7 +39,7 @@ def job_dict(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json", by_alias=True)
 
 
-def given_dict(job: Job) -> dict[str, Any]:
+def explicit_job_dict(job: Job) -> dict[str, Any]:
     """The keys that were given, as a file spells them: `build_job` makes the same job of it."""
     given: dict[str, Any] = job.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {"kind": job.kind, "name": job.name, **given}

@@ -36,16 +36,16 @@ def job_schema(kind: str) -> dict[str, Any]:
         RequestError: there is no such kind.
     """
     if kind not in KINDS:
-        raise RequestError(f"unknown job kind '{kind}'", mend=suggest(kind, list(KINDS)))
+        raise RequestError(f"unknown job kind '{kind}'", hint=suggest(kind, list(KINDS)))
     return TypeAdapter(KINDS[kind]).json_schema(by_alias=True)
 
 
 def schema_lines(kind: str) -> list[SchemaLine]:
     """Every key of a job kind, in the order of the schema, sections opened in place."""
-    return lines_of(job_schema(kind))
+    return schema_lines_of_json_schema(job_schema(kind))
 
 
-def lines_of(schema: dict[str, Any]) -> list[SchemaLine]:
+def schema_lines_of_json_schema(schema: dict[str, Any]) -> list[SchemaLine]:
     """Every key of a JSON schema that pydantic made, sections opened in place."""
     return list(_section(schema, schema.get("$defs", {}), 0))
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from orchestrator.errors import RequestError
 from orchestrator.job.config.tune import TuneJob
-from orchestrator.job.loading.validation_errors import Spots
+from orchestrator.job.loading.validation_errors import SourceLocations
 from orchestrator.job.loading.yaml_source import set_key
 
 Point = dict[str, Any]
 """A trial's values by dotted key, in the order of the space."""
 
 
-def trial_data(job: TuneJob, number: int, point: Mapping[str, Any]) -> dict[str, Any]:
+def trial_job_data(job: TuneJob, number: int, point: Mapping[str, Any]) -> dict[str, Any]:
     """The train job of a trial as plain data: the sweep's, with the point's values.
 
     Raises:
@@ -35,28 +35,28 @@ def trial_name(job: TuneJob, number: int) -> str:
     return f"{job.name}.t{number:04d}"
 
 
-def holds(when: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+def condition_holds(when: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     """Whether a job as it stands so far has the values of a `when`."""
     return all(_value_at(data, key) == value for key, value in when.items())
 
 
-def walk(job: TuneJob, value_of: Callable[[str], Any]) -> Point:
+def build_point(job: TuneJob, value_of: Callable[[str], Any]) -> Point:
     """A point of the space: `value_of` is asked for each key whose condition holds, in order."""
     point: Point = {}
     for key, one in job.space.items():
-        if not one.when or holds(one.when, trial_data(job, 0, point)):
+        if not one.when or condition_holds(one.when, trial_job_data(job, 0, point)):
             point[key] = value_of(key)
     return point
 
 
-def grid(job: TuneJob) -> list[Point]:
+def grid_points(job: TuneJob) -> list[Point]:
     """Every combination of the space's `choice` and `int` values, in the order of the space."""
     points: list[Point] = [{}]
     for key, one in job.space.items():
         values = range(one.whole[0], one.whole[1] + 1) if one.whole else one.choice or ()
         points = [
             {**point, key: value}
-            if not one.when or holds(one.when, trial_data(job, 0, point))
+            if not one.when or condition_holds(one.when, trial_job_data(job, 0, point))
             else point
             for point in points
             for value in values
@@ -65,32 +65,34 @@ def grid(job: TuneJob) -> list[Point]:
     return points
 
 
-def check_space(job: TuneJob, spots: Spots, where: str, build: Callable[..., Any]) -> None:
+def check_space(
+    job: TuneJob, locations: SourceLocations, where: str, build_job: Callable[..., Any]
+) -> None:
     """Every key exists, and the train job's schema takes both ends or every choice of it.
 
     Raises:
         RequestError: the first key or value that is refused, with its line.
     """
-    build(_base(job), where=spots.get(("budget",), where))
+    build_job(_base(job), source=locations.get(("budget",), where))
     for key, one in job.space.items():
-        spot = spots.get(("space", key), where)
-        before = _first_that(job, key)
+        spot = locations.get(("space", key), where)
+        before = _point_enabling(job, key)
         if before is None:
             conditions = ", ".join(f"{name}: {value!r}" for name, value in one.when.items())
             raise RequestError(
                 f"space.{key}: its condition ({conditions}) never holds",
                 where=spot,
-                mend="name values of the job, or of a choice that stands before it in the space",
+                hint="name values of the job, or of a choice that stands before it in the space",
             )
-        for value in one.ends:
-            _check_value(job, key, {**before, key: value}, spot, build)
+        for value in one.extreme_values:
+            _check_value(job, key, {**before, key: value}, spot, build_job)
     for i, point in enumerate(job.first):
-        _check_value(job, f"first.{i}", dict(point), spots.get(("first", i), where), build)
-    if job.search == "grid" and job.trials > len(grid(job)):
+        _check_value(job, f"first.{i}", dict(point), locations.get(("first", i), where), build_job)
+    if job.search == "grid" and job.trials > len(grid_points(job)):
         raise RequestError(
-            f"trials: {job.trials} of a grid of {len(grid(job))}",
-            where=spots.get(("trials",), where),
-            mend=f"lower it to {len(grid(job))}, or name more values",
+            f"trials: {job.trials} of a grid of {len(grid_points(job))}",
+            where=locations.get(("trials",), where),
+            hint=f"lower it to {len(grid_points(job))}, or name more values",
         )
 
 
@@ -98,17 +100,17 @@ def _check_value(
     job: TuneJob, name: str, point: Point, spot: str, build: Callable[..., Any]
 ) -> None:
     try:
-        build(trial_data(job, 0, point), where=spot)
+        build(trial_job_data(job, 0, point), source=spot)
     except RequestError as error:
         label = name if name.startswith("first.") else f"space.{name}"
         raise RequestError(
             f"{label}: {error.what}",
             where=spot,
-            mend=error.mend or "every key of a train job: orchestrator jobs schema train",
+            hint=error.hint or "every key of a train job: orchestrator jobs schema train",
         ) from None
 
 
-def _first_that(job: TuneJob, key: str) -> Point | None:
+def _point_enabling(job: TuneJob, key: str) -> Point | None:
     """Values of keys before `key` under which its condition holds: none, one, or some of them."""
     when = job.space[key].when
     earlier = list(itertools.takewhile(lambda name: name != key, job.space))
@@ -119,12 +121,14 @@ def _first_that(job: TuneJob, key: str) -> Point | None:
     ]
     for some in itertools.chain([()], itertools.product(*choices)):
         point = dict(some)
-        if holds(when, trial_data(job, 0, point)):
-            return {name: value for name, value in point.items() if name in _heads(when, point)}
+        if condition_holds(when, trial_job_data(job, 0, point)):
+            return {
+                name: value for name, value in point.items() if name in _condition_keys(when, point)
+            }
     return None
 
 
-def _heads(when: Mapping[str, Any], point: Point) -> Iterator[str]:
+def _condition_keys(when: Mapping[str, Any], point: Point) -> Iterator[str]:
     """The keys of a point that decide a condition."""
     return (name for name in point if any(f"{key}.".startswith(f"{name}.") for key in when))
 
@@ -134,22 +138,22 @@ def _base(job: TuneJob) -> dict[str, Any]:
     data |= {"name": trial_name(job, 0), "storage": job.storage, "evaluate": []}
     data["optim"]["steps"] = job.steps
     data["track"]["register"] = None
-    if job.objective.splits(job.train):
-        data["data"] |= _without_held_out(job)
+    if job.objective.splits_training_source(job.train):
+        data["data"] |= _train_split_sources(job)
     return data
 
 
-def training_side(job: TuneJob, number: int) -> str:
+def train_split_path(job: TuneJob, number: int) -> str:
     """Where the index of what is left of a source stands, when a share of it is held out."""
     return f"{job.storage}/sweeps/{job.name}/train-{number}"
 
 
-def _without_held_out(job: TuneJob) -> dict[str, Any]:
+def _train_split_sources(job: TuneJob) -> dict[str, Any]:
     """The sources of a trial: what the sweep leaves of the train job's own."""
     if job.train.data.source is not None:
-        return {"source": training_side(job, 0)}
+        return {"source": train_split_path(job, 0)}
     weighted = [
-        {**one.model_dump(mode="json"), "uri": training_side(job, number)}
+        {**one.model_dump(mode="json"), "uri": train_split_path(job, number)}
         for number, one in enumerate(job.train.data.sources)
     ]
     return {"sources": weighted}

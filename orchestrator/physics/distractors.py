@@ -9,43 +9,47 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.physics.scene import (
-    VIEW,
-    Backdrop,
+    VIEW_METERS,
+    Background,
+    RigidBody,
     Scene,
-    Solid,
-    Thing,
+    StaticPolygon,
     Trajectory,
-    half_planes,
-    rectangle,
+    edge_half_planes,
+    rectangle_vertices,
 )
-from orchestrator.physics.scenes.common import WALL, Palette, foot, thing
+from orchestrator.physics.scenes.common import WALL_THICKNESS, Palette, bottom_offset, sample_body
 
-TRIES = 12
-CELLS = 7  # of a moving texture, across the picture
-CONTRAST = 0.35  # of its two colours, in value
-DRIFT = (0.6, 1.8)  # cells a second
+MAX_PLACEMENTS = 12
+TEXTURE_CELLS = 7  # of a moving texture, across the picture
+TEXTURE_CONTRAST = 0.35  # of its two colours, in value
+DRIFT_SPEED = (0.6, 1.8)  # cells a second
 CLEARANCE = 0.25  # metres
 Points = npt.NDArray[np.float64]
 
 
-def bystanders(rng: np.random.Generator, scene: Scene, seen: Trajectory, most: int) -> Scene | None:
-    """A scene of its own with up to `most` bystanders, or None where there is no room.
+def sample_distractors(
+    rng: np.random.Generator, scene: Scene, trajectory: Trajectory, max_count: int
+) -> Scene | None:
+    """A scene of its own with up to `max_count` bystanders, or None where there is no room.
 
     They share the picture with `scene` and touch nothing of it: each is placed clear of every
     place that a thing of `scene` visits, of the solids and of the screens.
     """
-    palette = Palette(rng, scene.rim > 1, float(rng.random()))
-    things: list[Thing] = []
-    solids: list[Solid] = []
+    palette = Palette(rng, scene.outline_brightness > 1, float(rng.random()))
+    things: list[RigidBody] = []
+    solids: list[StaticPolygon] = []
     strings: list[tuple[int, tuple[float, float]]] = []
     taken: list[tuple[Points, float]] = [
-        (seen.poses[:, number, :2], one.size) for number, one in enumerate(scene.things)
+        (trajectory.poses[:, number, :2], one.size) for number, one in enumerate(scene.things)
     ]
-    for _ in range(int(rng.integers(0, most + 1))):
+    for _ in range(int(rng.integers(0, max_count + 1))):
         hangs = scene.gravity > 0 and rng.random() < 0.5
-        for _ in range(TRIES):
-            extra, anchor, shelf, sweep = _swing(rng, palette) if hangs else _shelf(rng, palette)
-            if not _clear(sweep, scene, taken):
+        for _ in range(MAX_PLACEMENTS):
+            extra, anchor, shelf, sweep = (
+                _sample_pendulum(rng, palette) if hangs else _sample_on_shelf(rng, palette)
+            )
+            if not _is_clear(sweep, scene, taken):
                 continue
             if anchor is not None:
                 strings.append((len(things), anchor))
@@ -60,48 +64,54 @@ def bystanders(rng: np.random.Generator, scene: Scene, seen: Trajectory, most: i
         scene,
         things=tuple(things),
         solids=tuple(solids),
-        strings=tuple(strings),
+        pendulum_anchors=tuple(strings),
         screens=(),
-        pins=(),
-        unmet=(),
+        pivot_anchors=(),
+        ignored_contacts=(),
     )
 
 
-def moving_backdrop(rng: np.random.Generator, still: Backdrop, fps: float) -> Backdrop:
+def moving_background(rng: np.random.Generator, static: Background, fps: float) -> Background:
     """Two layers of texture that drift in directions of their own, in the still one's hue."""
-    first = np.array(still.colours[0])
+    first = np.array(static.colours[0])
     # Towards the middle: a pale world gets darker spots, a dark one lighter ones.
-    second = first - CONTRAST if first.mean() > 0.5 else first + CONTRAST
-    angle, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(*DRIFT, 2) / fps
-    return Backdrop(
+    second = first - TEXTURE_CONTRAST if first.mean() > 0.5 else first + TEXTURE_CONTRAST
+    angle, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(*DRIFT_SPEED, 2) / fps
+    return Background(
         kind="moving",
-        colours=(still.colours[0], tuple(np.clip(second, 0, 1).tolist())),
-        grain=rng.random((2, CELLS, CELLS)),
-        drift=np.stack([np.cos(angle), np.sin(angle)], axis=1) * speed[:, None],
+        colours=(static.colours[0], tuple(np.clip(second, 0, 1).tolist())),
+        texture_grid=rng.random((2, TEXTURE_CELLS, TEXTURE_CELLS)),
+        drift_per_frame=np.stack([np.cos(angle), np.sin(angle)], axis=1) * speed[:, None],
     )
 
 
-Candidate = tuple[Thing, tuple[float, float] | None, Solid | None, tuple[Points, float]]
+DistractorCandidate = tuple[
+    RigidBody, tuple[float, float] | None, StaticPolygon | None, tuple[Points, float]
+]
 
 
-def _shelf(rng: np.random.Generator, palette: Palette) -> Candidate:
+def _sample_on_shelf(rng: np.random.Generator, palette: Palette) -> DistractorCandidate:
     """A thing at rest on a short shelf (on a table seen from above: lying there)."""
-    x, y = float(rng.uniform(1.3, VIEW - 1.3)), float(rng.uniform(2.0, VIEW - 1.2))
-    extra = thing(rng, palette, (x, y), size=(0.4, 0.6), friction=(0.5, 0.8), role="distractor")
-    under = y - foot(extra)
-    shelf = Solid(rectangle(x - 0.8, under - 0.18, x + 0.8, under), palette.solid(), "shelf")
+    x, y = float(rng.uniform(1.3, VIEW_METERS - 1.3)), float(rng.uniform(2.0, VIEW_METERS - 1.2))
+    extra = sample_body(
+        rng, palette, (x, y), size=(0.4, 0.6), friction=(0.5, 0.8), role="distractor"
+    )
+    under = y - bottom_offset(extra)
+    shelf = StaticPolygon(
+        rectangle_vertices(x - 0.8, under - 0.18, x + 0.8, under), palette.static_colour(), "shelf"
+    )
     return extra, None, shelf, (np.array([[x - 0.5, y], [x, y], [x + 0.5, y]]), 0.65)
 
 
-def _swing(rng: np.random.Generator, palette: Palette) -> Candidate:
+def _sample_pendulum(rng: np.random.Generator, palette: Palette) -> DistractorCandidate:
     """A ball on a string from above the picture's edge."""
     length = float(rng.uniform(1.6, 3.2))
     widest = float(rng.uniform(0.25, 0.6))
-    anchor = (float(rng.uniform(1.5, VIEW - 1.5)), VIEW + 0.3)
+    anchor = (float(rng.uniform(1.5, VIEW_METERS - 1.5)), VIEW_METERS + 0.3)
     arc = np.linspace(-widest, widest, 9)
     path = np.stack([anchor[0] + length * np.sin(arc), anchor[1] - length * np.cos(arc)], axis=1)
     start = path[0 if rng.random() < 0.5 else -1]
-    ball = thing(
+    ball = sample_body(
         rng,
         palette,
         (float(start[0]), float(start[1])),
@@ -114,15 +124,17 @@ def _swing(rng: np.random.Generator, palette: Palette) -> Candidate:
     return ball, anchor, None, (sweep, ball.size)
 
 
-def _clear(sweep: tuple[Points, float], scene: Scene, taken: list[tuple[Points, float]]) -> bool:
+def _is_clear(sweep: tuple[Points, float], scene: Scene, taken: list[tuple[Points, float]]) -> bool:
     points, reach = sweep
     reach += CLEARANCE
-    if (points[:, 0] < WALL + reach).any() or (points[:, 0] > VIEW - WALL - reach).any():
+    if (points[:, 0] < WALL_THICKNESS + reach).any() or (
+        points[:, 0] > VIEW_METERS - WALL_THICKNESS - reach
+    ).any():
         return False
-    blocks = [solid.corners for solid in scene.solids]
-    blocks += [rectangle(s.left, s.bottom, s.right, s.top) for s in scene.screens]
+    blocks = [solid.vertices for solid in scene.solids]
+    blocks += [rectangle_vertices(s.left, s.bottom, s.right, s.top) for s in scene.screens]
     for corners in blocks:
-        planes = half_planes(corners)
+        planes = edge_half_planes(corners)
         if (points @ planes[:, :2].T - planes[:, 2]).max(axis=1).min() < reach:
             return False
     for places, size in taken:

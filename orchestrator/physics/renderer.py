@@ -12,18 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.physics.scene import (
-    VIEW,
-    Backdrop,
+    VIEW_METERS,
+    Background,
     Colour,
     Floats,
+    RigidBody,
     Scene,
-    Thing,
-    half_planes,
-    rectangle,
+    edge_half_planes,
+    rectangle_vertices,
 )
 
-RIM = 0.09  # metres of outline
-BALL_MARK, POLYGON_MARK = 0.3, 0.16  # half a mark's width over the thing's size
+OUTLINE_WIDTH = 0.09  # metres of outline
+BALL_MARK_HALF_WIDTH, POLYGON_MARK_HALF_WIDTH = (
+    0.3,
+    0.16,
+)  # half a mark's width over the thing's size
 
 
 def render(
@@ -40,65 +43,67 @@ def render(
         visible: float32 `[T, objects]`, the share of each thing that can be seen, from 0
             (behind a screen, or out of the picture) to 1.
     """
-    frames, seen = _behind(scene, size, len(poses))
-    for hung, anchor in scene.strings:
+    frames, seen = _render_static(scene, size, len(poses))
+    for hung, anchor in scene.pendulum_anchors:
         _draw_string(frames, poses[:, hung], anchor, scene)
     visible = np.empty(poses.shape[:2], np.float32)
     for number, thing in enumerate(scene.things):
-        covered = _draw_thing(frames, seen, thing, poses[:, number], scene.rim)
-        visible[:, number] = covered / (thing.area * (size / VIEW) ** 2)
+        covered = _draw_body(frames, seen, thing, poses[:, number], scene.outline_brightness)
+        visible[:, number] = covered / (thing.area * (size / VIEW_METERS) ** 2)
     return frames, np.clip(visible, 0, 1)
 
 
-def _behind(scene: Scene, size: int, count: int) -> tuple[npt.NDArray[np.uint8], Floats]:
+def _render_static(scene: Scene, size: int, count: int) -> tuple[npt.NDArray[np.uint8], Floats]:
     """Frames without things, uint8 `[count, size, size, 3]`, and where no screen hides, float32
     `[size, size]`.
 
     The screens are part of the picture: things are drawn later, but never over them.
     """
     frames = np.empty((count, size, size, 3), np.uint8)
-    if scene.backdrop.kind != "moving":
-        picture = _backdrop(scene.backdrop, size)
-        seen, _ = _build(picture, scene, size)
+    if scene.background.kind != "moving":
+        picture = _draw_background(scene.background, size)
+        seen, _ = _draw_static(picture, scene, size)
         frames[:] = np.rint(picture * 255).astype(np.uint8)
         return frames, seen
     built = np.zeros((size, size, 3), np.float32)
-    seen, through = _build(built, scene, size)
+    seen, through = _draw_static(built, scene, size)
     for number in range(count):
-        behind = _drifted(scene.backdrop, size, number)
+        behind = _moving_texture(scene.background, size, number)
         frames[number] = np.rint((built + through[..., None] * behind) * 255).astype(np.uint8)
     return frames, seen
 
 
-def _build(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
+def _draw_static(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
     """Paint solids and screens into `picture`. Gives where no screen hides, and how much of the
     backdrop is seen, both float32 `[size, size]`."""
     through, seen = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
     for solid in scene.solids:
-        through *= 1 - _fill(picture, solid.corners, solid.colour, rim=1)
+        through *= 1 - _fill_polygon(picture, solid.vertices, solid.colour, rim=1)
     for screen in scene.screens:
-        corners = rectangle(screen.left, screen.bottom, screen.right, screen.top)
-        clear = 1 - _fill(picture, corners, screen.colour, scene.rim)
+        corners = rectangle_vertices(screen.left, screen.bottom, screen.right, screen.top)
+        clear = 1 - _fill_polygon(picture, corners, screen.colour, scene.outline_brightness)
         seen, through = seen * clear, through * clear
     return seen, through
 
 
-def _drifted(backdrop: Backdrop, size: int, number: int) -> Floats:
+def _moving_texture(backdrop: Background, size: int, number: int) -> Floats:
     """A moving texture in one frame, float32 `[size, size, 3]` in [0, 1]."""
     line = (np.arange(size) + 0.5) / size
     share = np.zeros((size, size))
-    for grain, (along_x, along_y) in zip(backdrop.grain, backdrop.drift * number, strict=True):
+    for grain, (along_x, along_y) in zip(
+        backdrop.texture_grid, backdrop.drift_per_frame * number, strict=True
+    ):
         cells = len(grain)
-        rows, row_part = _periodic(line * cells - along_y, cells)
-        columns, column_part = _periodic(line * cells - along_x, cells)
+        rows, row_part = _periodic_cells(line * cells - along_y, cells)
+        columns, column_part = _periodic_cells(line * cells - along_x, cells)
         tall = grain[rows[0]] * (1 - row_part)[:, None] + grain[rows[1]] * row_part[:, None]
         share += tall[:, columns[0]] * (1 - column_part) + tall[:, columns[1]] * column_part
     first, second = map(_rgb, backdrop.colours)
-    mix = (share / len(backdrop.grain))[..., None].astype(np.float32)
+    mix = (share / len(backdrop.texture_grid))[..., None].astype(np.float32)
     return np.asarray(first + mix * (second - first), np.float32)
 
 
-def _periodic(
+def _periodic_cells(
     at: npt.NDArray[np.floating], cells: int
 ) -> tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.floating]]:
     """The two cells on either side of each place, and how far it is on the way to the second."""
@@ -107,37 +112,39 @@ def _periodic(
     return (first, (first + 1) % cells), at - low
 
 
-def _fill(picture: Floats, corners: npt.NDArray[np.float64], colour: Colour, rim: float) -> Floats:
+def _fill_polygon(
+    picture: Floats, corners: npt.NDArray[np.float64], colour: Colour, rim: float
+) -> Floats:
     """Paint a still polygon into `picture`; returns its coverage `[size, size]`."""
     size = len(picture)
-    scale = size / VIEW
+    scale = size / VIEW_METERS
     x = (np.arange(size, dtype=np.float32) + 0.5)[None, :]
     y = (size - 0.5 - np.arange(size, dtype=np.float32))[:, None]
     distance = np.full((size, size), -np.inf, np.float32)
-    for nx, ny, d in half_planes(corners).astype(np.float32):
+    for nx, ny, d in edge_half_planes(corners).astype(np.float32):
         np.maximum(distance, nx * x + ny * y - d * scale, out=distance)
     cover = np.clip(0.5 - distance, 0, 1)
-    inner = np.clip(0.5 - distance - RIM * scale, 0, 1)[..., None]
-    fill, edge = _rgb(colour), edge_colour(colour, rim)
+    inner = np.clip(0.5 - distance - OUTLINE_WIDTH * scale, 0, 1)[..., None]
+    fill, edge = _rgb(colour), outline_colour(colour, rim)
     picture += cover[..., None] * (edge + inner * (fill - edge) - picture)
     return np.asarray(cover)
 
 
-def _backdrop(backdrop: Backdrop, size: int) -> Floats:
+def _draw_background(backdrop: Background, size: int) -> Floats:
     """Float32 `[size, size, 3]` in [0, 1]."""
     line = (np.arange(size) + 0.5) / size
     if backdrop.kind == "gradient":
-        c, s = np.cos(backdrop.direction), np.sin(backdrop.direction)
+        c, s = np.cos(backdrop.gradient_angle), np.sin(backdrop.gradient_angle)
         share = 0.5 + ((line[None, :] - 0.5) * c + (line[:, None] - 0.5) * s) / (abs(c) + abs(s))
     elif backdrop.kind == "texture":
-        share = _smooth(backdrop.grain, line)
+        share = _bilinear(backdrop.texture_grid, line)
     else:
         share = np.zeros((size, size))
     first, second = map(_rgb, backdrop.colours)
     return np.asarray(first + share[..., None].astype(np.float32) * (second - first), np.float32)
 
 
-def _smooth(
+def _bilinear(
     grain: npt.NDArray[np.float64], line: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
     """A coarse grid `[k, k]` interpolated bilinearly at `line` x `line`."""
@@ -152,13 +159,18 @@ def _rgb(colour: Colour) -> Floats:
     return np.asarray(colour, np.float32)
 
 
-def edge_colour(colour: Colour, rim: float) -> Floats:
+def outline_colour(colour: Colour, outline_brightness: float) -> Floats:
     """The outline's colour: darker for rim < 1, towards white above."""
     fill = _rgb(colour)
-    return np.asarray(fill * rim if rim < 1 else 1 - (1 - fill) / np.float32(rim), np.float32)
+    return np.asarray(
+        fill * outline_brightness
+        if outline_brightness < 1
+        else 1 - (1 - fill) / np.float32(outline_brightness),
+        np.float32,
+    )
 
 
-class _Window:
+class _BodyWindow:
     """A box of fixed size that follows a thing through the frames, kept inside the picture."""
 
     def __init__(self, x: Floats, y: Floats, half: tuple[float, float], size: int) -> None:
@@ -173,12 +185,12 @@ class _Window:
         self.x = (columns[None, :] + (self.left - x)[:, None]).astype(np.float32)
         self.y = ((y - self.top)[:, None] - rows[None, :]).astype(np.float32)
 
-    def along(self, nx: Floats, ny: Floats, shift: float = 0.0) -> Floats:
+    def signed_distance(self, nx: Floats, ny: Floats, shift: float = 0.0) -> Floats:
         """nx * x + ny * y - shift at every pixel, `[T, h, w]`; nx and ny are `[T]`."""
         across = (ny[:, None] * self.y - np.float32(shift))[:, :, None]
         return np.asarray((nx[:, None] * self.x)[:, None, :] + across)
 
-    def of(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def views(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A writeable view `[T, H', W', h, w, 3]` of every window position."""
         view = np.lib.stride_tricks.sliding_window_view(
             pictures, (self.height, self.width), axis=(1, 2), writeable=True
@@ -187,7 +199,7 @@ class _Window:
 
 
 def _blend(
-    frames: npt.NDArray[np.uint8], window: _Window, layers: list[Floats], colours: list[Floats]
+    frames: npt.NDArray[np.uint8], window: _BodyWindow, layers: list[Floats], colours: list[Floats]
 ) -> None:
     """Put layers over the frames: the first is the coverage, each later one repaints a part.
 
@@ -198,7 +210,7 @@ def _blend(
     paint = weights @ (np.stack(steps) * 255).astype(np.float32)
     keep = 1 - np.repeat(layers[0].ravel(), 3)
     every = np.arange(len(frames))
-    view = window.of(frames)
+    view = window.views(frames)
     patch = view[every, window.top, window.left]
     mixed = patch.reshape(-1) * keep
     mixed += paint.reshape(-1)
@@ -206,36 +218,36 @@ def _blend(
     view[every, window.top, window.left] = mixed.astype(np.uint8).reshape(patch.shape)
 
 
-def _draw_thing(
+def _draw_body(
     frames: npt.NDArray[np.uint8],
     seen: Floats,
-    thing: Thing,
+    thing: RigidBody,
     poses: npt.NDArray[np.float64],
     rim: float,
 ) -> Floats:
     """Draw one thing in all frames; returns the pixels of it that are seen, `[T]`."""
     size = frames.shape[1]
-    scale = size / VIEW
+    scale = size / VIEW_METERS
     x = (poses[:, 0] * scale).astype(np.float32)
     y = (size - poses[:, 1] * scale).astype(np.float32)
     cos, sin = np.cos(poses[:, 2]).astype(np.float32), np.sin(poses[:, 2]).astype(np.float32)
-    window = _Window(x, y, _extent(thing, cos, sin, scale), size)
-    distance = _distance(thing, window, cos, sin, scale)
+    window = _BodyWindow(x, y, _half_extent(thing, cos, sin, scale), size)
+    distance = _signed_distance(thing, window, cos, sin, scale)
     cover = np.clip(0.5 - distance, 0, 1)
     if seen.min() < 1:
         mask = np.lib.stride_tricks.sliding_window_view(seen, (window.height, window.width))
         cover *= mask[window.top, window.left]
-    inner = np.clip(0.5 - RIM * scale - distance, 0, 1)
+    inner = np.clip(0.5 - OUTLINE_WIDTH * scale - distance, 0, 1)
     np.minimum(inner, cover, out=inner)
-    layers, colours = [cover, inner], [edge_colour(thing.colour, rim), _rgb(thing.colour)]
+    layers, colours = [cover, inner], [outline_colour(thing.colour, rim), _rgb(thing.colour)]
     if thing.marking != "plain":
-        layers.append(inner * _mark(thing, window, cos, sin, scale))
-        colours.append(_rgb(thing.mark))
+        layers.append(inner * _mark_coverage(thing, window, cos, sin, scale))
+        colours.append(_rgb(thing.mark_colour))
     _blend(frames, window, layers, colours)
     return np.asarray(cover.sum(axis=(1, 2)))
 
 
-def _extent(thing: Thing, cos: Floats, sin: Floats, scale: float) -> tuple[float, float]:
+def _half_extent(thing: RigidBody, cos: Floats, sin: Floats, scale: float) -> tuple[float, float]:
     """The farthest that a thing ever reaches from its centre along x and y, in pixels."""
     if thing.corners is None:
         return thing.size * scale, thing.size * scale
@@ -245,23 +257,31 @@ def _extent(thing: Thing, cos: Floats, sin: Floats, scale: float) -> tuple[float
     return float(wide) * scale, float(high) * scale
 
 
-def _distance(thing: Thing, window: _Window, cos: Floats, sin: Floats, scale: float) -> Floats:
+def _signed_distance(
+    thing: RigidBody, window: _BodyWindow, cos: Floats, sin: Floats, scale: float
+) -> Floats:
     """Signed distance to the outline in pixels, negative inside, `[T, h, w]`."""
     if thing.corners is None:
         square = (window.x**2)[:, None, :] + (window.y**2)[:, :, None]
         return np.asarray(np.sqrt(square, out=square) - np.float32(thing.size * scale))
     distance: Floats | None = None
-    for nx, ny, d in half_planes(thing.corners).astype(np.float32):
-        edge = window.along(cos * nx - sin * ny, sin * nx + cos * ny, d * scale)
+    for nx, ny, d in edge_half_planes(thing.corners).astype(np.float32):
+        edge = window.signed_distance(cos * nx - sin * ny, sin * nx + cos * ny, d * scale)
         distance = edge if distance is None else np.maximum(distance, edge, out=distance)
     assert distance is not None
     return distance
 
 
-def _mark(thing: Thing, window: _Window, cos: Floats, sin: Floats, scale: float) -> Floats:
+def _mark_coverage(
+    thing: RigidBody, window: _BodyWindow, cos: Floats, sin: Floats, scale: float
+) -> Floats:
     """Coverage of the mark, `[T, h, w]`, turning with the thing."""
-    across = window.along(-sin, cos)
-    half = np.float32((BALL_MARK if thing.corners is None else POLYGON_MARK) * thing.size * scale)
+    across = window.signed_distance(-sin, cos)
+    half = np.float32(
+        (BALL_MARK_HALF_WIDTH if thing.corners is None else POLYGON_MARK_HALF_WIDTH)
+        * thing.size
+        * scale
+    )
     if thing.marking == "stripe":
         np.abs(across, out=across)
         across -= half
@@ -281,17 +301,17 @@ def _draw_string(
 ) -> None:
     """A thin line from the anchor to a thing's centre; the thing is drawn over its end."""
     size = frames.shape[1]
-    scale = size / VIEW
+    scale = size / VIEW_METERS
     dx, dy = poses[:, 0] - anchor[0], poses[:, 1] - anchor[1]
     length = np.hypot(dx, dy)
     cos, sin = (dx / length).astype(np.float32), (dy / length).astype(np.float32)
     middle_x = ((anchor[0] + dx / 2) * scale).astype(np.float32)
     middle_y = (size - (anchor[1] + dy / 2) * scale).astype(np.float32)
     half = (float(np.abs(dx).max()) / 2 * scale + 1, float(np.abs(dy).max()) / 2 * scale + 1)
-    window = _Window(middle_x, middle_y, half, size)
+    window = _BodyWindow(middle_x, middle_y, half, size)
     reach = (length / 2 * scale).astype(np.float32)[:, None, None]
-    beside = np.abs(window.along(-sin, cos)) - np.float32(0.04 * scale)
-    beyond = np.abs(window.along(cos, sin)) - reach
+    beside = np.abs(window.signed_distance(-sin, cos)) - np.float32(0.04 * scale)
+    beyond = np.abs(window.signed_distance(cos, sin)) - reach
     cover = np.clip(0.5 - np.maximum(beside, beyond), 0, 1)
-    tone = np.full(3, 0.15 if scene.rim < 1 else 0.85, np.float32)
+    tone = np.full(3, 0.15 if scene.outline_brightness < 1 else 0.85, np.float32)
     _blend(frames, window, [cover], [tone])

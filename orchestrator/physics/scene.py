@@ -1,7 +1,7 @@
 """What a scene is made of: things that move, solids that stand, screens that hide.
 
 Units are metres, seconds and kilograms; x points right, y up, and the picture shows
-`VIEW` x `VIEW` metres with its lower left corner at the origin.
+`VIEW_METERS` x `VIEW_METERS` metres with its lower left corner at the origin.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-VIEW = 10.0
+VIEW_METERS = 10.0
 GRAVITY = 9.81
 
 Floats = npt.NDArray[np.float32]
@@ -20,7 +20,7 @@ Colour = tuple[float, float, float]  # RGB, each in [0, 1]
 
 
 @dataclass(frozen=True)
-class Thing:
+class RigidBody:
     """One rigid body: a ball, or a convex polygon about its centre of mass."""
 
     shape: str
@@ -31,7 +31,7 @@ class Thing:
     pose: tuple[float, float, float]
     """x, y, angle at time 0."""
     colour: Colour
-    mark: Colour
+    mark_colour: Colour
     """Colour of the mark that makes the angle visible."""
     marking: str = "plain"
     """`plain`, `half`, `stripe` or `dot`."""
@@ -53,7 +53,7 @@ class Thing:
         return float(0.5 * np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
 
     @property
-    def moment(self) -> float:
+    def moment_of_inertia(self) -> float:
         """Moment of inertia about the centre of mass, for an even density."""
         if self.corners is None:
             return 0.5 * self.mass * self.size**2
@@ -64,10 +64,10 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Solid:
+class StaticPolygon:
     """A convex polygon that stands still and that things bounce from."""
 
-    corners: npt.NDArray[np.float64]
+    vertices: npt.NDArray[np.float64]
     """`[n, 2]` counter-clockwise, in the world."""
     colour: Colour
     name: str = "floor"
@@ -75,7 +75,7 @@ class Solid:
 
 
 @dataclass(frozen=True)
-class Screen:
+class Occluder:
     """An upright board in front of everything; it touches nothing."""
 
     left: float
@@ -86,17 +86,17 @@ class Screen:
 
 
 @dataclass(frozen=True)
-class Backdrop:
+class Background:
     """What is behind the scene: two colours, mixed plainly, along a line or by a texture, which may
     move."""
 
     kind: str
     colours: tuple[Colour, Colour]
-    direction: float = 0.0
+    gradient_angle: float = 0.0
     """Angle of the gradient, in radians."""
-    grain: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    texture_grid: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     """`[k, k]` in [0, 1]: the texture's coarse grid. Of a moving one `[layers, k, k]`, periodic."""
-    drift: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    drift_per_frame: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     """`[layers, 2]`: grid cells along x and y that each layer of a moving texture goes a frame."""
 
 
@@ -109,7 +109,7 @@ class Trajectory:
     contacts: list[Contact]
     fps: float
 
-    def first(self, frames: int) -> Trajectory:
+    def first_frames(self, frames: int) -> Trajectory:
         """The first frames only."""
         contacts = [one for one in self.contacts if one.time < frames / self.fps]
         return Trajectory(self.poses[:frames], contacts, self.fps)
@@ -127,7 +127,7 @@ class Contact:
     """Speed of approach along the normal, in m/s."""
 
 
-def _always(trajectory: Trajectory) -> bool:
+def _always_true(trajectory: Trajectory) -> bool:
     return True
 
 
@@ -136,54 +136,65 @@ class Scene:
     """Everything that decides a video before time runs."""
 
     family: str
-    things: tuple[Thing, ...]
-    solids: tuple[Solid, ...]
-    backdrop: Backdrop
-    rim: float
+    things: tuple[RigidBody, ...]
+    solids: tuple[StaticPolygon, ...]
+    background: Background
+    outline_brightness: float
     """Outlines: below 1 darker than the fill by this factor, above 1 towards white."""
-    screens: tuple[Screen, ...] = ()
-    pins: tuple[tuple[int, tuple[float, float]], ...] = ()
+    screens: tuple[Occluder, ...] = ()
+    pivot_anchors: tuple[tuple[int, tuple[float, float]], ...] = ()
     """Things that turn about a fixed point of the world (through their centre)."""
-    strings: tuple[tuple[int, tuple[float, float]], ...] = ()
+    pendulum_anchors: tuple[tuple[int, tuple[float, float]], ...] = ()
     """Things that hang from a fixed point of the world by a stiff string."""
-    unmet: tuple[tuple[int, str], ...] = ()
+    ignored_contacts: tuple[tuple[int, str], ...] = ()
     """A thing and a solid that pass each other by (a plank and its own fulcrum)."""
     gravity: float = GRAVITY
-    shows: Callable[[Trajectory], bool] = _always
+    event_occurred: Callable[[Trajectory], bool] = _always_true
     """Whether what the family is about did happen; if not, the scene is drawn again."""
 
     def mirrored(self) -> Scene:
         """The same scene with left and right exchanged."""
         return replace(
             self,
-            things=tuple(map(_mirror_thing, self.things)),
-            solids=tuple(replace(s, corners=_mirror(s.corners)) for s in self.solids),
+            things=tuple(map(_mirror_body, self.things)),
+            solids=tuple(replace(s, vertices=_mirror_vertices(s.vertices)) for s in self.solids),
             screens=tuple(
-                replace(s, left=VIEW - s.right, right=VIEW - s.left) for s in self.screens
+                replace(s, left=VIEW_METERS - s.right, right=VIEW_METERS - s.left)
+                for s in self.screens
             ),
-            pins=tuple((thing, (VIEW - x, y)) for thing, (x, y) in self.pins),
-            strings=tuple((thing, (VIEW - x, y)) for thing, (x, y) in self.strings),
+            pivot_anchors=tuple(
+                (thing, (VIEW_METERS - x, y)) for thing, (x, y) in self.pivot_anchors
+            ),
+            pendulum_anchors=tuple(
+                (thing, (VIEW_METERS - x, y)) for thing, (x, y) in self.pendulum_anchors
+            ),
         )
 
 
-def _mirror(corners: npt.NDArray[np.float64], about: float = VIEW) -> npt.NDArray[np.float64]:
+def _mirror_vertices(
+    corners: npt.NDArray[np.float64], about: float = VIEW_METERS
+) -> npt.NDArray[np.float64]:
     # Reversed as well, so that the corners still run counter-clockwise.
     return np.stack([about - corners[::-1, 0], corners[::-1, 1]], axis=1)
 
 
-def _mirror_thing(thing: Thing) -> Thing:
+def _mirror_body(thing: RigidBody) -> RigidBody:
     x, y, angle = thing.pose
     vx, vy, omega = thing.velocity
-    corners = None if thing.corners is None else _mirror(thing.corners, about=0.0)
-    return replace(thing, pose=(VIEW - x, y, -angle), velocity=(-vx, vy, -omega), corners=corners)
+    corners = None if thing.corners is None else _mirror_vertices(thing.corners, about=0.0)
+    return replace(
+        thing, pose=(VIEW_METERS - x, y, -angle), velocity=(-vx, vy, -omega), corners=corners
+    )
 
 
-def rectangle(left: float, bottom: float, right: float, top: float) -> npt.NDArray[np.float64]:
+def rectangle_vertices(
+    left: float, bottom: float, right: float, top: float
+) -> npt.NDArray[np.float64]:
     """Corners `[4, 2]` of an upright rectangle, counter-clockwise."""
     return np.array([[left, bottom], [right, bottom], [right, top], [left, top]])
 
 
-def half_planes(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def edge_half_planes(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Edges of a convex polygon as `[n, 3]` rows (nx, ny, d): inside is nx*x + ny*y <= d."""
     along = np.roll(corners, -1, axis=0) - corners
     normal = np.stack([along[:, 1], -along[:, 0]], axis=1)

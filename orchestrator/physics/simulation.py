@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import pymunk
 
-from orchestrator.physics.scene import Contact, Scene, Thing, Trajectory
+from orchestrator.physics.scene import Contact, RigidBody, Scene, Trajectory
 
 STEPS_PER_SECOND = 480
-ITERATIONS = 20
-SOFTEST = 0.05  # m/s: a resting thing's tremble is no contact of note
-SLOP = 0.002  # metres of overlap that the solver leaves alone, far below a pixel
+SOLVER_ITERATIONS = 20
+MIN_CONTACT_SPEED = 0.05  # m/s: a resting thing's tremble is no contact of note
+COLLISION_SLOP = 0.002  # metres of overlap that the solver leaves alone, far below a pixel
 
 
-def run(scene: Scene, frames: int, fps: float) -> Trajectory:
+def simulate_motion(scene: Scene, frames: int, fps: float) -> Trajectory:
     """Simulate a scene; frame t shows time t / fps."""
     space = pymunk.Space()
     space.gravity = (0.0, -scene.gravity)
-    space.iterations = ITERATIONS
-    space.collision_slop = SLOP
+    space.iterations = SOLVER_ITERATIONS
+    space.collision_slop = COLLISION_SLOP
     log = _ContactLog()
-    bodies = _populate(space, scene, log)
-    space.on_collision(begin=log.begin)
+    bodies = _add_bodies(space, scene, log)
+    space.on_collision(begin=log.on_contact)
     steps = int(np.ceil(STEPS_PER_SECOND / fps))
     step = 1 / (fps * steps)
     poses = np.empty((frames, len(bodies), 6))
@@ -37,32 +37,32 @@ def run(scene: Scene, frames: int, fps: float) -> Trajectory:
     return Trajectory(poses, log.contacts, fps)
 
 
-def _populate(space: pymunk.Space, scene: Scene, log: _ContactLog) -> list[pymunk.Body]:
+def _add_bodies(space: pymunk.Space, scene: Scene, log: _ContactLog) -> list[pymunk.Body]:
     bodies: list[pymunk.Body] = []
     # Groups are pymunk's way to say that two shapes pass each other by.
-    groups = {name: number + 1 for number, (_, name) in enumerate(scene.unmet)}
+    groups = {name: number + 1 for number, (_, name) in enumerate(scene.ignored_contacts)}
     for solid in scene.solids:
-        shape = pymunk.Poly(space.static_body, [tuple(c) for c in solid.corners])
+        shape = pymunk.Poly(space.static_body, [tuple(c) for c in solid.vertices])
         shape.elasticity, shape.friction = 1.0, solid.friction
         shape.filter = pymunk.ShapeFilter(group=groups.get(solid.name, 0))
-        log.name(shape, solid.name)
+        log.register(shape, solid.name)
         space.add(shape)
-    passes = {thing: groups[name] for thing, name in scene.unmet}
+    passes = {thing: groups[name] for thing, name in scene.ignored_contacts}
     for number, thing in enumerate(scene.things):
-        body, shape = _body(thing)
+        body, shape = _make_body(thing)
         shape.filter = pymunk.ShapeFilter(group=passes.get(number, 0))
-        log.name(shape, f"thing {number}")
+        log.register(shape, f"thing {number}")
         space.add(body, shape)
         bodies.append(body)
-    for number, anchor in scene.pins:
+    for number, anchor in scene.pivot_anchors:
         space.add(pymunk.PivotJoint(space.static_body, bodies[number], anchor, (0, 0)))
-    for number, anchor in scene.strings:
+    for number, anchor in scene.pendulum_anchors:
         space.add(pymunk.PinJoint(space.static_body, bodies[number], anchor, (0, 0)))
     return bodies
 
 
-def _body(thing: Thing) -> tuple[pymunk.Body, pymunk.Shape]:
-    body = pymunk.Body(thing.mass, thing.moment)
+def _make_body(thing: RigidBody) -> tuple[pymunk.Body, pymunk.Shape]:
+    body = pymunk.Body(thing.mass, thing.moment_of_inertia)
     x, y, body.angle = thing.pose
     body.position = (x, y)
     vx, vy, body.angular_velocity = thing.velocity
@@ -84,10 +84,10 @@ class _ContactLog:
         self.contacts: list[Contact] = []
         self._names: dict[pymunk.Shape, str] = {}
 
-    def name(self, shape: pymunk.Shape, name: str) -> None:
+    def register(self, shape: pymunk.Shape, name: str) -> None:
         self._names[shape] = name
 
-    def begin(self, arbiter: pymunk.Arbiter, space: pymunk.Space, data: Any) -> None:
+    def on_contact(self, arbiter: pymunk.Arbiter, space: pymunk.Space, data: Any) -> None:
         first, second = arbiter.shapes
         touch = arbiter.contact_point_set
         point = touch.points[0].point_a
@@ -95,7 +95,7 @@ class _ContactLog:
             point
         )
         speed = float(closing.dot(touch.normal))
-        if speed < SOFTEST:
+        if speed < MIN_CONTACT_SPEED:
             return
         names = self._names[first], self._names[second]
         self.contacts.append(Contact(round(self.time, 4), *names, round(speed, 3)))

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from orchestrator.data.codec.encode import encode_h264
 from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
-from orchestrator.job.config.pack import Encode
-from orchestrator.physics.simulated_video import VERSION, Simulation, simulate
-from orchestrator.physics.uri import parse
+from orchestrator.job.config.pack import TranscodeConfig
+from orchestrator.physics.simulated_video import SIMULATOR_VERSION, SimulatedVideo, simulate_video
+from orchestrator.physics.uri import parse_physics_uri
 
-UNIT = 64  # videos that are simulated, and committed, as a whole
+VIDEOS_PER_UNIT = 64  # videos that are simulated, and committed, as a whole
 
 
 class PhysicsSource:
@@ -29,30 +29,32 @@ class PhysicsSource:
         """Read the URI.
 
         Raises:
-            RequestError: see `physics.uri.parse`.
+            RequestError: see `uri.parse_physics_uri`.
         """
         self.uri = uri
-        self.options = parse(uri)
+        self.options = parse_physics_uri(uri)
 
     def units(self) -> list[WorkUnit]:
         """Runs of 64 indices. The number of clips is no part of a unit's identity."""
-        identity = f"{self.options.scenes} simulator {VERSION}"
+        identity = f"{self.options.scenes} simulator {SIMULATOR_VERSION}"
         return [
             WorkUnit(
                 id=f"physics-{self.options.family}-{first:08d}",
                 inputs=tuple(
-                    str(index) for index in range(first, min(first + UNIT, self.options.clips))
+                    str(index)
+                    for index in range(first, min(first + VIDEOS_PER_UNIT, self.options.clips))
                 ),
                 identity=identity,
             )
-            for first in range(0, self.options.clips, UNIT)
+            for first in range(0, self.options.clips, VIDEOS_PER_UNIT)
         ]
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         """Simulate and encode the videos of a unit; nothing is ever rejected.
 
         Beside each: its ground truth, `states.npy` (float32 `[T, objects, 8]`, see
-        `simulate.COLUMNS`), and under "physics" in the JSON what `Simulation.meta` holds.
+        `simulated_video.STATE_COLUMNS`), and under "physics" in the JSON what
+        `SimulatedVideo.meta` holds.
 
         A picture larger than `encode.short_side` is drawn smaller, and a video longer than
         `encode.segment` is cut into even segments, as any other video would be.
@@ -60,8 +62,8 @@ class PhysicsSource:
         given = self.options
         size = min(given.size, encode.short_side // 2 * 2)
         for index in map(int, unit.inputs):
-            simulation = simulate(
-                given.family_of(index),
+            simulation = simulate_video(
+                given.scene_type_of(index),
                 given.seed,
                 index,
                 size=size,
@@ -72,7 +74,9 @@ class PhysicsSource:
             )
             yield from self._segments(simulation, index, encode)
 
-    def _segments(self, simulation: Simulation, index: int, encode: Encode) -> Iterator[RawClip]:
+    def _segments(
+        self, simulation: SimulatedVideo, index: int, encode: TranscodeConfig
+    ) -> Iterator[RawClip]:
         fps = self.options.fps
         key = f"{simulation.meta['family']}-{self.options.seed}-{index:08d}"
         parts = math.ceil(self.options.seconds / encode.segment)
@@ -89,12 +93,15 @@ class PhysicsSource:
                 height=frames.shape[1],
                 duration_s=len(frames) / fps,
                 source=f"{self.options.scenes}#{index}",
-                extras={"states.npy": _npy(states), "json": json.dumps({"physics": meta}).encode()},
+                extras={
+                    "states.npy": npy_bytes(states),
+                    "json": json.dumps({"physics": meta}).encode(),
+                },
             )
             start += len(frames)
 
 
-def _npy(array: npt.NDArray[np.float32]) -> bytes:
+def npy_bytes(array: npt.NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -8,10 +8,10 @@ from functools import partial
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.in_training.scheduler import (
     check_evaluations,
-    check_judging,
-    untrained,
+    check_suite_fits,
+    untrained_model,
 )
-from orchestrator.jepa.model_files import start_misfit
+from orchestrator.jepa.model_files import initial_weights_mismatch
 from orchestrator.job import (
     EmbedJob,
     EvaluateJob,
@@ -21,7 +21,7 @@ from orchestrator.job import (
     TuneJob,
 )
 
-START = "model.from"
+INIT_KEY = "model.from"
 """The key of what a training begins with. Of a teacher only its tokens must fit, which is seen when
 its stage starts."""
 
@@ -36,7 +36,7 @@ def check_stages(job: PipelineJob, *, local: bool) -> None:
         if isinstance(stage.job, TuneJob) and local:
             raise _refusal(stage, "Ray Tune starts its trials", "leave --local out")
         if isinstance(stage.job, TrainJob):
-            _named(stage, partial(check_evaluations, stage.job))
+            _check_named(stage, partial(check_evaluations, stage.job))
         for found in stage.references:
             former = next(one for one in job.stages if one.name == found.stage)
             _check_pair(stage, former, found.key)
@@ -52,10 +52,10 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
     if isinstance(asked, EvaluateJob) and not any(
         getattr(asked, other, None) for other in ("benchmark", "probe", "planning")
     ):
-        _named(stage, lambda: check_judging(asked, untrained(trained)), former)
+        _check_named(stage, lambda: check_suite_fits(asked, untrained_model(trained)), former)
     begins = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
-    if isinstance(begins, TrainJob) and key.endswith(START):
-        misfit = start_misfit(trained, begins)
+    if isinstance(begins, TrainJob) and key.endswith(INIT_KEY):
+        misfit = initial_weights_mismatch(trained, begins)
         if misfit:
             raise _refusal(
                 stage,
@@ -86,14 +86,14 @@ def _check_probe(stage: Stage, former: Stage) -> None:
         )
 
 
-def _named(stage: Stage, check: Callable[[], None], former: Stage | None = None) -> None:
+def _check_named(stage: Stage, check: Callable[[], None], former: Stage | None = None) -> None:
     try:
         check()
     except RequestError as error:
         beside = f"after stage '{former.name}': " if former else ""
         what = f"{error.where}: {error.what}" if error.where else error.what
-        raise _refusal(stage, beside + what, error.mend) from None
+        raise _refusal(stage, beside + what, error.hint) from None
 
 
 def _refusal(stage: Stage, what: str, mend: str) -> RequestError:
-    return RequestError(what, where=f"stage '{stage.name}'", mend=mend)
+    return RequestError(what, where=f"stage '{stage.name}'", hint=mend)

@@ -12,11 +12,11 @@ from orchestrator.errors import RequestError
 from orchestrator.job import PipelineJob, Stage, StudyJob, TuneJob, differences, identity
 from orchestrator.job.search_space import trial_name
 from orchestrator.storage import Storage
-from orchestrator.tracking.results.studies import NOTED
+from orchestrator.tracking.results.studies import RUN_REF_FILE
 
 
 @dataclass(frozen=True)
-class Left:
+class StageOutputs:
     """What a stage that is done has left."""
 
     seconds: float
@@ -39,75 +39,77 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StageRecord:
     """A stage that has begun."""
 
     kind: str
     state: Literal["begun", "done"]
     identity: dict[str, Any]
-    left: Left | None
+    left: StageOutputs | None
 
 
-class Ledger:
+class StageStore:
     """What is known of a pipeline's stages. An entry is written before its stage starts."""
 
     def __init__(self, folder: Storage) -> None:
         self.folder = folder
 
-    def entry(self, stage: Stage) -> Entry | None:
+    def read(self, stage: Stage) -> StageRecord | None:
         """What is known of a stage; None: it has not begun."""
         path = _path(stage)
         if not self.folder.exists(path):
             return None
         found = self.folder.read_json(path)
-        left = Left(**found["left"]) if found["left"] else None
-        return Entry(found["kind"], found["state"], found["identity"], left)
+        left = StageOutputs(**found["left"]) if found["left"] else None
+        return StageRecord(found["kind"], found["state"], found["identity"], left)
 
-    def begin(self, stage: Stage) -> None:
+    def mark_started(self, stage: Stage) -> None:
         """Note a stage that is about to start."""
-        self._write(stage, Entry(stage.job.kind, "begun", _plain(stage), None))
+        self._write(stage, StageRecord(stage.job.kind, "begun", _plain(stage), None))
 
-    def done(self, stage: Stage, left: Left) -> None:
+    def mark_done(self, stage: Stage, left: StageOutputs) -> None:
         """Note what a stage has left: it is never run again."""
-        self._write(stage, Entry(stage.job.kind, "done", _plain(stage), left))
+        self._write(stage, StageRecord(stage.job.kind, "done", _plain(stage), left))
 
-    def withdraw(self, stage: Stage) -> None:
+    def forget(self, stage: Stage) -> None:
         """Forget a stage whose request was wrong: nothing of it was started."""
         self.folder.delete(_path(stage))
 
-    def refuse_another(self, job: PipelineJob) -> None:
+    def check_unchanged(self, job: PipelineJob) -> None:
         """Stages that have begun must be what they were.
 
         Raises:
             RequestError: one differs; says in what.
         """
         for stage in job.stages:
-            entry = self.entry(stage)
+            entry = self.read(stage)
             changes = differences(entry.identity, _plain(stage)) if entry else []
             if entry and changes:
                 raise RequestError(
                     f"stage '{stage.name}' is {entry.state} with other values; it differs in:\n    "
                     + "\n    ".join(changes),
                     where=self.folder.root,
-                    mend="undo the change, give the stage (or the pipeline) another name, or begin"
+                    hint="undo the change, give the stage (or the pipeline) another name, or begin"
                     " the whole pipeline anew with --fresh",
                 )
 
-    def _write(self, stage: Stage, entry: Entry) -> None:
+    def _write(self, stage: Stage, entry: StageRecord) -> None:
         self.folder.write_json(_path(stage), asdict(entry))
 
 
-def set_aside(job: PipelineJob, storage: Storage) -> None:
+def archive_stages(job: PipelineJob, storage: Storage) -> None:
     """--fresh loses nothing: what the stages left moves beside, and then what is known of them."""
-    noted = storage.sub("pipelines", job.name)
-    run = noted.read_json(NOTED)["run_id"] if noted.exists(NOTED) else uuid.uuid4().hex
-    traces = [path for stage in job.stages for path in _traces(stage)]
+    noted = storage.subfolder("pipelines", job.name)
+    run = (
+        noted.read_json(RUN_REF_FILE)["run_id"] if noted.exists(RUN_REF_FILE) else uuid.uuid4().hex
+    )
+    traces = [path for stage in job.stages for path in _resume_folders(stage)]
     for path in [*traces, f"pipelines/{job.name}"]:
         if storage.exists(path):
             storage.move_tree(path, f"{path}.until-{run[:8]}")
 
 
-def _traces(stage: Stage) -> list[str]:
+def _resume_folders(stage: Stage) -> list[str]:
     """Folders under which a stage is continued. Datasets are named by content: they stay."""
     job, name = stage.job, stage.job.name
     if isinstance(job, TuneJob):

@@ -17,7 +17,7 @@ numbers each (the actions of a block of control steps, side by side, in the worl
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ActionBounds:
     """The box that actions lie in: float32 [D] each."""
 
     low: Tensor
@@ -28,7 +28,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ActionPlan:
     """What a solver found."""
 
     actions: Tensor
@@ -42,12 +42,14 @@ class Plan:
 class Solver(Protocol):
     """Searches for actions of low cost. Made by `Name(config)`."""
 
-    def solve(self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator) -> Plan:
+    def solve(
+        self, cost: Cost, start: Tensor, bounds: ActionBounds, generator: torch.Generator
+    ) -> ActionPlan:
         """`start`: where the search begins, [B, H, D]: what is left of the last plan, or zeros."""
 
 
 @runtime_checkable
-class Dynamics(Protocol):
+class PlannableModel(Protocol):
     """A world model that can be planned with. `orchestrator.load_model` gives one."""
 
     block: int
@@ -74,8 +76,8 @@ class Dynamics(Protocol):
 
 
 @runtime_checkable
-class Branching(Protocol):
-    """What a `Dynamics` may offer besides: many plans from one past, for less than one by one."""
+class SupportsRolloutPlans(Protocol):
+    """What a `PlannableModel` may offer besides: many plans from one past, cheaper than singly."""
 
     def branch(
         self, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None = None

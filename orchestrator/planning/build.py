@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from orchestrator.errors import RequestError
-from orchestrator.job.config.base import CustomPart
+from orchestrator.job.config.base import CustomComponent
 from orchestrator.job.config.planning import CEM, AnySolver
-from orchestrator.job.loading.custom_components import import_part, part_config
+from orchestrator.job.loading.custom_components import component_config, import_component
 from orchestrator.planning.base import Solver
-from orchestrator.planning.cem import CrossEntropy
-from orchestrator.planning.mppi import PathIntegral
+from orchestrator.planning.cem import CEMSolver
+from orchestrator.planning.mppi import MPPISolver
 
 
 def build_solver(config: AnySolver) -> Solver:
@@ -18,14 +18,14 @@ def build_solver(config: AnySolver) -> Solver:
         RequestError: an import path names no solver.
     """
     if isinstance(config, CEM):
-        return CrossEntropy(config)
-    if not isinstance(config, CustomPart):
-        return PathIntegral(config)
-    made = import_part(config.kind)(part_config(config))
+        return CEMSolver(config)
+    if not isinstance(config, CustomComponent):
+        return MPPISolver(config)
+    made = import_component(config.kind)(component_config(config))
     if not isinstance(made, Solver):
         raise RequestError(
             f"{config.kind} makes no solver: it has no `solve`",
             where="planning.solver",
-            mend="follow orchestrator.planning.base: Solver",
+            hint="follow orchestrator.planning.base: Solver",
         )
     return made

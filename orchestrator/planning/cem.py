@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from orchestrator.job.config.planning import CEM
-from orchestrator.planning.base import Bounds, Cost, Plan
+from orchestrator.planning.base import ActionBounds, ActionPlan, Cost
 from orchestrator.planning.noise import candidate_noise
-from orchestrator.planning.search import Best, first_spread, inside, judged
+from orchestrator.planning.search import BestPlans, clip_to_bounds, evaluate_costs, initial_std
 
 
-class CrossEntropy:
+class CEMSolver:
     """Draw around a mean, take mean and spread of the best, draw again.
 
     As iCEM (Pinneri et al., arXiv 2008.06389, algorithm 2) it correlates noise in time, keeps some
@@ -24,7 +24,9 @@ class CrossEntropy:
         self.config = config
 
     @torch.inference_mode()
-    def solve(self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator) -> Plan:
+    def solve(
+        self, cost: Cost, start: Tensor, bounds: ActionBounds, generator: torch.Generator
+    ) -> ActionPlan:
         """See `planning.base.Solver`.
 
         Raises:
@@ -32,19 +34,19 @@ class CrossEntropy:
         """
         config = self.config
         rows, steps, width = start.shape
-        mean, best = inside(start, bounds), Best()
-        spread = first_spread(bounds, config.spread).expand_as(mean)
+        mean, best = clip_to_bounds(start, bounds), BestPlans()
+        spread = initial_std(bounds, config.spread).expand_as(mean)
         elites = mean[:, None]
         for _ in range(config.iterations):
             fresh = config.candidates - elites.shape[1]
             shape = (rows, fresh, steps, width)
             noise = candidate_noise(shape, bounds.block, config.smooth, generator).to(mean)
-            drawn = inside(mean[:, None] + spread[:, None] * noise, bounds)
+            drawn = clip_to_bounds(mean[:, None] + spread[:, None] * noise, bounds)
             candidates = torch.cat([elites, drawn], 1)
-            costs = judged(cost, candidates)
+            costs = evaluate_costs(cost, candidates)
             low, at = costs.topk(config.elites, dim=1, largest=False)
             chosen = candidates.gather(1, at[..., None, None].expand(-1, -1, steps, width))
-            best.offer(chosen[:, 0], low[:, 0])
+            best.update(chosen[:, 0], low[:, 0])
             mean = chosen.mean(1)
             spread = chosen.std(1, correction=0)
             # The mean was not tried yet; carried elites were, but the next spread needs them.

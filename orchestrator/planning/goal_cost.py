@@ -9,63 +9,69 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from orchestrator.planning.base import Branching, Cost, Dynamics
+from orchestrator.planning.base import Cost, PlannableModel, SupportsRolloutPlans
 
-AT_ONCE = 2**26
+MAX_FEATURES_PER_CALL = 2**26
 """Numbers of features that are predicted at once (256 MB in float32)."""
 
 
 @dataclass(frozen=True)
-class Aim:
+class GoalDistance:
     """What of a predicted future is compared with the goal, and how."""
 
-    moments: Literal["last", "every"] = "last"
+    timesteps: Literal["last", "every"] = "last"
     """The last predicted moment, or the mean over all."""
 
     distance: Literal["l1", "l2"] = "l2"
     """Mean absolute or mean squared difference of features."""
 
-    read: Callable[[Tensor], Tensor] | None = None
+    readout: Callable[[Tensor], Tensor] | None = None
     """What the goal is compared with, if not the features themselves: states read off them, say;
     [..., area, dim] -> [..., n, width], as the goal is."""
 
-    def apart(self, ahead: Tensor, goal: Tensor) -> Tensor:
+    def compute(self, ahead: Tensor, goal: Tensor) -> Tensor:
         """[..., H, area, dim] and a goal [..., area, dim] -> [...]."""
-        shown = ahead[..., -1:, :, :] if self.moments == "last" else ahead
-        shown = shown if self.read is None else self.read(shown)
+        shown = ahead[..., -1:, :, :] if self.timesteps == "last" else ahead
+        shown = shown if self.readout is None else self.readout(shown)
         difference = shown - goal[..., None, :, :]
         each = difference.abs() if self.distance == "l1" else difference.square()
         return each.flatten(-3).mean(-1)
 
 
 @dataclass(frozen=True)
-class Known:
+class PlanningContext:
     """What has been seen and done in B episodes, when a plan is made."""
 
-    z: Tensor
+    latents: Tensor
     """Features of the last h moments, [B, h, area, dim]."""
 
-    past: Tensor
+    past_actions: Tensor
     """What was done between them, [B, h - 1, D]."""
 
     states: Tensor | None = None
     """[B, h, S], where there are any."""
 
 
-class Towards:
+class GoalCost:
     """The cost of candidates [B, N, H, D]: the predicted distance from the goal, [B, N]."""
 
-    def __init__(self, model: Dynamics, known: Known, goal: Tensor, aim: Aim) -> None:
-        self._model, self._goal, self._aim = model, goal, aim
-        self._known = (known.z.flatten(1, 2), known.past, known.states)
-        self._moments, self._area, self._dim = known.z.shape[1:]
+    def __init__(
+        self,
+        model: PlannableModel,
+        context: PlanningContext,
+        goal: Tensor,
+        goal_distance: GoalDistance,
+    ) -> None:
+        self._model, self._goal, self._aim = model, goal, goal_distance
+        self._known = (context.latents.flatten(1, 2), context.past_actions, context.states)
+        self._moments, self._area, self._dim = context.latents.shape[1:]
 
     def __call__(self, candidates: Tensor) -> Tensor:
         rows, count, steps, _ = candidates.shape
-        size = max(1, AT_ONCE // ((self._moments + steps) * self._area * self._dim))
+        size = max(1, MAX_FEATURES_PER_CALL // ((self._moments + steps) * self._area * self._dim))
         costs = [
             torch.cat([self._of(part, some) for some in torch.split(candidates[part], size, 1)], 1)
-            for part in _parts(rows, max(1, size // count))
+            for part in _slices(rows, max(1, size // count))
         ]
         return torch.cat(costs).float()
 
@@ -74,16 +80,16 @@ class Towards:
         z, past, states = (None if one is None else one[rows] for one in self._known)
         assert z is not None
         assert past is not None
-        if isinstance(self._model, Branching):
+        if isinstance(self._model, SupportsRolloutPlans):
             ahead = self._model.branch(z, past, candidates, states)
         else:
-            ahead = branch_by_rows(self._model, z, past, candidates, states)
+            ahead = rollout_plans_one_by_one(self._model, z, past, candidates, states)
         ahead = ahead.view(*candidates.shape[:3], self._area, self._dim)
-        return self._aim.apart(ahead, self._goal[rows, None])
+        return self._aim.compute(ahead, self._goal[rows, None])
 
 
-def branch_by_rows(
-    model: Dynamics, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None
+def rollout_plans_one_by_one(
+    model: PlannableModel, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None
 ) -> Tensor:
     """What `Branching.branch` gives, of any model: what is known, once for each plan."""
     problems, count = plans.shape[:2]
@@ -96,10 +102,12 @@ def branch_by_rows(
     return ahead.view(problems, count, *ahead.shape[1:])
 
 
-def _parts(rows: int, size: int) -> list[slice]:
+def _slices(rows: int, size: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, rows, size)]
 
 
-def towards(model: Dynamics, known: Known, goal: Tensor, aim: Aim) -> Cost:
-    """The distance from `goal`, [B, area, dim] (or as `aim.read` gives it), that is predicted."""
-    return Towards(model, known, goal, aim)
+def goal_cost(
+    model: PlannableModel, context: PlanningContext, goal: Tensor, goal_distance: GoalDistance
+) -> Cost:
+    """The distance that is predicted from `goal`, [B, area, dim] or as `readout` gives it."""
+    return GoalCost(model, context, goal, goal_distance)

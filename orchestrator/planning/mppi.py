@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from orchestrator.job.config.planning import MPPI
-from orchestrator.planning.base import Bounds, Cost, Plan
+from orchestrator.planning.base import ActionBounds, ActionPlan, Cost
 from orchestrator.planning.noise import candidate_noise
-from orchestrator.planning.search import Best, first_spread, inside, judged
+from orchestrator.planning.search import BestPlans, clip_to_bounds, evaluate_costs, initial_std
 
 
-class PathIntegral:
+class MPPISolver:
     """The mean of candidates weighted by exp(-cost / temperature), again and again.
 
     Williams et al., arXiv 1707.02342, section III. Costs are measured in their own standard
@@ -24,7 +24,9 @@ class PathIntegral:
         self.config = config
 
     @torch.inference_mode()
-    def solve(self, cost: Cost, start: Tensor, bounds: Bounds, generator: torch.Generator) -> Plan:
+    def solve(
+        self, cost: Cost, start: Tensor, bounds: ActionBounds, generator: torch.Generator
+    ) -> ActionPlan:
         """See `planning.base.Solver`.
 
         Raises:
@@ -32,22 +34,24 @@ class PathIntegral:
         """
         config = self.config
         rows, steps, width = start.shape
-        mean, best = inside(start, bounds), Best()
-        spread = first_spread(bounds, config.spread)
+        mean, best = clip_to_bounds(start, bounds), BestPlans()
+        spread = initial_std(bounds, config.spread)
         shape = (rows, config.candidates - 1, steps, width)
         for turn in range(config.iterations):
             narrowed = spread * (1 - turn / config.iterations)
             noise = candidate_noise(shape, bounds.block, config.smooth, generator).to(mean)
-            drawn = inside(mean[:, None] + narrowed * noise, bounds)
+            drawn = clip_to_bounds(mean[:, None] + narrowed * noise, bounds)
             candidates = torch.cat([mean[:, None], drawn], 1)
-            costs = judged(cost, candidates)
+            costs = evaluate_costs(cost, candidates)
             low, at = costs.min(1)
-            best.offer(candidates[torch.arange(rows), at], low)
-            mean = (_weights(costs, config.temperature)[..., None, None] * candidates).sum(1)
+            best.update(candidates[torch.arange(rows), at], low)
+            mean = (_softmax_weights(costs, config.temperature)[..., None, None] * candidates).sum(
+                1
+            )
         return best.plan
 
 
-def _weights(costs: Tensor, temperature: float) -> Tensor:
+def _softmax_weights(costs: Tensor, temperature: float) -> Tensor:
     """[B, N], each row summing to 1; what has no cost weighs nothing."""
     known = costs.isfinite()
     count = known.sum(1, keepdim=True)

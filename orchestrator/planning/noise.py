@@ -10,7 +10,7 @@ from torch import Tensor
 
 def candidate_noise(
     shape: tuple[int, int, int, int],
-    block: int,
+    frameskip: int,
     correlation: float,
     generator: torch.Generator,
 ) -> Tensor:
@@ -20,21 +20,21 @@ def candidate_noise(
     quadratics, both together are better than either, and than smooth first and rough later.
 
     Args:
-        block: control steps that lie side by side in D.
+        frameskip: control steps that lie side by side in D.
         correlation: of neighbouring control steps; of those further apart, its powers.
     """
     rows, count, steps, width = shape
-    times, each, smooth = steps * block, width // block, (count + 1) // 2
+    times, each, smooth = steps * frameskip, width // frameskip, (count + 1) // 2
     # Time first, so that one product with a small matrix does it for all.
     noise = torch.randn(times, count, rows * each, generator=generator, device=generator.device)
     if correlation > 0:
-        mixed = _mix(times, correlation).to(noise.device) @ noise[:, :smooth].flatten(1)
+        mixed = _ar1_cholesky(times, correlation).to(noise.device) @ noise[:, :smooth].flatten(1)
         noise[:, :smooth] = mixed.view(times, smooth, -1)
     return noise.view(times, count, rows, each).permute(2, 1, 0, 3).reshape(shape)
 
 
 @lru_cache(maxsize=32)
-def _mix(times: int, correlation: float) -> Tensor:
+def _ar1_cholesky(times: int, correlation: float) -> Tensor:
     """The matrix that gives independent numbers the covariance correlation^|i - j|."""
     apart = torch.arange(times, dtype=torch.float64)
     covariance = correlation ** (apart[:, None] - apart[None]).abs()

@@ -5,20 +5,20 @@ from __future__ import annotations
 from torch import Tensor
 
 from orchestrator.errors import JobFailed
-from orchestrator.planning.base import Bounds, Cost, Plan
+from orchestrator.planning.base import ActionBounds, ActionPlan, Cost
 
 
-def inside(actions: Tensor, bounds: Bounds) -> Tensor:
+def clip_to_bounds(actions: Tensor, bounds: ActionBounds) -> Tensor:
     """The nearest actions within bounds."""
     return actions.clamp(bounds.low.to(actions), bounds.high.to(actions))
 
 
-def first_spread(bounds: Bounds, share: float) -> Tensor:
+def initial_std(bounds: ActionBounds, fraction: float) -> Tensor:
     """Standard deviation of the first candidates, [D]: a share of half the bounds' width."""
-    return share * (bounds.high - bounds.low) / 2
+    return fraction * (bounds.high - bounds.low) / 2
 
 
-def judged(cost: Cost, candidates: Tensor) -> Tensor:
+def evaluate_costs(cost: Cost, candidates: Tensor) -> Tensor:
     """The candidates' costs, [B, N]; infinite where there is no number.
 
     Raises:
@@ -30,30 +30,30 @@ def judged(cost: Cost, candidates: Tensor) -> Tensor:
         raise JobFailed(
             "the model predicts no number for any plan",
             where="planning",
-            mend="look at the model: its predictions are NaN or infinite",
+            hint="look at the model: its predictions are NaN or infinite",
         )
     return costs.where(known, float("inf"))
 
 
-class Best:
+class BestPlans:
     """The best plan seen so far of each problem."""
 
     def __init__(self) -> None:
-        self._plan: Plan | None = None
+        self._plan: ActionPlan | None = None
 
-    def offer(self, actions: Tensor, cost: Tensor) -> None:
+    def update(self, actions: Tensor, cost: Tensor) -> None:
         """[B, H, D] and [B]: kept where they cost less."""
         if self._plan is None:
-            self._plan = Plan(actions, cost)
+            self._plan = ActionPlan(actions, cost)
             return
         better = cost < self._plan.cost
-        self._plan = Plan(
+        self._plan = ActionPlan(
             actions.where(better[:, None, None], self._plan.actions),
             cost.where(better, self._plan.cost),
         )
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ActionPlan:
         """What was found."""
         assert self._plan is not None, "nothing was offered"
         return self._plan

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.planning.base import Cost, Dynamics
+from orchestrator.planning.base import Cost, PlannableModel
 
 Info = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Costable(Protocol):
         """[B, S, H, D] -> [B, S]."""
 
 
-class PeerDynamics(Protocol):
+class StableWorldModelDynamics(Protocol):
     """A model that predicts embeddings."""
 
     def encode(self, x: Info) -> Info:
@@ -48,7 +48,7 @@ def costable_cost(model: Costable, info: Info) -> Cost:
     def cost(candidates: Tensor) -> Tensor:
         count = candidates.shape[1]
         if count not in spread:
-            spread[count] = _over(info, count)
+            spread[count] = _expand_info(info, count)
         # One dict for all iterations: models keep embeddings of observation and goal in it.
         return model.get_cost(spread[count], candidates)
 
@@ -56,7 +56,7 @@ def costable_cost(model: Costable, info: Info) -> Cost:
 
 
 def dynamics_cost(
-    model: PeerDynamics, info: Info, objective: Callable[[Info], Tensor] | None = None
+    model: StableWorldModelDynamics, info: Info, objective: Callable[[Info], Tensor] | None = None
 ) -> Cost:
     """What a `Dynamics` predicts of candidates, as a cost.
 
@@ -65,7 +65,7 @@ def dynamics_cost(
             squared distance of the last predicted embedding from the goal's.
     """
     goal = model.encode({"pixels": info["goal"]})["emb"]
-    judge = objective or _last_apart
+    judge = objective or _last_embedding_mse
 
     class Rolled:
         def get_cost(self, info_dict: Info, action_candidates: Tensor) -> Tensor:
@@ -74,12 +74,12 @@ def dynamics_cost(
     return costable_cost(Rolled(), info)
 
 
-def as_costable(model: Dynamics) -> Ours:
+def as_costable(model: PlannableModel) -> StableWorldModelAdapter:
     """A model of ours as its solvers and evaluators take one."""
-    return Ours(model)
+    return StableWorldModelAdapter(model)
 
 
-class Ours:
+class StableWorldModelAdapter:
     """`Costable` and `Dynamics` of stable-worldmodel in one, of a model of ours.
 
     Pictures are uint8, with channels last or first: give its policy no `transform` and no
@@ -87,12 +87,12 @@ class Ours:
     between them are `action_history`, [B, S, T - 1, D].
     """
 
-    def __init__(self, model: Dynamics) -> None:
+    def __init__(self, model: PlannableModel) -> None:
         self.model = model
 
     def encode(self, x: Info) -> Info:
         """`pixels` [B, T, ...] -> `emb` [B, T, area * dim], and `area`."""
-        frames = _frames(x["pixels"])
+        frames = _channels_last(x["pixels"])
         tokens = self.model.encode(frames)
         x["area"] = tokens.shape[1] // frames.shape[1]
         x["emb"] = tokens.reshape(*frames.shape[:2], -1)
@@ -118,7 +118,7 @@ class Ours:
 
     def criterion(self, info_dict: Info, action_candidates: Tensor | None = None) -> Tensor:
         """The squared distance of the last predicted embedding from the goal's, [B, S]."""
-        return _last_apart(info_dict)
+        return _last_embedding_mse(info_dict)
 
     def get_cost(self, info_dict: Info, action_candidates: Tensor) -> Tensor:
         """Candidates [B, S, H, D] -> [B, S]: observation and goal are encoded once."""
@@ -127,13 +127,13 @@ class Ours:
         return self.criterion(self.rollout(info_dict, action_candidates), action_candidates)
 
 
-def _last_apart(info: Info) -> Tensor:
+def _last_embedding_mse(info: Info) -> Tensor:
     """Mean squared difference of `predicted_emb` [B, S, T, ...] and `goal_emb` [B, T, ...]."""
     apart: Tensor = info["predicted_emb"][:, :, -1] - info["goal_emb"][:, None, -1]
     return apart.square().flatten(2).mean(-1)
 
 
-def _over(info: Info, count: int) -> Info:
+def _expand_info(info: Info, count: int) -> Info:
     """Every tensor once for each of `count` candidates, [B, ...] -> [B, count, ...]; no copies."""
     return {
         key: one[:, None].expand(-1, count, *one.shape[1:]) if isinstance(one, Tensor) else one
@@ -141,7 +141,7 @@ def _over(info: Info, count: int) -> Info:
     }
 
 
-def _frames(pixels: Tensor) -> Tensor:
+def _channels_last(pixels: Tensor) -> Tensor:
     """uint8 [B, T, H, W, 3] from that, or from channels first.
 
     Raises:
@@ -155,7 +155,7 @@ def _frames(pixels: Tensor) -> Tensor:
         raise RequestError(
             f"got {str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}",
             where="pixels",
-            mend="give uint8 pictures [B, T, H, W, 3] or [B, T, 3, H, W]: the policy's transform"
+            hint="give uint8 pictures [B, T, H, W, 3] or [B, T, 3, H, W]: the policy's transform"
             " and process are to be left out",
         )
     return pixels if pixels.shape[-1] == 3 else pixels.movedim(2, -1)

@@ -32,7 +32,7 @@ code{background:#f2f4f7;padding:.1rem .3rem}td code{white-space:normal;overflow-
 """
 
 
-def document(title: str, parts: Sequence[str]) -> str:
+def html_document(title: str, parts: Sequence[str]) -> str:
     """A whole page that needs nothing else."""
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
@@ -52,7 +52,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], last: str = "") ->
     return f"<table><tr>{titles}</tr>{''.join(lines)}</table>"
 
 
-def share(value: Mapping[str, float]) -> str:
+def format_share(value: Mapping[str, float]) -> str:
     """A share with its interval, in percent."""
     return (
         f"{100 * value['value']:.1f}% <span class='dim'>[{100 * value['low']:.0f},"
@@ -60,7 +60,7 @@ def share(value: Mapping[str, float]) -> str:
     )
 
 
-def points(value: Mapping[str, float]) -> str:
+def format_points(value: Mapping[str, float]) -> str:
     """A difference of shares, in percentage points."""
     return (
         f"{100 * value['value']:+.1f} <span class='dim'>[{100 * value['low']:+.0f},"
@@ -68,37 +68,37 @@ def points(value: Mapping[str, float]) -> str:
     )
 
 
-def seconds(value: Mapping[str, float]) -> str:
+def format_seconds(value: Mapping[str, float]) -> str:
     """A time with its interval."""
     return (
         f"{value['value']:.2f} s <span class='dim'>[{value['low']:.2f}, {value['high']:.2f}]</span>"
     )
 
 
-def number(value: Mapping[str, float], digits: int = 3) -> str:
+def format_number(value: Mapping[str, float], digits: int = 3) -> str:
     """A number of no unit with its interval."""
-    middle, low, high = (plain(value[key], digits) for key in ("value", "low", "high"))
+    middle, low, high = (format_plain(value[key], digits) for key in ("value", "low", "high"))
     return f"{middle} <span class='dim'>[{low}, {high}]</span>"
 
 
-def plain(value: float, digits: int) -> str:
+def format_plain(value: float, digits: int) -> str:
     """A number as a person writes it: no -0.00."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def curve_range(low: float, top: float) -> str:
+def curve_range_note(low: float, top: float) -> str:
     """What the height of curves of surprise stands for."""
     return f"curves: surprise, from {low:.3f} (below) to {top:.3f} (above)"
 
 
-def growing(look: Mapping[str, Any]) -> str:
+def autoregressive_note(look: Mapping[str, Any]) -> str:
     """How a model that reads time forwards looked; nothing of another."""
     if not look["horizon"]:
         return ""
     return f", then every moment up to {look['horizon']} before the one that it predicted"
 
 
-def rollout(rows: Sequence[Mapping[str, Any]], moment_s: float) -> str:
+def rollout_section(rows: Sequence[Mapping[str, Any]], moment_s: float) -> str:
     """How far ahead a model sees: a plot of skill, and a table.
 
     Args:
@@ -112,8 +112,8 @@ def rollout(rows: Sequence[Mapping[str, Any]], moment_s: float) -> str:
             [
                 name,
                 ", ".join(f"{row['error'][rule]:.3f}" for rule in ("model", "copy", "linear")),
-                *(number(row["skill"][rule], 2) for rule in ("copy", "linear")),
-                *(_found(row[among]) for among in ("same_clip", "cross_clip")),
+                *(format_number(row["skill"][rule], 2) for rule in ("copy", "linear")),
+                *(_format_retrieval(row[among]) for among in ("same_clip", "cross_clip")),
             ]
         )
     head = ["seconds ahead", "error: model, copy, linear", "skill over copy",
@@ -125,10 +125,10 @@ def rollout(rows: Sequence[Mapping[str, Any]], moment_s: float) -> str:
         " (linear). Error: mean L1. Skill is 1 - error / their error; below 0 the rule is better."
         " Found: how often the true future is the nearest of all to the predicted one, and how"
         " often among the five nearest; in brackets: chance.</p>"
-        f"{plots.lines(skills, names, 'skill', 'seconds ahead')}{table(head, cells)}"
+        f"{plots.line_chart(skills, names, 'skill', 'seconds ahead')}{table(head, cells)}"
     )
 
 
-def _found(shares: Mapping[str, float]) -> str:
+def _format_retrieval(shares: Mapping[str, float]) -> str:
     each = [(100 * shares[f"@{k}"], 100 * shares[f"chance@{k}"]) for k in (1, 5)]
     return ", ".join(f"{s:.0f}% <span class='dim'>({chance:.2g}%)</span>" for s, chance in each)

@@ -16,17 +16,17 @@ STRIP_FRAMES = 12
 GIF_FRAME_MS = 125
 BLUE, RED, GREY = "#2f6fdb", "#b3261e", "#8a94a3"
 
-Estimate = Mapping[str, float]
+IntervalDict = Mapping[str, float]
 """value, low, high."""
 
 
-def strip(video: np.ndarray) -> str:
+def filmstrip(video: np.ndarray) -> str:
     """Frames side by side, from uint8 [T, S, S, 3]."""
     at = np.linspace(0, len(video) - 1, STRIP_FRAMES).round().astype(int)
     return _image([Image.fromarray(np.concatenate(list(video[at]), axis=1))], "JPEG", quality=88)
 
 
-def still(picture: np.ndarray) -> str:
+def image(picture: np.ndarray) -> str:
     """One picture, from uint8 [S, S, 3]."""
     return _image([Image.fromarray(picture)], "PNG")
 
@@ -45,7 +45,7 @@ def _image(frames: list[Image.Image], kind: str, **options: Any) -> str:
     return f"<img alt='' src='data:image/{kind.lower()};base64,{data}'>"
 
 
-def curve(values: np.ndarray, low: float, top: float, t_break: int) -> str:
+def surprise_curve(values: np.ndarray, low: float, top: float, t_break: int) -> str:
     """Surprise by frame, broken where nothing is predicted; dashed: where the outcomes part."""
     count, scale = len(values), 40 / max(top - low, 1e-9)
     known = np.flatnonzero(~np.isnan(values))
@@ -69,12 +69,14 @@ def _points(values: np.ndarray, run: np.ndarray, count: int, low: float, scale: 
     )
 
 
-def bars(groups: Mapping[str, Mapping[str, float]], low: float, high: float, what: str) -> str:
+def bar_chart(
+    groups: Mapping[str, Mapping[str, float]], low: float, high: float, axis_label: str
+) -> str:
     """Bars of `what` from 0, a group for each target and in it one for each arm; cut off at `low`
     and `high`."""
     arms = list(dict.fromkeys(arm for group in groups.values() for arm in group))
     width, height, left = 130 * len(groups) + 60, 150, 44
-    parts = [_axis(left, width, height, low, high, what)]
+    parts = [_axis(left, width, height, low, high, axis_label)]
     for i, (name, group) in enumerate(groups.items()):
         for j, (arm, value) in enumerate(group.items()):
             y0, y1 = (_y(v, low, high, height) for v in (0.0, min(max(value, low), high)))
@@ -92,19 +94,19 @@ def bars(groups: Mapping[str, Mapping[str, float]], low: float, high: float, wha
     return _chart(parts, width, height + 24) + _legend(arms)
 
 
-def lines(
-    series: Mapping[str, Sequence[Estimate]], ticks: Sequence[str], what: str, along: str
+def line_chart(
+    series: Mapping[str, Sequence[IntervalDict]], ticks: Sequence[str], y_label: str, x_label: str
 ) -> str:
     """One line for each series over the same places, with a bar for each interval.
 
     Args:
-        what: what the height is, from -1 or below to 1.
-        along: what the ticks are.
+        y_label: what the height is, from -1 or below to 1.
+        x_label: what the ticks are.
     """
     width, height, left, high = 520, 170, 52, 1.0
     low = min(-1.0, *(math.floor(v["low"]) for values in series.values() for v in values))
     step = (width - left - 40) / max(1, len(ticks) - 1)
-    parts = [_axis(left, width, height, low, high, what)]
+    parts = [_axis(left, width, height, low, high, y_label)]
     for number, values in enumerate(series.values()):
         colour = _colour(number)
         places = [left + 16 + step * i + 3 * number for i in range(len(values))]
@@ -125,7 +127,7 @@ def lines(
         for i, tick in enumerate(ticks)
     ]
     parts.append(
-        f"<text x='{width}' y='{height + 32}' text-anchor='end'>{html.escape(along)}</text>"
+        f"<text x='{width}' y='{height + 32}' text-anchor='end'>{html.escape(x_label)}</text>"
     )
     return _chart(parts, width, height + 38) + _legend(list(series))
 

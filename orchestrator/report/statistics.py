@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.physics.suite.scoring import pair_accuracy, quad_right
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 
 RESAMPLES = 2000
 
-Score = Callable[[np.ndarray], np.ndarray]
+ScoreFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ConfidenceInterval:
     """A share with its interval."""
 
     value: float
@@ -26,17 +26,19 @@ class Estimate:
     high: float
 
 
-def estimate(per_quad: np.ndarray, confidence: float, seed: int = 0) -> Estimate:
+def bootstrap_mean(values: np.ndarray, confidence: float, seed: int = 0) -> ConfidenceInterval:
     """The mean of one number per quad, with a bootstrap interval: quads are what is resampled."""
     draw = np.random.default_rng(seed)
-    chosen = draw.integers(0, len(per_quad), (RESAMPLES, len(per_quad)))
-    means = per_quad[chosen].mean(1)
+    chosen = draw.integers(0, len(values), (RESAMPLES, len(values)))
+    means = values[chosen].mean(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(float(per_quad.mean()), float(low), float(high))
+    return ConfidenceInterval(float(values.mean()), float(low), float(high))
 
 
-def overall(by_scenario: Mapping[str, np.ndarray], confidence: float, seed: int = 0) -> Estimate:
+def bootstrap_macro_mean(
+    by_scenario: Mapping[str, np.ndarray], confidence: float, seed: int = 0
+) -> ConfidenceInterval:
     """The mean over scenarios of their means; quads are resampled inside each scenario."""
     draw = np.random.default_rng(seed)
     means = [
@@ -46,10 +48,10 @@ def overall(by_scenario: Mapping[str, np.ndarray], confidence: float, seed: int 
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.mean(means, axis=0), [tail, 1 - tail])
     value = float(np.mean([values.mean() for values in by_scenario.values()]))
-    return Estimate(value, float(low), float(high))
+    return ConfidenceInterval(value, float(low), float(high))
 
 
-def auroc(scores: np.ndarray) -> float:
+def quad_auroc(scores: np.ndarray) -> float:
     """Chance that an impossible video of the scenario surprises more than a possible one."""
     possible = np.concatenate([scores[:, 0, 0], scores[:, 1, 1]])
     impossible = np.concatenate([scores[:, 0, 1], scores[:, 1, 0]])
@@ -58,7 +60,7 @@ def auroc(scores: np.ndarray) -> float:
     return float((more + 0.5 * same).mean())
 
 
-def sign_test(per_quad: np.ndarray, chance: float = 0.5, seed: int = 0) -> float:
+def sign_flip_test(per_quad: np.ndarray, chance: float = 0.5, seed: int = 0) -> float:
     """p-value of "the mean is above chance": signs of the deviations are flipped per quad."""
     apart = per_quad - chance
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (RESAMPLES, len(apart)))
@@ -66,7 +68,7 @@ def sign_test(per_quad: np.ndarray, chance: float = 0.5, seed: int = 0) -> float
     return float((as_large.sum() + 1) / (RESAMPLES + 1))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def holm_adjust(p: Mapping[str, float]) -> dict[str, float]:
     """p-values adjusted for their number (Holm's step-down)."""
     adjusted, worst = {}, 0.0
     for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
@@ -82,18 +84,18 @@ def localisation_errors(curves: np.ndarray, t_break: np.ndarray) -> np.ndarray:
         curves: [quads, 2, 2, frames], NaN where nothing is predicted.
         t_break: int [quads].
     """
-    apart: np.ndarray = np.abs(_extra(curves).argmax(-1) - t_break[:, None]).mean(1)
+    apart: np.ndarray = np.abs(_surprise_gap(curves).argmax(-1) - t_break[:, None]).mean(1)
     return apart
 
 
 def localisation_chance(curves: np.ndarray, t_break: np.ndarray) -> float:
     """The same for a moment that is drawn from the predicted frames, in the mean."""
-    known = np.isfinite(_extra(curves))
+    known = np.isfinite(_surprise_gap(curves))
     apart = np.abs(np.arange(known.shape[-1]) - t_break[:, None, None])
     return float(((apart * known).sum(-1) / known.sum(-1)).mean())
 
 
-def _extra(curves: np.ndarray) -> np.ndarray:
+def _surprise_gap(curves: np.ndarray) -> np.ndarray:
     """What the impossible outcome of a context surprises more, [quads, 2, frames]."""
     possible = curves[:, [0, 1], [0, 1]]
     impossible = curves[:, [0, 1], [1, 0]]  # the same contexts, the other outcomes
@@ -103,9 +105,9 @@ def _extra(curves: np.ndarray) -> np.ndarray:
 
 def gain_over_baseline(
     model: Mapping[str, np.ndarray], baseline: Mapping[str, np.ndarray], confidence: float
-) -> Estimate:
+) -> ConfidenceInterval:
     """By how much a model has more right than a rule, on the same quads of each scenario."""
-    return overall({name: model[name] - baseline[name] for name in model}, confidence)
+    return bootstrap_macro_mean({name: model[name] - baseline[name] for name in model}, confidence)
 
 
 def gain_over_random(
@@ -113,7 +115,7 @@ def gain_over_random(
     random: Sequence[Mapping[str, np.ndarray]],
     confidence: float,
     seed: int = 0,
-) -> Estimate:
+) -> ConfidenceInterval:
     """By how much a model has more right than random ones.
 
     What is resampled: the model's quads inside each scenario, and which random models there are.
@@ -131,20 +133,20 @@ def gain_over_random(
     tail = (1 - confidence) / 2
     low, high = np.quantile(mine - theirs, [tail, 1 - tail])
     value = float(np.mean([values.mean() for values in model.values()]) - each.mean())
-    return Estimate(value, float(low), float(high))
+    return ConfidenceInterval(value, float(low), float(high))
 
 
 __all__ = [
-    "Estimate",
-    "auroc",
-    "estimate",
+    "ConfidenceInterval",
+    "bootstrap_macro_mean",
+    "bootstrap_mean",
     "gain_over_baseline",
     "gain_over_random",
-    "holm",
+    "holm_adjust",
     "localisation_chance",
     "localisation_errors",
-    "overall",
     "pair_accuracy",
-    "quad_right",
-    "sign_test",
+    "quad_auroc",
+    "quad_correct",
+    "sign_flip_test",
 ]

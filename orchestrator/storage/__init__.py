@@ -18,27 +18,27 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from orchestrator.errors import RequestError
 from orchestrator.paths import is_remote as is_remote
-from orchestrator.paths import located
+from orchestrator.paths import normalize_path
 from orchestrator.storage.local_listing import FileEntry as FileEntry
-from orchestrator.storage.local_listing import LocalFolder
+from orchestrator.storage.local_listing import LocalFileLister
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
-PATIENCE_S = 180.0
+RETRY_TIMEOUT_S = 180.0
 """How long a storage that fails is tried again, before what needs it gives up."""
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S = 0.5, 15.0
 
 # What trying again does not mend.
-_FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_NOT_RETRIED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def patiently(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+def with_retries(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """The result of `call(*args)`, tried again while the storage fails: a full disk, an outage.
 
     The pauses double from half a second to fifteen. `call` must be safe to repeat.
@@ -47,22 +47,22 @@ def patiently(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         OSError: it still fails after PATIENCE_S seconds, or what it needs is not there, which
             no waiting mends.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    pause = FIRST_PAUSE_S
+    deadline = time.monotonic() + RETRY_TIMEOUT_S
+    pause = FIRST_RETRY_DELAY_S
     while True:
         try:
             return call(*args, **options)
-        except _FINAL:
+        except _NOT_RETRIED:
             raise
         except OSError as error:
             if time.monotonic() + pause > deadline:
                 raise
             logger.warning("the storage fails and is tried again: %s", str(error)[:200])
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = min(2 * pause, MAX_RETRY_DELAY_S)
 
 
-def join(root: str, *parts: str) -> str:
+def join_path(root: str, *parts: str) -> str:
     """Join path parts onto a root that may be a URI."""
     return "/".join([root.rstrip("/"), *[part.strip("/") for part in parts if part]])
 
@@ -75,7 +75,7 @@ class Storage:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = located(root)
+        self.root = normalize_path(root)
         self._fs: pafs.FileSystem | None = None
         self._base = ""
 
@@ -86,12 +86,12 @@ class Storage:
         return {"root": self.root, "_fs": None, "_base": ""}
 
     @property
-    def remote(self) -> bool:
+    def is_remote(self) -> bool:
         return is_remote(self.root)
 
-    def sub(self, *parts: str) -> Storage:
+    def subfolder(self, *parts: str) -> Storage:
         """The storage whose root is a folder of this one."""
-        return Storage(join(self.root, *parts))
+        return Storage(join_path(self.root, *parts))
 
     @property
     def parent(self) -> Storage:
@@ -100,7 +100,7 @@ class Storage:
 
     def uri(self, path: str = "") -> str:
         """The full path or URI of `path`, as other tools take it."""
-        return join(self.root, path) if path else self.root
+        return join_path(self.root, path) if path else self.root
 
     @property
     def fs(self) -> pafs.FileSystem:
@@ -109,33 +109,33 @@ class Storage:
             self._fs, self._base = _open_filesystem(self.root)
         return self._fs
 
-    def at(self, path: str = "") -> str:
+    def fs_path(self, path: str = "") -> str:
         """`path` as `self.fs` names it."""
         _ = self.fs
-        return join(self._base, path) if path else self._base
+        return join_path(self._base, path) if path else self._base
 
     # -- reading ---------------------------------------------------------------------------
 
     def exists(self, path: str = "") -> bool:
         import pyarrow.fs as pafs
 
-        return bool(self.fs.get_file_info(self.at(path)).type != pafs.FileType.NotFound)
+        return bool(self.fs.get_file_info(self.fs_path(path)).type != pafs.FileType.NotFound)
 
     def is_dir(self, path: str = "") -> bool:
         import pyarrow.fs as pafs
 
-        return bool(self.fs.get_file_info(self.at(path)).type == pafs.FileType.Directory)
+        return bool(self.fs.get_file_info(self.fs_path(path)).type == pafs.FileType.Directory)
 
     def size(self, path: str) -> int:
-        return int(self.fs.get_file_info(self.at(path)).size or 0)
+        return int(self.fs.get_file_info(self.fs_path(path)).size or 0)
 
     def read_bytes(self, path: str) -> bytes:
-        with self.fs.open_input_file(self.at(path)) as file:
+        with self.fs.open_input_file(self.fs_path(path)) as file:
             return cast(bytes, file.read())
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`; shorter only at the end of the file."""
-        with self.fs.open_input_file(self.at(path)) as file:
+        with self.fs.open_input_file(self.fs_path(path)) as file:
             return cast(bytes, file.read_at(length, offset))
 
     def read_json(self, path: str) -> Any:
@@ -146,7 +146,7 @@ class Storage:
         path: str = "",
         *,
         recursive: bool = True,
-        refused: Callable[[str, str], None] | None = None,
+        on_unreadable: Callable[[str, str], None] | None = None,
     ) -> Iterator[FileEntry]:
         """Files below `path`, sorted by path; nothing when the folder does not exist.
 
@@ -154,20 +154,22 @@ class Storage:
         are not UTF-8 look as `os.fsdecode` gives them.
 
         Args:
-            refused: called with the path and the reason of whatever cannot be read: a link that
-                leads nowhere, a pipe, a folder without rights (its path ends with "/"). Without it,
-                they are passed over.
+            on_unreadable: called with the path and the reason of whatever cannot be read: a link
+                that leads nowhere, a pipe, a folder without rights (its path ends with "/").
+                Without it, they are passed over.
 
         Raises:
-            OSError: a folder cannot be listed, and there is no `refused`.
+            OSError: a folder cannot be listed, and there is no `on_unreadable`.
         """
         import pyarrow.fs as pafs
 
-        if not self.remote:
-            yield from LocalFolder(self.at(), refused).files(path.strip("/"), recursive)
+        if not self.is_remote:
+            yield from LocalFileLister(self.fs_path(), on_unreadable).files(
+                path.strip("/"), recursive
+            )
             return
-        selector = pafs.FileSelector(self.at(path), recursive=recursive, allow_not_found=True)
-        prefix = len(self.at().rstrip("/")) + 1
+        selector = pafs.FileSelector(self.fs_path(path), recursive=recursive, allow_not_found=True)
+        prefix = len(self.fs_path().rstrip("/")) + 1
         infos = [i for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
         for info in sorted(infos, key=lambda i: i.path):
             yield FileEntry(info.path[prefix:], int(info.size or 0), int(info.mtime_ns or 0))
@@ -176,21 +178,21 @@ class Storage:
         """Names of the folders directly below `path`, sorted."""
         import pyarrow.fs as pafs
 
-        if not self.remote:
+        if not self.is_remote:
             try:
-                with os.scandir(self.at(path)) as entries:
+                with os.scandir(self.fs_path(path)) as entries:
                     return sorted(entry.name for entry in entries if entry.is_dir())
             except FileNotFoundError:
                 return []
-        selector = pafs.FileSelector(self.at(path), recursive=False, allow_not_found=True)
+        selector = pafs.FileSelector(self.fs_path(path), recursive=False, allow_not_found=True)
         infos = self.fs.get_file_info(selector)
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     # -- writing ---------------------------------------------------------------------------
 
     def mkdir(self, path: str = "") -> None:
-        if not self.remote:
-            os.makedirs(self.at(path), exist_ok=True)
+        if not self.is_remote:
+            os.makedirs(self.fs_path(path), exist_ok=True)
 
     def write_bytes(self, path: str, data: bytes | memoryview) -> None:
         """Write a whole file: a reader sees the old one or the new one, never a part.
@@ -198,11 +200,11 @@ class Storage:
         On a local disk that is a temporary file, fsync and rename; on an object store a put
         is atomic by itself.
         """
-        if self.remote:
-            with self.fs.open_output_stream(self.at(path)) as stream:
+        if self.is_remote:
+            with self.fs.open_output_stream(self.fs_path(path)) as stream:
                 stream.write(data)
             return
-        target = Path(self.at(path))
+        target = Path(self.fs_path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         try:
@@ -211,7 +213,7 @@ class Storage:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-            sync(str(target.parent))
+            fsync_path(str(target.parent))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -219,7 +221,7 @@ class Storage:
     def write_json(self, path: str, value: Any) -> None:
         self.write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
-    def create(self, path: str, data: bytes) -> bool:
+    def write_if_absent(self, path: str, data: bytes) -> bool:
         """Write `path` only if it does not exist: True when this call made it (first wins).
 
         Local disks: a hard link, which fails when the name is taken. Object stores:
@@ -228,50 +230,52 @@ class Storage:
         carry names of its own, and be read by nobody before all writers are done (as in
         `orchestrator.data.packing.unit`).
         """
-        if self.remote:
+        if self.is_remote:
             if self.exists(path):
                 return False
             self.write_bytes(path, data)
             return True
-        target = Path(self.at(path))
+        target = Path(self.fs_path(path))
         staged = f"{path}.{uuid.uuid4().hex[:8]}.staged"
         self.write_bytes(staged, data)
         try:
-            os.link(self.at(staged), target)
+            os.link(self.fs_path(staged), target)
         except FileExistsError:
             return False
         finally:
-            Path(self.at(staged)).unlink(missing_ok=True)
+            Path(self.fs_path(staged)).unlink(missing_ok=True)
         return True
 
     def move_tree(self, path: str, target: str) -> None:
         """Rename a folder; on an object store: a server-side copy of each object, then delete."""
-        if not self.remote:
-            os.rename(self.at(path), self.at(target))
+        if not self.is_remote:
+            os.rename(self.fs_path(path), self.fs_path(target))
             return
         for entry in list(self.files(path)):
-            self.fs.copy_file(self.at(entry.path), self.at(target + entry.path[len(path) :]))
+            self.fs.copy_file(
+                self.fs_path(entry.path), self.fs_path(target + entry.path[len(path) :])
+            )
         self.delete_tree(path)
 
     def copy_file(self, path: str, target: str) -> None:
         """Copy one file; on an object store the server does it. Not atomic."""
         self.mkdir(target.rpartition("/")[0])
-        self.fs.copy_file(self.at(path), self.at(target))
-        if not self.remote:
-            sync(self.at(target))
+        self.fs.copy_file(self.fs_path(path), self.fs_path(target))
+        if not self.is_remote:
+            fsync_path(self.fs_path(target))
 
     def delete(self, path: str) -> None:
         """Delete one file; nothing happens when it is gone already."""
         if self.exists(path):
-            self.fs.delete_file(self.at(path))
+            self.fs.delete_file(self.fs_path(path))
 
     def delete_tree(self, path: str) -> None:
         """Delete a folder with all below it; nothing happens when it is gone already."""
         if self.is_dir(path):
-            self.fs.delete_dir(self.at(path))
+            self.fs.delete_dir(self.fs_path(path))
 
 
-def sync(path: str) -> None:
+def fsync_path(path: str) -> None:
     """Bring a local file, or the names in a local folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -294,5 +298,5 @@ def _open_filesystem(root: str) -> tuple[pafs.FileSystem, str]:
     except (OSError, ValueError) as error:
         raise RequestError(
             f"cannot open {root}: {str(error).splitlines()[0]}",
-            mend="check the credentials and the endpoint (AWS_ENDPOINT_URL, AWS_REGION)",
+            hint="check the credentials and the endpoint (AWS_ENDPOINT_URL, AWS_REGION)",
         ) from None

@@ -32,46 +32,47 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def leased(
+def lease(
     storage: Storage,
     path: str,
-    doing: str,
-    made: Callable[[], bool] = lambda: False,
-    tell: Callable[[str], None] = log.info,
+    owner_activity: str,
+    is_done: Callable[[], bool] = lambda: False,
+    notify: Callable[[str], None] = log.info,
 ) -> Iterator[bool]:
-    """Hold the lease `path`, waiting for its owner; False once `made` says that the owner has made
-    what is wanted, and nothing is held then.
+    """Hold the lease `path`, waiting for its owner; False once `is_done` says that the owner has
+    made what is wanted, and nothing is held then.
 
-    `tell` gets one line when there is an owner to wait for; `doing` says what that one does.
+    `notify` gets one line when there is an owner to wait for; `owner_activity` says what that one
+    does.
 
     Raises:
         OSError: the storage cannot be read or written.
     """
-    lease = _Lease(storage, path)
-    if not lease.acquire(doing, made, tell):
+    file = _Lease(storage, path)
+    if not file.acquire(owner_activity, is_done, notify):
         yield False
         return
     try:
         yield True
     finally:
-        lease.release()
+        file.release()
 
 
 @contextmanager
-def leased_if_free(storage: Storage, path: str) -> Iterator[bool]:
+def try_lease(storage: Storage, path: str) -> Iterator[bool]:
     """Hold the lease `path` if nobody does; True if it is held.
 
     Raises:
         OSError: the storage cannot be read or written.
     """
-    lease = _Lease(storage, path)
-    if not lease.take():
+    file = _Lease(storage, path)
+    if not file.try_acquire():
         yield False
         return
     try:
         yield True
     finally:
-        lease.release()
+        file.release()
 
 
 class _Lease:
@@ -79,33 +80,37 @@ class _Lease:
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage, self._path = storage, path
-        self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), **_host()}
+        self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), **_host_identity()}
         self._renewed = 0
-        self._seen: tuple[dict[str, Any] | None, float] = (None, 0.0)
+        self._last_owner: tuple[dict[str, Any] | None, float] = (None, 0.0)
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True, name="lease")
 
-    def acquire(self, doing: str, made: Callable[[], bool], tell: Callable[[str], None]) -> bool:
-        """Wait until the lease is this process's (True), or until `made` (False)."""
+    def acquire(
+        self, owner_activity: str, is_done: Callable[[], bool], notify: Callable[[str], None]
+    ) -> bool:
+        """Wait until the lease is this process's (True), or until `is_done` (False)."""
         told = False
-        while not made():
-            if self.take():
+        while not is_done():
+            if self.try_acquire():
                 return True
-            owner = self._seen[0]
+            owner = self._last_owner[0]
             if owner is not None and not told:
                 told = True
-                tell(f"process {owner['pid']} on {owner['host']} {doing}: waiting for it")
+                notify(
+                    f"process {owner['pid']} on {owner['host']} {owner_activity}: waiting for it"
+                )
             time.sleep(POLL_S)
         return False
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take the lease if it is free; True if it is now this process's."""
         owner = self._read()
         if owner is None:
-            if not self._storage.create(self._path, self._text()):
+            if not self._storage.write_if_absent(self._path, self._text()):
                 return False
             # Without a conditional put another process may have replaced it.
-            mine = not self._storage.remote or self._is_mine_after_settling()
+            mine = not self._storage.is_remote or self._is_mine_after_settling()
         elif self._is_stale(owner):
             self._storage.write_bytes(self._path, self._text())
             mine = self._is_mine_after_settling()
@@ -137,9 +142,9 @@ class _Lease:
 
     def _is_stale(self, owner: dict[str, Any]) -> bool:
         """Whether the owner has ended, or has not renewed the lease for `STALE_S`."""
-        if owner != self._seen[0]:
-            self._seen = (owner, time.monotonic())
-        return _has_ended(owner) or time.monotonic() - self._seen[1] > STALE_S
+        if owner != self._last_owner[0]:
+            self._last_owner = (owner, time.monotonic())
+        return _has_ended(owner) or time.monotonic() - self._last_owner[1] > STALE_S
 
     def _is_mine_after_settling(self) -> bool:
         time.sleep(SETTLE_S)
@@ -162,7 +167,7 @@ class _Lease:
         return json.dumps({**self._owner, "renewed": self._renewed}).encode()
 
 
-def _host() -> dict[str, str]:
+def _host_identity() -> dict[str, str]:
     """The host, and what tells its process ids from those of another container or boot."""
     host = {"host": socket.gethostname(), "processes": ""}
     try:
@@ -175,7 +180,9 @@ def _host() -> dict[str, str]:
 
 def _has_ended(owner: dict[str, Any]) -> bool:
     """Whether the owner was a process of this host that is no more."""
-    if {key: owner[key] for key in ("host", "processes")} != _host() or not owner["processes"]:
+    if {key: owner[key] for key in ("host", "processes")} != _host_identity() or not owner[
+        "processes"
+    ]:
         return False
     try:
         os.kill(owner["pid"], 0)

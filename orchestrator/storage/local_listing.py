@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-NOT_A_FILE = "not a plain file (a pipe, a socket or a device)"
+NOT_A_REGULAR_FILE = "not a plain file (a pipe, a socket or a device)"
 
 
 @dataclass(frozen=True)
@@ -24,67 +24,67 @@ class FileEntry:
         return f"{self.path}:{self.size}:{self.mtime_ns}"
 
 
-class LocalFolder:
+class LocalFileLister:
     """The files below a local folder."""
 
-    def __init__(self, root: str, refused: Callable[[str, str], None] | None) -> None:
-        self._root, self._refused = root, refused
-        self._found: list[FileEntry] = []
+    def __init__(self, root: str, on_unreadable: Callable[[str, str], None] | None) -> None:
+        self._root, self._refused = root, on_unreadable
+        self._entries: list[FileEntry] = []
         self._folders: list[tuple[str, str]] = []  # path below the root, real path
-        self._links: list[str] = []  # to folders
+        self._folder_links: list[str] = []  # to folders
 
     def files(self, path: str, recursive: bool) -> list[FileEntry]:
         """See `Storage.files`."""
         read: set[str] = set()
-        self._links.append(path)
-        while self._folders or self._links:
+        self._folder_links.append(path)
+        while self._folders or self._folder_links:
             # Links come last, so that a folder's files are named by its own path.
             linked = not self._folders
-            path = self._links.pop(0) if linked else self._folders[-1][0]
-            real = os.path.realpath(self._at(path)) if linked else self._folders.pop()[1]
+            path = self._folder_links.pop(0) if linked else self._folders[-1][0]
+            real = os.path.realpath(self._full_path(path)) if linked else self._folders.pop()[1]
             if real not in read:
                 read.add(real)
-                self._list(path, real, recursive)
+                self._scan_folder(path, real, recursive)
             elif linked:
-                self._refuse(path, "a link to a folder that is read already")
-        return sorted(self._found, key=lambda entry: entry.path)
+                self._report_unreadable(path, "a link to a folder that is read already")
+        return sorted(self._entries, key=lambda entry: entry.path)
 
-    def _at(self, path: str) -> str:
+    def _full_path(self, path: str) -> str:
         return os.path.join(self._root, path) if path else self._root
 
-    def _list(self, path: str, real: str, recursive: bool) -> None:
+    def _scan_folder(self, path: str, real: str, recursive: bool) -> None:
         try:
-            with os.scandir(self._at(path)) as entries:
+            with os.scandir(self._full_path(path)) as entries:
                 for entry in entries:
                     name = f"{path}/{entry.name}" if path else entry.name
-                    self._entry(name, entry, f"{real}/{entry.name}", recursive)
+                    self._add_entry(name, entry, f"{real}/{entry.name}", recursive)
         except FileNotFoundError:
             return
         except OSError as error:
             if self._refused is None:
                 raise
-            self._refuse(f"{path}/", f"cannot be listed: {error.strerror}")
+            self._report_unreadable(f"{path}/", f"cannot be listed: {error.strerror}")
 
-    def _entry(self, path: str, entry: os.DirEntry[str], real: str, recursive: bool) -> None:
+    def _add_entry(self, path: str, entry: os.DirEntry[str], real: str, recursive: bool) -> None:
         try:
             info = entry.stat()
         except OSError as error:
             if entry.is_symlink():
                 circle = error.errno == errno.ELOOP
                 leads = "in a circle" if circle else f"nowhere: {error.strerror}"
-                self._refuse(path, f"a link that leads {leads}")
+                self._report_unreadable(path, f"a link that leads {leads}")
             elif not isinstance(error, FileNotFoundError):  # that was deleted meanwhile
-                self._refuse(path, f"cannot be read: {error.strerror}")
+                self._report_unreadable(path, f"cannot be read: {error.strerror}")
             return
         if stat.S_ISREG(info.st_mode):
-            self._found.append(FileEntry(path, info.st_size, info.st_mtime_ns))
+            self._entries.append(FileEntry(path, info.st_size, info.st_mtime_ns))
         elif not stat.S_ISDIR(info.st_mode):
-            self._refuse(path, NOT_A_FILE)
+            self._report_unreadable(path, NOT_A_REGULAR_FILE)
         elif recursive and entry.is_symlink():
-            self._links.append(path)
+            self._folder_links.append(path)
         elif recursive:
             self._folders.append((path, real))
 
-    def _refuse(self, path: str, reason: str) -> None:
+    def _report_unreadable(self, path: str, reason: str) -> None:
         if self._refused is not None:
             self._refused(path, reason)

@@ -11,7 +11,7 @@ LEVELS = 21
 
 
 @dataclass(frozen=True)
-class Ratio:
+class DataEfficiencyRatio:
     """N of the reference over N of an arm, at equal score."""
 
     value: float | None
@@ -26,7 +26,9 @@ class Ratio:
     """What stands in the way of a claim."""
 
 
-def compare(clips: np.ndarray, reference: np.ndarray, arm: np.ndarray, confidence: float) -> Ratio:
+def data_efficiency_ratio(
+    clips: np.ndarray, reference: np.ndarray, arm: np.ndarray, confidence: float
+) -> DataEfficiencyRatio:
     """The ratio of need at equal score, with a bootstrap interval over seeds.
 
     A curve is the mean over seeds, made rising (the best of what up to N videos gave); N is
@@ -40,9 +42,9 @@ def compare(clips: np.ndarray, reference: np.ndarray, arm: np.ndarray, confidenc
     """
     value = _ratio(clips, reference.mean(0), arm.mean(0))
     if value is None:
-        return Ratio(None, why="no score is reached by both curves")
+        return DataEfficiencyRatio(None, why="no score is reached by both curves")
     if len(arm) < 2:
-        return Ratio(value, why="one seed has no interval")
+        return DataEfficiencyRatio(value, why="one seed has no interval")
     draws = np.random.default_rng(0).integers(0, len(arm), (RESAMPLES, len(arm)))
     drawn = [_ratio(clips, reference[rows].mean(0), arm[rows].mean(0)) for rows in draws]
     known = [one for one in drawn if one is not None]
@@ -51,10 +53,10 @@ def compare(clips: np.ndarray, reference: np.ndarray, arm: np.ndarray, confidenc
     low, high = (float(v) for v in np.quantile(known, [tail, 1 - tail]))
     if apart > tail:
         why = f"in {100 * apart:.0f}% of the resamples no score is reached by both curves"
-        return Ratio(value, low, high, why=why)
+        return DataEfficiencyRatio(value, low, high, why=why)
     if low <= 1 <= high:
-        return Ratio(value, low, high, why="the interval includes 1")
-    return Ratio(value, low, high, claim=True)
+        return DataEfficiencyRatio(value, low, high, why="the interval includes 1")
+    return DataEfficiencyRatio(value, low, high, claim=True)
 
 
 def _ratio(clips: np.ndarray, reference: np.ndarray, arm: np.ndarray) -> float | None:
@@ -64,11 +66,14 @@ def _ratio(clips: np.ndarray, reference: np.ndarray, arm: np.ndarray) -> float |
         return None
     levels = np.linspace(low, high, LEVELS)
     logs = np.log2(clips)
-    apart = [_reached(logs, theirs, level) - _reached(logs, mine, level) for level in levels]
+    apart = [
+        _log_clips_at_score(logs, theirs, level) - _log_clips_at_score(logs, mine, level)
+        for level in levels
+    ]
     return float(2 ** np.mean(apart))
 
 
-def _reached(logs: np.ndarray, rising: np.ndarray, level: float) -> float:
+def _log_clips_at_score(logs: np.ndarray, rising: np.ndarray, level: float) -> float:
     """log2 of the N at which a rising curve first reaches a score within it."""
     at = int(np.searchsorted(rising, level, side="left"))
     if at == 0 or rising[at] == level:

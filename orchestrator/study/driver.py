@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.model_files import ModelConfig, load_folder, random_model
+from orchestrator.jepa.model_files import ModelConfig, load_folder, randomly_initialized_model
 from orchestrator.job import StudyJob, TrainJob, differences, fingerprint, identity
-from orchestrator.job.config.study import Cell
+from orchestrator.job.config.study import StudyCell
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.study.report import page
-from orchestrator.study.state_probe import Shown, probe_scores, shown
-from orchestrator.study.table import tabulate
+from orchestrator.study.report import study_report
+from orchestrator.study.state_probe import ProbeVideos, make_probe_videos, probe_scores
+from orchestrator.study.table import study_summary
 from orchestrator.tracking.model_uri import model_folder
-from orchestrator.tracking.results.studies import adopt, open_study, record_study
+from orchestrator.tracking.results.studies import attach_to_parent, open_study, record_study
 from orchestrator.tracking.run import RunRef
 from orchestrator.tracking.server import tracking_uri
 
@@ -25,7 +25,7 @@ _SHARED = ("data.", "model.", "optim.", "scale.", "probe.")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedCell:
     """What a cell's training left."""
 
     model_uri: str
@@ -33,21 +33,21 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Studied:
+class SavedStudy:
     """What a study leaves."""
 
     result: dict[str, Any]
-    tracking: RunRef
-    report: str
+    mlflow_run: RunRef
+    report_uri: str
     """Path or URI of the page."""
 
 
 def run_study(
     job: StudyJob,
     progress: Progress,
-    train: Callable[[TrainJob], Trained],
+    train: Callable[[TrainJob], TrainedCell],
     parent: str | None = None,
-) -> Studied:
+) -> SavedStudy:
     """Measure every cell that is not measured yet; the report is in `studies/NAME`.
 
     `train` runs one training job to its end, or goes on with it. A cell is kept as
@@ -59,39 +59,39 @@ def run_study(
         JobFailed: a training stopped, or MLflow did not take the result.
     """
     storage = Storage(job.storage)
-    folder = storage.sub("studies", job.name)
-    _refuse_another(job, folder)
+    folder = storage.subfolder("studies", job.name)
+    _check_same_study(job, folder)
     tracking = open_study(job, storage, folder, parent)
     cells = list(job.cells())
-    known = {cell.key: _known(folder, cell) for cell in cells}
-    videos: dict[str, tuple[Shown, Shown]] = {}
+    known = {cell.key: _load_cell(folder, cell) for cell in cells}
+    videos: dict[str, tuple[ProbeVideos, ProbeVideos]] = {}
     for number, cell in enumerate(cells):
         progress.update("study", number, len(cells), {"cell": cell.key})
         if known[cell.key] is not None:
             continue
         if cell.background not in videos:
-            videos = {cell.background: shown(job, cell.background)}
+            videos = {cell.background: make_probe_videos(job, cell.background)}
         found = _measure(job, cell, videos[cell.background], storage, tracking, train)
         folder.write_json(f"cells/{cell.key}.json", found)
         known[cell.key] = found
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items())
         progress.message(f"{number + 1}/{len(cells)} {cell.key}: R2 of {scores}")
     progress.update("study", len(cells), len(cells))
-    result = tabulate(job, [(cell, known[cell.key] or {}) for cell in cells])
-    text = page(result)
+    result = study_summary(job, [(cell, known[cell.key] or {}) for cell in cells])
+    text = study_report(result)
     folder.write_json(RESULT, result)
     folder.write_bytes(REPORT, text.encode())
     record_study(tracking, job, result, text)
-    return Studied(result, tracking, folder.uri(REPORT))
+    return SavedStudy(result, tracking, folder.uri(REPORT))
 
 
 def _measure(
     job: StudyJob,
-    cell: Cell,
-    videos: tuple[Shown, Shown],
+    cell: StudyCell,
+    videos: tuple[ProbeVideos, ProbeVideos],
     storage: Storage,
     tracking: RunRef,
-    train: Callable[[TrainJob], Trained],
+    train: Callable[[TrainJob], TrainedCell],
 ) -> dict[str, Any]:
     if cell.job is None:
         config = ModelConfig(
@@ -102,12 +102,12 @@ def _measure(
             job={},
             extra={},
         )
-        scores = probe_scores(random_model(config, cell.seed), *videos)
+        scores = probe_scores(randomly_initialized_model(config, cell.seed), *videos)
         return {"key": cell.key, "scores": scores, "fingerprint": "", "run": ""}
     trained = train(cell.job)
-    adopt(tracking, trained.run_id)
+    attach_to_parent(tracking, trained.run_id)
     server = tracking_uri(job.track.uri, storage)
-    with model_folder(trained.model_uri, tracking=server) as where:
+    with model_folder(trained.model_uri, tracking_uri=server) as where:
         scores = probe_scores(load_folder(where), *videos)
     return {
         "key": cell.key,
@@ -117,7 +117,7 @@ def _measure(
     }
 
 
-def _known(folder: Storage, cell: Cell) -> dict[str, Any] | None:
+def _load_cell(folder: Storage, cell: StudyCell) -> dict[str, Any] | None:
     """What was measured of a cell before.
 
     Raises:
@@ -131,12 +131,12 @@ def _known(folder: Storage, cell: Cell) -> dict[str, Any] | None:
         raise RequestError(
             f"cell {cell.key} was trained with other values",
             where=folder.uri(path),
-            mend="give the study another name, or undo the change",
+            hint="give the study another name, or undo the change",
         )
     return found
 
 
-def _refuse_another(job: StudyJob, folder: Storage) -> None:
+def _check_same_study(job: StudyJob, folder: Storage) -> None:
     """The first launch writes down what all cells share; later ones may only add cells."""
     path = "shared.json"
     mine = {key: value for key, value in identity(job).items() if key.startswith(_SHARED)}
@@ -148,5 +148,5 @@ def _refuse_another(job: StudyJob, folder: Storage) -> None:
         raise RequestError(
             f"study '{job.name}' exists with other values: {'; '.join(changed[:3])}",
             where=folder.uri(path),
-            mend="give it another name, or undo the change",
+            hint="give it another name, or undo the change",
         )

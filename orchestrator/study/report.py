@@ -28,7 +28,7 @@ code{background:#f2f4f7;padding:.1rem .3rem}
 """
 
 
-def page(result: dict[str, Any]) -> str:
+def study_report(result: dict[str, Any]) -> str:
     """The whole report."""
     title = html.escape(f"Data efficiency: {result['name']}")
     probe = result["probe"]
@@ -47,7 +47,7 @@ def page(result: dict[str, Any]) -> str:
     )
 
 
-def claim_of(ratio: dict[str, Any], reference: str, arm: str) -> str:
+def format_claim(ratio: dict[str, Any], reference: str, arm: str) -> str:
     """One line: how many times more videos the reference needs, or why nothing is said."""
     if ratio["value"] is None:
         return f"N({reference}) / N({arm}): no claim, {ratio['why']}"
@@ -59,7 +59,7 @@ def claim_of(ratio: dict[str, Any], reference: str, arm: str) -> str:
 
 def _panel(panel: dict[str, Any], result: dict[str, Any]) -> str:
     claims = "".join(
-        f"<li>{html.escape(claim_of(ratio, result['reference'], arm))}</li>"
+        f"<li>{html.escape(format_claim(ratio, result['reference'], arm))}</li>"
         for arm, ratio in panel["ratios"].items()
     )
     return (
@@ -103,7 +103,7 @@ def _plot(panel: dict[str, Any], clips: list[int]) -> str:
         return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     means = {arm: np.mean(scores, axis=0) for arm, scores in arms.items()}
-    named = dict(zip(means, _apart([y(mean[-1]) for mean in means.values()]), strict=True))
+    named = dict(zip(means, _spread_labels([y(mean[-1]) for mean in means.values()]), strict=True))
     parts = [_axes(clips, low, high, x, y)]
     for (arm, scores), colour in zip(panel["arms"].items(), COLOURS * 9, strict=False):
         mean = means[arm]
@@ -125,7 +125,7 @@ def _plot(panel: dict[str, Any], clips: list[int]) -> str:
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}'>{''.join(parts)}</svg>"
 
 
-def _apart(heights: list[float]) -> list[float]:
+def _spread_labels(heights: list[float]) -> list[float]:
     """Where names stand: as near to the ends of their lines as there is room, inside the frame."""
     placed = np.array(heights)
     order = np.argsort(placed)

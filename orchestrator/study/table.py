@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from orchestrator.job import StudyJob
-from orchestrator.job.config.study import Cell
-from orchestrator.study.curves import compare
-from orchestrator.study.state_probe import SCORES
+from orchestrator.job.config.study import StudyCell
+from orchestrator.study.curves import data_efficiency_ratio
+from orchestrator.study.state_probe import SCORE_COLUMNS
 
 
-def tabulate(job: StudyJob, cells: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
+def study_summary(
+    job: StudyJob, cells: Sequence[tuple[StudyCell, dict[str, Any]]]
+) -> dict[str, Any]:
     """Everything that the report shows: `panels`, one for each background and score."""
     panels = [
-        _panel(job, cells, background, score) for background in job.backgrounds for score in SCORES
+        _panel(job, cells, background, score)
+        for background in job.backgrounds
+        for score in SCORE_COLUMNS
     ]
     return {
         "name": job.name,
@@ -36,7 +40,7 @@ def tabulate(job: StudyJob, cells: Sequence[tuple[Cell, dict[str, Any]]]) -> dic
 
 def _panel(
     job: StudyJob,
-    cells: Sequence[tuple[Cell, dict[str, Any]]],
+    cells: Sequence[tuple[StudyCell, dict[str, Any]]],
     background: str,
     score: str,
 ) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def _panel(
         arms[arm] = [[by_place[arm, clips, seed] for clips in counts] for seed in job.seeds]
     reference, clips = np.array(arms[job.reference]), np.array(job.clips)
     ratios = {
-        arm: asdict(compare(clips, reference, np.array(arms[arm]), job.confidence))
+        arm: asdict(data_efficiency_ratio(clips, reference, np.array(arms[arm]), job.confidence))
         for arm, objective in job.arms.items()
         if objective is not None and arm != job.reference
     }

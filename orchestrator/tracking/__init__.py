@@ -7,7 +7,7 @@ import os
 # hear that a server is down.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 # A connection that is lost without a word is given up after so many seconds, or a server that has
-# been back for a minute is not noticed. Files have longer: `outage.long_answers`.
+# been back for a minute is not noticed. Files have longer: `mlflow_errors.file_transfer_timeouts`.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

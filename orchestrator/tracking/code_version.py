@@ -20,7 +20,7 @@ DIFF_FILE = ".orchestrator-uncommitted.diff"
 """In a package: what was not committed, as `git apply` takes it."""
 
 
-def package_tags(folder: Path) -> dict[str, str]:
+def packaged_git_tags(folder: Path) -> dict[str, str]:
     """MLflow's tags for the commit that a package was made from; empty elsewhere."""
     try:
         found = json.loads((folder / COMMIT_FILE).read_text())
@@ -33,7 +33,7 @@ def package_tags(folder: Path) -> dict[str, str]:
     }
 
 
-def log_diff(client: MlflowClient, run_id: str, folder: Path) -> None:
+def log_uncommitted_diff(client: MlflowClient, run_id: str, folder: Path) -> None:
     """Keep what was not committed on the run; each start from other changes adds a file."""
     try:
         raw = (folder / DIFF_FILE).read_bytes()

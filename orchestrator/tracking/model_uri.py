@@ -18,14 +18,24 @@ from mlflow.exceptions import MlflowException
 from orchestrator.errors import RequestError, suggest
 from orchestrator.paths import local_path
 from orchestrator.storage import Storage, is_remote
-from orchestrator.tracking.mlflow_errors import asking, long_answers, reason_of, refused
-from orchestrator.tracking.server import client_of, existing_store, is_server, require_usable
+from orchestrator.tracking.mlflow_errors import (
+    error_reason,
+    file_transfer_timeouts,
+    is_permanent,
+    mlflow_read,
+)
+from orchestrator.tracking.server import (
+    existing_tracking_uri,
+    is_server,
+    mlflow_client,
+    require_usable,
+)
 
 MODEL_FILE = "MLmodel"
 
 
 @contextmanager
-def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
+def model_folder(uri: str, *, tracking_uri: str | None = None) -> Iterator[Path]:
     """The folder of weights behind a model URI, for as long as the context lasts.
 
     Raises:
@@ -33,43 +43,43 @@ def model_folder(uri: str, *, tracking: str | None = None) -> Iterator[Path]:
     """
     if is_remote(uri):
         with tempfile.TemporaryDirectory() as temporary:
-            _download(Storage(uri), Path(temporary))
-            yield _weights_in(Path(temporary))
+            _download_from_storage(Storage(uri), Path(temporary))
+            yield _weights_folder(Path(temporary))
         return
     if not uri.startswith(("models:/", "runs:/")):
-        yield _weights_in(_local_folder(uri))
+        yield _weights_folder(_local_folder(uri))
         return
-    server = existing_store(tracking)
+    server = existing_tracking_uri(tracking_uri)
     with tempfile.TemporaryDirectory() as temporary:
-        yield _weights_in(_fetched(uri, server, temporary))
+        yield _weights_folder(_download_from_mlflow(uri, server, temporary))
 
 
-def _fetched(uri: str, server: str, folder: str) -> Path:
+def _download_from_mlflow(uri: str, server: str, folder: str) -> Path:
     """The artifacts of a model of MLflow's, downloaded into `folder`."""
     require_usable(server, nodes=1)
-    client = client_of(server)
-    with asking(server):
+    client = mlflow_client(server)
+    with mlflow_read(server):
         try:
-            location = _location(client, uri)
-            with long_answers():
+            location = _artifact_uri(client, uri)
+            with file_transfer_timeouts():
                 path = mlflow.artifacts.download_artifacts(
                     artifact_uri=location, dst_path=folder, tracking_uri=server
                 )
         except MlflowException as error:
-            if not refused(error, by_server=is_server(server)):
+            if not is_permanent(error, by_server=is_server(server)):
                 raise
             raise RequestError(
-                f"no model '{uri}': {reason_of(error)}",
+                f"no model '{uri}': {error_reason(error)}",
                 where=server,
-                mend="see what there is: orchestrator models list",
+                hint="see what there is: orchestrator models list",
             ) from error
     return Path(path)
 
 
-def _download(folder: Storage, out: Path) -> None:
+def _download_from_storage(folder: Storage, out: Path) -> None:
     files = list(folder.files())
     if not files:
-        raise RequestError("no model here", where=folder.root, mend="name a model's folder")
+        raise RequestError("no model here", where=folder.root, hint="name a model's folder")
     for file in files:
         target = out / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +91,12 @@ def _local_folder(uri: str) -> Path:
     if not os.path.isdir(path):
         raise RequestError(
             f"no model folder '{uri}'",
-            mend="name a folder, models:/NAME@alias, models:/NAME/VERSION or runs:/ID/model",
+            hint="name a folder, models:/NAME@alias, models:/NAME/VERSION or runs:/ID/model",
         )
     return path
 
 
-def _weights_in(folder: Path) -> Path:
+def _weights_folder(folder: Path) -> Path:
     """The folder itself, or where an MLflow model keeps its weights.
 
     Raises:
@@ -104,21 +114,21 @@ def _weights_in(folder: Path) -> Path:
         raise RequestError(
             "an MLflow model of another kind: it names no world model's weights",
             where=str(spec),
-            mend="name a model that a train job registered",
+            hint="name a model that a train job registered",
         )
     return found
 
 
-def _location(client: MlflowClient, uri: str) -> str:
+def _artifact_uri(client: MlflowClient, uri: str) -> str:
     """Where the artifacts of a model URI are."""
     if uri.startswith("runs:/"):
         run_id, _, name = uri.removeprefix("runs:/").partition("/")
-        return _location_in_run(client, run_id, name or "model")
+        return _artifact_uri_in_run(client, run_id, name or "model")
     version = find_version(client, uri)
     return str(client.get_model_version_download_uri(version.name, version.version))
 
 
-def _location_in_run(client: MlflowClient, run_id: str, name: str) -> str:
+def _artifact_uri_in_run(client: MlflowClient, run_id: str, name: str) -> str:
     run = client.get_run(run_id)
     found = client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'", max_results=1
@@ -136,10 +146,10 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))?", uri)
     if match is None:
         raise RequestError(
-            f"'{uri}' is no model", mend="write models:/NAME@alias, models:/NAME/VERSION"
+            f"'{uri}' is no model", hint="write models:/NAME@alias, models:/NAME/VERSION"
         )
     name, alias, number = match.groups()
-    with asking(client.tracking_uri):
+    with mlflow_read(client.tracking_uri):
         try:
             if number:
                 return client.get_model_version(name, number)
@@ -148,14 +158,14 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
             return client.search_model_versions(f"name = '{name}'")[0]
         except (MlflowException, IndexError) as error:
             by_server = is_server(client.tracking_uri)
-            if isinstance(error, MlflowException) and not refused(error, by_server=by_server):
+            if isinstance(error, MlflowException) and not is_permanent(error, by_server=by_server):
                 raise
             raise RequestError(
-                f"no model '{uri}' on {client.tracking_uri}", mend=_what_there_is(client, name)
+                f"no model '{uri}' on {client.tracking_uri}", hint=_available_models(client, name)
             ) from None
 
 
-def pinned(uri: str, tracking: str | None) -> str:
+def pin_version(uri: str, tracking_uri: str | None) -> str:
     """The same model by the number of its version: an alias may name another one a moment later.
 
     Raises:
@@ -163,13 +173,13 @@ def pinned(uri: str, tracking: str | None) -> str:
     """
     if not uri.startswith("models:/"):
         return uri
-    server = existing_store(tracking)
+    server = existing_tracking_uri(tracking_uri)
     require_usable(server, nodes=1)
-    version = find_version(client_of(server), uri)
+    version = find_version(mlflow_client(server), uri)
     return f"models:/{version.name}/{version.version}"
 
 
-def _what_there_is(client: MlflowClient, name: str) -> str:
+def _available_models(client: MlflowClient, name: str) -> str:
     models = {model.name: model for model in client.search_registered_models()}
     if name not in models:
         return suggest(name, list(models)) if models else "no model is registered there yet"

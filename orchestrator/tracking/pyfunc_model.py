@@ -14,7 +14,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from orchestrator.jepa.model_files import load_folder
 
 
-class Encoder(PythonModel):  # type: ignore[misc]  # mlflow has no types
+class EncoderPyfunc(PythonModel):  # type: ignore[misc]  # mlflow has no types
     """Video uint8 [B, T, H, W, 3] to features float32 [B, tokens, dim]."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -33,4 +33,4 @@ class Encoder(PythonModel):  # type: ignore[misc]  # mlflow has no types
         return features
 
 
-set_model(Encoder())
+set_model(EncoderPyfunc())

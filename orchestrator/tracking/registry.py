@@ -19,16 +19,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from orchestrator.tracking.metrics import metric_rows
-from orchestrator.tracking.mlflow_errors import asking, long_answers, recording
+from orchestrator.tracking.metrics import to_mlflow_metrics
+from orchestrator.tracking.mlflow_errors import file_transfer_timeouts, mlflow_read, mlflow_write
 from orchestrator.tracking.model_uri import find_version, model_folder
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of, existing_store, require_answer, require_usable
+from orchestrator.tracking.server import (
+    existing_tracking_uri,
+    mlflow_client,
+    require_reachable,
+    require_usable,
+)
 
 if TYPE_CHECKING:
     from orchestrator.jepa.model_files import WorldModel
 
-CODE = Path(__file__).with_name("pyfunc_model.py")
+PYFUNC_CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "jepa-orchestrator")
 # MLflow's SQL registry takes a model id and forgets it: versions carry it as a tag.
 MODEL_ID_TAG = "model_id"
@@ -65,8 +70,8 @@ class Promotion:
     before: int | None
 
 
-def register(
-    ref: RunRef,
+def register_model(
+    run_ref: RunRef,
     folder: Path,
     name: str,
     *,
@@ -79,15 +84,15 @@ def register(
 
     The version is a pyfunc model whose code is text and whose weights are safetensors, with
     the signature uint8 [-1, T, H, W, 3] -> float32 [-1, tokens, dim], linked to the run
-    `ref`; `metrics` (at `step`) stand beside it, `alias` points at it.
+    `run_ref`; `metrics` (at `step`) stand beside it, `alias` points at it.
 
     Raises:
         NotRecorded: MLflow or its artifact store did not take it; the folder is untouched.
     """
     mend = "the model itself is whole; mend the server and run the same command again"
-    with recording(ref.uri, f"the model as '{name}'", mend):
-        require_answer(ref.uri)
-        return _register(ref, folder, name, alias, metrics or {}, tags or {}, step)
+    with mlflow_write(run_ref.tracking_uri, f"the model as '{name}'", mend):
+        require_reachable(run_ref.tracking_uri)
+        return _register(run_ref, folder, name, alias, metrics or {}, tags or {}, step)
 
 
 def _register(
@@ -99,10 +104,10 @@ def _register(
     tags: Mapping[str, str],
     step: int,
 ) -> int:
-    client = client_of(ref.uri)
-    version = _begun(client, ref, name, tags)
+    client = mlflow_client(ref.tracking_uri)
+    version = _unfinished_version(client, ref, name, tags)
     if version is None:
-        version = _made(client, ref, folder, name, metrics, tags, step)
+        version = _create_version(client, ref, folder, name, metrics, tags, step)
     # MLflow's pages link a model to its versions by this tag.
     link = json.dumps([{"name": name, "version": int(version.version)}])
     client.set_logged_model_tags(version.tags[MODEL_ID_TAG], {"mlflow.modelVersions": link})
@@ -110,7 +115,7 @@ def _register(
     return int(version.version)
 
 
-def _begun(
+def _unfinished_version(
     client: MlflowClient, ref: RunRef, name: str, tags: Mapping[str, str]
 ) -> ModelVersion | None:
     """The version that an attempt made whose end failed."""
@@ -122,7 +127,7 @@ def _begun(
     return None
 
 
-def _made(
+def _create_version(
     client: MlflowClient,
     ref: RunRef,
     folder: Path,
@@ -137,7 +142,7 @@ def _made(
         name="model",
         source_run_id=ref.run_id,
         tags=dict(tags),
-        params=_shown_params(client, ref),
+        params=_model_params(client, ref),
         model_type="world-model",
     )
     now = model.creation_timestamp
@@ -149,11 +154,11 @@ def _made(
             model_id=model.model_id,
             run_id=ref.run_id,
         )
-        _save(local, folder, spec)
-        with long_answers():
+        _save_pyfunc(local, folder, spec)
+        with file_transfer_timeouts():
             client.log_model_artifacts(model.model_id, str(local))
     named = {f"result/{key.replace('/', '_')}": value for key, value in metrics.items()}
-    linked = metric_rows(named, now, step, model.model_id)
+    linked = to_mlflow_metrics(named, now, step, model.model_id)
     if linked:
         client.log_batch(ref.run_id, metrics=linked)
     client.log_outputs(ref.run_id, [LoggedModelOutput(model.model_id, step)])
@@ -168,7 +173,7 @@ def _made(
     )
 
 
-def _save(local: Path, folder: Path, spec: Model) -> None:
+def _save_pyfunc(local: Path, folder: Path, spec: Model) -> None:
     config = json.loads((folder / "config.json").read_text())
     frames, size, model = config["frames"], config["size"], config["model"]
     tokens = frames // model["tubelet"] * (size // model["patch"]) ** 2
@@ -178,7 +183,7 @@ def _save(local: Path, folder: Path, spec: Model) -> None:
     mlflow.pyfunc.save_model(
         local,
         mlflow_model=spec,
-        python_model=str(CODE),
+        python_model=str(PYFUNC_CODE),
         artifacts={"model": str(folder)},
         signature=ModelSignature(
             inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *clip))]),
@@ -189,7 +194,7 @@ def _save(local: Path, folder: Path, spec: Model) -> None:
     )
 
 
-def _shown_params(client: MlflowClient, ref: RunRef) -> dict[str, str]:
+def _model_params(client: MlflowClient, ref: RunRef) -> dict[str, str]:
     """The run's params that say what model this is."""
     shown = ("model.", "data.source", "data.frames", "data.fps", "data.size", "objective.kind")
     params = client.get_run(ref.run_id).data.params
@@ -204,10 +209,10 @@ def _ensure_registered(client: MlflowClient, name: str) -> None:
             raise
 
 
-def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) -> WorldModel:
+def load_model(uri: str, device: str = "cpu", *, tracking_uri: str | None = None) -> WorldModel:
     """A model by `models:/NAME@alias`, `models:/NAME/3`, `runs:/ID/model` or a local folder.
 
-    `tracking` names the MLflow server; default: MLFLOW_TRACKING_URI, else the database in
+    `tracking_uri` names the MLflow server; default: MLFLOW_TRACKING_URI, else the database in
     `.orchestrator` of the current folder. `.encode` takes video uint8 [B, T, H, W, 3] and
     gives float32 [B, tokens, dim].
 
@@ -216,45 +221,49 @@ def load_model(uri: str, device: str = "cpu", *, tracking: str | None = None) ->
     """
     from orchestrator.jepa.model_files import load_folder
 
-    with model_folder(uri, tracking=tracking) as folder:
+    with model_folder(uri, tracking_uri=tracking_uri) as folder:
         return load_folder(folder, device)
 
 
-def list_models(tracking: str | None = None) -> list[RegisteredVersion]:
+def list_models(tracking_uri: str | None = None) -> list[RegisteredVersion]:
     """Every version of every registered model, newest first within a model.
 
     Raises:
         RequestError: there is no store yet, or it cannot be read.
     """
-    client, rows = _reader(tracking), list[RegisteredVersion]()
-    with asking(client.tracking_uri):
+    client, rows = _open_client(tracking_uri), list[RegisteredVersion]()
+    with mlflow_read(client.tracking_uri):
         for model in sorted(client.search_registered_models(), key=lambda m: str(m.name)):
             versions = client.search_model_versions(f"name = '{model.name}'")
-            shown = [_shown(client, version, dict(model.aliases)) for version in versions]
+            shown = [
+                _to_registered_version(client, version, dict(model.aliases)) for version in versions
+            ]
             rows += sorted(shown, key=lambda row: -row.version)
     return rows
 
 
-def _reader(tracking: str | None) -> MlflowClient:
+def _open_client(tracking: str | None) -> MlflowClient:
     """A client of a store that is there and answers."""
-    uri = existing_store(tracking)
+    uri = existing_tracking_uri(tracking)
     require_usable(uri, nodes=1)
-    return client_of(uri)
+    return mlflow_client(uri)
 
 
-def show_model(uri: str, tracking: str | None = None) -> RegisteredVersion:
+def show_model(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
     """One registered version with its metrics.
 
     Raises:
         RequestError: there is no such version, or the store cannot be read.
     """
-    client = _reader(tracking)
+    client = _open_client(tracking_uri)
     version = find_version(client, uri)
-    with asking(client.tracking_uri):
-        return _shown(client, version, dict(client.get_registered_model(version.name).aliases))
+    with mlflow_read(client.tracking_uri):
+        return _to_registered_version(
+            client, version, dict(client.get_registered_model(version.name).aliases)
+        )
 
 
-def _shown(
+def _to_registered_version(
     client: MlflowClient, version: ModelVersion, aliases: Mapping[str, str]
 ) -> RegisteredVersion:
     model_id = version.tags.get(MODEL_ID_TAG)
@@ -272,19 +281,19 @@ def _shown(
     )
 
 
-def alias_of(client: MlflowClient, name: str, alias: str) -> str | None:
+def version_at_alias(client: MlflowClient, name: str, alias: str) -> str | None:
     """The number of the version that an alias of a model points at; None: it has no such alias.
 
     Raises:
         MlflowAway: MLflow cannot be read.
     """
-    with asking(client.tracking_uri):
+    with mlflow_read(client.tracking_uri):
         number: str | None = client.get_registered_model(name).aliases.get(alias)
     return number
 
 
 def promote(
-    name: str, version: int, alias: str = "champion", tracking: str | None = None
+    name: str, version: int, alias: str = "champion", tracking_uri: str | None = None
 ) -> Promotion:
     """Point `alias` of a model at a version.
 
@@ -292,10 +301,10 @@ def promote(
         RequestError: there is no such version, or the store cannot be read.
         NotRecorded: MLflow did not take it.
     """
-    client = _reader(tracking)
+    client = _open_client(tracking_uri)
     found = find_version(client, f"models:/{name}/{version}")
-    before = alias_of(client, name, alias)
+    before = version_at_alias(client, name, alias)
     mend = "the alias is where it was; mend the server and run the same command again"
-    with recording(client.tracking_uri, f"the alias '{alias}'", mend):
+    with mlflow_write(client.tracking_uri, f"the alias '{alias}'", mend):
         client.set_registered_model_alias(name, alias, found.version)
     return Promotion(name, alias, int(found.version), int(before) if before else None)

@@ -22,39 +22,43 @@ from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
 from orchestrator.tracking.datasets import PackedDataset, dataset_inputs
 from orchestrator.tracking.mlflow_errors import (
-    NotRecorded,
-    asking,
-    only_told,
-    reason_of,
-    recording,
-    refused,
+    MlflowWriteFailed,
+    error_reason,
+    is_permanent,
+    mlflow_read,
+    mlflow_write,
+    report_mlflow_errors,
 )
-from orchestrator.tracking.run_description import Outcome, opening_note, result_note
+from orchestrator.tracking.run_description import (
+    FinishedRun,
+    initial_description,
+    result_description,
+)
 from orchestrator.tracking.run_inputs import (
     JOB_FILE,
-    identity_tags,
-    log_files,
+    environment_tags,
     log_params,
+    log_run_files,
     set_tags,
 )
 from orchestrator.tracking.run_inputs import flat_params as flat_params
-from orchestrator.tracking.runtime_info import environment
+from orchestrator.tracking.runtime_info import runtime_info
 from orchestrator.tracking.server import (
-    AS_TRAINING,
+    UI_QUERY,
     artifact_root,
-    client_of,
-    existing_store,
+    existing_tracking_uri,
     is_server,
-    require_answer,
+    mlflow_client,
+    require_reachable,
     require_usable,
     tracking_uri,
 )
 
-PICTURES = "pictures"
+PICTURES_FOLDER = "pictures"
 NOTE_TAG = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-SENT_AGAIN = "what was done is kept; when MLflow is back, the same command sends what it lacks"
+MlflowStatus = Literal["FINISHED", "FAILED", "KILLED"]
+RESEND_HINT = "what was done is kept; when MLflow is back, the same command sends what it lacks"
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +67,18 @@ log = logging.getLogger(__name__)
 class RunRef:
     """Where a run is; small, picklable, what every worker gets."""
 
-    uri: str
+    tracking_uri: str
     run_id: str
     experiment_id: str
 
     @property
-    def page(self) -> str | None:
+    def page_url(self) -> str | None:
         """The run's page, when a server shows it."""
-        if not is_server(self.uri):
+        if not is_server(self.tracking_uri):
             return None
-        return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}{AS_TRAINING}"
+        return (
+            f"{self.tracking_uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}{UI_QUERY}"
+        )
 
 
 def start_run(
@@ -80,70 +86,74 @@ def start_run(
     storage: Storage,
     *,
     run_id: str | None = None,
-    plan: Mapping[str, Any],
+    estimate: Mapping[str, Any],
     datasets: Sequence[PackedDataset] = (),
     tags: Mapping[str, str] | None = None,
     nodes: int = 1,
-    parent: str | None = None,
+    parent_run_id: str | None = None,
 ) -> RunRef:
     """Make the job's run, or continue `run_id`; put on it what it is made of.
 
     `datasets` stand in the order of the job's sources; `nodes` is how many machines will
-    write; `parent` is the run of the sweep or pipeline that this one belongs to.
+    write; `parent_run_id` is the run of the sweep or pipeline that this one belongs to.
 
     Raises:
         RequestError: the tracking server cannot be used, or `run_id` is not on it.
-        NotRecorded: the server did not take what belongs on the run.
+        MlflowWriteFailed: the server did not take what belongs on the run.
     """
     uri = tracking_uri(job.track.uri, storage)
     require_usable(uri, nodes)
-    client = client_of(uri)
-    facts = environment()
-    run = _continued(client, run_id) if run_id else _created(client, uri, job, parent)
+    client = mlflow_client(uri)
+    facts = runtime_info()
+    run = (
+        _continue_run(client, run_id)
+        if run_id
+        else _create_train_run(client, uri, job, parent_run_id)
+    )
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     mend = "nothing was trained; see that the server and its artifact store can be written"
     try:
-        with recording(uri, "the run's description", mend):
+        with mlflow_write(uri, "the run's description", mend):
             log_params(client, run, job)
-            set_tags(client, ref.run_id, {**identity_tags(job, facts), **(tags or {})})
-            log_files(client, ref.run_id, job, plan, facts)
+            set_tags(client, ref.run_id, {**environment_tags(job, facts), **(tags or {})})
+            log_run_files(client, ref.run_id, job, estimate, facts)
             if datasets:
                 client.log_inputs(ref.run_id, dataset_inputs(datasets, source_names(job)))
-    except NotRecorded:
-        with only_told(log.warning):
+    except MlflowWriteFailed:
+        with report_mlflow_errors(log.warning):
             finish_run(ref, "FAILED")
         raise
     return ref
 
 
-def finish_run(ref: RunRef, status: Status) -> None:
+def finish_run(ref: RunRef, status: MlflowStatus) -> None:
     """End the run with `status`.
 
     Raises:
-        NotRecorded: MLflow did not take it; a server that does not answer is not waited for.
+        MlflowWriteFailed: MLflow did not take it; a server that does not answer is not waited for.
     """
-    with recording(ref.uri, f"the run's end ({status})", SENT_AGAIN):
-        require_answer(ref.uri)
-        client_of(ref.uri).set_terminated(ref.run_id, status)
+    with mlflow_write(ref.tracking_uri, f"the run's end ({status})", RESEND_HINT):
+        require_reachable(ref.tracking_uri)
+        mlflow_client(ref.tracking_uri).set_terminated(ref.run_id, status)
 
 
-def describe_result(ref: RunRef, job: TrainJob, outcome: Outcome) -> None:
+def write_result_description(ref: RunRef, job: TrainJob, outcome: FinishedRun) -> None:
     """Write what came of the run on top of its page: result, use, pictures, data, what next.
 
     Raises:
-        NotRecorded: MLflow did not take it.
+        MlflowWriteFailed: MLflow did not take it.
     """
-    with recording(ref.uri, "the run's note", SENT_AGAIN):
-        require_answer(ref.uri)
-        client = client_of(ref.uri)
-        note = result_note(job, outcome, _newest_pictures(client, ref))
+    with mlflow_write(ref.tracking_uri, "the run's note", RESEND_HINT):
+        require_reachable(ref.tracking_uri)
+        client = mlflow_client(ref.tracking_uri)
+        note = result_description(job, outcome, _newest_pictures(client, ref))
         set_tags(client, ref.run_id, {NOTE_TAG: note})
 
 
 def _newest_pictures(client: MlflowClient, ref: RunRef) -> dict[str, str]:
     """Caption and address of the newest picture of each name, as the run's own page reads it."""
     found = {}
-    for folder in client.list_artifacts(ref.run_id, PICTURES):
+    for folder in client.list_artifacts(ref.run_id, PICTURES_FOLDER):
         files = client.list_artifacts(ref.run_id, folder.path)
         newest = max((file.path for file in files if not file.is_dir), default=None)
         if newest is not None:
@@ -163,13 +173,13 @@ def find_run(uri: str, run: str) -> Run:
 
     Raises:
         RequestError: there is none.
-        MlflowAway: the server does not answer as it should.
+        MlflowUnavailable: the server does not answer as it should.
     """
-    client = client_of(uri)
+    client = mlflow_client(uri)
     if re.fullmatch(r"[0-9a-f]{32}", run):
-        return _existing(client, run)
+        return _get_active_run(client, run)
     quoted = run.replace("'", "")
-    with asking(uri):
+    with mlflow_read(uri):
         found = client.search_runs(
             [e.experiment_id for e in client.search_experiments()],
             f"attributes.run_name = '{quoted}'",
@@ -180,7 +190,7 @@ def find_run(uri: str, run: str) -> Run:
         raise RequestError(
             f"no run is called '{run}'",
             where=uri,
-            mend="name a run id, or a run in `orchestrator ui`",
+            hint="name a run id, or a run in `orchestrator ui`",
         )
     return found[0]
 
@@ -191,10 +201,10 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
     Raises:
         RequestError: there is no such run, it was not made by a job, or MLflow cannot be read.
     """
-    uri = existing_store(uri)
+    uri = existing_tracking_uri(uri)
     require_usable(uri, nodes=1)
     found = find_run(uri, run)
-    with tempfile.TemporaryDirectory() as folder, asking(uri):
+    with tempfile.TemporaryDirectory() as folder, mlflow_read(uri):
         try:
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{found.info.artifact_uri}/{JOB_FILE}",
@@ -203,46 +213,46 @@ def job_of_run(uri: str | None, run: str) -> dict[str, Any]:
             )
         except (MlflowException, OSError) as error:
             by_server = is_server(uri)
-            if isinstance(error, MlflowException) and not refused(error, by_server=by_server):
+            if isinstance(error, MlflowException) and not is_permanent(error, by_server=by_server):
                 raise
             raise RequestError(
-                f"run '{run}' has no {JOB_FILE}", where=uri, mend="name a run that a job made"
+                f"run '{run}' has no {JOB_FILE}", where=uri, hint="name a run that a job made"
             ) from error
         data = yaml.safe_load(Path(path).read_text())
     assert isinstance(data, dict)
     return data
 
 
-def _created(client: MlflowClient, uri: str, job: TrainJob, parent: str | None) -> Run:
-    tags = {NOTE_TAG: opening_note(job)}
-    return make_run(client, uri, job.track.experiment, job.name, tags, parent)
+def _create_train_run(client: MlflowClient, uri: str, job: TrainJob, parent: str | None) -> Run:
+    tags = {NOTE_TAG: initial_description(job)}
+    return create_run(client, uri, job.track.experiment, job.name, tags, parent)
 
 
-def make_run(
+def create_run(
     client: MlflowClient,
     uri: str,
     experiment: str,
     name: str,
     tags: Mapping[str, str],
-    parent: str | None = None,
+    parent_run_id: str | None = None,
 ) -> Run:
     """A new run of a job, in an experiment that is made when there is none.
 
-    Beneath a `parent` a name is an identity: a driver that was killed before it could note the
-    run finds it again.
+    Beneath a `parent_run_id` a name is an identity: a driver that was killed before it could note
+    the run finds it again.
 
     Raises:
         RequestError: the server refuses it.
-        MlflowAway: the server does not answer as it should.
+        MlflowUnavailable: the server does not answer as it should.
     """
-    with asking(uri):
+    with mlflow_read(uri):
         try:
-            experiment_id = _experiment(client, uri, experiment)
-            if parent is not None:
-                tags = {**tags, PARENT_TAG: parent}
-                found = _child(client, experiment_id, parent, name)
+            experiment_id = _experiment_id(client, uri, experiment)
+            if parent_run_id is not None:
+                tags = {**tags, PARENT_TAG: parent_run_id}
+                found = _find_child_run(client, experiment_id, parent_run_id, name)
                 if found is not None:
-                    return _continued(client, found.info.run_id)
+                    return _continue_run(client, found.info.run_id)
             return client.create_run(
                 experiment_id,
                 run_name=name,
@@ -254,21 +264,21 @@ def make_run(
                 },
             )
         except MlflowException as error:
-            if not refused(error, by_server=is_server(uri)):
+            if not is_permanent(error, by_server=is_server(uri)):
                 raise
             raise RequestError(
-                f"MLflow cannot make a run: {reason_of(error)}",
+                f"MLflow cannot make a run: {error_reason(error)}",
                 where=uri,
-                mend="see the server's log",
+                hint="see the server's log",
             ) from error
 
 
-def _child(client: MlflowClient, experiment_id: str, parent: str, name: str) -> Run | None:
+def _find_child_run(client: MlflowClient, experiment_id: str, parent: str, name: str) -> Run | None:
     query = f"tags.`{PARENT_TAG}` = '{parent}' AND attributes.run_name = '{name}'"
     return next(iter(client.search_runs([experiment_id], query, max_results=1)), None)
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """The id of the experiment, which is made when there is none."""
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -286,20 +296,20 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
         raise RequestError(
             f"the experiment '{name}' was deleted",
             where="track.experiment",
-            mend=f"mlflow experiments restore -x {found.experiment_id}, or name another",
+            hint=f"mlflow experiments restore -x {found.experiment_id}, or name another",
         )
     return str(found.experiment_id)
 
 
-def _continued(client: MlflowClient, run_id: str) -> Run:
-    run = _existing(client, run_id)
-    with asking(client.tracking_uri):
+def _continue_run(client: MlflowClient, run_id: str) -> Run:
+    run = _get_active_run(client, run_id)
+    with mlflow_read(client.tracking_uri):
         client.update_run(run_id, status="RUNNING")
     return run
 
 
-def _existing(client: MlflowClient, run_id: str) -> Run:
-    with asking(client.tracking_uri):
+def _get_active_run(client: MlflowClient, run_id: str) -> Run:
+    with mlflow_read(client.tracking_uri):
         try:
             run = client.get_run(run_id)
         except MlflowException as error:
@@ -310,6 +320,6 @@ def _existing(client: MlflowClient, run_id: str) -> Run:
         raise RequestError(
             f"run {run_id} is not on {client.tracking_uri} (or was deleted there)",
             where="track.uri",
-            mend="name the server that has it, or begin another run with --fresh",
+            hint="name the server that has it, or begin another run with --fresh",
         )
     return run

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.estimate import plan
-from orchestrator.job import Codes, Conv, Dynamics, Encoder, LeWM, TrainJob
+from orchestrator.estimate import estimate_job
+from orchestrator.job import (
+    ConvEncoderConfig,
+    LatentDynamics,
+    LeWM,
+    PCAEncoderConfig,
+    TrainJob,
+    ViTConfig,
+)
 from orchestrator.job.config.model import AnyEncoder
 
 # Metrics worth a line of their own, with the name a person reads.
-SHOWN = {
+SHOWN_METRICS = {
     "train/loss": "loss",
     "health/rankme": "RankMe",
     "health/feature_std": "feature std",
@@ -18,7 +25,7 @@ SHOWN = {
     "health/teacher_distance": "teacher distance",
 }
 
-_OBJECTIVES = {
+_OBJECTIVE_TITLES = {
     "vjepa2": "V-JEPA 2",
     "vjepa21": "V-JEPA 2.1",
     "lejepa": "LeJEPA",
@@ -32,7 +39,7 @@ _OBJECTIVES = {
 }
 
 
-class Outcome(Protocol):
+class FinishedRun(Protocol):
     """What the note reads of a finished run (`orchestrator.runner.RunSummary` is one)."""
 
     @property
@@ -53,37 +60,38 @@ class Outcome(Protocol):
     def next_steps(self) -> Sequence[str]: ...
 
 
-def opening_note(job: TrainJob) -> str:
+def initial_description(job: TrainJob) -> str:
     """Markdown for a run that has only begun."""
-    return f"{_headline(job)}\n\nIn training: {job.optim.steps:,} steps.\n\n{_table(_what(job))}\n"
+    table = _table(_model_rows(job))
+    return f"{_headline(job)}\n\nIn training: {job.optim.steps:,} steps.\n\n{table}\n"
 
 
-def result_note(job: TrainJob, outcome: Outcome, pictures: Mapping[str, str]) -> str:
+def result_description(job: TrainJob, finished: FinishedRun, pictures: Mapping[str, str]) -> str:
     """Markdown for a run that has ended. MLflow shows its first lines only: the result leads.
 
     `pictures` maps captions to addresses of pictures, as a page of the server resolves them.
     """
-    result = f"Result: **{_metrics(outcome.metrics)}** after {outcome.steps:,} steps."
+    result = f"Result: **{_metrics_text(finished.metrics)}** after {finished.steps:,} steps."
     rows = [
-        *_what(job),
-        *_dataset(outcome.dataset),
+        *_model_rows(job),
+        *_dataset_rows(finished.dataset),
         (
             "Trained",
-            f"{outcome.steps:,} steps x {job.scale.global_batch} clips in"
-            f" {_duration(outcome.seconds)}, {outcome.clips_per_s:.1f} clips/s",
+            f"{finished.steps:,} steps x {job.scale.global_batch} clips in"
+            f" {_duration(finished.seconds)}, {finished.clips_per_s:.1f} clips/s",
         ),
-        ("Checkpoint", f"`{outcome.checkpoint}`"),
-        ("Model", f"`{outcome.model_uri}`"),
+        ("Checkpoint", f"`{finished.checkpoint}`"),
+        ("Model", f"`{finished.model_uri}`"),
     ]
-    parts = [_headline(job), result, _usage(job, outcome.model_uri)]
-    if outcome.next_steps:
-        parts.append("**What to do next**\n\n```sh\n" + "\n".join(outcome.next_steps) + "\n```")
+    parts = [_headline(job), result, _usage(job, finished.model_uri)]
+    if finished.next_steps:
+        parts.append("**What to do next**\n\n```sh\n" + "\n".join(finished.next_steps) + "\n```")
     parts += [f"**{caption}**\n\n![{caption}]({link})" for caption, link in pictures.items()]
     return "\n\n".join([*parts, _table(rows)]) + "\n"
 
 
 def _headline(job: TrainJob) -> str:
-    counted = plan(job).parameters
+    counted = estimate_job(job).parameters
     size = f", {_count(counted.trained)} trained parameters" if counted else ""
     sources = [job.data.source] if job.data.source else [s.uri for s in job.data.sources]
     video = " + ".join(f"`{source}`" for source in sources)
@@ -91,50 +99,52 @@ def _headline(job: TrainJob) -> str:
 
 
 def _objective(job: TrainJob) -> str:
-    return _OBJECTIVES.get(job.objective.kind, job.objective.kind)
+    return _OBJECTIVE_TITLES.get(job.objective.kind, job.objective.kind)
 
 
-def _what(job: TrainJob) -> list[tuple[str, str]]:
+def _model_rows(job: TrainJob) -> list[tuple[str, str]]:
     data, model = job.data, job.model
     time, height, width = job.grid
-    encoder = _shape(model.encoder, model.patch)
+    encoder = _encoder_text(model.encoder, model.patch)
     return [
         ("Encoder", f"{encoder}, patch {model.patch}, tubelet {model.tubelet}"),
-        ("Predictor", _predicting(job)),
+        ("Predictor", _predictor_text(job)),
         (
             "Clip",
             f"{data.frames} frames at {data.fps:g} fps, {data.size} x {data.size} px"
             f" = {time} x {height} x {width} tokens",
         ),
-        *_other_clips(job),
+        *_other_clip_rows(job),
     ]
 
 
-def _predicting(job: TrainJob) -> str:
+def _predictor_text(job: TrainJob) -> str:
     predictor = job.model.predictor
-    if isinstance(job.objective, Dynamics):
+    if isinstance(job.objective, LatentDynamics):
         return f"{predictor.depth} memories of {predictor.dim} channels between convolutions"
     return f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"
 
 
-def _shape(encoder: AnyEncoder, patch: int) -> str:
-    if isinstance(encoder, Codes):
+def _encoder_text(encoder: AnyEncoder, patch: int) -> str:
+    if isinstance(encoder, PCAEncoderConfig):
         return f"linear codes of {encoder.dim} numbers, not trained"
-    if isinstance(encoder, Conv):
+    if isinstance(encoder, ConvEncoderConfig):
         return f"convolutions of {', '.join(map(str, encoder.channels(patch)))} channels"
-    if isinstance(encoder, Encoder):
+    if isinstance(encoder, ViTConfig):
         return f"{encoder.depth} blocks of {encoder.dim}, {encoder.heads} heads"
     return f"`{encoder.kind}`"
 
 
-def _other_clips(job: TrainJob) -> list[tuple[str, str]]:
+def _other_clip_rows(job: TrainJob) -> list[tuple[str, str]]:
     """The clips of sources that are cut in other ways than data's own."""
-    other = [spec for spec in dict.fromkeys(job.data.specs) if spec != job.data.own]
+    other = [
+        spec for spec in dict.fromkeys(job.data.clip_specs) if spec != job.data.default_clip_spec
+    ]
     text = "; ".join(f"{s.frames} frames at {s.fps:g} fps, {s.size} x {s.size} px" for s in other)
     return [("Other clips", text)] if other else []
 
 
-def _dataset(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _dataset_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not facts:
         return []
     text = (
@@ -145,8 +155,8 @@ def _dataset(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("Dataset", text + (f", {lost:,} quarantined" if lost else ""))]
 
 
-def _metrics(metrics: Mapping[str, float]) -> str:
-    known = [f"{name} {metrics[key]:.4g}" for key, name in SHOWN.items() if key in metrics]
+def _metrics_text(metrics: Mapping[str, float]) -> str:
+    known = [f"{name} {metrics[key]:.4g}" for key, name in SHOWN_METRICS.items() if key in metrics]
     return ", ".join(known) or "no metrics"
 
 
@@ -156,18 +166,22 @@ def _usage(job: TrainJob, model_uri: str) -> str:
     time, height, width = job.grid
     count = time if isinstance(job.objective, LeWM) else time * height * width
     encoder = job.model.encoder
-    dim = encoder.dim if isinstance(encoder, Encoder | Conv | Codes) else "dim"
+    dim = (
+        encoder.dim
+        if isinstance(encoder, ViTConfig | ConvEncoderConfig | PCAEncoderConfig)
+        else "dim"
+    )
     size, frames = job.data.size, job.data.frames
     return (
         "**Use it**\n\n```python\n"
         "from orchestrator import load_model\n\n"
         f'model = load_model("{uri}")\n'
         f"tokens = model.encode(video)  # uint8 [B, {frames}, {size}, {size}, 3]"
-        f" -> float32 [B, {count}, {dim}]\n{_told(job)}```"
+        f" -> float32 [B, {count}, {dim}]\n{_predict_usage(job)}```"
     )
 
 
-def _told(job: TrainJob) -> str:
+def _predict_usage(job: TrainJob) -> str:
     """How a model that acts is asked what follows."""
     act = job.data.act
     if act is None:
@@ -176,7 +190,7 @@ def _told(job: TrainJob) -> str:
     what = "changes of the state" if states else f"{act.block or 'a block of'} control steps each"
     return (
         f"ahead = model.predict(tokens, actions{states})  # actions float32"
-        f" [B, moments, {act.width or 'D'}]: {what}, in the data's units\n"
+        f" [B, moments, {act.action_dim or 'D'}]: {what}, in the data's units\n"
     )
 
 

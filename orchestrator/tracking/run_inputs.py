@@ -12,14 +12,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from orchestrator.job import TrainJob, job_dict
-from orchestrator.tracking.code_version import log_diff
+from orchestrator.tracking.code_version import log_uncommitted_diff
 from orchestrator.tracking.runtime_info import git_tags
 
 JOB_FILE = "job.yaml"
 # MLflow's limits of one request and one value.
 PARAMS_PER_BATCH = 100
-MAX_VALUE = 6000
-MAX_KEY = 250
+MAX_PARAM_VALUE = 6000
+MAX_PARAM_KEY = 250
 
 
 def log_params(client: MlflowClient, run: Run, job: TrainJob) -> None:
@@ -45,19 +45,19 @@ def flat_params(value: Any, prefix: str = "") -> dict[str, str]:
         items = [(str(i), item) for i, item in enumerate(value)]
     else:
         text = "null" if value is None else str(value)
-        short = text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
-        return {re.sub(r"[^\w\-. :/]", "_", prefix)[:MAX_KEY]: short}
+        short = text if len(text) <= MAX_PARAM_VALUE else text[: MAX_PARAM_VALUE - 3] + "..."
+        return {re.sub(r"[^\w\-. :/]", "_", prefix)[:MAX_PARAM_KEY]: short}
     params: dict[str, str] = {}
     for key, item in items:
         params |= flat_params(item, f"{prefix}.{key}" if prefix else key)
     return params
 
 
-def identity_tags(job: TrainJob, facts: Mapping[str, Any]) -> dict[str, str]:
+def environment_tags(job: TrainJob, runtime: Mapping[str, Any]) -> dict[str, str]:
     shown = ("orchestrator", "python", "torch", "ray", "deepspeed", "gpu", "cpu")
     return {
         "kind": job.kind,
-        **{f"env.{key}": str(facts[key]) for key in shown if facts[key] is not None},
+        **{f"env.{key}": str(runtime[key]) for key in shown if runtime[key] is not None},
         **git_tags(Path.cwd()),
     }
 
@@ -66,14 +66,14 @@ def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def log_files(
+def log_run_files(
     client: MlflowClient,
     run_id: str,
     job: TrainJob,
-    plan: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    estimate: Mapping[str, Any],
+    runtime: Mapping[str, Any],
 ) -> None:
     client.log_text(run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
-    client.log_dict(run_id, dict(plan), "plan.json")
-    client.log_dict(run_id, dict(facts), "environment.json")
-    log_diff(client, run_id, Path.cwd())
+    client.log_dict(run_id, dict(estimate), "plan.json")
+    client.log_dict(run_id, dict(runtime), "environment.json")
+    log_uncommitted_diff(client, run_id, Path.cwd())

@@ -12,14 +12,14 @@ from typing import Any
 import psutil
 import torch
 
-from orchestrator.tracking.code_version import package_tags
+from orchestrator.tracking.code_version import packaged_git_tags
 
 PACKAGES = ("torch", "ray", "deepspeed", "mlflow", "av", "pyarrow", "numpy", "safetensors")
 
 
-def environment() -> dict[str, Any]:
+def runtime_info() -> dict[str, Any]:
     """Versions and hardware of this machine, as plain data."""
-    from orchestrator import __version__
+    from orchestrator.version import __version__
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -48,7 +48,7 @@ def _cpu_name() -> str:
 def git_tags(folder: Path) -> dict[str, str]:
     """MLflow's tags for the commit that `folder` is at; empty where it is no git checkout, nor
     unpacked from one by `submit`."""
-    packed = package_tags(folder)
+    packed = packaged_git_tags(folder)
     if packed:
         return packed
     commit = _git(folder, "rev-parse", "HEAD")

@@ -12,23 +12,23 @@ from urllib.parse import unquote, urlsplit
 from mlflow import MlflowClient
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.paths import refuse_unwritable
+from orchestrator.paths import require_writable
 from orchestrator.storage import Storage
-from orchestrator.tracking.mlflow_errors import OUTAGES, MlflowAway, reason_of
-from orchestrator.tracking.sqlite_store import make_tables
+from orchestrator.tracking.mlflow_errors import MLFLOW_ERRORS, MlflowUnavailable, error_reason
+from orchestrator.tracking.sqlite_store import create_sqlite_store
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https", "databricks")
-ALIVE_TIMEOUT_S = 5.0
+REACHABLE_TIMEOUT_S = 5.0
 # MLflow's pages are made for chat applications unless their address says otherwise.
-AS_TRAINING = "?workflowType=machine_learning"
+UI_QUERY = "?workflowType=machine_learning"
 
 # It logs a traceback of each error that it raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def tracking_uri(given: str | None = None, storage: Storage | None = None) -> str:
-    """The tracking URI: `given`, else MLFLOW_TRACKING_URI, else sqlite inside `storage`.
+def tracking_uri(uri: str | None = None, storage: Storage | None = None) -> str:
+    """The tracking URI: `uri`, else MLFLOW_TRACKING_URI, else sqlite inside `storage`.
 
     A relative sqlite path is made absolute, since workers have other current folders.
 
@@ -36,37 +36,38 @@ def tracking_uri(given: str | None = None, storage: Storage | None = None) -> st
         RequestError: the URI is of no kind that MLflow can use, or storage is an object store
             (sqlite needs a disk).
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if uri:
-        return _checked(uri, "track.uri" if given else "MLFLOW_TRACKING_URI")
+        return _validate_uri(uri, "track.uri")
+    if variable := os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        return _validate_uri(variable, "MLFLOW_TRACKING_URI")
     storage = storage or Storage(".orchestrator")
-    if storage.remote:
+    if storage.is_remote:
         raise RequestError(
             f"runs cannot be tracked in {storage.root}: MLflow's own database needs a disk",
             where="track.uri",
-            mend="name an MLflow server (track.uri or MLFLOW_TRACKING_URI), or on one machine"
+            hint="name an MLflow server (track.uri or MLFLOW_TRACKING_URI), or on one machine"
             " track.uri=sqlite:///mlflow.db",
         )
     return sqlite_uri(Path(storage.uri("mlflow/mlflow.db")))
 
 
-def existing_store(given: str | None = None, storage: Storage | None = None) -> str:
+def existing_tracking_uri(uri: str | None = None, storage: Storage | None = None) -> str:
     """The tracking URI of a store to read from. Opening a sqlite file that is not there makes
     one; this refuses instead.
 
     Raises:
         RequestError: there are no runs there yet.
     """
-    uri = tracking_uri(given, storage)
+    uri = tracking_uri(uri, storage)
     if is_sqlite(uri) and not sqlite_file(uri).exists():
         raise RequestError(
             f"no runs yet in {sqlite_file(uri)}",
-            mend="run a job first, or name the storage or the MLflow server that has runs",
+            hint="run a job first, or name the storage or the MLflow server that has runs",
         )
     return uri
 
 
-def _checked(uri: str, where: str) -> str:
+def _validate_uri(uri: str, where: str) -> str:
     """The URI as every process can use it.
 
     Raises:
@@ -79,17 +80,17 @@ def _checked(uri: str, where: str) -> str:
         raise RequestError(
             f"'{uri}' is not a tracking server (MLflow no longer keeps runs in plain folders)",
             where=where,
-            mend=f"{suggest(kind, list(DATABASES + SERVERS))}; on one machine: sqlite:///mlflow.db",
+            hint=f"{suggest(kind, list(DATABASES + SERVERS))}; on one machine: sqlite:///mlflow.db",
         )
     if kind == "databricks":
         return uri
     if kind == "sqlite":
-        return _checked_sqlite(uri, rest, where)
+        return _validate_sqlite_uri(uri, rest, where)
     if not rest.startswith("//") or not _has_host(uri, kind in SERVERS):
         raise RequestError(
             f"'{uri}' names no host, or no port that there can be",
             where=where,
-            mend=f"write it like {kind}://HOST:5000",
+            hint=f"write it like {kind}://HOST:5000",
         )
     return uri.rstrip("/")
 
@@ -103,19 +104,19 @@ def _has_host(uri: str, named: bool) -> bool:
         return False
 
 
-def _checked_sqlite(uri: str, rest: str, where: str) -> str:
+def _validate_sqlite_uri(uri: str, rest: str, where: str) -> str:
     path, _, query = rest.partition("?")
     file = Path(unquote(path.removeprefix("///")))
     if not path.startswith("///") or file.name in ("", "..", ":memory:") or path.endswith("/"):
         raise RequestError(
             f"'{uri}' names no file",
             where=where,
-            mend="write sqlite:///FILE, or with the whole path sqlite:////PATH/FILE",
+            hint="write sqlite:///FILE, or with the whole path sqlite:////PATH/FILE",
         )
     if str(file).startswith("~"):
         file = file.expanduser()
     if os.path.isdir(file):
-        raise RequestError(f"'{uri}' is a folder", where=where, mend="name a file in it")
+        raise RequestError(f"'{uri}' is a folder", where=where, hint="name a file in it")
     made = sqlite_uri(file.absolute())
     return f"{made}?{query}" if query else made
 
@@ -151,32 +152,32 @@ def artifact_root(uri: str) -> str | None:
     return (sqlite_file(uri).parent / "artifacts").as_uri() if is_sqlite(uri) else None
 
 
-def client_of(uri: str) -> MlflowClient:
+def mlflow_client(uri: str) -> MlflowClient:
     """A client of one store for runs and for models; MLflow's global URI is left alone.
 
     A sqlite file that is new gets its tables.
 
     Raises:
-        MlflowAway: the database cannot be opened.
+        MlflowUnavailable: the database cannot be opened.
     """
     try:
         if is_sqlite(uri):
-            make_tables(uri, sqlite_file(uri))
+            create_sqlite_store(uri, sqlite_file(uri))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (*OUTAGES, ImportError) as error:
-        raise MlflowAway(
-            f"MLflow's store cannot be opened: {reason_of(error)}",
+    except (*MLFLOW_ERRORS, ImportError) as error:
+        raise MlflowUnavailable(
+            f"MLflow's store cannot be opened: {error_reason(error)}",
             where=uri,
-            mend="see that the database is there and can be written, and that its disk has room",
+            hint="see that the database is there and can be written, and that its disk has room",
         ) from error
 
 
-def alive(uri: str) -> bool:
+def is_reachable(uri: str) -> bool:
     """Whether a server answers at all within 5 s. Databases are not asked."""
     if not is_server(uri):
         return True
     try:
-        urllib.request.urlopen(f"{uri}/health", timeout=ALIVE_TIMEOUT_S).close()
+        urllib.request.urlopen(f"{uri}/health", timeout=REACHABLE_TIMEOUT_S).close()
     except urllib.error.HTTPError:
         return True
     except (OSError, ValueError):
@@ -184,13 +185,13 @@ def alive(uri: str) -> bool:
     return True
 
 
-def require_answer(uri: str) -> None:
+def require_reachable(uri: str) -> None:
     """Find out at once that a server is away: MLflow's client tries again for minutes.
 
     Raises:
-        ConnectionError: it does not answer within `ALIVE_TIMEOUT_S`.
+        ConnectionError: it does not answer within `REACHABLE_TIMEOUT_S`.
     """
-    if not alive(uri):
+    if not is_reachable(uri):
         raise ConnectionError("the server does not answer")
 
 
@@ -200,19 +201,19 @@ def require_usable(uri: str, nodes: int) -> None:
     Raises:
         RequestError: a sqlite file that several nodes would write, or in a folder that cannot be
             written.
-        MlflowAway: a server does not answer.
+        MlflowUnavailable: a server does not answer.
     """
     if is_sqlite(uri) and nodes > 1:
         raise RequestError(
             f"{nodes} nodes cannot write one sqlite file ({sqlite_file(uri)})",
             where="track.uri",
-            mend="start an MLflow server that all nodes reach and name it: track.uri=http://HOST:5000",
+            hint="start an MLflow server that all nodes reach and name it: track.uri=http://HOST:5000",
         )
     if is_sqlite(uri):
-        refuse_unwritable(sqlite_file(uri).parent, where="track.uri")
-    if not alive(uri):
-        raise MlflowAway(
+        require_writable(sqlite_file(uri).parent, where="track.uri")
+    if not is_reachable(uri):
+        raise MlflowUnavailable(
             f"the MLflow server {uri} does not answer",
             where="track.uri",
-            mend="start it; without track.uri and MLFLOW_TRACKING_URI runs stay in the storage",
+            hint="start it; without track.uri and MLFLOW_TRACKING_URI runs stay in the storage",
         )

@@ -16,8 +16,8 @@ from mlflow.store.db import utils
 
 
 @functools.cache
-def make_tables(uri: str, file: Path) -> None:
-    """Make the database `file` of `uri`, and MLflow's default experiment in it, where they are not.
+def create_sqlite_store(uri: str, path: Path) -> None:
+    """Make the database `path` of `uri`, and MLflow's default experiment in it, where they are not.
 
     MLflow itself makes the tables where they stand, without a lock: of processes that begin
     together all but one fail, and one that is killed leaves tables that no later one can use.
@@ -25,18 +25,18 @@ def make_tables(uri: str, file: Path) -> None:
     Raises:
         OSError, sqlite3.Error, MlflowException, SQLAlchemyError: the file cannot be made.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(file):
-        if not file.exists() or file.stat().st_size == 0:
-            _make(uri, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _file_lock(path):
+        if not path.exists() or path.stat().st_size == 0:
+            _create_tables(uri, path)
         # MLflow would try for a minute to open what is no database.
-        with closing(sqlite3.connect(file)) as database:
+        with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA schema_version")
         # Opening the store and the registry writes what a new database lacks.
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
 
 
-def _make(uri: str, file: Path) -> None:
+def _create_tables(uri: str, file: Path) -> None:
     """Make the tables in a file of another name, which becomes `file` when it is whole."""
     new = file.with_name(f"new-{uuid.uuid4().hex[:8]}.db")
     try:
@@ -53,7 +53,7 @@ def _make(uri: str, file: Path) -> None:
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def _file_lock(file: Path) -> Iterator[None]:
     """A lock among processes, as sqlite itself locks its file; the kernel releases a dead one's."""
     try:
         lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)

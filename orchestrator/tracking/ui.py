@@ -18,14 +18,14 @@ from typing import IO
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage
-from orchestrator.tracking.mlflow_errors import MlflowAway, asking
+from orchestrator.tracking.mlflow_errors import MlflowUnavailable, mlflow_read
 from orchestrator.tracking.server import (
-    AS_TRAINING,
+    UI_QUERY,
     artifact_root,
-    client_of,
-    existing_store,
+    existing_tracking_uri,
     is_server,
     is_sqlite,
+    mlflow_client,
     require_usable,
     tracking_uri,
 )
@@ -40,7 +40,7 @@ def open_ui(
     uri: str | None = None,
     port: int = 5000,
     open_browser: bool = True,
-    say: Callable[[str], None] = print,
+    notify: Callable[[str], None] = print,
 ) -> None:
     """Show the runs in a browser until Ctrl-C.
 
@@ -55,49 +55,49 @@ def open_ui(
     store = tracking_uri(uri, storage)
     if is_server(store):
         require_usable(store, nodes=1)
-        _show(landing(store, store), open_browser, say)
+        _open_page(landing_page_url(store, store), open_browser, notify)
         return
     # Whatever ends this process must end the server too.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    with serving(store, port) as (address, process):
-        _show(landing(store, address), open_browser, say)
-        say("Ctrl-C closes the pages")
+    with run_mlflow_server(store, port) as (address, process):
+        _open_page(landing_page_url(store, address), open_browser, notify)
+        notify("Ctrl-C closes the pages")
         try:
             process.wait()
         except KeyboardInterrupt:
-            say("the pages are closed; the runs stay")
+            notify("the pages are closed; the runs stay")
 
 
-def landing(store: str, address: str) -> str:
+def landing_page_url(store: str, address: str) -> str:
     """The page to begin with: the runs of the experiment that ran last."""
-    client = client_of(store)
+    client = mlflow_client(store)
     latest = ["attributes.start_time DESC"]
-    with asking(store):
+    with mlflow_read(store):
         experiments = [e.experiment_id for e in client.search_experiments()]
         newest = client.search_runs(experiments, max_results=1, order_by=latest)
     if not newest:
-        return f"{address}/#/experiments{AS_TRAINING}"
-    return f"{address}/#/experiments/{newest[0].info.experiment_id}/runs{AS_TRAINING}"
+        return f"{address}/#/experiments{UI_QUERY}"
+    return f"{address}/#/experiments/{newest[0].info.experiment_id}/runs{UI_QUERY}"
 
 
-def _show(page: str, open_browser: bool, say: Callable[[str], None]) -> None:
+def _open_page(page: str, open_browser: bool, say: Callable[[str], None]) -> None:
     say(f"runs and models: {page}")
     if open_browser:
         webbrowser.open(page)
 
 
 @contextmanager
-def serving(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def run_mlflow_server(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server over a database, healthy; gives its address and process, ends it afterwards.
 
     Raises:
         RequestError: there are no runs yet, or the port is taken.
         JobFailed: the server did not come up; its own words are in the message.
     """
-    existing_store(store)
-    with suppress(MlflowAway):  # the server below says what is wrong
-        client_of(store)  # a job that makes its tables now is waited for
+    existing_tracking_uri(store)
+    with suppress(MlflowUnavailable):  # the server below says what is wrong
+        mlflow_client(store)  # a job that makes its tables now is waited for
     _require_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
@@ -120,14 +120,14 @@ def serving(store: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes
             _wait_until_healthy(page, process, output)
             yield page, process
         finally:
-            _end(process)
+            _terminate(process)
 
 
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise RequestError(
-                f"port {port} of {HOST} is taken", mend="end what runs there, or use --port"
+                f"port {port} of {HOST} is taken", hint="end what runs there, or use --port"
             )
 
 
@@ -142,11 +142,11 @@ def _wait_until_healthy(page: str, process: subprocess.Popen[bytes], output: IO[
     output.seek(0)
     last = output.read().decode(errors="replace").strip().splitlines()[-5:]
     raise JobFailed(
-        "MLflow's server did not start", where=page, mend="it said: " + "\n  ".join(last)
+        "MLflow's server did not start", where=page, hint="it said: " + "\n  ".join(last)
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
     os.killpg(process.pid, signal.SIGTERM)

@@ -11,29 +11,39 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.data.packing.prepare import Prepared, prepare
+from orchestrator.data.packing.prepare import PreparedData, prepare_data
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
-from orchestrator.ray_session import find_parts_in, python_path, ray_session
+from orchestrator.ray_session import add_to_sys_path, custom_code_folders, ray_session
 from orchestrator.storage import Storage
-from orchestrator.tracking.alerts import alert
-from orchestrator.tracking.live.pending import send_waiting
-from orchestrator.tracking.mlflow_errors import only_told
-from orchestrator.tracking.registry import register
+from orchestrator.tracking.alerts import send_alert
+from orchestrator.tracking.live.pending import send_spooled
+from orchestrator.tracking.mlflow_errors import report_mlflow_errors
+from orchestrator.tracking.registry import register_model
 from orchestrator.tracking.run import RunRef, finish_run
 from orchestrator.training.checkpoints.export import export_model
-from orchestrator.training.control.coordinator import Board, ClusterLost, LocalBoard, News, RayBoard
-from orchestrator.training.control.monitor import watching
-from orchestrator.training.control.signals import stopping_cleanly
-from orchestrator.training.placement import reserved_cpus, scaling_config, set_patience
-from orchestrator.training.resolve.actions import know_actions
-from orchestrator.training.resolve.frozen_teacher import know_teacher
-from orchestrator.training.resolve.pca import know_codes
-from orchestrator.training.run_record import Overtaken, RunRecord, read_record
-from orchestrator.training.run_setup import begin
-from orchestrator.training.worker import Assignment
-from orchestrator.unexpected import one_line, stage, traceback_of
+from orchestrator.training.control.coordinator import (
+    ClusterLost,
+    LocalCoordinator,
+    RayCoordinator,
+    RunCoordinator,
+    RunStatus,
+)
+from orchestrator.training.control.monitor import monitor_workers
+from orchestrator.training.control.signals import graceful_shutdown
+from orchestrator.training.placement import (
+    scaling_config,
+    set_ray_train_timeouts,
+    total_reserved_cpus,
+)
+from orchestrator.training.resolve.actions import resolve_actions
+from orchestrator.training.resolve.frozen_teacher import resolve_teacher
+from orchestrator.training.resolve.pca import resolve_pca
+from orchestrator.training.run_record import RunRecord, RunTakenOver, read_record
+from orchestrator.training.run_setup import set_up_run
+from orchestrator.training.worker import WorkerConfig
+from orchestrator.unexpected import error_context, format_traceback, one_line
 
 log = logging.getLogger(__name__)
 
@@ -44,59 +54,61 @@ class TrainResult:
 
     record: RunRecord
     tracking: RunRef
-    prepared: Prepared
+    prepared: PreparedData
     first_step_at: float | None
     evaluated: dict[str, float] = field(default_factory=dict)
     """What evaluations on the way say of the last step."""
 
 
-class Evaluations(Protocol):
+class InTrainingEvaluations(Protocol):
     """Evaluates checkpoints during a training (`evaluation/in_training/scheduler.py`)."""
 
-    def beside(self) -> AbstractContextManager[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Within it checkpoints are judged; left early, what goes on is given up."""
 
-    def between(self) -> None:
+    def evaluate_due(self) -> None:
         """In a local run: judge what is due, now."""
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Give up what goes on; the next launch judges it."""
 
     def finish(self) -> dict[str, float]:
         """Wait for what is still to be judged; gives the metrics of the last step."""
 
     @property
-    def given_up(self) -> bool:
-        """Whether the last step was left to the next launch by `stop`."""
+    def cancelled(self) -> bool:
+        """Whether the last step was left to the next launch by `cancel`."""
 
 
-class Gate(Protocol):
+class WorkerSlot(Protocol):
     """When workers may start, and when they shall end: the trials of a sweep have one."""
 
-    def entered(self) -> AbstractContextManager[None]:
+    def acquired(self) -> AbstractContextManager[None]:
         """Within it the workers run.
 
         Raises:
             Stopped: they shall not start any more.
         """
 
-    def closing(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the training shall be saved and ended; asked twice a second."""
 
 
-class OpenGate:
+class UnlimitedSlot:
     """Workers start at once, and nobody but a signal ends them."""
 
-    def entered(self) -> AbstractContextManager[None]:
+    def acquired(self) -> AbstractContextManager[None]:
         """Nothing is waited for."""
         return nullcontext()
 
-    def closing(self) -> bool:
+    def should_stop(self) -> bool:
         """Never."""
         return False
 
 
-OpenEvaluations = Callable[[TrainJob, Storage, RunRef, Progress, int, float | None], Evaluations]
+OpenEvaluations = Callable[
+    [TrainJob, Storage, RunRef, Progress, int, float | None], InTrainingEvaluations
+]
 
 
 def run_train(
@@ -107,14 +119,15 @@ def run_train(
     local: bool,
     profile: bool,
     open_evaluations: OpenEvaluations,
-    until: int | None = None,
-    parent: str | None = None,
-    gate: Gate | None = None,
+    stop_after_step: int | None = None,
+    parent_run_id: str | None = None,
+    slot: WorkerSlot | None = None,
 ) -> TrainResult:
     """Train `job` to its last step and register the model; continues what was begun.
 
-    `until` pauses it when so many steps are done; `parent` is the MLflow run that it belongs to;
-    `gate` says when its workers may start, and when they shall end before the last step.
+    `stop_after_step` pauses it when so many steps are done; `parent_run_id` is the MLflow run
+    that it belongs to; `slot` says when its workers may start, and when they shall end before the
+    last step.
 
     `open_evaluations` is called with the job, the run's folder, its MLflow run, the progress, the
     launch's number, and the cores that workers reserve (None in a local run).
@@ -122,43 +135,51 @@ def run_train(
     Raises:
         RequestError: nothing was started.
         JobFailed: the training stopped; what it had saved stays and is continued next time.
-        Stopped: a signal or `until` asked for it; the state of the last step is saved.
+        Stopped: a signal or `stop_after_step` asked for it; the state of the last step is saved.
     """
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
-    folder = storage.sub("runs", job.name)
+    folder = storage.subfolder("runs", job.name)
     with nullcontext() if local else ray_session():
-        job = know_teacher(job, storage)
-        with stage("preparing the data"):
-            prepared = prepare(job, progress, local=local)
+        job = resolve_teacher(job, storage)
+        with error_context("preparing the data"):
+            prepared = prepare_data(job, progress, local=local)
         begun = None if fresh else read_record(folder)
-        job = know_actions(job, prepared, progress, local=local, begun=begun)
-        job = know_codes(job, prepared, storage, progress, begun=begun)
-        nodes = 1 if local else _nodes()
-        with stage("beginning the run"):
-            record, start, tracking = begin(
-                job, storage, prepared, progress, fresh=fresh, nodes=nodes, parent=parent
+        job = resolve_actions(job, prepared, progress, local=local, existing_record=begun)
+        job = resolve_pca(job, prepared, storage, progress, existing_record=begun)
+        nodes = 1 if local else _count_nodes()
+        with error_context("beginning the run"):
+            record, start, tracking = set_up_run(
+                job,
+                storage,
+                prepared,
+                progress,
+                fresh=fresh,
+                nodes=nodes,
+                parent_run_id=parent_run_id,
             )
-        with _closing_run(tracking, job.name, progress.message):
-            cpus = None if local else 0.0 if record.outcome else reserved_cpus(job)
+        with _finish_mlflow_run(tracking, job.name, progress.message):
+            cpus = None if local else 0.0 if record.outcome else total_reserved_cpus(job)
             evaluations = open_evaluations(job, folder, tracking, progress, record.launches, cpus)
-            with evaluations.beside():
+            with evaluations.running():
                 first_step_at = None
                 if record.outcome:
                     progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
                 else:
-                    board = LocalBoard() if local else RayBoard.create()
+                    board = LocalCoordinator() if local else RayCoordinator.create()
                     assignment = replace(
-                        _assign(job, folder, prepared, tracking, board, record, profile),
-                        until=until,
-                        start=start,
+                        _make_worker_config(
+                            job, folder, prepared, tracking, board, record, profile
+                        ),
+                        stop_after_step=stop_after_step,
+                        initial_model=start,
                     )
-                    news = _train(assignment, board, evaluations, progress, gate or OpenGate())
+                    news = _train(assignment, board, evaluations, progress, slot or UnlimitedSlot())
                     record.outcome, first_step_at = news.outcome, news.first_step_at
                     record.save(folder)
-                _hand_over(job, folder, record, tracking)
+                _export_and_register(job, folder, record, tracking)
                 record.save(folder)
-                evaluated = _finish(evaluations, job, progress)
+                evaluated = _finish_evaluations(evaluations, job, progress)
     return TrainResult(record, tracking, prepared, first_step_at, evaluated)
 
 
@@ -167,131 +188,133 @@ class Stopped(OrchestratorError):
 
     prefix = ""
 
-    def by(self, asked: signal.Signals | None) -> Stopped:
+    def with_signal(self, asked: signal.Signals | None) -> Stopped:
         """With the exit code by which shells tell of a signal; 130 is Ctrl-C."""
         self.exit_code = 128 + (asked or signal.SIGINT)
         return self
 
 
 @contextmanager
-def _closing_run(
+def _finish_mlflow_run(
     tracking: RunRef, name: str, tell: Callable[[str], None] = log.warning
 ) -> Iterator[None]:
     """The MLflow run ends as the training ended, and whoever is to be alerted hears of it."""
     try:
         yield
-    except Overtaken:
+    except RunTakenOver:
         raise  # the other driver's end is the run's
     except (KeyboardInterrupt, Stopped):
-        with only_told(tell):
+        with report_mlflow_errors(tell):
             finish_run(tracking, "KILLED")
         raise
     except BaseException as error:
-        alert(f"{name} failed: {error}")
-        with only_told(tell):
+        send_alert(f"{name} failed: {error}")
+        with report_mlflow_errors(tell):
             finish_run(tracking, "FAILED")
         raise
-    alert(f"{name} is done")
+    send_alert(f"{name} is done")
     finish_run(tracking, "FINISHED")
 
 
-def _assign(
+def _make_worker_config(
     job: TrainJob,
     folder: Storage,
-    prepared: Prepared,
+    prepared: PreparedData,
     tracking: RunRef,
-    board: Board,
+    board: RunCoordinator,
     record: RunRecord,
     profile: bool,
-) -> Assignment:
+) -> WorkerConfig:
     state = {
         "fingerprint": record.fingerprint,
         "dataset": record.dataset,
         "mlflow_run_id": tracking.run_id,
     }
-    return Assignment(job, folder, prepared, tracking, board, record.launches, state, profile)
+    return WorkerConfig(job, folder, prepared, tracking, board, record.launches, state, profile)
 
 
 def _train(
-    assignment: Assignment,
-    board: LocalBoard | RayBoard,
-    evaluations: Evaluations,
+    assignment: WorkerConfig,
+    board: LocalCoordinator | RayCoordinator,
+    evaluations: InTrainingEvaluations,
     progress: Progress,
-    gate: Gate,
-) -> News:
+    gate: WorkerSlot,
+) -> RunStatus:
     job = assignment.job
 
     def stop() -> None:
-        evaluations.stop()
-        board.ask_stop()
+        evaluations.cancel()
+        board.request_stop()
 
     with (
-        gate.entered(),
-        stopping_cleanly(stop, progress.message) as asked,
-        watching(board, progress, job, assignment.folder, gate.closing),
+        gate.acquired(),
+        graceful_shutdown(stop, progress.message) as asked,
+        monitor_workers(board, progress, job, assignment.run_folder, gate.should_stop),
     ):
-        if isinstance(board, LocalBoard):
-            _fit_local(replace(assignment, between=evaluations.between))
+        if isinstance(board, LocalCoordinator):
+            _fit_local(replace(assignment, evaluate_due=evaluations.evaluate_due))
         else:
             _fit_ray(assignment)
-    news = board.read()
-    if news.fatal is not None:
-        raise news.fatal
+    news = board.read_status()
+    if news.fatal_error is not None:
+        raise news.fatal_error
     if news.stopped_at is not None:
         raise Stopped(
             f"stopped and saved after {news.stopped_at:,} of {job.optim.steps:,} steps",
             where=job.name,
-            mend="the same command continues from there",
-        ).by(asked.signal)
+            hint="the same command continues from there",
+        ).with_signal(asked.signal)
     return news
 
 
-def _finish(evaluations: Evaluations, job: TrainJob, progress: Progress) -> dict[str, float]:
+def _finish_evaluations(
+    evaluations: InTrainingEvaluations, job: TrainJob, progress: Progress
+) -> dict[str, float]:
     """Wait for the last evaluations.
 
     Raises:
         Stopped: a signal asked for the end before.
     """
     what = "ending without the evaluation that is waited for"
-    with stopping_cleanly(evaluations.stop, progress.message, what) as asked:
+    with graceful_shutdown(evaluations.cancel, progress.message, what) as asked:
         evaluated = evaluations.finish()
-    if evaluations.given_up:
+    if evaluations.cancelled:
         raise Stopped(
             "the training is done and kept; its last evaluation was given up",
             where=job.name,
-            mend="the same command evaluates it",
-        ).by(asked.signal)
+            hint="the same command evaluates it",
+        ).with_signal(asked.signal)
     return evaluated
 
 
-def _fit_local(assignment: Assignment) -> None:
-    from orchestrator.training.distributed import local_group
-    from orchestrator.training.worker import RolledBack, train
+def _fit_local(assignment: WorkerConfig) -> None:
+    from orchestrator.training.distributed import local_context
+    from orchestrator.training.worker import RollbackRequested, run_worker
 
-    group = local_group(assignment.job.scale.device)
+    group = local_context(assignment.job.scale.device)
     try:
-        train(assignment, group)
-    except RolledBack:
-        train(assignment, group)
+        run_worker(assignment, group)
+    except RollbackRequested:
+        run_worker(assignment, group)
 
 
-def _fit_ray(assignment: Assignment) -> None:
+def _fit_ray(assignment: WorkerConfig) -> None:
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from orchestrator.training.torch_backend import LoopbackTorchConfig
 
-    job, folder = assignment.job, assignment.folder
+    job, folder = assignment.job, assignment.run_folder
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    set_patience(job)
+    set_ray_train_timeouts(job)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"assignment": assignment, "python_path": python_path()},
+        train_loop_config={"assignment": assignment, "python_path": custom_code_folders()},
         torch_config=LoopbackTorchConfig(timeout_s=max(1, round(job.scale.timeout))),
         scaling_config=scaling_config(job),
         run_config=ray.train.RunConfig(
             name=job.name,
-            storage_path=folder.at("ray"),
+            storage_path=folder.fs_path("ray"),
             storage_filesystem=folder.fs,
             # As often as it takes: the board ends a training that gets no further.
             failure_config=ray.train.FailureConfig(max_failures=-1),
@@ -300,42 +323,44 @@ def _fit_ray(assignment: Assignment) -> None:
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _first_cause(error, assignment) from error
+        raise _root_cause(error, assignment) from error
     except ray.exceptions.RayError as error:  # not the workers': the controller's own end
-        raise ClusterLost.by(error) from error
+        raise ClusterLost.from_ray_error(error) from error
 
 
 def _worker(config: dict[str, Any]) -> None:
     """Ray Train's loop per worker."""
-    find_parts_in(config["python_path"])
-    from orchestrator.training.distributed import ray_group
-    from orchestrator.training.worker import train
+    add_to_sys_path(config["python_path"])
+    from orchestrator.training.distributed import ray_context
+    from orchestrator.training.worker import run_worker
 
-    train(config["assignment"], ray_group())
+    run_worker(config["assignment"], ray_context())
 
 
-def _first_cause(error: Exception, assignment: Assignment) -> OrchestratorError:
+def _root_cause(error: Exception, assignment: WorkerConfig) -> OrchestratorError:
     """The one message that explains why the workers died."""
-    news = assignment.board.read()
-    if news.fatal is not None:
-        return news.fatal
+    news = assignment.coordinator.read_status()
+    if news.fatal_error is not None:
+        return news.fatal_error
     failures = getattr(error, "worker_failures", {})
     causes = [f"rank {rank}: {one_line(e)}" for rank, e in sorted(failures.items())]
     return JobFailed(
         f"the workers could not go on: {causes[0] if causes else one_line(error)}",
-        where=assignment.folder.root,
-        mend="the last checkpoint stands: the same command continues from it; --debug shows all",
-        details="\n".join([traceback_of(error), *map(traceback_of, failures.values())]),
+        where=assignment.run_folder.root,
+        hint="the last checkpoint stands: the same command continues from it; --debug shows all",
+        details="\n".join([format_traceback(error), *map(format_traceback, failures.values())]),
     )
 
 
-def _nodes() -> int:
+def _count_nodes() -> int:
     import ray
 
     return sum(1 for node in ray.nodes() if node["Alive"])
 
 
-def _hand_over(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef) -> None:
+def _export_and_register(
+    job: TrainJob, folder: Storage, record: RunRecord, tracking: RunRef
+) -> None:
     """The trained model goes into the run's folder, what MLflow still lacks to MLflow, and then the
     model into its registry, where the job names one. What was done before is not done again.
 
@@ -343,26 +368,26 @@ def _hand_over(job: TrainJob, folder: Storage, record: RunRecord, tracking: RunR
         NotRecorded: MLflow did not take it all; the next run of the same command goes on there.
     """
     if record.model_uri:
-        send_waiting(tracking, folder.sub("spool"), job.optim.steps)
+        send_spooled(tracking, folder.subfolder("spool"), job.optim.steps)
         return
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "model"
         name = str(record.outcome["checkpoint"])
-        with stage("exporting the model"):
-            export_model(job, folder.sub("checkpoints"), name, out)
+        with error_context("exporting the model"):
+            export_model(job, folder.subfolder("checkpoints"), name, out)
             for file in sorted(out.iterdir()):
                 folder.write_bytes(f"model/{file.name}", file.read_bytes())
-        send_waiting(tracking, folder.sub("spool"), job.optim.steps)
+        send_spooled(tracking, folder.subfolder("spool"), job.optim.steps)
         record.model_uri = folder.uri("model")
         if job.track.register_as is not None:
-            with stage("registering the model"):
-                record.model_uri = _registered(job, record, tracking, out)
+            with error_context("registering the model"):
+                record.model_uri = _register_model(job, record, tracking, out)
 
 
-def _registered(job: TrainJob, record: RunRecord, tracking: RunRef, folder: Path) -> str:
+def _register_model(job: TrainJob, record: RunRecord, tracking: RunRef, folder: Path) -> str:
     """The URI of a new version of the model that the job names."""
     assert job.track.register_as is not None
-    version = register(
+    version = register_model(
         tracking,
         folder,
         job.track.register_as,

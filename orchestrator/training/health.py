@@ -1,7 +1,7 @@
 """Signs of collapse, cheap enough for every row of metrics.
 
 `feature_std`, `rankme` and `token_cosine` look at the features that they are given: those of
-one rank's micro-batch, a sample of the global batch. `squared_distance` is a sum over this
+one rank's micro-batch, a sample of the global batch. `teacher_squared_distance` is a sum over this
 rank's shards; the engine adds it up over the ranks.
 
 None of them raises whatever the features are: of features that are not finite each number is NaN.
@@ -18,13 +18,13 @@ from torch import Tensor
 # Bounds the cost: a 4096 x 1664 matrix is the largest that is ever decomposed.
 MAX_TOKENS = 4096
 # Elements subtracted at a time: no temporary as large as the model.
-CHUNK = 2**24
+CHUNK_ELEMENTS = 2**24
 
 
-def sample_tokens(features: Tensor, most: int = MAX_TOKENS) -> Tensor:
-    """Features [B, n, dim] as float32 rows [N, dim], N <= `most`, evenly spaced."""
+def sample_tokens(features: Tensor, max_tokens: int = MAX_TOKENS) -> Tensor:
+    """Features [B, n, dim] as float32 rows [N, dim], N <= `max_tokens`, evenly spaced."""
     rows = features.detach().reshape(-1, features.shape[-1])
-    stride = max(1, -(-rows.shape[0] // most))
+    stride = max(1, -(-rows.shape[0] // max_tokens))
     return rows[::stride].float()
 
 
@@ -78,30 +78,34 @@ def token_cosine(features: Tensor) -> float:
     return float((units.sum(dim=0).square().sum() - count) / (count * (count - 1)))
 
 
-def squared_distance(teacher: Iterable[Tensor], student: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def teacher_squared_distance(
+    teacher: Iterable[Tensor], student: Iterable[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Sums of (teacher - student)^2 and of student^2 over this rank's shards (float64).
 
     The teacher's distance is the root of their ratio, once both are summed over the ranks.
     """
     apart, size = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for mine, theirs in zip(teacher, student, strict=True):
-        for a, b in zip(torch.split(mine, CHUNK), torch.split(theirs, CHUNK), strict=True):
+        for a, b in zip(
+            torch.split(mine, CHUNK_ELEMENTS), torch.split(theirs, CHUNK_ELEMENTS), strict=True
+        ):
             apart = apart.to(a.device) + (a - b).square().sum(dtype=torch.float64)
             size = size.to(a.device) + b.square().sum(dtype=torch.float64)
     return apart, size
 
 
-COLLAPSED = "the features have collapsed"
+COLLAPSE_MESSAGE = "the features have collapsed"
 """How the message of a collapse begins."""
 
-NOT_FINITE = "the features are not finite"
+NOT_FINITE_MESSAGE = "the features are not finite"
 """How the message of a training that blew up begins."""
 
-LEAST_RANKME, LEAST_STD, MOST_COSINE = 2.0, 0.01, 0.9999
+MIN_RANKME, MIN_FEATURE_STD, MAX_TOKEN_COSINE = 2.0, 0.01, 0.9999
 """Beyond them nothing is left to train on: one direction, one point, one way for all tokens. Of
 features whose squares average 1 a std of 0.01 and a cosine of 0.9999 are the same."""
 
-TRY = {
+COLLAPSE_HINTS = {
     "vjepa2": ("raise objective.ema", "lower optim.lr"),
     "vjepa21": ("raise objective.ema", "lower optim.lr"),
     "causal": ("raise objective.ema", "lower optim.lr"),
@@ -111,33 +115,36 @@ TRY = {
     "frozen": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
 }
 """By objective: what holds its features apart, first."""
-PULLED_APART = ("lejepa", "lewm")
+SIGREG_OBJECTIVES = ("lejepa", "lewm")
 """Objectives whose features begin close together and are driven apart: early signs may pass."""
 
-TRY_ELSE = ("lower optim.lr", "lengthen optim.warmup")
+DEFAULT_COLLAPSE_HINTS = ("lower optim.lr", "lengthen optim.warmup")
 
 
-def finite(values: Mapping[str, float]) -> dict[str, float]:
+def finite_values(values: Mapping[str, float]) -> dict[str, float]:
     """The values that are numbers: NaN and infinity are left out."""
     return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
-def collapse(
+def collapse_warning(
     values: dict[str, float], *, objective: str, lr: float, momentum: float | None
 ) -> str | None:
     """What to say where a sign is that of a collapsed encoder, or of one whose features are not
     finite: all signs, what drove it there, and what a person can do."""
     rank, std, cosine = (values[key] for key in ("rankme", "feature_std", "token_cosine"))
-    if rank >= LEAST_RANKME and std >= LEAST_STD and cosine <= MOST_COSINE:
+    if rank >= MIN_RANKME and std >= MIN_FEATURE_STD and cosine <= MAX_TOKEN_COSINE:
         return None
     drive = f"learning rate {lr:.3g}"
     if momentum is not None:
         drive += f", teacher's momentum {momentum:g}"
     if not all(map(math.isfinite, (rank, std, cosine))):
-        return f"{NOT_FINITE}, at {drive}. Lower optim.lr, set optim.clip, or train in fp32"
-    first, second = TRY.get(objective, TRY_ELSE)
-    signs = f"{COLLAPSED}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g}, at"
-    if objective in PULLED_APART:
+        return f"{NOT_FINITE_MESSAGE}, at {drive}. Lower optim.lr, set optim.clip, or train in fp32"
+    first, second = COLLAPSE_HINTS.get(objective, DEFAULT_COLLAPSE_HINTS)
+    signs = (
+        f"{COLLAPSE_MESSAGE}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g},"
+        " at"
+    )
+    if objective in SIGREG_OBJECTIVES:
         return f"{signs} {drive}. SIGReg may still pull them apart; else {first}, or {second}"
     again = "begin anew (--fresh): it does not come back"
     return f"{signs} {drive}. Stop it; {first}, or {second}; {again}"

@@ -15,7 +15,7 @@ from torch._C._distributed_c10d import TCPStore
 
 # `torch.distributed.rendezvous` as an attribute is a function of that name.
 _rendezvous: Any = importlib.import_module("torch.distributed.rendezvous")
-_torchs_own = _rendezvous._create_c10d_store
+_torch_create_store = _rendezvous._create_c10d_store
 
 
 def is_loopback(host: str) -> bool:
@@ -26,21 +26,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def meet_on_loopback() -> None:
+def bind_rendezvous_to_loopback() -> None:
     """In a rank, before its process group is made: where the ranks are given a loopback address to
     meet at, the server listens there alone. Any other address is left to torch."""
     _rendezvous._create_c10d_store = _create_store
 
 
-def open_store(host: str, port: int, world: int, *, leads: bool, timeout: timedelta) -> TCPStore:
-    """The store of a rank; that of the rank that `leads` is the server.
+def open_tcp_store(
+    host: str, port: int, world_size: int, *, is_main: bool, timeout: timedelta
+) -> TCPStore:
+    """The store of a rank; that of the rank that `is_main` is the server.
 
     Raises:
         RuntimeError: the others do not come, or the port is taken.
     """
-    if not leads or not is_loopback(host):
-        return TCPStore(host, port, world, is_master=leads, timeout=timeout)
-    return _serve(host, port, world_size=world, timeout=timeout)
+    if not is_main or not is_loopback(host):
+        return TCPStore(host, port, world_size, is_master=is_main, timeout=timeout)
+    return _serve(host, port, world_size=world_size, timeout=timeout)
 
 
 def _create_store(
@@ -53,7 +55,7 @@ def _create_store(
 ) -> Any:
     """In place of torch's function of this name."""
     if rank != 0 or not use_libuv or not is_loopback(hostname):
-        return _torchs_own(hostname, port, rank, world_size, timeout, use_libuv)
+        return _torch_create_store(hostname, port, rank, world_size, timeout, use_libuv)
     return _serve(hostname, port, world_size=world_size, timeout=timeout, multi_tenant=True)
 
 

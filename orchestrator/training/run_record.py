@@ -8,11 +8,11 @@ from typing import Any
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, build_job, differences, fingerprint, identity, job_dict
-from orchestrator.storage import Storage, patiently
+from orchestrator.storage import Storage, with_retries
 
-LAYOUT = 1
+FORMAT_VERSION = 1
 
-INHERITED = "inherited.json"
+INHERITED_FILE = "inherited.json"
 """In the folder of a run that began with another run's checkpoint: which, and after what steps."""
 
 
@@ -37,14 +37,14 @@ class RunRecord:
 
     weights: list[float | None] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
-    layout: int = LAYOUT
+    layout: int = FORMAT_VERSION
 
     def save(self, folder: Storage) -> None:
         """Write run.json, whole or not at all."""
         folder.write_json("run.json", asdict(self))
 
 
-def open_record(job: TrainJob, folder: Storage, dataset: str, *, fresh: bool) -> RunRecord:
+def open_record(job: TrainJob, folder: Storage, dataset_digest: str, *, fresh: bool) -> RunRecord:
     """The record of the run that `job` names: continued, or begun.
 
     Raises:
@@ -52,13 +52,13 @@ def open_record(job: TrainJob, folder: Storage, dataset: str, *, fresh: bool) ->
     """
     old = read_record(folder)
     if old is not None and fresh:
-        _set_aside(folder, old)
+        _archive_run(folder, old)
         old = None
     if old is not None:
-        _refuse_another(job, old, dataset, folder)
+        _check_same_job(job, old, dataset_digest, folder)
         old.job = job_dict(job)
         return old
-    return RunRecord(job.name, fingerprint(job), identity(job), job_dict(job), dataset)
+    return RunRecord(job.name, fingerprint(job), identity(job), job_dict(job), dataset_digest)
 
 
 def read_record(folder: Storage) -> RunRecord | None:
@@ -71,31 +71,31 @@ def read_record(folder: Storage) -> RunRecord | None:
         raise RequestError(
             f"run.json cannot be read: {error}",
             where=folder.uri("run.json"),
-            mend="restore the file, or start another run with --fresh",
+            hint="restore the file, or start another run with --fresh",
         ) from None
 
 
-class Overtaken(JobFailed):
+class RunTakenOver(JobFailed):
     """A later driver goes on with the run: what becomes of it is that one's to say."""
 
 
-def refuse_overtaken(folder: Storage, launch: int) -> None:
+def check_not_taken_over(folder: Storage, launch: int) -> None:
     """Of two drivers of one run only the later may go on.
 
     Raises:
-        Overtaken: another driver has launched this run since `launch`.
+        RunTakenOver: another driver has launched this run since `launch`.
     """
-    record = patiently(read_record, folder)
+    record = with_retries(read_record, folder)
     if record is not None and record.launches > launch:
-        raise Overtaken(
+        raise RunTakenOver(
             "another driver continues this run; this one ends, and saves nothing more",
             where=folder.root,
-            mend="nothing is lost: follow the other one",
+            hint="nothing is lost: follow the other one",
         )
 
 
-def _refuse_another(job: TrainJob, old: RunRecord, dataset: str, folder: Storage) -> None:
-    changes = differences(_identity_of(old), _plain(identity(job)))
+def _check_same_job(job: TrainJob, old: RunRecord, dataset: str, folder: Storage) -> None:
+    changes = differences(_recorded_identity(old), _json_roundtrip(identity(job)))
     if old.dataset != dataset and not changes:
         changes = [f"the data behind data.source: {old.dataset} -> {dataset}"]
     if changes:
@@ -103,25 +103,25 @@ def _refuse_another(job: TrainJob, old: RunRecord, dataset: str, folder: Storage
             f"another job already ran under the name '{job.name}'; it differs in:\n    "
             + "\n    ".join(changes),
             where=folder.root,
-            mend="choose another name, or start again under this one with --fresh",
+            hint="choose another name, or start again under this one with --fresh",
         )
 
 
-def _identity_of(old: RunRecord) -> dict[str, Any]:
+def _recorded_identity(old: RunRecord) -> dict[str, Any]:
     """The identity of a run; a key that its release did not have yet counts with its default."""
     try:
-        return _plain(identity(build_job(old.job))) | old.identity
+        return _json_roundtrip(identity(build_job(old.job))) | old.identity
     except RequestError:
         return old.identity
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
+def _json_roundtrip(value: dict[str, Any]) -> dict[str, Any]:
     """As it comes back from a file."""
     plain: dict[str, Any] = json.loads(json.dumps(value))
     return plain
 
 
-def _set_aside(folder: Storage, old: RunRecord) -> None:
+def _archive_run(folder: Storage, old: RunRecord) -> None:
     """--fresh loses nothing: the old run moves beside, named by its MLflow run."""
     mark = old.mlflow_run_id[:8] or old.fingerprint[:8]
     parent = Storage(folder.root.rsplit("/", 1)[0])

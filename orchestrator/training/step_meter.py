@@ -15,93 +15,94 @@ from orchestrator.job import Bucket
 from orchestrator.training.engine.step import StepResult
 
 
-class Meter:
+class StepMeter:
     """Loss, speed and memory over a window of steps. Losses that are not finite are left out of
     the mean, and a mean of none is left out of the row.
 
     `step_flops` is the arithmetic of one optimizer step over all ranks, by the shape of its clips
-    (empty where that is not known); `peak` the summed peak FLOP/s of their devices, None where it
-    is not known (then no MFU is claimed). With several shapes each has its own loss and speed.
+    (empty where that is not known); `peak_flops` the summed peak FLOP/s of their devices, None
+    where it is not known (then no MFU is claimed). With several shapes each has its own loss and
+    speed.
     """
 
     def __init__(
         self,
         global_batch: int,
         step_flops: Mapping[Bucket, float],
-        peak: float | None,
+        peak_flops: float | None,
         device: torch.device,
         *,
-        apart: bool,
+        per_bucket: bool,
     ) -> None:
-        self.global_batch, self._apart = global_batch, apart
-        self.step_flops, self.peak, self.device = step_flops, peak, device
-        self.last: dict[str, float] = {}
+        self.global_batch, self._per_bucket = global_batch, per_bucket
+        self.step_flops, self.peak_flops, self.device = step_flops, peak_flops, device
+        self.last_row: dict[str, float] = {}
         self.clips = 0.0
         self.steps = 0
         self.seconds = 0.0
-        self.saving = 0.0
+        self.save_seconds = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self._began = time.perf_counter()
-        self._loss = _Mean()
+        self._loss = _FiniteMean()
         self._clips = self._wait = self._saving = 0.0
         self._failed = self._steps = self._skipped = 0
         self._flops = 0.0
-        self._buckets: dict[Bucket, _Bucket] = {}
+        self._buckets: dict[Bucket, _BucketSums] = {}
         self._result: StepResult | None = None
 
     def add(self, data: StepBatch, result: StepResult) -> None:
         """One step: `data` as rank 0 got it, `result` as the engine gave it."""
         self._steps += 1
         self._loss.add(result.loss)
-        self._clips += result.clips
+        self._clips += result.num_clips
         self._wait += data.wait_s
-        self._failed += self.global_batch - round(result.clips)
+        self._failed += self.global_batch - round(result.num_clips)
         self._skipped += not result.applied
-        bucket = data.micro[0].bucket
+        bucket = data.micro_batches[0].bucket
         self._flops += self.step_flops.get(bucket, 0.0)
-        self._buckets.setdefault(bucket, _Bucket()).add(result)
+        self._buckets.setdefault(bucket, _BucketSums()).add(result)
         self._result = result
 
-    def add_saving(self, seconds: float) -> None:
+    def add_save_seconds(self, seconds: float) -> None:
         """Seconds that a step waited for a checkpoint: the copy to the host, mostly."""
         self._saving += seconds
 
-    def facts(self) -> dict[str, float | str]:
+    def progress_facts(self) -> dict[str, float | str]:
         """What stands beside the progress bar."""
         elapsed = max(time.perf_counter() - self._began, 1e-9)
         if not self._steps:
-            return dict(self.last_facts())
+            return dict(self.last_progress_facts())
         return {
             "loss": self._loss.value,
             "clips/s": self._clips / elapsed,
             "data wait": f"{100 * self._wait / elapsed:.0f}%",
         }
 
-    def last_facts(self) -> dict[str, float | str]:
+    def last_progress_facts(self) -> dict[str, float | str]:
         """The same of the last whole window."""
-        if not self.last:
+        if not self.last_row:
             return {}
         return {
-            "loss": self.last.get("train/loss", math.nan),
-            "clips/s": self.last["speed/clips_per_s"],
-            "data wait": f"{100 * self.last['speed/data_wait']:.0f}%",
+            "loss": self.last_row.get("train/loss", math.nan),
+            "clips/s": self.last_row["speed/clips_per_s"],
+            "data wait": f"{100 * self.last_row['speed/data_wait']:.0f}%",
         }
 
-    def row(self, extra: dict[str, float]) -> dict[str, float]:
+    def flush_row(self, extra: dict[str, float]) -> dict[str, float]:
         """Means over the window, which then starts anew; `extra` stands beside them."""
         elapsed = max(time.perf_counter() - self._began, 1e-9)
         steps, result = max(self._steps, 1), self._result
         row = {
-            **self._loss.named("train/loss"),
+            **self._loss.as_metric("train/loss"),
             "speed/clips_per_s": self._clips / elapsed,
             "speed/step_s": elapsed / steps,
             "speed/data_wait": self._wait / elapsed,
             "speed/saving": self._saving / elapsed,
             "data/failed_clips": float(self._failed),
             "train/skipped_steps": float(self._skipped),
-            **_memory(self.device),
+            **_peak_memory(self.device),
             **extra,
         }
         if result is not None:
@@ -109,18 +110,18 @@ class Meter:
             row["train/weight_decay"] = result.weight_decay
             if math.isfinite(result.grad_norm):
                 row["train/grad_norm"] = result.grad_norm
-            row["train/clips"] = result.clips
-        if self.peak is not None and self.step_flops:
-            row["speed/mfu"] = self._flops / elapsed / self.peak
-        for bucket, summed in self._buckets.items() if self._apart else ():
+            row["train/clips"] = result.num_clips
+        if self.peak_flops is not None and self.step_flops:
+            row["speed/mfu"] = self._flops / elapsed / self.peak_flops
+        for bucket, summed in self._buckets.items() if self._per_bucket else ():
             name = f"bucket/{bucket.frames}x{bucket.size}"
-            row |= summed.loss.named(f"{name}/loss")
+            row |= summed.loss.as_metric(f"{name}/loss")
             row[f"{name}/clips_per_s"] = summed.clips / max(summed.seconds, 1e-9)
         self.clips += self._clips
         self.steps += self._steps
         self.seconds += elapsed
-        self.saving += self._saving
-        self.last = row
+        self.save_seconds += self._saving
+        self.last_row = row
         self._reset()
         return row
 
@@ -130,12 +131,12 @@ class Meter:
             "clips": self.clips,
             "steps": self.steps,
             "seconds": self.seconds,
-            "saving_s": self.saving,
+            "saving_s": self.save_seconds,
         }
 
 
 @dataclass
-class _Mean:
+class _FiniteMean:
     """The mean of the numbers that are finite; NaN of none."""
 
     total: float = 0.0
@@ -150,25 +151,25 @@ class _Mean:
     def value(self) -> float:
         return self.total / self.count if self.count else math.nan
 
-    def named(self, name: str) -> dict[str, float]:
+    def as_metric(self, name: str) -> dict[str, float]:
         return {name: self.value} if self.count else {}
 
 
 @dataclass
-class _Bucket:
+class _BucketSums:
     """Sums over the steps of one shape of clips. `seconds`: of computing, not of waiting."""
 
-    loss: _Mean = field(default_factory=_Mean)
+    loss: _FiniteMean = field(default_factory=_FiniteMean)
     clips: float = 0.0
     seconds: float = 0.0
 
     def add(self, result: StepResult) -> None:
         self.loss.add(result.loss)
-        self.clips += result.clips
-        self.seconds += result.times["step"]
+        self.clips += result.num_clips
+        self.seconds += result.phase_seconds["step"]
 
 
-def _memory(device: torch.device) -> dict[str, float]:
+def _peak_memory(device: torch.device) -> dict[str, float]:
     """Peak memory in GiB: the device's, and this process's resident set."""
     import resource
 

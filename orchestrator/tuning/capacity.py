@@ -10,38 +10,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import RequestError
-from orchestrator.estimate.worker_capacity import Node, fair_share, slots
+from orchestrator.estimate.worker_capacity import NodeResources, cpus_per_worker, max_workers
 from orchestrator.job import Scale
 
 
 @dataclass(frozen=True)
-class Room:
+class SweepCapacity:
     """What a cluster holds of a sweep."""
 
-    trials: int
+    max_concurrent_trials: int
     """Trials at once, at least 1."""
 
-    cpus: float
+    cpus_per_worker: float
     """Cores that each worker reserves."""
 
-    workers: int
+    workers_per_trial: int
     """Of one trial."""
 
     on_gpus: bool
     """Whether each worker has a GPU."""
 
 
-def admit(scale: Scale, nodes: Sequence[Node]) -> Room:
+def sweep_capacity(scale: Scale, nodes: Sequence[NodeResources]) -> SweepCapacity:
     """Room for trials of this scale.
 
     Raises:
         RequestError: not even one trial fits.
     """
-    workers = scale.most_workers
+    workers = scale.max_workers
     cores, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     on_gpus = scale.device == "gpu" or (scale.device == "auto" and gpus > 0)
     cpus = scale.cpus or _share(workers, nodes, int(gpus) if on_gpus else 0)
-    room = slots(nodes, cpus, on_gpus)
+    room = max_workers(nodes, cpus, on_gpus)
     if room < workers:
         what = "a GPU and " if on_gpus else ""
         raise RequestError(
@@ -49,24 +49,26 @@ def admit(scale: Scale, nodes: Sequence[Node]) -> Room:
             f" cluster holds {room} such workers ({len(nodes)} nodes, {cores:g} cores,"
             f" {gpus:g} GPUs, half a core left for data)",
             where="train.scale.workers",
-            mend="lower train.scale.workers or train.scale.cpus, or join a larger cluster",
+            hint="lower train.scale.workers or train.scale.cpus, or join a larger cluster",
         )
-    return Room(room // workers, cpus, workers, on_gpus)
+    return SweepCapacity(room // workers, cpus, workers, on_gpus)
 
 
-def room_on(nodes: Sequence[Node], room: Room) -> int:
+def concurrent_trials(nodes: Sequence[NodeResources], capacity: SweepCapacity) -> int:
     """Trials at once on these nodes, with the cores that each worker has: 0 where none fits."""
     if not nodes:
         return 0
-    return slots(nodes, room.cpus, room.on_gpus) // room.workers
+    return (
+        max_workers(nodes, capacity.cpus_per_worker, capacity.on_gpus) // capacity.workers_per_trial
+    )
 
 
-def _share(workers: int, nodes: Sequence[Node], gpus: int) -> float:
+def _share(workers: int, nodes: Sequence[NodeResources], gpus: int) -> float:
     """Cores of a worker where the job does not say: one, or less so that a trial fits; beside a
     GPU, the cluster's cores over its GPUs."""
     if gpus:
-        return fair_share(nodes, gpus, on_gpus=True)
+        return cpus_per_worker(nodes, gpus, on_gpus=True)
     spare = sum(node.cpus for node in nodes) - 1
-    if spare >= workers and slots(nodes, 1.0, on_gpus=False) >= workers:
+    if spare >= workers and max_workers(nodes, 1.0, on_gpus=False) >= workers:
         return 1.0
-    return fair_share(nodes, workers, on_gpus=False)
+    return cpus_per_worker(nodes, workers, on_gpus=False)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.job.config.tune import Budget
-from orchestrator.storage import Storage, patiently
-from orchestrator.tuning.slot_broker import Seen
+from orchestrator.storage import Storage, with_retries
+from orchestrator.tuning.slot_broker import SlotBrokerStatus
 
 LAUNCHES = "launches.json"
 NOTE_EVERY_S = 10.0
@@ -20,13 +20,13 @@ NOTE_EVERY_S = 10.0
 
 def read_launches(folder: Storage) -> list[dict[str, Any]]:
     """Every launch that trained anything, oldest first."""
-    if not patiently(folder.exists, LAUNCHES):
+    if not with_retries(folder.exists, LAUNCHES):
         return []
-    launches: list[dict[str, Any]] = patiently(folder.read_json, LAUNCHES)
+    launches: list[dict[str, Any]] = with_retries(folder.read_json, LAUNCHES)
     return launches
 
 
-class Launch:
+class SweepLaunch:
     """This launch."""
 
     def __init__(self, folder: Storage, waiting: Sequence[int]) -> None:
@@ -37,20 +37,20 @@ class Launch:
             "began": now, "ended": now, "worker_s": 0.0, "waiting": list(waiting), "rooms": [],
         }  # fmt: skip
 
-    def note(self, seen: Seen, at_once: bool = False) -> None:
+    def record_usage(self, seen: SlotBrokerStatus, at_once: bool = False) -> None:
         """Keep what it has taken so far; on the disk every few seconds, or `at_once`."""
         now = time.time()
         self.record |= {"ended": now, "worker_s": seen.worker_s, "rooms": seen.rooms}
         if at_once or now - self._noted > NOTE_EVERY_S:
             self._noted = now
-            patiently(self._folder.write_json, LAUNCHES, [*self._before, self.record])
+            with_retries(self._folder.write_json, LAUNCHES, [*self._before, self.record])
 
-    def spent(self, limits: Budget) -> str:
+    def budget_exhausted(self, limits: Budget) -> str:
         """The limit that is reached, in words; empty while there is none."""
-        return spent([*self._before, self.record], limits)
+        return budget_exhausted([*self._before, self.record], limits)
 
 
-def spent(launches: Sequence[dict[str, Any]], limits: Budget) -> str:
+def budget_exhausted(launches: Sequence[dict[str, Any]], limits: Budget) -> str:
     """The limit that these launches have reached, in words; empty where there is none."""
     hours = sum(one["ended"] - one["began"] for one in launches) / 3600
     gpu_hours = sum(one["worker_s"] for one in launches) / 3600

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestrator.tuning.trial_store import Entry
+from orchestrator.tuning.trial_store import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -28,52 +28,56 @@ class Occupancy:
     """Room that no trial had."""
 
     @property
-    def whole(self) -> float:
+    def total(self) -> float:
         """All of them; 0 where no trial ever waited."""
         return self.training + self.starting + self.unreserved
 
     def shares(self) -> dict[str, float]:
         """Each as a share of all; empty where no trial ever waited."""
         parts = ("training", "starting", "unreserved")
-        return {part: getattr(self, part) / self.whole for part in parts} if self.whole else {}
+        return {part: getattr(self, part) / self.total for part in parts} if self.total else {}
 
 
 def occupancy(
-    entries: Sequence[Entry],
-    begun: Sequence[int],
-    rooms: Sequence[tuple[float, int]],
+    entries: Sequence[TrialRecord],
+    waiting: Sequence[int],
+    capacity_history: Sequence[tuple[float, int]],
     workers: int,
-    began: float,
-    ended: float,
+    started_at: float,
+    ended_at: float,
 ) -> Occupancy:
     """What became of the slots of one launch.
 
     Args:
         entries: the ledger.
-        begun: numbers of the trials that waited at the launch's start.
-        rooms: since when the cluster had room for how many trials at once.
+        waiting: numbers of the trials that waited at the launch's start.
+        capacity_history: since when the cluster had room for how many trials at once.
         workers: slots of one trial.
     """
     legs = {
-        entry.number: [leg for leg in entry.legs if leg["granted"] >= began] for entry in entries
+        entry.number: [leg for leg in entry.legs if leg["granted"] >= started_at]
+        for entry in entries
     }
     waits = [(leg["asked"], leg["granted"]) for each in legs.values() for leg in each]
-    for number in begun:
-        first = min((leg["granted"] for leg in legs.get(number, [])), default=ended)
-        waits.append((began, first))
+    for number in waiting:
+        first = min((leg["granted"] for leg in legs.get(number, [])), default=ended_at)
+        waits.append((started_at, first))
     starts, trains = [], []
     for each in legs.values():
         for leg in each:
             stepped = min(leg.get("first_step", leg["released"]), leg["released"])
             starts.append((leg["granted"], stepped))
             trains.append((stepped, leg["released"]))
-    marks = {began, ended, *(at for at, _ in rooms)}
+    marks = {started_at, ended_at, *(at for at, _ in capacity_history)}
     marks |= {at for span in (*waits, *starts, *trains) for at in span}
-    times = sorted(at for at in marks if began <= at <= ended)
+    times = sorted(at for at in marks if started_at <= at <= ended_at)
     found = [0.0, 0.0, 0.0]
     for low, high in pairwise(times):
         if _count(waits, low, high):
-            there = next((room for at, room in reversed(rooms) if at <= low), rooms[0][1])
+            there = next(
+                (room for at, room in reversed(capacity_history) if at <= low),
+                capacity_history[0][1],
+            )
             training, starting = _count(trains, low, high), _count(starts, low, high)
             free = max(0, there - training - starting)
             for i, trials in enumerate((training, starting, free)):

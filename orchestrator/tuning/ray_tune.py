@@ -1,6 +1,6 @@
 """Trials on Ray Tune: it starts them, starts them again, and halves.
 
-A trial's process reserves no core; Ray Train reserves its workers, once the desk gave it room.
+A trial's process reserves no core; Ray Train reserves its workers, once the broker gave it room.
 Tune's own snapshots, which are pickles, go to a folder that is thrown away: what is known of a
 sweep is in our ledger.
 """
@@ -19,41 +19,41 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from orchestrator.job import TuneJob, build_job, job_dict
-from orchestrator.job.config.tune import REDUCTION
+from orchestrator.job.config.tune import ASHA_REDUCTION_FACTOR
 from orchestrator.job.search_space import trial_name
-from orchestrator.ray_session import find_parts_in, python_path
+from orchestrator.ray_session import add_to_sys_path, custom_code_folders
 from orchestrator.storage import Storage
-from orchestrator.training.control.signals import Asked
+from orchestrator.training.control.signals import StopRequest
 from orchestrator.training.driver import Stopped
-from orchestrator.tuning.capacity import Room
-from orchestrator.tuning.launches import Launch
-from orchestrator.tuning.pbt_searcher import Population
-from orchestrator.tuning.searchers import LedgerSearch, TrialSearch
-from orchestrator.tuning.slot_broker import DeskGate, open_desk
-from orchestrator.tuning.sweep_state import Here
+from orchestrator.tuning.capacity import SweepCapacity
+from orchestrator.tuning.launches import SweepLaunch
+from orchestrator.tuning.pbt_searcher import PopulationSearcher
+from orchestrator.tuning.searchers import StoreSearcher, TrialSearcher
+from orchestrator.tuning.slot_broker import TrialSlot, start_slot_broker
+from orchestrator.tuning.sweep_state import SweepState
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.trial_store import Entry, Ledger
+from orchestrator.tuning.trial_store import TrialRecord, TrialStore
 from orchestrator.unexpected import one_line
 
-NO_CORE = {"memory": 1}
+TRIAL_RESOURCES = {"memory": 1}
 """What a trial's own process reserves: a byte. Tune takes no empty request, and any share of a
 core could be the one that another trial's worker waits for."""
 
-STARTS = 3
+MAX_TRIAL_RESTARTS = 3
 """Times that a trial is started again after its process died."""
 
 
-class RayTrial(tune.Trainable):  # type: ignore[misc]
+class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     """Ray Tune's actor of a trial; a step of it is a rung."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Find the trial; nothing is trained."""
-        find_parts_in(config["python_path"])
+        add_to_sys_path(config["python_path"])
         job = build_job(config["job"])
         assert isinstance(job, TuneJob)
         number, folder = config["number"], Storage(config["folder"])
-        gate = DeskGate(config["desk"], number)
-        self._trial = Trial(job, number, folder, config["cpus"], config["parent"], gate=gate)
+        gate = TrialSlot(config["desk"], number)
+        self._trial = Trial(job, number, folder, config["cpus"], config["parent"], slot=gate)
         self._told = 0
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -69,7 +69,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             self._told = len(entry.rungs)
         if self._told == len(entry.rungs):
             try:
-                entry = self._trial.advance()
+                entry = self._trial.train_to_next_rung()
             except Stopped:  # the sweep ends; the trial is saved, and goes on another time
                 return {"done": True}
         if self._told == len(entry.rungs):  # it failed
@@ -77,26 +77,26 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         row = entry.rungs[self._told]
         self._told += 1
         value = math.nan if row["objective"] is None else row["objective"]
-        done = entry.final and self._told == len(entry.rungs)
+        done = entry.is_final and self._told == len(entry.rungs)
         done = done or self._trial.job.scheduler == "pbt"
         return {"steps": row["steps"], "objective": value, "done": done}
 
 
-class Halving(ASHAScheduler):  # type: ignore[misc]
+class StoredASHAScheduler(ASHAScheduler):  # type: ignore[misc]
     """Ray's asynchronous successive halving, whose decisions are written down."""
 
-    def __init__(self, job: TuneJob, ledger: Ledger) -> None:
+    def __init__(self, job: TuneJob, ledger: TrialStore) -> None:
         super().__init__(
             time_attr="steps",
             metric="objective",
             mode="max",
             max_t=job.steps,
             grace_period=job.rungs[0],
-            reduction_factor=REDUCTION,
+            reduction_factor=ASHA_REDUCTION_FACTOR,
         )
         self._job, self._ledger = job, ledger
 
-    def replay(self, entries: Sequence[Entry]) -> None:
+    def replay(self, entries: Sequence[TrialRecord]) -> None:
         """Hear again what trials that have ended scored; nothing is decided about them."""
         for entry in entries:
             known = SimpleNamespace(trial_id=trial_name(self._job, entry.number))
@@ -115,21 +115,21 @@ class Halving(ASHAScheduler):  # type: ignore[misc]
         return action
 
 
-class Hearing(tune.Callback):  # type: ignore[misc]
+class TrialStoreCallback(tune.Callback):  # type: ignore[misc]
     """Reads a trial's file anew when something became of it."""
 
-    def __init__(self, here: Here, desk: Any) -> None:
-        self._here, self._desk = here, desk
+    def __init__(self, state: SweepState, desk: Any) -> None:
+        self._here, self._desk = state, desk
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A rung was reached."""
-        self._here.heard(trial.config["number"])
+        self._here.reload_trial(trial.config["number"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has ended."""
-        self._here.heard(trial.config["number"])
+        self._here.reload_trial(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process died once too often: others may have its room."""
@@ -137,25 +137,29 @@ class Hearing(tune.Callback):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Ended:
+class TuneOutcome:
     """How Ray Tune ended."""
 
-    broken: list[str]
+    errors: list[str]
     """What broke trials off, one line each."""
 
     details: str
     """Their tracebacks."""
 
-    limit: str
+    limit_reached: str
     """The limit of the budget that ended it."""
 
-    asked: Asked
+    stop_request: StopRequest
     """The signal that did."""
 
 
 def run_trials(
-    here: Here, folder: Storage, waiting: Sequence[int], room: Room, parent: str
-) -> Ended:
+    state: SweepState,
+    folder: Storage,
+    waiting: Sequence[int],
+    capacity: SweepCapacity,
+    parent_run_id: str,
+) -> TuneOutcome:
     """Train every waiting trial to its end, or until the sweep shall end."""
     # A trial runs where the driver does, so that paths stay what they are, and NaN is a result.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
@@ -163,26 +167,29 @@ def run_trials(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # trials are saved first
-    job, ledger, desk = here.job, here.ledger, open_desk(room, here.job.train.scale)
-    here.room = room.trials
+    job, ledger, desk = state.job, state.ledger, start_slot_broker(capacity, state.job.train.scale)
+    state.concurrent_trials = capacity.max_concurrent_trials
     shared = {
         "job": job_dict(job),
         "folder": folder.root,
-        "cpus": room.cpus,
-        "parent": parent,
-        "python_path": python_path(),
+        "cpus": capacity.cpus_per_worker,
+        "parent": parent_run_id,
+        "python_path": custom_code_folders(),
         "desk": desk,
     }
-    search: TrialSearch = LedgerSearch(here, shared, waiting)
+    search: TrialSearcher = StoreSearcher(state, shared, waiting)
     scheduler, most = None, len(waiting)
     if job.scheduler == "pbt":
-        search, most = Population(here, shared, Storage(job.storage)), len(job.rungs) * job.trials
+        search, most = (
+            PopulationSearcher(state, shared, Storage(job.storage)),
+            len(job.rungs) * job.trials,
+        )
     if job.scheduler == "asha":
-        scheduler = Halving(job, ledger)
-        scheduler.replay([one for one in ledger.entries(job.trials) if one.final])
+        scheduler = StoredASHAScheduler(job, ledger)
+        scheduler.replay([one for one in ledger.records(job.trials) if one.is_final])
     with tempfile.TemporaryDirectory() as thrown_away:
         tuner = tune.Tuner(
-            tune.with_resources(RayTrial, tune.PlacementGroupFactory([NO_CORE])),
+            tune.with_resources(TrialTrainable, tune.PlacementGroupFactory([TRIAL_RESOURCES])),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=scheduler,
@@ -194,13 +201,13 @@ def run_trials(
                 name=job.name,
                 storage_path=thrown_away,
                 verbose=0,
-                callbacks=[Hearing(here, desk)],
-                failure_config=tune.FailureConfig(max_failures=STARTS),
+                callbacks=[TrialStoreCallback(state, desk)],
+                failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
                 # A trial's state is its training's checkpoint and its line in the ledger.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        with here.watching(desk, Launch(folder, waiting)) as asked:
+        with state.monitoring(desk, SweepLaunch(folder, waiting)) as asked:
             grid = tuner.fit()
     broken = [one_line(error) for error in grid.errors]
-    return Ended(broken, "\n".join(map(str, grid.errors)), here.why, asked)
+    return TuneOutcome(broken, "\n".join(map(str, grid.errors)), state.limit_reached, asked)

@@ -24,7 +24,7 @@ COLOURS = {
 Row = Mapping[str, Any]
 
 
-def page(result: Mapping[str, Any]) -> str:
+def render_html(result: Mapping[str, Any]) -> str:
     """The whole report."""
     name = html.escape(result["name"])
     rows: list[Row] = result["trials"]
@@ -59,7 +59,7 @@ def _measured(rows: Sequence[Row]) -> str:
     return "the mean of " + ", ".join(scores) if len(scores) > 1 else ", ".join(scores) or "none"
 
 
-def picture(result: Mapping[str, Any]) -> bytes:
+def render_png(result: Mapping[str, Any]) -> bytes:
     """History, and the objective by each key, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -70,11 +70,11 @@ def picture(result: Mapping[str, Any]) -> bytes:
     axes = figure.subplots(1, len(keys) + 1, sharey=True, squeeze=False)[0]
     places = [("trial", None), *((key, key) for key in keys)]
     for axis, (title, key) in zip(axes, places, strict=True):
-        scale = Scale.of(result, key) if key else None
+        scale = AxisScale.from_result(result, key) if key else None
         for row in _scored(result["trials"]):
             if scale is not None and key not in row["values"]:
                 continue
-            x = scale.place(row["values"][key]) if scale else row["number"]
+            x = scale.position(row["values"][key]) if scale else row["number"]
             axis.scatter(x, row["objective"], s=18, color=_colour(row, result["best"]))
         if scale is not None:
             axis.set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
@@ -86,7 +86,7 @@ def picture(result: Mapping[str, Any]) -> bytes:
     return stream.getvalue()
 
 
-class Scale:
+class AxisScale:
     """Where the values of a key lie between 0 and 1."""
 
     def __init__(self, values: Sequence[Any], log: bool) -> None:
@@ -98,15 +98,15 @@ class Scale:
         points = [self._number(value) for value in values] or [0.0]
         self._low, self._span = min(points), max(max(points) - min(points), 1e-12)
         ends = [min(values), max(values)] if values else []
-        self.ticks = [(self.place(value), _text(value)) for value in dict.fromkeys(ends)]
+        self.ticks = [(self.position(value), _text(value)) for value in dict.fromkeys(ends)]
 
     @classmethod
-    def of(cls, result: Mapping[str, Any], key: str) -> Scale:
+    def from_result(cls, result: Mapping[str, Any], key: str) -> AxisScale:
         """Of what was tried."""
         tried = [row["values"][key] for row in result["trials"] if key in row["values"]]
         return cls(tried, key in result["log"])
 
-    def place(self, value: Any) -> float:
+    def position(self, value: Any) -> float:
         """Between 0 and 1."""
         if self._names is not None:
             return self._of_name(_text(value))
@@ -217,9 +217,9 @@ def _history(rows: Sequence[Row], best: int | None) -> str:
 def _slice(result: Mapping[str, Any], key: str) -> str:
     """The objective by one key."""
     y, named = _heights(result["trials"])
-    scale = Scale.of(result, key)
+    scale = AxisScale.from_result(result, key)
     dots = "".join(
-        _dot(_across(scale.place(row["values"][key])), y(row["objective"]), row, result["best"])
+        _dot(_across(scale.position(row["values"][key])), y(row["objective"]), row, result["best"])
         for row in _scored(result["trials"])
         if key in row["values"]
     )
@@ -230,7 +230,7 @@ def _parallel(result: Mapping[str, Any]) -> str:
     """A line for each trial through its values to its objective; the best on top."""
     y, _ = _heights(result["trials"])
     keys = list(result["keys"])
-    scales = {key: Scale.of(result, key) for key in keys}
+    scales = {key: AxisScale.from_result(result, key) for key in keys}
     at = {key: _across(i / len(keys)) for i, key in enumerate([*keys, ""])}
     rows = sorted(result["trials"], key=lambda row: row["number"] == result["best"])
 
@@ -240,7 +240,7 @@ def _parallel(result: Mapping[str, Any]) -> str:
     paths = []
     for row in rows:
         points = [
-            (at[key], height(scales[key].place(row["values"][key])))
+            (at[key], height(scales[key].position(row["values"][key])))
             for key in keys
             if key in row["values"]
         ]

@@ -23,47 +23,47 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job
 from orchestrator.job.config.tune import Dimension
-from orchestrator.job.search_space import Point, grid, trial_data, walk
+from orchestrator.job.search_space import Point, build_point, grid_points, trial_job_data
 from orchestrator.randomness import generator
-from orchestrator.tuning.trial_store import Entry
+from orchestrator.tuning.trial_store import TrialRecord
 
 optuna.logging.set_verbosity(logging.WARNING)
 
 
-def draw(job: TuneJob, number: int, known: Sequence[Entry]) -> Point:
-    """The values of a trial; `known` are the trials that have ended."""
+def sample_point(job: TuneJob, number: int, finished: Sequence[TrialRecord]) -> Point:
+    """The values of a trial; `finished` are the trials that have ended."""
     if job.search == "grid":
-        return grid(job)[number]
+        return grid_points(job)[number]
     seed = int(generator(job.seed, number, "tune").integers(2**31))
     study = optuna.create_study(direction="maximize", sampler=_sampler(job, seed))
     if job.search == "tpe":
-        study.add_trials([told(job, entry) for entry in known if entry.final])
+        study.add_trials([to_optuna_trial(job, entry) for entry in finished if entry.is_final])
     if number < len(job.first):
         study.enqueue_trial(_params(job, job.first[number]))
     trial = study.ask()
-    return walk(job, lambda key: _asked(trial, key, job.space[key]))
+    return build_point(job, lambda key: _suggest(trial, key, job.space[key]))
 
 
-def check_draws(job: TuneJob) -> None:
+def check_sampled_trials(job: TuneJob) -> None:
     """Build every trial that can be foreseen; `tpe` is asked as if nothing were ever learnt.
 
     Raises:
         RequestError: values that each were good do not go together.
     """
     for number in range(job.trials):
-        point = draw(job, number, [])
+        point = sample_point(job, number, [])
         try:
-            build_job(trial_data(job, number, point))
+            build_job(trial_job_data(job, number, point))
         except RequestError as error:
             values = ", ".join(f"{key}={value!r}" for key, value in point.items())
             raise RequestError(
                 f"trial {number} cannot be trained: {error.what}",
                 where=f"space: {values}",
-                mend="narrow the space, or make one key depend on another with when",
+                hint="narrow the space, or make one key depend on another with when",
             ) from None
 
 
-def told(job: TuneJob, entry: Entry) -> FrozenTrial:
+def to_optuna_trial(job: TuneJob, entry: TrialRecord) -> FrozenTrial:
     """A trial as Optuna knows it. One that collapsed is worse than any that was scored."""
     params = _params(job, entry.point)
     distributions = {key: _distribution(job.space[key]) for key in params}
@@ -71,7 +71,7 @@ def told(job: TuneJob, entry: Entry) -> FrozenTrial:
     if entry.state == "done":
         return create_trial(
             state=TrialState.COMPLETE,
-            value=entry.value,
+            value=entry.objective,
             params=params,
             distributions=distributions,
             intermediate_values=scores,
@@ -85,16 +85,16 @@ def told(job: TuneJob, entry: Entry) -> FrozenTrial:
     )
 
 
-def importances(job: TuneJob, entries: Sequence[Entry]) -> dict[str, float]:
+def importances(job: TuneJob, entries: Sequence[TrialRecord]) -> dict[str, float]:
     """Share of each key in what decides the objective (PED-ANOVA), the largest first.
 
     Only keys that every whole trial has, and only where there are enough of them to say.
     """
     whole = [entry for entry in entries if entry.state == "done"]
-    if len(whole) < LEAST_TO_SAY:
+    if len(whole) < MIN_TRIALS_FOR_IMPORTANCE:
         return {}
     study = optuna.create_study(direction="maximize")
-    study.add_trials([told(job, entry) for entry in whole])
+    study.add_trials([to_optuna_trial(job, entry) for entry in whole])
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     try:
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
@@ -103,7 +103,7 @@ def importances(job: TuneJob, entries: Sequence[Entry]) -> dict[str, float]:
     return {key: float(share) for key, share in found.items()}
 
 
-LEAST_TO_SAY = 4
+MIN_TRIALS_FOR_IMPORTANCE = 4
 
 
 def _sampler(job: TuneJob, seed: int) -> optuna.samplers.BaseSampler:
@@ -112,15 +112,15 @@ def _sampler(job: TuneJob, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _asked(trial: optuna.Trial, key: str, one: Dimension) -> Any:
-    if one.choice is not None:
-        return one.choice[trial.suggest_categorical(key, range(len(one.choice)))]
-    if one.whole is not None:
-        return trial.suggest_int(key, *one.whole)
-    if one.loguniform is not None:
-        return trial.suggest_float(key, *one.loguniform, log=True)
-    assert one.uniform is not None
-    return trial.suggest_float(key, *one.uniform)
+def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> Any:
+    if dimension.choice is not None:
+        return dimension.choice[trial.suggest_categorical(key, range(len(dimension.choice)))]
+    if dimension.whole is not None:
+        return trial.suggest_int(key, *dimension.whole)
+    if dimension.loguniform is not None:
+        return trial.suggest_float(key, *dimension.loguniform, log=True)
+    assert dimension.uniform is not None
+    return trial.suggest_float(key, *dimension.uniform)
 
 
 def _distribution(one: Dimension) -> BaseDistribution:

@@ -1,4 +1,4 @@
-"""The desk of a sweep: which trials may train now, how far each is, and whether all shall end.
+"""Room for a sweep's trials: which may train now, how far each is, and whether all shall end.
 
 A small Ray actor beside the driver. A trial asks for room before its workers start and gives it
 back when they have ended: while it is scored, and while its process starts, the workers of another
@@ -16,117 +16,121 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from orchestrator.estimate.worker_capacity import Node
+from orchestrator.estimate.worker_capacity import NodeResources
 from orchestrator.job import Scale
 from orchestrator.training.control.coordinator import ClusterLost
 from orchestrator.training.driver import Stopped
-from orchestrator.training.placement import nodes_for, nodes_of_cluster
-from orchestrator.tuning.capacity import Room, room_on
+from orchestrator.training.placement import available_nodes, cluster_nodes
+from orchestrator.tuning.capacity import SweepCapacity, concurrent_trials
 
-Answer = Literal["wait", "train", "stop"]
+SlotDecision = Literal["wait", "train", "stop"]
 
-ASK_EVERY_S = 0.2
-LOOK_EVERY_S = 1.0
+SLOT_POLL_INTERVAL_S = 0.2
+NODE_REFRESH_INTERVAL_S = 1.0
 """Seconds between two looks at the nodes."""
 
-FORGOTTEN_S = 10.0
+STALE_REQUEST_S = 10.0
 """A trial that has not asked for so long is not waiting any more: its process died."""
 
-NO_START = "the sweep ends before this trial trains on"
+SWEEP_ENDING = "the sweep ends before this trial trains on"
 
 
 @dataclass
-class Place:
-    """A trial that waits for room or has it; times in seconds since 1970, by the desk's clock."""
+class SlotRequest:
+    """A trial that waits for room or has it; times in seconds since 1970, by the broker's clock."""
 
-    asked: float
-    heard: float
-    granted: float | None = None
+    requested_at: float
+    last_polled_at: float
+    granted_at: float | None = None
 
 
 @dataclass(frozen=True)
-class Seen:
+class SlotBrokerStatus:
     """What the driver shows and counts."""
 
-    doing: dict[int, tuple[str, int]] = field(default_factory=dict)
+    trial_phases: dict[int, tuple[str, int]] = field(default_factory=dict)
     """By trial: what it does, and after how many steps."""
 
-    room: int = 0
+    concurrent_trials: int = 0
     """Trials at once on the nodes of now."""
 
     worker_s: float = 0.0
     """Seconds that workers have held room, added up."""
 
     rooms: list[tuple[float, int]] = field(default_factory=list)
-    """When `room` changed, and to what."""
+    """When `concurrent_trials` changed, and to what."""
 
 
-class Desk:
-    """The desk's state; inside an actor under Ray."""
+class SlotBroker:
+    """The broker's state; inside an actor under Ray."""
 
-    def __init__(self, room: Room, look: Callable[[], Sequence[Node]] = nodes_of_cluster) -> None:
-        self._room, self._look = room, look
-        self._places: dict[int, Place] = {}
+    def __init__(
+        self, room: SweepCapacity, list_nodes: Callable[[], Sequence[NodeResources]] = cluster_nodes
+    ) -> None:
+        self._room, self._look = room, list_nodes
+        self._places: dict[int, SlotRequest] = {}
         self._doing: dict[int, tuple[str, int]] = {}
         self._stop = False
         self._worker_s = 0.0
         self._looked = time.monotonic()
-        self._rooms = [(time.time(), room.trials)]
+        self._rooms = [(time.time(), room.max_concurrent_trials)]
 
-    def may_train(self, number: int) -> Answer:
+    def acquire(self, number: int) -> SlotDecision:
         """Asked again and again until the answer is not `wait`. The lowest number goes first."""
         if self._stop:
             self._places.pop(number, None)
             return "stop"
         now = time.time()
-        place = self._places.setdefault(number, Place(now, now))
-        place.heard = now
-        if place.granted is not None:  # its process died and was started again
+        place = self._places.setdefault(number, SlotRequest(now, now))
+        place.last_polled_at = now
+        if place.granted_at is not None:  # its process died and was started again
             return "train"
         there = self._trials_at_once()
-        ready = {n: p for n, p in self._places.items() if now - p.heard < FORGOTTEN_S}
-        training = sum(place.granted is not None for place in self._places.values())
-        first = min(n for n, place in ready.items() if place.granted is None)
+        ready = {n: p for n, p in self._places.items() if now - p.last_polled_at < STALE_REQUEST_S}
+        training = sum(place.granted_at is not None for place in self._places.values())
+        first = min(n for n, place in ready.items() if place.granted_at is None)
         if training < there and number == first:
-            place.granted = now
+            place.granted_at = now
             return "train"
         return "wait"
 
     def leaves(self, number: int) -> dict[str, float]:
         """Its workers have ended: when it asked for room, had it and gave it back."""
         place = self._places.pop(number, None)
-        if place is None or place.granted is None:
+        if place is None or place.granted_at is None:
             return {}
         now = time.time()
-        self._worker_s += (now - place.granted) * self._room.workers
-        return {"asked": place.asked, "granted": place.granted, "released": now}
+        self._worker_s += (now - place.granted_at) * self._room.workers_per_trial
+        return {"asked": place.requested_at, "granted": place.granted_at, "released": now}
 
-    def at(self, number: int, doing: str, step: int) -> bool:
+    def report(self, number: int, doing: str, step: int) -> bool:
         """What a trial does now, after so many steps. Gives whether all shall end."""
         self._doing[number] = (doing, step)
         return self._stop
 
-    def ask_stop(self) -> None:
+    def request_stop(self) -> None:
         """No workers start any more, and those that run are saved and end."""
         self._stop = True
 
-    def seen(self) -> Seen:
+    def status(self) -> SlotBrokerStatus:
         """Everything so far."""
         now = time.time()
-        held = [now - p.granted for p in self._places.values() if p.granted is not None]
-        worker_s = self._worker_s + sum(held) * self._room.workers
-        return Seen(dict(self._doing), self._trials_at_once(), worker_s, list(self._rooms))
+        held = [now - p.granted_at for p in self._places.values() if p.granted_at is not None]
+        worker_s = self._worker_s + sum(held) * self._room.workers_per_trial
+        return SlotBrokerStatus(
+            dict(self._doing), self._trials_at_once(), worker_s, list(self._rooms)
+        )
 
     def _trials_at_once(self) -> int:
-        if time.monotonic() - self._looked > LOOK_EVERY_S:
+        if time.monotonic() - self._looked > NODE_REFRESH_INTERVAL_S:
             self._looked = time.monotonic()
-            there = room_on(self._look(), self._room)
+            there = concurrent_trials(self._look(), self._room)
             if there != self._rooms[-1][1]:
                 self._rooms.append((time.time(), there))
         return self._rooms[-1][1]
 
 
-def open_desk(room: Room, scale: Scale) -> Any:
+def start_slot_broker(room: SweepCapacity, scale: Scale) -> Any:
     """Start the actor beside the driver; it dies with the driver, and with no other node.
 
     Nodes that the cluster starts when asked (`scale.nodes`) count as there.
@@ -135,67 +139,67 @@ def open_desk(room: Room, scale: Scale) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(
-        room, partial(nodes_for, scale)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(SlotBroker).remote(
+        room, partial(available_nodes, scale)
     )
 
 
-class DeskGate:
-    """The gate of one trial's training: it waits at the desk, and tells it how far it is."""
+class TrialSlot:
+    """The gate of one trial's training: it asks the broker, and tells it how far it is."""
 
-    def __init__(self, desk: Any, number: int) -> None:
-        self._desk, self._number = desk, number
-        self.times: dict[str, float] = {}
+    def __init__(self, broker: Any, number: int) -> None:
+        self._desk, self._number = broker, number
+        self.span_times: dict[str, float] = {}
         """Of the last training: when it asked for room, had it and gave it back."""
 
         self.step = 0
 
-    def await_nodes(self) -> None:
+    def wait_for_nodes(self) -> None:
         """Wait while the cluster is too small for a single trial: nodes went, and may come.
 
         Raises:
             Stopped: the sweep ends.
-            ClusterLost: the desk is gone.
+            ClusterLost: the broker is gone.
         """
-        while self._ask("seen").room == 0:
-            if self.tell("waits for nodes"):
-                raise Stopped(NO_START)
-            time.sleep(LOOK_EVERY_S)
+        while self._ask("status").concurrent_trials == 0:
+            if self.report_phase("waits for nodes"):
+                raise Stopped(SWEEP_ENDING)
+            time.sleep(NODE_REFRESH_INTERVAL_S)
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def acquired(self) -> Iterator[None]:
         """Wait for room, and give it back.
 
         Raises:
             Stopped: the sweep ends.
-            ClusterLost: the desk is gone.
+            ClusterLost: the broker is gone.
         """
-        self.tell("waits")
-        while (answer := self._ask("may_train", self._number)) == "wait":
-            time.sleep(ASK_EVERY_S)
+        self.report_phase("waits")
+        while (answer := self._ask("acquire", self._number)) == "wait":
+            time.sleep(SLOT_POLL_INTERVAL_S)
         if answer == "stop":
-            raise Stopped(NO_START)
-        self.tell("starts")
+            raise Stopped(SWEEP_ENDING)
+        self.report_phase("starts")
         try:
             yield
         finally:
-            self.times = self._ask("leaves", self._number)
+            self.span_times = self._ask("leaves", self._number)
 
-    def closing(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the sweep ends."""
-        return self.tell("trains" if self.step else "starts")
+        return self.report_phase("trains" if self.step else "starts")
 
-    def tell(self, doing: str) -> bool:
+    def report_phase(self, doing: str) -> bool:
         """What the trial does now; gives whether the sweep ends."""
-        return bool(self._ask("at", self._number, doing, self.step))
+        return bool(self._ask("report", self._number, doing, self.step))
 
     # As a progress: how far the training is.
 
     def update(
-        self, stage: str, done: float, total: float, facts: dict[str, float | str] | None = None
+        self, phase: str, done: float, total: float, facts: dict[str, float | str] | None = None
     ) -> None:
         """Steps are done."""
-        if stage == "train":
+        if phase == "train":
             self.step = max(self.step, int(done))
 
     def message(self, text: str) -> None:
@@ -210,4 +214,4 @@ class DeskGate:
         try:
             return ray.get(getattr(self._desk, name).remote(*args))
         except ray.exceptions.RayError as error:
-            raise ClusterLost.by(error) from None
+            raise ClusterLost.from_ray_error(error) from None

@@ -14,19 +14,19 @@ from typing import Any, Literal
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, differences, identity
 from orchestrator.job.search_space import Point
-from orchestrator.storage import Storage, patiently
+from orchestrator.storage import Storage, with_retries
 
-State = Literal["running", "done", "pruned", "collapsed", "failed"]
-SHARED, TRIALS = "sweep.json", "trials"
+TrialStatus = Literal["running", "done", "pruned", "collapsed", "failed"]
+SWEEP_FILE, TRIALS = "sweep.json", "trials"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrialRecord:
     """What is known of a trial."""
 
     number: int
     point: Point
-    state: State = "running"
+    state: TrialStatus = "running"
     """Everything but `running` is final."""
 
     rungs: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Entry:
     """Of a child: the values that its weights were trained with, by the step `from` which."""
 
     @property
-    def value(self) -> float | None:
+    def objective(self) -> float | None:
         """The objective of the last rung; None where it collapsed, failed or was never scored."""
         if self.state in ("collapsed", "failed") or not self.rungs:
             return None
@@ -65,31 +65,31 @@ class Entry:
         return int(self.rungs[-1]["steps"]) if self.rungs else 0
 
     @property
-    def final(self) -> bool:
+    def is_final(self) -> bool:
         """Whether nothing more will be trained."""
         return self.state != "running"
 
 
-class Ledger:
+class TrialStore:
     """The files of a sweep's trials."""
 
     def __init__(self, folder: Storage) -> None:
         self._folder = folder
 
-    def read(self, number: int) -> Entry | None:
+    def read(self, number: int) -> TrialRecord | None:
         """What is known of a trial; None where it was never begun."""
         path = self._path(number)
-        if not patiently(self._folder.exists, path):
+        if not with_retries(self._folder.exists, path):
             return None
-        return Entry(**patiently(self._folder.read_json, path))
+        return TrialRecord(**with_retries(self._folder.read_json, path))
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: TrialRecord) -> None:
         """Put a trial's file in its place."""
-        patiently(self._folder.write_json, self._path(entry.number), asdict(entry))
+        with_retries(self._folder.write_json, self._path(entry.number), asdict(entry))
 
-    def entries(self, trials: int | None = None) -> list[Entry]:
+    def records(self, trials: int | None = None) -> list[TrialRecord]:
         """All trials that were begun, by number; those below `trials` only where it is given."""
-        files = patiently(lambda: list(self._folder.files(TRIALS)))
+        files = with_retries(lambda: list(self._folder.files(TRIALS)))
         names = [re.fullmatch(rf"{TRIALS}/(\d+)\.json", file.path) for file in files]
         numbers = sorted(int(name[1]) for name in names if name)
         found = [self.read(n) for n in numbers if trials is None or n < trials]
@@ -99,13 +99,13 @@ class Ledger:
         return f"{TRIALS}/{number:04d}.json"
 
 
-def ranking(entries: Sequence[Entry]) -> list[Entry]:
+def rank_trials(entries: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Best first: whole trials, then those that were ended early, the longer trained first; last
     what collapsed or failed."""
     order = {"done": 0, "pruned": 1, "running": 1, "collapsed": 2, "failed": 3}
 
-    def place(entry: Entry) -> tuple[float, ...]:
-        value = entry.value
+    def place(entry: TrialRecord) -> tuple[float, ...]:
+        value = entry.objective
         return (
             order[entry.state],
             0 if entry.state == "done" else -entry.steps,
@@ -116,7 +116,7 @@ def ranking(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=place)
 
 
-def refuse_another(job: TuneJob, folder: Storage) -> None:
+def check_same_sweep(job: TuneJob, folder: Storage) -> None:
     """The first launch writes down what the sweep is; later ones may only raise `trials`
     and the budget's limits.
 
@@ -124,15 +124,15 @@ def refuse_another(job: TuneJob, folder: Storage) -> None:
         RequestError: a sweep of this name has another space, train job, budget or seed.
     """
     mine = _identity(job)
-    if not folder.exists(SHARED):
-        folder.write_json(SHARED, mine)
+    if not folder.exists(SWEEP_FILE):
+        folder.write_json(SWEEP_FILE, mine)
         return
-    changed = differences(folder.read_json(SHARED), mine)
+    changed = differences(folder.read_json(SWEEP_FILE), mine)
     if changed:
         raise RequestError(
             f"sweep '{job.name}' exists with other values: {'; '.join(changed[:3])}",
-            where=folder.uri(SHARED),
-            mend="give it another name, or undo the change",
+            where=folder.uri(SWEEP_FILE),
+            hint="give it another name, or undo the change",
         )
 
 

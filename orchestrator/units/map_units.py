@@ -12,7 +12,7 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 
-def spread(
+def map_units(
     work: Callable[[S, U], R], shared: S, units: Sequence[U], *, cpus: float, local: bool
 ) -> Iterator[tuple[int, R]]:
     """(number of the unit, its result) as units finish.

@@ -12,26 +12,26 @@ from typing import Any
 from ray.data import DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from orchestrator.data.packing.unit import Report, run_unit
+from orchestrator.data.packing.unit import PackUnitReport, pack_unit
 from orchestrator.data.sources.base import InPlaceSource, Source, WorkUnit
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
-from orchestrator.unexpected import one_line, traceback_of
+from orchestrator.unexpected import format_traceback, one_line
 
 _MOST_BLOCKS = 10_000
 _RETRIES = 3
 """Ray Data would repeat a task whose process dies for ever."""
 
 
-def on_ray(
+def pack_on_ray(
     storage: Storage,
     source: Source | InPlaceSource,
     units: list[WorkUnit],
-    encode: Encode,
+    encode: TranscodeConfig,
     cpus: float,
-) -> Iterator[Report]:
+) -> Iterator[PackUnitReport]:
     """Reports as units finish, in any order, each task with `cpus` cores.
 
     Raises:
@@ -41,37 +41,37 @@ def on_ray(
 
     def work(row: dict[str, Any]) -> dict[str, str]:
         unit = WorkUnit(str(row["id"]), tuple(row["inputs"]), str(row["identity"]))
-        return {"report": run_unit(storage, source, unit, encode).encode()}
+        return {"report": pack_unit(storage, source, unit, encode).encode()}
 
     rows = [asdict(unit) for unit in units]
-    for row in mapped(work, rows, "packing", source.uri, cpus):
-        yield Report.decode(str(row["report"]))
+    for row in map_on_ray(work, rows, "packing", source.uri, cpus):
+        yield PackUnitReport.decode(str(row["report"]))
 
 
-def mapped(
+def map_on_ray(
     work: Callable[[dict[str, Any]], dict[str, Any]],
     rows: list[dict[str, Any]],
-    what: str,
-    where: str,
+    task_name: str,
+    error_location: str,
     cpus: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """What `work` gives for each row, in any order, each in a task of `cpus` cores.
 
     Args:
-        what: the work's name, and `where` its source, for errors.
+        task_name: the work's name, and `error_location` its source, for errors.
 
     Raises:
         RequestError: the cluster has fewer cores than one task asks for.
         JobFailed: a task's process died again and again.
     """
-    with ray_session() as ray, quiet():
+    with ray_session() as ray, quiet_ray_data():
         there = float(ray.cluster_resources().get("CPU", 0))
         # A cluster without any core has a head that only leads: it starts nodes when asked.
         if 0 < there < cpus:
             raise RequestError(
-                f"a {what} task asks for {cpus:g} CPU cores, the cluster has {there:g}",
+                f"a {task_name} task asks for {cpus:g} CPU cores, the cluster has {there:g}",
                 where="cpus",
-                mend=f"set cpus={there:g} or less",
+                hint=f"set cpus={there:g} or less",
             )
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
         with warnings.catch_warnings():
@@ -85,16 +85,16 @@ def mapped(
                     yield dict(zip(names, values, strict=True))
         except ray.exceptions.RayError as error:
             raise JobFailed(
-                f"a {what} task died {_RETRIES + 1} times: {one_line(error)}",
-                where=where,
-                mend="is there memory enough? What is committed is kept; 'orchestrator run"
+                f"a {task_name} task died {_RETRIES + 1} times: {one_line(error)}",
+                where=error_location,
+                hint="is there memory enough? What is committed is kept; 'orchestrator run"
                 " --local' names the input at which it happens",
-                details=traceback_of(error),
+                details=format_traceback(error),
             ) from error
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_ray_data() -> Iterator[None]:
     """Ray Data without bars and log lines of its own: `Progress` tells how far it is."""
     context = DataContext.get_current()
     logger = logging.getLogger("ray.data")

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.bench.in_process_training import once
+from orchestrator.bench.in_process_training import cached_result
 from orchestrator.bench.search_methods import METHODS, bench_search
-from orchestrator.bench.tuning_objectives import bench_objectives, spearman, with_interval
+from orchestrator.bench.tuning_objectives import (
+    bench_tuning_objectives,
+    spearman,
+    spearman_with_interval,
+)
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 
 
 def naive_spearman(x: list[float], y: list[float]) -> float:
@@ -39,7 +43,7 @@ def test_an_interval_holds_its_value_and_narrows_with_trials() -> None:
     draw = np.random.default_rng(1)
     x = draw.normal(size=200)
     y = x + draw.normal(size=200)
-    few, many = with_interval(x[:16], y[:16], 0.95), with_interval(x, y, 0.95)
+    few, many = spearman_with_interval(x[:16], y[:16], 0.95), spearman_with_interval(x, y, 0.95)
     for found in (few, many):
         assert found["low"] <= found["value"] <= found["high"]
     assert many["high"] - many["low"] < few["high"] - few["low"]
@@ -52,9 +56,11 @@ def test_what_is_kept_is_not_made_again(tmp_path: Path) -> None:
         made.append(1)
         return {"value": 0.1}
 
-    assert once(tmp_path, "a", make) == once(tmp_path, "a", make) == {"value": 0.1}
+    assert (
+        cached_result(tmp_path, "a", make) == cached_result(tmp_path, "a", make) == {"value": 0.1}
+    )
     assert len(made) == 1
-    once(None, "a", make)
+    cached_result(None, "a", make)
     assert len(made) == 2
 
 
@@ -93,7 +99,7 @@ def small(tmp_path: Path, *overrides: str) -> TuneJob:
 
 @pytest.mark.integration
 def test_trials_are_scored_by_everything_and_searches_take_the_same_steps(tmp_path: Path) -> None:
-    found = bench_objectives(small(tmp_path), 4, 0.9, Silent(), tmp_path / "kept")
+    found = bench_tuning_objectives(small(tmp_path), 4, 0.9, SilentProgress(), tmp_path / "kept")
     assert len(found["trials"]) == found["compared"] + found["shut"] == 4
     names = {
         "probe",
@@ -106,11 +112,16 @@ def test_trials_are_scored_by_everything_and_searches_take_the_same_steps(tmp_pa
     }
     assert names <= set(found["trials"][0]["scores"])
     assert set(found["correlation"]) == set(found["trials"][0]["scores"]) - {"probe"}
-    assert bench_objectives(small(tmp_path), 4, 0.9, Silent(), tmp_path / "kept") == found
+    assert (
+        bench_tuning_objectives(small(tmp_path), 4, 0.9, SilentProgress(), tmp_path / "kept")
+        == found
+    )
     with pytest.raises(RequestError, match="another job"):
-        bench_objectives(small(tmp_path, "budget=9"), 4, 0.9, Silent(), tmp_path / "kept")
+        bench_tuning_objectives(
+            small(tmp_path, "budget=9"), 4, 0.9, SilentProgress(), tmp_path / "kept"
+        )
 
-    raced = bench_search(small(tmp_path), 1, Silent())
+    raced = bench_search(small(tmp_path), 1, SilentProgress())
     assert [row["method"] for row in raced["rows"]] == list(METHODS)
     random, halved = raced["rows"]
     assert (raced["steps"], random["done"], random["pruned"]) == (20, 2, 0)

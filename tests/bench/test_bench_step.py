@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.bench.training_step import alone, bench_step, made_batch
-from orchestrator.bench.vjepa2_reference import published_step
+from orchestrator.bench.training_step import bench_step, random_batch, single_process_job
+from orchestrator.bench.vjepa2_reference import vjepa2_step
 from orchestrator.errors import RequestError
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob, build_job
@@ -50,8 +50,8 @@ def test_the_contenders_train_the_same_model(
 
 
 def test_batches_hold_the_jobs_own_masks() -> None:
-    job = alone(small_job())
-    batch = made_batch(job, 0, torch.device("cpu"))
+    job = single_process_job(small_job())
+    batch = random_batch(job, 0, torch.device("cpu"))
     assert batch.video.shape == (2, 4, 32, 32, 3)
     assert len(batch.masks) == len(job.objective.masks)  # type: ignore[union-attr]
 
@@ -59,4 +59,4 @@ def test_batches_hold_the_jobs_own_masks() -> None:
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
     job = small_job()
     with pytest.raises(RequestError, match="not a checkout"):
-        published_step(tmp_path, build_objective(job), job, torch.device("cpu"))
+        vjepa2_step(tmp_path, build_objective(job), job, torch.device("cpu"))

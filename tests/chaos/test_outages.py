@@ -11,26 +11,26 @@ from pathlib import Path
 import boto3
 import pytest
 
-from orchestrator.bench.fault_injection import Arena
+from orchestrator.bench.fault_injection import RunHarness
 from orchestrator.storage import Storage
-from orchestrator.tracking.server import client_of
-from orchestrator.tracking.ui import serving
+from orchestrator.tracking.server import mlflow_client
+from orchestrator.tracking.ui import run_mlflow_server
 from orchestrator.training.audit import audit_run
-from orchestrator.training.checkpoints.manager import complete_checkpoints, step_of
+from orchestrator.training.checkpoints.manager import checkpoint_step, list_complete_checkpoints
 from tests.support.ports import free_port
-from tests.support.s3_proxy import Mode, Proxy, s3_server
+from tests.support.s3_proxy import Proxy, ProxyMode, s3_server
 
 
-def log(arena: Arena, name: str) -> str:
+def log(arena: RunHarness, name: str) -> str:
     return (arena.folder / f"{name}.log").read_text()
 
 
 def newest(storage: Storage, name: str) -> int:
-    there = complete_checkpoints(storage.sub("runs", name, "checkpoints"))
-    return step_of(there[-1]) if there else 0
+    there = list_complete_checkpoints(storage.subfolder("runs", name, "checkpoints"))
+    return checkpoint_step(there[-1]) if there else 0
 
 
-def check_losses(arena: Arena, mine: Arena, name: str) -> None:
+def check_losses(arena: RunHarness, mine: RunHarness, name: str) -> None:
     """Every step's loss once, and that of the uninterrupted run.
 
     To rounding: one process adds up a step's clips in another order than two ranks.
@@ -53,9 +53,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.nightly
-def test_a_full_disk_is_waited_out(arena: Arena, disk: Path, tmp_path: Path) -> None:
-    mine = Arena(arena.job, tmp_path)
-    mine.env, mine.storage = dict(arena.env), Storage(str(disk))
+def test_a_full_disk_is_waited_out(fault_arena: RunHarness, disk: Path, tmp_path: Path) -> None:
+    mine = RunHarness(fault_arena.job, tmp_path)
+    mine.env, mine.storage = dict(fault_arena.env), Storage(str(disk))
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     process = mine.start("full", "--local", track__uri=uri)
     mine.wait_for(process, "full", lambda: newest(mine.storage, "full") >= 10)
@@ -74,7 +74,7 @@ def test_a_full_disk_is_waited_out(arena: Arena, disk: Path, tmp_path: Path) -> 
     mine.finish(process, "full")
     assert stood >= 10
     assert audit_run(mine.storage, "full").good
-    check_losses(arena, mine, "full")
+    check_losses(fault_arena, mine, "full")
 
 
 def remount(disk: Path, how: str) -> None:
@@ -89,10 +89,10 @@ def remount(disk: Path, how: str) -> None:
 
 @pytest.mark.nightly
 def test_a_storage_that_turns_read_only_is_waited_out(
-    arena: Arena, disk: Path, tmp_path: Path
+    fault_arena: RunHarness, disk: Path, tmp_path: Path
 ) -> None:
-    mine = Arena(arena.job, tmp_path)
-    mine.env, mine.storage = dict(arena.env), Storage(str(disk))
+    mine = RunHarness(fault_arena.job, tmp_path)
+    mine.env, mine.storage = dict(fault_arena.env), Storage(str(disk))
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     process = mine.start("ro", "--local", track__uri=uri)
     mine.wait_for(process, "ro", lambda: newest(mine.storage, "ro") >= 10)
@@ -103,15 +103,15 @@ def test_a_storage_that_turns_read_only_is_waited_out(
     mine.finish(process, "ro")
     assert stood >= 10
     assert audit_run(mine.storage, "ro").good
-    check_losses(arena, mine, "ro")
+    check_losses(fault_arena, mine, "ro")
 
 
 @pytest.mark.nightly
 def test_a_storage_that_stays_read_only_ends_the_run_and_keeps_the_checkpoint(
-    arena: Arena, disk: Path, tmp_path: Path
+    fault_arena: RunHarness, disk: Path, tmp_path: Path
 ) -> None:
-    mine = Arena(arena.job, tmp_path)
-    mine.env, mine.storage = dict(arena.env), Storage(str(disk))
+    mine = RunHarness(fault_arena.job, tmp_path)
+    mine.env, mine.storage = dict(fault_arena.env), Storage(str(disk))
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     process = mine.start("stays", "--local", track__uri=uri)
     mine.wait_for(process, "stays", lambda: newest(mine.storage, "stays") >= 10)
@@ -125,7 +125,7 @@ def test_a_storage_that_stays_read_only_ends_the_run_and_keeps_the_checkpoint(
     mine.finish(mine.start("stays", "--local", track__uri=uri), "stays")
     assert f"resumed at step {stood}" in log(mine, "stays")
     assert audit_run(mine.storage, "stays").good
-    check_losses(arena, mine, "stays")
+    check_losses(fault_arena, mine, "stays")
 
 
 CLOCK = """
@@ -143,12 +143,12 @@ time.time_ns = lambda: int(jumping() * 1e9)
 
 
 @pytest.mark.nightly
-def test_a_clock_that_jumps_changes_nothing(arena: Arena, tmp_path: Path) -> None:
+def test_a_clock_that_jumps_changes_nothing(fault_arena: RunHarness, tmp_path: Path) -> None:
     """An hour forward, then two back, while it trains; then the run is killed and goes on."""
-    mine, offset = Arena(arena.job, tmp_path), tmp_path / "offset"
+    mine, offset = RunHarness(fault_arena.job, tmp_path), tmp_path / "offset"
     offset.write_text("0")
     (tmp_path / "sitecustomize.py").write_text(CLOCK.format(file=str(offset)))
-    mine.env = arena.env | {"PYTHONPATH": f"{tmp_path}:{arena.env['PYTHONPATH']}"}
+    mine.env = fault_arena.env | {"PYTHONPATH": f"{tmp_path}:{fault_arena.env['PYTHONPATH']}"}
     process = mine.start("jumps", "--local")
     for step, seconds in ((10, 3600), (30, -3600)):
         mine.wait_for(process, "jumps", lambda step=step: newest(mine.storage, "jumps") >= step)
@@ -157,15 +157,15 @@ def test_a_clock_that_jumps_changes_nothing(arena: Arena, tmp_path: Path) -> Non
     process.kill()
     process.wait()
     mine.finish(mine.start("jumps", "--local"), "jumps")
-    check_losses(arena, mine, "jumps")
-    times = [row.timestamp for row in mine.rows("jumps", "train/loss")]
+    check_losses(fault_arena, mine, "jumps")
+    times = [row.timestamp for row in mine.metric_history("jumps", "train/loss")]
     assert max(times) - min(times) > 3600_000, "the clock did jump"
     assert audit_run(mine.storage, "jumps").good
 
 
 @pytest.mark.nightly
 def test_an_object_store_that_fails_is_waited_out(
-    arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault_arena: RunHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     with s3_server() as port:
@@ -175,36 +175,38 @@ def test_an_object_store_that_fails_is_waited_out(
         for key, value in keys.items():
             monkeypatch.setenv(key, value)
         boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket="lab")
-        mine = Arena(arena.job, tmp_path)
-        mine.env, mine.storage = {**arena.env, **keys}, Storage("s3://lab/runs")
+        mine = RunHarness(fault_arena.job, tmp_path)
+        mine.env, mine.storage = {**fault_arena.env, **keys}, Storage("s3://lab/runs")
         mine_uri = f"sqlite:///{tmp_path}/mlflow.db"
         process = mine.start("cut", "--local", track__uri=mine_uri)
-        modes: list[Mode] = ["500", "cut"]
+        modes: list[ProxyMode] = ["500", "cut"]
         for mode in modes:
             before = newest(mine.storage, "cut")
             mine.wait_for(
                 process, "cut", lambda before=before: newest(mine.storage, "cut") > before
             )
-            proxy.break_down(mode)
+            proxy.fail(mode)
             time.sleep(10)
             proxy.mode = "well"
         mine.finish(process, "cut")
-        assert proxy.refused > 2
+        assert proxy.num_refused > 2
         report = audit_run(mine.storage, "cut")
         assert report.good, report.wrong
         assert report.failed == 0, "an outage is no fault of a clip"
-        check_losses(arena, mine, "cut")
+        check_losses(fault_arena, mine, "cut")
         proxy.close()
 
 
 @pytest.mark.integration
-def test_an_mlflow_that_goes_away_gets_every_row_once(arena: Arena, tmp_path: Path) -> None:
+def test_an_mlflow_that_goes_away_gets_every_row_once(
+    fault_arena: RunHarness, tmp_path: Path
+) -> None:
     port = free_port()
-    mine = Arena(arena.job, tmp_path)
-    mine.env = {**arena.env, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    mine = RunHarness(fault_arena.job, tmp_path)
+    mine.env = {**fault_arena.env, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    client_of(store).search_experiments()
-    with serving(store, port) as (page, _):
+    mlflow_client(store).search_experiments()
+    with run_mlflow_server(store, port) as (page, _):
         process = mine.start("away", "--local", track__uri=page)
         mine.wait_for(process, "away", lambda: newest(mine.storage, "away") >= 10)
     mine.wait_for(process, "away", lambda: "cannot be written" in log(mine, "away"))
@@ -213,7 +215,7 @@ def test_an_mlflow_that_goes_away_gets_every_row_once(arena: Arena, tmp_path: Pa
     process.kill()
     process.wait()
     assert list(mine.storage.files("runs/away/spool"))
-    with serving(store, port):
+    with run_mlflow_server(store, port):
         mine.finish(mine.start("away", "--local", track__uri=page), "away")
-        check_losses(arena, mine, "away")
+        check_losses(fault_arena, mine, "away")
     assert not list(mine.storage.files("runs/away/spool"))

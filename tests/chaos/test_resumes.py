@@ -10,15 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.bench.fault_injection import Arena
+from orchestrator.bench.fault_injection import RunHarness
 from orchestrator.training.audit import audit_run
-from orchestrator.training.checkpoints.manager import complete_checkpoints, step_of
+from orchestrator.training.checkpoints.manager import checkpoint_step, list_complete_checkpoints
 from tests.support.faults import make_arena
 
 RESUMES = 100
 
 
-def measured(arena: Arena, name: str, driver: psutil.Process) -> dict[str, int]:
+def measured(arena: RunHarness, name: str, driver: psutil.Process) -> dict[str, int]:
     """What could leak, in the driver and on the machine."""
     family = driver.children(recursive=True)
     return {
@@ -27,7 +27,7 @@ def measured(arena: Arena, name: str, driver: psutil.Process) -> dict[str, int]:
         "threads": driver.num_threads(),
         "processes": len([p for p in family if p.status() != psutil.STATUS_ZOMBIE]),
         "bytes of checkpoints": sum(f.size for f in arena.checkpoints(name).files()),
-        "checkpoints": len(complete_checkpoints(arena.checkpoints(name))),
+        "checkpoints": len(list_complete_checkpoints(arena.checkpoints(name))),
     }
 
 
@@ -41,17 +41,19 @@ def test_a_hundred_resumes(tmp_path: Path) -> None:
 
         def ready(before: list[int] = killed) -> bool:
             ranks = arena.workers(name).get("ranks", [])
-            there = complete_checkpoints(arena.checkpoints(name))
+            there = list_complete_checkpoints(arena.checkpoints(name))
             pids = [rank["pid"] for rank in ranks]
             return bool(there) and bool(pids) and not set(pids) & set(before)
 
         arena.wait_for(process, name, ready, every_s=0.05)
         pids = [rank["pid"] for rank in arena.workers(name)["ranks"]]
-        at = step_of(complete_checkpoints(arena.checkpoints(name))[-1])
+        at = checkpoint_step(list_complete_checkpoints(arena.checkpoints(name))[-1])
         arena.wait_for(
             process,
             name,
-            lambda at=at: step_of(complete_checkpoints(arena.checkpoints(name))[-1]) > at,
+            lambda at=at: (
+                checkpoint_step(list_complete_checkpoints(arena.checkpoints(name))[-1]) > at
+            ),
         )
         if count in (10, RESUMES - 1):
             seen.append(measured(arena, name, driver))
@@ -67,7 +69,7 @@ def test_a_hundred_resumes(tmp_path: Path) -> None:
     assert late["checkpoints"] <= early["checkpoints"] + 1
     assert late["bytes of checkpoints"] < 2 * early["bytes of checkpoints"]
     assert arena.losses(name) == arena.losses("calm")
-    assert arena.weights(name) == arena.weights("calm")
+    assert arena.weights_digest(name) == arena.weights_digest("calm")
     report = audit_run(arena.storage, name)
     assert report.good, report.wrong
     assert not [pid for pid in killed if psutil.pid_exists(pid) and _trains(pid, time.time())]

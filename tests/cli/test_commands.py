@@ -114,7 +114,7 @@ def test_a_wrong_command_is_exit_code_2(call: Call, args: tuple[str, ...]) -> No
 def test_a_failed_job_is_exit_code_1(
     call: Call, job_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, JobFailed("no disk left", where="/data", mend="free 3 GB, run it again"))
+    failing(monkeypatch, JobFailed("no disk left", where="/data", hint="free 3 GB, run it again"))
     code, _, err = call("run", job_file)
     assert code == 1
     assert err == "error: /data: no disk left\n  free 3 GB, run it again\n"
@@ -225,12 +225,12 @@ COMMAND = [sys.executable, "-m", "orchestrator"]
 
 
 def test_help_comes_at_once() -> None:
-    assert cpu_seconds([*COMMAND, "--help"], below=0.3) < 0.3
+    assert cpu_seconds([*COMMAND, "--help"], limit=0.3) < 0.3
 
 
 @pytest.mark.integration
 def test_a_plan_comes_within_a_second(job_file: str) -> None:
-    assert cpu_seconds([*COMMAND, "plan", job_file], below=1.0) < 1.0
+    assert cpu_seconds([*COMMAND, "plan", job_file], limit=1.0) < 1.0
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

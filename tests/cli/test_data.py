@@ -10,8 +10,8 @@ import pytest
 
 import orchestrator.data.packing.verify
 from orchestrator.cli import main
-from orchestrator.cli.data import job_of
-from orchestrator.data.store.index import Index
+from orchestrator.cli.data import train_job_of
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 
 
@@ -26,9 +26,11 @@ def test_verify(
     code: int,
     said: str,
 ) -> None:
-    index = SimpleNamespace(clips=48, digest="ab12")
-    monkeypatch.setattr(Index, "open", lambda uri: index)
-    monkeypatch.setattr(orchestrator.data.packing.verify, "verify", lambda index, clips: problems)
+    index = SimpleNamespace(num_clips=48, digest="ab12")
+    monkeypatch.setattr(DatasetIndex, "open", lambda uri: index)
+    monkeypatch.setattr(
+        orchestrator.data.packing.verify, "verify_dataset", lambda index, clips: problems
+    )
     for extra in ([], ["--json"]):
         argv = ["orchestrator", "data", "verify", "some/dataset", "--clips", "10", *extra]
         monkeypatch.setattr(sys, "argv", argv)
@@ -43,7 +45,7 @@ def test_verify(
 
 
 def test_a_source_is_as_good_as_a_job() -> None:
-    job = job_of("physics://mixed?clips=8", ["data.size=64"])
+    job = train_job_of("physics://mixed?clips=8", ["data.size=64"])
     assert (job.data.source, job.data.size) == ("physics://mixed?clips=8", 64)
     with pytest.raises(RequestError, match="no such file"):
-        job_of("missing.yaml", [])
+        train_job_of("missing.yaml", [])

@@ -85,7 +85,7 @@ def test_a_version_that_does_not_beat_the_champion_is_not_promoted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[Any]
 ) -> None:
     def refuse(candidate: RegisteredVersion, server: str) -> str:
-        raise JobFailed("does not beat the champion", mend="train a better one")
+        raise JobFailed("does not beat the champion", hint="train a better one")
 
     monkeypatch.setattr(gate, "require_better", refuse)
     monkeypatch.setattr(sys, "argv", ["orchestrator", "models", "promote", "models:/physics/3"])

@@ -7,9 +7,9 @@ import io
 import pytest
 
 from orchestrator.cli import progress_display as terminal
-from orchestrator.cli.output import duration, number, size
-from orchestrator.cli.progress_display import Bars, Lines, open_progress
-from orchestrator.progress import Silent
+from orchestrator.cli.output import format_bytes, format_duration, format_number
+from orchestrator.cli.progress_display import ProgressBars, ProgressLines, open_progress
+from orchestrator.progress import SilentProgress
 
 
 class Clock:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_lines_are_rare_and_tell_the_time_left(clock: Clock) -> None:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     for step in range(801):
         lines.update("train", step, 800, {"loss": 0.51234, "data wait": "3%"})
         clock.now += 0.125
@@ -42,7 +42,7 @@ def test_lines_are_rare_and_tell_the_time_left(clock: Clock) -> None:
 
 def test_lines_of_a_long_job_grow_rarer(clock: Clock) -> None:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     for step in range(100_000):
         lines.update("train", step, 100_000)
         clock.now += 1.0
@@ -51,7 +51,7 @@ def test_lines_of_a_long_job_grow_rarer(clock: Clock) -> None:
 
 def test_time_left_counts_from_where_a_run_continued(clock: Clock) -> None:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.update("train", 900, 1000)
     clock.now += 10
     lines.update("train", 950, 1000)
@@ -60,7 +60,7 @@ def test_time_left_counts_from_where_a_run_continued(clock: Clock) -> None:
 
 def test_stages_and_unknown_totals(clock: Clock) -> None:
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.update("pack", 3, 0)
     lines.update("train", 1, 10)
     lines.message("packed")
@@ -68,7 +68,7 @@ def test_stages_and_unknown_totals(clock: Clock) -> None:
 
 
 def test_bars_take_every_call() -> None:
-    with Bars(stderr=True) as bars:
+    with ProgressBars(stderr=True) as bars:
         bars.update("pack", 0, 0)
         bars.update("pack", 5, 10, {"clips/s": 3.0})
         bars.message("[not markup]")
@@ -77,21 +77,21 @@ def test_bars_take_every_call() -> None:
 
 def test_progress_suits_what_it_is_shown_on() -> None:
     with open_progress(quiet=True, json=False) as progress:
-        assert isinstance(progress, Silent)
+        assert isinstance(progress, SilentProgress)
     with open_progress(quiet=False, json=False) as progress:
-        assert isinstance(progress, Lines)
+        assert isinstance(progress, ProgressLines)
 
 
 def test_figures() -> None:
-    assert [size(n) for n in (0, 1023, 1536, 3.4 * 2**30)] == [
+    assert [format_bytes(n) for n in (0, 1023, 1536, 3.4 * 2**30)] == [
         "0 B",
         "1023 B",
         "1.5 KiB",
         "3.4 GiB",
     ]
-    assert [number(n) for n in (0.5, 484896, 3.228e6, 1.85e14)] == [
+    assert [format_number(n) for n in (0.5, 484896, 3.228e6, 1.85e14)] == [
         "0.5", "484,896", "3.228 M", "185 T",
     ]  # fmt: skip
-    assert [duration(s) for s in (0.25, 4.24, 59.4, 192, 3600 * 30)] == [
+    assert [format_duration(s) for s in (0.25, 4.24, 59.4, 192, 3600 * 30)] == [
         "250 ms", "4.2 s", "59 s", "3 min 12 s", "30 h 0 min",
     ]  # fmt: skip

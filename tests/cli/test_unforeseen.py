@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator import storage
 from orchestrator.cli import main
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.unexpected import foreseen, keep_details, one_line, stage
+from orchestrator.unexpected import error_context, one_line, save_traceback, to_orchestrator_error
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -104,14 +104,14 @@ def kept_in(err: str) -> Path:
 
 STAGES = {
     "orchestrator.job.load_job": "reading the job",
-    "orchestrator.training.driver.prepare": "preparing the data",
+    "orchestrator.training.driver.prepare_data": "preparing the data",
     "orchestrator.training.run_setup.start_run": "beginning the run",
     "orchestrator.training.worker.Engine": "starting after step 0",
     "orchestrator.training.engine.engine.Engine.train_step": "taking a step after step 0",
-    "orchestrator.training.callbacks.recorder.Recorder.step": "taking a step after step 0",
+    "orchestrator.training.callbacks.recorder.Recorder.on_step_end": "taking a step after step 0",
     "orchestrator.training.driver.export_model": "exporting the model",
-    "orchestrator.training.driver.register": "registering the model",
-    "orchestrator.tracking.run.describe_result": "running the train job 'tiny'",
+    "orchestrator.training.driver.register_model": "registering the model",
+    "orchestrator.tracking.run.write_result_description": "running the train job 'tiny'",
     "orchestrator.cli.run.show_summary": "showing the summary: the job is done",
 }
 
@@ -166,9 +166,9 @@ def test_any_error_of_any_kind_is_one_line(
 KINDS = {
     "pack": "orchestrator.data.packing.pack.open_source",
     "embed": "orchestrator.features.driver.model_folder",
-    "evaluate": "orchestrator.evaluation.suite.driver.pinned",
+    "evaluate": "orchestrator.evaluation.suite.driver.pin_version",
     "promote": "orchestrator.tracking.registry.show_model",
-    "tune": "orchestrator.tuning.sweep.check_draws",
+    "tune": "orchestrator.tuning.sweep.check_sampled_trials",
     "pipeline": "orchestrator.pipeline.run_pipeline.check_stages",
 }
 
@@ -199,7 +199,7 @@ def test_the_file_is_in_the_run_s_folder_where_there_is_one(
 def test_a_checkpoint_that_cannot_be_written_is_told_with_its_reason(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(storage, "RETRY_TIMEOUT_S", 0.0)
     throw(
         monkeypatch, "orchestrator.training.checkpoints.manager.write_slices", RuntimeError("boom")
     )
@@ -220,13 +220,13 @@ def test_a_source_of_a_user_that_raises_is_told_with_its_file(
 ) -> None:
     throw(
         monkeypatch,
-        "orchestrator.data.packing.unit._attempt",
+        "orchestrator.data.packing.unit._pack_and_commit",
         ZeroDivisionError("division by zero"),
     )
     code, _, err = call(OTHERS["pack"], "--local")
     assert code == 1
     assert "packing stopped: ZeroDivisionError: division by zero" in err
-    assert "_attempt" in kept_in(err).read_text() or "raising" in kept_in(err).read_text()
+    assert "_pack_and_commit" in kept_in(err).read_text() or "raising" in kept_in(err).read_text()
 
 
 class OfRay(RuntimeError):
@@ -239,14 +239,16 @@ class OfRay(RuntimeError):
 
 def test_an_error_of_a_ray_worker_is_told_by_its_cause() -> None:
     assert one_line(OfRay(ValueError("there"))) == "ValueError: there"
-    told = foreseen(OfRay(RequestError("too small", where="data.size")), "job")
+    told = to_orchestrator_error(OfRay(RequestError("too small", where="data.size")), "job")
     assert (told.exit_code, told.details, str(told)) == (2, "", "data.size: too small")
 
 
 def test_the_innermost_stage_counts() -> None:
-    with pytest.raises(KeyError) as caught, stage("training"), stage("saving"):
+    with pytest.raises(KeyError) as caught, error_context("training"), error_context("saving"):
         raise KeyError("x")
-    assert str(foreseen(caught.value)).startswith("unforeseen KeyError: 'x' (while saving)")
+    assert str(to_orchestrator_error(caught.value)).startswith(
+        "unforeseen KeyError: 'x' (while saving)"
+    )
 
 
 def test_what_cannot_be_kept_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +257,6 @@ def test_what_cannot_be_kept_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tempfile.mkstemp", full)
     error = JobFailed("it stopped", details="Traceback ...")
-    keep_details(error)
+    save_traceback(error)
     assert "No space left on device" in str(error)
     assert "--debug shows it" in str(error)

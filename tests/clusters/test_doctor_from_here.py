@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster_profile import PROFILES, Profile
-from orchestrator.clusters.doctor import guarded, look_from_here, preflight
+from orchestrator.clusters.doctor import check_from_client, preflight, with_doctor_check
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job
 
@@ -64,7 +64,7 @@ def faults(found: list[Any]) -> dict[str, str]:
 
 
 def test_a_cluster_that_answers_and_takes_the_token(address: str) -> None:
-    assert faults(look_from_here(profile(address), job())) == {}
+    assert faults(check_from_client(profile(address), job())) == {}
     preflight(profile(address), job())
 
 
@@ -74,18 +74,18 @@ def test_a_wrong_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
         preflight(profile(address), job())
     assert "'t' was not sent" in error.value.what
     assert "ray get-auth-token" in error.value.what
-    assert "--no-doctor" in error.value.mend
+    assert "--no-doctor" in error.value.hint
 
 
 def test_no_token(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert faults(look_from_here(profile(address), None)) == {"token": "fail"}
+    assert faults(check_from_client(profile(address), None)) == {"token": "fail"}
 
 
 def test_nobody_asks_for_a_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "asks", False)
-    assert faults(look_from_here(profile(address), None)) == {"token": "warn"}
+    assert faults(check_from_client(profile(address), None)) == {"token": "warn"}
 
 
 def test_another_ray(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_something_else_answers() -> None:
 
         threading.Thread(target=greet, daemon=True).start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        assert faults(look_from_here(profile(address), None)) == {"address": "fail"}
+        assert faults(check_from_client(profile(address), None)) == {"address": "fail"}
 
 
 def test_several_faults_are_all_listed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,9 @@ def test_several_faults_are_all_listed(address: str, monkeypatch: pytest.MonkeyP
 
 
 def test_the_guarded_command_keeps_the_jobs_place() -> None:
-    shell, flag, text = guarded(("python", "-m", "orchestrator", "run", "a b.yaml"), "a b.yaml")
+    shell, flag, text = with_doctor_check(
+        ("python", "-m", "orchestrator", "run", "a b.yaml"), "a b.yaml"
+    )
     assert (shell, flag) == ("sh", "-c")
     assert text == (
         "python -m orchestrator doctor 'a b.yaml' && exec python -m orchestrator run 'a b.yaml'"

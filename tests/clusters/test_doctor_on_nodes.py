@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bench.fault_injection import Nodes
+from orchestrator.bench.fault_injection import LocalRayCluster
 from orchestrator.clusters.doctor import diagnose
 from orchestrator.job import build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 
 
 def diagnosed(job: Any, storage: str) -> list[Any]:
@@ -23,7 +23,7 @@ def diagnosed(job: Any, storage: str) -> list[Any]:
 
 
 def _diagnosed(job: Any, storage: str) -> list[Any]:
-    return list(diagnose(job, storage, Silent()))
+    return list(diagnose(job, storage, SilentProgress()))
 
 
 @pytest.mark.integration
@@ -41,7 +41,7 @@ def test_two_nodes_are_looked_at_one_by_one(
             "scale": {"workers": 3, "global_batch": 6, "micro_batch": 2, "cpus": 0.9},
         }
     )
-    nodes = Nodes(2)
+    nodes = LocalRayCluster(2)
     try:
         monkeypatch.setenv("RAY_ADDRESS", nodes.address)
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")

@@ -13,13 +13,13 @@ import yaml
 from orchestrator.cluster_profile import KubeRay, NodeGroup, load_profile
 from orchestrator.clusters.render.render import render
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, given_dict, job_dict, load_job
+from orchestrator.job import Job, build_job, explicit_job_dict, job_dict, load_job
 from tests.support.kubernetes_manifests import (
     GPU,
-    ROOT,
+    REPOSITORY,
     SCHEMAS,
     documents,
-    pods,
+    pod_specs,
     policy_problems,
     schema_problems,
     type_problems,
@@ -28,12 +28,12 @@ from tests.support.kubernetes_manifests import (
 needs_schemas = pytest.mark.skipif(
     not SCHEMAS.is_dir(), reason="KubeRay's CRDs are not at ../shared/schemas"
 )
-JOBS = sorted((ROOT / "jobs").rglob("*.yaml"))
+JOBS = sorted((REPOSITORY / "jobs").rglob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(REPOSITORY)
 
 
 def kuberay(**changes: Any) -> KubeRay:
@@ -232,7 +232,7 @@ def test_every_job_file_of_the_project_arrives_as_it_was(path: Path) -> None:
         return
     there = build_job(yaml.safe_load(documents(text)[0]["data"]["job.yaml"]))
     # Stages have their pipeline's storage.
-    expected = build_job({**given_dict(job), "storage": kuberay().storage})
+    expected = build_job({**explicit_job_dict(job), "storage": kuberay().storage})
     assert as_written(there) == as_written(expected)
 
 
@@ -258,5 +258,5 @@ def test_the_config_map_is_one_that_kubernetes_knows() -> None:
 
 def test_every_pod_of_a_job_runs_the_same_image() -> None:
     body, _ = job_and_config(small())
-    images = {c["image"] for _, pod in pods(body) for c in pod["containers"]}
+    images = {c["image"] for _, pod in pod_specs(body) for c in pod["containers"]}
     assert images == {"image:1"}

@@ -14,14 +14,14 @@ import yaml
 from orchestrator.cluster_profile import load_profile
 from orchestrator.clusters.render.render import render
 from orchestrator.errors import RequestError
-from tests.support.kubernetes_manifests import ROOT
+from tests.support.kubernetes_manifests import REPOSITORY
 
 KINDS = ["onprem", "aws", "gcp"]
 
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(REPOSITORY)
 
 
 def rendered(kind: str, **changes: Any) -> dict[str, Any]:
@@ -124,5 +124,5 @@ def test_hosts_of_a_rack_and_their_environment() -> None:
 def test_what_is_missing_is_one_line(kind: str, changes: dict[str, Any], what: str) -> None:
     with pytest.raises(RequestError, match=what) as caught:
         rendered(kind, **changes)
-    assert caught.value.mend
+    assert caught.value.hint
     assert kind in caught.value.where

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.clusters.prestop_hook import leave_head, leave_worker
+from orchestrator.clusters.prestop_hook import drain_worker, stop_drivers
 
 HERE = "10.0.0.1"
 DRIVER = """
@@ -61,7 +61,7 @@ def driver() -> Iterator[subprocess.Popen[str]]:
 def test_a_driver_of_this_node_saves_before_the_hook_returns(
     driver: subprocess.Popen[str],
 ) -> None:
-    leave_head(Gcs(one=(driver.pid, HERE, "anonymous")), HERE, 30)
+    stop_drivers(Gcs(one=(driver.pid, HERE, "anonymous")), HERE, 30)
     assert driver.poll() == 143
     assert driver.stdout is not None
     assert driver.stdout.read() == "saved\n"
@@ -71,7 +71,7 @@ def test_others_drivers_and_rays_own_are_let_be(driver: subprocess.Popen[str]) -
     elsewhere = (driver.pid, "10.0.0.2", "anonymous")
     internal = (driver.pid, HERE, "_ray_internal_dashboard")
     ended = (driver.pid, HERE, "anonymous")
-    leave_head(Gcs(elsewhere=elsewhere, internal=internal, dead=ended), HERE, 5)
+    stop_drivers(Gcs(elsewhere=elsewhere, internal=internal, dead=ended), HERE, 5)
     assert driver.poll() is None
 
 
@@ -85,7 +85,7 @@ def test_a_driver_that_does_not_end_is_not_waited_for_longer_than_said() -> None
     process.stdout.readline()
     began = time.monotonic()
     try:
-        leave_head(Gcs(one=(process.pid, HERE, "anonymous")), HERE, 2)
+        stop_drivers(Gcs(one=(process.pid, HERE, "anonymous")), HERE, 2)
         assert 1.5 < time.monotonic() - began < 300
     finally:
         process.kill()
@@ -125,7 +125,7 @@ def test_a_worker_is_drained_and_waited_for_while_it_works() -> None:
         assert holder.stdout is not None
         assert any(line == "held\n" for line in holder.stdout)
         gcs = _raylet.GcsClient(address=cluster.address)
-        leaving = threading.Thread(target=leave_worker, args=(gcs, "127.0.0.42", 12.0))
+        leaving = threading.Thread(target=drain_worker, args=(gcs, "127.0.0.42", 12.0))
         began = time.monotonic()
         leaving.start()
         time.sleep(5)

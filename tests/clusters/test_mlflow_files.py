@@ -21,21 +21,23 @@ from orchestrator.cluster_profile import load_profile
 from orchestrator.clusters.render.mlflow_server import allowed_hosts, auth_config, server_command
 from orchestrator.clusters.render.render import render
 from tests.support.kubernetes_manifests import (
-    ROOT,
+    REPOSITORY,
     SCHEMAS,
     documents,
-    pods,
+    pod_specs,
     policy_problems,
     schema_problems,
     type_problems,
 )
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return render(load_profile(ROOT / "cluster" / "kuberay.yaml"), None, "test")["mlflow.yaml"]
+    return render(load_profile(REPOSITORY / "cluster" / "kuberay.yaml"), None, "test")[
+        "mlflow.yaml"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_passwords_are_references_and_nothing_is_open(
     variables = {
         variable["name"]: variable
         for body in bodies.values()
-        for _, pod in pods(body)
+        for _, pod in pod_specs(body)
         for container in pod["containers"]
         for variable in container["env"]
     }
@@ -115,7 +117,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or status(f"{address}/health") == 200)
+        wait_until(lambda: process.poll() is not None or status(f"{address}/health") == 200)
         assert process.poll() is None, "the server ended"
         yield address
     finally:

@@ -14,9 +14,16 @@ import ray
 import yaml
 from test_submit_for_real import QUICK, SMALL
 
-from orchestrator.tracking.server import client_of
-from orchestrator.tracking.ui import serving
-from tests.support.ray_cluster import TOKEN, Place, end, free_ports, start, wait_for_nodes
+from orchestrator.tracking.server import mlflow_client
+from orchestrator.tracking.ui import run_mlflow_server
+from tests.support.ray_cluster import (
+    TOKEN,
+    ClusterProject,
+    free_ports,
+    start_node,
+    stop_node,
+    wait_for_nodes,
+)
 
 # Ray's provider of made-up nodes knows a head of this name and id, at this port, and no other.
 _HEAD_TYPE, _HEAD_ID, _PORT = "ray.head.default", "f" * 51 + "00000", 6379
@@ -45,7 +52,7 @@ AUTOSCALING = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[ClusterProject]:
     """A head that only leads, and an MLflow server."""
     dashboard, agent, client, page_port = free_ports(4)
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -56,7 +63,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     (tmp_path / "autoscaling.json").write_text(yaml.safe_dump(AUTOSCALING))
     temp = Path(f"/tmp/ray-{os.getpid()}-d")
-    head = start(
+    head = start_node(
         [
             "--head",
             "--num-cpus=0",
@@ -72,22 +79,22 @@ def place(tmp_path: Path) -> Iterator[Place]:
     try:
         wait_for_nodes(dashboard, 1)
         store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-        client_of(store).search_experiments()  # makes it
-        with serving(store, page_port) as (page, _):
+        mlflow_client(store).search_experiments()  # makes it
+        with run_mlflow_server(store, page_port) as (page, _):
             env |= {"MLFLOW_TRACKING_URI": page, "GLOO_SOCKET_IFNAME": "lo"}
             env |= {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{_PORT}"}
-            yield Place(tmp_path, env, page)
+            yield ClusterProject(tmp_path, env, page)
     finally:
-        end(head)
+        stop_node(head)
         shutil.rmtree(temp, ignore_errors=True)
 
 
 @pytest.mark.nightly
-def test_a_fixed_job_waits_for_nodes_that_start_for_it(place: Place) -> None:
+def test_a_fixed_job_waits_for_nodes_that_start_for_it(place: ClusterProject) -> None:
     """Through `run`: these nodes share a folder, and take each other's copy of sent code away."""
-    done = place.command("run", QUICK, *SMALL, "optim.steps=3")
+    done = place.run_cli("run", QUICK, *SMALL, "optim.steps=3")
     assert done.returncode == 2
     assert "leave less than half a core of" in done.stderr
-    done = place.command("run", QUICK, *SMALL, "optim.steps=3", f"scale.nodes={COMING}")
+    done = place.run_cli("run", QUICK, *SMALL, "optim.steps=3", f"scale.nodes={COMING}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "done physics-quick: 3 steps" in done.stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.clusters.packaging.package import JOB_FILE, make_package
+from orchestrator.clusters.packaging.package import PACKAGED_JOB_FILE, make_package
 from orchestrator.errors import RequestError
 from orchestrator.job import Job, build_job
 from orchestrator.tracking.code_version import COMMIT_FILE, DIFF_FILE
@@ -57,8 +57,8 @@ def test_what_git_tracks_goes_along_with_the_job_and_the_commit(
 ) -> None:
     package = make_package(job_of(), project, tmp_path / "a.zip")
     found = members(package.path)
-    assert own(found) == {".gitignore", "mylab/losses.py", JOB_FILE, COMMIT_FILE}
-    assert build_job(yaml.safe_load(found[JOB_FILE])) == job_of()
+    assert own(found) == {".gitignore", "mylab/losses.py", PACKAGED_JOB_FILE, COMMIT_FILE}
+    assert build_job(yaml.safe_load(found[PACKAGED_JOB_FILE])) == job_of()
     assert json.loads(found[COMMIT_FILE])["dirty"] is False
     assert not [note for note in package.notes if "not committed" in note]
 
@@ -146,7 +146,7 @@ def test_a_plain_folder_goes_too(tmp_path: Path) -> None:
     (folder / "part.py").write_text("A = 1\n")
     (folder / "notes.bin").write_bytes(b"\0")
     package = make_package(job_of(), folder, tmp_path / "a.zip")
-    assert own(members(package.path)) == {"part.py", JOB_FILE}
+    assert own(members(package.path)) == {"part.py", PACKAGED_JOB_FILE}
 
 
 def test_a_part_from_elsewhere_goes_along(
@@ -168,5 +168,5 @@ def test_code_that_is_data_is_refused_with_the_largest_named(project: Path, tmp_
     git(project, "add", ".")
     with pytest.raises(RequestError, match=r"table\.py \(2\.9 MiB\)") as error:
         make_package(job_of(), project, tmp_path / "a.zip", limit_mib=2)
-    assert "--code-limit" in error.value.mend
+    assert "--code-limit" in error.value.hint
     assert not (tmp_path / "a.zip").exists()

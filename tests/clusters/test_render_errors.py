@@ -13,7 +13,7 @@ from orchestrator.clusters.render.render import render
 from orchestrator.clusters.render.write import render_to
 from orchestrator.errors import RequestError
 from orchestrator.job import load_job
-from tests.support.kubernetes_manifests import ROOT
+from tests.support.kubernetes_manifests import REPOSITORY
 
 SMALL = """
 kind: kuberay
@@ -27,7 +27,7 @@ nodes:
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(REPOSITORY)
 
 
 @pytest.fixture

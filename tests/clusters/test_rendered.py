@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster_profile import PROFILES, load_profile
-from orchestrator.clusters.render.render import Files, render
+from orchestrator.clusters.render.render import RenderedFiles, render
 from orchestrator.job import load_job
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,7 @@ COMMAND = "# Rendered by: orchestrator cluster render "
 RENEW = "run `make render` and look at the difference"
 
 
-def rendered_again(folder: Path) -> Files:
+def rendered_again(folder: Path) -> RenderedFiles:
     """What the command at the head of the folder's files gives now."""
     first = next(file for file in sorted(folder.iterdir()))
     command = next(

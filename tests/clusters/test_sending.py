@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cli.submit import exit_code
 from orchestrator.cluster_profile import PROFILES, Profile
 from orchestrator.clusters import submit as sending
-from orchestrator.clusters.backend import Row
+from orchestrator.clusters.backend import SubmissionStatus
 from orchestrator.clusters.ray_jobs.backend import RayJobsBackend
 from orchestrator.clusters.submit import submit
 from orchestrator.errors import RequestError
@@ -60,7 +60,7 @@ class FakeRay:
 def ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRay:
     fake = FakeRay()
     monkeypatch.setattr(RayJobsBackend, "_client", fake)
-    monkeypatch.setattr(sending, "links", lambda *given: {})
+    monkeypatch.setattr(sending, "page_links", lambda *given: {})
     (tmp_path / "part.py").write_text("A = 1\n")
     monkeypatch.chdir(tmp_path)
     return fake
@@ -76,7 +76,7 @@ def job(**changes: Any) -> Job:
     return build_job({"kind": "pack", "name": "p", "source": "s3://videos", **changes})
 
 
-def send(**changes: Any) -> sending.Sent:
+def send(**changes: Any) -> sending.SubmitResult:
     return submit(job(**changes), profile(), doctor=False)
 
 
@@ -121,7 +121,7 @@ def test_ends_in_the_words_of_all_backends(
 ) -> None:
     send()
     ray.end("p--1", status, code)
-    row = RayJobsBackend(profile()).row("p")
+    row = RayJobsBackend(profile()).status("p")
     assert (row.state, exit_code(row)) == (state, exits)
 
 
@@ -129,7 +129,7 @@ def test_stop_waits_for_a_clean_end(ray: FakeRay) -> None:
     send()
     backend = RayJobsBackend(profile())
     backend.stop("p")
-    assert backend.row("p").state == "stopped"
+    assert backend.status("p").state == "stopped"
     sent = ray.jobs["p--1"].sent
     assert int(sent["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
 
@@ -141,17 +141,17 @@ def test_the_last_of_a_name_counts_and_others_jobs_do_not(ray: FakeRay) -> None:
     send(name="q")
     foreign = SimpleNamespace(**{**vars(ray.jobs["p--1"]), "metadata": {}, "submission_id": "x"})
     ray.jobs["x"] = foreign
-    rows: list[Row] = RayJobsBackend(profile()).rows()
+    rows: list[SubmissionStatus] = RayJobsBackend(profile()).list_submissions()
     assert [row.id for row in rows] == ["q--1", "p--2"]
     with pytest.raises(RequestError, match="no job 'pp'") as error:
-        RayJobsBackend(profile()).row("pp")
-    assert "did you mean 'p'" in error.value.mend
+        RayJobsBackend(profile()).status("pp")
+    assert "did you mean 'p'" in error.value.hint
 
 
 def test_a_cluster_that_has_just_come_up_is_waited_for(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.clusters.ray_jobs.backend._LOOK_S", 0.01)
+    monkeypatch.setattr("orchestrator.clusters.ray_jobs.backend._POLL_S", 0.01)
     ray.refusals = ["status code 500: No available agent to submit job"] * 3
     assert send().row.id == "p--1"
     ray.refusals = ["Traceback\n  ...\nValueError: no room"]

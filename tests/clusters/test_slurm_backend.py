@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster_profile.schema import Slurm
-from orchestrator.clusters.backend import Row, Submission
+from orchestrator.clusters.backend import Submission, SubmissionStatus
 from orchestrator.clusters.slurm import commands as slurmcalls
 from orchestrator.clusters.slurm.backend import SlurmBackend
 from orchestrator.errors import RequestError
@@ -42,7 +42,7 @@ def backend(tmp_path: Path) -> SlurmBackend:
     return SlurmBackend(Slurm.model_validate(data))
 
 
-def send(tmp_path: Path, member: str = "tool") -> Row:
+def send(tmp_path: Path, member: str = "tool") -> SubmissionStatus:
     package = tmp_path / "package.zip"
     with zipfile.ZipFile(package, "w") as archive:
         info = zipfile.ZipInfo(member)
@@ -69,15 +69,15 @@ def test_slurm_s_states_are_those_of_every_backend(
     shown: str, state: str, message: str, queue: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("orchestrator.clusters.slurm.backend._SETTLES_S", 0.0)
+    monkeypatch.setattr("orchestrator.clusters.slurm.backend._STATE_FILE_WAIT_S", 0.0)
     sent = send(tmp_path)
     assert (sent.id, sent.state, sent.job) == ("41", "queued", {"name": "small", "kind": "train"})
     queue.write_text(shown + "\n" if shown else "")
-    (row,) = backend(tmp_path).rows()
+    (row,) = backend(tmp_path).list_submissions()
     assert (row.state, row.message, row.code) == (state, message, "digest")
     queue.write_text("")  # what has ended stays so when Slurm forgets it
     if state not in ("queued", "running"):
-        assert backend(tmp_path).row("small").state == state
+        assert backend(tmp_path).status("small").state == state
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_job_s_own_end_counts(code: int, state: str, queue: Path, tmp_path: 
     folder = tmp_path / "shared" / "small" / "1"
     (folder / "state").write_text(f"began=1000\nended=1060\ncode={code}\n")
     (folder / "log").write_bytes("said é".encode())
-    row = backend(tmp_path).row("small")
+    row = backend(tmp_path).status("small")
     assert (row.state, row.exit_code, row.began_at, row.ended_at) == (state, code, 1000, 1060)
     assert list(backend(tmp_path).logs("small", follow=True)) == ["said é"]
 
@@ -96,12 +96,12 @@ def test_the_job_s_own_end_counts(code: int, state: str, queue: Path, tmp_path: 
 def test_one_live_submission_of_a_name(
     queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.clusters.slurm.backend._SETTLES_S", 0.0)
+    monkeypatch.setattr("orchestrator.clusters.slurm.backend._STATE_FILE_WAIT_S", 0.0)
     send(tmp_path)
     with pytest.raises(RequestError, match="'small' was sent there and goes on"):
         send(tmp_path)
     backend(tmp_path).stop("small")
-    assert backend(tmp_path).row("small").state == "stopped"
+    assert backend(tmp_path).status("small").state == "stopped"
     assert send(tmp_path).state == "queued"
     assert (tmp_path / "shared" / "small" / "2" / "sent.json").exists()
 
@@ -116,7 +116,7 @@ def test_what_slurm_or_the_package_refuses_leaves_nothing(queue: Path, tmp_path:
     with pytest.raises(RequestError, match="leads out"):
         send(tmp_path, "../../out")
     assert not [path for path in (tmp_path / "shared" / "small").iterdir() if path.is_dir()]
-    assert backend(tmp_path).rows() == []
+    assert backend(tmp_path).list_submissions() == []
 
 
 def test_slurm_away_is_one_line(
@@ -128,13 +128,13 @@ def test_slurm_away_is_one_line(
         " failure)' >&2; exit 1\n"
     )
     with pytest.raises(RequestError, match=r"Slurm does not answer: .*connect failure"):
-        backend(tmp_path).rows()
+        backend(tmp_path).list_submissions()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(RequestError, match="this machine has no squeue"):
-        slurmcalls.queue(["41"], "here")
+        slurmcalls.query_jobs(["41"], "here")
 
 
 def test_names_that_were_never_sent_are_suggested(queue: Path, tmp_path: Path) -> None:
     send(tmp_path)
     with pytest.raises(RequestError, match="did you mean 'small'"):
-        backend(tmp_path).row("smal")
+        backend(tmp_path).status("smal")

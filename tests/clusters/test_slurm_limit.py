@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from orchestrator.cluster_profile.schema import Slurm
-from orchestrator.clusters.backend import Row, Submission
+from orchestrator.clusters.backend import Submission, SubmissionStatus
 from orchestrator.clusters.slurm.backend import SlurmBackend
 from orchestrator.errors import RequestError
 from orchestrator.job import job_dict, load_job
-from orchestrator.tracking.server import client_of
-from orchestrator.tracking.ui import serving
-from tests.support.slurm import setup_lines, slurm_here
+from orchestrator.tracking.server import mlflow_client
+from orchestrator.tracking.ui import run_mlflow_server
+from tests.support.slurm import local_slurm, profile_setup_lines
 
 QUICK = str(Path(__file__).parents[2] / "jobs" / "physics" / "quick.yaml")
 SMALL = [
@@ -48,7 +48,7 @@ class Sender:
             "name": "here",
             "nodes": {"head": node, "more": node},
             "workdir": folder / "it's 100% shared",
-            "setup": setup_lines(),
+            "setup": profile_setup_lines(),
             "time": "30",
             "notice_s": 60,
             "env": {"GLOO_SOCKET_IFNAME": "lo", "MLFLOW_TRACKING_URI": mlflow},
@@ -57,7 +57,7 @@ class Sender:
         self.backend = SlurmBackend(self.profile)
         self.folder = folder
 
-    def send(self, steps: int) -> Row:
+    def send(self, steps: int) -> SubmissionStatus:
         changes = [*SMALL, f"optim.steps={steps}", f"storage={self.folder / 'storage'}"]
         job = job_dict(load_job(QUICK, changes))
         package = self.folder / "package.zip"
@@ -74,7 +74,7 @@ class Sender:
     def wait(self, said: str, times: int = 1) -> None:
         until = time.monotonic() + _PATIENCE_S
         while self.said().count(said) < times:
-            row = self.backend.row("small")
+            row = self.backend.status("small")
             assert row.state in ("queued", "running"), f"{row}\n{self.said()}"
             assert time.monotonic() < until, f"no '{said}' in:\n{self.said()}"
             time.sleep(1)
@@ -83,10 +83,10 @@ class Sender:
 @pytest.fixture
 def sender(tmp_path: Path) -> Iterator[Sender]:
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client_of(store).search_experiments()  # makes it
+    mlflow_client(store).search_experiments()  # makes it
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with slurm_here(tmp_path / "slurm") as slurm, serving(store, port) as (page, _):
+    with local_slurm(tmp_path / "slurm") as slurm, run_mlflow_server(store, port) as (page, _):
         yield Sender(tmp_path, page)
     assert not [pid for pid in slurm.daemons.values() if Path(f"/proc/{pid}").exists()]
     # No Ray of a job is left either: a head's processes name the folder of its sockets.
@@ -105,7 +105,7 @@ def test_told_of_its_limit_it_ends_in_a_second_allocation_with_exit_code_0(sende
     # What Slurm sends `notice_s` before the limit.
     subprocess.run(["scancel", "--signal=USR1", "--batch", sent.id], check=True)
     said = "".join(backend.logs("small", follow=True))
-    row = backend.row("small")
+    row = backend.status("small")
     assert (row.state, row.exit_code, row.id) == ("done", 0, sent.id), said
     first, _, second = said.partition("queued again (limit)")
     saved = first.partition("saved after ")[2].split(" ")[0]
@@ -118,4 +118,7 @@ def test_told_of_its_limit_it_ends_in_a_second_allocation_with_exit_code_0(sende
     subprocess.run(["scontrol", "update", "partitionname=main", "state=DOWN"], check=True)
     assert sender.send(600).state == "queued"
     backend.stop("small")
-    assert (backend.row("small").state, backend.row("small").message) == ("stopped", "cancelled")
+    assert (backend.status("small").state, backend.status("small").message) == (
+        "stopped",
+        "cancelled",
+    )

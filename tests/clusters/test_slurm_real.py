@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.support.ports import free_port
-from tests.support.slurm import slurm_here
+from tests.support.slurm import local_slurm
 
 QUICK = str(Path(__file__).parents[2] / "jobs" / "physics" / "quick.yaml")
 SMALL = [
@@ -83,13 +83,13 @@ class Login:
 @pytest.fixture(scope="module")
 def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
 
-    from orchestrator.tracking.server import client_of
-    from orchestrator.tracking.ui import serving
+    from orchestrator.tracking.server import mlflow_client
+    from orchestrator.tracking.ui import run_mlflow_server
 
     folder = tmp_path_factory.mktemp("slurm")
     store = f"sqlite:///{folder / 'mlflow.db'}"
-    client_of(store).search_experiments()
-    with slurm_here(folder / "daemons"), serving(store, free_port()) as (page, _):
+    mlflow_client(store).search_experiments()
+    with local_slurm(folder / "daemons"), run_mlflow_server(store, free_port()) as (page, _):
         yield Login(folder, page)
 
 

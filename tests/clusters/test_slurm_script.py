@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from orchestrator.cluster_profile.schema import Slurm
-from orchestrator.clusters.render.sbatch import sbatch, sent_script
+from orchestrator.clusters.render.sbatch import job_script, submitted_script
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job, load_job
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 NODE: dict[str, Any] = {"cpus": 16, "gpus": 8, "gpu": "h100", "memory": "64GiB"}
@@ -43,7 +43,7 @@ def profile(**changes: Any) -> Slurm:
 def script(**changes: Any) -> str:
     command = ("python", "-m", "orchestrator", "run", ".orchestrator-job.yaml")
     slurm = profile(**changes)
-    return sent_script(slurm, "small", command, slurm.env, "orchestrator submit")
+    return submitted_script(slurm, "small", command, slurm.env, "orchestrator submit")
 
 
 def options(text: str) -> list[str]:
@@ -98,7 +98,7 @@ def test_shellcheck_finds_nothing(by_hand: bool, tmp_path: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("no shellcheck on this machine")
     job = load_job(str(ROOT / "jobs" / "physics" / "quick.yaml"), [])
-    text = sbatch(profile(), job, "orchestrator cluster render big") if by_hand else script()
+    text = job_script(profile(), job, "orchestrator cluster render big") if by_hand else script()
     file = tmp_path / "job.sbatch"
     file.write_text(text)
     done = subprocess.run(["shellcheck", str(file)], capture_output=True, text=True)
@@ -107,9 +107,9 @@ def test_shellcheck_finds_nothing(by_hand: bool, tmp_path: Path) -> None:
 
 def test_a_script_for_one_s_own_hands_carries_the_job() -> None:
     job = load_job(str(ROOT / "jobs" / "physics" / "quick.yaml"), ["name=mine"])
-    text = sbatch(profile(), job, "orchestrator cluster render big jobs/physics/quick.yaml")
+    text = job_script(profile(), job, "orchestrator cluster render big jobs/physics/quick.yaml")
     carried = text.split("<<'ORCHESTRATOR_JOB'")[1].split("\n", 1)[1].split("ORCHESTRATOR_JOB")[0]
-    found = build_job(yaml.safe_load(carried), where="script")
+    found = build_job(yaml.safe_load(carried), source="script")
     assert (found.name, found.storage) == ("mine", "/shared/storage")
     assert "export MLFLOW_TRACKING_URI=http://mlflow:5000" in text
     assert "# Rendered by: orchestrator cluster render big jobs/physics/quick.yaml\n" in text
@@ -139,7 +139,9 @@ class Trial:
             file.write_text(f"#!/bin/bash\n{text}\n")
             file.chmod(0o755)
         slurm = profile(setup=['echo "prepared $SAID"'], notice_s=env.pop("notice_s", 300))
-        text = sent_script(slurm, "small", ("bash", "-c", job), slurm.env, "orchestrator submit")
+        text = submitted_script(
+            slurm, "small", ("bash", "-c", job), slurm.env, "orchestrator submit"
+        )
         (folder / "job.sbatch").write_text(text)
         given = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(self.calls)}
         given |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
@@ -152,13 +154,13 @@ class Trial:
         )
 
     def begun(self, file: str) -> None:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while not (self.folder / file).exists():
             assert time.monotonic() < until, self.end()
             time.sleep(0.05)
 
     def end(self) -> tuple[int, str]:
-        said, _ = self.process.communicate(timeout=PATIENCE_S)
+        said, _ = self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode, said
 
     @property

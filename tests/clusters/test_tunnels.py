@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from orchestrator.cluster_profile import load_profile
-from orchestrator.clusters.tunnels import opened, pages_of
+from orchestrator.clusters.tunnels import cluster_pages, open_tunnels
 from orchestrator.errors import JobFailed, RequestError
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import TIMEOUT_S
 
 NODES = {"head": {"cpus": 4, "memory": "8GiB"}}
 
@@ -42,8 +42,8 @@ def a_file(folder: Path, **keys: Any) -> str:
 
 
 def commands(folder: Path, **keys: Any) -> tuple[list[str], dict[str, str]]:
-    found = pages_of(load_profile(a_file(folder, **keys)), 5001)
-    return [" ".join(tunnel.command) for tunnel in found.tunnels], found.pages
+    found = cluster_pages(load_profile(a_file(folder, **keys)), 5001)
+    return [" ".join(tunnel.command) for tunnel in found.tunnels], found.urls
 
 
 def test_kubernetes_forwards_the_services(tmp_path: Path) -> None:
@@ -88,14 +88,14 @@ def test_what_has_no_tunnel_of_its_own_says_why(
     tmp_path: Path, keys: dict[str, Any], said: str
 ) -> None:
     nodes = {"head": {**NODES["head"], "instance": "m7i.large"}}
-    found = pages_of(load_profile(a_file(tmp_path, **keys, nodes=nodes)), 5000)
+    found = cluster_pages(load_profile(a_file(tmp_path, **keys, nodes=nodes)), 5000)
     assert found.tunnels == ()
     assert said in " ".join(found.notes)
 
 
 def test_a_profile_without_any_address(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="neither where Ray"):
-        pages_of(load_profile(a_file(tmp_path, kind="local")), 5000)
+        cluster_pages(load_profile(a_file(tmp_path, kind="local")), 5000)
 
 
 @pytest.fixture
@@ -135,14 +135,14 @@ def test_the_command_opens_a_tunnel_and_closes_it_with_ctrl_c(
     lines = [process.stdout.readline() for _ in range(3)]
     assert lines[0] == f"dashboard: http://127.0.0.1:{port}\n"
     assert "MY_RAY_TOKEN" in lines[1]
-    socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
+    socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S).close()
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=PATIENCE_S)[0]
+    rest = process.communicate(timeout=TIMEOUT_S)[0]
     assert process.returncode == 0
     assert "closed" in rest
     assert "hush-hush" not in "".join(lines) + rest
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
 
 
 def test_a_tunnel_that_fails_and_a_port_that_is_taken(
@@ -150,16 +150,16 @@ def test_a_tunnel_that_fails_and_a_port_that_is_taken(
 ) -> None:
     ssh.write_text("#!/bin/sh\nexit 255\n")
     port = free_port()
-    tunnels = pages_of(load_profile(rack(tmp_path, port)), 5000).tunnels
-    monkeypatch.setattr("orchestrator.clusters.tunnels.OPENED_S", 300)
+    tunnels = cluster_pages(load_profile(rack(tmp_path, port)), 5000).tunnels
+    monkeypatch.setattr("orchestrator.clusters.tunnels.OPEN_TIMEOUT_S", 300)
     began = time.monotonic()
-    with pytest.raises(JobFailed, match="no tunnel by ssh"), opened(tunnels):
+    with pytest.raises(JobFailed, match="no tunnel by ssh"), open_tunnels(tunnels):
         pass
     assert time.monotonic() - began < 150  # when ssh ends, not when patience does
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(RequestError, match="is taken"),
-        opened(tunnels),
+        open_tunnels(tunnels),
     ):
         pass
 

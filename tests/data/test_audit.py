@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from orchestrator.data.auditing import audit
-from orchestrator.data.auditing.audit import Audit, audit_ledger
-from orchestrator.data.auditing.clip_ledger import Ledger
-from orchestrator.data.loader.batch import Batch, Failure
+from orchestrator.data.auditing.audit import AuditReport, audit_ledger
+from orchestrator.data.auditing.clip_ledger import ClipLedgerWriter
+from orchestrator.data.loader.batch import Batch, ClipFailure
 from orchestrator.data.loader.order import Order
 from orchestrator.storage import Storage
-from tests.support.clips import MadeIndex
+from tests.support.clips import InMemoryIndex
 
 STEPS, BATCH = 12, 4
-INDEX = MadeIndex("a", [[b"clip %d" % i for i in range(5)], [b"other %d" % i for i in range(8)]])
-ORDER = Order([INDEX.counts], [None], seed=3, window=2)
+INDEX = InMemoryIndex(
+    "a", [[b"clip %d" % i for i in range(5)], [b"other %d" % i for i in range(8)]]
+)
+ORDER = Order([INDEX.clips_per_shard], [None], seed=3, shuffle_window=2)
 
 Change = Callable[[int, dict[str, list[str] | np.ndarray]], None]
 
@@ -27,9 +29,9 @@ Change = Callable[[int, dict[str, list[str] | np.ndarray]], None]
 def trained(step: int, change: Change = lambda step, row: None) -> Batch:
     """The batch of a step as the order names it, then changed."""
     position = np.arange(step * BATCH, (step + 1) * BATCH)
-    draws = ORDER.at(position)
+    draws = ORDER.lookup(position)
     tables = [
-        INDEX.rows(int(s)).slice(int(r), 1).to_pylist()[0]
+        INDEX.shard_rows(int(s)).slice(int(r), 1).to_pylist()[0]
         for s, r in zip(draws.shard, draws.row, strict=True)
     ]
     row = {
@@ -49,20 +51,20 @@ def trained(step: int, change: Change = lambda step, row: None) -> Batch:
     )
 
 
-def audited(folder: Path, change: Change = lambda step, row: None) -> Audit:
+def audited(folder: Path, change: Change = lambda step, row: None) -> AuditReport:
     """Twelve steps: a start that dies after eight, and one from the checkpoint at six."""
     storage = Storage(str(folder))
     for attempt, steps in (("0001-0001", range(8)), ("0001-0002", range(6, STEPS))):
-        ledger = Ledger(storage, 0, attempt)
+        ledger = ClipLedgerWriter(storage, 0, attempt)
         for step in steps:
-            ledger.enter(step, trained(step, change))
+            ledger.append(step, trained(step, change))
             if step % 2:
                 ledger.flush()
     return audit_ledger(storage, [INDEX], ORDER, STEPS, BATCH)
 
 
 def test_a_run_that_died_and_went_on_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "STEPS", 5)  # windows meet inside an attempt
+    monkeypatch.setattr(audit, "STEPS_PER_CHUNK", 5)  # windows meet inside an attempt
     report = audited(tmp_path)
     assert report.good, report.wrong
     assert (report.trained, report.positions) == (48, 48)
@@ -101,9 +103,9 @@ def test_a_planted_fault_is_found(tmp_path: Path, change: Change, words: list[st
 def test_a_failed_clip_counts_with_its_reason_and_without_one_is_wrong(tmp_path: Path) -> None:
     batch = trained(0)
     batch.weight[1] = batch.weight[2] = 0
-    batch.failures.append(Failure(1, batch.keys[1], "shard", "ends early"))
-    ledger = Ledger(Storage(str(tmp_path)), 0, "0001-0001")
-    ledger.enter(0, batch)
+    batch.failures.append(ClipFailure(1, batch.keys[1], "shard", "ends early"))
+    ledger = ClipLedgerWriter(Storage(str(tmp_path)), 0, "0001-0001")
+    ledger.append(0, batch)
     ledger.flush()
     report = audit_ledger(Storage(str(tmp_path)), [INDEX], ORDER, 1, BATCH)
     assert (report.trained, report.failed) == (2, 1)

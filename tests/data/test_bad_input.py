@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from tests.support.videos import pack_job, write_audio, write_video
 
@@ -35,9 +35,11 @@ def test_each_bad_file_is_quarantined_with_its_reason(tmp_path: Path) -> None:
     write_audio(folder / "sound.mp4")
     write_video(folder / "still.mp4", frames=1)
     (folder / "folder.mp4").mkdir()
-    (index,) = run_pack(pack_job(folder, tmp_path / "out", bad_limit=1.0), Silent(), local=True)
+    (index,) = run_pack(
+        pack_job(folder, tmp_path / "out", bad_limit=1.0), SilentProgress(), local=True
+    )
     rows = {Path(r.source).name: r.reason for r in read_quarantine(Storage(index.uri))}
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert rows["zero.mp4"] == "zero bytes"
     assert rows["sound.mp4"] == "no video stream (audio only)"
     assert rows["still.mp4"] == "one frame is not a video"
@@ -51,8 +53,8 @@ def test_a_name_of_any_kind_becomes_a_plain_key(tmp_path: Path) -> None:
     names = ["ü ö.mp4", "a.b.c.mp4", "-.mp4", "x" * 200 + ".mp4", "new\nline.mp4", "'q\".mp4"]
     for name in names:
         write_video(tmp_path / "in" / name, frames=4)
-    (index,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out"), Silent(), local=True)
-    keys = index.rows(0)["key"].to_pylist()
+    (index,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out"), SilentProgress(), local=True)
+    keys = index.shard_rows(0)["key"].to_pylist()
     assert len(set(keys)) == len(names)
     assert all(key.replace("-", "").replace("_", "").isalnum() and key.isascii() for key in keys)
 
@@ -61,7 +63,7 @@ SCRIPT = """
 import re, sys
 from tests.support.videos import pack_job
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 
 job = pack_job(sys.argv[1], sys.argv[2], bad_limit=1.0, encode={"segment": 600.0})
 
@@ -69,11 +71,11 @@ def peak_kb():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 # Everything is imported by the first packing; what the second adds is the video's own.
-run_pack(pack_job(sys.argv[3], sys.argv[2]), Silent(), local=True)
+run_pack(pack_job(sys.argv[3], sys.argv[2]), SilentProgress(), local=True)
 open("/proc/self/clear_refs", "w").write("5")
 before = peak_kb()
-(index,) = run_pack(job, Silent(), local=True)
-print(index.clips, (peak_kb() - before) // 1024)
+(index,) = run_pack(job, SilentProgress(), local=True)
+print(index.num_clips, (peak_kb() - before) // 1024)
 """
 
 
@@ -147,12 +149,12 @@ import resource, signal, sys
 from tests.support.videos import pack_job
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.errors import JobFailed
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
-    run_pack(pack_job(sys.argv[1], sys.argv[2]), Silent(), local=True)
+    run_pack(pack_job(sys.argv[1], sys.argv[2]), SilentProgress(), local=True)
 except JobFailed as error:
     print(error)
 """
@@ -161,7 +163,7 @@ except JobFailed as error:
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": here})
     assert "packing stopped" in done.stdout
     assert done.stderr == ""
-    (index,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out"), Silent(), local=True)
-    assert index.clips == 3
-    assert len(list(Path(index.uri).glob("*.tar"))) == index.shards
+    (index,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out"), SilentProgress(), local=True)
+    assert index.num_clips == 3
+    assert len(list(Path(index.uri).glob("*.tar"))) == index.num_shards
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2000

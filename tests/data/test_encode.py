@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.codec.encode import encode_h264
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 
 
 def _frames(count: int = 20, height: int = 48, width: int = 64) -> np.ndarray:
@@ -67,10 +67,10 @@ def test_full_chroma_keeps_coloured_edges() -> None:
 
 
 def test_what_was_packed_before_there_was_a_choice_stays_the_same() -> None:
-    plain = Encode().model_dump(mode="json")
+    plain = TranscodeConfig().model_dump(mode="json")
     assert "chroma" not in plain
-    assert Encode(chroma="full").model_dump(mode="json") == {**plain, "chroma": "full"}
-    assert Encode.model_validate(plain).chroma == "half"
+    assert TranscodeConfig(chroma="full").model_dump(mode="json") == {**plain, "chroma": "full"}
+    assert TranscodeConfig.model_validate(plain).chroma == "half"
 
 
 def test_a_higher_crf_is_smaller() -> None:

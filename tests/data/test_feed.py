@@ -13,36 +13,38 @@ import torch
 from pydantic import BaseModel
 
 from orchestrator.data.loader.batch import StepBatch
-from orchestrator.data.loader.data_loader import check_dealt, open_feed
+from orchestrator.data.loader.data_loader import check_rank_positions, open_data_loader
 from orchestrator.data.loader.order import Order
-from orchestrator.data.loader.rank_assignment import BLOCK_BYTES, Layout
-from orchestrator.data.store.clip_reader import ClipReader, Span
+from orchestrator.data.loader.rank_assignment import MAX_BLOCK_BYTES, RankAssignment
+from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob
-from tests.support.clips import MadeIndex, Sources, padded, small_video, train_job
-from tests.support.waiting import until
+from tests.support.clips import FakePrepared, InMemoryIndex, feed_job, pad_mp4, small_video
+from tests.support.waiting import wait_until
 
 VIDEOS = [small_video(seed) for seed in range(4)]
 
 
-def made(counts: tuple[int, ...] = (3, 4, 2), **options: Any) -> MadeIndex:
-    return MadeIndex("a", [[VIDEOS[(s + r) % 4] for r in range(n)] for s, n in enumerate(counts)],
-                     **options)  # fmt: skip
+def made(counts: tuple[int, ...] = (3, 4, 2), **options: Any) -> InMemoryIndex:
+    payloads = [[VIDEOS[(s + r) % 4] for r in range(n)] for s, n in enumerate(counts)]
+    return InMemoryIndex("a", payloads, **options)
 
 
-def local(job: TrainJob, index: MadeIndex, world: int = 1, start: int = 0) -> list[list[StepBatch]]:
+def local(
+    job: TrainJob, index: InMemoryIndex, world: int = 1, start: int = 0
+) -> list[list[StepBatch]]:
     """All steps of all ranks, one rank after the other, without Ray."""
     ranks = []
     for rank in range(world):
-        feed = open_feed(
+        feed = open_data_loader(
             job,
-            Sources([index], [None]),  # type: ignore[arg-type]
-            BatchPlan.of(job.scale, world),
+            FakePrepared([index], [None]),  # type: ignore[arg-type]
+            BatchSizes.from_scale(job.scale, world),
             rank=rank,
             start_step=start,
             threads=2,
-            exchange=None,
+            broadcast=None,
         )
         with closing(feed):
             ranks.append(list(feed))
@@ -53,7 +55,7 @@ def by_position(ranks: list[list[StepBatch]]) -> dict[int, tuple[torch.Tensor, .
     """Pixels and masks of every real row."""
     out = {}
     for steps in ranks:
-        for batch in (micro for step in steps for micro in step.micro):
+        for batch in (micro for step in steps for micro in step.micro_batches):
             for row, position in enumerate(batch.position.tolist()):
                 if position >= 0:
                     masks = [ids[row] for mask in batch.masks for ids in mask]
@@ -64,7 +66,7 @@ def by_position(ranks: list[list[StepBatch]]) -> dict[int, tuple[torch.Tensor, .
 
 @pytest.mark.parametrize("world", [2, 3, 4, 7])
 def test_every_world_size_trains_the_same_pixels_and_masks(world: int) -> None:
-    job = train_job(steps=3, global_batch=8, micro=4)
+    job = feed_job(steps=3, global_batch=8, micro_batch=4)
     one, many = by_position(local(job, made())), by_position(local(job, made(), world))
     assert sorted(one) == sorted(many) == list(range(24))
     for position, row in one.items():
@@ -73,10 +75,10 @@ def test_every_world_size_trains_the_same_pixels_and_masks(world: int) -> None:
 
 @pytest.mark.parametrize("world", [1, 3, 5])
 def test_padding_has_no_weight_and_is_black(world: int) -> None:
-    job = train_job(steps=2, global_batch=8, micro=3)
-    plan = BatchPlan.of(job.scale, world)
+    job = feed_job(steps=2, global_batch=8, micro_batch=3)
+    plan = BatchSizes.from_scale(job.scale, world)
     for steps in zip(*local(job, made(), world), strict=True):
-        batches = [micro for step in steps for micro in step.micro]
+        batches = [micro for step in steps for micro in step.micro_batches]
         assert all(len(b.weight) == plan.micro for b in batches)
         assert len(batches) == world * plan.accum
         weight = torch.cat([b.weight for b in batches])
@@ -90,7 +92,7 @@ def test_padding_has_no_weight_and_is_black(world: int) -> None:
 
 
 def test_a_restart_in_the_middle_changes_nothing() -> None:
-    job = train_job(steps=7, global_batch=4, micro=4)
+    job = feed_job(steps=7, global_batch=4, micro_batch=4)
     whole, rest = by_position(local(job, made())), by_position(local(job, made(), 2, start=4))
     assert sorted(rest) == list(range(16, 28))
     for position, row in rest.items():
@@ -100,12 +102,12 @@ def test_a_restart_in_the_middle_changes_nothing() -> None:
 def test_what_cannot_be_used_keeps_its_place_with_no_weight() -> None:
     index = made()
     index.payloads[1][2] = VIDEOS[0][:1000]  # truncated, and indexed so
-    index.claims[(0, 1)] = "0" * 64  # other bytes than were indexed
-    job = train_job(steps=2, global_batch=9, micro=9, bad_limit=1.0)
+    index.wrong_hashes[(0, 1)] = "0" * 64  # other bytes than were indexed
+    job = feed_job(steps=2, global_batch=9, micro_batch=9, bad_limit=1.0)
     good = by_position(local(job, made()))
     (steps,) = local(job, index)
     for step in steps:
-        (batch,) = step.micro
+        (batch,) = step.micro_batches
         reasons = {failure.key: failure.reason for failure in batch.failures}
         assert set(reasons) == {"a-1-2", "a-0-1"}
         assert "cannot be decoded" in reasons["a-1-2"]
@@ -120,22 +122,28 @@ def test_what_cannot_be_used_keeps_its_place_with_no_weight() -> None:
 def test_too_many_failures_stop_the_job_and_are_named() -> None:
     index = made((20,))
     index.payloads[0][7] = b"no video"
-    job = train_job(steps=30, global_batch=20, micro=20, bad_limit=0.02)
+    job = feed_job(steps=30, global_batch=20, micro_batch=20, bad_limit=0.02)
     with pytest.raises(JobFailed, match=r"3 of 60 clips .* data.bad_limit 0.02(.|\n)*a-0-7"):
         local(job, index)
-    assert len(local(train_job(steps=8, global_batch=20, micro=20, bad_limit=0.05), index)[0]) == 8
+    assert (
+        len(local(feed_job(steps=8, global_batch=20, micro_batch=20, bad_limit=0.05), index)[0])
+        == 8
+    )
 
 
 def test_rows_that_are_not_a_ranks_own_stop_the_job() -> None:
-    layout = Layout(BatchPlan(8, 2, 4, 1), 2)
+    layout = RankAssignment(BatchSizes(8, 2, 4, 1), 2)
     order = Order([np.array([3, 4, 2])], [None], 0, 2)
     reader = ClipReader([made()], 2)
-    rows = [reader.read(Span.of(order, layout.dealt(5, rank))) for rank in range(2)]
-    check_dealt(layout, 5, 0, rows[0])
-    check_dealt(layout, 5, 1, rows[1])
+    rows = [
+        reader.read(ClipLocations.from_order(order, layout.rank_positions(5, rank)))
+        for rank in range(2)
+    ]
+    check_rank_positions(layout, 5, 0, rows[0])
+    check_rank_positions(layout, 5, 1, rows[1])
     for wrong in (rows[1], rows[0].slice(0, 3), rows[0].take([1, 0, 2, 3])):
         with pytest.raises(JobFailed, match="rank 0 was dealt positions"):
-            check_dealt(layout, 5, 0, wrong)
+            check_rank_positions(layout, 5, 0, wrong)
 
 
 class Breaks:
@@ -152,84 +160,88 @@ class Breaks:
 
 
 def test_an_error_in_a_thread_is_raised_by_next() -> None:
-    job = train_job(augment={"kind": "test_feed:Breaks"})
+    job = feed_job(augment={"kind": "test_feed:Breaks"})
     with pytest.raises(ZeroDivisionError, match="a mistake in mylab"):
         local(job, made())
 
 
 def test_an_index_that_cannot_be_read_is_raised_by_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(self: MadeIndex, shard: int) -> None:
+    def gone(self: InMemoryIndex, shard: int) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(MadeIndex, "rows", gone)
+    monkeypatch.setattr(InMemoryIndex, "shard_rows", gone)
     with pytest.raises(MemoryError, match="no room"):
-        local(train_job(), made())
+        local(feed_job(), made())
 
 
 def test_no_more_than_the_prefetch_is_decoded_ahead() -> None:
-    class Counting(MadeIndex):
+    class Counting(InMemoryIndex):
         reads = 0
 
-        def read(self, *place: Any, **options: Any) -> bytes:
+        def read_bytes(self, *place: Any, **options: Any) -> bytes:
             Counting.reads += 1
-            return super().read(*place, **options)
+            return super().read_bytes(*place, **options)
 
-    job = train_job(steps=20, global_batch=4, micro=4, prefetch=3)
+    job = feed_job(steps=20, global_batch=4, micro_batch=4, prefetch=3)
     index = Counting("a", made().payloads)
-    feed = open_feed(
+    feed = open_data_loader(
         job,
-        Sources([index], [None]),  # type: ignore[arg-type]
-        BatchPlan.of(job.scale, 1),
+        FakePrepared([index], [None]),  # type: ignore[arg-type]
+        BatchSizes.from_scale(job.scale, 1),
         rank=0,
         start_step=0,
         threads=1,
-        exchange=None,
+        broadcast=None,
     )
     next(feed)
-    until(lambda: Counting.reads == 4 * (1 + 3))
+    wait_until(lambda: Counting.reads == 4 * (1 + 3))
     time.sleep(0.2)
     assert Counting.reads == 4 * (1 + 3)
     feed.close()  # in the middle: nothing is left running
-    until(lambda: not [t for t in threading.enumerate() if t.name.startswith(("feed", "decode"))])
+    wait_until(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith(("feed", "decode"))]
+    )
 
 
 @pytest.mark.parametrize(
     ("plan", "clip_bytes", "part", "steps"),
     [
-        (BatchPlan(3072, 128, 24, 1), 300_000, 24, 4),
-        (BatchPlan(3072, 128, 24, 1), 700_000, 24, 1),
-        (BatchPlan(3072, 128, 24, 1), 50_000_000, 1, 1),
-        (BatchPlan(3072, 16, 24, 8), 300_000, 24, 1),
-        (BatchPlan(32, 3, 8, 2), 3_000_000, 8, 1),
-        (BatchPlan(32, 3, 8, 2), 200_000, 16, 8),
-        (BatchPlan(16, 2, 8, 1), 10_000, 8, 8),
+        (BatchSizes(3072, 128, 24, 1), 300_000, 24, 4),
+        (BatchSizes(3072, 128, 24, 1), 700_000, 24, 1),
+        (BatchSizes(3072, 128, 24, 1), 50_000_000, 1, 1),
+        (BatchSizes(3072, 16, 24, 8), 300_000, 24, 1),
+        (BatchSizes(32, 3, 8, 2), 3_000_000, 8, 1),
+        (BatchSizes(32, 3, 8, 2), 200_000, 16, 8),
+        (BatchSizes(16, 2, 8, 1), 10_000, 8, 8),
     ],
 )
 def test_blocks_are_of_a_useful_size(
-    plan: BatchPlan, clip_bytes: int, part: int, steps: int
+    plan: BatchSizes, clip_bytes: int, part: int, steps: int
 ) -> None:
-    layout = Layout.of(plan, clip_bytes)
-    assert (layout.part, layout.steps) == (part, steps)
-    assert layout.block == 1 or layout.block * clip_bytes <= BLOCK_BYTES
+    layout = RankAssignment.for_clip_size(plan, clip_bytes)
+    assert (layout.rows_per_part, layout.steps_per_block) == (part, steps)
+    assert layout.rows_per_block == 1 or layout.rows_per_block * clip_bytes <= MAX_BLOCK_BYTES
 
 
 @pytest.mark.parametrize("clip_bytes", [3_000_000, 100_000, 1000])
 def test_dealing_blocks_in_turn_gives_each_rank_its_rows(clip_bytes: int) -> None:
     """By a naive dealer: each block to the rank that has the fewest rows."""
-    layout = Layout.of(BatchPlan(32, 3, 8, 2), clip_bytes)
+    layout = RankAssignment.for_clip_size(BatchSizes(32, 3, 8, 2), clip_bytes)
     got: list[list[int]] = [[], [], []]
-    for block in layout.blocks(range(7, 20)):
+    for block in layout.block_positions(range(7, 20)):
         min(got, key=len).extend(block.tolist())
     for rank in range(3):
-        expected = np.concatenate([layout.dealt(step, rank) for step in range(7, 20)])
+        expected = np.concatenate([layout.rank_positions(step, rank) for step in range(7, 20)])
         assert got[rank] == expected.tolist()
-    rows = np.concatenate([layout.dealt(7, rank) for rank in range(3)])
+    rows = np.concatenate([layout.rank_positions(7, rank) for rank in range(3)])
     assert sorted(rows[rows >= 0].tolist()) == list(range(7 * 32, 8 * 32))
 
 
 def test_clips_of_very_different_size_are_read_whole() -> None:
     sizes = [1000, 100_000, 5_000_000]
-    payloads = [padded(VIDEOS[i], size) for i, size in enumerate(sizes)]
+    payloads = [pad_mp4(VIDEOS[i], size) for i, size in enumerate(sizes)]
     order = Order([np.array([3])], [None], 0, 1)
-    table = ClipReader([MadeIndex("a", [payloads])], 1).read(Span.of(order, np.arange(3)))
+    table = ClipReader([InMemoryIndex("a", [payloads])], 1).read(
+        ClipLocations.from_order(order, np.arange(3))
+    )
     assert sorted(map(len, table["payload"].to_pylist())) == sorted(map(len, payloads))

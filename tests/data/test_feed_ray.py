@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from orchestrator.data.loader import stream_windows as legs
-from orchestrator.data.loader.data_loader import open_feed
+from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.errors import JobFailed
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob
 from tests.support import clips as made_clips
-from tests.support.clips import MadeIndex, Sources, padded, small_video, train_job
+from tests.support.clips import FakePrepared, InMemoryIndex, feed_job, pad_mp4, small_video
 
 pytestmark = pytest.mark.integration
 
@@ -84,24 +84,24 @@ class Ranks:
 
 def feed_of(job: TrainJob, index: Any, ranks: Ranks, rank: int, start: int = 0) -> Any:
     return closing(
-        open_feed(
+        open_data_loader(
             job,
-            Sources([index], [None]),  # type: ignore[arg-type]
-            BatchPlan.of(job.scale, ranks.world),
+            FakePrepared([index], [None]),  # type: ignore[arg-type]
+            BatchSizes.from_scale(job.scale, ranks.world),
             rank=rank,
             start_step=start,
             threads=1,
-            exchange=ranks.exchange(rank),
+            broadcast=ranks.exchange(rank),
         )
     )
 
 
-def uneven() -> MadeIndex:
+def uneven() -> InMemoryIndex:
     """15 clips of 2 kB to 1 MB in three shards; every process is slow at its first read."""
     rng = np.random.default_rng(0)
     sizes = 10 ** rng.uniform(3.3, 6, 15)
-    clips = [padded(small_video(i % 3), int(size)) for i, size in enumerate(sizes)]
-    return MadeIndex("a", [clips[:5], clips[5:8], clips[8:]], delay_s=1.0)
+    clips = [pad_mp4(small_video(i % 3), int(size)) for i, size in enumerate(sizes)]
+    return InMemoryIndex("a", [clips[:5], clips[5:8], clips[8:]], delay_s=1.0)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
@@ -109,17 +109,17 @@ def test_global_batches_are_the_same_at_every_world_size(
     world: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 12 steps of 4 are three epochs and a bit of 15 clips; two legs, so one seam is crossed.
-    monkeypatch.setattr(legs, "LEAST_STEPS", 6)
-    monkeypatch.setattr(legs, "TASKS_PER_LEG", 1)
+    monkeypatch.setattr(legs, "MIN_WINDOW_STEPS", 6)
+    monkeypatch.setattr(legs, "MAX_TASKS_PER_WINDOW", 1)
     index, ranks = uneven(), Ranks(world)
-    job = train_job(steps=12, global_batch=4, micro=2)
+    job = feed_job(steps=12, global_batch=4, micro_batch=2)
 
     def keys(rank: int) -> list[list[tuple[int, str]]]:
         with feed_of(job, index, ranks, rank) as feed:
             return [
                 [
                     (int(position), key)
-                    for micro in step.micro
+                    for micro in step.micro_batches
                     for position, key, weight in zip(
                         micro.position, micro.keys, micro.weight, strict=True
                     )
@@ -129,7 +129,7 @@ def test_global_batches_are_the_same_at_every_world_size(
             ]
 
     dealt = ranks.run(keys)
-    drawn = Order([index.counts], [None], job.seed, job.data.window).at(np.arange(48))
+    drawn = Order([index.clips_per_shard], [None], job.seed, job.data.window).lookup(np.arange(48))
     names = [f"a-{s}-{r}" for s, r in zip(drawn.shard, drawn.row, strict=True)]
     for step in range(12):
         got = sorted(row for rank in dealt for row in rank[step])
@@ -140,14 +140,14 @@ def test_global_batches_are_the_same_at_every_world_size(
 
 def test_a_reader_that_cannot_read_fails_every_rank() -> None:
     @dataclass
-    class Unreadable(MadeIndex):
-        def rows(self, shard: int) -> Any:
+    class Unreadable(InMemoryIndex):
+        def shard_rows(self, shard: int) -> Any:
             raise PermissionError("shards of another user")
 
     ranks, index = Ranks(2), Unreadable("a", uneven().payloads)
 
     def work(rank: int) -> None:
-        with feed_of(train_job(), index, ranks, rank) as feed:
+        with feed_of(feed_job(), index, ranks, rank) as feed:
             list(feed)
 
     for error in ranks.run(work):
@@ -156,7 +156,7 @@ def test_a_reader_that_cannot_read_fails_every_rank() -> None:
 
 
 def test_a_reader_that_cannot_open_the_datasets_fails_and_does_not_hang() -> None:
-    class Elsewhere(MadeIndex):
+    class Elsewhere(InMemoryIndex):
         """Pickles, but cannot be unpickled in a reading process."""
 
         def __reduce__(self) -> tuple[Any, ...]:
@@ -165,7 +165,7 @@ def test_a_reader_that_cannot_open_the_datasets_fails_and_does_not_hang() -> Non
     ranks = Ranks(1)
 
     def work(rank: int) -> None:
-        with feed_of(train_job(), Elsewhere("a", uneven().payloads), ranks, rank) as feed:
+        with feed_of(feed_job(), Elsewhere("a", uneven().payloads), ranks, rank) as feed:
             list(feed)
 
     (error,) = ranks.run(work)
@@ -179,23 +179,23 @@ def _only_here(process: int) -> None:
 
 
 @dataclass
-class Billion(MadeIndex):
+class Billion(InMemoryIndex):
     """1e9 clips in 1e6 shards that are made up as they are asked for."""
 
     shards: int = 1_000_000
 
     @property
-    def counts(self) -> np.ndarray:
+    def clips_per_shard(self) -> np.ndarray:
         return np.random.default_rng(0).integers(500, 1500, self.shards)
 
     @property
-    def bytes(self) -> int:
-        return self.clips * len(self.payloads[0][0])
+    def num_bytes(self) -> int:
+        return self.num_clips * len(self.payloads[0][0])
 
-    def rows(self, shard: int) -> Any:
-        return MadeIndex(f"s{shard}", [self.payloads[0] * 1500]).rows(0)
+    def shard_rows(self, shard: int) -> Any:
+        return InMemoryIndex(f"s{shard}", [self.payloads[0] * 1500]).shard_rows(0)
 
-    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
+    def read_bytes(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
         return self.payloads[0][0]
 
 
@@ -227,15 +227,16 @@ def _private(pid: int) -> int:
 
 
 def test_a_billion_clips_through_the_feed() -> None:
-    job = train_job(steps=10**9, global_batch=8, micro=4)
+    job = feed_job(steps=10**9, global_batch=8, micro_batch=4)
     ranks = Ranks(2)
 
-    def first_steps(index: MadeIndex, start: int) -> tuple[int, list[int]]:
+    def first_steps(index: InMemoryIndex, start: int) -> tuple[int, list[int]]:
         def work(rank: int) -> list[int]:
             with feed_of(job, index, ranks, rank, start) as feed:
                 steps = [next(feed) for _ in range(6)]
                 memory.append(private_bytes())
-            return [int(p) for step in steps for micro in step.micro for p in micro.position]
+            batches = [micro for step in steps for micro in step.micro_batches]
+            return [int(p) for micro in batches for p in micro.position]
 
         memory: list[int] = []
         dealt = ranks.run(work)
@@ -246,8 +247,8 @@ def test_a_billion_clips_through_the_feed() -> None:
     first_steps(Billion("small", clip, shards=50), 0)  # processes start, modules are imported
     small, _ = first_steps(Billion("small", clip, shards=50), 0)
     index = Billion("a", clip)
-    assert index.clips > 990_000_000
-    start = index.clips // 8 - 2  # the seam of two passes: both are held
+    assert index.num_clips > 990_000_000
+    start = index.num_clips // 8 - 2  # the seam of two passes: both are held
     large, positions = first_steps(index, start)
     assert positions == list(range(8 * start, 8 * start + 48))
     print(f"{(large - small) / 1e6:.0f} MB more than for 50 shards")
@@ -261,37 +262,38 @@ def test_it_flows_where_the_trainers_have_reserved_every_core(tmp_path: Path) ->
     from ray.train.torch import TorchTrainer
 
     def worker(config: dict[str, Any]) -> None:
-        from orchestrator.training.distributed import ray_group
+        from orchestrator.training.distributed import ray_context
 
-        group = ray_group()
+        group = ray_context()
         job: TrainJob = config["job"]
-        feed = open_feed(
+        feed = open_data_loader(
             job,
             config["sources"],
-            BatchPlan.of(job.scale, group.world),
+            BatchSizes.from_scale(job.scale, group.world_size),
             rank=group.rank,
             start_step=3,
             threads=1,
-            exchange=group.exchange,
+            broadcast=group.broadcast,
         )
         with closing(feed):
-            seen = [(s.step, p, k) for s in feed for m in s.micro
+            seen = [(s.step, p, k) for s in feed for m in s.micro_batches
                     for p, k in zip(m.position.tolist(), m.keys, strict=True)]  # fmt: skip
         Path(config["out"], str(group.rank)).write_text(json.dumps(seen))
 
-    job, index = train_job(steps=40, global_batch=4, micro=2), uneven()
+    job, index = feed_job(steps=40, global_batch=4, micro_batch=2), uneven()
     TorchTrainer(
         worker,
         train_loop_config={
             "job": job,
-            "sources": Sources([index], [None]),
+            "sources": FakePrepared([index], [None]),
             "out": str(tmp_path),
         },
         scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
         run_config=ray.train.RunConfig(name="feed", storage_path=str(tmp_path / "ray")),
     ).fit()
     seen = sorted(tuple(row) for rank in "01" for row in json.loads((tmp_path / rank).read_text()))
-    drawn = Order([index.counts], [None], job.seed, job.data.window).at(np.arange(12, 160))
+    order = Order([index.clips_per_shard], [None], job.seed, job.data.window)
+    drawn = order.lookup(np.arange(12, 160))
     keys = [f"a-{s}-{r}" for s, r in zip(drawn.shard, drawn.row, strict=True)]
     assert seen == [(p // 4, p, key) for p, key in zip(range(12, 160), keys, strict=True)]
 
@@ -299,9 +301,9 @@ def test_it_flows_where_the_trainers_have_reserved_every_core(tmp_path: Path) ->
 def test_the_bench_races_the_feed_and_watches_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.bench import feed
 
-    monkeypatch.setattr(feed, "TURN_S", 1.5)
-    sources = Sources([uneven()], [None])
-    found = feed.bench_feed(train_job(global_batch=16, micro=16), sources, seconds=3.0)  # type: ignore[arg-type]
+    monkeypatch.setattr(feed, "SLICE_S", 1.5)
+    sources = FakePrepared([uneven()], [None])
+    found = feed.bench_feed(feed_job(global_batch=16, micro_batch=16), sources, seconds=3.0)  # type: ignore[arg-type]
     assert set(found["clips_per_s"]) == {"feed", "bare", "processes", "decoder"}
     assert min(found["clips_per_s"].values()) > 0
     assert found["feed_over_bare"] > 0

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.data.store import index_writer
-from orchestrator.data.store.index import Index
-from orchestrator.data.store.index_writer import ShardRows, write_index
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.data.store.index_writer import IndexedShard, write_index
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
 
@@ -37,7 +37,7 @@ def clip(key: str, shard: str, offset: int, payload: bytes) -> dict[str, Any]:
     }
 
 
-def dataset(folder: Path, counts: list[int]) -> Index:
+def dataset(folder: Path, counts: list[int]) -> DatasetIndex:
     """Shards that are plain files: the index does not care what surrounds a payload."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
@@ -49,17 +49,17 @@ def dataset(folder: Path, counts: list[int]) -> Index:
             clips.append(clip(f"{s}-{c}", name, len(body), payload))
             body += payload
         (folder / name).write_bytes(body)
-        shards.append(ShardRows(name, len(body), hashlib.sha256(body).hexdigest(), clips))
+        shards.append(IndexedShard(name, len(body), hashlib.sha256(body).hexdigest(), clips))
     return write_index(Storage(str(folder)), shards)
 
 
 def test_every_clip_comes_back_as_it_was_indexed(tmp_path: Path) -> None:
     index = dataset(tmp_path, [3, 1, 5])
-    assert index.counts.tolist() == [3, 1, 5]
-    assert (index.clips, index.seconds) == (9, 18.0)
+    assert index.clips_per_shard.tolist() == [3, 1, 5]
+    assert (index.num_clips, index.seconds) == (9, 18.0)
     for shard in range(3):
-        for c, row in enumerate(index.rows(shard).to_pylist()):
-            payload = index.read(shard, row["offset"], row["bytes"], row["sha256"])
+        for c, row in enumerate(index.shard_rows(shard).to_pylist()):
+            payload = index.read_bytes(shard, row["offset"], row["bytes"], row["sha256"])
             assert payload == f"clip {shard}.{c}".encode() * (c + 1)
 
 
@@ -67,23 +67,23 @@ def test_every_clip_comes_back_as_it_was_indexed(tmp_path: Path) -> None:
 def test_a_folder_of_parts_reads_like_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: list[int]
 ) -> None:
-    monkeypatch.setattr(index_writer, "PART_SHARDS", 3)
+    monkeypatch.setattr(index_writer, "SHARDS_PER_PART", 3)
     index = dataset(tmp_path, counts)
     assert (tmp_path / "index.parquet").is_dir() == (len(counts) > 3)
-    keys = [row["key"] for s in range(index.shards) for row in index.rows(s).to_pylist()]
+    keys = [row["key"] for s in range(index.num_shards) for row in index.shard_rows(s).to_pylist()]
     assert keys == [f"{s}-{c}" for s, count in enumerate(counts) for c in range(count)]
 
 
 def test_parts_named_by_someone_else_are_found_by_their_footers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_writer, "PART_SHARDS", 2)
+    monkeypatch.setattr(index_writer, "SHARDS_PER_PART", 2)
     dataset(tmp_path, [1, 2, 3, 4, 5])
     for number, part in enumerate(sorted((tmp_path / "index.parquet").iterdir())):
         part.rename(part.with_name(f"{number}-theirs.parquet"))
-    index = Index.open(str(tmp_path))
-    assert index.rows(4).to_pylist()[4]["key"] == "4-4"
-    assert index.rows(2).to_pylist()[0]["key"] == "2-0"
+    index = DatasetIndex.open(str(tmp_path))
+    assert index.shard_rows(4).to_pylist()[4]["key"] == "4-4"
+    assert index.shard_rows(2).to_pylist()[0]["key"] == "2-0"
 
 
 def test_only_the_columns_of_the_contract_are_needed(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_only_the_columns_of_the_contract_are_needed(tmp_path: Path) -> None:
         writer.write_table(table.slice(2, 2))
     shards = pq.read_table(tmp_path / "shards.parquet").drop_columns(["seconds"])
     pq.write_table(shards.replace_schema_metadata({}), tmp_path / "shards.parquet")
-    index = Index.open(str(tmp_path))
-    assert (index.clips, index.seconds) == (4, 8.0)
-    assert index.rows(1).to_pylist()[0]["key"] == "1-0"
+    index = DatasetIndex.open(str(tmp_path))
+    assert (index.num_clips, index.seconds) == (4, 8.0)
+    assert index.shard_rows(1).to_pylist()[0]["key"] == "1-0"
 
 
 def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
@@ -105,35 +105,35 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
     assert dataset(tmp_path / "c", [3, 2]).digest != first.digest
     path = tmp_path / "a" / "shards.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
-    assert Index.open(str(tmp_path / "a")).digest == first.digest
+    assert DatasetIndex.open(str(tmp_path / "a")).digest == first.digest
 
 
 def test_it_travels_small_and_reads_on_the_other_side(tmp_path: Path) -> None:
     index = dataset(tmp_path, [2, 3])
-    index.rows(0)
+    index.shard_rows(0)
     packed = pickle.dumps(index)
     assert len(packed) < 1000
-    other: Index = pickle.loads(packed)
-    assert other.rows(1).equals(index.rows(1))
-    assert other.counts.tolist() == [2, 3]
+    other: DatasetIndex = pickle.loads(packed)
+    assert other.shard_rows(1).equals(index.shard_rows(1))
+    assert other.clips_per_shard.tolist() == [2, 3]
 
 
 def test_an_index_that_does_not_match_its_tars_says_so(tmp_path: Path) -> None:
     index = dataset(tmp_path, [2, 2])
-    row = index.rows(1).to_pylist()[1]
+    row = index.shard_rows(1).to_pylist()[1]
     tar = tmp_path / "shard-1.tar"
     body = tar.read_bytes()
     tar.write_bytes(body[:-1] + b"x")
     with pytest.raises(DataError, match="sha256 differs"):
-        index.read(1, row["offset"], row["bytes"], row["sha256"])
+        index.read_bytes(1, row["offset"], row["bytes"], row["sha256"])
     index.close()
     tar.write_bytes(body[:-5])
     with pytest.raises(DataError, match="ends 5 bytes before"):
-        index.read(1, row["offset"], row["bytes"], row["sha256"])
+        index.read_bytes(1, row["offset"], row["bytes"], row["sha256"])
     index.close()
     tar.unlink()
     with pytest.raises(DataError, match="cannot open the tar"):
-        index.read(1, row["offset"], row["bytes"])
+        index.read_bytes(1, row["offset"], row["bytes"])
 
 
 def test_parquet_files_of_two_datasets_are_refused(tmp_path: Path) -> None:
@@ -142,19 +142,19 @@ def test_parquet_files_of_two_datasets_are_refused(tmp_path: Path) -> None:
     dataset(tmp_path / "c", [2])
     (tmp_path / "a/shards.parquet").write_bytes((tmp_path / "b/shards.parquet").read_bytes())
     with pytest.raises(DataError, match="has 3 rows"):
-        Index.open(str(tmp_path / "a")).rows(1)
+        DatasetIndex.open(str(tmp_path / "a")).shard_rows(1)
     (tmp_path / "a/shards.parquet").write_bytes((tmp_path / "c/shards.parquet").read_bytes())
     with pytest.raises(DataError, match="row groups"):
-        Index.open(str(tmp_path / "a"))
+        DatasetIndex.open(str(tmp_path / "a"))
 
 
 def test_no_dataset_or_a_broken_one_is_a_request_error(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no dataset here"):
-        Index.open(str(tmp_path / "nowhere"))
+        DatasetIndex.open(str(tmp_path / "nowhere"))
     dataset(tmp_path, [2])
     (tmp_path / "shards.parquet").write_bytes(b"not parquet")
     with pytest.raises(RequestError, match="cannot be read"):
-        Index.open(str(tmp_path))
+        DatasetIndex.open(str(tmp_path))
 
 
 def test_a_million_shards_open_without_reading_clips(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_a_million_shards_open_without_reading_clips(tmp_path: Path) -> None:
         }
     ).replace_schema_metadata({"digest": "0" * 16})
     pq.write_table(table, tmp_path / "shards.parquet", row_group_size=65536)
-    index = Index.open(str(tmp_path))
-    assert index.clips == 1_000_000_000
+    index = DatasetIndex.open(str(tmp_path))
+    assert index.num_clips == 1_000_000_000
     assert index.shard_info(777_777)["count"] == 1000
-    assert index.counts.nbytes == 8 * shards
+    assert index.clips_per_shard.nbytes == 8 * shards
     assert len(pickle.dumps(index)) < 1000

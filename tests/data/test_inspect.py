@@ -12,8 +12,8 @@ from PIL import Image
 from orchestrator.data.inspection.report import inspect_dataset
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.errors import RequestError
-from orchestrator.progress import Silent
-from tests.support.videos import pack_job, train_job, write_tar, write_video
+from orchestrator.progress import SilentProgress
+from tests.support.videos import data_job, pack_job, write_tar, write_video
 
 
 def folder_of(tmp_path: Path) -> Path:
@@ -24,7 +24,7 @@ def folder_of(tmp_path: Path) -> Path:
 
 
 def test_raw_video_is_looked_at_without_packing_it(tmp_path: Path) -> None:
-    job = train_job(tmp_path / "out", source=str(folder_of(tmp_path)))
+    job = data_job(tmp_path / "out", source=str(folder_of(tmp_path)))
     report = inspect_dataset(job, tmp_path / "look/sheet.png", 6)
     assert (report.sampled, report.inputs, report.clips) == (True, 3, 2)
     assert report.sizes == {"96x64": 1, "64x96": 1}
@@ -39,9 +39,9 @@ def test_raw_video_is_looked_at_without_packing_it(tmp_path: Path) -> None:
 
 def test_a_packed_dataset_is_counted_whole(tmp_path: Path) -> None:
     job = pack_job(folder_of(tmp_path), tmp_path / "out", bad_limit=0.5, encode={"segment": 1.6})
-    (index,) = run_pack(job, Silent(), local=True)
+    (index,) = run_pack(job, SilentProgress(), local=True)
     report = inspect_dataset(
-        train_job(tmp_path / "out", source=index.uri, frames=4), tmp_path / "s.png", 2
+        data_job(tmp_path / "out", source=index.uri, frames=4), tmp_path / "s.png", 2
     )
     assert (report.sampled, report.clips) == (False, 4)
     assert report.hours == pytest.approx(6 / 3600)
@@ -54,13 +54,13 @@ def test_tars_from_elsewhere_and_short_clips(tmp_path: Path) -> None:
     long = write_video(tmp_path / "l.mp4", frames=60, fps=20).read_bytes()
     short = write_video(tmp_path / "s.mp4", frames=20, fps=20).read_bytes()
     write_tar(tmp_path / "tars/x.tar", {"a.mp4": long, "b.mp4": short})
-    job = train_job(tmp_path / "out", source=str(tmp_path / "tars"))
+    job = data_job(tmp_path / "out", source=str(tmp_path / "tars"))
     report = inspect_dataset(job, tmp_path / "s.png", 4)
     assert (report.clips, report.too_short) == (2, 1)
 
 
 def test_nothing_to_show_says_why(tmp_path: Path) -> None:
     write_video(tmp_path / "in/a.mp4", frames=20, fps=20)
-    job = train_job(tmp_path / "out", source=str(tmp_path / "in"))
+    job = data_job(tmp_path / "out", source=str(tmp_path / "in"))
     with pytest.raises(RequestError, match=r"not one clip can be shown: none lasts 1\.75 s"):
         inspect_dataset(job, tmp_path / "s.png", 4)

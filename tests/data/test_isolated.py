@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.data.loader.clip_decoder import Coded, LocalMaker, Recipe
-from orchestrator.data.loader.pixel_buffer import PixelPool
-from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
-from tests.support.clips import small_video, train_job, video
-from tests.support.waiting import until
+from orchestrator.data.loader.clip_decoder import EncodedClip, InProcessDecoder, TrainDecodeConfig
+from orchestrator.data.loader.pixel_buffer import PixelBufferPool
+from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
+from tests.support.clips import encode_video, feed_job, small_video
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -56,25 +56,25 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "my_augmentations:Broken"
 
 
-def recipe(**changes: object) -> Recipe:
-    return Recipe.of(train_job(frames=4, fps=8.0, size=24, **changes))
+def recipe(**changes: object) -> TrainDecodeConfig:
+    return TrainDecodeConfig.from_job(feed_job(frames=4, fps=8.0, size=24, **changes))
 
 
-def coded(position: int, payload: bytes | None = None) -> Coded:
+def coded(position: int, payload: bytes | None = None) -> EncodedClip:
     payload = payload or small_video(position)
-    return Coded(position, payload, 1.5, hashlib.sha256(payload).hexdigest())
+    return EncodedClip(position, payload, 1.5, hashlib.sha256(payload).hexdigest())
 
 
 def test_clips_are_those_that_this_process_would_make() -> None:
     what = recipe()
-    rows = [coded(0), coded(1), Coded(-1, None), coded(3)]
-    here = LocalMaker(what, ROWS)
-    ours = here.canvas()
-    expected = here.make(rows, ours, 0)
-    with closing(IsolatedMaker(what, ROWS)) as maker:
+    rows = [coded(0), coded(1), EncodedClip(-1, None), coded(3)]
+    here = InProcessDecoder(what, ROWS)
+    ours = here.new_buffer()
+    expected = here.decode(rows, ours, 0)
+    with closing(SubprocessDecoder(what, ROWS)) as maker:
         for _ in range(3):
-            theirs = maker.canvas()
-            found = maker.make(rows[:3], theirs, 0) + maker.make(rows[3:], theirs, 3)
+            theirs = maker.new_buffer()
+            found = maker.decode(rows[:3], theirs, 0) + maker.decode(rows[3:], theirs, 3)
             np.testing.assert_array_equal(ours.array, theirs.array)
             for one, other in zip(expected, found, strict=True):
                 assert (one.reason, one.sha256) == (other.reason, other.sha256)
@@ -82,28 +82,28 @@ def test_clips_are_those_that_this_process_would_make() -> None:
 
 
 def test_a_canvas_is_used_again_only_when_nothing_refers_to_it() -> None:
-    pool = PixelPool((2, 3))
-    first = torch.from_numpy(pool.canvas().array)
+    pool = PixelBufferPool((2, 3))
+    first = torch.from_numpy(pool.acquire().array)
     kept = first[:1]  # a view of a tensor holds all of it
-    number = pool.canvas().pages.number
+    number = pool.acquire().shared_memory.id
     del first
-    assert pool.canvas().pages.number == number
-    second = pool.canvas()
-    assert second.pages.number == number
+    assert pool.acquire().shared_memory.id == number
+    second = pool.acquire()
+    assert second.shared_memory.id == number
     kept.fill_(7)
     second.array.fill(0)
     assert kept.tolist() == [[7, 7, 7]]
     del kept
-    third = pool.canvas()
-    assert third.pages.number != number
-    assert pool._made == 2
+    third = pool.acquire()
+    assert third.shared_memory.id != number
+    assert pool._num_blocks == 2
 
 
 def test_a_bad_clip_is_named_and_the_others_are_fine() -> None:
-    with closing(IsolatedMaker(recipe(), ROWS)) as maker:
-        canvas = maker.canvas()
+    with closing(SubprocessDecoder(recipe(), ROWS)) as maker:
+        canvas = maker.new_buffer()
         canvas.array.fill(9)
-        found = maker.make([coded(0), coded(1, b"no video"), coded(2)], canvas, 0)
+        found = maker.decode([coded(0), coded(1, b"no video"), coded(2)], canvas, 0)
     assert [clip.reason is None for clip in found] == [True, False, True]
     assert "cannot be decoded" in str(found[1].reason)
     assert not canvas.array[1].any()
@@ -111,19 +111,19 @@ def test_a_bad_clip_is_named_and_the_others_are_fine() -> None:
 
 def test_a_child_that_is_killed_once_costs_nothing(broken: str, tmp_path: Path) -> None:
     what = recipe(augment={"kind": broken, "flag": str(tmp_path / "killed")})
-    with closing(IsolatedMaker(what, ROWS)) as maker:
-        found = maker.make([coded(0), coded(1)], maker.canvas(), 0)
+    with closing(SubprocessDecoder(what, ROWS)) as maker:
+        found = maker.decode([coded(0), coded(1)], maker.new_buffer(), 0)
     assert [clip.reason for clip in found] == [None, None]
     assert (tmp_path / "killed").exists()
 
 
 def test_a_clip_that_crashes_the_decoder_is_a_bad_clip_and_no_other_is(broken: str) -> None:
     what = recipe(augment={"kind": broken, "crash": "white"})
-    white = coded(2, video(np.full((12, 32, 32, 3), 255, np.uint8)))
-    with closing(IsolatedMaker(what, ROWS)) as maker:
-        canvas = maker.canvas()
+    white = coded(2, encode_video(np.full((12, 32, 32, 3), 255, np.uint8)))
+    with closing(SubprocessDecoder(what, ROWS)) as maker:
+        canvas = maker.new_buffer()
         canvas.array.fill(9)
-        found = maker.make([coded(0), coded(1), white, coded(3)], canvas, 0)
+        found = maker.decode([coded(0), coded(1), white, coded(3)], canvas, 0)
     reasons = [clip.reason for clip in found]
     assert reasons == [None, None, "crashes the decoder (SIGSEGV)", None]
     assert not canvas.array[2].any()
@@ -134,17 +134,17 @@ def test_a_clip_that_crashes_the_decoder_is_a_bad_clip_and_no_other_is(broken: s
 def test_what_an_augmentation_raises_arrives_with_its_traceback(broken: str) -> None:
     what = recipe(augment={"kind": broken, "crash": "raise"})
     with (
-        closing(IsolatedMaker(what, ROWS)) as maker,
+        closing(SubprocessDecoder(what, ROWS)) as maker,
         pytest.raises(ZeroDivisionError, match="mine") as caught,
     ):
-        maker.make([coded(0)], maker.canvas(), 0)
+        maker.decode([coded(0)], maker.new_buffer(), 0)
     assert "my_augmentations.py" in "".join(caught.value.__notes__)
 
 
 def test_each_thread_has_a_process_and_all_end_with_the_maker() -> None:
-    maker, before = IsolatedMaker(recipe(), ROWS), children()
+    maker, before = SubprocessDecoder(recipe(), ROWS), children()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda i: maker.make([coded(i)], maker.canvas(), 0), range(8)))
+        list(pool.map(lambda i: maker.decode([coded(i)], maker.new_buffer(), 0), range(8)))
         started = children() - before
     maker.close()
     assert 1 <= len(started) <= 2
@@ -154,8 +154,8 @@ def test_each_thread_has_a_process_and_all_end_with_the_maker() -> None:
 PARENT = """
 import signal
 from tests.data.test_isolated import *
-maker = IsolatedMaker(recipe(), ROWS)
-maker.make([coded(0)], maker.canvas(), 0)
+decoder = SubprocessDecoder(recipe(), ROWS)
+decoder.decode([coded(0)], decoder.new_buffer(), 0)
 print("ready", flush=True)
 signal.pause()
 """
@@ -170,7 +170,7 @@ def test_a_child_ends_with_its_parent() -> None:
         left = children(parent.pid)
         parent.kill()
     assert left
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in left))
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in left))
 
 
 def children(of: int | None = None) -> set[int]:

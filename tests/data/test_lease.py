@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-from orchestrator.storage import Storage, lease
-from orchestrator.storage.lease import leased, leased_if_free
+from orchestrator.storage import Storage
+from orchestrator.storage import lease as lease_module
+from orchestrator.storage.lease import lease, try_lease
 
 PATH = "busy.json"
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "POLL_S", 0.02)
-    monkeypatch.setattr(lease, "SETTLE_S", 0.02)
-    monkeypatch.setattr(lease, "RENEW_S", 0.05)
-    monkeypatch.setattr(lease, "STALE_S", 0.5)
+    monkeypatch.setattr(lease_module, "POLL_S", 0.02)
+    monkeypatch.setattr(lease_module, "SETTLE_S", 0.02)
+    monkeypatch.setattr(lease_module, "RENEW_S", 0.05)
+    monkeypatch.setattr(lease_module, "STALE_S", 0.5)
 
 
 @pytest.fixture
@@ -41,10 +42,10 @@ def test_the_second_waits_and_finds_it_made(storage: Storage) -> None:
     made, found, told = threading.Event(), [], []
 
     def second() -> None:
-        with leased(storage, PATH, "packs too", made.is_set, told.append) as mine:
+        with lease(storage, PATH, "packs too", made.is_set, told.append) as mine:
             found.append(mine)
 
-    with leased(storage, PATH, "packs too") as mine:
+    with lease(storage, PATH, "packs too") as mine:
         assert mine
         thread = threading.Thread(target=second)
         thread.start()
@@ -62,13 +63,13 @@ def test_the_second_goes_on_where_the_first_failed(storage: Storage) -> None:
     found: list[bool] = []
 
     def second() -> None:
-        with leased(storage, PATH, "") as mine:
+        with lease(storage, PATH, "") as mine:
             found.append(mine)
 
     thread = threading.Thread(target=second)
 
     def first() -> None:
-        with leased(storage, PATH, ""):
+        with lease(storage, PATH, ""):
             thread.start()
             raise KeyError("it failed")
 
@@ -81,11 +82,11 @@ def test_the_second_goes_on_where_the_first_failed(storage: Storage) -> None:
 def test_a_process_of_this_host_that_ended_is_not_waited_for(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "STALE_S", 600.0)
+    monkeypatch.setattr(lease_module, "STALE_S", 600.0)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left_by(storage, pid=ended.pid, **lease._host())
-    with leased_if_free(storage, PATH) as mine:
+    left_by(storage, pid=ended.pid, **lease_module._host_identity())
+    with try_lease(storage, PATH) as mine:
         assert mine
 
 
@@ -101,7 +102,7 @@ def test_a_process_of_another_host_is_waited_for_as_long_as_it_renews(storage: S
         renewing.set()
 
     threading.Thread(target=renew).start()
-    with leased(storage, PATH, "") as mine:
+    with lease(storage, PATH, "") as mine:
         assert mine
         assert renewing.is_set()
     assert time.monotonic() - began > 1.0 + 0.4
@@ -110,12 +111,12 @@ def test_a_process_of_another_host_is_waited_for_as_long_as_it_renews(storage: S
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff"])
 def test_a_lease_that_cannot_be_read_goes_stale(storage: Storage, text: bytes) -> None:
     storage.write_bytes(PATH, text)
-    with leased(storage, PATH, "") as mine:
+    with lease(storage, PATH, "") as mine:
         assert mine
 
 
 def test_one_that_was_taken_over_is_left_to_its_owner(storage: Storage) -> None:
-    with leased(storage, PATH, ""):
+    with lease(storage, PATH, ""):
         left_by(storage)
         time.sleep(0.2)  # renewing it must not take it back
     assert json.loads(storage.read_bytes(PATH))["id"] == "other"
@@ -126,7 +127,7 @@ def test_only_one_of_many_has_it(storage: Storage) -> None:
 
     def one() -> None:
         nonlocal inside, most
-        with leased(storage, PATH, ""):
+        with lease(storage, PATH, ""):
             with lock:
                 inside += 1
                 most = max(most, inside)

@@ -16,10 +16,10 @@ from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.sources.base import open_source
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.data.sources.tars import TarSource
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed
 from orchestrator.storage import Storage
-from tests.support.videos import Told, pack_job, train_job, write_tar, write_video
+from tests.support.videos import RecordingProgress, data_job, pack_job, write_tar, write_video
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,16 @@ def put(folder: Path, name: str, movie: bytes) -> None:
         (folder / name).write_bytes(movie if name.endswith(".mp4") else b"{}")
 
 
-def packed(folder: Path, storage: Path, told: Told | None = None, limit: float = 0.0) -> Index:
-    (index,) = run_pack(pack_job(folder, storage, bad_limit=limit), told or Told(), local=True)
+def packed(
+    folder: Path, storage: Path, told: RecordingProgress | None = None, limit: float = 0.0
+) -> DatasetIndex:
+    (index,) = run_pack(
+        pack_job(folder, storage, bad_limit=limit), told or RecordingProgress(), local=True
+    )
     return index
 
 
-def rows_of(index: Index, folder: Path) -> dict[str, str]:
+def rows_of(index: DatasetIndex, folder: Path) -> dict[str, str]:
     """Reasons by the path below a folder."""
     rows = read_quarantine(Storage(index.uri))
     assert len({row.source for row in rows}) == len(rows)
@@ -80,9 +84,9 @@ def test_what_a_folder_s_source_does_not_read_is_a_row_and_costs_nothing(
 ) -> None:
     for name in names:
         put(tmp_path / "in", name, movie)
-    told = Told()
+    told = RecordingProgress()
     index = packed(tmp_path / "in", tmp_path / "out", told)
-    assert index.clips == clips
+    assert index.num_clips == clips
     assert rows_of(index, tmp_path / "in") == wanted
     assert len(told.messages) == bool(wanted)
     assert all(name in told.messages[0] for name in wanted)
@@ -110,12 +114,12 @@ def test_what_comes_later_is_named_when_the_dataset_is_opened(tmp_path: Path, mo
     put(tmp_path / "in", "1.tar", movie)
     first = packed(tmp_path / "in", tmp_path / "out")
     put(tmp_path / "in", "2.tar.gz", movie)
-    told = Told()
+    told = RecordingProgress()
     again = packed(tmp_path / "in", tmp_path / "out", told)
     assert again.uri == first.uri
     assert rows_of(again, tmp_path / "in") == {"2.tar.gz": UNPACK}
     assert "2.tar.gz" in told.messages[0]
-    quiet = Told()
+    quiet = RecordingProgress()
     packed(tmp_path / "in", tmp_path / "out", quiet)
     assert quiet.messages == []
 
@@ -132,7 +136,7 @@ def test_a_folder_is_the_same_dataset_with_and_without_what_is_not_read(
 def test_inspecting_raw_video_counts_what_is_not_read(tmp_path: Path) -> None:
     write_video(tmp_path / "in/a.mp4", frames=60)
     (tmp_path / "in/a.srt").write_text("1")
-    job = train_job(tmp_path / "out", source=str(tmp_path / "in"), frames=2)
+    job = data_job(tmp_path / "out", source=str(tmp_path / "in"), frames=2)
     report = inspect_dataset(job, tmp_path / "sheet.png", 1)
     assert report.quarantine == {"left out: by its name not one of the videos": 1}
 

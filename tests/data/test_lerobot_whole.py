@@ -19,10 +19,10 @@ from orchestrator.data.sources.base import RawClip, Rejected, Source, open_sourc
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.data.sources.lerobot.source import LeRobotSource
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
-from orchestrator.progress import Silent
+from orchestrator.job import TranscodeConfig
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
-from tests.support.lerobot import CAMERA, write, write_robot
+from tests.support.lerobot import CAMERA, write_lerobot_dataset, write_parquet
 from tests.support.videos import pack_job, write_video
 
 INFO = "meta/info.json"
@@ -35,7 +35,7 @@ OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index
 
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_robot(tmp_path_factory.mktemp("robot"), [6, 5])
+    return write_lerobot_dataset(tmp_path_factory.mktemp("robot"), [6, 5])
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def _reasons(folder: Path) -> dict[str, str]:
     """Why an episode is a row, by its number."""
     source = open_source(str(folder))
     assert isinstance(source, LeRobotSource)
-    found = [item for unit in source.units() for item in source.clips(unit, Encode())]
+    found = [item for unit in source.units() for item in source.clips(unit, TranscodeConfig())]
     return {
         item.source.rpartition("-")[2]: item.reason for item in found if isinstance(item, Rejected)
     }
@@ -190,7 +190,7 @@ def test_another_tool_s_info_beside_videos_is_a_row(tmp_path: Path, body: str) -
     write_video(tmp_path / "in/a.mp4", frames=4)
     (tmp_path / "in/meta").mkdir()
     (tmp_path / "in/meta/info.json").write_text(body)
-    (index,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out"), Silent(), local=True)
+    (index,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out"), SilentProgress(), local=True)
     (row,) = read_quarantine(Storage(index.uri))
     assert row.source.endswith("meta/info.json")
 
@@ -242,7 +242,7 @@ def test_a_column_that_says_nothing_is_refused(
 ) -> None:
     table = pq.read_table(folder / EPISODES)
     at = table.column_names.index(column)
-    write(
+    write_parquet(
         folder / EPISODES,
         table.set_column(at, column, pa.array(values)) if values else table.remove_column(at),
     )
@@ -303,7 +303,7 @@ def test_a_column_of_a_table_that_is_wrong_costs_its_episodes(
     table = pq.read_table(folder / TABLE)
     at = table.column_names.index(column)
     rows = pa.array(change(table[column].to_pylist()))
-    write(folder / TABLE, table.set_column(at, column, rows))
+    write_parquet(folder / TABLE, table.set_column(at, column, rows))
     assert _reasons(folder)["0"].startswith(says)
 
 
@@ -316,8 +316,8 @@ def test_files_that_no_episode_names_and_episodes_that_no_table_lists_are_rows(
     info = json.loads((folder / INFO).read_text())
     (folder / INFO).write_text(json.dumps({**info, "total_episodes": 5}))
     job = pack_job(folder, folder.parent / "out", bad_limit=0.6)
-    (index,) = run_pack(job, Silent(), local=True)
-    assert index.clips == 2
+    (index,) = run_pack(job, SilentProgress(), local=True)
+    assert index.num_clips == 2
     rows = read_quarantine(Storage(index.uri))
     assert {row.source.removeprefix(f"{folder}/"): row.reason for row in rows} == {
         "meta/episodes": "lists 2 episodes, meta/info.json counts 5",
@@ -330,6 +330,6 @@ def test_a_whole_folder_has_no_rows(folder: Path) -> None:
     source = open_source(str(folder))
     assert isinstance(source, Source)
     (unit,) = source.units()
-    assert [type(item) for item in source.clips(unit, Encode())] == [RawClip, RawClip]
+    assert [type(item) for item in source.clips(unit, TranscodeConfig())] == [RawClip, RawClip]
     assert isinstance(source, LeRobotSource)
     assert source.left_out() == []

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.sources.base import RawClip, Rejected, Source, open_source
-from orchestrator.data.sources.manifest import ManifestSource, split_line
+from orchestrator.data.sources.manifest import ManifestSource, parse_line
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from tests.support.videos import write_video
 
 
@@ -34,7 +34,7 @@ def read(
     assert isinstance(source, Source)
     found: list[tuple[str, object]] = []
     for unit in source.units():
-        for item in source.clips(unit, Encode()):
+        for item in source.clips(unit, TranscodeConfig()):
             name = item.source.removeprefix(f"{folder}/")
             if isinstance(item, Rejected):
                 found.append((name, item.reason))
@@ -92,7 +92,7 @@ def test_a_label_is_as_it_is_written(
     ],
 )
 def test_quotes_are_read_as_tables_write_them(line: str, path: str, label: str) -> None:
-    assert split_line(line) == (path, label)
+    assert parse_line(line) == (path, label)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,6 @@ def test_clips_of_a_listed_video_keep_their_names(tmp_path: Path, movie: Path) -
     assert isinstance(source, Source)
     (unit,) = source.units()
     assert unit.inputs == ("./a.mp4\t1",)
-    (clip,) = source.clips(unit, Encode())
+    (clip,) = source.clips(unit, TranscodeConfig())
     assert isinstance(clip, RawClip)
     assert clip.frames == 4

@@ -14,15 +14,27 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.packing.verify import verify
+from orchestrator.data.packing.verify import verify_dataset
 from orchestrator.data.sources import inputs
-from orchestrator.data.sources.base import CHANGED, RawClip, Rejected, Source, open_source
-from orchestrator.data.sources.inputs import from_text, identity_of, key_of, printable, to_text
-from orchestrator.data.store.index import Index
+from orchestrator.data.sources.base import (
+    CHANGED_WHILE_PACKING,
+    RawClip,
+    Rejected,
+    Source,
+    open_source,
+)
+from orchestrator.data.sources.inputs import (
+    clip_key_prefix,
+    file_identity,
+    path_from_utf8,
+    path_to_utf8,
+    printable_path,
+)
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from orchestrator.storage import FileEntry, Storage
-from tests.support.videos import Told, pack_job, write_tar, write_video
+from tests.support.videos import RecordingProgress, pack_job, write_tar, write_video
 
 LATIN = os.fsdecode(b"caf\xe9.mp4")
 
@@ -40,16 +52,16 @@ def folder(tmp_path: Path, movie: bytes) -> Path:
     return tmp_path / "in"
 
 
-def packed(source: Path, limit: float = 1.0) -> tuple[Index, dict[str, str]]:
+def packed(source: Path, limit: float = 1.0) -> tuple[DatasetIndex, dict[str, str]]:
     """The index and the reasons of the quarantine, by the path below a folder."""
     job = pack_job(source, source.parent / "out", bad_limit=limit)
-    (index,) = run_pack(job, Told(), local=True)
+    (index,) = run_pack(job, RecordingProgress(), local=True)
     rows = read_quarantine(Storage(index.uri))
     return index, {row.source.removeprefix(f"{source}/"): row.reason for row in rows}
 
 
-def sources_of(index: Index) -> list[str]:
-    return [row["source"].rpartition("/")[2] for row in index.rows(0).to_pylist()]
+def sources_of(index: DatasetIndex) -> list[str]:
+    return [row["source"].rpartition("/")[2] for row in index.shard_rows(0).to_pylist()]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +79,14 @@ def test_a_name_that_is_not_utf8_is_packed(folder: Path, name: bytes, shown: str
     index, reasons = packed(folder, 0.0)
     assert sorted(sources_of(index)) == sorted(["a.mp4", shown])
     assert reasons == {}
-    assert verify(index) == []
+    assert verify_dataset(index) == []
 
 
 def test_a_folder_and_a_picture_of_such_a_name(folder: Path) -> None:
     (folder / LATIN).mkdir()
     shutil.copy(folder / "a.mp4", folder / LATIN / "b.mp4")
     index, reasons = packed(folder, 0.0)
-    assert [row["source"] for row in index.rows(0).to_pylist()] == [
+    assert [row["source"] for row in index.shard_rows(0).to_pylist()] == [
         f"{folder}/a.mp4",
         f"{folder}/caf\\xe9.mp4/b.mp4",
     ]
@@ -85,7 +97,7 @@ def test_what_cannot_be_used_of_such_a_name_is_a_row(folder: Path) -> None:
     (folder / LATIN).write_bytes(b"no video")
     (folder / os.fsdecode(b"\xe9.srt")).write_bytes(b"1")
     index, reasons = packed(folder)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert set(reasons) == {"caf\\xe9.mp4", "\\xe9.srt"}
 
 
@@ -94,20 +106,20 @@ def test_a_tar_of_such_a_name_is_a_row(tmp_path: Path, movie: bytes) -> None:
     write_tar(tmp_path / "in/1.tar", {"a.mp4": movie})
     shutil.copy(tmp_path / "in/1.tar", tmp_path / "in" / os.fsdecode(b"\xe9.tar"))
     index, reasons = packed(tmp_path / "in")
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert list(reasons) == ["\\xe9.tar"]
     assert "not UTF-8" in reasons["\\xe9.tar"]
 
 
 @pytest.mark.parametrize("path", ["a.mp4", "ü/b.mp4", LATIN, "%41.mp4", "new\nline.mp4"])
 def test_a_path_travels_as_text_and_comes_back(path: str) -> None:
-    assert from_text(to_text(path)) == path
-    to_text(path).encode()
-    printable(path).encode()
+    assert path_from_utf8(path_to_utf8(path)) == path
+    path_to_utf8(path).encode()
+    printable_path(path).encode()
 
 
 def test_keys_of_names_that_look_alike_differ() -> None:
-    assert key_of(LATIN) != key_of(printable(LATIN))
+    assert clip_key_prefix(LATIN) != clip_key_prefix(printable_path(LATIN))
 
 
 def test_links_in_a_circle_give_each_video_once(folder: Path) -> None:
@@ -136,7 +148,7 @@ def test_links_that_lead_somewhere_are_followed(folder: Path, tmp_path: Path) ->
     (folder / "far").symlink_to(tmp_path / "far")
     (folder / "c.mp4").symlink_to(tmp_path / "far/deep/b.mp4")
     index, reasons = packed(folder, 0.0)
-    found = [row["source"].removeprefix(f"{folder}/") for row in index.rows(0).to_pylist()]
+    found = [row["source"].removeprefix(f"{folder}/") for row in index.shard_rows(0).to_pylist()]
     assert found == ["a.mp4", "c.mp4", "far/deep/b.mp4"]
     assert reasons == {}
 
@@ -183,14 +195,14 @@ def test_folders_deeper_than_a_path_can_be_long(folder: Path) -> None:
 
 def _denied(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Reading a file of that name fails; root may read everything, so rights cannot."""
-    real = inputs.open_file
+    real = inputs.open_buffered
 
     def opened(storage: Storage, path: str) -> Any:
         if path.endswith(name):
             raise OSError(number, os.strerror(number), path)
         return real(storage, path)
 
-    monkeypatch.setattr(inputs, "open_file", opened)
+    monkeypatch.setattr(inputs, "open_buffered", opened)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +228,14 @@ def test_an_unforeseen_error_of_one_file_is_a_row(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(folder / "a.mp4", folder / "b.mp4")
-    real = inputs.cut_video
+    real = inputs.split_into_clips
 
     def cut(file: Any, key: str, source: str, *rest: Any) -> Any:
         if source.endswith("a.mp4"):
             raise IndexError("list index out of range")
         return real(file, key, source, *rest)
 
-    monkeypatch.setattr(inputs, "cut_video", cut)
+    monkeypatch.setattr(inputs, "split_into_clips", cut)
     index, reasons = packed(folder)
     assert sources_of(index) == ["b.mp4"]
     assert reasons == {"a.mp4": "cannot be read: IndexError: list index out of range"}
@@ -254,7 +266,7 @@ def _changes(folder: Path, change: Callable[[Path], object]) -> list[RawClip | R
     assert isinstance(source, Source)
     units = source.units()
     change(folder / "a.mp4")
-    return [clip for unit in units for clip in source.clips(unit, Encode())]
+    return [clip for unit in units for clip in source.clips(unit, TranscodeConfig())]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +287,7 @@ def test_a_file_that_changes_after_it_was_listed_is_one_row(
 ) -> None:
     shutil.copy(folder / "a.mp4", folder / "b.mp4")
     found = _changes(folder, change)
-    assert [item.reason for item in found if isinstance(item, Rejected)] == [CHANGED]
+    assert [item.reason for item in found if isinstance(item, Rejected)] == [CHANGED_WHILE_PACKING]
     assert [item.source for item in found if isinstance(item, RawClip)] == [f"{folder}/b.mp4"]
 
 
@@ -284,25 +296,25 @@ def test_a_file_that_changes_while_it_is_read_costs_one_input(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
 ) -> None:
     shutil.copy(folder / "a.mp4", folder / "b.mp4")
-    real = inputs.refuse_pointer
+    real = inputs.check_not_lfs_pointer
 
     def first(file: Any) -> None:
         if (folder / "a.mp4").exists() and (folder / "a.mp4").stat().st_size > 600:
             change(folder / "a.mp4")
         real(file)
 
-    monkeypatch.setattr(inputs, "refuse_pointer", first)
+    monkeypatch.setattr(inputs, "check_not_lfs_pointer", first)
     job = pack_job(folder, folder.parent / "out", bad_limit=0.5)
-    (index,) = run_pack(job, Told(), local=True)
+    (index,) = run_pack(job, RecordingProgress(), local=True)
     assert sources_of(index) == ["b.mp4"]
-    assert CHANGED in {row.reason for row in read_quarantine(Storage(index.uri))}
+    assert CHANGED_WHILE_PACKING in {row.reason for row in read_quarantine(Storage(index.uri))}
 
 
 def test_a_pointer_of_git_lfs_is_told_to_be_one(folder: Path, tmp_path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     (folder / "b.mp4").write_bytes(pointer)
     index, reasons = packed(folder)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons == {"b.mp4": "a Git LFS pointer, not the file itself: run 'git lfs pull'"}
     movie = (folder / "a.mp4").read_bytes()
     write_tar(tmp_path / "tars/1.tar", {"a.mp4": movie, "b.mp4": pointer})
@@ -319,16 +331,16 @@ def test_a_tar_that_cannot_be_read_costs_itself_only(
 
     for name in ("1.tar", "2.tar"):
         write_tar(tmp_path / "in" / name, {"a.mp4": movie})
-    real = tars.open_file
+    real = tars.open_buffered
 
     def opened(storage: Storage, path: str) -> Any:
         if path == "1.tar":
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return real(storage, path)
 
-    monkeypatch.setattr(tars, "open_file", opened)
+    monkeypatch.setattr(tars, "open_buffered", opened)
     index, reasons = packed(tmp_path / "in")
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons == {"1.tar": "cannot be read: Permission denied"}
 
 
@@ -366,5 +378,5 @@ def test_files_are_listed_as_a_store_would_list_them(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 300, "a.mp4/b", "nul\0.mp4", "gone.mp4", "/" * 5000])
 def test_no_name_is_too_odd_to_be_looked_at(folder: Path, name: str) -> None:
-    state = identity_of(Storage(str(folder)), name)
+    state = file_identity(Storage(str(folder)), name)
     assert state == "missing" or state.startswith("unusable: ")

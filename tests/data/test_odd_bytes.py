@@ -13,11 +13,11 @@ import pytest
 
 from orchestrator.data.codec import container, packet_reader
 from orchestrator.data.codec.decode import decode_clip
-from orchestrator.data.codec.seekable import probe_in_place
-from orchestrator.data.codec.split_video import cut_video
+from orchestrator.data.codec.seekable import probe_seekable
+from orchestrator.data.codec.split_video import split_into_clips
 from orchestrator.errors import DataError
-from orchestrator.job import Encode
-from tests.support.unusual_videos import set_edits, write
+from orchestrator.job import TranscodeConfig
+from tests.support.unusual_videos import set_edit_list, write_with_timestamps
 
 KINDS: dict[str, dict[str, Any]] = {
     "a.mp4": {"bf": "2"},
@@ -32,9 +32,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def video(folder: Path, name: str) -> bytes:
-    path = write(folder / name, 24, **KINDS[name])
+    path = write_with_timestamps(folder / name, 24, **KINDS[name])
     if name == "edited.mp4":
-        set_edits(path, [(1.5, 0.5)])
+        set_edit_list(path, [(1.5, 0.5)])
     return path.read_bytes()
 
 
@@ -59,12 +59,12 @@ def damaged(body: bytes, rng: random.Random) -> bytes:
 def use(body: bytes) -> None:
     """Every way a video is used; nothing but a reason may come of it."""
     for mode in ("h264", "copy"):
-        encode = Encode(mode=mode, segment=1.0, short_side=64)  # type: ignore[arg-type]
+        encode = TranscodeConfig(mode=mode, segment=1.0, short_side=64)  # type: ignore[arg-type]
         with contextlib.suppress(DataError):
-            list(cut_video(io.BytesIO(body), "key", "source", encode, {}))
+            list(split_into_clips(io.BytesIO(body), "key", "source", encode, {}))
     with contextlib.suppress(DataError):
-        facts = probe_in_place(io.BytesIO(body))
-        decode_clip(body, facts.times[[0, facts.frames // 2, -1]])
+        facts = probe_seekable(io.BytesIO(body))
+        decode_clip(body, facts.frame_times[[0, facts.frames // 2, -1]])
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -79,7 +79,7 @@ def test_a_header_that_asks_for_a_place_no_file_has_is_damage(tmp_path: Path) ->
     path = tmp_path / "a.mp4"
     path.write_bytes(video(tmp_path, "a.mp4"))
     with open(path, "rb") as file:
-        bounded = container._Bounded(file)
+        bounded = container._SeekClampedFile(file)
         assert bounded.seek(1 << 62) == path.stat().st_size
         assert bounded.read(1) == b""
         assert bounded.seek(-5) == 0
@@ -99,19 +99,19 @@ def test_a_clip_is_found_with_few_seeks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container without an index is searched in steps that double, not tick by tick."""
-    body = write(tmp_path / name, 250, **{"g": "50", **KINDS[name]}).read_bytes()
+    body = write_with_timestamps(tmp_path / name, 250, **{"g": "50", **KINDS[name]}).read_bytes()
     calls: list[int] = []
-    until = packet_reader._until
+    until = packet_reader._take_until
 
     def counted(*args: Any) -> list[Any]:
         packets = until(*args)
         calls.append(len(packets))
         return packets
 
-    monkeypatch.setattr(packet_reader, "_until", counted)
-    facts = probe_in_place(io.BytesIO(body))
+    monkeypatch.setattr(packet_reader, "_take_until", counted)
+    facts = probe_seekable(io.BytesIO(body))
     for number in (0, 49, 50, 120, 249):
         calls.clear()
-        decode_clip(body, facts.times[number : number + 1])
+        decode_clip(body, facts.frame_times[number : number + 1])
         assert len(calls) <= 7
         assert sum(calls) <= 260

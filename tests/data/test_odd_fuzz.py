@@ -14,17 +14,17 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import DataError
-from tests.support.ffmpeg_reference import shown_by_ffmpeg
-from tests.support.input_routes import ROUTES, by_route, missing
+from tests.support.ffmpeg_reference import ffmpeg_frames
+from tests.support.input_routes import INPUT_ROUTES, missing_frames, read_by_route
 from tests.support.unusual_videos import (
+    DISPLAY_MATRICES,
     HEIGHT,
-    MATRICES,
     WIDTH,
-    join,
+    concatenate_files,
     numbered_frame,
-    set_edits,
-    set_matrix,
-    write,
+    set_display_matrix,
+    set_edit_list,
+    write_with_timestamps,
 )
 
 CONTAINERS = ("mp4", "mov", "mkv", "ts", "flv")
@@ -48,7 +48,7 @@ class Drawn:
         """The file."""
         base = Fraction(1, 90_000) if self.container == "ts" else Fraction(1, 1000)
         ticks = [round(time / 1000 / base) for time in self.times]
-        path = write(
+        path = write_with_timestamps(
             folder / f"video.{self.container}",
             len(ticks),
             ticks=ticks,
@@ -57,13 +57,13 @@ class Drawn:
             **dict(self.options),
         )
         if self.container in ("mp4", "mov"):
-            set_matrix(path, *MATRICES[self.matrix])
+            set_display_matrix(path, *DISPLAY_MATRICES[self.matrix])
             if self.edits:
-                set_edits(path, self.edits)
+                set_edit_list(path, self.edits)
         if self.twice:
             pictures = [numbered_frame(n + 60) for n in range(14)]
-            behind = write(folder / f"behind.{self.container}", pictures, base=base)
-            join(path, path, behind)
+            behind = write_with_timestamps(folder / f"behind.{self.container}", pictures, base=base)
+            concatenate_files(path, path, behind)
         return path
 
 
@@ -106,7 +106,7 @@ def videos(draw: st.DrawFn) -> Drawn:
         times=tuple(int(time - min(0, times.min())) for time in times),
         clean=clean and not edits,
         options=tuple(options.items()),
-        matrix=draw(st.sampled_from(list(MATRICES))),
+        matrix=draw(st.sampled_from(list(DISPLAY_MATRICES))),
         edits=edits,
         pixel=draw(st.sampled_from([None, None, Fraction(4, 3), Fraction(2, 3)])),
         twice=container in ("ts", "mp4") and draw(st.integers(0, 5)) == 0,
@@ -118,7 +118,7 @@ def upright_size(video: Drawn) -> tuple[int, int]:
     width, height = WIDTH, HEIGHT
     if video.pixel:
         width, height = (96, 48) if video.pixel > 1 else (64, 64)
-    turned = video.container in ("mp4", "mov") and not MATRICES[video.matrix][0]
+    turned = video.container in ("mp4", "mov") and not DISPLAY_MATRICES[video.matrix][0]
     return (height, width) if turned else (width, height)
 
 
@@ -126,15 +126,15 @@ def check(video: Drawn) -> None:
     """No route may show another frame than FFmpeg, or leave one out without a row."""
     with tempfile.TemporaryDirectory() as folder:
         path = video.make(Path(folder))
-        shown = shown_by_ffmpeg(path, *upright_size(video))
-        for route in ROUTES:
+        shown = ffmpeg_frames(path, *upright_size(video))
+        for route in INPUT_ROUTES:
             note(f"route {route}, {len(shown)} frames shown")
-            found = by_route(route, path, shown)
-            gone = missing(found, shown, timed=video.clean and not video.twice)
-            note(f"frames {gone} are not there; rows: {found.rows}")
-            assert not gone or found.rows
+            found = read_by_route(route, path, shown)
+            gone = missing_frames(found, shown, timed=video.clean and not video.twice)
+            note(f"frames {gone} are not there; rows: {found.rejection_reasons}")
+            assert not gone or found.rejection_reasons
             if video.clean and not video.twice and route == "h264":
-                assert not [row for row in found.rows if "stand alone" not in row]
+                assert not [row for row in found.rejection_reasons if "stand alone" not in row]
 
 
 @pytest.mark.nightly

@@ -15,23 +15,28 @@ import pytest
 from PIL import Image, ImageOps
 
 from orchestrator.data.codec.decode import Crop, decode_clip
-from orchestrator.data.codec.orientation import Orientation, by_matrix
-from orchestrator.data.codec.video_probe import probe
+from orchestrator.data.codec.orientation import Orientation, orientation_from_matrix
+from orchestrator.data.codec.video_probe import probe_video
 from orchestrator.data.sources.base import RawClip
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.errors import DataError
-from orchestrator.job import Encode
-from tests.support.ffmpeg_reference import ffmpeg, shown_by_ffmpeg
-from tests.support.input_routes import ROUTES, apart, by_route, missing
+from orchestrator.job import TranscodeConfig
+from tests.support.ffmpeg_reference import ffmpeg_frames, run_ffmpeg
+from tests.support.input_routes import (
+    INPUT_ROUTES,
+    mean_absolute_difference,
+    missing_frames,
+    read_by_route,
+)
 from tests.support.unusual_videos import (
+    DISPLAY_MATRICES,
     HEIGHT,
-    MATRICES,
     WIDTH,
-    join,
+    concatenate_files,
     numbered_frame,
     remuxed,
-    set_matrix,
-    write,
+    set_display_matrix,
+    write_with_timestamps,
 )
 
 pytestmark = pytest.mark.integration  # FFmpeg runs as a process
@@ -49,28 +54,40 @@ class Case:
     make: Callable[[Path], Path]
     size: tuple[int, int] = (WIDTH, HEIGHT)
     matrix: str = "auto"
-    whole: tuple[str, ...] = ROUTES
+    whole: tuple[str, ...] = INPUT_ROUTES
 
 
 def coloured(name: str, matrix: int, full: bool = False, **keys: Any) -> Case:
-    return Case(name, lambda f: write(f / "c.mkv", 12, colour=(matrix, 2 if full else 1), **keys))
+    return Case(
+        name,
+        lambda f: write_with_timestamps(f / "c.mkv", 12, colour=(matrix, 2 if full else 1), **keys),
+    )
 
 
 def made(name: str, file: str, size: tuple[int, int] = (WIDTH, HEIGHT), **keys: Any) -> Case:
-    whole = keys.pop("whole", ROUTES)
-    return Case(name, lambda folder: write(folder / file, 12, **keys), size, whole=whole)
+    whole = keys.pop("whole", INPUT_ROUTES)
+    return Case(
+        name, lambda folder: write_with_timestamps(folder / file, 12, **keys), size, whole=whole
+    )
 
 
 def oriented(name: str) -> Case:
-    a, b, c, d = MATRICES[name]
+    a, b, c, d = DISPLAY_MATRICES[name]
     size = (HEIGHT, WIDTH) if not a else (WIDTH, HEIGHT)
-    return Case(name, lambda f: set_matrix(write(f / "o.mp4", 12, bf="2"), a, b, c, d), size)
+    return Case(
+        name,
+        lambda f: set_display_matrix(write_with_timestamps(f / "o.mp4", 12, bf="2"), a, b, c, d),
+        size,
+    )
 
 
 def two_streams(folder: Path, *, largest_first: bool) -> Path:
     """Two video streams, of which the numbered one is the largest."""
     path = folder / "two.mkv"
-    files = [write(folder / "big.mkv", 12), write(folder / "small.mkv", _small())]
+    files = [
+        write_with_timestamps(folder / "big.mkv", 12),
+        write_with_timestamps(folder / "small.mkv", _small()),
+    ]
     with av.open(str(path), "w") as out:
         order = files if largest_first else files[::-1]
         readers = [av.open(str(file)) for file in order]
@@ -94,7 +111,12 @@ def by_ffmpeg(name: str, *arguments: str, **source: Any) -> Callable[[Path], Pat
     """Makes a file by FFmpeg's command line of a plain one."""
 
     def make(folder: Path) -> Path:
-        ffmpeg("-i", write(folder / "plain.mp4", 12, **source), *arguments, folder / name)
+        run_ffmpeg(
+            "-i",
+            write_with_timestamps(folder / "plain.mp4", 12, **source),
+            *arguments,
+            folder / name,
+        )
         return folder / name
 
     return make
@@ -102,7 +124,7 @@ def by_ffmpeg(name: str, *arguments: str, **source: Any) -> Callable[[Path], Pat
 
 def clean_aperture(folder: Path) -> Path:
     """An mp4 that crops its frames to 64 x 48 by a box `clap`."""
-    path = write(folder / "clap.mp4", 12)
+    path = write_with_timestamps(folder / "clap.mp4", 12)
     body = bytearray(path.read_bytes())
     box = struct.pack(">I4s8I", 40, b"clap", 64, 1, 48, 1, 0, 1, 0, 1)
     at = body.rindex(b"avc1") - 4
@@ -119,13 +141,17 @@ def clean_aperture(folder: Path) -> Path:
 def two_sizes(folder: Path) -> Path:
     """A transport stream whose frames become twice as large."""
     base = Fraction(1, 90_000)
-    first = write(folder / "a.ts", 12, base=base)
+    first = write_with_timestamps(folder / "a.ts", 12, base=base)
     ticks = [108_000 + 9000 * n for n in range(12)]
-    return join(folder / "sizes.ts", first, write(folder / "b.ts", BIG, ticks=ticks, base=base))
+    return concatenate_files(
+        folder / "sizes.ts",
+        first,
+        write_with_timestamps(folder / "b.ts", BIG, ticks=ticks, base=base),
+    )
 
 
 CASES = [
-    *map(oriented, MATRICES),
+    *map(oriented, DISPLAY_MATRICES),
     made("wide_pixels", "w.mkv", (WIDTH, 48), pixel=Fraction(4, 3)),
     made("high_pixels", "h.mkv", (72, HEIGHT), pixel=Fraction(3, 4)),
     made("absurd_pixels", "x.mkv", pixel=Fraction(1, 40)),
@@ -147,7 +173,8 @@ CASES = [
     coloured("fcc", 4),
     coloured("bt2020_ten_bit", 9, pix_fmt="yuv420p10le", codec="libx265",
              **{"x265-params": "log-level=error:crf=4"}),
-    Case("hd_untagged", lambda f: write(f / "hd.mp4", LARGE, crf="12"), (114, 64), "bt709"),
+    Case("hd_untagged", lambda f: write_with_timestamps(f / "hd.mp4", LARGE, crf="12"), (114, 64),
+         "bt709"),
     Case("largest_first", lambda f: two_streams(f, largest_first=True)),
     Case("largest_second", lambda f: two_streams(f, largest_first=False)),
     Case("two_sizes", two_sizes, whole=("h264",)),
@@ -161,46 +188,46 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", INPUT_ROUTES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_picture_is_the_one_that_is_shown(case: Case, route: str, tmp_path: Path) -> None:
     path = case.make(tmp_path)
     width, height = case.size
     if route != "h264" and case.size[0] > WIDTH:  # not scaled down
         width, height = 1280, 720
-    shown = shown_by_ffmpeg(path, width, height, case.matrix)
+    shown = ffmpeg_frames(path, width, height, case.matrix)
     assert len(shown) >= 3
-    found = by_route(route, path, shown)
-    gone = missing(found, shown)
-    assert not gone or found.rows, f"frames {gone} are left out without a row"
+    found = read_by_route(route, path, shown)
+    gone = missing_frames(found, shown)
+    assert not gone or found.rejection_reasons, f"frames {gone} are left out without a row"
     if route in case.whole:
-        assert (gone, found.rows) == ([], [])
+        assert (gone, found.rejection_reasons) == ([], [])
 
 
 @pytest.mark.parametrize("matrix", [(46341, 46341, -46341, 46341), (65000, 8000, -8000, 65000)])
 def test_a_matrix_that_is_no_quarter_turn_is_refused(
     matrix: tuple[int, int, int, int], tmp_path: Path
 ) -> None:
-    path = set_matrix(write(tmp_path / "a.mp4", 12), *matrix)
+    path = set_display_matrix(write_with_timestamps(tmp_path / "a.mp4", 12), *matrix)
     with open(path, "rb") as file, pytest.raises(DataError, match=r"turns by \d+ degrees"):
-        probe(file)
+        probe_video(file)
     with pytest.raises(DataError, match=r"turns by \d+ degrees"):
         decode_clip(path.read_bytes(), np.zeros(1))
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.5])
 def test_a_matrix_may_scale_and_be_slightly_off(scale: float) -> None:
-    for turned, (a, b, c, d) in MATRICES.items():
+    for turned, (a, b, c, d) in DISPLAY_MATRICES.items():
         slightly = np.array([a + 400, b - 300, 0, c + 200, d - 100, 0, 0, 0, 2**30]) * scale
-        expected = by_matrix(np.array([a, b, 0, c, d, 0, 0, 0, 2**30]))
-        assert by_matrix(slightly.astype(np.int32)) == expected, turned
-    assert by_matrix(np.zeros(9, np.int32)) == Orientation()
+        expected = orientation_from_matrix(np.array([a, b, 0, c, d, 0, 0, 0, 2**30]))
+        assert orientation_from_matrix(slightly.astype(np.int32)) == expected, turned
+    assert orientation_from_matrix(np.zeros(9, np.int32)) == Orientation()
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("name", DISPLAY_MATRICES)
 def test_a_crop_is_one_of_the_upright_frame(name: str, flip: bool, tmp_path: Path) -> None:
-    path = set_matrix(write(tmp_path / "a.mp4", 4), *MATRICES[name])
+    path = set_display_matrix(write_with_timestamps(tmp_path / "a.mp4", 4), *DISPLAY_MATRICES[name])
     whole = decode_clip(path.read_bytes(), np.zeros(1))[0]
     height, width = whole.shape[:2]
 
@@ -208,9 +235,9 @@ def test_a_crop_is_one_of_the_upright_frame(name: str, flip: bool, tmp_path: Pat
         assert (w, h) == (width, height)
         return Crop(width - 32, 0, 32, 32, flip)
 
-    cut = decode_clip(path.read_bytes(), np.zeros(1), size=32, crop=corner)[0]
+    cut = decode_clip(path.read_bytes(), np.zeros(1), size=32, choose_crop=corner)[0]
     expected = whole[:32, width - 32 :]
-    assert apart(cut, expected[:, ::-1] if flip else expected) < 4
+    assert mean_absolute_difference(cut, expected[:, ::-1] if flip else expected) < 4
 
 
 def test_a_clip_whose_frames_change_their_size_is_cropped_once(tmp_path: Path) -> None:
@@ -220,10 +247,10 @@ def test_a_clip_whose_frames_change_their_size_is_cropped_once(tmp_path: Path) -
         drawn.append((w, h))
         return Crop(0, 0, w / 2, h)
 
-    frames = decode_clip(path.read_bytes(), np.array([0.0, 1.25]), size=32, crop=left)
+    frames = decode_clip(path.read_bytes(), np.array([0.0, 1.25]), size=32, choose_crop=left)
     assert drawn == [(WIDTH, HEIGHT)]
-    assert apart(frames[0], frames[1]) < 25
-    assert apart(frames[0], frames[1][:, ::-1]) > 25
+    assert mean_absolute_difference(frames[0], frames[1]) < 25
+    assert mean_absolute_difference(frames[0], frames[1][:, ::-1]) > 25
 
 
 def exif_picture(path: Path, orientation: int) -> Path:
@@ -243,27 +270,29 @@ def test_a_picture_is_turned_as_its_exif_data_say(
     path = exif_picture(tmp_path / f"p.{extension}", orientation)
     with Image.open(path) as picture:
         expected = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    (unit,) = FolderSource(str(tmp_path), 1, pictures=True).units()
-    (clip,) = FolderSource(str(tmp_path), 1, pictures=True).clips(unit, Encode())
+    (unit,) = FolderSource(str(tmp_path), 1, images=True).units()
+    (clip,) = FolderSource(str(tmp_path), 1, images=True).clips(unit, TranscodeConfig())
     assert isinstance(clip, RawClip)
     assert (clip.height, clip.width) == expected.shape[:2]
-    assert apart(decode_clip(clip.payload, np.zeros(1))[0], expected) < 4
+    assert mean_absolute_difference(decode_clip(clip.payload, np.zeros(1))[0], expected) < 4
 
 
 def test_a_picture_with_another_one_behind_it_is_the_first(tmp_path: Path) -> None:
     first = Image.fromarray(numbered_frame(5))
     behind = [Image.fromarray(numbered_frame(9)[:32, :48])]
     first.save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=behind, quality=95)
-    (unit,) = FolderSource(str(tmp_path), 1, pictures=True).units()
-    (clip,) = FolderSource(str(tmp_path), 1, pictures=True).clips(unit, Encode())
+    (unit,) = FolderSource(str(tmp_path), 1, images=True).units()
+    (clip,) = FolderSource(str(tmp_path), 1, images=True).clips(unit, TranscodeConfig())
     assert isinstance(clip, RawClip)
-    assert apart(decode_clip(clip.payload, np.zeros(1))[0], numbered_frame(5)) < 4
+    assert (
+        mean_absolute_difference(decode_clip(clip.payload, np.zeros(1))[0], numbered_frame(5)) < 4
+    )
 
 
 def test_a_title_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
-    path = remuxed(write(tmp_path / "a.mkv", 12), tmp_path / "t.mkv", title="caf??")
+    path = remuxed(write_with_timestamps(tmp_path / "a.mkv", 12), tmp_path / "t.mkv", title="caf??")
     body = path.read_bytes().replace(b"caf??", b"caf\xe9\xff")
-    assert apart(decode_clip(body, np.zeros(1))[0], numbered_frame(0)) < 4
+    assert mean_absolute_difference(decode_clip(body, np.zeros(1))[0], numbered_frame(0)) < 4
 
 
 def test_damaged_exif_data_leave_a_picture_as_it_is(tmp_path: Path) -> None:
@@ -271,4 +300,6 @@ def test_damaged_exif_data_leave_a_picture_as_it_is(tmp_path: Path) -> None:
     body = bytearray(path.read_bytes())
     at = body.index(b"Exif\0\0") + 6
     body[at : at + 8] = b"\xff" * 8
-    assert apart(decode_clip(bytes(body), np.zeros(1))[0], numbered_frame(77)) < 4
+    assert (
+        mean_absolute_difference(decode_clip(bytes(body), np.zeros(1))[0], numbered_frame(77)) < 4
+    )

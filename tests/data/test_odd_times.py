@@ -13,16 +13,16 @@ import av
 import numpy as np
 import pytest
 
-from tests.support.ffmpeg_reference import ffmpeg, shown_by_ffmpeg
-from tests.support.input_routes import ROUTES, SEGMENT_S, by_route, missing
+from tests.support.ffmpeg_reference import ffmpeg_frames, run_ffmpeg
+from tests.support.input_routes import INPUT_ROUTES, SEGMENT_S, missing_frames, read_by_route
 from tests.support.unusual_videos import (
     HEIGHT,
     WIDTH,
-    join,
+    concatenate_files,
     numbered_frame,
     remuxed,
-    set_edits,
-    write,
+    set_edit_list,
+    write_with_timestamps,
 )
 
 pytestmark = pytest.mark.integration  # FFmpeg runs as a process
@@ -45,7 +45,7 @@ class Case:
 
     name: str
     make: Callable[[Path], Path]
-    whole: tuple[str, ...] = ROUTES
+    whole: tuple[str, ...] = INPUT_ROUTES
     timed: bool = True
     lost: int = 0
     """Frames that no route shows, and a row names."""
@@ -53,13 +53,13 @@ class Case:
 
 def plain(name: str, **keys: Any) -> Case:
     # AVI does not store when reordered frames are shown; in a program stream seeks miss frames.
-    whole = {"b_frames.avi": ("h264",), "mpeg2.mpg": ("h264", "copy")}.get(name, ROUTES)
-    return Case(name, lambda folder: write(folder / name, **keys), whole)
+    whole = {"b_frames.avi": ("h264",), "mpeg2.mpg": ("h264", "copy")}.get(name, INPUT_ROUTES)
+    return Case(name, lambda folder: write_with_timestamps(folder / name, **keys), whole)
 
 
 def stamped(name: str, ticks: list[int], *, container: str = "mkv", **keys: object) -> Case:
     def make(folder: Path) -> Path:
-        return write(folder / f"{name}.{container}", ticks=ticks, bf="0")
+        return write_with_timestamps(folder / f"{name}.{container}", ticks=ticks, bf="0")
 
     return Case(name, make, **keys)  # type: ignore[arg-type]
 
@@ -68,7 +68,9 @@ def edited(name: str, *edits: tuple[float, float], **keys: object) -> Case:
     def make(folder: Path) -> Path:
         base = Fraction(1, 10240)
         options = {"bf": str(keys.get("bf", 0)), "g": "12"}
-        return set_edits(write(folder / f"{name}.mp4", base=base, **options), edits)
+        return set_edit_list(
+            write_with_timestamps(folder / f"{name}.mp4", base=base, **options), edits
+        )
 
     return Case(name, make, **{k: v for k, v in keys.items() if k != "bf"})  # type: ignore[arg-type]
 
@@ -77,10 +79,10 @@ def joined(name: str, container: str, **keys: object) -> Case:
     codec = {"codec": "mpeg2video", "rate": 25} if container == "mpg" else {}
 
     def make(folder: Path) -> Path:
-        one = write(folder / f"one.{container}", 25, **codec)  # type: ignore[arg-type]
+        one = write_with_timestamps(folder / f"one.{container}", 25, **codec)  # type: ignore[arg-type]
         pictures = [frame[::-1] for frame in _numbered(30)]
-        two = write(folder / f"two.{container}", pictures, **codec)  # type: ignore[arg-type]
-        return join(folder / f"{name}.{container}", one, two)
+        two = write_with_timestamps(folder / f"two.{container}", pictures, **codec)  # type: ignore[arg-type]
+        return concatenate_files(folder / f"{name}.{container}", one, two)
 
     return Case(name, make, **keys)  # type: ignore[arg-type]
 
@@ -91,7 +93,7 @@ def _numbered(count: int) -> list[np.ndarray]:
 
 def without_beginning(folder: Path) -> Path:
     """A transport stream that is recorded from the middle of a group of pictures on."""
-    path = write(folder / "late.ts", base=Fraction(1, 90_000), bf="0", g="12")
+    path = write_with_timestamps(folder / "late.ts", base=Fraction(1, 90_000), bf="0", g="12")
     with av.open(str(path)) as container:
         packets = [packet.pos for packet in container.demux(video=0) if packet.size]
     body = path.read_bytes()
@@ -114,18 +116,20 @@ def raw(path: Path, codec: str) -> Path:
 
 def live_mkv(folder: Path) -> Path:
     """A Matroska file without an index and without a duration, as a recorder streams it."""
-    return remuxed(write(folder / "plain.mkv", bf="2"), folder / "live.mkv", live="1")
+    return remuxed(
+        write_with_timestamps(folder / "plain.mkv", bf="2"), folder / "live.mkv", live="1"
+    )
 
 
 def fragmented(folder: Path) -> Path:
     flags = "frag_keyframe+empty_moov+default_base_moof"
-    plain = write(folder / "plain.mp4", bf="2")
+    plain = write_with_timestamps(folder / "plain.mp4", bf="2")
     return remuxed(plain, folder / "fragmented.mp4", movflags=flags)
 
 
 def wrong_duration(folder: Path, factor: int) -> Path:
     """An mp4 whose headers name another duration than its frames have."""
-    path = write(folder / "duration.mp4", bf="0")
+    path = write_with_timestamps(folder / "duration.mp4", bf="0")
     body = bytearray(path.read_bytes())
     for name, place in ((b"mvhd", 20), (b"mdhd", 20)):
         at = body.index(name) + place
@@ -137,26 +141,26 @@ def wrong_duration(folder: Path, factor: int) -> Path:
 
 def by_ffmpeg(path: Path, source: Path, *arguments: str, before: tuple[str, ...] = ()) -> Path:
     """A file that FFmpeg's command line makes of another one."""
-    ffmpeg(*before, "-i", source, *arguments, path)
+    run_ffmpeg(*before, "-i", source, *arguments, path)
     return path
 
 
 def raw_in_mp4(folder: Path) -> Path:
     """Frames that are coded out of order, with the times at which they are decoded."""
-    source = write(folder / "b.mp4", bf="2")
+    source = write_with_timestamps(folder / "b.mp4", bf="2")
     raw_file = by_ffmpeg(folder / "b.h264", source, "-c", "copy")
     return by_ffmpeg(folder / "raw.mp4", raw_file, "-c", "copy", before=("-r", "25"))
 
 
 def decoding_times(folder: Path) -> Path:
     stamps = ("-bsf:v", "setts=pts=DTS:dts=DTS")
-    source = write(folder / "b.mp4", bf="2")
+    source = write_with_timestamps(folder / "b.mp4", bf="2")
     return by_ffmpeg(folder / "d.mkv", source, "-c", "copy", *stamps)
 
 
 def dropped_in_avi(folder: Path) -> Path:
     ticks = [round(40 * n) for n in range(60) if not 20 <= n <= 32]
-    source = write(folder / "v.mkv", len(ticks), ticks=ticks, rate=25)
+    source = write_with_timestamps(folder / "v.mkv", len(ticks), ticks=ticks, rate=25)
     codec = ("-c:v", "libx264", "-crf", "4", "-bf", "0", "-g", "12")
     return by_ffmpeg(folder / "d.avi", source, "-fps_mode", "vfr", *codec)
 
@@ -164,15 +168,15 @@ def dropped_in_avi(folder: Path) -> Path:
 def trimmed_open(folder: Path) -> Path:
     """Cut within an open group of pictures, without encoding anew."""
     options = {"x264-params": "open-gop=1:keyint=15:min-keyint=15:bframes=3", "bf": "3"}
-    source = write(folder / "open.mp4", 45, rate=15, g="15", **options)
+    source = write_with_timestamps(folder / "open.mp4", 45, rate=15, g="15", **options)
     return by_ffmpeg(folder / "t.mkv", source, "-c", "copy", before=("-ss", "0.9"))
 
 
 def joined_segments(folder: Path) -> Path:
-    source = write(folder / "long.mp4", 75, rate=25, g="12")
+    source = write_with_timestamps(folder / "long.mp4", 75, rate=25, g="12")
     pieces = ("-f", "segment", "-segment_time", "0.96")
     by_ffmpeg(folder / "s%d.ts", source, "-c", "copy", *pieces)
-    return join(folder / "joined.ts", *sorted(folder.glob("s*.ts")))
+    return concatenate_files(folder / "joined.ts", *sorted(folder.glob("s*.ts")))
 
 
 FAST = [round(n * 1000 / 240) for n in range(40)]
@@ -197,8 +201,9 @@ CASES = [
     Case("raw_in_mp4", raw_in_mp4, ("h264",), False),
     Case("decoding_times", decoding_times, ("h264",), False),
     Case("dropped_in_avi", dropped_in_avi, ("h264",)),
-    Case("b_frames_h264.avi", lambda f: by_ffmpeg(f / "b.avi", write(f / "b.mp4", bf="2"), "-c:v",
-         "libx264", "-crf", "4", "-bf", "2"), ("h264",)),
+    Case("b_frames_h264.avi",
+         lambda f: by_ffmpeg(f / "b.avi", write_with_timestamps(f / "b.mp4", bf="2"), "-c:v",
+                             "libx264", "-crf", "4", "-bf", "2"), ("h264",)),
     Case("trimmed_open", trimmed_open, ("h264", "copy")),
     Case("joined_segments", joined_segments, ("h264",)),
     Case("fragmented", fragmented),
@@ -255,19 +260,21 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", INPUT_ROUTES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_frame_that_is_shown_is_there_once(case: Case, route: str, tmp_path: Path) -> None:
     path = case.make(tmp_path)
-    shown = shown_by_ffmpeg(path, WIDTH, HEIGHT)
+    shown = ffmpeg_frames(path, WIDTH, HEIGHT)
     assert len(shown) > 11
-    found = by_route(route, path, shown)
-    gone = missing(found, shown, timed=case.timed)
-    assert len(gone) <= case.lost or found.rows, f"frames {gone} are left out without a row"
+    found = read_by_route(route, path, shown)
+    gone = missing_frames(found, shown, timed=case.timed)
+    assert len(gone) <= case.lost or found.rejection_reasons, (
+        f"frames {gone} are left out without a row"
+    )
     if route in case.whole:
-        assert (gone, found.rows) == ([], [])
+        assert (gone, found.rejection_reasons) == ([], [])
     elif case.lost and route == "h264":
         assert len(gone) == case.lost
-        assert found.rows
+        assert found.rejection_reasons
     cut = [clip for clip in found.clips if len(clip.images) > 1 and route == "h264"]
     assert max((clip.duration_s for clip in cut), default=0.0) <= SEGMENT_S + 1e-6

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data.loader.order import Order, interleave
-from orchestrator.data.loader.permute import permute, subkeys
+from orchestrator.data.loader.permute import derive_keys, permute
 from orchestrator.errors import RequestError
 
 shards = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(lambda counts: sum(counts) > 0)
@@ -34,10 +34,10 @@ def test_each_clip_once_per_pass(
     sources: list[list[int]], seed: int, window: int, weighted: bool
 ) -> None:
     weights = [1.0 + 2 * i for i in range(len(sources))] if weighted else [None] * len(sources)
-    drawn = order(*sources, seed=seed, window=window, weights=weights).at(np.arange(300))
+    drawn = order(*sources, seed=seed, window=window, weights=weights).lookup(np.arange(300))
     for number, counts in enumerate(sources):
         mine = drawn.source == number
-        turns = drawn.turn[mine]
+        turns = drawn.pass_index[mine]
         assert (np.diff(turns) >= 0).all()  # a pass begins when the one before is complete
         clips = list(zip(drawn.shard[mine].tolist(), drawn.row[mine].tolist(), strict=True))
         everything = {(s, r) for s, count in enumerate(counts) for r in range(count)}
@@ -51,18 +51,18 @@ def test_each_clip_once_per_pass(
 
 def test_any_part_equals_the_whole_and_survives_pickling() -> None:
     made = order([5, 0, 9, 2], [7, 7], weights=[3.0, 1.0], seed=5)
-    whole = made.at(np.arange(2000))
+    whole = made.lookup(np.arange(2000))
     copy = pickle.loads(pickle.dumps(made))
     at = np.random.default_rng(0).permutation(2000)
     for positions in (at[:500], at[500:], np.array([1999]), np.array([], dtype=np.int64)):
-        part = copy.at(positions)
-        for name in ("source", "turn", "shard", "row"):
+        part = copy.lookup(positions)
+        for name in ("source", "pass_index", "shard", "row"):
             assert np.array_equal(getattr(part, name), getattr(whole, name)[positions])
 
 
 def test_seed_and_pass_change_the_order() -> None:
     def first(seed: int, turn: int) -> list[tuple[int, int]]:
-        drawn = order([50] * 8, seed=seed).at(np.arange(400) + 400 * turn)
+        drawn = order([50] * 8, seed=seed).lookup(np.arange(400) + 400 * turn)
         return list(zip(drawn.shard.tolist(), drawn.row.tolist(), strict=True))
 
     passes = [first(0, 0), first(0, 1), first(1, 0)]
@@ -73,7 +73,7 @@ def test_seed_and_pass_change_the_order() -> None:
 
 
 def test_a_window_reads_from_its_shards_only() -> None:
-    drawn = order([100] * 12, window=4).at(np.arange(1200))
+    drawn = order([100] * 12, window=4).lookup(np.arange(1200))
     for start in range(0, 1200, 400):
         assert len(np.unique(drawn.shard[start : start + 400])) == 4
     # ... and they are shuffled together: no run of one shard is long.
@@ -82,7 +82,7 @@ def test_a_window_reads_from_its_shards_only() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 10, 97, 1000, 4096])
 def test_the_permutation_is_one(size: int) -> None:
-    for key in subkeys(7, np.arange(20)):
+    for key in derive_keys(7, np.arange(20)):
         out = permute(np.arange(size), np.full(size, size), np.full(size, key))
         assert sorted(out.tolist()) == list(range(size))
 
@@ -91,7 +91,7 @@ def test_the_permutation_is_even() -> None:
     """Over many keys each element lands everywhere equally often (chi-square, 99.99%)."""
     size, keys = 13, 20_000
     index = np.tile(np.arange(size), keys)
-    key = np.repeat(subkeys(3, np.arange(keys)), size)
+    key = np.repeat(derive_keys(3, np.arange(keys)), size)
     landed = permute(index, np.full(size * keys, size), key)
     counts = np.zeros((size, size))
     np.add.at(counts, (index, landed), 1)
@@ -101,20 +101,20 @@ def test_the_permutation_is_even() -> None:
 
 
 def test_shares_are_kept_in_every_stretch() -> None:
-    drawn = order([1000], [1000], [100], weights=[5.0, 3.0, 2.0]).at(np.arange(20_480))
+    drawn = order([1000], [1000], [100], weights=[5.0, 3.0, 2.0]).lookup(np.arange(20_480))
     for start in range(0, 20_480, 512):
         share = np.bincount(drawn.source[start : start + 512], minlength=3) / 512
         assert np.abs(share - [0.5, 0.3, 0.2]).max() < 0.01
     # The small source counts its own passes.
-    passes = [drawn.turn[drawn.source == source].max() for source in range(3)]
+    passes = [drawn.pass_index[drawn.source == source].max() for source in range(3)]
     assert passes == [10, 6, 40]
 
 
 def test_without_weights_sources_are_drawn_by_their_clips() -> None:
     made = order([3000, 6000], [1000])
-    assert made.epoch == 10_000
-    assert np.bincount(made.at(np.arange(50_000)).source)[1] == pytest.approx(5000, abs=15)
-    assert order([30], [10], epoch=7).epoch == 7
+    assert made.epoch_length == 10_000
+    assert np.bincount(made.lookup(np.arange(50_000)).source)[1] == pytest.approx(5000, abs=15)
+    assert order([30], [10], epoch_length=7).epoch_length == 7
 
 
 def test_a_tiny_share_is_still_drawn() -> None:
@@ -134,12 +134,12 @@ def test_what_cannot_be_ordered_is_refused() -> None:
 def test_a_billion_clips_fit_in_little_memory() -> None:
     counts = np.random.default_rng(0).integers(500, 1500, 1_000_000)
     tracemalloc.start()
-    made = Order([counts], [None], seed=0, window=16)
+    made = Order([counts], [None], seed=0, shuffle_window=16)
     # The end of one pass and the start of the next: both passes are held.
-    drawn = made.at(np.arange(made.epoch - 20_000, made.epoch + 20_000))
+    drawn = made.lookup(np.arange(made.epoch_length - 20_000, made.epoch_length + 20_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert made.epoch > 990_000_000
-    assert set(drawn.turn.tolist()) == {0, 1}
+    assert made.epoch_length > 990_000_000
+    assert set(drawn.pass_index.tolist()) == {0, 1}
     assert (drawn.row < counts[drawn.shard]).all()
     assert peak < 100e6

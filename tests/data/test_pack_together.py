@@ -14,32 +14,32 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.packing.dataset import complete, is_complete, tidy
-from orchestrator.data.packing.pack import LEASE, run_pack
+from orchestrator.data.packing.dataset import finalize_dataset, is_complete, remove_leftovers
+from orchestrator.data.packing.pack import PACKING_LEASE, run_pack
 from orchestrator.data.packing.shard_writer import ShardWriter
-from orchestrator.data.packing.verify import verify
+from orchestrator.data.packing.verify import verify_dataset
 from orchestrator.data.sources.base import RawClip
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage, lease
-from tests.support.videos import Told, pack_job, write_video
+from tests.support.videos import RecordingProgress, pack_job, write_video
 
 SCRIPT = """
 import sys, time
 from tests.support.videos import pack_job
-from orchestrator.data import unit
+from orchestrator.data.packing import unit
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 
-original = unit.run_unit
+original = unit.pack_unit
 def slowly(*args):
     time.sleep({pause})
     return original(*args)
 import orchestrator.data.packing.pack as pack
-pack.run_unit = slowly
-(index,) = run_pack(pack_job({source!r}, {storage!r}, unit=1), Silent(), local=True)
-print(index.clips)
+pack.pack_unit = slowly
+(index,) = run_pack(pack_job({source!r}, {storage!r}, unit=1), SilentProgress(), local=True)
+print(index.num_clips)
 """
 
 
@@ -68,11 +68,11 @@ def dataset_in(storage: str) -> Storage:
 
 def is_whole(dataset: Storage, clips: int) -> None:
     """Every clip once, every tar named, nothing beside them."""
-    index = Index.open(dataset.root)
-    assert (index.clips, verify(index)) == (clips, [])
+    index = DatasetIndex.open(dataset.root)
+    assert (index.num_clips, verify_dataset(index)) == (clips, [])
     tars = {entry.path for entry in dataset.files() if entry.path.endswith(".tar")}
-    assert tars == {index.shard_info(shard)["shard"] for shard in range(index.shards)}
-    assert not dataset.exists(LEASE)
+    assert tars == {index.shard_info(shard)["shard"] for shard in range(index.num_shards)}
+    assert not dataset.exists(PACKING_LEASE)
     assert not dataset.is_dir("units")
 
 
@@ -114,7 +114,7 @@ def test_one_that_is_killed_does_not_stop_the_one_that_waits(tmp_path: Path, pla
     first = packer(str(source), place, pause=1.0)
     datasets = Storage(f"{place}/datasets")
     for _ in range(600):
-        if any(entry.path.endswith(LEASE) for entry in datasets.files()):
+        if any(entry.path.endswith(PACKING_LEASE) for entry in datasets.files()):
             break
         time.sleep(0.05)
     second = packer(str(source), place, pause=0.0)
@@ -132,7 +132,7 @@ def test_one_that_fails_leaves_its_turn_to_the_one_that_waits(
     monkeypatch.setattr(lease, "POLL_S", 0.02)
     source, waits, found = videos(tmp_path / "in", 2), threading.Event(), []
 
-    class Waiting(Told):
+    class Waiting(RecordingProgress):
         def message(self, text: str) -> None:
             waits.set()
 
@@ -141,17 +141,17 @@ def test_one_that_fails_leaves_its_turn_to_the_one_that_waits(
 
     thread = threading.Thread(target=second)
 
-    def fails(*args: Any) -> Index:
-        monkeypatch.setattr("orchestrator.data.packing.pack.complete", complete)
+    def fails(*args: Any) -> DatasetIndex:
+        monkeypatch.setattr("orchestrator.data.packing.pack.finalize_dataset", finalize_dataset)
         thread.start()
         assert waits.wait(10)
         raise JobFailed("its disk is full")
 
-    monkeypatch.setattr("orchestrator.data.packing.pack.complete", fails)
+    monkeypatch.setattr("orchestrator.data.packing.pack.finalize_dataset", fails)
     with pytest.raises(JobFailed, match="its disk is full"):
-        run_pack(pack_job(source, tmp_path / "out", unit=1), Silent(), local=True)
+        run_pack(pack_job(source, tmp_path / "out", unit=1), SilentProgress(), local=True)
     thread.join(30)
-    assert [index.clips for index in found] == [2]
+    assert [index.num_clips for index in found] == [2]
     is_whole(dataset_in(str(tmp_path / "out")), 2)
 
 
@@ -162,16 +162,16 @@ def test_one_whose_lease_was_taken_over_ends_with_the_other_s_dataset(
     """As after a minute in which its host stood still."""
     source = videos(tmp_path / "in", 2)
     job = pack_job(source, tmp_path / "out", unit=1)
-    others: list[Index] = []
+    others: list[DatasetIndex] = []
 
     def taken_over() -> None:
         if not others:
-            others.append(Index.__new__(Index))  # once
+            others.append(DatasetIndex.__new__(DatasetIndex))  # once
             storage = dataset_in(str(tmp_path / "out"))
-            storage.delete(LEASE)
-            (others[0],) = run_pack(job, Silent(), local=True)
+            storage.delete(PACKING_LEASE)
+            (others[0],) = run_pack(job, SilentProgress(), local=True)
             assert is_complete(storage)
-            tidy(storage, others[0])
+            remove_leftovers(storage, others[0])
 
     add = ShardWriter.add
 
@@ -179,29 +179,29 @@ def test_one_whose_lease_was_taken_over_ends_with_the_other_s_dataset(
         add(self, clip)
         taken_over()
 
-    def complete_late(*args: Any) -> Index:
+    def complete_late(*args: Any) -> DatasetIndex:
         taken_over()
-        return complete(*args)
+        return finalize_dataset(*args)
 
     if moment == "while a tar is written":
         monkeypatch.setattr(ShardWriter, "add", add_late)
     else:
-        monkeypatch.setattr("orchestrator.data.packing.pack.complete", complete_late)
-    (index,) = run_pack(job, Silent(), local=True)
+        monkeypatch.setattr("orchestrator.data.packing.pack.finalize_dataset", complete_late)
+    (index,) = run_pack(job, SilentProgress(), local=True)
     assert index == others[0]
     is_whole(dataset_in(str(tmp_path / "out")), 2)
 
 
 def test_a_complete_dataset_is_not_tidied_while_its_owner_does(tmp_path: Path) -> None:
     job = pack_job(videos(tmp_path / "in", 2), tmp_path / "out", unit=1)
-    (index,) = run_pack(job, Silent(), local=True)
+    (index,) = run_pack(job, SilentProgress(), local=True)
     storage = Storage(index.uri)
     storage.write_json("units/one.json", {})
     storage.write_bytes("of-another-attempt-000.tar", b"being written")
     owner = {"id": "other", "pid": 1, "host": "elsewhere", "processes": "", "renewed": 0}
-    storage.write_json(LEASE, owner)
-    assert run_pack(job, Silent(), local=True) == [index]
+    storage.write_json(PACKING_LEASE, owner)
+    assert run_pack(job, SilentProgress(), local=True) == [index]
     assert storage.exists("of-another-attempt-000.tar")
-    storage.delete(LEASE)
-    run_pack(job, Silent(), local=True)
+    storage.delete(PACKING_LEASE)
+    run_pack(job, SilentProgress(), local=True)
     assert not storage.exists("of-another-attempt-000.tar")

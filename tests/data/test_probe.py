@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from orchestrator.data.codec import container
-from orchestrator.data.codec.video_probe import probe
+from orchestrator.data.codec.video_probe import probe_video
 from orchestrator.errors import DataError
 from tests.support.videos import write_audio, write_video
 
@@ -32,8 +32,8 @@ def test_frames_rate_and_size_of_every_codec(
 ) -> None:
     path = write_video(tmp_path / name, frames=30, fps=25, codec=codec)
     with open(path, "rb") as file:
-        facts = probe(file)
-    assert (facts.codec, facts.frames, facts.upright) == (seen, 30, (96, 64))
+        facts = probe_video(file)
+    assert (facts.codec, facts.frames, facts.display_size) == (seen, 30, (96, 64))
     assert float(facts.fps) == pytest.approx(25, rel=2e-3)
     assert facts.duration_s == pytest.approx(1.2, rel=2e-3)
 
@@ -41,28 +41,28 @@ def test_frames_rate_and_size_of_every_codec(
 def test_a_variable_rate_is_told_by_its_timestamps(tmp_path: Path) -> None:
     ticks = np.cumsum([0, *[20, 80] * 15]).tolist()
     with open(write_video(tmp_path / "v.mkv", ticks=ticks), "rb") as file:
-        facts = probe(file)
-    np.testing.assert_allclose(facts.times * 1000, ticks, atol=1.01)
+        facts = probe_video(file)
+    np.testing.assert_allclose(facts.frame_times * 1000, ticks, atol=1.01)
     assert float(facts.fps) == pytest.approx(20, rel=1e-2)
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
 def test_size_is_the_upright_one(tmp_path: Path, rotation: int) -> None:
     with open(write_video(tmp_path / "r.mp4", rotation=rotation), "rb") as file:
-        facts = probe(file)
-    assert facts.upright == ((96, 64) if rotation == 180 else (64, 96))
+        facts = probe_video(file)
+    assert facts.display_size == ((96, 64) if rotation == 180 else (64, 96))
 
 
 def test_a_raw_stream_without_timestamps_counts_its_frames(tmp_path: Path) -> None:
     with open(write_video(tmp_path / "raw.h264", frames=30), "rb") as file:
-        facts = probe(file)
+        facts = probe_video(file)
     assert facts.frames == 30
-    assert not facts.timed
+    assert not facts.has_timestamps
 
 
 def reason(data: bytes) -> str:
     with pytest.raises(DataError) as caught:
-        probe(io.BytesIO(data))
+        probe_video(io.BytesIO(data))
     return caught.value.what
 
 

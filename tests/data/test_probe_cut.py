@@ -15,16 +15,22 @@ import pytest
 
 from orchestrator.data.codec import transcode
 from orchestrator.data.codec.decode import decode_clip
-from orchestrator.data.codec.split_video import cut_video
+from orchestrator.data.codec.split_video import split_into_clips
 from orchestrator.data.sources.base import RawClip, Rejected
 from orchestrator.errors import DataError
-from orchestrator.job import Encode
-from tests.support.videos import decoded, level_of, picture, shown_at, write_video
+from orchestrator.job import TranscodeConfig
+from tests.support.videos import (
+    decode_all_frames,
+    grey_frame,
+    grey_level,
+    presentation_times,
+    write_video,
+)
 
 
 def cut(path: Path, **options: Any) -> list[RawClip | Rejected]:
     with open(path, "rb") as file:
-        return list(cut_video(file, "key", str(path), Encode(**options), {}))
+        return list(split_into_clips(file, "key", str(path), TranscodeConfig(**options), {}))
 
 
 def clips(path: Path, **options: Any) -> list[RawClip]:
@@ -39,7 +45,7 @@ def test_a_constant_rate_keeps_every_frame_once_and_in_order(tmp_path: Path, nam
     pieces = clips(path, segment=1.0)
     assert [piece.frames for piece in pieces] == [25, 25, 25]
     assert [piece.key for piece in pieces] == ["key-000", "key-001", "key-002"]
-    levels = [level_of(frame) for piece in pieces for frame in decoded(piece.payload)]
+    levels = [grey_level(frame) for piece in pieces for frame in decode_all_frames(piece.payload)]
     np.testing.assert_allclose(levels, np.arange(75) / 74, atol=0.02)
 
 
@@ -48,8 +54,8 @@ def test_a_variable_rate_keeps_its_true_speed(tmp_path: Path) -> None:
     every frame is there once."""
     ticks = [*range(0, 1000, 100), *range(1000, 2001, 20)]
     (piece,) = clips(write_video(tmp_path / "v.mkv", ticks=ticks))
-    levels = np.array([level_of(frame) for frame in decoded(piece.payload)])
-    times = shown_at(piece.payload)
+    levels = np.array([grey_level(frame) for frame in decode_all_frames(piece.payload)])
+    times = presentation_times(piece.payload)
     assert piece.frames == len(levels) == len(ticks)
     np.testing.assert_allclose(times * 1000, ticks, atol=1)
     assert piece.duration_s == pytest.approx(2.0, abs=0.05)
@@ -71,8 +77,8 @@ def test_a_clip_of_a_variable_rate_may_end_at_its_very_end(mode: str, tmp_path: 
 @pytest.mark.parametrize("rotation", [0, 90, -90, 180])
 def test_rotated_video_is_stored_upright(tmp_path: Path, rotation: int) -> None:
     (piece,) = clips(write_video(tmp_path / "r.mp4", rotation=rotation))
-    expected = np.rot90(picture(0.5, 96, 64), rotation // 90)
-    frame = decoded(piece.payload)[15].astype(int)
+    expected = np.rot90(grey_frame(0.5, 96, 64), rotation // 90)
+    frame = decode_all_frames(piece.payload)[15].astype(int)
     assert (piece.height, piece.width) == frame.shape[:2] == expected.shape[:2]
     red = (frame[..., 0] - frame[..., 1] > 100) & (expected[..., 0] > 200)
     assert red.sum() > 0.8 * (expected[..., 0] - expected[..., 1].astype(int) > 100).sum()
@@ -94,7 +100,7 @@ def test_the_short_side_shrinks_and_never_grows(
         write_video(tmp_path / "s.mp4", width=width, height=height), short_side=short_side
     )
     assert (piece.width, piece.height) == stored
-    assert decoded(piece.payload)[0].shape == (stored[1], stored[0], 3)
+    assert decode_all_frames(piece.payload)[0].shape == (stored[1], stored[0], 3)
 
 
 def test_oblong_pixels_become_square(tmp_path: Path) -> None:
@@ -157,12 +163,12 @@ def test_a_frame_that_is_lost_is_a_row_that_costs_nothing(
 ) -> None:
     """A decoder may drop a frame and say nothing; the rest of its segment is kept, at its times."""
     path = write_video(tmp_path / "a.mp4", frames=60, fps=30)
-    decoded_frames = transcode.decoded_frames
+    decoded_frames = transcode.decode_frames
 
     def dropping(*of: Any) -> Iterator[Any]:
         return (one for number, one in enumerate(decoded_frames(*of)) if number != 40)
 
-    monkeypatch.setattr(transcode, "decoded_frames", dropping)
+    monkeypatch.setattr(transcode, "decode_frames", dropping)
     first, row, second = cut(path, segment=1.0)
     assert isinstance(first, RawClip)
     assert first.frames == 30
@@ -170,16 +176,18 @@ def test_a_frame_that_is_lost_is_a_row_that_costs_nothing(
     assert (row.share, "1 frames cannot be decoded" in row.reason) == (0.0, True)
     assert isinstance(second, RawClip)
     assert (second.frames, second.duration_s) == (29, 1.0)
-    np.testing.assert_allclose(np.diff(shown_at(second.payload))[8:11] * 30, [1, 2, 1], atol=0.01)
+    np.testing.assert_allclose(
+        np.diff(presentation_times(second.payload))[8:11] * 30, [1, 2, 1], atol=0.01
+    )
 
 
 def test_copying_keeps_the_coded_pictures(tmp_path: Path) -> None:
     path = write_video(tmp_path / "c.mkv", frames=90, fps=30, g="15", bf="2", sc_threshold="0")
-    source = decoded(path.read_bytes())
+    source = decode_all_frames(path.read_bytes())
     pieces = clips(path, mode="copy", segment=1.0)
     assert len(pieces) == 3
     assert max(piece.duration_s for piece in pieces) <= 1.0 + 1e-3
-    copied = [frame for piece in pieces for frame in decoded(piece.payload)]
+    copied = [frame for piece in pieces for frame in decode_all_frames(piece.payload)]
     assert len(copied) == sum(piece.frames for piece in pieces) == 90
     assert all(np.array_equal(a, b) for a, b in zip(source, copied, strict=True))
 
@@ -189,7 +197,7 @@ def test_copying_keeps_the_coded_pictures(tmp_path: Path) -> None:
 )
 def test_codecs_that_fit_mp4_are_copied(tmp_path: Path, name: str, codec: str) -> None:
     (piece,) = clips(write_video(tmp_path / name, codec=codec, g="200"), mode="copy")
-    assert len(decoded(piece.payload)) == piece.frames == 30
+    assert len(decode_all_frames(piece.payload)) == piece.frames == 30
 
 
 def test_what_cannot_be_copied_says_so(tmp_path: Path) -> None:

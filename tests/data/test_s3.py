@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.packing.dataset import complete
+from orchestrator.data.packing.dataset import finalize_dataset
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.packing.prepare import prepare
-from orchestrator.data.packing.verify import verify
+from orchestrator.data.packing.prepare import prepare_data
+from orchestrator.data.packing.verify import verify_dataset
 from orchestrator.data.sources.base import open_source
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from tests.support.videos import pack_job, write_tar, write_video
 
@@ -49,15 +49,19 @@ def upload(uri: str, folder: Path) -> None:
         storage.write_bytes(str(path.relative_to(folder)), path.read_bytes())
 
 
-def keys(index: Index) -> list[str]:
-    return [row["key"] for shard in range(index.shards) for row in index.rows(shard).to_pylist()]
-
-
-def payloads(index: Index) -> list[bytes]:
+def keys(index: DatasetIndex) -> list[str]:
     return [
-        index.read(shard, row["offset"], row["bytes"], row["sha256"])
-        for shard in range(index.shards)
-        for row in index.rows(shard).to_pylist()
+        row["key"]
+        for shard in range(index.num_shards)
+        for row in index.shard_rows(shard).to_pylist()
+    ]
+
+
+def payloads(index: DatasetIndex) -> list[bytes]:
+    return [
+        index.read_bytes(shard, row["offset"], row["bytes"], row["sha256"])
+        for shard in range(index.num_shards)
+        for row in index.shard_rows(shard).to_pylist()
     ]
 
 
@@ -71,16 +75,18 @@ def test_a_folder_on_s3_is_packed_to_s3_by_ray(tmp_path: Path, bucket: str) -> N
     job = pack_job(f"{bucket}/raw", f"{bucket}/out", **options)
     ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False)
     try:
-        (index,) = run_pack(job, Silent())
+        (index,) = run_pack(job, SilentProgress())
     finally:
         ray.shutdown()
-    assert index.clips == 8
+    assert index.num_clips == 8
     assert index.uri.startswith(f"{bucket}/out/datasets/")
-    assert verify(Index.open(index.uri)) == []
+    assert verify_dataset(DatasetIndex.open(index.uri)) == []
     names = [entry.path for entry in Storage(index.uri).files()]
-    assert sum(name.endswith(".tar") for name in names) == index.shards
+    assert sum(name.endswith(".tar") for name in names) == index.num_shards
     assert not any(name.startswith("units") for name in names)
-    (here,) = run_pack(pack_job(tmp_path / "in", tmp_path / "out", **options), Silent(), local=True)
+    (here,) = run_pack(
+        pack_job(tmp_path / "in", tmp_path / "out", **options), SilentProgress(), local=True
+    )
     assert payloads(index) == payloads(here)
     assert keys(index) == keys(here)
 
@@ -96,18 +102,18 @@ def test_an_interrupted_packing_goes_on_where_it_was(
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.data.packing.pack.complete", dies)
+    monkeypatch.setattr("orchestrator.data.packing.pack.finalize_dataset", dies)
     with pytest.raises(KeyboardInterrupt):
-        run_pack(job, Silent(), local=True)
-    monkeypatch.setattr("orchestrator.data.packing.pack.complete", complete)
+        run_pack(job, SilentProgress(), local=True)
+    monkeypatch.setattr("orchestrator.data.packing.pack.finalize_dataset", finalize_dataset)
     (name,) = Storage(f"{bucket}/half-out/datasets").folders()
     storage = Storage(f"{bucket}/half-out/datasets/{name}")
     before = {e.identity for e in storage.files() if e.path.endswith(".tar")}
     storage.write_bytes("orphan-000.tar", b"left by a dead attempt")
-    (index,) = run_pack(job, Silent(), local=True)
+    (index,) = run_pack(job, SilentProgress(), local=True)
     assert {e.identity for e in storage.files() if e.path.endswith(".tar")} == before
-    assert len(before) == index.clips == 3
-    assert verify(index) == []
+    assert len(before) == index.num_clips == 3
+    assert verify_dataset(index) == []
 
 
 def test_tars_on_s3_are_indexed_in_place(tmp_path: Path, bucket: str) -> None:
@@ -116,9 +122,9 @@ def test_tars_on_s3_are_indexed_in_place(tmp_path: Path, bucket: str) -> None:
         write_tar(tmp_path / f"tars/x-{number:02d}.tar", {f"{number}.mp4": movie})
     upload(f"{bucket}/tars", tmp_path / "tars")
     job = pack_job(f"{bucket}/tars/x-{{00..01}}.tar", tmp_path / "out")
-    (index,) = run_pack(job, Silent(), local=True)
+    (index,) = run_pack(job, SilentProgress(), local=True)
     assert payloads(index) == [movie, movie]
-    assert index.tar(1) == f"{bucket}/tars/x-01.tar"
+    assert index.tar_uri(1) == f"{bucket}/tars/x-01.tar"
 
 
 def test_a_manifest_on_s3_and_a_training_on_it(tmp_path: Path, bucket: str) -> None:
@@ -136,9 +142,9 @@ def test_a_manifest_on_s3_and_a_training_on_it(tmp_path: Path, bucket: str) -> N
             "optim": {"steps": 1},
         }
     )
-    prepared = prepare(job, Silent(), local=True)
-    assert (prepared.indexes[0].clips, prepared.quarantined) == (1, 1)
-    assert prepare(job, Silent(), local=True) == prepared
+    prepared = prepare_data(job, SilentProgress(), local=True)
+    assert (prepared.indexes[0].num_clips, prepared.quarantined) == (1, 1)
+    assert prepare_data(job, SilentProgress(), local=True) == prepared
 
 
 def test_what_is_not_there_says_so(bucket: str) -> None:
@@ -149,6 +155,6 @@ def test_what_is_not_there_says_so(bucket: str) -> None:
 
 def test_create_on_an_object_store_keeps_the_first(bucket: str) -> None:
     storage = Storage(f"{bucket}/made")
-    assert storage.create("a/b.json", b"1")
-    assert not storage.create("a/b.json", b"2")
+    assert storage.write_if_absent("a/b.json", b"1")
+    assert not storage.write_if_absent("a/b.json", b"2")
     assert storage.read_bytes("a/b.json") == b"1"

@@ -15,12 +15,12 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.packing.verify import verify
+from orchestrator.data.packing.verify import verify_dataset
 from orchestrator.data.sources.base import open_source
-from orchestrator.data.sources.tar_samples import Samples, SideFile, sample_of
-from orchestrator.data.store.index import Index
+from orchestrator.data.sources.tar_samples import ClipsBySample, SidecarFile, sample_key
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from tests.support.videos import pack_job, write_tar, write_video
 
@@ -32,21 +32,21 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_video(tmp_path_factory.mktemp("movie") / "a.mp4", frames=6, fps=6).read_bytes()
 
 
-def index_of(folder: Path, bad_limit: float = 0.0) -> tuple[Index, dict[str, str]]:
+def index_of(folder: Path, bad_limit: float = 0.0) -> tuple[DatasetIndex, dict[str, str]]:
     """The index of `folder/tars`, and the quarantine: reasons by the name below that folder."""
     (index,) = run_pack(
-        pack_job(folder / "tars", folder / "out", bad_limit=bad_limit), Silent(), local=True
+        pack_job(folder / "tars", folder / "out", bad_limit=bad_limit), SilentProgress(), local=True
     )
     rows = read_quarantine(Storage(index.uri))
     return index, {row.source.removeprefix(f"{folder}/tars/"): row.reason for row in rows}
 
 
-def beside(index: Index) -> dict[str, dict[str, bytes]]:
+def beside(index: DatasetIndex) -> dict[str, dict[str, bytes]]:
     """The side files of each clip, by key and extension."""
     return {
-        row["key"]: {e["name"]: index.read(n, e["offset"], e["bytes"]) for e in row["extras"]}
-        for n in range(index.shards)
-        for row in index.rows(n).to_pylist()
+        row["key"]: {e["name"]: index.read_bytes(n, e["offset"], e["bytes"]) for e in row["extras"]}
+        for n in range(index.num_shards)
+        for row in index.shard_rows(n).to_pylist()
     }
 
 
@@ -61,7 +61,7 @@ def beside(index: Index) -> dict[str, dict[str, bytes]]:
     ],
 )
 def test_a_key_ends_at_the_first_dot_of_the_base_name(name: str, key: str) -> None:
-    assert sample_of(name) == key
+    assert sample_key(name) == key
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_label_is_that_of_every_clip_of_its_sample(
     found = {key: extras["json"].decode() for key, extras in beside(index).items() if extras}
     assert found == wanted
     assert reasons == {}
-    assert verify(index) == []
+    assert verify_dataset(index) == []
 
 
 def test_actions_of_a_sample_are_those_of_both_cameras(tmp_path: Path, movie: bytes) -> None:
@@ -98,7 +98,7 @@ def test_actions_of_a_sample_are_those_of_both_cameras(tmp_path: Path, movie: by
     write_tar(tmp_path / "tars/x.tar", names)
     index, reasons = index_of(tmp_path)
     assert reasons == {}
-    for row in index.rows(0).to_pylist():
+    for row in index.shard_rows(0).to_pylist():
         assert [(e["name"], e["width"]) for e in row["extras"]] == [("actions.npy", 2)]
 
 
@@ -147,7 +147,7 @@ def test_of_two_side_files_with_one_name_the_first_is_used(tmp_path: Path, movie
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
     (index,) = run_pack(
-        pack_job(tmp_path / "tars", tmp_path / "out", bad_limit=0.0), Silent(), local=True
+        pack_job(tmp_path / "tars", tmp_path / "out", bad_limit=0.0), SilentProgress(), local=True
     )
     assert beside(index) == {"k": {"json": b"1"}}
     rows = read_quarantine(Storage(index.uri))
@@ -180,9 +180,9 @@ def test_tars_joined_end_to_end_are_all_read(
     index, reasons = index_of(tmp_path)
     assert reasons == {}
     assert beside(index) == {f"{n}": {"json": LABEL} for n in range(count)}
-    assert verify(index) == []  # the hash of the whole file among it
-    for row in index.rows(0).to_pylist():
-        assert index.read(0, row["offset"], row["bytes"], row["sha256"]) == movie
+    assert verify_dataset(index) == []  # the hash of the whole file among it
+    for row in index.shard_rows(0).to_pylist():
+        assert index.read_bytes(0, row["offset"], row["bytes"], row["sha256"]) == movie
 
 
 def test_what_is_no_tar_behind_the_end_mark_is_a_row(tmp_path: Path, movie: bytes) -> None:
@@ -190,9 +190,9 @@ def test_what_is_no_tar_behind_the_end_mark_is_a_row(tmp_path: Path, movie: byte
     size = len(tar.read_bytes())
     tar.write_bytes(tar.read_bytes() + b"the rest of something else" * 100)
     index, reasons = index_of(tmp_path)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons == {"x.tar": f"what stands behind the end mark, from byte {size} on, is no tar"}
-    assert verify(index) == []
+    assert verify_dataset(index) == []
 
 
 def test_a_joined_tar_that_is_cut_keeps_what_came_before(tmp_path: Path, movie: bytes) -> None:
@@ -222,7 +222,7 @@ def test_a_compressed_tar_is_a_row_beside_tars_and_refused_alone(
     one = write_tar(tmp_path / "tars/1.tar", {"a.mp4": movie})
     (tmp_path / "tars" / name).write_bytes(compress(one.read_bytes()))
     index, reasons = index_of(tmp_path)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert list(reasons) == [name]
     assert "unpack it to .tar" in reasons[name]
     one.unlink()
@@ -240,7 +240,7 @@ def test_compressed_data_in_a_tar_s_name_is_told_to_be_that(
     one = write_tar(tmp_path / "tars/1.tar", {"a.mp4": movie})
     (tmp_path / "tars/2.tar").write_bytes(compress(one.read_bytes()))
     index, reasons = index_of(tmp_path, bad_limit=0.5)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons["2.tar"].startswith("not a tar: ")
     assert reasons["2.tar"].endswith(" data: unpack it")
 
@@ -254,7 +254,7 @@ def test_a_tar_without_a_video_says_so(
         index_of(tmp_path)
     write_tar(tmp_path / "tars/y.tar", {"k.mp4": movie})
     index, reasons = index_of(tmp_path)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons["x.tar"] == "holds no video"
     assert len(reasons) == 1 + len(members)
     assert tar.exists()
@@ -278,10 +278,10 @@ def test_a_member_s_name_of_any_bytes_is_a_key(tmp_path: Path, movie: bytes, kin
 
 def test_each_of_many_clips_has_its_own_file_and_its_sample_s() -> None:
     keys = [f"movie.{n:06d}" for n in range(20_000)]
-    files = [SideFile(f"{key}.json", n, 1) for n, key in enumerate(keys)]
-    found = Samples(keys).assign([*files, SideFile("movie.cls", 20_000, 1)])
+    files = [SidecarFile(f"{key}.json", n, 1) for n, key in enumerate(keys)]
+    found = ClipsBySample(keys).assign([*files, SidecarFile("movie.cls", 20_000, 1)])
     assert found.unused == []
-    assert all(set(found.beside[key]) == {"json", "cls"} for key in keys)
+    assert all(set(found.by_clip[key]) == {"json", "cls"} for key in keys)
 
 
 @pytest.mark.parametrize(
@@ -306,13 +306,13 @@ def test_members_that_are_no_files_cost_only_what_is_a_video(
         other.type, other.linkname = kind, "a.mp4"
         out.addfile(other)
     index, reasons = index_of(tmp_path, bad_limit=share / 2)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons == ({f"x.tar/{name}": reason} if reason else {})
     if share:
         with pytest.raises(JobFailed, match=r"more than bad_limit 0\.4 allows"):
             run_pack(
                 pack_job(tmp_path / "tars", tmp_path / "strict", bad_limit=0.4),
-                Silent(),
+                SilentProgress(),
                 local=True,
             )
 
@@ -326,5 +326,5 @@ def test_a_sparse_member_says_how_to_mend_it(tmp_path: Path, movie: bytes) -> No
             info.size, info.pax_headers = len(movie), headers
             tar.addfile(info, io.BytesIO(movie))
     index, reasons = index_of(tmp_path, bad_limit=0.5)
-    assert index.clips == 1
+    assert index.num_clips == 1
     assert reasons == {"x.tar/b.mp4": "is stored sparse: make the tar without --sparse"}

@@ -20,10 +20,10 @@ from orchestrator.data.sources.base import (
     open_source,
 )
 from orchestrator.data.sources.folder import FolderSource
-from orchestrator.data.sources.manifest import ManifestSource, split_line
-from orchestrator.data.sources.tars import TarSource, expand
+from orchestrator.data.sources.manifest import ManifestSource, parse_line
+from orchestrator.data.sources.tars import TarSource, expand_braces
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from tests.support.videos import write_tar, write_video
 
 
@@ -70,7 +70,7 @@ def test_units_are_fixed_and_know_their_inputs(tmp_path: Path) -> None:
     ],
 )
 def test_lines_of_a_manifest(line: str, path: str, label: str) -> None:
-    assert split_line(line) == (path, label)
+    assert parse_line(line) == (path, label)
 
 
 def test_a_manifest_starts_at_its_folder_and_keeps_labels(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_manifest_starts_at_its_folder_and_keeps_labels(tmp_path: Path) -> Non
     source = open_source(str(manifest))
     assert isinstance(source, ManifestSource)
     (unit,) = source.units()
-    found = list(source.clips(unit, Encode()))
+    found = list(source.clips(unit, TranscodeConfig()))
     labels = [json.loads(c.extras["json"])["label"] for c in found if isinstance(c, RawClip)]
     reasons = [item.reason for item in found if isinstance(item, Rejected)]
     assert labels == [5, "wave", 1.5]
@@ -118,10 +118,10 @@ def test_tars_and_packed_datasets_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_patterns_expand_like_a_shell() -> None:
-    assert expand("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
-    assert expand("{x,y}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]
+    assert expand_braces("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert expand_braces("{x,y}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]
     with pytest.raises(RequestError, match="neither a range nor a list"):
-        expand("a-{oops}.tar")
+        expand_braces("a-{oops}.tar")
 
 
 class Mine:
@@ -136,7 +136,7 @@ class Mine:
     def units(self) -> list[WorkUnit]:
         return [WorkUnit("u", tuple(map(str, range(self.config.clips))), "")]
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         for name in unit.inputs:
             yield Rejected(name, "never")
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from orchestrator.jepa.interop.import_model import import_model
-from orchestrator.jepa.interop.imported_model import Wishes
+from orchestrator.jepa.interop.imported_model import ImportOverrides
 from orchestrator.jepa.model_files import load_folder
 from orchestrator.job import build_job
 from orchestrator.runner import run
@@ -45,7 +45,7 @@ def test_training_goes_on_from_a_huggingface_folder(tmp_path: Path) -> None:
         pred_num_hidden_layers=2,
     )
     transformers.VJEPA2Model(config).save_pretrained(tmp_path / "hf")
-    import_model(tmp_path / "hf", tmp_path / "start", Wishes())
+    import_model(tmp_path / "hf", tmp_path / "start", ImportOverrides())
     job = build_job(
         {
             "kind": "train",

@@ -14,15 +14,20 @@ import pytest
 
 from orchestrator.errors import DataError, RequestError
 from orchestrator.evaluation.benchmarks import pairs
-from orchestrator.evaluation.benchmarks.decode import pair_frames, shot_frames
-from orchestrator.evaluation.benchmarks.scenes import Read, Scene, Shot, divided
+from orchestrator.evaluation.benchmarks.decode import decode_pairs, decode_video
+from orchestrator.evaluation.benchmarks.scenes import (
+    BenchmarkScene,
+    SceneListing,
+    VideoRef,
+    split_selection_and_scored,
+)
 from orchestrator.job import build_job
-from orchestrator.job.config.benchmark import Surprising
+from orchestrator.job.config.benchmark import ViolationOfExpectation
 from orchestrator.storage import Storage
 from tests.support import benchmarks as made
 
 
-def benchmark_of(kind: str, folder: Path, **options: Any) -> Surprising:
+def benchmark_of(kind: str, folder: Path, **options: Any) -> ViolationOfExpectation:
     if kind == "intphys":
         options.setdefault("fps", made.FPS)
     benchmark = {"kind": kind, "folder": str(folder), **options}
@@ -30,26 +35,26 @@ def benchmark_of(kind: str, folder: Path, **options: Any) -> Surprising:
     return job.benchmark  # type: ignore[union-attr, return-value]
 
 
-def read(kind: str, folder: Path, **options: Any) -> Read:
-    return pairs.read(benchmark_of(kind, folder, **options), Storage(str(folder)))
+def read(kind: str, folder: Path, **options: Any) -> SceneListing:
+    return pairs.list_scenes(benchmark_of(kind, folder, **options), Storage(str(folder)))
 
 
-@pytest.mark.parametrize("kind", made.MAKERS)
+@pytest.mark.parametrize("kind", made.BENCHMARK_WRITERS)
 def test_every_pair_shares_its_context_and_the_possible_one_fits_it(
     kind: str, tmp_path: Path
 ) -> None:
-    made.put(kind, tmp_path)
+    made.copy_benchmark(kind, tmp_path)
     found = read(kind, tmp_path)
-    assert not found.faults
-    for scene in [*found.scored, *found.chosen_on]:
-        shown = pair_frames(Storage(str(tmp_path)), scene, 16, 8.0, found.align)
+    assert not found.excluded
+    for scene in [*found.scored, *found.selection]:
+        shown = decode_pairs(Storage(str(tmp_path)), scene, 16, 8.0, found.align)
         assert len(shown) == len(scene.possible)
         for possible, impossible in shown:
             assert possible.shape == impossible.shape == (12, 16, 16, 3)
-            context, outcome = made.levels(possible)
+            context, outcome = made.context_and_outcome(possible)
             assert outcome == context, scene.name
-            assert made.levels(impossible)[0] == context, scene.name
-            assert made.levels(impossible)[1] != context, scene.name
+            assert made.context_and_outcome(impossible)[0] == context, scene.name
+            assert made.context_and_outcome(impossible)[1] != context, scene.name
             # One scene's videos, and no other's.
             assert abs(float(possible[0, ..., 2].mean()) - float(impossible[0, ..., 2].mean())) < 8
 
@@ -66,7 +71,7 @@ def test_every_pair_shares_its_context_and_the_possible_one_fits_it(
 def test_scenes_and_properties_are_those_of_the_set(
     kind: str, properties: list[str], scenes: int, in_each: int, tmp_path: Path
 ) -> None:
-    made.put(kind, tmp_path)
+    made.copy_benchmark(kind, tmp_path)
     found = read(kind, tmp_path)
     assert sorted({scene.property for scene in found.scored}) == properties
     assert len({scene.name for scene in found.scored}) == len(found.scored) == scenes
@@ -80,12 +85,12 @@ def test_scenes_and_properties_are_those_of_the_set(
 
 
 def test_intphys_is_found_below_dev_too(tmp_path: Path) -> None:
-    made.put("intphys", tmp_path / "dev")
+    made.copy_benchmark("intphys", tmp_path / "dev")
     assert len(read("intphys", tmp_path).scored) == 4
 
 
 def test_grasp_is_found_from_its_level_and_from_above(tmp_path: Path) -> None:
-    made.put("grasp", tmp_path / "videos")
+    made.copy_benchmark("grasp", tmp_path / "videos")
     for folder in (tmp_path, tmp_path / "videos", tmp_path / "videos/level2"):
         assert len(read("grasp", folder).scored) == 6
 
@@ -93,7 +98,7 @@ def test_grasp_is_found_from_its_level_and_from_above(tmp_path: Path) -> None:
 def test_the_codec_of_grasp_is_read(tmp_path: Path) -> None:
     """Its videos are MPEG-4 part 2, not H.264."""
     made.grasp(tmp_path, scenes=2, names=("Gravity",))
-    video = made.pictures("a", "b", 3)
+    video = made.benchmark_frames("a", "b", 3)
     path = tmp_path / "level2/IP_Gravity/000.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=50, options={"qscale": "2"})
@@ -101,32 +106,32 @@ def test_the_codec_of_grasp_is_read(tmp_path: Path) -> None:
         for frame in video:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         out.mux(stream.encode())
-    shown = shot_frames(Storage(str(tmp_path)), Shot("level2/IP_Gravity/000.mp4"), 16, 25.0)
+    shown = decode_video(Storage(str(tmp_path)), VideoRef("level2/IP_Gravity/000.mp4"), 16, 25.0)
     assert shown.shape == (12, 16, 16, 3)
-    assert made.levels(shown) == ("a", "b")
+    assert made.context_and_outcome(shown) == ("a", "b")
 
 
 def test_both_layouts_of_intphys2_hold_the_same(tmp_path: Path) -> None:
-    made.put("intphys2", tmp_path / "videos")
+    made.copy_benchmark("intphys2", tmp_path / "videos")
     made.intphys2(tmp_path / "pictures", as_pictures=True)
     videos = read("intphys2", tmp_path / "videos")
     images = read("intphys2", tmp_path / "pictures", fps=made.FPS)
     assert [(s.property, s.name) for s in videos.scored] == [
         (s.property, s.name) for s in images.scored
     ]
-    assert len(videos.chosen_on) == len(images.chosen_on) == 4
-    assert all(scene.name.startswith("Debug/") for scene in videos.chosen_on)
+    assert len(videos.selection) == len(images.selection) == 4
+    assert all(scene.name.startswith("Debug/") for scene in videos.selection)
     for one, other in zip(videos.scored, images.scored, strict=True):
-        coded = pair_frames(Storage(str(tmp_path / "videos")), one, 16, 8.0, "start")
-        plain = pair_frames(Storage(str(tmp_path / "pictures")), other, 16, 8.0, "start")
+        coded = decode_pairs(Storage(str(tmp_path / "videos")), one, 16, 8.0, "start")
+        plain = decode_pairs(Storage(str(tmp_path / "pictures")), other, 16, 8.0, "start")
         for pair, same in zip(coded, plain, strict=True):
             for video, still in zip(pair, same, strict=True):
                 assert np.abs(video.astype(int) - still).max() < 12  # but for the coding
 
 
 def test_the_scored_split_of_intphys2_can_spare_a_share(tmp_path: Path) -> None:
-    made.put("intphys2", tmp_path)
-    assert read("intphys2", tmp_path, choose="share").chosen_on == []
+    made.copy_benchmark("intphys2", tmp_path)
+    assert read("intphys2", tmp_path, choose="share").selection == []
     for file in (tmp_path / "Debug").rglob("*"):
         if file.is_file():
             file.unlink()
@@ -144,37 +149,37 @@ def test_frames_are_those_shown_at_the_models_rate(tmp_path: Path) -> None:
     made.write_pictures(tmp_path / "stills", frames)
     names = tuple(f"scene_{i:03d}.png" for i in range(1, 25))
     storage = Storage(str(tmp_path))
-    for shot in (Shot("video.mp4"), Shot("stills", names, fps=15.0)):
+    for shot in (VideoRef("video.mp4"), VideoRef("stills", names, fps=15.0)):
         # 23 steps of a fifteenth last 1.53 s: the frames at 0, .2, .4, ... 1.4 s are numbers 0, 3,
         # 6, ... 21.
-        shown = shot_frames(storage, shot, 16, 5.0)
+        shown = decode_video(storage, shot, 16, 5.0)
         assert np.allclose(shown.mean((1, 2, 3)), np.arange(0, 24, 3) * 10, atol=3)
         # At .75 of the rate: 0, 1, 2, 4, 5, 6, 8, ... (the last frame not after 4/45 s, ...).
         expected = [10 * int(i * 15 / 11.25 + 1e-6) for i in range(18)]
-        shown = shot_frames(storage, shot, 16, 11.25)
+        shown = decode_video(storage, shot, 16, 11.25)
         assert np.allclose(shown.mean((1, 2, 3)), expected, atol=3)
         with pytest.raises(DataError, match="frames would be shown twice"):
-            shot_frames(storage, shot, 16, 30.0)
+            decode_video(storage, shot, 16, 30.0)
 
 
 def test_a_longer_filmed_video_loses_its_beginning_and_a_longer_simulated_one_its_end(
     tmp_path: Path,
 ) -> None:
-    made.write_video(tmp_path / "short.mp4", made.pictures("a", "a", 0, 24))
-    made.write_video(tmp_path / "long.mp4", made.pictures("a", "b", 0, 28))
-    scene = Scene("p", "s", (Shot("short.mp4"),), (Shot("long.mp4"),))
+    made.write_video(tmp_path / "short.mp4", made.benchmark_frames("a", "a", 0, 24))
+    made.write_video(tmp_path / "long.mp4", made.benchmark_frames("a", "b", 0, 28))
+    scene = BenchmarkScene("p", "s", (VideoRef("short.mp4"),), (VideoRef("long.mp4"),))
     for align, level in (("end", made.LEVEL["b"]), ("start", 120)):
-        ((possible, impossible),) = pair_frames(Storage(str(tmp_path)), scene, 16, 8.0, align)
+        ((possible, impossible),) = decode_pairs(Storage(str(tmp_path)), scene, 16, 8.0, align)
         assert len(possible) == len(impossible) == 12
         # The outcome begins at frame 16 of 28: at 8 a second, at frame 6 of the last 12.
         assert abs(float(impossible[6, ..., 1].mean()) - level) < 8
-    made.write_video(tmp_path / "long.mp4", made.pictures("a", "b", 0, 60))
+    made.write_video(tmp_path / "long.mp4", made.benchmark_frames("a", "b", 0, 60))
     with pytest.raises(DataError, match=r"differ by 2\.2 s in length"):
-        pair_frames(Storage(str(tmp_path)), scene, 16, 8.0, "end")
+        decode_pairs(Storage(str(tmp_path)), scene, 16, 8.0, "end")
 
 
 def test_priming_is_not_shown_where_a_table_says_when_it_ends(tmp_path: Path) -> None:
-    made.put("inflevel", tmp_path)
+    made.copy_benchmark("inflevel", tmp_path)
     tables = tmp_path / "tables"
     names = {c: sorted((tmp_path / "inflevel_lab" / c).iterdir()) for c in made.INFLEVEL}
     for category, files in names.items():
@@ -195,9 +200,9 @@ def test_priming_is_not_shown_where_a_table_says_when_it_ends(tmp_path: Path) ->
                     )
         made.write_table(tables / f"{category}.csv", rows)
     found = read("inflevel", tmp_path, priming=str(tables))
-    assert not found.faults
-    assert {shot.skip for scene in found.scored for shot in scene.possible} == {4}
-    ((possible, _), _) = pair_frames(Storage(str(tmp_path)), found.scored[0], 16, 8.0, found.align)
+    assert not found.excluded
+    assert {shot.skip_frames for scene in found.scored for shot in scene.possible} == {4}
+    ((possible, _), _) = decode_pairs(Storage(str(tmp_path)), found.scored[0], 16, 8.0, found.align)
     assert len(possible) == (made.FRAMES - 4) // 2
     (tables / "gravity.csv").write_text("vid1_path,vid2_path\na.mp4,b.mp4\n")
     with pytest.raises(RequestError, match="is no table of pairs: a row without vid1_path or"):
@@ -208,25 +213,27 @@ def test_priming_is_not_shown_where_a_table_says_when_it_ends(tmp_path: Path) ->
 
 
 def test_what_is_chosen_on_is_never_scored_and_does_not_move() -> None:
-    def scenes(count: int) -> list[Scene]:
-        shot = (Shot("v"),)
-        return [Scene(p, f"{p}/{i}", shot, shot) for p in ("one", "two") for i in range(count)]
+    def scenes(count: int) -> list[BenchmarkScene]:
+        shot = (VideoRef("v"),)
+        return [
+            BenchmarkScene(p, f"{p}/{i}", shot, shot) for p in ("one", "two") for i in range(count)
+        ]
 
-    choosing, scoring = divided(Read(scenes(20), []), 0.2, None)
+    choosing, scoring = split_selection_and_scored(SceneListing(scenes(20), []), 0.2, None)
     assert len(choosing) == 8
     assert {scene.property for scene in choosing} == {"one", "two"}
     assert not {s.name for s in choosing} & {s.name for s in scoring}
     assert len(choosing) + len(scoring) == 40
-    again = divided(Read(scenes(20)[::-1], []), 0.2, None)
+    again = split_selection_and_scored(SceneListing(scenes(20)[::-1], []), 0.2, None)
     assert {s.name for s in again[0]} == {s.name for s in choosing}
-    _, few = divided(Read(scenes(20), []), 0.2, 3)
+    _, few = split_selection_and_scored(SceneListing(scenes(20), []), 0.2, 3)
     assert len(few) == 6
     # A larger share takes more, and nothing that was asked for with fewer scenes is lost to it.
-    wider, _ = divided(Read(scenes(20), []), 0.5, None)
+    wider, _ = split_selection_and_scored(SceneListing(scenes(20), []), 0.5, None)
     assert {s.name for s in choosing} < {s.name for s in wider}
     assert not {s.name for s in few} & {s.name for s in wider}
     with pytest.raises(RequestError, match="'one' has one scene"):
-        divided(Read(scenes(1), []), 0.2, None)
+        split_selection_and_scored(SceneListing(scenes(1), []), 0.2, None)
 
 
 Break = Callable[[Path], object]
@@ -315,11 +322,11 @@ BROKEN: list[tuple[str, Break, str, str, int]] = [
 def test_what_cannot_be_used_is_named(
     kind: str, damage: Break, scene: str, reason: str, count: int, tmp_path: Path
 ) -> None:
-    made.put(kind, tmp_path)
+    made.copy_benchmark(kind, tmp_path)
     whole = len(read(kind, tmp_path).scored)
     damage(tmp_path)
     found = read(kind, tmp_path)
-    faults = {fault.scene: fault.reason for fault in found.faults}
+    faults = {fault.scene: fault.reason for fault in found.excluded}
     assert reason in faults[scene]
     assert len(faults) == count
     # The rest is there; InfLevel's group and GRASP's other scenes keep what is whole of them.
@@ -352,16 +359,16 @@ def test_what_cannot_be_used_is_named(
 def test_a_folder_that_is_no_such_benchmark_is_refused(
     kind: str, damage: Break, said: str, tmp_path: Path
 ) -> None:
-    made.put(kind, tmp_path)
+    made.copy_benchmark(kind, tmp_path)
     damage(tmp_path)
     with pytest.raises(RequestError, match=said):
         read(kind, tmp_path)
 
 
 def test_videos_that_cannot_be_told_apart_are_no_pair(tmp_path: Path) -> None:
-    made.put("intphys", tmp_path)
+    made.copy_benchmark("intphys", tmp_path)
     for video in "1234":
-        made.write_pictures(tmp_path / f"O1/01/{video}/scene", made.pictures("a", "a", 1))
+        made.write_pictures(tmp_path / f"O1/01/{video}/scene", made.benchmark_frames("a", "a", 1))
     scene = next(s for s in read("intphys", tmp_path).scored if s.name == "O1/01")
     with pytest.raises(DataError, match="no pair can be told by its first frames"):
-        pair_frames(Storage(str(tmp_path)), scene, 16, 8.0, "start")
+        decode_pairs(Storage(str(tmp_path)), scene, 16, 8.0, "start")

@@ -15,12 +15,12 @@ from orchestrator.evaluation.benchmarks.driver import run_benchmark
 from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import EvaluateJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.runner import run
 from orchestrator.storage import Storage
-from orchestrator.tracking.registry import register
-from orchestrator.tracking.run import RunRef, make_run
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.registry import register_model
+from orchestrator.tracking.run import RunRef, create_run
+from orchestrator.tracking.server import mlflow_client
 from tests.support import benchmarks as made
 from tests.support.tiny import tiny_job
 
@@ -56,9 +56,9 @@ def job_of(folder: Path, kind: str, model: str = "", **options: Any) -> Evaluate
 def registered(folder: Path) -> str:
     uri = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
     (folder / "mlflow").mkdir(exist_ok=True)
-    trained = make_run(client_of(uri), uri, "tests", "trained", {})
+    trained = create_run(mlflow_client(uri), uri, "tests", "trained", {})
     ref = RunRef(uri, trained.info.run_id, trained.info.experiment_id)
-    return f"models:/tiny/{register(ref, folder / 'model', 'tiny')}"
+    return f"models:/tiny/{register_model(ref, folder / 'model', 'tiny')}"
 
 
 def test_pairs_give_a_verdict_a_page_and_a_run_that_the_version_names(
@@ -83,7 +83,7 @@ def test_pairs_give_a_verdict_a_page_and_a_run_that_the_version_names(
     assert "Inertia2/004" in page
     assert verdict["protocol"] in page
 
-    client = client_of(summary.tracking_uri)
+    client = mlflow_client(summary.tracking_uri)
     tracked = client.get_run(summary.run_id)
     assert tracked.info.status == "FINISHED"
     assert tracked.data.metrics["pair"] == pytest.approx(verdict["overall"]["pair"]["value"])
@@ -111,7 +111,7 @@ def test_rollouts_and_probes_too(folder: Path, capsys: pytest.CaptureFixture[str
     page = Path(summary.report).read_text()
     assert "How far ahead it sees" in page
     assert "What can be read off the features" in page
-    metrics = client_of(summary.tracking_uri).get_run(summary.run_id).data.metrics
+    metrics = mlflow_client(summary.tracking_uri).get_run(summary.run_id).data.metrics
     assert metrics["rollout/01/skill_over_copy"] == pytest.approx(
         summary.verdict["rollout"][0]["skill"]["copy"]["value"]
     )
@@ -123,8 +123,8 @@ def test_rollouts_and_probes_too(folder: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("kind", ["grasp", "clevrer"])
 def test_on_ray_the_numbers_are_the_same(folder: Path, kind: str) -> None:
     job = job_of(folder, kind)
-    there = run_benchmark(job, job.benchmark, Silent(), local=False).verdict  # type: ignore[arg-type]
-    here = run_benchmark(job, job.benchmark, Silent(), local=True).verdict  # type: ignore[arg-type]
+    there = run_benchmark(job, job.benchmark, SilentProgress(), local=False).summary  # type: ignore[arg-type]
+    here = run_benchmark(job, job.benchmark, SilentProgress(), local=True).summary  # type: ignore[arg-type]
     assert there == here
 
 
@@ -134,5 +134,5 @@ def test_nothing_is_written_where_too_much_cannot_be_used(folder: Path) -> None:
     job = job_of(folder, "grasp").model_copy(update={"name": "refused"})
     broken = job.benchmark.model_copy(update={"folder": str(folder / "broken")})  # type: ignore[union-attr]
     with pytest.raises(JobFailed, match="Collision/001"):
-        run_benchmark(job, broken, Silent(), local=True)
+        run_benchmark(job, broken, SilentProgress(), local=True)
     assert not (folder / "evaluations/refused").exists()

@@ -17,10 +17,10 @@ import yaml
 from mlflow import MlflowClient
 
 from orchestrator.job import TrainJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.runner import RunSummary, run
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import complete_checkpoints, export_tensors
+from orchestrator.training.checkpoints.manager import list_complete_checkpoints, read_full_tensors
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -44,7 +44,7 @@ def watched(folder: Path, **changes: Any) -> dict[str, Any]:
         },
         "model": {
             "encoder": {
-                "kind": "tests.support.controllable_encoder:MoodyEncoder",
+                "kind": "tests.support.controllable_encoder:ControllableEncoder",
                 "folder": str(folder),
             },
             "patch": 8,
@@ -79,7 +79,7 @@ def job_of(data: dict[str, Any]) -> TrainJob:
     return job
 
 
-class Heard(Silent):
+class Heard(SilentProgress):
     """Remembers what a run says, and acts on it."""
 
     def __init__(self, act: Callable[[str], None] = lambda text: None) -> None:
@@ -149,7 +149,9 @@ def test_in_one_process_every_due_step_is_judged_and_nothing_else_is_learnt(
     assert steps_of(first, "quad_accuracy") == [10, 20, 30]
     assert first.metrics["eval/physics/quad_accuracy"] >= 0
     a, b = (
-        export_tensors(Storage(one.storage).sub("runs", one.name, "checkpoints"), one.checkpoint)
+        read_full_tensors(
+            Storage(one.storage).subfolder("runs", one.name, "checkpoints"), one.checkpoint
+        )
         for one in (first, second)
     )
     assert all(np.array_equal(a[name].numpy(), b[name].numpy()) for name in a)
@@ -186,7 +188,7 @@ def test_a_killed_driver_and_a_signal_leave_evaluations_to_the_next_launch(tmp_p
     process = start()
     first = "evaluations/physics/step-00000010"
     wait_for(process, lambda: place.exists(f"{first}/model/config.json"))
-    wait_for(process, lambda: len(complete_checkpoints(place.sub("checkpoints"))) > 0)
+    wait_for(process, lambda: len(list_complete_checkpoints(place.subfolder("checkpoints"))) > 0)
     process.kill()
     process.wait()
     assert not place.exists(f"{first}/result.json")

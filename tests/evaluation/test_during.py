@@ -10,21 +10,21 @@ from mlflow.exceptions import MlflowException
 
 import orchestrator.evaluation.in_training.outcomes as results_module
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.in_training.executors import Failed
-from orchestrator.evaluation.in_training.scheduler import Evaluations, check_evaluations
-from orchestrator.evaluation.suite.driver import Judged
+from orchestrator.evaluation.in_training.executors import EvaluationFailed
+from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler, check_evaluations
+from orchestrator.evaluation.suite.driver import EvaluationResult
 from orchestrator.job import EvaluateJob, TrainJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
-from orchestrator.tracking.run import RunRef, make_run
-from orchestrator.tracking.server import client_of
-from orchestrator.training.checkpoints.manager import folder_name
+from orchestrator.tracking.run import RunRef, create_run
+from orchestrator.tracking.server import mlflow_client
+from orchestrator.training.checkpoints.manager import checkpoint_name
 from orchestrator.training.run_record import RunRecord, read_record
 
 STEPS = 50
 
 
-class Heard(Silent):
+class Heard(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -35,33 +35,39 @@ class Heard(Silent):
 class Scripted:
     """A place where an evaluation ends when the test says so."""
 
-    shares = False
+    shares_worker_cpus = False
 
     def __init__(self) -> None:
         self.cuts: list[str] = []
         self.begun: list[str] = []
-        self.ready: float | Failed | None = None
+        self.ready: float | EvaluationFailed | None = None
         self.broken: set[str] = set()
 
-    def cut(self, job: TrainJob, checkpoints: Storage, name: str, place: Storage) -> None:
+    def export_model(self, job: TrainJob, checkpoints: Storage, name: str, place: Storage) -> None:
         if name in self.broken:
-            raise Failed.by(DataError("the checkpoint is damaged", where=name))
+            raise EvaluationFailed.from_exception(
+                DataError("the checkpoint is damaged", where=name)
+            )
         self.cuts.append(name)
         place.write_bytes("model/config.json", b"{}")
 
-    def begin(self, job: EvaluateJob, place: Storage) -> None:
+    def start(self, job: EvaluateJob, place: Storage) -> None:
         self.begun.append(job.model)
 
-    def outcome(self) -> Judged | None:
+    def poll(self) -> EvaluationResult | None:
         ready, self.ready = self.ready, None
-        if isinstance(ready, Failed):
+        if isinstance(ready, EvaluationFailed):
             raise ready
-        return None if ready is None else Judged(verdict_of(ready), {"quad": {}}, "<html>page")
+        return (
+            None
+            if ready is None
+            else EvaluationResult(verdict_of(ready), {"quad": {}}, "<html>page")
+        )
 
-    def workers_are_gone(self) -> None:
+    def on_workers_exited(self) -> None:
         """Nobody was there."""
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Nothing runs."""
 
 
@@ -100,7 +106,7 @@ def watched_job(storage: Path, **changes: Any) -> TrainJob:
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One store for all of these tests: making one takes seconds."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    client_of(uri).search_experiments()
+    mlflow_client(uri).search_experiments()
     return uri
 
 
@@ -109,8 +115,8 @@ class Watched:
 
     def __init__(self, folder: Path, uri: str) -> None:
         self.job = watched_job(folder)
-        self.folder = Storage(str(folder)).sub("runs", "watched")
-        run = make_run(client_of(uri), uri, "during", "watched", {})
+        self.folder = Storage(str(folder)).subfolder("runs", "watched")
+        run = create_run(mlflow_client(uri), uri, "during", "watched", {})
         self.ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
         self.record = RunRecord("watched", "", {}, {}, "")
         self.launch()
@@ -120,27 +126,29 @@ class Watched:
         self.record.save(self.folder)
         self.heard, self.place = Heard(), Scripted()
         number = self.record.launches
-        evaluations = Evaluations(self.job, self.folder, self.ref, self.heard, number, None)
-        evaluations._place = self.place
+        evaluations = EvaluationScheduler(self.job, self.folder, self.ref, self.heard, number, None)
+        evaluations._executor = self.place
         self.evaluations = evaluations
 
     def save(self, *steps: int) -> None:
         for step in steps:
-            self.folder.write_json(f"checkpoints/{folder_name(step)}/COMPLETE", {})
+            self.folder.write_json(f"checkpoints/{checkpoint_name(step)}/COMPLETE", {})
 
     def drop(self, step: int) -> None:
-        self.folder.delete_tree(f"checkpoints/{folder_name(step)}")
+        self.folder.delete_tree(f"checkpoints/{checkpoint_name(step)}")
 
-    def look(self, ready: float | Failed | None = None) -> None:
+    def look(self, ready: float | EvaluationFailed | None = None) -> None:
         self.place.ready = ready
-        self.evaluations._look()
+        self.evaluations._poll()
 
     def rows(self, key: str) -> list[tuple[int, float]]:
-        history = client_of(self.ref.uri).get_metric_history(self.ref.run_id, f"eval/physics/{key}")
+        history = mlflow_client(self.ref.tracking_uri).get_metric_history(
+            self.ref.run_id, f"eval/physics/{key}"
+        )
         return [(row.step, row.value) for row in history]
 
     def result(self, step: int) -> dict[str, Any]:
-        path = f"evaluations/physics/{folder_name(step)}/result.json"
+        path = f"evaluations/physics/{checkpoint_name(step)}/result.json"
         found: dict[str, Any] = self.folder.read_json(path)
         return found
 
@@ -157,7 +165,7 @@ def test_due_checkpoints_are_judged_and_told(watched: Watched) -> None:
     watched.look(0.5)
     assert watched.rows("quad_accuracy") == [(10, 0.5)]
     assert watched.rows("scenario/support/pair") == [(10, 0.5)]
-    client = client_of(watched.ref.uri)
+    client = mlflow_client(watched.ref.tracking_uri)
     folder = "evaluations/physics/step-00000010"
     files = {info.path for info in client.list_artifacts(watched.ref.run_id, folder)}
     assert {f"{folder}/{n}" for n in ("report.html", "verdict.json", "scores.json")} <= files
@@ -172,7 +180,7 @@ def test_a_slow_evaluation_misses_steps_and_says_which(watched: Watched) -> None
     watched.look()
     watched.save(20)
     watched.look()
-    assert watched.place.cuts == [folder_name(10), folder_name(20)], "20 may be dropped now"
+    assert watched.place.cuts == [checkpoint_name(10), checkpoint_name(20)], "20 may be dropped now"
     watched.drop(20)
     watched.save(30)
     watched.look()
@@ -189,10 +197,12 @@ def test_a_failure_is_told_counted_and_written_down_and_the_next_is_judged(
 ) -> None:
     watched.save(10)
     watched.look()
-    watched.look(Failed("ValueError: no such token", "Traceback ...\nValueError: no such token"))
+    watched.look(
+        EvaluationFailed("ValueError: no such token", "Traceback ...\nValueError: no such token")
+    )
     watched.save(20)
     watched.look()
-    watched.look(Failed("ValueError: again", "Traceback"))
+    watched.look(EvaluationFailed("ValueError: again", "Traceback"))
     assert watched.rows("failed") == [(10, 1.0), (20, 2.0)]
     assert watched.result(10)["error"].startswith("Traceback ...")
     assert "physics of step 10 failed, training goes on: ValueError: no such" in "".join(
@@ -205,7 +215,7 @@ def test_a_failure_is_told_counted_and_written_down_and_the_next_is_judged(
 
 
 def test_a_checkpoint_that_cannot_be_read_is_a_failure(watched: Watched) -> None:
-    watched.place.broken = {folder_name(10)}
+    watched.place.broken = {checkpoint_name(10)}
     watched.save(10)
     watched.look()
     assert "the checkpoint is damaged" in watched.result(10)["error"]
@@ -237,7 +247,7 @@ def test_the_next_launch_judges_what_was_not_finished_and_nothing_twice(watched:
 def test_a_result_that_mlflow_did_not_get_is_sent_later_and_once(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = results_module.record_judged
+    send = results_module.record_checkpoint_evaluation
 
     def lost(*args: Any) -> None:
         send(*args)
@@ -245,10 +255,10 @@ def test_a_result_that_mlflow_did_not_get_is_sent_later_and_once(
 
     watched.save(10)
     watched.look()
-    monkeypatch.setattr(results_module, "record_judged", lost)
+    monkeypatch.setattr(results_module, "record_checkpoint_evaluation", lost)
     with pytest.raises(MlflowException):
         watched.look(0.5)
-    monkeypatch.setattr(results_module, "record_judged", send)
+    monkeypatch.setattr(results_module, "record_checkpoint_evaluation", send)
     watched.launch()  # the driver was killed, too
     watched.look()
     assert watched.rows("quad_accuracy") == [(10, 0.5)]
@@ -261,12 +271,12 @@ def test_the_logged_model_of_the_checkpoint_gets_the_metrics_and_the_run_no_twin
     watched.save(10)
     watched.look()
     watched.look(0.5)
-    client = client_of(watched.ref.uri)
+    client = mlflow_client(watched.ref.tracking_uri)
     ref = watched.ref
     model = client.create_logged_model(  # as the workers do, when they save the next
         ref.experiment_id, name="step-00000010", source_run_id=ref.run_id
     )
-    watched.evaluations._over.set()
+    watched.evaluations._training_done.set()
     watched.look()
     found = client.get_logged_model(model.model_id)
     metrics = {metric.key: (metric.value, metric.step) for metric in found.metrics or []}
@@ -283,7 +293,7 @@ def test_another_driver_takes_over_and_this_one_records_nothing_more(watched: Wa
     record.launches += 1
     record.save(watched.folder)
     watched.place.ready = 0.5
-    watched.evaluations.between()
+    watched.evaluations.evaluate_due()
     assert watched.rows("quad_accuracy") == []
     assert not watched.folder.exists("evaluations/physics/step-00000010/result.json")
 

@@ -12,16 +12,16 @@ import pytest
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.evaluation.promotion_gate import require_better
 from orchestrator.evaluation.suite import driver
-from orchestrator.evaluation.suite.driver import run_evaluate
-from orchestrator.evaluation.suite.measure import Findings, judge
+from orchestrator.evaluation.suite.driver import run_suite
+from orchestrator.evaluation.suite.measure import SuiteRawResults, measure_suite
 from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import EvaluateJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
-from orchestrator.tracking.registry import promote, register, show_model
-from orchestrator.tracking.run import RunRef, make_run
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.registry import promote, register_model, show_model
+from orchestrator.tracking.run import RunRef, create_run
+from orchestrator.tracking.server import mlflow_client
 from tests.support.tiny import tiny_job
 
 SCENARIOS = ["support", "permanence"]
@@ -63,16 +63,16 @@ def registered(folder: Path) -> str:
     """The model as a version of `tiny`, registered anew."""
     uri = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
     (folder / "mlflow").mkdir(exist_ok=True)
-    run = make_run(client_of(uri), uri, "tests", "trained", {})
+    run = create_run(mlflow_client(uri), uri, "tests", "trained", {})
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
-    return f"models:/tiny/{register(ref, folder / 'model', 'tiny')}"
+    return f"models:/tiny/{register_model(ref, folder / 'model', 'tiny')}"
 
 
 @pytest.mark.integration
 def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
-    found = run_evaluate(evaluate_job(folder, str(folder / "model")), Silent(), local=True)
+    found = run_suite(evaluate_job(folder, str(folder / "model")), SilentProgress(), local=True)
     verdict = json.loads((folder / "evaluations/judged/verdict.json").read_text())
-    assert verdict == json.loads(json.dumps(found.verdict))
+    assert verdict == json.loads(json.dumps(found.summary))
     assert set(verdict["scenarios"]) == set(SCENARIOS)
     for row in verdict["scenarios"].values():
         assert row["quads"] == 4
@@ -95,13 +95,13 @@ def test_a_verdict_a_report_and_a_run(folder: Path) -> None:
     assert page.count("<svg class='curve'") == 2 * 2 * 4
     assert page.count("data:image/gif") == 2 * 2 * 2
 
-    client = client_of(found.tracking.uri)
-    run = client.get_run(found.tracking.run_id)
+    client = mlflow_client(found.mlflow_run.tracking_uri)
+    run = client.get_run(found.mlflow_run.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["quad_accuracy"] == pytest.approx(verdict["overall"]["quad"]["value"])
     assert run.data.metrics["scenario/permanence/pair"] >= 0
     assert run.data.metrics["sanity/vanish"] == verdict["sanity"]["vanish"]["share"]["value"]
-    files = {info.path for info in client.list_artifacts(found.tracking.run_id)}
+    files = {info.path for info in client.list_artifacts(found.mlflow_run.run_id)}
     assert {"report.html", "verdict.json", "scores.json", "job.yaml"} <= files
 
 
@@ -111,7 +111,7 @@ def test_the_same_model_and_protocol_give_the_same_numbers_and_another_protocol_
 ) -> None:
     def verdict(**changes: Any) -> dict[str, Any]:
         job = evaluate_job(folder, str(folder / "model"), random=0, **changes)
-        return run_evaluate(job, Silent(), local=True).verdict
+        return run_suite(job, SilentProgress(), local=True).summary
 
     first = verdict()
     assert verdict() == first
@@ -123,8 +123,8 @@ def test_the_same_model_and_protocol_give_the_same_numbers_and_another_protocol_
 @pytest.mark.integration
 def test_on_ray_the_numbers_are_the_same(folder: Path) -> None:
     job = evaluate_job(folder, str(folder / "model"))
-    there = run_evaluate(job, Silent(), local=False).verdict
-    here = run_evaluate(job, Silent(), local=True).verdict
+    there = run_suite(job, SilentProgress(), local=False).summary
+    here = run_suite(job, SilentProgress(), local=True).summary
     assert there["scenarios"] == here["scenarios"]
     assert there["random"] == here["random"]
 
@@ -135,16 +135,16 @@ def test_a_champion_is_made_and_is_not_unseated_by_its_equal(folder: Path) -> No
     server = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
     with pytest.raises(RequestError, match="never evaluated"):
         require_better(show_model(first, server), server)
-    alone = run_evaluate(evaluate_job(folder, first, random=0), Silent(), local=True)
-    assert alone.verdict["champion"] is None
+    alone = run_suite(evaluate_job(folder, first, random=0), SilentProgress(), local=True)
+    assert alone.summary["champion"] is None
     shown = show_model(first, server)
     assert "physics_quad" in shown.metrics
     assert "physics.protocol" in shown.tags
     assert "first champion" in require_better(shown, server)
     promote("tiny", shown.version, "champion", server)
-    beside = run_evaluate(evaluate_job(folder, second, random=0), Silent(), local=True).verdict
+    beside = run_suite(evaluate_job(folder, second, random=0), SilentProgress(), local=True).summary
     assert beside["champion"]["version"] == shown.version
-    assert beside["champion"]["overall"] == beside["overall"] == alone.verdict["overall"]
+    assert beside["champion"]["overall"] == beside["overall"] == alone.summary["overall"]
     assert beside["champion"]["difference"]["value"] == 0
     page = (folder / "evaluations/judged/report.html").read_text()
     assert f"Beside the champion, version {shown.version}" in page
@@ -153,7 +153,7 @@ def test_a_champion_is_made_and_is_not_unseated_by_its_equal(folder: Path) -> No
         require_better(show_model(second, server), server)
     # Judged in another way, it is not compared, and the report says so.
     job = evaluate_job(folder, second, random=0, suite__seed=1)
-    other = run_evaluate(job, Silent(), local=True).verdict["champion"]
+    other = run_suite(job, SilentProgress(), local=True).summary["champion"]
     assert other == {"version": shown.version, "judged": False, "protocol": beside["protocol"]}
     page = (folder / "evaluations/judged/report.html").read_text()
     assert "the numbers cannot be compared" in page
@@ -165,16 +165,16 @@ def test_an_alias_that_moves_meanwhile_does_not_move_the_verdict(
 ) -> None:
     mine, later = registered(folder), []
 
-    def judging(*args: Any, **options: Any) -> Findings:
+    def judging(*args: Any, **options: Any) -> SuiteRawResults:
         later.append(registered(folder))  # a training ends beside: @candidate is its model now
-        return judge(*args, **options)
+        return measure_suite(*args, **options)
 
-    monkeypatch.setattr(driver, "judge", judging)
+    monkeypatch.setattr(driver, "measure_suite", judging)
     job = evaluate_job(folder, "models:/tiny@candidate", random=0)
-    found = run_evaluate(job, Silent(), local=True)
-    assert found.verdict["model"] == mine
-    server = found.tracking.uri
-    assert show_model(mine, server).tags["physics.run"] == found.tracking.run_id
+    found = run_suite(job, SilentProgress(), local=True)
+    assert found.summary["model"] == mine
+    server = found.mlflow_run.tracking_uri
+    assert show_model(mine, server).tags["physics.run"] == found.mlflow_run.run_id
     assert "physics.run" not in show_model(later[0], server).tags
 
 
@@ -191,7 +191,7 @@ def test_what_does_not_fit_the_model_is_refused(
 ) -> None:
     job = evaluate_job(folder, str(folder / "model"), **change)
     with pytest.raises(RequestError, match=said):
-        run_evaluate(job, Silent(), local=True)
+        run_suite(job, SilentProgress(), local=True)
 
 
 def test_a_test_split_is_never_chosen_on(folder: Path) -> None:
@@ -203,9 +203,9 @@ def test_a_test_split_is_never_chosen_on(folder: Path) -> None:
 
 def test_what_cannot_make_a_model_by_itself_is_no_bug_of_ours(folder: Path) -> None:
     with pytest.raises(RequestError, match=r"json:loads cannot be called without arguments.*'s'"):
-        run_evaluate(evaluate_job(folder, "json:loads"), Silent(), local=True)
+        run_suite(evaluate_job(folder, "json:loads"), SilentProgress(), local=True)
 
 
 def test_the_model_is_named_when_there_is_none(folder: Path) -> None:
     with pytest.raises(RequestError, match="no model folder"):
-        run_evaluate(evaluate_job(folder, str(folder / "nothing")), Silent(), local=True)
+        run_suite(evaluate_job(folder, str(folder / "nothing")), SilentProgress(), local=True)

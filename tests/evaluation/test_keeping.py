@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.result_store import UNSENT, Evaluated, Kept, Measured, measure_once
+from orchestrator.evaluation.result_store import (
+    PENDING_UPLOAD,
+    EvaluationResult,
+    EvaluationResultLike,
+    SavedEvaluation,
+    evaluate_once,
+)
 from orchestrator.job import EvaluateJob
-from orchestrator.progress import Silent
-from orchestrator.tracking.mlflow_errors import MlflowAway, NotRecorded
+from orchestrator.progress import SilentProgress
+from orchestrator.tracking.mlflow_errors import MlflowUnavailable, MlflowWriteFailed
 from orchestrator.tracking.run import RunRef
 
 REF = RunRef("sqlite:///x.db", "0" * 32, "1")
@@ -22,9 +28,9 @@ class Evaluation:
 
     def __init__(self, storage: Path) -> None:
         self.storage, self.measured, self.away = storage, 0, False
-        self.sent: list[Measured] = []
+        self.sent: list[EvaluationResultLike] = []
 
-    def run(self, **changes: Any) -> Evaluated:
+    def run(self, **changes: Any) -> SavedEvaluation:
         job = EvaluateJob.model_validate(
             {
                 "kind": "evaluate",
@@ -34,15 +40,17 @@ class Evaluation:
                 **changes,
             }
         )
-        return measure_once(job, self._measure, self._record, Silent())
+        return evaluate_once(job, self._measure, self._record, SilentProgress())
 
-    def _measure(self) -> Kept:
+    def _measure(self) -> EvaluationResult:
         self.measured += 1
-        return Kept({"number": self.measured, "rows": [1.5]}, {"quad": [0.5]}, "<p>é</p>")
+        return EvaluationResult(
+            {"number": self.measured, "rows": [1.5]}, {"quad": [0.5]}, "<p>é</p>"
+        )
 
-    def _record(self, found: Measured) -> RunRef:
+    def _record(self, found: EvaluationResultLike) -> RunRef:
         if self.away:
-            raise NotRecorded("MLflow did not take the evaluation: away")
+            raise MlflowWriteFailed("MLflow did not take the evaluation: away")
         self.sent.append(found)
         return REF
 
@@ -55,31 +63,33 @@ def evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
 
 def test_what_was_measured_is_sent_by_the_next_run(evaluation: Evaluation) -> None:
     evaluation.away = True
-    with pytest.raises(NotRecorded):
+    with pytest.raises(MlflowWriteFailed):
         evaluation.run()
     evaluation.away = False
     found = evaluation.run()
     assert evaluation.measured == 1
-    assert found == Evaluated({"number": 1, "rows": [1.5]}, REF, found.report)
-    assert evaluation.sent == [Kept({"number": 1, "rows": [1.5]}, {"quad": [0.5]}, "<p>é</p>")]
-    assert not (evaluation.storage / "evaluations/judged" / UNSENT).exists()
+    assert found == SavedEvaluation({"number": 1, "rows": [1.5]}, REF, found.report_uri)
+    assert evaluation.sent == [
+        EvaluationResult({"number": 1, "rows": [1.5]}, {"quad": [0.5]}, "<p>é</p>")
+    ]
+    assert not (evaluation.storage / "evaluations/judged" / PENDING_UPLOAD).exists()
 
 
 def test_what_was_sent_is_measured_again(evaluation: Evaluation) -> None:
     evaluation.run()
-    assert evaluation.run().verdict["number"] == 2
+    assert evaluation.run().summary["number"] == 2
 
 
 def test_another_job_of_the_name_is_measured(evaluation: Evaluation) -> None:
     evaluation.away = True
-    with pytest.raises(NotRecorded):
+    with pytest.raises(MlflowWriteFailed):
         evaluation.run()
     evaluation.away = False
-    assert evaluation.run(model="models:/m/2").verdict["number"] == 2
+    assert evaluation.run(model="models:/m/2").summary["number"] == 2
 
 
 def test_a_server_that_is_away_is_told_before_anything_is_measured(evaluation: Evaluation) -> None:
-    with pytest.raises(MlflowAway) as caught:
+    with pytest.raises(MlflowUnavailable) as caught:
         evaluation.run(track={"uri": "http://127.0.0.1:9"})
     assert isinstance(caught.value, RequestError)
     assert evaluation.measured == 0

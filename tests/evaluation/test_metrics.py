@@ -10,15 +10,15 @@ import pytest
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.promotion_gate import compare
 from orchestrator.report.statistics import (
-    auroc,
-    estimate,
-    holm,
+    bootstrap_macro_mean,
+    bootstrap_mean,
+    holm_adjust,
     localisation_chance,
     localisation_errors,
-    overall,
     pair_accuracy,
-    quad_right,
-    sign_test,
+    quad_auroc,
+    quad_correct,
+    sign_flip_test,
 )
 
 
@@ -31,22 +31,22 @@ def suite(quads: int, edge: float, seed: int = 0) -> np.ndarray:
 def test_scores_without_an_edge_are_at_chance_and_with_a_large_one_perfect() -> None:
     luck, sure = suite(4000, 0), suite(50, 100)
     assert pair_accuracy(luck).mean() == pytest.approx(0.5, abs=0.02)
-    assert quad_right(luck).mean() == pytest.approx(0.25, abs=0.02)
-    assert auroc(luck[:1000]) == pytest.approx(0.5, abs=0.02)
-    assert pair_accuracy(sure).mean() == quad_right(sure).mean() == auroc(sure) == 1
+    assert quad_correct(luck).mean() == pytest.approx(0.25, abs=0.02)
+    assert quad_auroc(luck[:1000]) == pytest.approx(0.5, abs=0.02)
+    assert pair_accuracy(sure).mean() == quad_correct(sure).mean() == quad_auroc(sure) == 1
 
 
 def test_shuffled_labels_fall_to_chance() -> None:
     scores, draw = suite(2000, 5, seed=1), np.random.default_rng(2)
     shuffled = np.stack([draw.permutation(quad.ravel()).reshape(2, 2) for quad in scores])
-    assert quad_right(scores).mean() > 0.99
-    assert quad_right(shuffled).mean() == pytest.approx(0.25, abs=0.05)
+    assert quad_correct(scores).mean() > 0.99
+    assert quad_correct(shuffled).mean() == pytest.approx(0.25, abs=0.05)
 
 
 def test_odd_outcomes_and_odd_contexts_decide_nothing() -> None:
     """A model that wonders at an outcome whatever came before has no quad right."""
     odd_outcome = np.tile(np.array([[0.0, 9.0], [0.0, 9.0]]), (10, 1, 1))
-    assert quad_right(odd_outcome).mean() == pytest.approx(0.25)  # ties: a coin for each column
+    assert quad_correct(odd_outcome).mean() == pytest.approx(0.25)  # ties: a coin for each column
     assert pair_accuracy(odd_outcome).mean() == pytest.approx(0.5)
 
 
@@ -55,34 +55,34 @@ def test_auroc_is_the_share_of_all_comparisons() -> None:
     possible = [quad[i, i] for quad in scores for i in range(2)]
     impossible = [quad[i, 1 - i] for quad in scores for i in range(2)]
     naive = np.mean([bad > good for good, bad in itertools.product(possible, impossible)])
-    assert auroc(scores) == pytest.approx(naive)
+    assert quad_auroc(scores) == pytest.approx(naive)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     draw, hits = np.random.default_rng(3), 0
     for seed in range(200):
-        found = estimate(draw.binomial(1, 0.6, 60).astype(float), 0.95, seed)
+        found = bootstrap_mean(draw.binomial(1, 0.6, 60).astype(float), 0.95, seed)
         hits += found.low <= 0.6 <= found.high
     assert 0.89 <= hits / 200 <= 0.99
 
 
 def test_the_overall_mean_weighs_scenarios_alike() -> None:
-    found = overall({"many": np.ones(100), "few": np.zeros(2)}, 0.95)
+    found = bootstrap_macro_mean({"many": np.ones(100), "few": np.zeros(2)}, 0.95)
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
 def test_the_sign_test_knows_luck_from_skill() -> None:
     draw = np.random.default_rng(4)
-    luck = [sign_test(draw.binomial(1, 0.5, 40).astype(float)) for _ in range(200)]
+    luck = [sign_flip_test(draw.binomial(1, 0.5, 40).astype(float)) for _ in range(200)]
     assert np.mean(np.array(luck) < 0.05) <= 0.1
-    assert sign_test(np.ones(20)) < 0.01
+    assert sign_flip_test(np.ones(20)) < 0.01
 
 
 def test_holm_is_the_step_down_of_the_textbook() -> None:
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
+    assert holm_adjust({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
         {"a": 0.03, "c": 0.06, "b": 0.06}
     )
-    assert holm({"a": 0.9, "b": 0.8})["a"] == 1.0
+    assert holm_adjust({"a": 0.9, "b": 0.8})["a"] == 1.0
 
 
 def test_the_moment_is_found_where_surprise_rises() -> None:
@@ -102,9 +102,9 @@ def scored(values: list[float], protocol: str = "p") -> dict[str, object]:
 
 def test_the_gate_wants_a_difference_that_luck_does_not_explain() -> None:
     champion = scored([0.0, 1.0] * 20)
-    assert compare(scored([1.0] * 40), champion).better
-    assert not compare(champion, champion).better
-    assert not compare(scored([1.0, 1.0, *[0.0, 1.0] * 19]), champion).better
+    assert compare(scored([1.0] * 40), champion).is_better
+    assert not compare(champion, champion).is_better
+    assert not compare(scored([1.0, 1.0, *[0.0, 1.0] * 19]), champion).is_better
     assert "+50.0" in str(compare(scored([1.0] * 40), champion))
     with pytest.raises(RequestError, match="protocols"):
         compare(scored([1.0] * 40, "another"), champion)

@@ -15,19 +15,19 @@ import pytest
 from orchestrator import run
 from orchestrator.cli.run import show_summary
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.probes.driver import probe_verdict
-from orchestrator.evaluation.probes.fit import sides_of
+from orchestrator.evaluation.probes.driver import evaluate_probe
+from orchestrator.evaluation.probes.fit import split_rows
 from orchestrator.features import Features
 from orchestrator.features.driver import run_embed
-from orchestrator.features.store import claim, commit_unit, complete
+from orchestrator.features.store import claim_identity, commit_unit, finalize_features
 from orchestrator.job import EvaluateJob, build_job
-from orchestrator.job.config.probe import Probe
+from orchestrator.job.config.probe import ProbeConfig
 from orchestrator.job.fingerprint import flatten
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from orchestrator.tracking.run import job_of_run
-from orchestrator.tracking.server import client_of
-from tests.support.embedding import embed_job, save_tiny, write_videos
+from orchestrator.tracking.server import mlflow_client
+from tests.support.embedding import embed_job, save_tiny_model, write_noise_videos
 
 SCENES = "physics://mixed?clips=42&size=32&fps=16&seconds=3"
 
@@ -37,7 +37,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with features of simulated scenes, two clips each: of a model as tokens and as
     means, and of one that has learnt nothing."""
     folder = tmp_path_factory.mktemp("probe")
-    save_tiny(folder / "model")
+    save_tiny_model(folder / "model")
     kinds: dict[str, dict[str, Any]] = {
         "tokens": {"pooling": "tokens"},
         "untrained": {"pooling": "tokens", "untrained": 0},
@@ -46,7 +46,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, changes in kinds.items():
         job = embed_job(folder, folder / "model", SCENES, name=name, data__clips=2, **changes)
-        run_embed(job, Silent(), local=True)
+        run_embed(job, SilentProgress(), local=True)
     return folder
 
 
@@ -66,7 +66,7 @@ def probe_job(folder: Path, model: str = "", **probe: Any) -> EvaluateJob:
 
 def probed(job: EvaluateJob, *, local: bool = True) -> dict[str, Any]:
     assert job.probe is not None
-    return probe_verdict(job, job.probe, Silent(), local=local)
+    return evaluate_probe(job, job.probe, SilentProgress(), local=local)
 
 
 @pytest.mark.integration
@@ -89,14 +89,14 @@ def test_states_beside_random_weights_and_no_features(
     assert costs[own["chosen"]["penalty"]] == min(costs.values())
     assert verdict["arms"]["baseline"]["scores"]["x"]["value"] <= 0
     features = Features.open(str(here / "features/tokens"))
-    assert verdict["features"]["model"]["model"] == features.model
+    assert verdict["features"]["model"]["model"] == features.model_digest
     assert sum(side["videos"] for side in verdict["split"].values()) <= 42
 
     page = (here / "evaluations/probed/report.html").read_text()
     assert not re.search(r"(?:src|href)=['\"]", page), "it needs nothing else"
     assert f"{own['value']:.3f}" in page
     assert verdict["protocol"] in page
-    kept = client_of(found.tracking_uri).get_run(found.run_id)
+    kept = mlflow_client(found.tracking_uri).get_run(found.run_id)
     assert kept.info.status == "FINISHED"
     assert kept.data.metrics["probe/x"] == pytest.approx(own["value"])
     assert kept.data.metrics["probe/random/x_low"] <= kept.data.metrics["probe/random/x"]
@@ -157,13 +157,13 @@ def planted(here: Path, name: str, *, shuffled: bool = False) -> None:
     field = pa.field("features", pa.fixed_shape_tensor(pa.float32(), (4, 5)))
     rows = rows.append_column(field, pa.FixedShapeTensorArray.from_numpy_ndarray(oracle))
     folder = Storage(str(here / "features" / name))
-    claim(folder, name, identity)
+    claim_identity(folder, name, identity)
     report = commit_unit(folder, 0, rows, [], {"name": name, "identity": identity})
-    complete(folder, [report], {**source.facts, "identity": identity, "shape": [4, 5]})
+    finalize_features(folder, [report], {**source.info, "identity": identity, "shape": [4, 5]})
 
 
 def first_part(features: Features) -> Path:
-    return Path(features.folder.root) / str(features.facts["parts"][0]["file"])
+    return Path(features.folder.root) / str(features.info["parts"][0]["file"])
 
 
 def test_what_knows_the_states_scores_one_and_what_knows_those_of_others_nothing(
@@ -196,10 +196,11 @@ def test_both_clips_of_a_video_are_on_one_side(here: Path) -> None:
     assert {row["subject"] >= 0 for row in rows} == {True, False}
     videos = np.array([row["video"] for row in rows])
     for target in ("label", "states"):
-        probe = Probe.model_validate({"features": "tokens", "target": target})
-        sides = sides_of(probe, features, None)
+        probe = ProbeConfig.model_validate({"features": "tokens", "target": target})
+        sides = split_rows(probe, features, None)
         names = {
-            side: set(videos[one.targets.clip[one.rows]].tolist()) for side, one in sides.items()
+            side: set(videos[one.targets.clip_index[one.rows]].tolist())
+            for side, one in sides.items()
         }
         assert not names["train"] & names["validation"]
         assert not names["train"] & names["test"]
@@ -252,12 +253,12 @@ def test_what_does_not_belong_together_is_refused(
 def test_features_of_another_model_and_without_labels_are_refused(
     here: Path, tmp_path: Path
 ) -> None:
-    other = save_tiny(tmp_path / "other", seed=1)
+    other = save_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(RequestError, match="of another model"):
         probed(probe_job(here, str(other)))
-    videos = write_videos(tmp_path / "videos", [2.5] * 3)
+    videos = write_noise_videos(tmp_path / "videos", [2.5] * 3)
     job = embed_job(tmp_path, here / "model", videos)
-    where = run_embed(job, Silent(), local=True).uri
+    where = run_embed(job, SilentProgress(), local=True).uri
     with pytest.raises(RequestError, match="have no labels"):
         probed(probe_job(tmp_path, features=where, target="label"))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.evaluation.measures.feature_rank import DELTA, lidar, ranks_of
+from orchestrator.evaluation.measures.feature_rank import LIDAR_DELTA, lidar, sample_for_rank
 
 
 def by_definition(features: np.ndarray) -> float:
@@ -14,7 +14,7 @@ def by_definition(features: np.ndarray) -> float:
     centers = features.mean(1)
     between = np.cov(centers.T)
     apart = (features - centers[:, None]).reshape(-1, features.shape[-1])
-    within = apart.T @ apart / (len(apart) - 1) + DELTA * np.eye(features.shape[-1])
+    within = apart.T @ apart / (len(apart) - 1) + LIDAR_DELTA * np.eye(features.shape[-1])
     values = np.linalg.eigvals(np.linalg.solve(within, between)).real.clip(0)
     share = values / values.sum() + 1e-7
     return float(np.exp(-(share * np.log(share)).sum()))
@@ -38,7 +38,7 @@ def test_what_tells_videos_apart_counts_and_nothing_else() -> None:
 @pytest.mark.parametrize("windows", [1, 2])
 def test_a_video_has_two_looks_at_least(windows: int) -> None:
     features = torch.randn(3, windows, 8, 6, generator=torch.Generator().manual_seed(1))
-    means = ranks_of(features).means
+    means = sample_for_rank(features).view_means
     assert means.shape == (3, 2, 6)
     first = features[:, 0, :4].mean(1) if windows == 1 else features[:, 0].mean(1)
     torch.testing.assert_close(means[:, 0], first)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.evaluation.benchmarks.rollout_summary import skill_over
-from orchestrator.evaluation.measures.ridge import grid_pooled, ridge_probe
-from orchestrator.evaluation.measures.rollout import roll_out, rollout_table
-from orchestrator.evaluation.measures.surprise import View
+from orchestrator.evaluation.benchmarks.rollout_summary import skill_over_baseline
+from orchestrator.evaluation.measures.ridge import pool_to_grid, ridge_probe
+from orchestrator.evaluation.measures.rollout import rollout_clips, rollout_table
+from orchestrator.evaluation.measures.surprise import ContextSpec
 from orchestrator.jepa.model_files import WorldModel
 from orchestrator.jepa.pixel_normalization import normalise
 from tests.support.known_models import CONTEXT, FRAMES, SIZE, FrameDifference
@@ -36,11 +36,11 @@ def clips() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (6, 8, 32, 32, 3), dtype=np.uint8)
 
 
-def test_a_model_that_knows_the_future_has_skill_one_and_finds_it(tiny: WorldModel) -> None:
-    wanted = tiny.encoder(normalise(torch.from_numpy(clips()), torch.float32))
+def test_a_model_that_knows_the_future_has_skill_one_and_finds_it(tiny_model: WorldModel) -> None:
+    wanted = tiny_model.encoder(normalise(torch.from_numpy(clips()), torch.float32))
     oracle = Told(F.layer_norm(wanted, wanted.shape[-1:]))
-    model = WorldModel(tiny.config, tiny.encoder, oracle)  # type: ignore[arg-type]
-    rows = rollout_table([roll_out(model, clips(), View(4, 0))], 0.95)
+    model = WorldModel(tiny_model.config, tiny_model.encoder, oracle)  # type: ignore[arg-type]
+    rows = rollout_table([rollout_clips(model, clips(), ContextSpec(4, 0))], 0.95)
     assert [row["tubelets_ahead"] for row in rows] == [1, 2]
     for row in rows:
         assert row["error"]["model"] == pytest.approx(0, abs=1e-6)
@@ -51,12 +51,12 @@ def test_a_model_that_knows_the_future_has_skill_one_and_finds_it(tiny: WorldMod
         assert row["cross_clip"]["chance@5"] == 5 / 6
 
 
-def test_copying_what_was_seen_is_no_skill(tiny: WorldModel) -> None:
+def test_copying_what_was_seen_is_no_skill(tiny_model: WorldModel) -> None:
     pixels = normalise(torch.from_numpy(clips()), torch.float32)
-    seen = tiny.encoder(pixels, torch.arange(32).expand(6, -1))
+    seen = tiny_model.encoder(pixels, torch.arange(32).expand(6, -1))
     known = F.layer_norm(seen, seen.shape[-1:])[:, 16:]
-    model = WorldModel(tiny.config, tiny.encoder, Told(known.repeat(1, 4, 1)))  # type: ignore[arg-type]
-    for row in rollout_table([roll_out(model, clips(), View(4, 0))], 0.95):
+    model = WorldModel(tiny_model.config, tiny_model.encoder, Told(known.repeat(1, 4, 1)))  # type: ignore[arg-type]
+    for row in rollout_table([rollout_clips(model, clips(), ContextSpec(4, 0))], 0.95):
         assert row["skill"]["copy"]["value"] == pytest.approx(0, abs=1e-6)
 
 
@@ -75,9 +75,10 @@ def test_where_a_rule_makes_no_error_skill_is_a_number_all_the_same(moving: int)
     films[:moving, 8:] = 200  # one clip is not still: then some resamples are exact, and some not
 
     def skills(model: FrameDifference) -> list[dict[str, Any]]:
-        rolled = [roll_out(model, films, View(CONTEXT, 0))]
+        rolled = [rollout_clips(model, films, ContextSpec(CONTEXT, 0))]
         json.dumps(
-            [skill_over(rolled, "copy", 0.95).value, rollout_table(rolled, 0.95)], allow_nan=False
+            [skill_over_baseline(rolled, "copy", 0.95).value, rollout_table(rolled, 0.95)],
+            allow_nan=False,
         )
         return [row["skill"]["copy"] for row in rollout_table(rolled, 0.95)]
 
@@ -104,13 +105,13 @@ def test_rows_of_one_video_do_not_vouch_for_each_other() -> None:
     fresh, truth = draw.normal(size=(100, 60)), draw.normal(size=(100, 1))
     by_video = ridge_probe(names, state, videos, fresh, truth)
     by_row = ridge_probe(names, state, np.arange(200), fresh, truth)
-    assert by_video.strength[0] > 10 * by_row.strength[0]
+    assert by_video.penalty[0] > 10 * by_row.penalty[0]
     assert by_video.r2[0] > max(-0.1, by_row.r2[0])
 
 
 def test_pooling_keeps_where_things_are() -> None:
     features = np.arange(2 * 8 * 8, dtype=float).reshape(1, 128, 1)
-    pooled = grid_pooled(features, (2, 8, 8))
+    pooled = pool_to_grid(features, (2, 8, 8))
     assert pooled.shape == (1, 2, 16)
     assert pooled[0, 0, 0] == np.mean([0, 1, 8, 9])
     assert pooled[0, 1, 15] == np.mean([64 + 54, 64 + 55, 64 + 62, 64 + 63])

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.model_files import random_model, save_model
+from orchestrator.jepa.model_files import randomly_initialized_model, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import StudyJob, TrainJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from orchestrator.study import state_probe as probing
-from orchestrator.study.driver import Trained, run_study
-from orchestrator.study.state_probe import probe_scores, shown
-from orchestrator.tracking.run import make_run
-from orchestrator.tracking.server import client_of
-from tests.support.tiny import config_of, tiny_job
+from orchestrator.study.driver import TrainedCell, run_study
+from orchestrator.study.state_probe import make_probe_videos, probe_scores
+from orchestrator.tracking.run import create_run
+from orchestrator.tracking.server import mlflow_client
+from tests.support.tiny import model_config, tiny_job
 
 
 def study_job(folder: Path, *overrides: str) -> StudyJob:
@@ -60,12 +60,12 @@ class Trainer:
         self.folder, self.trained = folder, list[str]()
         self.server = f"sqlite:///{Storage(str(folder)).uri('mlflow/mlflow.db')}"
 
-    def __call__(self, job: TrainJob) -> Trained:
+    def __call__(self, job: TrainJob) -> TrainedCell:
         self.trained.append(job.name)
         where = self.folder / "made" / job.name
         save_model(where, build_objective(job), None, job, {})
-        run = make_run(client_of(self.server), self.server, "study", job.name, {})
-        return Trained(str(where), run.info.run_id)
+        run = create_run(mlflow_client(self.server), self.server, "study", job.name, {})
+        return TrainedCell(str(where), run.info.run_id)
 
 
 def test_cells_are_every_arm_n_background_and_seed_over_prefixes_of_one_order(
@@ -106,9 +106,9 @@ def test_the_probes_videos_are_the_same_for_all_cells_and_follow_the_background(
     tmp_path: Path,
 ) -> None:
     job = study_job(tmp_path)
-    fit, score = shown(job, "still")
-    again, _ = shown(job, "still")
-    moving, _ = shown(job, "moving")
+    fit, score = make_probe_videos(job, "still")
+    again, _ = make_probe_videos(job, "still")
+    moving, _ = make_probe_videos(job, "moving")
     assert np.array_equal(fit.videos, again.videos)
     assert np.array_equal(fit.states, moving.states)
     assert not np.array_equal(fit.videos, moving.videos)
@@ -124,8 +124,8 @@ def test_a_model_that_holds_the_states_scores_one_and_noise_scores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = study_job(tmp_path, "probe.fit=40", "probe.score=20")
-    fit, score = shown(job, "still")
-    model = random_model(config_of(tiny_job()), 0)
+    fit, score = make_probe_videos(job, "still")
+    model = randomly_initialized_model(model_config(tiny_job()), 0)
     states = {shown.videos.tobytes(): shown.states for shown in (fit, score)}
 
     def told(_: Any, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +148,9 @@ def test_a_model_that_holds_the_states_scores_one_and_noise_scores_nothing(
 def test_finished_cells_are_never_run_again_and_more_may_be_added(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     train = Trainer(tmp_path)
-    first = run_study(study_job(tmp_path, "seeds=[0]", "backgrounds=[moving]"), Silent(), train)
+    first = run_study(
+        study_job(tmp_path, "seeds=[0]", "backgrounds=[moving]"), SilentProgress(), train
+    )
     assert len(train.trained) == 3 * 2
     result = json.loads((tmp_path / "studies/needs/study.json").read_text())
     assert result == json.loads(json.dumps(first.result))
@@ -158,14 +160,16 @@ def test_finished_cells_are_never_run_again_and_more_may_be_added(tmp_path: Path
     ]
     assert set(result["panels"][0]["ratios"]) == {"ema", "labels"}
 
-    again = run_study(study_job(tmp_path, "seeds=[0]", "backgrounds=[moving]"), Silent(), train)
+    again = run_study(
+        study_job(tmp_path, "seeds=[0]", "backgrounds=[moving]"), SilentProgress(), train
+    )
     assert len(train.trained) == 6
-    assert (again.result, again.tracking) == (first.result, first.tracking)
+    assert (again.result, again.mlflow_run) == (first.result, first.mlflow_run)
 
-    more = run_study(study_job(tmp_path, "backgrounds=[moving]"), Silent(), train)
+    more = run_study(study_job(tmp_path, "backgrounds=[moving]"), SilentProgress(), train)
     assert len(train.trained) == 12
     assert all(name.endswith(".s1") for name in train.trained[6:])
-    assert more.tracking == first.tracking
+    assert more.mlflow_run == first.mlflow_run
     for key in ("position", "velocity"):
         old, new = (
             next(p for p in one.result["panels"] if p["score"] == key) for one in (first, more)
@@ -177,17 +181,17 @@ def test_finished_cells_are_never_run_again_and_more_may_be_added(tmp_path: Path
     page = (tmp_path / "studies/needs/report.html").read_text()
     assert not re.search(r"(?:src|href)=['\"](?!data:)", page), "it needs nothing else"
     assert page.count("<svg") == 2
-    client = client_of(more.tracking.uri)
-    parent = client.get_run(more.tracking.run_id)
+    client = mlflow_client(more.mlflow_run.tracking_uri)
+    parent = client.get_run(more.mlflow_run.run_id)
     assert parent.info.status == "FINISHED"
     assert "moving/position/ema/n4" in parent.data.metrics
     children = client.search_runs(
         [client.get_experiment_by_name("study").experiment_id],
-        f"tags.`mlflow.parentRunId` = '{more.tracking.run_id}'",
+        f"tags.`mlflow.parentRunId` = '{more.mlflow_run.run_id}'",
     )
     assert len(children) == 12
 
     with pytest.raises(RequestError, match=r"exists with other values: optim\.steps: 2 -> 3"):
-        run_study(study_job(tmp_path, "optim.steps=3"), Silent(), train)
+        run_study(study_job(tmp_path, "optim.steps=3"), SilentProgress(), train)
     with pytest.raises(RequestError, match="was trained with other values"):
-        run_study(study_job(tmp_path, "arms.ema.ema=0.5"), Silent(), train)
+        run_study(study_job(tmp_path, "arms.ema.ema=0.5"), SilentProgress(), train)

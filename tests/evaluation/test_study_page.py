@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.study.curves import Ratio
-from orchestrator.study.report import HEIGHT, WIDTH, claim_of, page
+from orchestrator.study.curves import DataEfficiencyRatio
+from orchestrator.study.report import HEIGHT, WIDTH, format_claim, study_report
 
 
 def made_result() -> dict[str, Any]:
@@ -21,7 +21,7 @@ def made_result() -> dict[str, Any]:
             "pixels": [[-0.4, 0.0, 0.2], [0.0, 0.1, 0.1]],
             "ran<dom": [[0.05], [0.07]],
         },
-        "ratios": {"ema": asdict(Ratio(4.2, 2.0, 9.0, claim=True))},
+        "ratios": {"ema": asdict(DataEfficiencyRatio(4.2, 2.0, 9.0, claim=True))},
     }
     return {
         "name": "needs",
@@ -37,7 +37,7 @@ def made_result() -> dict[str, Any]:
 
 
 def test_the_curves_are_drawn_inside_the_frame_and_rise_where_scores_do() -> None:
-    text = page(made_result())
+    text = study_report(made_result())
     assert "ran<dom" not in text
     assert "physics://mixed?size=48&amp;fps=8" in text
     (svg,) = re.findall(r"<svg.*?</svg>", text)
@@ -61,11 +61,11 @@ def test_the_curves_are_drawn_inside_the_frame_and_rise_where_scores_do() -> Non
 
 
 def test_a_ratio_without_a_claim_says_so() -> None:
-    unclear = asdict(Ratio(1.3, 0.8, 2.0, why="the interval includes 1"))
+    unclear = asdict(DataEfficiencyRatio(1.3, 0.8, 2.0, why="the interval includes 1"))
     said = "N(pixels) / N(ema) = 1.30 [0.80, 2.00]: no claim, the interval includes 1"
-    assert claim_of(unclear, "pixels", "ema") == said
-    apart = asdict(Ratio(None, why="no score is reached by both curves"))
-    assert claim_of(apart, "pixels", "ema") == (
+    assert format_claim(unclear, "pixels", "ema") == said
+    apart = asdict(DataEfficiencyRatio(None, why="no score is reached by both curves"))
+    assert format_claim(apart, "pixels", "ema") == (
         "N(pixels) / N(ema): no claim, no score is reached by both curves"
     )
 
@@ -77,7 +77,7 @@ def test_names_of_curves_that_end_together_can_be_read_inside_the_frame() -> Non
         for name, end in zip("abcdef", (0, 0, 0.001, 0, 0.9, 0), strict=True)
     }
     made["panels"][0]["arms"] = arms | {"pixels": [[0.1, 0.1, 0.0]]}
-    (svg,) = re.findall(r"<svg.*?</svg>", page(made))
+    (svg,) = re.findall(r"<svg.*?</svg>", study_report(made))
     names = {text.text: float(text.attrib["y"]) for text in ET.fromstring(svg).iter("text")}
     heights = sorted(names[name] for name in made["panels"][0]["arms"])
     assert all(below - above >= 11 for above, below in itertools.pairwise(heights))

@@ -2,59 +2,61 @@
 
 from __future__ import annotations
 
-from orchestrator.evaluation.in_training.queue import Turn, Turns
+from orchestrator.evaluation.in_training.queue import EvaluationQueue, PendingEvaluation
 
 
 def test_while_one_runs_only_the_newest_waits() -> None:
-    turns = Turns()
-    turns.offer(Turn("physics", 100))
-    assert turns.start() == Turn("physics", 100)
-    assert turns.skipped_for(Turn("physics", 200)) is None
-    turns.offer(Turn("physics", 200))
-    assert turns.start() is None, "one runs"
-    assert turns.skipped_for(Turn("physics", 300)) == Turn("physics", 200)
-    turns.offer(Turn("physics", 300))
-    turns.offer(Turn("physics", 400))
-    assert turns.waiting == [Turn("physics", 400)]
-    turns.done()
-    assert turns.start() == Turn("physics", 400)
-    assert not turns.idle
-    turns.done()
-    assert turns.idle
+    turns = EvaluationQueue()
+    turns.enqueue(PendingEvaluation("physics", 100))
+    assert turns.start_next() == PendingEvaluation("physics", 100)
+    assert turns.superseded_by(PendingEvaluation("physics", 200)) is None
+    turns.enqueue(PendingEvaluation("physics", 200))
+    assert turns.start_next() is None, "one runs"
+    assert turns.superseded_by(PendingEvaluation("physics", 300)) == PendingEvaluation(
+        "physics", 200
+    )
+    turns.enqueue(PendingEvaluation("physics", 300))
+    turns.enqueue(PendingEvaluation("physics", 400))
+    assert turns.waiting == [PendingEvaluation("physics", 400)]
+    turns.mark_done()
+    assert turns.start_next() == PendingEvaluation("physics", 400)
+    assert not turns.is_idle
+    turns.mark_done()
+    assert turns.is_idle
 
 
 def test_what_was_offered_is_not_offered_again() -> None:
-    turns = Turns()
-    turns.offer(Turn("physics", 200))
+    turns = EvaluationQueue()
+    turns.enqueue(PendingEvaluation("physics", 200))
     for again in (200, 100):
-        assert not turns.is_new(Turn("physics", again))
-        assert turns.skipped_for(Turn("physics", again)) is None
-        turns.offer(Turn("physics", again))
-    assert turns.waiting == [Turn("physics", 200)]
-    turns.start()
-    turns.done()
-    turns.offer(Turn("physics", 200))
-    assert turns.idle
+        assert not turns.is_new(PendingEvaluation("physics", again))
+        assert turns.superseded_by(PendingEvaluation("physics", again)) is None
+        turns.enqueue(PendingEvaluation("physics", again))
+    assert turns.waiting == [PendingEvaluation("physics", 200)]
+    turns.start_next()
+    turns.mark_done()
+    turns.enqueue(PendingEvaluation("physics", 200))
+    assert turns.is_idle
 
 
 def test_evaluations_take_turns_and_a_newer_step_keeps_the_place_in_the_queue() -> None:
-    turns = Turns()
-    turns.offer(Turn("a", 100))
-    turns.start()
-    turns.offer(Turn("b", 100))
-    turns.offer(Turn("a", 200))
-    turns.offer(Turn("b", 200))
+    turns = EvaluationQueue()
+    turns.enqueue(PendingEvaluation("a", 100))
+    turns.start_next()
+    turns.enqueue(PendingEvaluation("b", 100))
+    turns.enqueue(PendingEvaluation("a", 200))
+    turns.enqueue(PendingEvaluation("b", 200))
     order = []
-    while not turns.idle:
-        turns.done()
-        order.append(turns.start())
-    assert order == [Turn("b", 200), Turn("a", 200), None]
+    while not turns.is_idle:
+        turns.mark_done()
+        order.append(turns.start_next())
+    assert order == [PendingEvaluation("b", 200), PendingEvaluation("a", 200), None]
 
 
 def test_what_cannot_be_judged_waits_no_more() -> None:
-    turns = Turns()
-    turns.offer(Turn("physics", 100))
-    turns.withdraw(Turn("physics", 100))
-    assert turns.idle
-    turns.offer(Turn("physics", 100))
-    assert turns.idle, "nor is it tried again"
+    turns = EvaluationQueue()
+    turns.enqueue(PendingEvaluation("physics", 100))
+    turns.remove(PendingEvaluation("physics", 100))
+    assert turns.is_idle
+    turns.enqueue(PendingEvaluation("physics", 100))
+    assert turns.is_idle, "nor is it tried again"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.masks import build_mask_samplers
 from orchestrator.job import TrainJob, build_job
 from orchestrator.randomness import generator
 
-TINY: dict[str, Any] = {
+TINY_JOB: dict[str, Any] = {
     "kind": "train",
     "name": "tiny",
     "data": {"source": "nowhere", "frames": 8, "size": 32},
@@ -34,7 +34,7 @@ def make_job() -> MakeJob:
     """A tiny train job, with overrides as a user gives them."""
 
     def make(*overrides: str) -> TrainJob:
-        job = build_job(copy.deepcopy(TINY), overrides)
+        job = build_job(copy.deepcopy(TINY_JOB), overrides)
         assert isinstance(job, TrainJob)
         return job
 
@@ -44,7 +44,7 @@ def make_job() -> MakeJob:
 def draw_masks(job: TrainJob, clips: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """A batch's masks, as the feed makes them."""
     batch = []
-    for part, sampler in enumerate(build_masks(job)):
+    for part, sampler in enumerate(build_mask_samplers(job)):
         pairs = [sampler(generator(job.seed, i, "masks", part)) for i in range(clips)]
         context, target = (torch.from_numpy(np.stack(ids)) for ids in zip(*pairs, strict=True))
         batch.append((context, target))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
 from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.objectives.lewm import branching
 from orchestrator.job.config.planning import CEM
-from orchestrator.planning.base import Branching
-from orchestrator.planning.goal_cost import branch_by_rows
+from orchestrator.planning.base import SupportsRolloutPlans
+from orchestrator.planning.goal_cost import rollout_plans_one_by_one
 
 ACTS = (
     "objective={kind: lewm, slices: 8, hidden: 20, weight: 0.3}",
@@ -28,7 +28,7 @@ ACTS = (
 
 
 @pytest.fixture
-def model(tmp_path: Path, make_job: Any) -> ActingModel:
+def model(tmp_path: Path, make_job: Any) -> ActionConditionedModel:
     torch.manual_seed(3)
     job = make_job(*ACTS)
     objective = build_objective(job)
@@ -37,7 +37,7 @@ def model(tmp_path: Path, make_job: Any) -> ActingModel:
         torch.nn.init.normal_(block.modulation.bias, std=0.3)
     save_model(tmp_path, objective, None, job, {})
     loaded = load_folder(tmp_path)
-    assert isinstance(loaded, ActingModel)
+    assert isinstance(loaded, ActionConditionedModel)
     return loaded
 
 
@@ -48,28 +48,30 @@ def drawn(*shape: int) -> Tensor:
 @pytest.mark.parametrize(("seen", "steps"), [(1, 1), (1, 5), (3, 5), (7, 1), (4, 6)])
 @pytest.mark.parametrize("rows", [4, 512])
 def test_a_branch_is_what_following_each_plan_says(
-    model: ActingModel, video: Tensor, monkeypatch: pytest.MonkeyPatch, seen: int, steps: int,
-    rows: int,
+    model: ActionConditionedModel, video: Tensor, monkeypatch: pytest.MonkeyPatch, seen: int,
+    steps: int, rows: int,
 ) -> None:  # fmt: skip
     """Within what is read at once (7 moments) by kept keys and values, beyond it (4, 6) not."""
-    monkeypatch.setattr(branching, "ROWS", rows)
-    assert isinstance(model, Branching)
+    monkeypatch.setattr(branching, "MAX_CPU_PLANS", rows)
+    assert isinstance(model, SupportsRolloutPlans)
     z, past, plans = model.encode(video[:, :seen]), drawn(2, seen - 1, 6), drawn(2, 9, steps, 6)
     found = model.branch(z, past, plans)
-    wanted = branch_by_rows(model, z, past, plans, None)
+    wanted = rollout_plans_one_by_one(model, z, past, plans, None)
     assert found.shape == (2, 9, steps, z.shape[-1])
     assert torch.allclose(found, wanted, atol=1e-5)
     assert float(wanted.std(1).min()) > 1e-4, "plans should differ in what follows"
 
 
-def test_a_branch_refuses_what_predict_refuses(model: ActingModel, video: Tensor) -> None:
+def test_a_branch_refuses_what_predict_refuses(
+    model: ActionConditionedModel, video: Tensor
+) -> None:
     z = model.encode(video[:, :2])
     with pytest.raises(RequestError, match="actions"):
         model.branch(z, drawn(2, 1, 4), drawn(2, 9, 3, 4))
 
 
 def test_a_plan_is_in_the_world_s_units_and_better_than_nothing(
-    model: ActingModel, video: Tensor
+    model: ActionConditionedModel, video: Tensor
 ) -> None:
     solver = CEM(candidates=60, iterations=4, elites=8, carried=2)
     now, goal = video[0, 0], np.asarray(video[1, -1])
@@ -102,7 +104,7 @@ def test_a_plan_is_in_the_world_s_units_and_better_than_nothing(
     ],
 )
 def test_what_cannot_be_planned_is_one_error(
-    model: ActingModel, change: dict[str, Any], text: str
+    model: ActionConditionedModel, change: dict[str, Any], text: str
 ) -> None:
     given = {key: np.zeros((8, 8, 3), np.uint8) for key in ("observation", "goal")} | change
     with pytest.raises(RequestError, match=text):

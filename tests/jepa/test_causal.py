@@ -10,10 +10,10 @@ from torch import Tensor
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.objectives import CausalObjective, build_objective
-from orchestrator.jepa.objectives.causal.objective import BEND
+from orchestrator.jepa.objectives.causal.objective import SMOOTH_L1_BETA
 from orchestrator.jepa.objectives.causal.predictor import CausalPredictor
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.jepa.transformer import SHORT, Attention, attend
+from orchestrator.jepa.transformer import MAX_EXPLICIT_ATTENTION_TOKENS, Attention, attention
 
 CAUSAL = ("objective={kind: causal, ema: 0.9, horizons: 2}", "model.encoder.attention=moment")
 
@@ -34,7 +34,7 @@ def test_what_comes_later_changes_nothing_before(make_job: Any, video: Tensor) -
     changed = video.clone()
     changed[:, 4:] = 255 - changed[:, 4:]
     first, second = (
-        objective.predictor.ahead(objective.encoder(normalise(v, torch.float32), None))
+        objective.predictor.predict_next(objective.encoder(normalise(v, torch.float32), None))
         for v in (video, changed)
     )
     assert torch.equal(first[:, :2], second[:, :2]), "two moments of two frames"
@@ -47,7 +47,7 @@ def test_the_past_of_other_places_is_seen(make_job: Any, video: Tensor) -> None:
     changed = video.clone()
     changed[:, :2, :8, :8] = 0  # one token of the first moment
     first, second = (
-        objective.predictor.ahead(objective.encoder(normalise(v, torch.float32), None))
+        objective.predictor.predict_next(objective.encoder(normalise(v, torch.float32), None))
         for v in (video, changed)
     )
     assert (first[:, 3, -1] - second[:, 3, -1]).abs().max() > 1e-4
@@ -58,7 +58,7 @@ def test_loss_against_a_naive_float64_reference(make_job: Any, video: Tensor) ->
     x = normalise(video, torch.float64)
     targets = objective.targets(objective.encoder, x)
     found = objective(x, [], targets).loss
-    predicted = objective.predictor.ahead(objective.encoder(x, None))
+    predicted = objective.predictor.predict_next(objective.encoder(x, None))
     for clip in range(len(x)):
         horizons = []
         for horizon in (1, 2):
@@ -69,7 +69,11 @@ def test_loss_against_a_naive_float64_reference(make_job: Any, video: Tensor) ->
                     token = features[(moment + horizon) * 16 + place]
                     wanted = (token - token.mean()) / (token.var(unbiased=False) + 1e-5).sqrt()
                     gap = (predicted[clip, moment, place, horizon - 1] - wanted).abs()
-                    bent = torch.where(gap < BEND, gap**2 / (2 * BEND), gap - BEND / 2)
+                    bent = torch.where(
+                        gap < SMOOTH_L1_BETA,
+                        gap**2 / (2 * SMOOTH_L1_BETA),
+                        gap - SMOOTH_L1_BETA / 2,
+                    )
                     errors.append(bent.mean())
             horizons.append(torch.stack(errors).mean())
         assert float(found[clip]) == pytest.approx(float(sum(horizons) / 2), rel=1e-5)
@@ -85,21 +89,23 @@ def test_beyond_the_horizons_it_predicts_from_predictions(make_job: Any, video: 
     assert found.shape == (len(z), 48, 48)
     # By hand: two moments at once, then the third from what was predicted.
     known = torch.nn.functional.layer_norm(z, (48,))
-    first = predictor.ahead(known)[:, 0]
+    first = predictor.predict_next(known)[:, 0]
     two = [first[:, :, 0], first[:, :, 1]]
-    third = predictor.ahead(torch.cat([known, *two], dim=1))[:, -1, :, 0]
+    third = predictor.predict_next(torch.cat([known, *two], dim=1))[:, -1, :, 0]
     assert torch.allclose(found, torch.cat([*two, third], dim=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("tokens", [SHORT, SHORT + 1])
+@pytest.mark.parametrize(
+    "tokens", [MAX_EXPLICIT_ATTENTION_TOKENS, MAX_EXPLICIT_ATTENTION_TOKENS + 1]
+)
 def test_plain_products_are_attention(tokens: int, causal: bool) -> None:
     q, k, v = torch.randn(3, 2, 4, tokens, 12).bfloat16()
     scores = q.double() @ k.double().transpose(-1, -2) / 12**0.5
     if causal:
         scores = scores + torch.full((tokens, tokens), -torch.inf).triu(1)
     exact = scores.softmax(-1) @ v.double()
-    assert (attend(q, k, v, causal=causal).double() - exact).abs().max() < 0.03
+    assert (attention(q, k, v, causal=causal).double() - exact).abs().max() < 0.03
 
 
 def test_only_the_attention_over_time_is_causal(make_job: Any) -> None:

@@ -14,7 +14,7 @@ from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.job import Conv, TrainJob, build_job
+from orchestrator.job import ConvEncoderConfig, TrainJob, build_job
 
 CONV = {"kind": "conv", "dim": 32, "width": 8}
 
@@ -45,7 +45,7 @@ def a_job(*overrides: str, **model: Any) -> TrainJob:
 @pytest.fixture
 def encoder() -> ConvolutionalEncoder:
     torch.manual_seed(0)
-    return ConvolutionalEncoder(Conv.model_validate(CONV), patch=8, tubelet=2)
+    return ConvolutionalEncoder(ConvEncoderConfig.model_validate(CONV), patch=8, tubelet=2)
 
 
 def test_a_token_stands_for_a_patch_and_its_moment_alone(encoder: ConvolutionalEncoder) -> None:

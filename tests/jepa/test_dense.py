@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.model_files import load_folder, load_start, save_model
+from orchestrator.jepa.model_files import load_folder, load_weights_into, save_model
 from orchestrator.jepa.objectives import VJEPA21Objective, build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 
@@ -140,7 +140,7 @@ def test_a_model_is_saved_loaded_and_trained_on(
     model = load_folder(tmp_path)
     assert torch.equal(model.encode(video), first.encoder(normalise(video, torch.float32)))
     second = build_objective(make_job(*MODEL, "seed=3"))
-    load_start(second, tmp_path)
+    load_weights_into(second, tmp_path)
     theirs = second.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
 

@@ -12,15 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.evaluable import Imagines, Judgeable, ReadsForwards
-from orchestrator.evaluation.measures.surprise import View
-from orchestrator.evaluation.suite.predicted_frames import imagined
-from orchestrator.jepa.encoders.pca import CodesEncoder
-from orchestrator.jepa.model_files import load_folder, load_start, save_model
-from orchestrator.jepa.objectives import DynamicsObjective, build_objective, untaught_teacher
+from orchestrator.evaluation.evaluable import DecodesToPixels, Evaluable, PredictsNext
+from orchestrator.evaluation.measures.surprise import ContextSpec
+from orchestrator.evaluation.suite.predicted_frames import predicted_frames
+from orchestrator.jepa.encoders.pca import PCAPatchEncoder
+from orchestrator.jepa.model_files import load_folder, load_weights_into, save_model
+from orchestrator.jepa.objectives import (
+    DynamicsObjective,
+    build_objective,
+    randomly_initialized_teacher,
+)
 from orchestrator.jepa.objectives.dynamics.predictor import RecurrentPredictor
-from orchestrator.jepa.pixel_normalization import as_pixels, normalise
-from orchestrator.job import Codes
+from orchestrator.jepa.pixel_normalization import denormalise, normalise
+from orchestrator.job import PCAEncoderConfig
 
 DYNAMICS = ("objective={kind: dynamics}", "model.encoder={kind: codes, dim: 20}")
 SHAPE = ("model.predictor={dim: 16, depth: 2, heads: 2}",)
@@ -28,12 +32,12 @@ MASKED = ("objective.masks=[{blocks: 2, spatial: 0.3, temporal: 0.5, targets: 0.
 AREA, WIDTH = 16, 20
 
 
-def made(make_job: Any, *overrides: str) -> tuple[DynamicsObjective, CodesEncoder]:
+def made(make_job: Any, *overrides: str) -> tuple[DynamicsObjective, PCAPatchEncoder]:
     """With weights large enough that what should not matter would show."""
     job = make_job(*DYNAMICS, *SHAPE, *overrides)
-    objective, codes = build_objective(job), untaught_teacher(job)
+    objective, codes = build_objective(job), randomly_initialized_teacher(job)
     assert isinstance(objective, DynamicsObjective)
-    assert isinstance(codes, CodesEncoder)
+    assert isinstance(codes, PCAPatchEncoder)
     with torch.no_grad():
         for parameter in objective.parameters():
             if parameter.ndim > 1:
@@ -41,7 +45,7 @@ def made(make_job: Any, *overrides: str) -> tuple[DynamicsObjective, CodesEncode
     return objective, codes
 
 
-def coded(objective: DynamicsObjective, codes: CodesEncoder, video: Tensor) -> Tensor:
+def coded(objective: DynamicsObjective, codes: PCAPatchEncoder, video: Tensor) -> Tensor:
     return objective.targets(codes, normalise(video, torch.float32))
 
 
@@ -49,7 +53,7 @@ def coded(objective: DynamicsObjective, codes: CodesEncoder, video: Tensor) -> T
 
 
 def test_codes_are_the_principal_components(video: Tensor) -> None:
-    encoder = CodesEncoder(Codes(kind="codes", dim=20), patch=8, tubelet=2)
+    encoder = PCAPatchEncoder(PCAEncoderConfig(kind="codes", dim=20), patch=8, tubelet=2)
     x = normalise(video, torch.float32)
     share = encoder.fit(clip[None] for clip in x)  # clip by clip is as all at once
     patches = np.stack(
@@ -80,14 +84,14 @@ def test_codes_are_pictures_again(video: Tensor) -> None:
     """All of a video that its codes hold: exact where they are as many as its pixels."""
     x = normalise(video, torch.float32)
     for dim, near in ((64, 3), (384, 1)):
-        encoder = CodesEncoder(Codes(kind="codes", dim=dim), patch=8, tubelet=2)
+        encoder = PCAPatchEncoder(PCAEncoderConfig(kind="codes", dim=dim), patch=8, tubelet=2)
         share = encoder.fit([x])
         with torch.no_grad():
             z = encoder(x)
-            back = encoder.pictured(z, (4, 4, 4))
+            back = encoder.decode_to_pixels(z, (4, 4, 4))
             assert torch.allclose(encoder(back), z, atol=1e-3)
         assert 0.98 < share <= 1
-        assert (as_pixels(back).int() - video.int()).abs().float().mean() < near
+        assert (denormalise(back).int() - video.int()).abs().float().mean() < near
 
 
 def test_a_moment_is_coded_by_itself(make_job: Any, video: Tensor) -> None:
@@ -107,7 +111,8 @@ def test_what_comes_later_changes_nothing_before(make_job: Any, video: Tensor) -
     changed = video.clone()
     changed[:, 4:] = 255 - changed[:, 4:]
     first, second = (
-        objective.predictor.ahead(coded(objective, codes, v))[:, :, :, 0] for v in (video, changed)
+        objective.predictor.predict_next(coded(objective, codes, v))[:, :, :, 0]
+        for v in (video, changed)
     )
     # In one batch or another, convolutions round in another order.
     assert torch.allclose(first[:, :2], second[:, :2], atol=1e-5), "two moments of two frames"
@@ -119,7 +124,7 @@ def test_the_past_of_other_places_is_remembered(make_job: Any, video: Tensor) ->
     changed = video.clone()
     changed[:, :2, :8, :8] = 0  # one token of the first moment
     first, second = (
-        objective.predictor.ahead(coded(objective, codes, v)) for v in (video, changed)
+        objective.predictor.predict_next(coded(objective, codes, v)) for v in (video, changed)
     )
     assert (first[:, 3, -1] - second[:, 3, -1]).abs().max() > 1e-4
 
@@ -196,7 +201,7 @@ def test_beyond_the_next_moment_it_predicts_from_predictions(make_job: Any, vide
     ids = torch.arange(4 * AREA).expand(len(z), -1)
     found = predictor(z, ids[:, : 2 * AREA], ids[:, 2 * AREA :])
     for _ in range(2):  # all is read anew, nothing is carried on
-        after = predictor.ahead(known)[:, -1, :, 0]
+        after = predictor.predict_next(known)[:, -1, :, 0]
         known = torch.cat([known, after], dim=1)
     assert found.shape == (len(z), 2 * AREA, WIDTH)
     assert torch.allclose(found, known[:, 2 * AREA :], atol=1e-4)
@@ -205,7 +210,7 @@ def test_beyond_the_next_moment_it_predicts_from_predictions(make_job: Any, vide
 def test_every_moment_is_gone_on_from_as_the_last_one(make_job: Any, video: Tensor) -> None:
     objective, codes = made(make_job, "objective.horizons=3")
     z, predictor = coded(objective, codes, video), objective.predictor
-    found = predictor.ahead(z)
+    found = predictor.predict_next(z)
     assert found.shape == (2, 4, AREA, 3, WIDTH)
     ids = torch.arange(8 * AREA).expand(len(z), -1)
     for moment in range(4):
@@ -217,11 +222,11 @@ def test_every_moment_is_gone_on_from_as_the_last_one(make_job: Any, video: Tens
 
 def test_before_training_it_expects_that_nothing_changes(make_job: Any, video: Tensor) -> None:
     job = make_job(*DYNAMICS, *SHAPE)
-    objective, codes = build_objective(job), untaught_teacher(job)
+    objective, codes = build_objective(job), randomly_initialized_teacher(job)
     assert isinstance(objective, DynamicsObjective)
-    assert isinstance(codes, CodesEncoder)
+    assert isinstance(codes, PCAPatchEncoder)
     z = coded(objective, codes, video)
-    told = objective.predictor.ahead(z)[:, :, :, 0].flatten(1, 2)
+    told = objective.predictor.predict_next(z)[:, :, :, 0].flatten(1, 2)
     assert (told - z).abs().max() < 0.1 * z.std()
 
 
@@ -235,17 +240,17 @@ def test_a_saved_model_can_be_judged_and_begun_with(
     job = make_job(*DYNAMICS, *SHAPE)
     save_model(tmp_path / "model", objective, codes, job, {})
     model = load_folder(tmp_path / "model")
-    assert isinstance(model, Judgeable)
-    assert isinstance(model, ReadsForwards)
-    assert isinstance(model, Imagines)
+    assert isinstance(model, Evaluable)
+    assert isinstance(model, PredictsNext)
+    assert isinstance(model, DecodesToPixels)
     assert (model.masks, model.horizons) == (1, 1)
     features = model.encode(video)
     assert torch.equal(features, coded(objective, codes, video))
     torch.testing.assert_close(model.encode(video, seen=4), features[:, : 2 * AREA])
     assert torch.equal(model.compared(features, video), features), "codes have a scale of their own"
-    assert torch.equal(model.ahead(features), objective.predictor.ahead(features))
+    assert torch.equal(model.ahead(features), objective.predictor.predict_next(features))
     assert model.foresee(features[:, : 2 * AREA]).shape == (2, 2 * AREA, WIDTH)
-    expected = imagined(model, video[0].numpy(), View(context=4, mask=0, horizon=1))
+    expected = predicted_frames(model, video[0].numpy(), ContextSpec(context=4, mask=0, horizon=1))
     assert expected is not None
     assert expected.shape == (8, 32, 32, 3)
     assert (expected[:4] == 128).all()
@@ -256,7 +261,7 @@ def test_a_saved_model_can_be_judged_and_begun_with(
     one, other = model.untaught(1), model.untaught(2)
     assert not torch.equal(one.encode(video), other.encode(video))
     again = build_objective(make_job(*DYNAMICS, *SHAPE, "seed=9"))
-    load_start(again, tmp_path / "model")
+    load_weights_into(again, tmp_path / "model")
     for name, value in again.state_dict().items():
         assert torch.equal(value, objective.state_dict()[name]), name
 

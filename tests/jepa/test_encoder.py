@@ -13,9 +13,9 @@ from orchestrator.jepa.encoders.vision_transformer import (
     build_encoder,
     encoder_width,
 )
-from orchestrator.jepa.pixel_normalization import MEAN, STD, normalise
-from orchestrator.jepa.predictors.masked import Predictor
-from orchestrator.jepa.rope import rotate, rotation_at
+from orchestrator.jepa.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, normalise
+from orchestrator.jepa.predictors.masked import MaskedPredictor
+from orchestrator.jepa.rope import rotary_for_tokens, rotate
 from orchestrator.jepa.transformer import Block
 
 
@@ -66,7 +66,7 @@ def test_scores_depend_on_distance_only_where_an_axis_has_one_frequency() -> Non
     def score(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
         ids = [(t * 5 + y) * 6 + x for t, y, x in (a, b)]
         q, k = (
-            rotate(qk, rotation_at(grid, torch.tensor([[i]]), 6, qk))[0, 0, side, 0]
+            rotate(qk, rotary_for_tokens(grid, torch.tensor([[i]]), 6, qk))[0, 0, side, 0]
             for side, i in enumerate(ids)
         )
         return float(q @ k)
@@ -92,7 +92,7 @@ def test_a_moved_scene_has_the_same_features_when_positions_are_relative() -> No
 def test_published_initialisation() -> None:
     torch.manual_seed(0)
     encoder = VisionTransformer(size=32, frames=4, patch=8, tubelet=2, dim=192, depth=4, heads=3)
-    predictor = Predictor(encoder_dim=192, grid=(2, 4, 4), dim=96, depth=3, heads=3)
+    predictor = MaskedPredictor(encoder_dim=192, grid=(2, 4, 4), dim=96, depth=3, heads=3)
     for stack in (encoder, predictor):
         for layer, block in enumerate(stack.blocks, start=1):
             assert isinstance(block, Block)
@@ -127,7 +127,10 @@ def test_bfloat16_stays_close() -> None:
 
 def test_normalise_is_the_formula_at_every_pixel() -> None:
     video = torch.randint(0, 256, (2, 3, 4, 5, 3), dtype=torch.uint8)
-    mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
+    mean, std = (
+        torch.tensor(IMAGENET_MEAN, dtype=torch.float64),
+        torch.tensor(IMAGENET_STD, dtype=torch.float64),
+    )
     wanted = ((video.double() / 255 - mean) / std).permute(0, 4, 1, 2, 3)
     got = normalise(video, torch.float32)
     assert got.shape == (2, 3, 3, 4, 5)

@@ -20,18 +20,18 @@ import transformers
 from torch import Tensor
 
 from orchestrator.jepa.interop.import_model import import_model
-from orchestrator.jepa.interop.imported_model import Wishes
+from orchestrator.jepa.interop.imported_model import ImportOverrides
 from orchestrator.jepa.masks import MultiBlockSampler, truncate_to_minimum
 from orchestrator.jepa.model_files import WorldModel, load_folder
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.objectives.base import at_tokens
+from orchestrator.jepa.objectives.base import gather_tokens
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.jepa.rope import axis_width, rotate, rotation_at
+from orchestrator.jepa.rope import channels_per_axis, rotary_for_tokens, rotate
 from orchestrator.job import MultiBlock
 from orchestrator.job.config.masks import VJEPA2_MASKS
 from orchestrator.job.config.model import Rope
 from orchestrator.randomness import generator
-from orchestrator.training.engine.optimizer import build_optimizer, set_schedule
+from orchestrator.training.engine.optimizer import apply_schedule, build_optimizer
 
 SEEDS = [0, 3, 9]
 
@@ -92,14 +92,14 @@ def compare(model: transformers.VJEPA2Model, ours: WorldModel, seed: int, where:
     assert (features - wanted.last_hidden_state).abs().max() < 1e-5 * max(1, largest), where
     assert ours.predictor is not None
     # Their predictor always asks with the second mask token.
-    predicted = ours.predictor(at_tokens(features, context), context, target, 1)
+    predicted = ours.predictor(gather_tokens(features, context), context, target, 1)
     answer = wanted.predictor_output.last_hidden_state
     assert (predicted - answer).abs().max() < 1e-5 * max(1, float(answer.abs().max())), where
 
 
 def brought_in(model: transformers.VJEPA2Model, folder: Path) -> WorldModel:
     model.save_pretrained(folder / "theirs")
-    import_model(folder / "theirs", folder / "ours", Wishes())
+    import_model(folder / "theirs", folder / "ours", ImportOverrides())
     return load_folder(folder / "ours")
 
 
@@ -168,15 +168,15 @@ def check_rotation(seed: int) -> None:
     place = tuple(draw.randrange(n) for n in grid)
     ids = torch.tensor([[(place[0] * grid[1] + place[1]) * grid[2] + place[2]]])
     torch.manual_seed(seed)
-    qk, width = torch.randn(1, 1, 2, 1, head), axis_width(head)
+    qk, width = torch.randn(1, 1, 2, 1, head), channels_per_axis(head)
     where = (seed, grid, head, place)
 
     rates = 10000.0 ** -(np.arange(width // 2) / (width // 2))
     wanted = as_complex(qk, [p * rates for p in place])
-    paired = rotate(qk, rotation_at(grid, ids, head, qk, "paired")).numpy()
+    paired = rotate(qk, rotary_for_tokens(grid, ids, head, qk, "paired")).numpy()
     assert np.abs(paired - wanted).max() < 1e-5, where
 
-    tiled = rotate(qk, rotation_at(grid, ids, head, qk, "tiled"))
+    tiled = rotate(qk, rotary_for_tokens(grid, ids, head, qk, "tiled"))
     for axis, position in enumerate(place):
         part = slice(axis * width, (axis + 1) * width)
         x = qk[..., 0, :, part]  # [B, n, heads, w]; theirs is [B, heads, n, w]
@@ -309,9 +309,9 @@ def test_one_step_of_the_optimizer_against_float64(
     reference.backward()
 
     optimizer = build_optimizer(
-        objective.named_parameters(), job.optim, followed="encoder", stage=0
+        objective.named_parameters(), job.optim, ema_module="encoder", zero_stage=0
     )
-    rate, decay = set_schedule(optimizer, job.optim, 0)
+    rate, decay = apply_schedule(optimizer, job.optim, 0)
     loss = objective(x, masks, objective.targets(teacher, x)).loss.mean()
     loss.backward()
     optimizer.step()

@@ -18,13 +18,13 @@ from torch import Tensor
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.interop.huggingface import export_huggingface
 from orchestrator.jepa.interop.import_model import import_model
-from orchestrator.jepa.interop.imported_model import Wishes
-from orchestrator.jepa.interop.model_card import Facts, model_card
+from orchestrator.jepa.interop.imported_model import ImportOverrides
+from orchestrator.jepa.interop.model_card import ModelCardData, model_card
 from orchestrator.jepa.model_files import (
     WorldModel,
-    check_start,
+    check_initial_weights,
     load_folder,
-    load_start,
+    load_weights_into,
     save_model,
 )
 from orchestrator.jepa.objectives import build_objective
@@ -65,7 +65,7 @@ def exported(tmp_path: Path, make_job: Any, *overrides: str) -> tuple[WorldModel
                 parameter.normal_()
     save_model(tmp_path / "model", objective, None, job, {})
     model, out = load_folder(tmp_path / "model"), tmp_path / "export"
-    export_huggingface(model, out, model_card(model, Facts("mine", "apache-2.0")))
+    export_huggingface(model, out, model_card(model, ModelCardData("mine", "apache-2.0")))
     return model, out
 
 
@@ -93,7 +93,7 @@ def test_out_and_in_again_changes_nothing(tmp_path: Path, make_job: Any) -> None
     future = "{kind: future, targets: 0.3}"
     masks = f"objective.masks=[{{targets: 0.5, context: 0.2}}, {future}, {{targets: 0.4}}]"
     ours, folder = exported(tmp_path, make_job, masks, "data.fps=7.5")
-    import_model(folder, tmp_path / "again", Wishes())
+    import_model(folder, tmp_path / "again", ImportOverrides())
     again = load_folder(tmp_path / "again")
     assert again.clip == ours.clip
     assert again.masks == 3
@@ -106,7 +106,7 @@ def test_the_card_says_what_a_user_must_know(tmp_path: Path, make_job: Any) -> N
     ours, _ = exported(
         tmp_path, make_job, "data.source=/home/me/secret", "model.from=/secret", "optim.lr=0.25"
     )
-    facts = Facts("mine", "cc-by-nc-4.0", "d1635700", "f1b2", {"health_rankme": 12.5})
+    facts = ModelCardData("mine", "cc-by-nc-4.0", "d1635700", "f1b2", {"health_rankme": 12.5})
     text = model_card(ours, facts)
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["license"] == "cc-by-nc-4.0"
@@ -129,9 +129,9 @@ def test_what_huggingface_has_no_place_for(tmp_path: Path, make_job: Any) -> Non
 def test_training_starts_from_a_huggingface_folder(
     published: Path, tmp_path: Path, make_job: Any
 ) -> None:
-    import_model(published, tmp_path / "start", Wishes())
+    import_model(published, tmp_path / "start", ImportOverrides())
     objective = build_objective(make_job())
-    load_start(objective, tmp_path / "start")
+    load_weights_into(objective, tmp_path / "start")
     state = load_file(published / "model.safetensors")
     qkv = objective.get_parameter("encoder.blocks.1.attn.qkv.weight")
     assert torch.equal(qkv[48:96], state["encoder.layer.1.attention.key.weight"])
@@ -147,9 +147,9 @@ def test_training_starts_from_a_huggingface_folder(
         ("model.patch=4", "model.patch: 8 -> 4"),
     ):
         with pytest.raises(RequestError, match=reason):
-            check_start(make_job(override), tmp_path / "start")
+            check_initial_weights(make_job(override), tmp_path / "start")
     with pytest.raises(DataError, match=r"Hugging Face(.|\n)*models import"):
-        load_start(objective, published)
+        load_weights_into(objective, published)
 
 
 def spoilt_config(**changes: Any) -> Callable[[Path], None]:
@@ -211,23 +211,23 @@ def test_a_spoilt_huggingface_folder_is_refused_whole(
     spoil, reason = SPOILT[case]
     spoil(published)
     with pytest.raises(RequestError, match=reason) as error:
-        import_model(published, tmp_path / "ours", Wishes())
+        import_model(published, tmp_path / "ours", ImportOverrides())
     assert "\n" not in error.value.what
     assert not (tmp_path / "ours").exists()
 
 
 def test_wishes_and_folders_that_are_refused(published: Path, tmp_path: Path) -> None:
     for wishes, reason in (
-        (Wishes(rope="paired"), "VJEPA2Model rotates 'tiled'"),
-        (Wishes(size=30), "do not divide"),
+        (ImportOverrides(rope="paired"), "VJEPA2Model rotates 'tiled'"),
+        (ImportOverrides(size=30), "do not divide"),
     ):
         with pytest.raises(RequestError, match=reason):
             import_model(published, tmp_path / "ours", wishes)
     with pytest.raises(RequestError, match="nothing is here"):
-        import_model(tmp_path / "nowhere", tmp_path / "ours", Wishes())
+        import_model(tmp_path / "nowhere", tmp_path / "ours", ImportOverrides())
     with pytest.raises(RequestError, match="something here already"):
-        import_model(published, published, Wishes())
-    import_model(published, tmp_path / "ours", Wishes(size=64, frames=16, fps=2.0))
+        import_model(published, published, ImportOverrides())
+    import_model(published, tmp_path / "ours", ImportOverrides(size=64, frames=16, fps=2.0))
     clip = load_folder(tmp_path / "ours").clip
     assert (clip.size, clip.frames, clip.fps, clip.grid) == (64, 16, 2.0, (8, 8, 8))
 
@@ -284,7 +284,7 @@ def vjepa2_checkpoint(**parts: Any) -> dict[str, Any]:
 def test_a_published_checkpoint_gives_its_target_encoder(tmp_path: Path) -> None:
     whole = vjepa2_checkpoint()
     torch.save(whole, tmp_path / "vit.pt")
-    import_model(tmp_path / "vit.pt", tmp_path / "ours", Wishes(size=32, frames=4))
+    import_model(tmp_path / "vit.pt", tmp_path / "ours", ImportOverrides(size=32, frames=4))
     model = load_folder(tmp_path / "ours")
     shape = model.config.model
     assert (shape.encoder.heads, shape.predictor.heads, shape.patch) == (3, 12, 8)  # type: ignore[union-attr]
@@ -315,7 +315,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Trap(trap)))
     for name in ("trap.pt", "bare.pt"):
         with pytest.raises(RequestError, match="holds code") as error:
-            import_model(tmp_path / name, tmp_path / "ours", Wishes())
+            import_model(tmp_path / name, tmp_path / "ours", ImportOverrides())
         assert "\n" not in error.value.what
     assert not trap.exists()
     assert not (tmp_path / "ours").exists()
@@ -348,8 +348,8 @@ def test_published_checkpoints_that_are_refused(tmp_path: Path) -> None:
     for parts, reason in cases:
         torch.save(vjepa2_checkpoint(**parts), tmp_path / "spoilt.pt")
         with pytest.raises(RequestError, match=reason):
-            import_model(tmp_path / "spoilt.pt", tmp_path / "ours", Wishes())
+            import_model(tmp_path / "spoilt.pt", tmp_path / "ours", ImportOverrides())
         assert not (tmp_path / "ours").exists()
     (tmp_path / "spoilt.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(RequestError, match="no checkpoint of torch"):
-        import_model(tmp_path / "spoilt.pt", tmp_path / "ours", Wishes())
+        import_model(tmp_path / "spoilt.pt", tmp_path / "ours", ImportOverrides())

@@ -14,9 +14,9 @@ from torch import Tensor
 from orchestrator.errors import DataError, RequestError
 from orchestrator.jepa.model_files import (
     WorldModel,
-    check_start,
+    check_initial_weights,
     load_folder,
-    load_start,
+    load_weights_into,
     save_model,
 )
 from orchestrator.jepa.objectives import build_objective
@@ -131,7 +131,7 @@ def test_missing_and_damaged_files(saved: Any, tmp_path: Path) -> None:
 def test_training_can_start_from_a_folder(saved: Any, make_job: Any) -> None:
     folder, objective, teacher, _ = saved
     fresh = build_objective(make_job("seed=9", "data.size=48", "data.frames=4"))
-    load_start(fresh, folder)
+    load_weights_into(fresh, folder)
     for name, parameter in fresh.encoder.state_dict().items():
         assert torch.equal(parameter, teacher.state_dict()[name])
     theirs = objective.predictor.state_dict()
@@ -139,20 +139,20 @@ def test_training_can_start_from_a_folder(saved: Any, make_job: Any) -> None:
         assert torch.equal(parameter, theirs[name])
 
     with pytest.raises(RequestError, match=r"do not fit .*is \[24\], not \[36\].* more"):
-        load_start(build_objective(make_job("model.predictor.dim=36")), folder)
+        load_weights_into(build_objective(make_job("model.predictor.dim=36")), folder)
     with pytest.raises(RequestError, match=r"blocks\.2.* is missing"):
-        load_start(build_objective(make_job("model.encoder.depth=3")), folder)
+        load_weights_into(build_objective(make_job("model.encoder.depth=3")), folder)
     with pytest.raises(DataError):
-        load_start(fresh, folder / "nowhere")
+        load_weights_into(fresh, folder / "nowhere")
 
 
 def test_a_start_of_another_shape_is_refused_even_where_the_tensors_fit(
     saved: Any, make_job: Any
 ) -> None:
     folder = saved[0]
-    check_start(make_job("seed=9", "data.size=48", "data.frames=4"), folder)
+    check_initial_weights(make_job("seed=9", "data.size=48", "data.frames=4"), folder)
     with pytest.raises(RequestError, match=r"model\.encoder\.heads: \d -> 1") as error:
-        check_start(make_job("model.encoder.heads=1"), folder)
+        check_initial_weights(make_job("model.encoder.heads=1"), folder)
     assert error.value.where == "model.from"
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from orchestrator.errors import OrchestratorError, RequestError
 from orchestrator.jepa.interop.huggingface import export_huggingface
 from orchestrator.jepa.interop.import_model import import_model
-from orchestrator.jepa.interop.imported_model import Wishes
-from orchestrator.jepa.interop.model_card import Facts, model_card
-from orchestrator.jepa.model_files import load_folder, load_start, save_model
+from orchestrator.jepa.interop.imported_model import ImportOverrides
+from orchestrator.jepa.interop.model_card import ModelCardData, model_card
+from orchestrator.jepa.model_files import load_folder, load_weights_into, save_model
 from orchestrator.jepa.objectives import build_objective
-from orchestrator.jepa.weights import INDEX, WEIGHTS, odd_tensor
+from orchestrator.jepa.weights import SHARD_INDEX_FILE, WEIGHTS_FILE, describe_invalid_tensor
 
 State = dict[str, Tensor]
 NORM = "encoder.layernorm.weight"
@@ -33,18 +33,20 @@ def folder(tmp_path: Path, make_job: Any) -> Path:
     job = make_job()
     save_model(tmp_path / "model", build_objective(job), None, job, {})
     model = load_folder(tmp_path / "model")
-    export_huggingface(model, tmp_path / "hf", model_card(model, Facts("mine", "mit")))
+    export_huggingface(model, tmp_path / "hf", model_card(model, ModelCardData("mine", "mit")))
     return tmp_path / "hf"
 
 
 def rewrite(folder: Path, change: Callable[[State], State]) -> None:
-    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        change(load_file(folder / WEIGHTS_FILE)), folder / WEIGHTS_FILE, metadata={"format": "pt"}
+    )
 
 
 def shard(folder: Path, count: int = 3) -> dict[str, str]:
     """Cut the weights into shards; gives what the index says."""
-    state = load_file(folder / WEIGHTS)
-    (folder / WEIGHTS).unlink()
+    state = load_file(folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).unlink()
     places: dict[str, str] = {}
     for i in range(count):
         file = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
@@ -56,7 +58,7 @@ def shard(folder: Path, count: int = 3) -> dict[str, str]:
 
 
 def write_index(folder: Path, places: dict[str, Any]) -> None:
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / SHARD_INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
 def spoiled(name: str, value: float) -> Callable[[State], State]:
@@ -69,7 +71,7 @@ def spoiled(name: str, value: float) -> Callable[[State], State]:
 
 def refused(folder: Path, reason: str) -> None:
     with pytest.raises(RequestError, match=reason) as error:
-        import_model(folder, folder.parent / "in", Wishes())
+        import_model(folder, folder.parent / "in", ImportOverrides())
     assert error.value.exit_code == 2
     assert not (folder.parent / "in").exists()
 
@@ -108,11 +110,11 @@ def test_every_float_type_is_read_whole_or_in_shards(
     folder: Path, dtype: torch.dtype, sharded: bool
 ) -> None:
     rewrite(folder, lambda state: {name: value.to(dtype) for name, value in state.items()})
-    wanted = load_file(folder / WEIGHTS)[NORM].float()
+    wanted = load_file(folder / WEIGHTS_FILE)[NORM].float()
     if sharded:
         shard(folder)
-    import_model(folder, folder.parent / "in", Wishes())
-    found = load_file(folder.parent / "in" / WEIGHTS)["encoder.norm.weight"]
+    import_model(folder, folder.parent / "in", ImportOverrides())
+    found = load_file(folder.parent / "in" / WEIGHTS_FILE)["encoder.norm.weight"]
     assert found.dtype == torch.float32
     assert torch.equal(found, wanted)
 
@@ -183,16 +185,16 @@ def test_an_index_reads_nothing_outside_of_its_folder(folder: Path, file: str) -
 )
 def test_an_index_that_is_none(folder: Path, text: str, reason: str) -> None:
     shard(folder)
-    (folder / INDEX).write_text(text)
+    (folder / SHARD_INDEX_FILE).write_text(text)
     refused(folder, reason)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        (WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS"),
-        (WEIGHTS, "", "cannot read the weights"),
-        (WEIGHTS, "no tensors at all", "cannot read the weights"),
+        (WEIGHTS_FILE, "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS"),
+        (WEIGHTS_FILE, "", "cannot read the weights"),
+        (WEIGHTS_FILE, "no tensors at all", "cannot read the weights"),
         ("config.json", "version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         ("config.json", '{"model_type": "vjepa2", "hid', "no JSON"),
         ("config.json", "", "no JSON"),
@@ -209,17 +211,17 @@ def test_files_that_are_cut_or_left_behind(folder: Path, name: str, text: str, r
     "name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "model.gguf"]
 )
 def test_weights_that_may_hold_code_are_refused_by_name(folder: Path, name: str) -> None:
-    (folder / WEIGHTS).rename(folder / name)
+    (folder / WEIGHTS_FILE).rename(folder / name)
     refused(folder, f"{name} is no safetensors file")
 
 
 def test_a_folder_without_weights(folder: Path) -> None:
-    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS_FILE).unlink()
     refused(folder, "No such file")
 
 
 def test_weights_without_their_folder(folder: Path) -> None:
-    refused(folder / WEIGHTS, "do not say of what model")
+    refused(folder / WEIGHTS_FILE, "do not say of what model")
 
 
 def test_a_config_of_a_billion_blocks_is_refused_at_once(folder: Path) -> None:
@@ -250,7 +252,7 @@ def test_a_checkpoint_of_vjepa2_with_nan(tmp_path: Path) -> None:
 
 
 def test_sparse_tensors_are_refused() -> None:
-    assert odd_tensor({"a": torch.eye(3).to_sparse()}) == "a is sparse"
+    assert describe_invalid_tensor({"a": torch.eye(3).to_sparse()}) == "a is sparse"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -259,7 +261,10 @@ def test_a_model_of_ours_that_is_not_finite_starts_and_judges_nothing(
 ) -> None:
     model = folder.parent / "model"
     rewrite(model, spoiled("encoder.norm.weight", value))
-    for use in (load_folder, lambda place: load_start(build_objective(make_job()), place)):
+    for use in (
+        load_folder,
+        lambda place: load_weights_into(build_objective(make_job()), place),
+    ):
         with pytest.raises(
             OrchestratorError, match=r"encoder\.norm\.weight is not finite"
         ) as error:

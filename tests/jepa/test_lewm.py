@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.measures.surprise import View, see, views_of
+from orchestrator.evaluation.measures.surprise import ContextSpec, context_specs, encode_windows
 from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import LeWMObjective, build_objective
-from orchestrator.jepa.objectives.lewm.predictor import FramePredictor
+from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
 from orchestrator.jepa.pixel_normalization import normalise
 
 LEWM = (
@@ -48,7 +48,7 @@ def naive(objective: LeWMObjective, video: Tensor, seed: int) -> Tensor:
     clips, moments, dim = embeddings.shape
     errors = []
     for t in range(1, moments):  # what follows t moments, from these alone
-        guess = objective.predictor.next(embeddings[:, :t])[:, -1]
+        guess = objective.predictor.predict_one_step(embeddings[:, :t])[:, -1]
         errors.append(((guess - embeddings[:, t]) ** 2).mean())
     draw = torch.Generator().manual_seed(seed)
     directions = torch.randn(dim, objective.slices, generator=draw, dtype=torch.float64)
@@ -61,7 +61,7 @@ def naive(objective: LeWMObjective, video: Tensor, seed: int) -> Tensor:
         phi = torch.exp(1j * x[..., None] * t).mean(0)
         gap = (phi - normal).abs() ** 2 * normal
         statistic.append(clips * torch.trapezoid(gap, t, dim=-1).mean())
-    return torch.stack(errors).mean() + objective.weight * torch.stack(statistic).mean()
+    return torch.stack(errors).mean() + objective.sigreg_weight * torch.stack(statistic).mean()
 
 
 def test_loss_and_gradients_against_a_naive_float64_reference(make_job: Any, video: Tensor) -> None:
@@ -92,7 +92,10 @@ def test_no_moment_sees_a_later_one(make_job: Any, video: Tensor) -> None:
     changed[:, :, 5:] += 1
     z, other = objective.encoder(x), objective.encoder(changed)
     assert torch.equal(z[:, :5], other[:, :5])
-    ahead, there = objective.predictor.next(z), objective.predictor.next(other)
+    ahead, there = (
+        objective.predictor.predict_one_step(z),
+        objective.predictor.predict_one_step(other),
+    )
     assert torch.allclose(ahead[:, :5], there[:, :5], atol=1e-6)
     assert not torch.allclose(ahead[:, 5:], there[:, 5:], atol=1e-3)
 
@@ -109,18 +112,18 @@ def test_a_saved_model_encodes_moments_and_can_be_surprised(
     assert torch.allclose(z, objective.encoder(normalise(video, torch.float32)), atol=1e-6)
     assert torch.allclose(model.encode(video, seen=3), z[:, :3], atol=1e-6)
     assert model.clip.grid == (8, 1, 1)
-    assert isinstance(model.predictor, FramePredictor)
+    assert isinstance(model.predictor, LeWMPredictor)
 
     far = model.foresee(z[:, :6])
-    first = model.predictor.next(z[:, :6])[:, -1:]
-    again = model.predictor.next(torch.cat([z[:, :6], first], 1))[:, -1:]
+    first = model.predictor.predict_one_step(z[:, :6])[:, -1:]
+    again = model.predictor.predict_one_step(torch.cat([z[:, :6], first], 1))[:, -1:]
     assert torch.allclose(far, torch.cat([first, again], 1), atol=1e-6)
 
-    views = views_of(model, [4])
-    assert views == [View(4, 0, 1)]
-    errors = see(model, video, views).errors[views[0]]
+    views = context_specs(model, [4])
+    assert views == [ContextSpec(4, 0, 1)]
+    errors = encode_windows(model, video, views).errors[views[0]]
     assert errors.shape == (2, 8)
-    came = (model.predictor.next(z)[:, 3:-1] - z[:, 4:]).abs().mean(-1)
+    came = (model.predictor.predict_one_step(z)[:, 3:-1] - z[:, 4:]).abs().mean(-1)
     assert torch.allclose(errors[:, 4:], came, atol=1e-6)
     assert bool(errors[:, :4].isnan().all())
     untaught = model.untaught(1)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.measures.surprise import views_of
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.evaluation.measures.surprise import context_specs
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
 from orchestrator.jepa.model_files import load_folder, save_model
-from orchestrator.jepa.objectives import LeWMObjective, Pool, build_objective
+from orchestrator.jepa.objectives import ClipSets, LeWMObjective, build_objective
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.jepa.rope import rotation_at
-from orchestrator.planning.base import Dynamics
+from orchestrator.jepa.rope import rotary_for_tokens
+from orchestrator.planning.base import PlannableModel
 
 MEAN, STD = (0.5, -2.0), (3.0, 0.25)
 ACTS = (
@@ -63,7 +63,7 @@ def naive_next(predictor: Any, z: Tensor, actions: Tensor) -> Tensor:
     told = (inner * torch.sigmoid(inner)) @ predictor.action.fc2.weight.T
     told = told + predictor.action.fc2.bias
     turned = told * torch.sigmoid(told)
-    rotation = rotation_at((len(z), 1, 1), None, predictor.head_dim, x)
+    rotation = rotary_for_tokens((len(z), 1, 1), None, predictor.head_dim, x)
     dim = x.shape[-1]
     for block in predictor.blocks:
         turns = turned @ block.modulation.weight.T + block.modulation.bias
@@ -89,10 +89,12 @@ def naive(objective: Any, x: Tensor, actions: Tensor, states: Tensor) -> Tensor:
             ]
             steps = [((guess - clip[i + 2]) ** 2).mean() for i, guess in enumerate(again)]
             errors[-1] = (errors[-1] + torch.stack(steps).mean()) / 2
-        if objective.inverse:
-            errors[-1] = errors[-1] + objective.inverse * naive_inverse(objective, clip, acts)
+        if objective.inverse_dynamics_weight:
+            errors[-1] = errors[-1] + objective.inverse_dynamics_weight * naive_inverse(
+                objective, clip, acts
+            )
         if objective.told is not None:
-            errors[-1] = errors[-1] + objective.told_weight * naive_states(objective, clip, at)
+            errors[-1] = errors[-1] + objective.state_weight * naive_states(objective, clip, at)
     return torch.stack(errors).mean()
 
 
@@ -130,10 +132,10 @@ def test_loss_and_gradients_against_a_naive_float64_reference(
 ) -> None:
     objective = opened(build_objective(make_job(*ACTS, *more)))
     states = torch.linspace(-7, 9, 2 * 8 * 4).view(2, 8, 4)
-    x, motion = normalise(video, torch.float32), Motion(done(), states)
+    x, motion = normalise(video, torch.float32), ActionBatch(done(), states)
     output = objective(x, [], None, motion)
-    statistic = objective.sigreg(objective.encoder(x), Pool.alone(x))
-    loss = (output.loss - objective.weight * statistic).mean()
+    statistic = objective.sigreg_loss(objective.encoder(x), ClipSets.single_set(x))
+    loss = (output.loss - objective.sigreg_weight * statistic).mean()
     loss.backward()
     exact = copy.deepcopy(objective).double()
     exact.zero_grad()
@@ -155,10 +157,10 @@ def test_every_block_begins_as_nothing_and_no_moment_knows_what_is_done_later(
     z, actions = torch.randn(2, 7, 48), done()
     x = objective.predictor.embed(z)
     plain = objective.predictor.projection(objective.predictor.norm(x))
-    assert torch.equal(objective.predictor.next(z, actions), plain)
+    assert torch.equal(objective.predictor.predict_one_step(z, actions), plain)
     predictor, other = opened(objective).predictor, actions.clone()
     other[:, 4] += 1
-    told, there = predictor.next(z, actions), predictor.next(z, other)
+    told, there = predictor.predict_one_step(z, actions), predictor.predict_one_step(z, other)
     assert torch.allclose(told[:, :4], there[:, :4], atol=1e-6)
     assert not torch.allclose(told[:, 4:], there[:, 4:], atol=1e-3)
 
@@ -173,24 +175,24 @@ def test_a_small_embedding_knows_where_things_are(make_job: Any, tmp_path: Path)
     there, elsewhere = found.encode(video)
     assert there.shape == (1, 5)
     assert not torch.allclose(there, elsewhere, atol=1e-4)
-    assert isinstance(found, ActingModel)
+    assert isinstance(found, ActionConditionedModel)
     assert found.predict(there[None], done(1, 2)).shape == (1, 2, 5)
 
 
 @pytest.fixture
-def model(tmp_path: Path, make_job: Any) -> ActingModel:
+def model(tmp_path: Path, make_job: Any) -> ActionConditionedModel:
     job = make_job(*ACTS, "data.frames=4")
     save_model(tmp_path, opened(build_objective(job)), None, job, {})
     loaded = load_folder(tmp_path)
-    assert isinstance(loaded, ActingModel)
+    assert isinstance(loaded, ActionConditionedModel)
     return loaded
 
 
 @pytest.mark.parametrize(("seen", "told"), [(1, 1), (1, 6), (2, 4), (3, 3), (5, 7)])
 def test_what_follows_is_said_moment_by_moment(
-    model: ActingModel, video: Tensor, seen: int, told: int
+    model: ActionConditionedModel, video: Tensor, seen: int, told: int
 ) -> None:
-    assert isinstance(model, Dynamics)
+    assert isinstance(model, PlannableModel)
     assert (model.block, model.history) == (3, 3)
     z, actions = model.encode(video[:, :seen]), done(2, told)
     found = model.predict(z, actions)
@@ -203,7 +205,9 @@ def test_what_follows_is_said_moment_by_moment(
         assert torch.allclose(found[clip], torch.stack(known[seen:]), atol=1e-5)
 
 
-def test_what_cannot_be_told_is_refused(model: ActingModel, make_job: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_told_is_refused(
+    model: ActionConditionedModel, make_job: Any, tmp_path: Path
+) -> None:
     z = torch.zeros(2, 3, 48)
     for wrong, actions, text in (
         (z[0], done(), r"z: got \[3, 48\]"),
@@ -215,11 +219,11 @@ def test_what_cannot_be_told_is_refused(model: ActingModel, make_job: Any, tmp_p
         with pytest.raises(RequestError, match=text):
             model.predict(wrong, actions)
     with pytest.raises(RequestError, match="the model acts"):
-        views_of(model, [])
+        context_specs(model, [])
     job = make_job(*ACTS[:3])
     save_model(tmp_path / "plain", build_objective(job), None, job, {})
     plain = load_folder(tmp_path / "plain")
-    assert not isinstance(plain, Dynamics)
+    assert not isinstance(plain, PlannableModel)
     with pytest.raises(RequestError, match="trained without actions"):
         plain.predict(z, done())
 

@@ -13,7 +13,7 @@ from orchestrator.errors import RequestError
 from orchestrator.jepa.masks import (
     FutureSampler,
     MultiBlockSampler,
-    build_masks,
+    build_mask_samplers,
     mask_counts,
     truncate_to_minimum,
 )
@@ -163,7 +163,7 @@ def test_future_hides_what_follows() -> None:
 @pytest.mark.parametrize("mask", VJEPA2_MASKS)
 def test_truncation_cuts_a_batch_from_the_end_of_time(mask: MultiBlock) -> None:
     sampler = MultiBlockSampler(mask.model_copy(update={"truncate": True}), GRID)
-    assert not sampler.fixed
+    assert not sampler.fixed_counts
     drawn = [sampler(rng(i)) for i in range(24)]
     cut = truncate_to_minimum(drawn)
     assert len({(len(c), len(t)) for c, t in cut}) == 1
@@ -248,7 +248,7 @@ def test_own_mask_by_import_path(tmp_path: Any, monkeypatch: Any, make_job: Any)
     (tmp_path / "mine_masks.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     job = make_job("objective.masks=[{kind: 'mine_masks:Checker', odd: true}, {kind: multiblock}]")
-    own, blocks = build_masks(job)
+    own, blocks = build_mask_samplers(job)
     assert own(rng(0))[0][:3].tolist() == [1, 3, 5]
     assert isinstance(blocks, MultiBlockSampler)
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.masks import build_mask_samplers
 from orchestrator.jepa.objectives import FrozenObjective, build_objective
 from orchestrator.jepa.objectives.frozen.objective import build_teacher
-from orchestrator.job import Frozen, TrainJob, build_job
+from orchestrator.job import FrozenTeacher, TrainJob, build_job
 from orchestrator.randomness import generator
 
 MASKS = [{"targets": 0.5, "context": 0.25}, {"targets": 0.4, "context": 0.3, "spatial": 0.4}]
@@ -58,7 +58,10 @@ def loss_of(job: TrainJob, shown: TrainJob) -> torch.Tensor:
     draw = torch.Generator().manual_seed(1)
     size, frames = shown.data.size, shown.data.frames
     video = torch.randn(3, 3, frames, size, size, generator=draw)
-    drawn = [[mask(generator(5, row, "masks")) for row in range(3)] for mask in build_masks(shown)]
+    drawn = [
+        [mask(generator(5, row, "masks")) for row in range(3)]
+        for mask in build_mask_samplers(shown)
+    ]
     masks = [
         (
             torch.stack([torch.from_numpy(context) for context, _ in rows]),
@@ -68,7 +71,7 @@ def loss_of(job: TrainJob, shown: TrainJob) -> torch.Tensor:
     ]
     targets: Any = None
     if isinstance(objective, FrozenObjective):
-        assert isinstance(job.objective, Frozen)
+        assert isinstance(job.objective, FrozenTeacher)
         with torch.random.fork_rng():
             torch.manual_seed(2)
             teacher = build_teacher(job.objective, job)
@@ -84,8 +87,8 @@ def loss_of(job: TrainJob, shown: TrainJob) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_shape_costs_what_it_costs_alone(kind: str) -> None:
     job = job_of(kind)
-    for spec in job.data.specs:
-        alone = job.cut_as(spec)
+    for spec in job.data.clip_specs:
+        alone = job.with_clip_spec(spec)
         found = loss_of(job, alone)
         assert found.isfinite().all()
         torch.testing.assert_close(found, loss_of(alone, alone), rtol=0, atol=0)
@@ -95,8 +98,8 @@ def test_another_shape_costs_what_it_costs_alone(kind: str) -> None:
 def test_positions_of_another_grid_would_be_seen(kind: str) -> None:
     """The comparison above can fail: under the grid of data's own clips the loss is another."""
     job = job_of(kind)
-    sharp = job.cut_as(job.data.specs[1])
-    wide = job.cut_as(job.data.specs[1]._replace(size=64))
+    sharp = job.with_clip_spec(job.data.clip_specs[1])
+    wide = job.with_clip_spec(job.data.clip_specs[1]._replace(size=64))
     objective, other = build_objective(sharp), build_objective(wide)
     assert objective.state_dict().keys() == other.state_dict().keys()
     draw = torch.Generator().manual_seed(1)

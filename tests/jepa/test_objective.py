@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.masks import build_mask_samplers
 from orchestrator.jepa.objectives import Objective, VJEPA2Objective, build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 
@@ -216,10 +216,10 @@ def test_own_objective_by_import_path(
     )
     objective = build_objective(job)
     assert (objective.averaged, objective.momentum) == (None, None)
-    assert len(build_masks(job)) == 1
+    assert len(build_mask_samplers(job)) == 1
     output = objective(normalise(video, torch.float32), masks_of(job, 2), None)
     assert np.allclose(output.loss.detach().numpy(), 4.0, atol=0.1)
     output.loss.mean().backward()
 
     masks_free = make_job("objective={kind: 'mine_objectives:Level'}")
-    assert build_masks(masks_free) == []
+    assert build_mask_samplers(masks_free) == []

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.jepa.model_files import load_folder, random_model, save_model
+from orchestrator.jepa.model_files import load_folder, randomly_initialized_model, save_model
 from orchestrator.jepa.objectives import PixelsObjective, build_objective
-from orchestrator.jepa.objectives.pixels.objective import normed_patches
+from orchestrator.jepa.objectives.pixels.objective import normalize_patches
 from orchestrator.jepa.pixel_normalization import normalise
 
 LEJEPA = "objective={kind: lejepa, slices: 8}"
@@ -72,7 +72,7 @@ def test_pixels_loss_and_gradients_against_a_naive_float64_reference(
 
 def test_a_plain_patch_is_zero_and_not_amplified_noise() -> None:
     plain = torch.full((1, 2, 8, 8, 3), 201, dtype=torch.uint8)
-    assert float(normed_patches(normalise(plain, torch.float32), 8, 2).abs().max()) == 0.0
+    assert float(normalize_patches(normalise(plain, torch.float32), 8, 2).abs().max()) == 0.0
 
 
 def test_labels_are_read_from_keys(make_job: Any, video: Tensor) -> None:
@@ -99,7 +99,7 @@ def test_a_model_without_teacher_is_saved_loaded_and_compared_with_random_ones(
     save_model(tmp_path, built, None, job, {})
     model = load_folder(tmp_path)
     assert torch.allclose(model.encode(video), built.encoder(normalise(video, torch.float32)))
-    untaught = random_model(model.config, 1)
+    untaught = randomly_initialized_model(model.config, 1)
     assert not torch.allclose(untaught.encode(video), model.encode(video))
     assert (model.predictor is None) == (untaught.predictor is None) == ("supervised" in objective)
     if model.predictor is not None and untaught.predictor is not None:

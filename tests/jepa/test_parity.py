@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from orchestrator.jepa.encoders.vision_transformer import VisionTransformer
-from orchestrator.jepa.predictors.masked import Predictor
+from orchestrator.jepa.predictors.masked import MaskedPredictor
 
 SHAPES: dict[str, dict[str, int]] = {
     # A head of 16: three axes of 4 channels, 4 not rotated. A head of 24: all rotated.
@@ -74,8 +74,8 @@ def our_encoder(model: transformers.VJEPA2Model, shape: dict[str, int]) -> Visio
     return encoder
 
 
-def our_predictor(model: transformers.VJEPA2Model, shape: dict[str, int]) -> Predictor:
-    predictor = Predictor(
+def our_predictor(model: transformers.VJEPA2Model, shape: dict[str, int]) -> MaskedPredictor:
+    predictor = MaskedPredictor(
         encoder_dim=shape["dim"],
         grid=(shape["frames"] // 2, shape["size"] // 8, shape["size"] // 8),
         dim=shape["narrow"],

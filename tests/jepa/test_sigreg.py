@@ -10,9 +10,9 @@ import torch
 
 from orchestrator.jepa.objectives.sigreg import (
     characteristic_sums,
-    clip_losses,
-    statistics,
-    unit_slices,
+    epps_pulley,
+    per_clip_losses,
+    random_slices,
 )
 
 # Of n standard normal numbers: the integral of (1 - exp(-t^2)) exp(-t^2 / 2), to infinity.
@@ -21,7 +21,7 @@ EXPECTED = math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
 COLLAPSED = EXPECTED - 2 * math.sqrt(math.pi) + 2 * math.sqrt(2 * math.pi / 3)
 
 
-def epps_pulley(x: np.ndarray) -> float:
+def closed_form(x: np.ndarray) -> float:
     """The closed form of the statistic of one sample, over all t and not only |t| < 3.
 
     Both the empirical and the normal characteristic function are sums of exponentials: the
@@ -36,9 +36,9 @@ def epps_pulley(x: np.ndarray) -> float:
 def score(features: torch.Tensor, slices: int = 64) -> float:
     """The statistic of [n, dim] as one set, per feature."""
     n = len(features)
-    x = features.float() @ unit_slices(features.shape[1], slices, 1, torch.device("cpu"))
+    x = features.float() @ random_slices(features.shape[1], slices, 1, torch.device("cpu"))
     means = characteristic_sums(x, torch.full((1, n), 1 / n))
-    return float(statistics(means, torch.tensor([float(n)]))) / n
+    return float(epps_pulley(means, torch.tensor([float(n)]))) / n
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
@@ -46,8 +46,8 @@ def test_the_statistic_is_the_closed_form_integral(spread: float) -> None:
     draw = np.random.default_rng(3)
     x = draw.standard_normal((50, 7)) * spread + 0.2
     means = characteristic_sums(torch.tensor(x, dtype=torch.float32), torch.full((1, 50), 0.02))
-    found = float(statistics(means, torch.tensor([50.0])))
-    exact = np.mean([epps_pulley(column) for column in x.T])
+    found = float(epps_pulley(means, torch.tensor([50.0])))
+    exact = np.mean([closed_form(column) for column in x.T])
     # What lies beyond |t| = 3 has 0.3% of the weight.
     assert found == pytest.approx(exact, rel=0.01, abs=0.02)
 
@@ -70,8 +70,8 @@ def test_clip_losses_average_to_the_statistic_and_have_its_gradient() -> None:
     share = torch.zeros(2, 12)
     share[member, torch.arange(12)] = 1 / clips[member]
     means = characteristic_sums(x.detach(), share)
-    losses = clip_losses(x, means, clips, member)
-    whole = statistics(means, clips)
+    losses = per_clip_losses(x, means, clips, member)
+    whole = epps_pulley(means, clips)
     for number in (0, 1):
         mine = losses[member == number].mean()
         assert float(mine.detach()) == pytest.approx(float(whole[number]), rel=1e-5)
@@ -98,11 +98,11 @@ def test_clip_losses_average_to_the_statistic_and_have_its_gradient() -> None:
 def test_slices_are_unit_and_follow_from_the_seed_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    slices = unit_slices(24, 100, 5, torch.device("cpu"))
+    slices = random_slices(24, 100, 5, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.allclose(slices.norm(dim=0), torch.ones(100))
-    assert torch.equal(slices, unit_slices(24, 100, 5, torch.device("cpu")))
-    assert not torch.equal(slices, unit_slices(24, 100, 6, torch.device("cpu")))
+    assert torch.equal(slices, random_slices(24, 100, 5, torch.device("cpu")))
+    assert not torch.equal(slices, random_slices(24, 100, 6, torch.device("cpu")))
     assert float(slices.mean(1).abs().max()) < 0.1
 
 
@@ -112,10 +112,10 @@ def test_descending_the_statistic_undoes_a_collapse() -> None:
     descend = torch.optim.Adam([z], lr=0.05)
     share, clips, member = torch.full((1, 64), 1 / 64), torch.tensor([64.0]), torch.zeros(64).long()
     for step in range(200):
-        x = z @ unit_slices(4, 16, step, torch.device("cpu"))
+        x = z @ random_slices(4, 16, step, torch.device("cpu"))
         means = characteristic_sums(x.detach(), share)
         descend.zero_grad()
-        clip_losses(x, means, clips, member).mean().backward()
+        per_clip_losses(x, means, clips, member).mean().backward()
         descend.step()
     spread = torch.linalg.eigvalsh(torch.cov(z.detach().T))
     assert float(spread.min()) > 0.5

@@ -12,12 +12,21 @@ import torch
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.action_conditioned import ActingModel
-from orchestrator.jepa.model_files import check_start, load_folder, load_start, save_model
-from orchestrator.jepa.objectives import VJEPA2ACObjective, build_objective, untaught_teacher
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
+from orchestrator.jepa.model_files import (
+    check_initial_weights,
+    load_folder,
+    load_weights_into,
+    save_model,
+)
+from orchestrator.jepa.objectives import (
+    VJEPA2ACObjective,
+    build_objective,
+    randomly_initialized_teacher,
+)
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.planning.base import Dynamics
+from orchestrator.planning.base import PlannableModel
 
 SPREAD = (2.0, 0.5, 1.0)
 ENCODER = "{dim: 20, depth: 1, heads: 2}"
@@ -39,7 +48,7 @@ Objective = VJEPA2ACObjective
 
 def built(make_job: Any, *overrides: str) -> tuple[Objective, torch.nn.Module]:
     job = make_job(*overrides)
-    objective, teacher = build_objective(job), untaught_teacher(job)
+    objective, teacher = build_objective(job), randomly_initialized_teacher(job)
     assert isinstance(objective, Objective)
     assert teacher is not None
     return objective, teacher
@@ -50,9 +59,9 @@ def clips() -> Tensor:
     return torch.randint(0, 256, (2, 4, 16, 16, 3), dtype=torch.uint8, generator=draw)
 
 
-def motion(width: int = 3) -> Motion:
+def motion(width: int = 3) -> ActionBatch:
     draw = torch.Generator().manual_seed(6)
-    return Motion(
+    return ActionBatch(
         torch.randn(2, 3, width, generator=draw), torch.randn(2, 4, 3, generator=draw) + 1
     )
 
@@ -186,8 +195,8 @@ def test_a_saved_model_encodes_with_its_teacher_and_adds_up_its_states(
     objective, teacher = built(make_job, *CHANGES)
     save_model(tmp_path, objective, teacher, make_job(*CHANGES), {})
     model = load_folder(tmp_path)
-    assert isinstance(model, ActingModel)
-    assert isinstance(model, Dynamics)
+    assert isinstance(model, ActionConditionedModel)
+    assert isinstance(model, PlannableModel)
     assert (model.block, model.history, model.clip.grid) == (4, 3, (4, 2, 2))
     z = model.encode(clips())
     assert torch.equal(z, objective.targets(teacher, normalise(clips(), torch.float32)))
@@ -203,7 +212,9 @@ def test_a_saved_model_encodes_with_its_teacher_and_adds_up_its_states(
     for now in range(2, 7):  # from three frames at most
         first = max(0, now - 3)
         told = torch.stack(states[first:now], 1)
-        after = objective.predictor.next(known[:, first * 4 :], done[:, first:now], told)[:, -4:]
+        after = objective.predictor.predict_one_step(
+            known[:, first * 4 :], done[:, first:now], told
+        )[:, -4:]
         known = torch.cat([known, after], 1)
         states.append(states[-1] + done[:, now - 1])
     assert torch.allclose(found, known[:, 8:], atol=1e-5)
@@ -215,8 +226,8 @@ def test_a_saved_model_encodes_with_its_teacher_and_adds_up_its_states(
 
     # Another training begins with the predictor; the encoder is its own teacher's.
     other, _ = built(make_job, *CHANGES, "seed=5")
-    check_start(make_job(*CHANGES, "seed=5"), tmp_path)
-    load_start(other, tmp_path)
+    check_initial_weights(make_job(*CHANGES, "seed=5"), tmp_path)
+    load_weights_into(other, tmp_path)
     assert torch.equal(other.predictor.embed.weight, objective.predictor.embed.weight)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-JOB = """\
+JOB_YAML = """\
 kind: train
 name: a-run
 data:
@@ -25,7 +25,7 @@ objective:
 optim: {steps: 100}
 """
 
-PARTS = """\
+CUSTOM_PARTS = """\
 from pydantic import BaseModel
 
 class Loss:
@@ -46,14 +46,14 @@ class Bare:
 def job_file(tmp_path: Path) -> Path:
     """A valid job whose keys stand on known lines."""
     path = tmp_path / "job.yaml"
-    path.write_text(JOB)
+    path.write_text(JOB_YAML)
     return path
 
 
 @pytest.fixture
-def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def custom_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The module name of a user's parts, importable from the current folder only."""
-    (tmp_path / "mylab_parts.py").write_text(PARTS)
+    (tmp_path / "mylab_parts.py").write_text(CUSTOM_PARTS)
     (tmp_path / "mylab_broken.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

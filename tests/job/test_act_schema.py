@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.job import CropFlip, TrainJob, build_job, given_dict
+from orchestrator.job import CropFlip, TrainJob, build_job, explicit_job_dict
 
 
 def acting(**keys: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def built(data: dict[str, Any]) -> TrainJob:
 def test_what_is_not_written_of_the_augmentation_is_the_whole_frame(written: Any) -> None:
     job = built(acting(**({} if written is None else {"data__augment": written})))
     assert job.data.augment == CropFlip(scale=(1, 1), aspect=(1, 1), flip=0)
-    assert build_job(given_dict(job)) == job
+    assert build_job(explicit_job_dict(job)) == job
     assert built(acting(data__act=None)).data.augment == CropFlip()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.job import build_job, job_dict, load_job, part_config
-from orchestrator.job.config.base import CustomPart
+from orchestrator.job import build_job, component_config, job_dict, load_job
+from orchestrator.job.config.base import CustomComponent
 
 
 def with_objective(path: Path, text: str) -> Path:
@@ -18,16 +18,16 @@ def with_objective(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_part_of_ones_own_is_checked_by_its_config(job_file: Path, own_parts: str) -> None:
-    job = load_job(with_objective(job_file, f"{{kind: '{own_parts}:Loss', levels: '4'}}"))
+def test_a_part_of_ones_own_is_checked_by_its_config(job_file: Path, custom_parts: str) -> None:
+    job = load_job(with_objective(job_file, f"{{kind: '{custom_parts}:Loss', levels: '4'}}"))
     assert job.kind == "train"
-    assert isinstance(job.objective, CustomPart)
-    assert part_config(job.objective).model_dump() == {"weight": 1.0, "levels": 4}
+    assert isinstance(job.objective, CustomComponent)
+    assert component_config(job.objective).model_dump() == {"weight": 1.0, "levels": 4}
     assert build_job(job_dict(job)) == job
 
 
-def test_a_config_may_allow_more_keys(job_file: Path, own_parts: str) -> None:
-    load_job(with_objective(job_file, f"{{kind: '{own_parts}:Open', anything: 1}}"))
+def test_a_config_may_allow_more_keys(job_file: Path, custom_parts: str) -> None:
+    load_job(with_objective(job_file, f"{{kind: '{custom_parts}:Open', anything: 1}}"))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_config_may_allow_more_keys(job_file: Path, own_parts: str) -> None:
     ],
 )
 def test_a_wrong_part_is_one_clear_error(
-    job_file: Path, own_parts: str, text: str, said: str
+    job_file: Path, custom_parts: str, text: str, said: str
 ) -> None:
     with pytest.raises(RequestError) as caught:
         load_job(with_objective(job_file, text))
@@ -52,8 +52,10 @@ def test_a_wrong_part_is_one_clear_error(
     assert "Traceback" not in str(caught.value)
 
 
-def test_encoders_augmentations_and_masks_take_import_paths(job_file: Path, own_parts: str) -> None:
-    kind = f"{own_parts}:Open"
+def test_encoders_augmentations_and_masks_take_import_paths(
+    job_file: Path, custom_parts: str
+) -> None:
+    kind = f"{custom_parts}:Open"
     job = load_job(
         job_file,
         [
@@ -63,8 +65,8 @@ def test_encoders_augmentations_and_masks_take_import_paths(job_file: Path, own_
         ],
     )
     assert job.kind == "train"
-    assert isinstance(job.model.encoder, CustomPart)
-    assert isinstance(job.data.augment, CustomPart)
+    assert isinstance(job.model.encoder, CustomComponent)
+    assert isinstance(job.data.augment, CustomComponent)
     # A bare string names the encoder too.
     assert isinstance(
         load_job(job_file, [f"model.encoder={kind}"]).model_dump()["model"]["encoder"], dict

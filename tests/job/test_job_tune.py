@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job, job_dict, load_job
-from orchestrator.job.search_space import grid, trial_data, walk
+from orchestrator.job.search_space import build_point, grid_points, trial_job_data
 
 TRAIN = """\
 kind: train
@@ -63,7 +63,7 @@ def test_the_train_job_is_read_from_its_file_and_may_be_overridden(tune_file: Pa
 
 def test_a_trial_is_the_train_job_with_its_values(tune_file: Path) -> None:
     job = tuned(tune_file)
-    data = trial_data(job, 3, {"optim.lr": 0.005})
+    data = trial_job_data(job, 3, {"optim.lr": 0.005})
     trial = build_job(data)
     assert (trial.name, trial.storage) == ("search.t0003", ".orchestrator")
     assert (trial.optim.steps, trial.optim.lr, trial.optim.warmup) == (40, 0.005, 5)  # type: ignore[union-attr]
@@ -80,14 +80,14 @@ def test_a_budget_may_limit_the_whole_sweep_too(tune_file: Path) -> None:
     assert (job.steps, job.limits.hours, job.limits.gpu_hours) == (60, 2, None)
     assert tuned(tune_file, "budget={steps: 50, gpu_hours: 3}").rungs == (5, 50)
     assert build_job(job_dict(job)) == job
-    assert build_job(trial_data(job, 0, {})).optim.steps == 60  # type: ignore[union-attr]
+    assert build_job(trial_job_data(job, 0, {})).optim.steps == 60  # type: ignore[union-attr]
 
 
 def test_a_conditional_key_is_asked_for_only_where_its_condition_holds(tune_file: Path) -> None:
     job = tuned(tune_file)
     values = {"optim.lr": 0.001, "optim.decay": 2}
-    plain = walk(job, lambda key: values.get(key, "warmup-constant-decay"))
-    cosine = walk(job, lambda key: values.get(key, "cosine"))
+    plain = build_point(job, lambda key: values.get(key, "warmup-constant-decay"))
+    cosine = build_point(job, lambda key: values.get(key, "cosine"))
     assert list(plain) == ["optim.lr", "optim.schedule", "optim.decay"]
     assert list(cosine) == ["optim.lr", "optim.schedule"]
 
@@ -97,7 +97,7 @@ def test_a_grid_has_every_combination_that_can_be_once(tune_file: Path) -> None:
         "space={optim.schedule: {choice: [cosine, warmup-constant-decay]},"
         " optim.decay: {int: [1, 3], when: {optim.schedule: warmup-constant-decay}}}"
     )
-    points = grid(tuned(tune_file, space, "search=grid"))
+    points = grid_points(tuned(tune_file, space, "search=grid"))
     assert points == [
         {"optim.schedule": "cosine"},
         *({"optim.schedule": "warmup-constant-decay", "optim.decay": n} for n in (1, 2, 3)),
@@ -190,9 +190,9 @@ def test_a_gate_on_what_is_predicted_needs_a_predictor(tune_file: Path) -> None:
 
 def test_what_is_held_out_of_plain_video_is_no_part_of_a_trial(tune_file: Path) -> None:
     job = tuned(tune_file, "train.data.source=videos")
-    assert trial_data(job, 0, {})["data"]["source"] == ".orchestrator/sweeps/search/train-0"
+    assert trial_job_data(job, 0, {})["data"]["source"] == ".orchestrator/sweeps/search/train-0"
     other = tuned(tune_file, "train.data.source=videos", "objective.source=others")
-    assert trial_data(other, 0, {})["data"]["source"] == "videos"
+    assert trial_job_data(other, 0, {})["data"]["source"] == "videos"
     space = "space={data.source: {choice: [a, b]}}"
     assert "holds a share of the videos out" in refused(
         tune_file, "train.data.source=videos", space

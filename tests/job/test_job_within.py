@@ -70,8 +70,8 @@ def test_it_survives_plain_data_and_is_no_part_of_the_identity(train_file: Path)
 
 def test_a_step_that_is_judged_is_saved(train_file: Path) -> None:
     job = train_job(train_file, "checkpoint.every=40", "evaluate.0.every=30")
-    assert [s for s in range(1, 101) if job.saved_after(s)] == [30, 40, 60, 80, 90, 100]
-    assert [s for s in range(1, 101) if job.evaluate[0].due_after(s, 100)] == [30, 60, 90, 100]
+    assert [s for s in range(1, 101) if job.is_checkpoint_step(s)] == [30, 40, 60, 80, 90, 100]
+    assert [s for s in range(1, 101) if job.evaluate[0].is_due(s, 100)] == [30, 60, 90, 100]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.estimate import plan
+from orchestrator.estimate import estimate_job
 from orchestrator.job import Bucket, ClipSpec, TrainJob, build_job, fingerprint, identity
 
 MASKS = [{"targets": 0.5, "context": 0.25}]
@@ -41,12 +41,12 @@ PHOTOS = {"uri": "photos", "weight": 1, "frames": 2}
 
 def test_what_a_source_does_not_say_data_does() -> None:
     job = job_of(OWN, {"uri": "slow", "weight": 1, "fps": 1}, SHARP, PHOTOS)
-    assert job.data.specs == (
+    assert job.data.clip_specs == (
         ClipSpec(16, 4, 64), ClipSpec(16, 1, 64), ClipSpec(8, 4, 96), ClipSpec(2, 4, 64),
     )  # fmt: skip
     assert job.data.buckets == (Bucket(16, 64), Bucket(8, 96), Bucket(2, 64))
-    assert list(job.data.shares.values()) == pytest.approx([4 / 6, 1 / 6, 1 / 6])
-    assert [job.grid_of(bucket) for bucket in job.data.buckets] == [
+    assert list(job.data.bucket_shares.values()) == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+    assert [job.token_grid_of(bucket) for bucket in job.data.buckets] == [
         (8, 8, 8), (4, 12, 12), (1, 8, 8),
     ]  # fmt: skip
     assert job.grid == (8, 8, 8)
@@ -137,12 +137,12 @@ def test_elsewhere_a_source_says_nothing_of_its_clips() -> None:
 
 def test_the_plan_tells_the_buckets_and_reckons_with_their_mean() -> None:
     mixed = job_of(OWN, SHARP, PHOTOS)
-    planned = plan(mixed)
+    planned = estimate_job(mixed)
     assert [(b.frames, b.size, b.tokens.clip) for b in planned.buckets] == [
         (16, 64, 512), (8, 96, 576), (2, 64, 64),
     ]  # fmt: skip
     assert [b.share for b in planned.buckets] == pytest.approx([0.6, 0.2, 0.2])
-    own = plan(job_of(OWN))
+    own = estimate_job(job_of(OWN))
     assert len(own.buckets) == 1
     assert own.flops is not None
     assert planned.flops is not None
@@ -151,6 +151,6 @@ def test_the_plan_tells_the_buckets_and_reckons_with_their_mean() -> None:
     assert planned.flops.total == pytest.approx(mean)
     assert planned.step_flops == planned.flops.total
     # Memory is that of the largest: 8 frames of 96 pixels.
-    large = plan(job_of({"uri": "a", "weight": 1}, data={"frames": 8, "size": 96}))
+    large = estimate_job(job_of({"uri": "a", "weight": 1}, data={"frames": 8, "size": 96}))
     assert [m.device for m in planned.memory] == [m.device for m in large.memory]
     assert planned.to_dict()["buckets"][1]["size"] == 96

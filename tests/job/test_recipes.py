@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.estimate import plan
+from orchestrator.estimate import estimate_job
 from orchestrator.job import TrainJob, load_job
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -22,7 +22,7 @@ def test_every_job_file_loads_and_a_training_is_planned(
     monkeypatch.chdir(JOBS.parent)
     job = load_job(JOBS / file, NEEDS.get(file, []))
     if isinstance(job, TrainJob):
-        planned = plan(job)
+        planned = estimate_job(job)
         assert planned.flops is not None
         assert planned.flops.total > 0
 
@@ -40,7 +40,7 @@ def test_every_job_file_loads_and_a_training_is_planned(
 def test_encoders_are_of_the_published_size(size: str, millions: int, gives: int) -> None:
     job = load_job(JOBS / "vjepa2" / f"vit-{size}.yaml", [])
     assert isinstance(job, TrainJob)
-    counted = plan(job).parameters
+    counted = estimate_job(job).parameters
     assert counted is not None
     assert counted.encoder == pytest.approx(millions * 1e6, rel=0.06)
     assert counted.encoder == gives
@@ -52,7 +52,7 @@ def test_small_recipes_have_the_same_compute() -> None:
     def compute(name: str) -> float:
         job = load_job(JOBS / "small" / f"{name}.yaml", [])
         assert isinstance(job, TrainJob)
-        flops = plan(job).flops
+        flops = estimate_job(job).flops
         assert flops is not None
         return flops.total * job.optim.steps
 

@@ -9,27 +9,30 @@ import pytest
 
 from orchestrator.physics import simulated_video as module
 from orchestrator.physics.renderer import render
-from orchestrator.physics.scene import VIEW, Backdrop, Scene, Screen, Thing
-from orchestrator.physics.scenes import FAMILIES
-from orchestrator.physics.scenes.common import box, polygon
-from orchestrator.physics.simulated_video import simulate
+from orchestrator.physics.scene import VIEW_METERS, Background, Occluder, RigidBody, Scene
+from orchestrator.physics.scenes import SCENE_BUILDERS
+from orchestrator.physics.scenes.common import box_vertices, regular_polygon
+from orchestrator.physics.simulated_video import simulate_video
 
 BLACK, WHITE, RED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)
-PLAIN = Backdrop("plain", (BLACK, BLACK))
+PLAIN = Background("plain", (BLACK, BLACK))
 
 
 def _draw(
-    thing: Thing, pose: tuple[float, float, float], size: int, screens: tuple[Screen, ...] = ()
+    thing: RigidBody,
+    pose: tuple[float, float, float],
+    size: int,
+    screens: tuple[Occluder, ...] = (),
 ) -> tuple[np.ndarray, float]:
-    scene = Scene("drop", (thing,), (), PLAIN, rim=1.0, screens=screens)
+    scene = Scene("drop", (thing,), (), PLAIN, outline_brightness=1.0, screens=screens)
     frames, visible = render(scene, np.array([[[*pose, 0, 0, 0]]]), size)
     return frames[0], float(visible[0, 0])
 
 
-def _supersampled(thing: Thing, pose: tuple[float, float, float], size: int) -> np.ndarray:
+def _supersampled(thing: RigidBody, pose: tuple[float, float, float], size: int) -> np.ndarray:
     """Coverage `[size, size]` by counting 16 x 16 points per pixel."""
     fine = 16
-    at = (np.arange(size * fine) + 0.5) * VIEW / (size * fine)
+    at = (np.arange(size * fine) + 0.5) * VIEW_METERS / (size * fine)
     dx, dy = np.meshgrid(at - pose[0], at[::-1] - pose[1])
     u = np.cos(pose[2]) * dx + np.sin(pose[2]) * dy
     v = -np.sin(pose[2]) * dx + np.cos(pose[2]) * dy
@@ -43,13 +46,15 @@ def _supersampled(thing: Thing, pose: tuple[float, float, float], size: int) -> 
     return inside.reshape(size, fine, size, fine).mean(axis=(1, 3))
 
 
-@pytest.mark.parametrize("corners", [None, box(2.2, 1.0), polygon(3, 1.1), polygon(6, 0.9)])
+@pytest.mark.parametrize(
+    "corners", [None, box_vertices(2.2, 1.0), regular_polygon(3, 1.1), regular_polygon(6, 0.9)]
+)
 @pytest.mark.parametrize("pose", [(4.03, 5.51, 0.4), (0.2, 9.6, 1.9), (9.9, 0.3, -2.5)])
 def test_shapes_match_a_supersampled_drawing(
     corners: np.ndarray | None, pose: tuple[float, float, float]
 ) -> None:
     size = 1.1 if corners is None else float(np.linalg.norm(corners, axis=1).max())
-    thing = Thing("any", size, 1.0, pose, WHITE, WHITE, corners=corners)
+    thing = RigidBody("any", size, 1.0, pose, WHITE, WHITE, corners=corners)
     drawn = _draw(thing, pose, 64)[0][..., 0] / 255
     wanted = _supersampled(thing, pose, 64)
     assert np.abs(drawn - wanted).mean() < 0.002
@@ -58,11 +63,11 @@ def test_shapes_match_a_supersampled_drawing(
 
 
 def test_visible_is_the_share_in_the_picture_and_not_behind_a_screen() -> None:
-    ball = Thing("ball", 1.0, 1.0, (0, 0, 0), WHITE, WHITE)
+    ball = RigidBody("ball", 1.0, 1.0, (0, 0, 0), WHITE, WHITE)
     assert _draw(ball, (5, 5, 0), 128)[1] == pytest.approx(1, abs=0.02)
     assert _draw(ball, (0, 5, 0), 128)[1] == pytest.approx(0.5, abs=0.02)
     assert _draw(ball, (5, 12, 0), 128)[1] == 0
-    screen = (Screen(5.0, 1.0, 8.0, 9.0, RED),)
+    screen = (Occluder(5.0, 1.0, 8.0, 9.0, RED),)
     assert _draw(ball, (5, 5, 0), 128, screen)[1] == pytest.approx(0.5, abs=0.02)
     frame, visible = _draw(ball, (6.5, 5, 0), 128, screen)
     assert visible == 0
@@ -70,7 +75,7 @@ def test_visible_is_the_share_in_the_picture_and_not_behind_a_screen() -> None:
     np.testing.assert_array_equal(frame, empty)  # the screen is in front, without a trace
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SCENE_BUILDERS)
 def test_each_thing_is_where_its_state_says(family: str) -> None:
     """The centroid of the pixels that a thing changes lies on its state's x and y."""
     seen: list[tuple[Scene, np.ndarray]] = []
@@ -81,30 +86,30 @@ def test_each_thing_is_where_its_state_says(family: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "render", spy)
-        video = simulate(family, 21, 1, size=96, fps=8)
+        video = simulate_video(family, 21, 1, size=96, fps=8)
     scene, poses = seen[0]
     for number in range(len(scene.things)):
-        bare = replace(scene, strings=())
+        bare = replace(scene, pendulum_anchors=())
         away = poses.copy()
         away[:, number, :2] = 100.0
         difference = np.abs(
             render(bare, poses, 96)[0].astype(float) - render(bare, away, 96)[0]
         ).sum(axis=3)
         weight = np.minimum(difference, 60)
-        x, y = (np.arange(96) + 0.5) * VIEW / 96, (95.5 - np.arange(96)) * VIEW / 96
+        x, y = (np.arange(96) + 0.5) * VIEW_METERS / 96, (95.5 - np.arange(96)) * VIEW_METERS / 96
         total = weight.sum(axis=(1, 2))
         clear = video.states[:, number, 7] > 0.98
         cx = (weight.sum(axis=1) @ x)[clear] / total[clear]
         cy = (weight.sum(axis=2) @ y)[clear] / total[clear]
         assert clear.any()
         away_by = np.hypot(cx - video.states[clear, number, 0], cy - video.states[clear, number, 1])
-        assert np.median(away_by) < 0.5 * VIEW / 96
+        assert np.median(away_by) < 0.5 * VIEW_METERS / 96
 
 
 def test_things_stand_out_from_what_is_behind_them() -> None:
     """Every thing in the open differs clearly from the empty scene, in each family."""
-    for number, family in enumerate(FAMILIES):
-        video = simulate(family, 22, number, size=64, distractors=0)
+    for number, family in enumerate(SCENE_BUILDERS):
+        video = simulate_video(family, 22, number, size=64, distractors=0)
         background = np.median(video.frames, axis=0)
         for thing in range(video.states.shape[1]):
             if video.meta["objects"][thing]["role"] == "plank":
@@ -114,7 +119,7 @@ def test_things_stand_out_from_what_is_behind_them() -> None:
             )
             where = np.flatnonzero((moved > 2) & (video.states[:, thing, 7] > 0.95))
             for frame in where[:3]:
-                x, y = video.states[frame, thing, :2] * 64 / VIEW
+                x, y = video.states[frame, thing, :2] * 64 / VIEW_METERS
                 patch = np.s_[
                     max(0, int(64 - y) - 2) : int(64 - y) + 3, max(0, int(x) - 2) : int(x) + 3
                 ]
@@ -124,6 +129,6 @@ def test_things_stand_out_from_what_is_behind_them() -> None:
 
 def test_a_turning_thing_looks_different() -> None:
     for marking in ("half", "stripe", "dot"):
-        ball = Thing("ball", 1.0, 1.0, (0, 0, 0), RED, WHITE, marking=marking)
+        ball = RigidBody("ball", 1.0, 1.0, (0, 0, 0), RED, WHITE, marking=marking)
         still, turned = _draw(ball, (5, 5, 0.0), 64)[0], _draw(ball, (5, 5, 1.0), 64)[0]
         assert (np.abs(still.astype(int) - turned).max(axis=2) > 100).sum() > 5

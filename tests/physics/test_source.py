@@ -14,19 +14,21 @@ import pytest
 
 from orchestrator.data.sources.base import RawClip, open_source
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
-from orchestrator.physics.scenes import FAMILIES
-from orchestrator.physics.simulated_video import COLUMNS, simulate
+from orchestrator.job import TranscodeConfig
+from orchestrator.physics.scenes import SCENE_BUILDERS
+from orchestrator.physics.simulated_video import STATE_COLUMNS, simulate_video
 from orchestrator.physics.source import PhysicsSource
 from orchestrator.physics.suite.quads import SCENARIOS, make_quad
-from orchestrator.physics.uri import parse
+from orchestrator.physics.uri import parse_physics_uri
 
 SMALL = "physics://mixed?clips=9&size=32&fps=8&seconds=2"
 
 
-def _clips(uri: str, encode: Encode | None = None) -> list[RawClip]:
+def _clips(uri: str, encode: TranscodeConfig | None = None) -> list[RawClip]:
     source = PhysicsSource(uri)
-    made = [clip for unit in source.units() for clip in source.clips(unit, encode or Encode())]
+    made = [
+        clip for unit in source.units() for clip in source.clips(unit, encode or TranscodeConfig())
+    ]
     assert all(isinstance(clip, RawClip) for clip in made)
     return made  # type: ignore[return-value]
 
@@ -43,11 +45,11 @@ def _decode(payload: bytes) -> np.ndarray:
 @pytest.mark.integration
 def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
     code = (
-        "import hashlib; from orchestrator.job import Encode;"
+        "import hashlib; from orchestrator.job import TranscodeConfig;"
         "from orchestrator.physics.source import PhysicsSource;"
         f"s = PhysicsSource('{SMALL}'); d = hashlib.sha256();"
         "[d.update(c.payload + c.extras['states.npy'] + c.extras['json'])"
-        " for u in reversed(s.units()) for c in s.clips(u, Encode())]; print(d.hexdigest())"
+        " for u in reversed(s.units()) for c in s.clips(u, TranscodeConfig())]; print(d.hexdigest())"
     )
     here = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -62,7 +64,7 @@ def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
 
 def test_seed_and_index_change_the_video() -> None:
     videos = [
-        simulate("drop", seed, index, size=32, fps=4, seconds=1).frames
+        simulate_video("drop", seed, index, size=32, fps=4, seconds=1).frames
         for seed, index in [(0, 0), (0, 1), (1, 0)]
     ]
     assert not np.array_equal(videos[0], videos[1])
@@ -71,7 +73,7 @@ def test_seed_and_index_change_the_video() -> None:
 
 def test_a_moving_background_is_another_picture_of_the_same_motion() -> None:
     still, moving = (
-        simulate("drop", 3, 5, size=64, fps=8, seconds=2, distractors=0, background=kind)
+        simulate_video("drop", 3, 5, size=64, fps=8, seconds=2, distractors=0, background=kind)
         for kind in ("still", "moving")
     )
     assert np.array_equal(still.states, moving.states)
@@ -83,22 +85,26 @@ def test_a_moving_background_is_another_picture_of_the_same_motion() -> None:
     assert steps[1] > 5 * steps[0]
     # Floor and walls are painted over it, as they are over a still one.
     assert np.array_equal(still.frames[:, -2:], moving.frames[:, -2:])
-    again = simulate("drop", 3, 5, size=64, fps=8, seconds=2, distractors=0, background="moving")
+    again = simulate_video(
+        "drop", 3, 5, size=64, fps=8, seconds=2, distractors=0, background="moving"
+    )
     assert np.array_equal(again.frames, moving.frames)
 
 
 def test_the_background_is_part_of_a_videos_identity_only_where_it_moves() -> None:
     plain = "physics://drop?seed=0&size=128&fps=24&seconds=5&distractors=2"
-    assert parse("physics://drop").scenes == plain
-    assert parse("physics://drop?background=still").scenes == plain
-    assert parse("physics://drop?background=moving").scenes == f"{plain}&background=moving"
+    assert parse_physics_uri("physics://drop").scenes == plain
+    assert parse_physics_uri("physics://drop?background=still").scenes == plain
+    assert (
+        parse_physics_uri("physics://drop?background=moving").scenes == f"{plain}&background=moving"
+    )
     with pytest.raises(RequestError, match="did you mean 'moving'"):
-        parse("physics://drop?background=movin")
+        parse_physics_uri("physics://drop?background=movin")
 
 
 def test_mixed_holds_every_family_in_equal_parts() -> None:
     clips = _clips("physics://mixed?clips=14&size=16&fps=4&seconds=1")
-    assert Counter(_meta(clip)["family"] for clip in clips) == dict.fromkeys(FAMILIES, 2)
+    assert Counter(_meta(clip)["family"] for clip in clips) == dict.fromkeys(SCENE_BUILDERS, 2)
     assert len({clip.key for clip in clips}) == 14
 
 
@@ -111,7 +117,7 @@ def test_possible_shows_every_situation_of_the_suites_in_equal_parts() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_situation_has_either_context_and_none_of_the_suites_draws(scenario: str) -> None:
     shown = [
-        simulate(f"suite-{scenario}", 0, index, size=32, fps=8, seconds=3, distractors=0)
+        simulate_video(f"suite-{scenario}", 0, index, size=32, fps=8, seconds=3, distractors=0)
         for index in range(12)
     ]
     assert len({one.frames.tobytes() for one in shown}) == 12
@@ -126,7 +132,7 @@ def test_a_situation_has_either_context_and_none_of_the_suites_draws(scenario: s
 
 def test_a_shelf_ends_in_half_of_the_situations_only() -> None:
     falls = [
-        simulate("suite-support", 0, index, size=32, fps=8, seconds=3, distractors=0).states
+        simulate_video("suite-support", 0, index, size=32, fps=8, seconds=3, distractors=0).states
         for index in range(40)
     ]
     lower = sum(float(s[0, 0, 1] - s[:, 0, 1].min()) > 1.0 for s in falls)
@@ -141,10 +147,10 @@ def test_a_clip_is_what_its_description_says() -> None:
         assert clip.duration_s == pytest.approx(3)
         states = np.load(io.BytesIO(clip.extras["states.npy"]), allow_pickle=False)
         meta = _meta(clip)
-        assert states.shape == (24, len(meta["objects"]), len(COLUMNS))
+        assert states.shape == (24, len(meta["objects"]), len(STATE_COLUMNS))
         assert states.dtype == np.float32
-        assert meta["columns"] == list(COLUMNS)
-        drawn = simulate(meta["family"], 0, meta["index"], size=48, fps=8, seconds=3).frames
+        assert meta["columns"] == list(STATE_COLUMNS)
+        drawn = simulate_video(meta["family"], 0, meta["index"], size=48, fps=8, seconds=3).frames
         error = np.mean((frames.astype(float) - drawn) ** 2)
         assert 10 * np.log10(255**2 / error) > 28
 
@@ -160,11 +166,11 @@ def test_units_are_fixed_lists_and_more_clips_leave_them_as_they_are() -> None:
 
 def test_the_packing_options_hold_for_simulated_video_too() -> None:
     uri = "physics://drop?clips=1&size=64&fps=8&seconds=4"
-    clips = _clips(uri, Encode(short_side=48, segment=1.5, gop=4))
+    clips = _clips(uri, TranscodeConfig(short_side=48, segment=1.5, gop=4))
     assert [clip.frames for clip in clips] == [11, 11, 10]
     assert {clip.width for clip in clips} == {48}
     assert [_meta(clip)["start"] for clip in clips] == [0, 11 / 8, 22 / 8]
-    whole = simulate("drop", 0, 0, size=48, fps=8, seconds=4).states
+    whole = simulate_video("drop", 0, 0, size=48, fps=8, seconds=4).states
     parts = [np.load(io.BytesIO(clip.extras["states.npy"])) for clip in clips]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
@@ -190,11 +196,11 @@ def test_the_data_room_finds_it() -> None:
 )
 def test_a_wrong_uri_is_refused_with_a_hint(uri: str, says: str) -> None:
     with pytest.raises(RequestError, match=says.replace("?", r"\?")):
-        parse(uri)
+        parse_physics_uri(uri)
 
 
 def test_a_bare_uri_is_the_default_mixture() -> None:
-    assert parse("physics://") == parse(
+    assert parse_physics_uri("physics://") == parse_physics_uri(
         "physics://mixed?clips=2000&seed=0&size=128&fps=24&seconds=5"
     )
 
@@ -202,4 +208,4 @@ def test_a_bare_uri_is_the_default_mixture() -> None:
 @pytest.mark.parametrize("uri", ["physics://[x", "physics://[::1"])
 def test_brackets_that_are_no_address_are_refused(uri: str) -> None:
     with pytest.raises(RequestError, match="not a URI"):
-        parse(uri)
+        parse_physics_uri(uri)

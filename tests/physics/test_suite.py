@@ -13,10 +13,10 @@ from orchestrator.physics.suite.baselines import (
     BASELINES,
     LEGITIMATE_CUES,
     baseline_scores,
-    gate,
+    baseline_table,
 )
 from orchestrator.physics.suite.quads import SCENARIOS, SPLITS, Quad, make_quad, make_suite
-from orchestrator.physics.suite.scoring import pair_accuracy, quad_right
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 
 HIDDEN = ("delay", "permanence", "continuity", "colour", "shape", "inertia", "fall")
 
@@ -44,7 +44,7 @@ def looked() -> _Looked:
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, dict[str, dict[str, float | bool]]]:
-    return gate("validation", 40)
+    return baseline_table("validation", 40)
 
 
 @pytest.mark.integration
@@ -60,14 +60,17 @@ def test_no_trivial_baseline_decides_a_scenario(scenario: str, table: dict) -> N
 @pytest.mark.nightly
 @pytest.mark.parametrize("split", ["test", "ood"])
 def test_the_gate_holds_on_the_splits_that_are_reported(split: str) -> None:
-    for scenario, rows in gate(split, 100, seed=1).items():
+    for scenario, rows in baseline_table(split, 100, seed=1).items():
         assert all(row["passes"] for row in rows.values()), (scenario, rows)
 
 
 @pytest.mark.integration
 def test_what_passes_in_front_of_the_wall_does_not_give_itself_away() -> None:
     """On these hundred an extrapolated centroid had 38% right while the contrast changed there."""
-    assert gate("test", 100, scenarios=["bounce"], seed=3003)["bounce"]["centroid"]["quads"] < 0.32
+    assert (
+        baseline_table("test", 100, scenarios=["bounce"], seed=3003)["bounce"]["centroid"]["quads"]
+        < 0.32
+    )
 
 
 @pytest.mark.integration
@@ -87,7 +90,7 @@ def test_every_named_cue_is_of_a_scenario_and_a_baseline() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_shapes_and_what_the_cells_share(scenario: str, split: str, looked: _Looked) -> None:
     for quad in looked.of(scenario, split):
-        t = quad.t_break
+        t = quad.break_frame
         objects = quad.states.shape[3]
         assert (quad.videos.dtype, quad.videos.shape) == (np.uint8, (2, 2, 24, 64, 64, 3))
         assert (quad.states.dtype, quad.states.shape) == (np.float32, (2, 2, 24, objects, 4))
@@ -112,7 +115,7 @@ def test_an_oracle_with_the_states_is_always_right(
     scenario: str, split: str, looked: _Looked
 ) -> None:
     scores = np.stack([_oracle(quad) for quad in looked.of(scenario, split)])
-    assert quad_right(scores).mean() == 1
+    assert quad_correct(scores).mean() == 1
     assert pair_accuracy(scores).mean() >= 0.75
 
 
@@ -120,14 +123,14 @@ def test_an_impact_lies_after_the_last_frame_that_its_outcomes_share() -> None:
     """In these draws the thing has just left the wall again when its place is still the same."""
     for split, number in (("test", 20), ("test", 49), ("ood", 6)):
         quad = make_quad("bounce", split, number)
-        assert quad_right(_oracle(quad)[None])[0] == 1, (split, number)
+        assert quad_correct(_oracle(quad)[None])[0] == 1, (split, number)
 
 
 def _oracle(quad: Quad) -> np.ndarray:
     """Surprise `[2, 2]` by the rule of the scenario."""
     rule = _broken if quad.scenario in HIDDEN else RULES[quad.scenario]
     return np.array(
-        [[float(rule(quad.states[i, j], quad.t_break)) for j in (0, 1)] for i in (0, 1)]
+        [[float(rule(quad.states[i, j], quad.break_frame)) for j in (0, 1)] for i in (0, 1)]
     )
 
 
@@ -179,7 +182,7 @@ def test_the_same_arguments_give_the_same_quad_and_others_another() -> None:
     first, again = (make_quad("bounce", "test", 3, seed=7) for _ in range(2))
     for name in ("videos", "states", "visible", "contacts"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
-    assert first.t_break == again.t_break
+    assert first.break_frame == again.break_frame
     for other in (
         make_quad("bounce", "test", 3, seed=8),
         make_quad("bounce", "test", 4, seed=7),
@@ -199,10 +202,10 @@ def test_out_of_distribution_has_another_gravity(looked: _Looked) -> None:
 
 def test_contacts_are_where_things_meet(looked: _Looked) -> None:
     for quad in looked.of("bounce"):
-        near = quad.contacts[0, 0, quad.t_break - 1 : quad.t_break + 2]
+        near = quad.contacts[0, 0, quad.break_frame - 1 : quad.break_frame + 2]
         assert near.any()  # against the wall
     for quad in looked.of("inertia"):
-        assert not quad.contacts[:, :, : quad.t_break].any()
+        assert not quad.contacts[:, :, : quad.break_frame].any()
 
 
 def test_other_sizes_rates_and_lengths() -> None:
@@ -219,17 +222,17 @@ def test_a_quad_takes_little_time() -> None:
 
 def test_numbers_ties_and_chance() -> None:
     possible = np.array([[[1.0, 2.0], [2.0, 1.0]]])
-    assert (pair_accuracy(possible)[0], quad_right(possible)[0]) == (1, 1)
-    assert (pair_accuracy(-possible)[0], quad_right(-possible)[0]) == (0, 0)
+    assert (pair_accuracy(possible)[0], quad_correct(possible)[0]) == (1, 1)
+    assert (pair_accuracy(-possible)[0], quad_correct(-possible)[0]) == (0, 0)
     flat = np.ones((3, 2, 2))
     np.testing.assert_array_equal(pair_accuracy(flat), 0.5)
-    np.testing.assert_array_equal(quad_right(flat), 0.25)
+    np.testing.assert_array_equal(quad_correct(flat), 0.25)
     odd_outcome = np.array([[[1.0, 5.0], [2.0, 4.0]]])  # outcome 1 is odd whatever the context
-    assert quad_right(odd_outcome)[0] == 1
-    assert quad_right(np.array([[[1.0, 5.0], [1.0, 4.0]]]))[0] == 0.5
+    assert quad_correct(odd_outcome)[0] == 1
+    assert quad_correct(np.array([[[1.0, 5.0], [1.0, 4.0]]]))[0] == 0.5
     random = np.random.default_rng(0).random((4000, 2, 2))
     assert pair_accuracy(random).mean() == pytest.approx(0.5, abs=0.02)
-    assert quad_right(random).mean() == pytest.approx(0.25, abs=0.03)
+    assert quad_correct(random).mean() == pytest.approx(0.25, abs=0.03)
 
 
 def test_a_baseline_sees_all_four_cells(looked: _Looked) -> None:
@@ -246,10 +249,10 @@ def test_a_baseline_sees_all_four_cells(looked: _Looked) -> None:
         ({"frames": 19}, "frames=20 or more"),
         ({"fps": 2.0}, "fps is 6 to 60"),
         ({"size": 8}, "16 to 512"),
-        ({"number": -1}, "count from 0"),
+        ({"index": -1}, "count from 0"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_hint(change: dict, says: str) -> None:
-    given = {"scenario": "bounce", "split": "test", "number": 0, **change}
+    given = {"scenario": "bounce", "split": "test", "index": 0, **change}
     with pytest.raises(RequestError, match=says):
         make_quad(**given)

@@ -18,14 +18,14 @@ from orchestrator.job import (
     PipelineJob,
     TrainJob,
     build_job,
+    explicit_job_dict,
     fingerprint,
-    given_dict,
     identity,
     load_job,
 )
 from orchestrator.pipeline.compatibility import check_stages
-from orchestrator.pipeline.run_pipeline import _ended_by_sigterm
-from orchestrator.pipeline.stage_store import Ledger, Left, set_aside
+from orchestrator.pipeline.run_pipeline import _sigterm_as_interrupt
+from orchestrator.pipeline.stage_store import StageOutputs, StageStore, archive_stages
 from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.tracking import model_uri as locate
@@ -91,7 +91,7 @@ def test_a_stage_runs_in_the_pipelines_place_with_what_is_set_for_it() -> None:
 
 def test_it_travels_as_plain_data_and_moving_it_changes_nothing() -> None:
     job = ladder()
-    assert build_job(given_dict(job)) == job
+    assert build_job(explicit_job_dict(job)) == job
     assert fingerprint(ladder("s3://elsewhere")) == fingerprint(job)
     changed = identity(ladder("nowhere", "stages.pretrain.job.optim.lr=2e-3"))
     assert changed["pretrain.optim.lr"] == 2e-3
@@ -146,24 +146,24 @@ def test_a_stage_of_another_shape_is_refused_by_name(overrides: list[str], said:
 
 
 def test_stages_that_have_begun_stay_and_later_ones_may_change(tmp_path: Path) -> None:
-    ledger, job = Ledger(Storage(str(tmp_path))), ladder()
-    ledger.done(job.stages[0], Left(1.0, data="somewhere"))
-    ledger.begin(job.stages[1])
+    ledger, job = StageStore(Storage(str(tmp_path))), ladder()
+    ledger.mark_done(job.stages[0], StageOutputs(1.0, data="somewhere"))
+    ledger.mark_started(job.stages[1])
     later = ladder("nowhere", "stages.judge.job.suite.seed=1", "stages.cooldown.job.optim.lr=1")
-    ledger.refuse_another(later)
+    ledger.check_unchanged(later)
     with pytest.raises(RequestError, match=r"'pretrain' is begun .*\n.*optim.lr: 0.001 -> 1") as no:
-        ledger.refuse_another(ladder("nowhere", "stages.pretrain.job.optim.lr=1.0"))
-    assert "--fresh" in no.value.mend
-    entry = ledger.entry(job.stages[0])
+        ledger.check_unchanged(ladder("nowhere", "stages.pretrain.job.optim.lr=1.0"))
+    assert "--fresh" in no.value.hint
+    entry = ledger.read(job.stages[0])
     assert entry is not None
-    assert entry.left == Left(1.0, data="somewhere")
+    assert entry.left == StageOutputs(1.0, data="somewhere")
 
 
 def test_sigterm_ends_a_stage_that_has_no_rule_of_its_own() -> None:
-    with pytest.raises(KeyboardInterrupt), _ended_by_sigterm() as asked:
+    with pytest.raises(KeyboardInterrupt), _sigterm_as_interrupt() as asked:
         signal.raise_signal(signal.SIGTERM)
-    assert Stopped("", where="").by(asked.signal).exit_code == 143
-    with _ended_by_sigterm() as asked:
+    assert Stopped("", where="").with_signal(asked.signal).exit_code == 143
+    with _sigterm_as_interrupt() as asked:
         assert asked.signal is None
 
 
@@ -195,15 +195,15 @@ def test_it_goes_on_with_the_stage_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    job, judged = ladder(tmp_path), evaluation.judged
+    job, judged = ladder(tmp_path), evaluation.evaluate_suite
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("the lights went out")
 
-    monkeypatch.setattr(evaluation, "judged", broken)
+    monkeypatch.setattr(evaluation, "evaluate_suite", broken)
     with pytest.raises(RuntimeError, match="lights"):
         run(job, local=True)
-    monkeypatch.setattr(evaluation, "judged", judged)
+    monkeypatch.setattr(evaluation, "evaluate_suite", judged)
     begun = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/checkpoints/*/*")}
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow/mlflow.db")
     (experiment,) = (one for one in client.search_experiments() if one.name == "ladders")
@@ -251,17 +251,17 @@ def test_it_goes_on_with_the_stage_that_failed(
 def test_fresh_sets_the_old_one_aside(tmp_path: Path) -> None:
     job, storage = ladder(tmp_path), Storage(str(tmp_path))
     storage.write_json("pipelines/tiny/mlflow.json", {"run_id": "0123456789abcdef"})
-    Ledger(storage.sub("pipelines", "tiny")).begin(job.stages[1])
+    StageStore(storage.subfolder("pipelines", "tiny")).mark_started(job.stages[1])
     for path in ("runs/tiny.pretrain/run.json", "evaluations/tiny.judge/verdict.json"):
         storage.write_json(path, {})
-    set_aside(job, storage)
+    archive_stages(job, storage)
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
     assert left == [
         "evaluations/tiny.judge.until-01234567",
         "pipelines/tiny.until-01234567",
         "runs/tiny.pretrain.until-01234567",
     ]
-    set_aside(job, storage)  # nothing is left to move
+    archive_stages(job, storage)  # nothing is left to move
 
 
 @pytest.mark.integration

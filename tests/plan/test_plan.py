@@ -12,14 +12,14 @@ import torch
 import orchestrator
 import orchestrator.estimate
 from orchestrator.errors import RequestError
-from orchestrator.estimate import BatchPlan, find_gpu, peak_flops, plan
+from orchestrator.estimate import BatchSizes, estimate_job, find_gpu, peak_flops
 from orchestrator.estimate.activations import activations
-from orchestrator.estimate.input_cost import named_clips
-from orchestrator.estimate.zero3_persistent import persistent
+from orchestrator.estimate.input_cost import clips_named_in_uris
+from orchestrator.estimate.zero3_persistent import persistent_elements
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob
-from orchestrator.job.config.base import CustomPart
-from tests.support.estimates import a_batch, a_job
+from orchestrator.job.config.base import CustomComponent
+from tests.support.estimates import planned_job, random_inputs
 
 # -- batch -----------------------------------------------------------------------------------
 
@@ -29,8 +29,8 @@ from tests.support.estimates import a_batch, a_job
 def test_every_world_size_trains_the_same_global_batch(
     world: int, global_batch: int, micro: int
 ) -> None:
-    job = a_job(f"scale.global_batch={global_batch}", f"scale.micro_batch={micro}")
-    batch = BatchPlan.of(job.scale, world)
+    job = planned_job(f"scale.global_batch={global_batch}", f"scale.micro_batch={micro}")
+    batch = BatchSizes.from_scale(job.scale, world)
     assert batch.padded == world * batch.micro * batch.accum
     assert batch.padded - batch.padding == global_batch
     assert batch.micro <= micro
@@ -55,22 +55,22 @@ def test_every_world_size_trains_the_same_global_batch(
     ],
 )
 def test_parameters_are_those_of_the_built_model(overrides: tuple[str, ...]) -> None:
-    job = a_job(*overrides)
+    job = planned_job(*overrides)
     with torch.device("meta"):
         objective = build_objective(job)
-    counted = plan(job).parameters
+    counted = estimate_job(job).parameters
     assert counted is not None
     encoder = sum(p.numel() for p in objective.encoder.parameters())
     assert counted.encoder == counted.teacher == encoder
     trained = [p.numel() for p in objective.parameters() if p.requires_grad]
     assert counted.trained == sum(trained)
-    assert persistent(job) == sum(size for size in trained if size <= 100_000)
+    assert persistent_elements(job) == sum(size for size in trained if size <= 100_000)
 
 
 def test_masks_have_the_planned_number_of_tokens() -> None:
-    job = a_job("objective.masks=[{blocks: 3}, {kind: future, targets: 0.5}]")
-    _, masks = a_batch(job, 2)
-    planned = plan(job).tokens
+    job = planned_job("objective.masks=[{blocks: 3}, {kind: future, targets: 0.5}]")
+    _, masks = random_inputs(job, 2)
+    planned = estimate_job(job).tokens
     assert planned.clip == 4 * 4 * 4
     assert planned.masks == tuple((c.shape[1], t.shape[1]) for c, t in masks)
 
@@ -86,11 +86,11 @@ DENSE = ("objective={kind: vjepa21, context_ramp: [0, 9]}", "model.levels=[2, 4,
 def test_activations_are_about_what_autograd_keeps(
     checkpointing: bool, objective: tuple[str, ...]
 ) -> None:
-    job = a_job(
+    job = planned_job(
         f"scale.activation_checkpointing={str(checkpointing).lower()}",
         "model.encoder.depth=8", "model.predictor.depth=4", "data.size=64", *objective,
     )  # fmt: skip
-    built, (video, masks) = build_objective(job), a_batch(job, 2)
+    built, (video, masks) = build_objective(job), random_inputs(job, 2)
     built.set_activation_checkpointing(checkpointing)
     targets = built.targets(built.encoder, video)
     own = {p.untyped_storage().data_ptr() for p in built.parameters()}
@@ -105,7 +105,7 @@ def test_activations_are_about_what_autograd_keeps(
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = built(video, masks, targets).loss.sum()
     assert loss.requires_grad
-    planned = 2 * activations(job, plan(job).tokens, 4).whole
+    planned = 2 * activations(job, estimate_job(job).tokens, 4).after_forward
     held = sum(kept.values()) + video.nbytes + video.numel() + targets.nbytes
     if checkpointing:
         # One block at a time is whole again in the backward pass, which the plan counts too.
@@ -116,7 +116,9 @@ def test_activations_are_about_what_autograd_keeps(
 
 def test_sharding_divides_what_it_shards() -> None:
     """Stage 1 in bf16 over 8 ranks, by the table of ZeRO: 2 + 4 + 12/8 bytes a parameter."""
-    result = plan(a_job("scale.precision=bf16", "scale.workers=8", "scale.global_batch=64"))
+    result = estimate_job(
+        planned_job("scale.precision=bf16", "scale.workers=8", "scale.global_batch=64")
+    )
     assert result.parameters is not None
     p, e = result.parameters.trained, result.parameters.teacher
     stage_0, stage_1, stage_2, stage_3 = result.memory
@@ -130,7 +132,10 @@ def test_sharding_divides_what_it_shards() -> None:
 
 def test_offload_moves_the_optimizer_to_the_host() -> None:
     options = ("scale.workers=4", "scale.global_batch=64")
-    plain, moved = plan(a_job(*options)), plan(a_job(*options, "scale.offload=true"))
+    plain, moved = (
+        estimate_job(planned_job(*options)),
+        estimate_job(planned_job(*options, "scale.offload=true")),
+    )
     for stage in (1, 2, 3):
         here, there = plain.memory[stage], moved.memory[stage]
         assert there.optimizer == 0
@@ -140,7 +145,7 @@ def test_offload_moves_the_optimizer_to_the_host() -> None:
 
 
 def big(*overrides: str) -> TrainJob:
-    return a_job(
+    return planned_job(
         "model.encoder=vit-giant", "model.patch=16", "data.size=256", "data.frames=16",
         "scale.precision=bf16", "scale.workers=16", "scale.global_batch=384",
         "scale.micro_batch=24", *overrides,
@@ -148,19 +153,19 @@ def big(*overrides: str) -> TrainJob:
 
 
 def test_a_recommendation_fits_and_changes_little() -> None:
-    roomy = plan(big(), gpu="h200").recommended
+    roomy = estimate_job(big(), gpu="h200").recommended
     assert roomy is not None
-    assert roomy.overrides(big()) == []
+    assert roomy.to_overrides(big()) == []
     for memory in ("24", "12", "8"):
-        tight = plan(big(), gpu=memory)
+        tight = estimate_job(big(), gpu=memory)
         assert tight.recommended is not None
-        changes = tight.recommended.overrides(big())
+        changes = tight.recommended.to_overrides(big())
         assert "scale.activation_checkpointing=true" in changes
         # The overrides are ones that `run` takes, and with them the job fits as it stands.
-        changed = plan(big(*changes), gpu=memory)
+        changed = estimate_job(big(*changes), gpu=memory)
         assert changed.recommended is not None
-        assert changed.recommended.overrides(big(*changes)) == []
-    assert plan(big(), gpu="1").recommended is None
+        assert changed.recommended.to_overrides(big(*changes)) == []
+    assert estimate_job(big(), gpu="1").recommended is None
 
 
 # -- hardware, data, the whole ---------------------------------------------------------------
@@ -195,29 +200,29 @@ def test_a_gpu_that_is_not_known() -> None:
 
 
 def test_epochs_and_decoding() -> None:
-    result = plan(a_job("scale.global_batch=50"), step_s=2.0)
+    result = estimate_job(planned_job("scale.global_batch=50"), step_s=2.0)
     assert result.feed.steps_per_epoch == 20
     assert result.feed.epochs == 5
     assert result.clips_per_s == pytest.approx(26, abs=1)
     # 2 s clips: a core decodes 70 of them a second.
-    assert (result.decode_cores, result.feed.cores(1000)) == (1, 15)
-    assert plan(a_job(), clips=8).feed.steps_per_epoch == 2
+    assert (result.decode_cores, result.feed.cores_for(1000)) == (1, 15)
+    assert estimate_job(planned_job(), clips=8).feed.steps_per_epoch == 2
 
 
 def test_parts_of_ones_own_have_no_made_up_cost() -> None:
-    job = a_job()
-    own = CustomPart(kind="mylab.parts:Loss")
-    result = plan(job.model_copy(update={"objective": own}), gpu="h200")
+    job = planned_job()
+    own = CustomComponent(kind="mylab.parts:Loss")
+    result = estimate_job(job.model_copy(update={"objective": own}), gpu="h200")
     assert (result.parameters, result.flops, result.memory) == (None, None, ())
     assert result.step_flops is None
     assert result.to_dict()["batch"]["global_batch"] == 4
 
 
 def test_the_plan_is_plain_data_and_reaches_the_package() -> None:
-    job = a_job()
-    data = plan(job, gpu="h200").to_dict()
+    job = planned_job()
+    data = estimate_job(job, gpu="h200").to_dict()
     assert json.loads(json.dumps(data))["batch"]["padded"] == 4
-    assert orchestrator.plan(job).to_dict() == orchestrator.estimate.plan(job).to_dict()
+    assert orchestrator.plan(job).to_dict() == orchestrator.estimate.estimate_job(job).to_dict()
 
 
 def test_a_plan_needs_no_heavy_library() -> None:
@@ -240,4 +245,4 @@ def test_a_plan_needs_no_heavy_library() -> None:
     ],
 )
 def test_the_name_of_a_folder_says_nothing_of_its_clips(source: str, clips: int | None) -> None:
-    assert named_clips(a_job(f"data.source={source}")) == clips
+    assert clips_named_in_uris(planned_job(f"data.source={source}")) == clips

@@ -7,12 +7,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from orchestrator.estimate import plan
-from orchestrator.estimate.zero3_persistent import persistent
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.objectives import Pool, build_objective, untaught_teacher
+from orchestrator.estimate import estimate_job
+from orchestrator.estimate.zero3_persistent import persistent_elements
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.objectives import ClipSets, build_objective, randomly_initialized_teacher
 from orchestrator.job import build_job, job_dict
-from tests.support.estimates import a_job
+from tests.support.estimates import planned_job
 
 MEANS = "action_mean: [0, 0], action_std: [1, 1], state_mean: [0, 0, 0], state_std: [1, 1, 1]"
 ACT = f"statistics: {{{MEANS}}}"
@@ -39,7 +39,7 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     objective: str, act: str, checkpointing: bool
 ) -> None:
     lewm = "lewm" in objective
-    job = a_job(
+    job = planned_job(
         f"objective={objective}",
         f"data.act={act}",
         f"model.encoder.attention={'moment' if lewm else 'clip'}",
@@ -47,11 +47,11 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     )
     built, video = build_objective(job), torch.randn(4, 3, 8, 32, 32)
     built.set_activation_checkpointing(checkpointing)
-    fixed, planned = untaught_teacher(job), plan(job)
+    fixed, planned = randomly_initialized_teacher(job), estimate_job(job)
     parameters, flops, width = (
         planned.parameters,
         planned.flops,
-        job.data.act and job.data.act.width,
+        job.data.act and job.data.act.action_dim,
     )
     assert parameters is not None
     assert flops is not None
@@ -59,8 +59,11 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     sizes = [p.numel() for p in built.parameters()]
     assert (parameters.trained, parameters.untold) == (sum(sizes), False)
     assert parameters.fixed == (sum(p.numel() for p in fixed.parameters()) if fixed else 0)
-    assert persistent(job) == sum(size for size in sizes if size <= 100_000)
-    motion, targets = Motion(torch.randn(4, 7, width), torch.randn(4, 8, 3)), Pool.alone(video)
+    assert persistent_elements(job) == sum(size for size in sizes if size <= 100_000)
+    motion, targets = (
+        ActionBatch(torch.randn(4, 7, width), torch.randn(4, 8, 3)),
+        ClipSets.single_set(video),
+    )
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
         said = built.targets(fixed, video) if fixed else targets
@@ -70,7 +73,7 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     assert all(row.device > 0 for row in planned.memory)
 
     # Before the data is read nobody knows how wide an action is.
-    unread = plan(build_job(job_dict(job), ["data.act.statistics=null"])).parameters
+    unread = estimate_job(build_job(job_dict(job), ["data.act.statistics=null"])).parameters
     assert unread is not None
     assert unread.untold
     narrow = job.model.predictor.dim

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.estimate.worker_capacity import Node, fair_share, slots
+from orchestrator.estimate.worker_capacity import NodeResources, cpus_per_worker, max_workers
 from orchestrator.job import Scale, TrainJob, build_job
-from orchestrator.training.placement import nodes_for, reserved, reserved_cpus
-from orchestrator.tuning.capacity import admit
+from orchestrator.training.placement import (
+    available_nodes,
+    resources_per_worker,
+    total_reserved_cpus,
+)
+from orchestrator.tuning.capacity import sweep_capacity
 
-HEAD, GPU_NODE = Node(16), Node(192, 8)
+HEAD, GPU_NODE = NodeResources(16), NodeResources(192, 8)
 
 
 @pytest.mark.parametrize(
@@ -27,18 +31,18 @@ HEAD, GPU_NODE = Node(16), Node(192, 8)
         ([HEAD] + [GPU_NODE] * 128, 1024, True, 24.0),
         # Without a head one core of a node is left for data.
         ([GPU_NODE, GPU_NODE], 16, True, 23.93),
-        ([Node(96, 8), GPU_NODE], 16, True, 12.0),
+        ([NodeResources(96, 8), GPU_NODE], 16, True, 12.0),
         # Three nodes of four cores hold four workers only as two by two.
-        ([Node(4)] * 3, 4, False, 2.0),
-        ([Node(2)], 2, False, 0.49),
+        ([NodeResources(4)] * 3, 4, False, 2.0),
+        ([NodeResources(2)], 2, False, 0.49),
     ],
 )
 def test_the_share_lets_all_workers_find_room(
-    nodes: list[Node], workers: int, on_gpus: bool, share: float
+    nodes: list[NodeResources], workers: int, on_gpus: bool, share: float
 ) -> None:
-    found = fair_share(nodes, workers, on_gpus)
+    found = cpus_per_worker(nodes, workers, on_gpus)
     assert found == share
-    assert slots(nodes, found, on_gpus) >= workers
+    assert max_workers(nodes, found, on_gpus) >= workers
 
 
 def a_job(**scale: Any) -> TrainJob:
@@ -59,7 +63,7 @@ def a_job(**scale: Any) -> TrainJob:
 def ray_of_129_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray as the driver sees it on a head node and 128 nodes of 8 GPUs; one more has died."""
 
-    def seen(node: Node, alive: bool = True) -> dict[str, Any]:
+    def seen(node: NodeResources, alive: bool = True) -> dict[str, Any]:
         resources = {"CPU": node.cpus, "memory": 2.0**41}
         return {"Alive": alive, "Resources": resources | ({"GPU": node.gpus} if node.gpus else {})}
 
@@ -70,10 +74,10 @@ def ray_of_129_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("ray_of_129_nodes")
 def test_1024_workers_are_placed_on_128_nodes() -> None:
     """A placement of Ray's holds only if every node can hold its bundles."""
-    reserved = reserved_cpus(a_job(workers=1024, zero=2))
+    reserved = total_reserved_cpus(a_job(workers=1024, zero=2))
     assert reserved / 1024 * 8 <= GPU_NODE.cpus
     assert reserved / 1024 > 20  # and cores that could decode are not left idle
-    elastic = reserved_cpus(a_job(workers={"min": 512, "max": 1024}))
+    elastic = total_reserved_cpus(a_job(workers={"min": 512, "max": 1024}))
     assert elastic == 1024 * 24
 
 
@@ -90,7 +94,7 @@ def test_1024_workers_are_placed_on_128_nodes() -> None:
 )
 def test_a_job_that_no_placement_holds_is_refused_at_once(scale: dict[str, Any], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        reserved_cpus(a_job(**scale))
+        total_reserved_cpus(a_job(**scale))
 
 
 GROWS = [{"count": 130, "cpus": 192, "gpus": 8}]
@@ -99,15 +103,17 @@ GROWS = [{"count": 130, "cpus": 192, "gpus": 8}]
 @pytest.mark.usefixtures("ray_of_129_nodes")
 def test_nodes_that_start_on_demand_count() -> None:
     """Two more than are there; the head is none of them."""
-    assert reserved_cpus(a_job(workers=1040, nodes=GROWS)) == 1040 * 24
+    assert total_reserved_cpus(a_job(workers=1040, nodes=GROWS)) == 1040 * 24
     with pytest.raises(RequestError, match="1048 workers need 1048 GPUs, the cluster has 1040"):
-        reserved_cpus(a_job(workers=1048, nodes=GROWS))
+        total_reserved_cpus(a_job(workers=1048, nodes=GROWS))
 
 
 def test_a_cluster_without_a_gpu_yet_trains_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     head = {"Alive": True, "Resources": {"memory": 2.0**36}}  # it only leads
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: [head]))
-    assert reserved(a_job(workers=16, nodes=GROWS), nodes_for(a_job(nodes=GROWS).scale)) == (
+    assert resources_per_worker(
+        a_job(workers=16, nodes=GROWS), available_nodes(a_job(nodes=GROWS).scale)
+    ) == (
         True,
         24.0,
     )
@@ -115,6 +121,6 @@ def test_a_cluster_without_a_gpu_yet_trains_on_gpus(monkeypatch: pytest.MonkeyPa
 
 def test_a_sweep_fills_128_nodes_with_trials() -> None:
     nodes = [HEAD] + [GPU_NODE] * 128
-    room = admit(Scale(workers=16), nodes)
-    assert room.trials == 64
-    assert room.cpus * 8 <= GPU_NODE.cpus
+    room = sweep_capacity(Scale(workers=16), nodes)
+    assert room.max_concurrent_trials == 64
+    assert room.cpus_per_worker * 8 <= GPU_NODE.cpus

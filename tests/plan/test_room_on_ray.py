@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.job import TrainJob, build_job
-from orchestrator.training.placement import nodes_of_cluster, reserved_cpus
+from orchestrator.training.placement import cluster_nodes, total_reserved_cpus
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_sixteen_workers_find_room_beside_a_head(ray_of_three_nodes: Any) -> Non
         }
     )
     assert isinstance(job, TrainJob)
-    assert len(nodes_of_cluster()) == 3
-    share = reserved_cpus(job) / 16
+    assert len(cluster_nodes()) == 3
+    share = total_reserved_cpus(job) / 16
     bundles = [{"CPU": share, "GPU": 1.0}] * 16
     assert placement_group(bundles, strategy="PACK").wait(120)
     assert not placement_group([{"CPU": 24.93, "GPU": 1.0}] * 16).wait(3)

@@ -16,7 +16,7 @@ from orchestrator.runner import run
 JOB: dict[str, Any] = {
     "kind": "evaluate",
     "name": "rooms",
-    "model": "tests.support.two_rooms_model:RoomsModel",
+    "model": "tests.support.two_rooms_model:TwoRoomsModel",
     "planning": {
         "world": "two-rooms",
         "episodes": 30,
@@ -37,12 +37,14 @@ def job(storage: Path, **planning: Any) -> EvaluateJob:
 
 def told(asked: EvaluateJob) -> dict[str, Any]:
     """The verdict on the stand-in, played in this process; nothing is written."""
-    from orchestrator.evaluation.planning.driver import acted
-    from orchestrator.progress import Silent
-    from tests.support.two_rooms_model import RoomsModel
+    from orchestrator.evaluation.planning.driver import evaluate_planning
+    from orchestrator.progress import SilentProgress
+    from tests.support.two_rooms_model import TwoRoomsModel
 
     assert asked.planning is not None
-    return acted(asked, asked.planning, RoomsModel(), Silent(), local=True).verdict
+    return evaluate_planning(
+        asked, asked.planning, TwoRoomsModel(), SilentProgress(), local=True
+    ).summary
 
 
 @pytest.mark.integration
@@ -51,7 +53,7 @@ def test_arms_are_played_here_and_on_ray_with_one_result(
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.chdir(Path(__file__).parent)  # where workers look for a model of one's own
+    monkeypatch.chdir(Path(__file__).parents[2])  # where workers look for a model of one's own
     there = run(job(tmp_path))
     arms = there.verdict["arms"]
     assert list(arms) == ["model", "random", "nearest", "oracle"]

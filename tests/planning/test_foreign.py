@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from orchestrator.environments.two_rooms import TwoRooms
 from orchestrator.errors import RequestError
 from orchestrator.job.config.planning import CEM
-from orchestrator.planning.base import Bounds
+from orchestrator.planning.base import ActionBounds
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.goal_cost import Aim, Known, towards
+from orchestrator.planning.goal_cost import GoalDistance, PlanningContext, goal_cost
 from orchestrator.planning.stable_worldmodel import as_costable, costable_cost, dynamics_cost
-from tests.support.two_rooms_model import RoomsModel
+from tests.support.two_rooms_model import TwoRoomsModel
 
-BOX = Bounds(-3 * torch.ones(2), 3 * torch.ones(2))
+BOX = ActionBounds(-3 * torch.ones(2), 3 * torch.ones(2))
 STEP = 0.1
 
 
@@ -88,7 +88,7 @@ def test_a_model_of_ours_under_a_solver_like_its(channels_first: bool) -> None:
     pixels, goal = frames(starts), frames(goals)
     if channels_first:
         pixels, goal = pixels.movedim(-1, 2), goal.movedim(-1, 2)
-    costable, draw = as_costable(RoomsModel()), torch.Generator().manual_seed(0)
+    costable, draw = as_costable(TwoRoomsModel()), torch.Generator().manual_seed(0)
     for row in range(2):
         info = {"pixels": pixels[row : row + 1], "goal": goal[row : row + 1]}
         spread = {k: v[:, None].expand(-1, 200, *v.shape[1:]) for k, v in info.items()}
@@ -102,22 +102,22 @@ def test_a_model_of_ours_under_a_solver_like_its(channels_first: bool) -> None:
             mean, deviation = best.mean(0)[None], best.std(0)[None]
         end = TwoRooms().roll(np.float32([starts[row]]), mean.view(1, 25, 2).numpy())[0, -1]
         assert np.linalg.norm(end - goals[row]) < 16
-    assert costable.model.encoded <= 2 * 3
+    assert costable.model.num_encoded_frames <= 2 * 3
 
 
 def test_its_cost_is_ours() -> None:
     starts, goals = frames([[60, 60], [170, 100]]), frames([[150, 60], [190, 180]])
-    model = RoomsModel()
+    model = TwoRoomsModel()
     candidates = torch.rand(2, 6, 3, 10) * 2 - 1
     spread = {"pixels": starts[:, None].expand(-1, 6, -1, -1, -1, -1),
               "goal": goals[:, None].expand(-1, 6, -1, -1, -1, -1)}  # fmt: skip
-    known = Known(model.encode(starts)[:, None], torch.zeros(2, 0, 10))
-    ours = towards(model, known, model.encode(goals), Aim())(candidates)
+    known = PlanningContext(model.encode(starts)[:, None], torch.zeros(2, 0, 10))
+    ours = goal_cost(model, known, model.encode(goals), GoalDistance())(candidates)
     torch.testing.assert_close(as_costable(model).get_cost(spread, candidates), ours)
 
 
 def test_pictures_that_went_through_a_transform_are_refused() -> None:
     shown = frames([[60, 60]]).float() / 255
     with pytest.raises(RequestError, match="pixels") as error:
-        as_costable(RoomsModel()).encode({"pixels": shown})
-    assert "uint8" in error.value.mend
+        as_costable(TwoRoomsModel()).encode({"pixels": shown})
+    assert "uint8" in error.value.hint

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.environments.two_rooms import SIDE
+from orchestrator.environments.two_rooms import ROOM_SIZE
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job.config.planning import CEM, MPPI
-from orchestrator.planning.base import Bounds, Solver
+from orchestrator.planning.base import ActionBounds, Solver
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.goal_cost import Aim, Known, towards
+from orchestrator.planning.goal_cost import GoalDistance, PlanningContext, goal_cost
 from orchestrator.planning.noise import candidate_noise
-from tests.support.two_rooms_model import RoomsModel
+from tests.support.two_rooms_model import TwoRoomsModel
 
-BOX = Bounds(-torch.ones(4), torch.ones(4), block=2)
+BOX = ActionBounds(-torch.ones(4), torch.ones(4), block=2)
 CONFIGS = [CEM(iterations=20), CEM(iterations=20, smooth=0), MPPI(kind="mppi", iterations=20)]
 SHARES = [0.02, 0.01, 0.01]
 """How much of the way to the optimum may be left. Noise that is smooth in time gets to optima
@@ -90,17 +90,23 @@ def test_two_ways_around_are_not_averaged() -> None:
 
 def test_through_the_door_though_the_wall_is_nearer() -> None:
     """The goal is behind the wall, and its straight distance is a trap: 16 is near enough."""
-    model = RoomsModel()
-    start, goal = torch.tensor([[90.0, 90.0]]) / SIDE, torch.tensor([[135.0, 80.0]]) / SIDE
-    cost = towards(
-        model, Known(start[:, None, None], torch.zeros(1, 0, 10)), goal[:, None], Aim("last", "l2")
+    model = TwoRoomsModel()
+    start, goal = (
+        torch.tensor([[90.0, 90.0]]) / ROOM_SIZE,
+        torch.tensor([[135.0, 80.0]]) / ROOM_SIZE,
     )
-    box = Bounds(-torch.ones(10), torch.ones(10), block=5)
+    cost = goal_cost(
+        model,
+        PlanningContext(start[:, None, None], torch.zeros(1, 0, 10)),
+        goal[:, None],
+        GoalDistance("last", "l2"),
+    )
+    box = ActionBounds(-torch.ones(10), torch.ones(10), block=5)
     ends = {}
     for smooth in (0.7, 0.0):
         solver = build_solver(CEM(smooth=smooth, candidates=300, iterations=10))
         plan = solver.solve(cost, torch.zeros(1, 5, 10), box, drawn())
-        ends[smooth] = float(plan.cost.mul(2).sqrt() * SIDE)
+        ends[smooth] = float(plan.cost.mul(2).sqrt() * ROOM_SIZE)
     assert ends[0.7] < 16 < ends[0.0]
 
 
@@ -142,17 +148,17 @@ class Halfway:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def solve(self, cost: object, start: Tensor, bounds: Bounds, generator: object) -> object:
+    def solve(self, cost: object, start: Tensor, bounds: ActionBounds, generator: object) -> object:
         raise NotImplementedError
 
 
 def test_a_solver_of_one_s_own_by_import_path() -> None:
-    from orchestrator.job.config.base import CustomPart
+    from orchestrator.job.config.base import CustomComponent
 
-    made = build_solver(CustomPart(kind="test_solvers:Halfway", share=0.25))
+    made = build_solver(CustomComponent(kind="test_solvers:Halfway", share=0.25))
     assert isinstance(made, Solver)
     with pytest.raises(RequestError, match=r"no `solve`"):
-        build_solver(CustomPart(kind="test_solvers:NoSolver"))
+        build_solver(CustomComponent(kind="test_solvers:NoSolver"))
 
 
 class NoSolver:

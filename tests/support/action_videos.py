@@ -17,9 +17,9 @@ import numpy as np
 from orchestrator.data.codec.encode import encode_h264
 from orchestrator.data.packing.pack import pack_source
 from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
-from orchestrator.data.store.index import Index
-from orchestrator.job import Encode, TrainJob
-from orchestrator.progress import Silent
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.job import TrainJob, TranscodeConfig
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 
 SIDE, BITS = 32, 8
@@ -27,14 +27,14 @@ Change = Callable[[int, dict[str, Any]], None]
 """Changes the arrays ("actions", "states") or the coded "extras" of a video."""
 
 
-def numbered(frame: int) -> np.ndarray:
+def numbered_frame(frame: int) -> np.ndarray:
     """uint8 [32, 32, 3]: eight bars, one a bit of the frame's number."""
     bits = [(frame >> bit) & 1 for bit in range(BITS)]
     row = np.repeat(np.array(bits, np.uint8) * 200 + 20, SIDE // BITS)
     return np.broadcast_to(row[None, :, None], (SIDE, SIDE, 3)).copy()
 
 
-def number_of(picture: np.ndarray) -> int:
+def read_frame_number(picture: np.ndarray) -> int:
     """The number that a picture [S, S, 3] of any size shows."""
     bars = picture.astype(float).mean((0, 2)).reshape(BITS, -1).mean(1)
     return int(sum(1 << bit for bit, level in enumerate(bars) if level > 120))
@@ -58,7 +58,7 @@ def npy(array: np.ndarray, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def clip(
+def numbered_clip(
     video: int,
     frames: int = 20,
     fps: Fraction | float = 10.0,
@@ -75,7 +75,7 @@ def clip(
     extras = {f"{name}.npy": npy(made[name]) for name in ("actions", "states") if name in made}
     return RawClip(
         key=f"video-{video:03d}",
-        payload=encoded([numbered(f) for f in range(frames)], fps, 8, 20),
+        payload=encoded([numbered_frame(f) for f in range(frames)], fps, 8, 20),
         frames=frames,
         fps=float(fps),
         width=SIDE,
@@ -86,7 +86,7 @@ def clip(
     )
 
 
-class MotionSource:
+class NumberedVideoSource:
     """A source of such videos, a few to a unit; every unit is a shard."""
 
     def __init__(self, videos: int = 6, unit: int = 2, tag: str = "", **options: Any) -> None:
@@ -102,19 +102,21 @@ class MotionSource:
             for at in firsts
         ]
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         for video in map(int, unit.inputs):
-            yield clip(video, **self._options)
+            yield numbered_clip(video, **self._options)
 
 
-def packed(folder: Path, bad_limit: float = 1.0, **options: Any) -> Index:
+def pack_numbered_videos(folder: Path, bad_limit: float = 1.0, **options: Any) -> DatasetIndex:
     """A packed dataset of such videos in `folder/datasets`."""
     datasets = Storage(str(folder / "datasets"))
-    source = MotionSource(**options)
-    return pack_source(source, Encode(), datasets, bad_limit, progress=Silent(), local=True)
+    source = NumberedVideoSource(**options)
+    return pack_source(
+        source, TranscodeConfig(), datasets, bad_limit, progress=SilentProgress(), local=True
+    )
 
 
-def act_job(source: str, storage: Path | str = "unused", **data: Any) -> TrainJob:
+def action_job(source: str, storage: Path | str = "unused", **data: Any) -> TrainJob:
     """A job of 4 frames, two control steps apart, of such videos."""
     given = {"source": source, "frames": 4, "fps": 5.0, "size": SIDE, "window": 2, "act": {}}
     return TrainJob.model_validate(

@@ -20,14 +20,14 @@ from orchestrator.jepa.objectives import ObjectiveOutput
 from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
 from orchestrator.job import VJEPA2, TrainJob
 
-SHADES = 24
+NUM_SHADES = 24
 
-PACE = "WITNESS_PACE_S"
+FORWARD_DELAY_VARIABLE = "WITNESS_PACE_S"
 """Names the variable with the seconds that every forward waits: a signal then falls near the step
 that it was meant for, on any machine."""
 
 
-class Witness(VJEPA2Objective):
+class AuditObjective(VJEPA2Objective):
     """V-JEPA 2 that writes down the mean of every clip that reaches its patch embedding."""
 
     class Config(VJEPA2):
@@ -41,16 +41,16 @@ class Witness(VJEPA2Objective):
     def forward(
         self, video: Tensor, masks: list[tuple[Tensor, Tensor]], targets: Tensor | None
     ) -> ObjectiveOutput:
-        time.sleep(float(os.environ.get(PACE, "0")))
+        time.sleep(float(os.environ.get(FORWARD_DELAY_VARIABLE, "0")))
         with open(self.file, "a") as out:
             print(*video.mean(dim=tuple(range(1, video.ndim))).tolist(), file=out)
         return super().forward(video, masks, targets)
 
 
-class Nudged(Witness):
+class PerturbedAuditObjective(AuditObjective):
     """The same weights, but for the last bit of every second one: the least that can differ."""
 
-    def __init__(self, config: Witness.Config, job: TrainJob) -> None:
+    def __init__(self, config: AuditObjective.Config, job: TrainJob) -> None:
         super().__init__(config, job)
         drawn = torch.Generator().manual_seed(1)
         with torch.no_grad():
@@ -60,10 +60,10 @@ class Nudged(Witness):
                 weights.copy_(torch.where(some, nudged, weights))
 
 
-def write_shades(folder: Path) -> None:
+def write_shade_videos(folder: Path) -> None:
     """One video of two seconds for each shade, and no two alike."""
     folder.mkdir(parents=True)
-    for shade in range(SHADES):
+    for shade in range(NUM_SHADES):
         with av.open(str(folder / f"{shade:02d}.mp4"), "w") as out:
             stream: Any = out.add_stream("libx264", rate=8, options={"crf": "4"})
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
@@ -74,17 +74,19 @@ def write_shades(folder: Path) -> None:
             out.mux(stream.encode())
 
 
-def seen(folder: Path, run: str, starts: list[int], world: int) -> list[list[float]]:
+def audited_clips(
+    folder: Path, run: str, first_steps: list[int], world_size: int
+) -> list[list[float]]:
     """By step, the sorted means of all ranks, as the last start that trained the step saw them.
 
-    `starts`: the step at which each start of the workers began, in their order.
+    `first_steps`: the step at which each start of the workers began, in their order.
     """
     # A start's ranks make their files together, long after the start before it was gone.
     files = sorted(f for f in folder.iterdir() if f.name.startswith(f"{run}."))
     files = [file for file in files if file.stat().st_size]
     steps: dict[int, list[float]] = {}
-    groups = [files[i : i + world] for i in range(0, len(files), world)]
-    for start, group in zip(starts, groups, strict=True):
+    groups = [files[i : i + world_size] for i in range(0, len(files), world_size)]
+    for start, group in zip(first_steps, groups, strict=True):
         lines = [file.read_text().splitlines() for file in group]
         for offset, parts in enumerate(zip(*lines, strict=False)):
             steps[start + offset] = sorted(float(m) for part in parts for m in part.split())

@@ -25,7 +25,7 @@ LEVEL = {"a": 60, "b": 180}
 MIDDLE = FRAMES // 2
 
 
-def pictures(context: str, outcome: str, scene: int, frames: int = FRAMES) -> np.ndarray:
+def benchmark_frames(context: str, outcome: str, scene: int, frames: int = FRAMES) -> np.ndarray:
     """uint8 [frames, SIDE, SIDE, 3]: the outcome shows in the second half only."""
     video = np.empty((frames, SIDE, SIDE, 3), np.uint8)
     video[..., 0] = LEVEL[context]
@@ -46,7 +46,7 @@ def write_pictures(folder: Path, frames: np.ndarray, name: str = "scene_{:03d}.p
         Image.fromarray(frame).save(folder / name.format(number))
 
 
-def levels(video: np.ndarray) -> tuple[str, str]:
+def context_and_outcome(video: np.ndarray) -> tuple[str, str]:
     """(context, outcome) as a decoded video shows them."""
     return tuple(
         min(LEVEL, key=lambda name: abs(LEVEL[name] - float(video[at, ..., channel].mean())))
@@ -64,8 +64,8 @@ def intphys(folder: Path, scenes: int = 2, blocks: tuple[str, ...] = ("O1", "O2"
             order = ORDERS[number % len(ORDERS)].split()
             for video, (context, outcome) in enumerate(order, start=1):
                 path = folder / block / f"{number:02d}" / str(video)
-                write_pictures(path / "scene", pictures(context, outcome, number))
-                write_pictures(path / "depth", pictures("a", "a", 0, 12)[:1])
+                write_pictures(path / "scene", benchmark_frames(context, outcome, number))
+                write_pictures(path / "depth", benchmark_frames("a", "a", 0, 12)[:1])
                 said = {"header": {"is_possible": context == outcome}}
                 (path / "status.json").write_text(json.dumps(said))
     return folder
@@ -85,7 +85,7 @@ def intphys2(folder: Path, *, as_pictures: bool = False, scenes: int = 2) -> Pat
                 number = c * count + s
                 for i, (kind, (context, outcome)) in enumerate(reversed(TYPES)):
                     name = f"{split.lower()}_{number:02d}_{i}"
-                    frames = pictures(context, outcome, number)
+                    frames = benchmark_frames(context, outcome, number)
                     row = {"SceneIndex": f"{number}_0" if s else str(number), "type": kind}
                     if as_pictures:
                         # Numbers without leading zeros: 10 comes after 9.
@@ -118,7 +118,7 @@ def grasp(
             other = "ba"[number % 2]
             for prefix, outcome in (("P", context), ("IP", other)):
                 path = folder / "level2" / f"{prefix}_{name}" / f"{number:03d}.mp4"
-                write_video(path, pictures(context, outcome, number))
+                write_video(path, benchmark_frames(context, outcome, number))
     return folder
 
 
@@ -135,7 +135,7 @@ def inflevel(folder: Path, objects: tuple[str, ...] = ("duck", "ball")) -> Path:
             for kind, (context, outcome) in kinds.items():
                 for way in ("__LR", "__RL") if category == "continuity" else ("",):
                     name = f"center__{category}__cup__{thing}__{kind}{way}.mp4"
-                    frames = pictures(context, outcome, number)
+                    frames = benchmark_frames(context, outcome, number)
                     write_video(folder / "inflevel_lab" / category / name, frames)
     return folder
 
@@ -170,7 +170,12 @@ def clevrer(folder: Path, train: int = 3, validation: int = 4, frames: int = 40)
                 x = (start + t / 2) % 40
                 video[t, 8:20, int(x) : int(x) + 8] = 255
                 video[t, 24:] = 20 + 5 * t
-                rows.append({"frame_id": t, "objects": [thing(x, 0.5), thing(99, 9, seen=False)]})
+                rows.append(
+                    {
+                        "frame_id": t,
+                        "objects": [clevrer_object(x, 0.5), clevrer_object(99, 9, seen=False)],
+                    }
+                )
             write_video(folder / names[0] / f"video_{part}" / f"video_{number:05d}.mp4", video, 25)
             said = {"scene_index": number, "motion_trajectory": rows, "collision": []}
             path = folder / names[1] / f"annotation_{part}" / f"annotation_{number:05d}.json"
@@ -185,7 +190,7 @@ def clevrer_numbers(frames: np.ndarray) -> list[int]:
     return [round((level - 20) / 5) for level in grey]
 
 
-def thing(x: float, speed: float, *, seen: bool = True) -> dict[str, object]:
+def clevrer_object(x: float, speed: float, *, seen: bool = True) -> dict[str, object]:
     return {
         "object_id": int(not seen),
         "location": [x, x / 2, 0.1],
@@ -194,18 +199,18 @@ def thing(x: float, speed: float, *, seen: bool = True) -> dict[str, object]:
     }
 
 
-MAKERS = {"intphys": intphys, "intphys2": intphys2, "grasp": grasp, "inflevel": inflevel}
+BENCHMARK_WRITERS = {"intphys": intphys, "intphys2": intphys2, "grasp": grasp, "inflevel": inflevel}
 
 
 @functools.cache
 def _files(kind: str) -> tuple[tuple[str, bytes], ...]:
     with tempfile.TemporaryDirectory() as name:
-        root = MAKERS[kind](Path(name))
+        root = BENCHMARK_WRITERS[kind](Path(name))
         found = sorted(path for path in root.rglob("*") if path.is_file())
         return tuple((str(path.relative_to(root)), path.read_bytes()) for path in found)
 
 
-def put(kind: str, folder: Path) -> Path:
+def copy_benchmark(kind: str, folder: Path) -> Path:
     """A benchmark of the default size; encoded once, however many tests take it."""
     for name, data in _files(kind):
         path = folder / name

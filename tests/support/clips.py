@@ -18,7 +18,7 @@ from orchestrator.job import TrainJob
 COLUMNS = ("key", "shard", "offset", "bytes", "duration_s", "sha256")
 
 
-def video(
+def encode_video(
     frames: np.ndarray,
     fps: float = 8,
     *,
@@ -51,7 +51,7 @@ def video(
     return file.getvalue()
 
 
-def padded(payload: bytes, size: int) -> bytes:
+def pad_mp4(payload: bytes, size: int) -> bytes:
     """An mp4 of at least `size` bytes: a box that decoders skip is appended."""
     extra = max(size - len(payload), 8)
     return payload + struct.pack(">I4s", extra, b"free") + bytes(extra - 8)
@@ -61,11 +61,11 @@ def small_video(seed: int = 0, frames: int = 12, side: int = 32) -> bytes:
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 255, (side // 8, side // 8, 3)).repeat(8, 0).repeat(8, 1)
     moved = [np.roll(start, 2 * i, 1) for i in range(frames)]
-    return video(np.stack(moved).astype(np.uint8))
+    return encode_video(np.stack(moved).astype(np.uint8))
 
 
 @dataclass
-class MadeIndex:
+class InMemoryIndex:
     """A dataset in memory: `payloads[shard][row]`, 12 frames at 8 per second each."""
 
     name: str
@@ -73,22 +73,22 @@ class MadeIndex:
     delay_s: float = 0.0
     """Each process waits this long before its first read."""
 
-    claims: dict[tuple[int, int], str] = field(default_factory=dict)
+    wrong_hashes: dict[tuple[int, int], str] = field(default_factory=dict)
     """Hashes that the index gives instead of the true ones."""
 
     @property
-    def counts(self) -> np.ndarray:
+    def clips_per_shard(self) -> np.ndarray:
         return np.array([len(shard) for shard in self.payloads], dtype=np.int64)
 
     @property
-    def clips(self) -> int:
-        return int(self.counts.sum())
+    def num_clips(self) -> int:
+        return int(self.clips_per_shard.sum())
 
     @property
-    def bytes(self) -> int:
+    def num_bytes(self) -> int:
         return sum(len(p) for shard in self.payloads for p in shard)
 
-    def rows(self, shard: int) -> pa.Table:
+    def shard_rows(self, shard: int) -> pa.Table:
         rows: list[dict[str, Any]] = []
         for row, payload in enumerate(self.payloads[shard]):
             true = hashlib.sha256(payload).hexdigest()
@@ -99,12 +99,12 @@ class MadeIndex:
                     "offset": row,
                     "bytes": len(payload),
                     "duration_s": 1.5,
-                    "sha256": self.claims.get((shard, row), true),
+                    "sha256": self.wrong_hashes.get((shard, row), true),
                 }
             )
         return pa.Table.from_pylist(rows)
 
-    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
+    def read_bytes(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
         from orchestrator.errors import DataError
 
         if self.delay_s:
@@ -117,14 +117,16 @@ class MadeIndex:
 
 
 @dataclass
-class Sources:
-    """What the feed takes of `orchestrator.data.packing.prepare.Prepared`."""
+class FakePrepared:
+    """What the feed takes of `orchestrator.data.packing.prepare.PreparedData`."""
 
     indexes: list[Any]
     weights: list[float | None]
 
 
-def train_job(*, steps: int = 4, global_batch: int = 4, micro: int = 2, **data: Any) -> TrainJob:
+def feed_job(
+    *, steps: int = 4, global_batch: int = 4, micro_batch: int = 2, **data: Any
+) -> TrainJob:
     """A job of tiny clips: 4 frames of 16 x 16 pixels."""
     return TrainJob.model_validate(
         {
@@ -139,6 +141,6 @@ def train_job(*, steps: int = 4, global_batch: int = 4, micro: int = 2, **data: 
             },
             "objective": {"masks": [{"blocks": 1, "spatial": 0.5, "targets": 3, "context": 2}]},
             "optim": {"steps": steps},
-            "scale": {"global_batch": global_batch, "micro_batch": micro},
+            "scale": {"global_batch": global_batch, "micro_batch": micro_batch},
         }
     )

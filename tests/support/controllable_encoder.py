@@ -12,12 +12,12 @@ from torch import Tensor
 
 from orchestrator.jepa.encoders.vision_transformer import VisionTransformer
 
-HOLD = 15
+HOLD_AFTER_FORWARDS = 15
 
 
-class MoodyEncoder(VisionTransformer):
+class ControllableEncoder(VisionTransformer):
     """Where it is judged it waits while `wait` is there, and fails while `fail` is there. Where it
-    trains it goes no further than some `HOLD` steps while `hold` is there."""
+    trains it goes no further than some `HOLD_AFTER_FORWARDS` steps while `hold` is there."""
 
     class Config(BaseModel):
         folder: str
@@ -34,6 +34,6 @@ class MoodyEncoder(VisionTransformer):
                 raise ValueError("it is in a mood")
         else:
             self.forwards += 1
-            while self.forwards > HOLD and (self.folder / "hold").exists():
+            while self.forwards > HOLD_AFTER_FORWARDS and (self.folder / "hold").exists():
                 time.sleep(0.1)
         return super().forward(x, keep)

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, settings
 
 # A database of examples would make one run depend on what an earlier one found, a deadline and
 # "too slow" on how busy the machine is.
-_SAME: dict[str, Any] = {
+_HYPOTHESIS_SETTINGS: dict[str, Any] = {
     "deadline": None,
     "database": None,
     "suppress_health_check": [HealthCheck.too_slow],
 }
-settings.register_profile("repeatable", derandomize=True, **_SAME)
-settings.register_profile("fuzz", derandomize=False, print_blob=True, **_SAME)
+settings.register_profile("repeatable", derandomize=True, **_HYPOTHESIS_SETTINGS)
+settings.register_profile("fuzz", derandomize=False, print_blob=True, **_HYPOTHESIS_SETTINGS)
 settings.load_profile("repeatable")
 
 
@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @contextmanager
-def same_draws() -> Iterator[None]:
+def seeded_global_generators() -> Iterator[None]:
     """Global generators start at seed 0, and go on afterwards from where they were.
 
     A new process starts each of them, torch's too, with a seed of its own.
@@ -105,7 +105,7 @@ def same_draws() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
-    with same_draws():
+    with seeded_global_generators():
         return (yield)
 
 
@@ -114,5 +114,5 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
     """A fixture of several tests takes no draws from the one that happens to come first."""
     if fixturedef.scope == "function":
         return (yield)
-    with same_draws():
+    with seeded_global_generators():
         return (yield)

@@ -16,14 +16,16 @@ from tests.support.tiny import tiny_job
 FPS = 8
 
 
-def save_tiny(folder: Path, seed: int = 0) -> Path:
+def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     """A model that has learnt nothing; another seed, another model."""
     job = tiny_job().model_copy(update={"seed": seed})
     save_model(folder, build_objective(job), None, job, {})
     return folder
 
 
-def write_videos(folder: Path, seconds: list[float], width: int = 48, height: int = 32) -> Path:
+def write_noise_videos(
+    folder: Path, seconds: list[float], width: int = 48, height: int = 32
+) -> Path:
     """Drifting noise, `v0.mp4`, `v1.mp4`, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, length in enumerate(seconds):

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.masks import build_mask_samplers
 from orchestrator.job import TrainJob, build_job
 from orchestrator.randomness import generator
 
 
-def a_job(*overrides: str, **sections: Any) -> TrainJob:
+def planned_job(*overrides: str, **sections: Any) -> TrainJob:
     data = {
         "kind": "train",
         "name": "planned",
@@ -30,11 +30,11 @@ def a_job(*overrides: str, **sections: Any) -> TrainJob:
     return job
 
 
-def a_batch(job: TrainJob, clips: int) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
+def random_inputs(job: TrainJob, clips: int) -> tuple[torch.Tensor, list[tuple[torch.Tensor, Any]]]:
     """Normalised video and masks of `clips` clips."""
     video = torch.randn(clips, 3, job.data.frames, job.data.size, job.data.size)
     masks = []
-    for part, sampler in enumerate(build_masks(job)):
+    for part, sampler in enumerate(build_mask_samplers(job)):
         drawn = [sampler(generator(0, i, "masks", part)) for i in range(clips)]
         context, target = ([torch.from_numpy(pair[k]) for pair in drawn] for k in (0, 1))
         masks.append((torch.stack(context), torch.stack(target)))

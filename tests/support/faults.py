@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.bench.fault_injection import Arena
+from orchestrator.bench.fault_injection import RunHarness
 from orchestrator.job import TrainJob, build_job
-from tests.support.audit_objective import write_shades
+from tests.support.audit_objective import write_shade_videos
 
 STEPS = 120
 
 
-def struck_job(folder: Path, *overrides: str) -> TrainJob:
+def fault_injection_job(folder: Path, *overrides: str) -> TrainJob:
     """120 steps of 8 clips on two ranks, some ten seconds; a checkpoint every 5."""
     videos, witness = folder / "videos", folder / "seen"
     if not videos.exists():
-        write_shades(videos)
+        write_shade_videos(videos)
         witness.mkdir()
     job = build_job(
         {
@@ -36,7 +36,7 @@ def struck_job(folder: Path, *overrides: str) -> TrainJob:
                 "predictor": {"depth": 2, "dim": 48, "heads": 4},
             },
             "objective": {
-                "kind": "tests.support.audit_objective:Witness",
+                "kind": "tests.support.audit_objective:AuditObjective",
                 "folder": str(witness),
                 "ema": 0.9,
                 "masks": [{"targets": 0.5, "context": 0.25}],
@@ -57,9 +57,9 @@ def struck_job(folder: Path, *overrides: str) -> TrainJob:
     return job
 
 
-def make_arena(folder: Path, *overrides: str) -> Arena:
+def make_arena(folder: Path, *overrides: str) -> RunHarness:
     """The job's arena, with the uninterrupted run done; the runs find the witness."""
-    arena = Arena(struck_job(folder, *overrides), folder)
+    arena = RunHarness(fault_injection_job(folder, *overrides), folder)
     arena.env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    arena.run_calm()
+    arena.run_baseline()
     return arena

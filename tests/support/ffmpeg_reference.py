@@ -13,7 +13,7 @@ _TICK = 90_000
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReferenceFrames:
     """Frames that FFmpeg shows. `images`: uint8 [frames, H, W, 3]; `times`: float64 [frames],
     seconds from the first one."""
 
@@ -24,7 +24,7 @@ class Shown:
         return len(self.images)
 
 
-def shown_by_ffmpeg(path: Path, width: int, height: int, matrix: str = "auto") -> Shown:
+def ffmpeg_frames(path: Path, width: int, height: int, matrix: str = "auto") -> ReferenceFrames:
     """Every frame once, upright, in the order in which FFmpeg gives it, scaled to a size.
 
     `matrix`: of colours that the file does not name.
@@ -43,10 +43,10 @@ def shown_by_ffmpeg(path: Path, width: int, height: int, matrix: str = "auto") -
     ticks = np.array([int(row.split(",")[2]) for row in rows], np.float64)
     pictures = np.frombuffer(images, np.uint8).reshape(-1, height, width, 3)
     assert len(pictures) == len(ticks)
-    return Shown(pictures, (ticks - ticks[:1]) / _TICK)
+    return ReferenceFrames(pictures, (ticks - ticks[:1]) / _TICK)
 
 
-def ffmpeg(*arguments: str | Path) -> None:
+def run_ffmpeg(*arguments: str | Path) -> None:
     """Run FFmpeg's command line; what it writes over is lost."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *arguments]
     subprocess.run([str(one) for one in command], check=True, timeout=60)

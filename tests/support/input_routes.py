@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.data.codec.decode import decode_clip
-from orchestrator.data.codec.split_video import cut_video
+from orchestrator.data.codec.split_video import split_into_clips
 from orchestrator.data.sources.base import RawClip
 from orchestrator.data.sources.tars import TarSource
 from orchestrator.errors import DataError
-from orchestrator.job import Encode
-from tests.support.ffmpeg_reference import Shown
-from tests.support.videos import shown_at
+from orchestrator.job import TranscodeConfig
+from tests.support.ffmpeg_reference import ReferenceFrames
+from tests.support.videos import presentation_times
 
-ROUTES = ("h264", "copy", "tar")
+INPUT_ROUTES = ("h264", "copy", "tar")
 
 SEGMENT_S = 3.0
 
-_SAME = 5.0
+_MAX_SAME_DIFFERENCE = 5.0
 """Mean difference of 8-bit values of a frame that is encoded anew and the same frame."""
 
 
@@ -36,48 +36,48 @@ class Clip:
 
 
 @dataclass
-class Found:
+class RouteResult:
     """What a route made of a video, and its rows of what cannot be used."""
 
     clips: list[Clip] = field(default_factory=list)
-    rows: list[str] = field(default_factory=list)
+    rejection_reasons: list[str] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
         return sum(len(clip.images) for clip in self.clips)
 
 
-def by_route(route: str, path: Path, shown: Shown) -> Found:
-    """A video as one of `ROUTES` gives it."""
+def read_by_route(route: str, path: Path, shown: ReferenceFrames) -> RouteResult:
+    """A video as one of `INPUT_ROUTES` gives it."""
     return _in_tar(path, shown) if route == "tar" else _packed(path, route)
 
 
-def _packed(path: Path, mode: str) -> Found:
-    found = Found()
-    encode = Encode(mode=mode, segment=SEGMENT_S, short_side=64, crf=4)  # type: ignore[arg-type]
+def _packed(path: Path, mode: str) -> RouteResult:
+    found = RouteResult()
+    encode = TranscodeConfig(mode=mode, segment=SEGMENT_S, short_side=64, crf=4)  # type: ignore[arg-type]
     try:
         with open(path, "rb") as file:
-            for item in cut_video(file, "key", str(path), encode, {}):
+            for item in split_into_clips(file, "key", str(path), encode, {}):
                 if not isinstance(item, RawClip):
-                    found.rows.append(item.reason)
+                    found.rejection_reasons.append(item.reason)
                     continue
                 images = decode_clip(item.payload, np.arange(item.frames))
                 assert images.shape[1:3] == (item.height, item.width)
-                found.clips.append(Clip(images, shown_at(item.payload), item.duration_s))
+                found.clips.append(Clip(images, presentation_times(item.payload), item.duration_s))
     except DataError as error:
-        found.rows.append(error.what)
+        found.rejection_reasons.append(error.what)
     return found
 
 
-def _in_tar(path: Path, shown: Shown) -> Found:
+def _in_tar(path: Path, shown: ReferenceFrames) -> RouteResult:
     tar = path.with_name(path.name + ".tar")
     with tarfile.open(tar, "w") as file:
         file.add(path, path.name)
-    source, found = TarSource(str(tar)), Found()
+    source, found = TarSource(str(tar)), RouteResult()
     for unit in source.units():
         for item in source.shards(unit):
             if not hasattr(item, "clips"):
-                found.rows.append(item.reason)  # type: ignore[union-attr]
+                found.rejection_reasons.append(item.reason)  # type: ignore[union-attr]
                 continue
             for row in item.clips:  # type: ignore[union-attr]
                 payload = path.read_bytes()
@@ -90,7 +90,7 @@ def _in_tar(path: Path, shown: Shown) -> Found:
     return found
 
 
-def missing(found: Found, shown: Shown, *, timed: bool = True) -> list[int]:
+def missing_frames(found: RouteResult, shown: ReferenceFrames, *, timed: bool = True) -> list[int]:
     """Numbers of the frames that FFmpeg shows and no clip has.
 
     Every frame of the clips must be one that FFmpeg shows, once, in its order; with `timed`, at its
@@ -99,7 +99,10 @@ def missing(found: Found, shown: Shown, *, timed: bool = True) -> list[int]:
     images = [image for clip in found.clips for image in clip.images]
     numbers, at = [], 0
     for image in images:
-        while at < len(shown) and apart(image, shown.images[at]) > _SAME:
+        while (
+            at < len(shown)
+            and mean_absolute_difference(image, shown.images[at]) > _MAX_SAME_DIFFERENCE
+        ):
             at += 1
         assert at < len(shown), f"frame {len(numbers)} is none that FFmpeg shows (in this order)"
         numbers.append(at)
@@ -114,7 +117,7 @@ def missing(found: Found, shown: Shown, *, timed: bool = True) -> list[int]:
     return sorted(set(range(len(shown))) - set(numbers))
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> float:
+def mean_absolute_difference(one: np.ndarray, other: np.ndarray) -> float:
     """Mean absolute difference of two images."""
     if one.shape != other.shape:
         return 255.0

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-ROOT = Path(__file__).parents[2]
-SCHEMAS = ROOT.parent / "shared" / "schemas"
+REPOSITORY = Path(__file__).parents[2]
+SCHEMAS = REPOSITORY.parent / "shared" / "schemas"
 GPU = "nvidia.com/gpu"
 
 
@@ -24,7 +24,7 @@ def ray_schema(kind: str) -> dict[str, Any]:
     """The CRD's schema of a kind. Unknown fields fail: the API server would drop them unheard."""
     crd = yaml.load((SCHEMAS / f"ray.io_{kind.lower()}s.yaml").read_text(), _Loader)
     version = next(v for v in crd["spec"]["versions"] if v["name"] == "v1")
-    return _closed(version["schema"]["openAPIV3Schema"])
+    return _without_extra_fields(version["schema"]["openAPIV3Schema"])
 
 
 @cache
@@ -49,28 +49,30 @@ def type_problems(body: dict[str, Any]) -> list[str]:
 
     group, _, number = body["apiVersion"].rpartition("/")
     del group
-    return list(_typed(body, f"{number.capitalize()}{body['kind']}", client.models, body["kind"]))
+    return list(
+        _type_problems(body, f"{number.capitalize()}{body['kind']}", client.models, body["kind"])
+    )
 
 
 def policy_problems(body: dict[str, Any]) -> list[str]:
     """What a schema cannot tell: limits, users, secrets, addresses open to the world."""
     return [
-        *(f"{where}: {text}" for where, pod in pods(body) for text in _pod_problems(pod)),
+        *(f"{where}: {text}" for where, pod in pod_specs(body) for text in _pod_problems(pod)),
         *(f"{path}: a secret's value" for path in _plain_secrets(body)),
         *(["a service open to the world"] if _is_open(body) else []),
     ]
 
 
-def pods(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def pod_specs(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod's spec inside an object."""
     if isinstance(node, dict):
         if "containers" in node:
             yield path, node
         for key, value in node.items():
-            yield from pods(value, f"{path}.{key}")
+            yield from pod_specs(value, f"{path}.{key}")
     elif isinstance(node, list):
         for i, value in enumerate(node):
-            yield from pods(value, f"{path}.{i}")
+            yield from pod_specs(value, f"{path}.{i}")
 
 
 def _pod_problems(pod: dict[str, Any]) -> Iterator[str]:
@@ -133,13 +135,13 @@ def _problems(body: Any, schema: dict[str, Any]) -> list[str]:
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
 
 
-def _closed(schema: Any) -> Any:
+def _without_extra_fields(schema: Any) -> Any:
     """The same schema without room for fields it does not name."""
     if isinstance(schema, list):
-        return [_closed(item) for item in schema]
+        return [_without_extra_fields(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
+    closed = {key: _without_extra_fields(value) for key, value in schema.items()}
     is_open = schema.get("x-kubernetes-preserve-unknown-fields")
     if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
         closed.setdefault("additionalProperties", bool(is_open))
@@ -149,14 +151,14 @@ def _closed(schema: Any) -> Any:
     return closed
 
 
-def _typed(node: Any, kind: str, models: Any, path: str) -> Iterator[str]:
+def _type_problems(node: Any, kind: str, models: Any, path: str) -> Iterator[str]:
     """Walk an object along the client's models."""
     if kind.startswith("list["):
         for i, item in enumerate(node):
-            yield from _typed(item, kind[5:-1], models, f"{path}.{i}")
+            yield from _type_problems(item, kind[5:-1], models, f"{path}.{i}")
     elif kind.startswith("dict("):
         for key, item in node.items():
-            yield from _typed(item, kind[5:-1].partition(", ")[2], models, f"{path}.{key}")
+            yield from _type_problems(item, kind[5:-1].partition(", ")[2], models, f"{path}.{key}")
     elif hasattr(models, kind):
         model = getattr(models, kind)
         known = {written: name for name, written in model.attribute_map.items()}
@@ -164,7 +166,9 @@ def _typed(node: Any, kind: str, models: Any, path: str) -> Iterator[str]:
             if key not in known:
                 yield f"{path}.{key}: unknown field"
             else:
-                yield from _typed(value, model.openapi_types[known[key]], models, f"{path}.{key}")
+                yield from _type_problems(
+                    value, model.openapi_types[known[key]], models, f"{path}.{key}"
+                )
     elif kind in ("str", "int", "bool"):
         wanted = {"str": str, "int": int, "bool": bool}[kind]
         if type(node) is not wanted:

@@ -16,7 +16,7 @@ CAMERA = "observation.images.top"
 FPS = 10
 
 
-def frame(episode: int, row: int, size: int = 48) -> np.ndarray:
+def row_frame(episode: int, row: int, size: int = 48) -> np.ndarray:
     """Grey that says which row of which episode it is."""
     return np.full((size, size, 3), 20 + 40 * episode + 3 * row, np.uint8)
 
@@ -29,7 +29,7 @@ def actions_of(episode: int, length: int) -> np.ndarray:
     return (1 + 100 * episode + np.arange(length)[:, None] + [0, 0.5]).astype(np.float32)
 
 
-def write_robot(
+def write_lerobot_dataset(
     folder: Path,
     lengths: list[int] | None = None,
     *,
@@ -53,7 +53,7 @@ def write_robot(
         for camera in cameras:
             path = folder / f"videos/{camera}/{name}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            shown = [frame(e, row) for e in part for row in range(frames[e])]
+            shown = [row_frame(e, row) for e in part for row in range(frames[e])]
             # Key frames far apart: an episode begins between two of them.
             path.write_bytes(encode_h264(shown, video_fps or fps, gop=50, crf=10))
         begin = 0.0
@@ -76,12 +76,12 @@ def write_robot(
                 row[f"videos/{camera}/to_timestamp"] = begin + frames[episode] / fps
             listed.append(row)
             begin += frames[episode] / fps
-    write(folder / "meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(listed))
+    write_parquet(folder / "meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(listed))
     _info(folder, cameras, fps, version, without)
     return folder
 
 
-def write(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 
@@ -97,7 +97,7 @@ def _table(path: Path, lengths: dict[int, int], fps: float) -> None:
         "index": list(range(len(rows))),
         "task_index": [e for e, _ in rows],
     }
-    write(path, pa.table(columns))
+    write_parquet(path, pa.table(columns))
 
 
 def _info(

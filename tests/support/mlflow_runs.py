@@ -11,22 +11,22 @@ from mlflow import MlflowClient
 
 from orchestrator.job import TrainJob, build_job
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.server import mlflow_client
 
 
 @dataclass
-class Packed:
+class FakeIndex:
     """What an index tells tracking."""
 
     uri: str = "/data/datasets/0123456789abcdef"
     digest: str = "0123456789abcdef"
-    counts: np.ndarray[Any, Any] = field(default_factory=lambda: np.array([60, 40]))
-    clips: int = 100
+    clips_per_shard: np.ndarray[Any, Any] = field(default_factory=lambda: np.array([60, 40]))
+    num_clips: int = 100
     seconds: float = 720.0
-    bytes: int = 5_000_000
+    num_bytes: int = 5_000_000
 
 
-def make_job(**changes: Any) -> TrainJob:
+def tracked_job(**changes: Any) -> TrainJob:
     """A tiny train job; `changes` are overrides with __ for a dot."""
     data = {
         "kind": "train",
@@ -46,20 +46,20 @@ def make_job(**changes: Any) -> TrainJob:
     return job
 
 
-def history(ref: RunRef, key: str) -> list[tuple[int, float]]:
+def metric_history(ref: RunRef, key: str) -> list[tuple[int, float]]:
     """(step, value) of a metric, as MLflow charts them."""
-    found = client_of(ref.uri).get_metric_history(ref.run_id, key)
+    found = mlflow_client(ref.tracking_uri).get_metric_history(ref.run_id, key)
     return sorted((metric.step, metric.value) for metric in found)
 
 
-def artifacts(client: MlflowClient, ref: RunRef, folder: str = "") -> list[str]:
+def artifact_paths(client: MlflowClient, ref: RunRef, folder: str = "") -> list[str]:
     """Paths of a run's files, recursively."""
     paths: list[str] = []
     for info in client.list_artifacts(ref.run_id, folder or None):
-        paths += artifacts(client, ref, info.path) if info.is_dir else [info.path]
+        paths += artifact_paths(client, ref, info.path) if info.is_dir else [info.path]
     return sorted(paths)
 
 
-def folder_of(uri: str) -> Path:
+def path_of_uri(uri: str) -> Path:
     """A file:// URI as a path."""
     return Path(uri.removeprefix("file://"))

@@ -18,10 +18,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from orchestrator.data.loader.batch import Batch
-from orchestrator.estimate import BatchPlan
-from orchestrator.jepa.action_batch import Motion
+from orchestrator.estimate import BatchSizes
+from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.job import TrainJob, build_job
-from orchestrator.training.engine.tensor_slices import Slice
+from orchestrator.training.engine.tensor_slices import TensorSlice
 
 # A server imports the heavy modules once; every rank is a fork of it.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -63,7 +63,7 @@ def tiny_job(
     return job
 
 
-def made_batch(step: int, rows: int = GLOBAL_BATCH) -> Batch:
+def random_batch(step: int, rows: int = GLOBAL_BATCH) -> Batch:
     """The global batch of a step: random clips, two masks; one clip of every third step failed."""
     draw = torch.Generator().manual_seed(2000 + step)
     video = torch.randint(0, 256, (rows, 4, 32, 32, 3), dtype=torch.uint8, generator=draw)
@@ -82,14 +82,14 @@ def made_batch(step: int, rows: int = GLOBAL_BATCH) -> Batch:
     return Batch(video, weight, np.arange(rows), masks, [""] * rows, [""] * rows, [])
 
 
-def rows_of(batch: Batch, low: int, high: int) -> Batch:
+def batch_rows(batch: Batch, low: int, high: int) -> Batch:
     """Rows `low` .. `high` of a batch; past its end: padding of weight 0."""
     video, weight = batch.video[low:high], batch.weight[low:high]
     masks = [(c[low:high], t[low:high]) for c, t in batch.masks]
-    motion = batch.motion and Motion(*(part[low:high] for part in batch.motion))
+    motion = batch.actions and ActionBatch(*(part[low:high] for part in batch.actions))
     short = high - low - len(video)
     if short and motion:
-        motion = Motion(*(torch.cat([p, p.new_zeros(short, *p.shape[1:])]) for p in motion))
+        motion = ActionBatch(*(torch.cat([p, p.new_zeros(short, *p.shape[1:])]) for p in motion))
     if short:
         video = torch.cat([video, torch.zeros(short, *batch.video.shape[1:], dtype=torch.uint8)])
         weight = torch.cat([weight, torch.zeros(short)])
@@ -101,33 +101,34 @@ def rows_of(batch: Batch, low: int, high: int) -> Batch:
     return Batch(video, weight, np.full(high - low, -1), masks, none, none, [], motion)
 
 
-def dealt(batch: Batch, plan: BatchPlan, rank: int) -> list[Batch]:
+def rank_micro_batches(batch: Batch, plan: BatchSizes, rank: int) -> list[Batch]:
     """A rank's micro-batches of a global batch."""
     first = rank * plan.micro * plan.accum
     return [
-        rows_of(batch, first + i * plan.micro, first + (i + 1) * plan.micro)
+        batch_rows(batch, first + i * plan.micro, first + (i + 1) * plan.micro)
         for i in range(plan.accum)
     ]
 
 
-def make_engine(job: TrainJob, world: int) -> Any:
+def make_engine(job: TrainJob, world_size: int) -> Any:
     """The job's engine on this rank's CPU."""
     from orchestrator.jepa.objectives import build_objective
     from orchestrator.training.engine.engine import Engine
 
-    plan = BatchPlan.of(job.scale, world)
+    plan = BatchSizes.from_scale(job.scale, world_size)
     return Engine(build_objective(job), job, plan, torch.device("cpu"))
 
 
-def train(engine: Any, rank: int, first: int, last: int) -> list[float]:
+def train_steps(engine: Any, rank: int, first: int, last: int) -> list[float]:
     """Steps `first` .. `last`; gives their losses."""
-    plan = engine.batch
+    plan = engine.batch_plan
     return [
-        engine.train_step(dealt(made_batch(step), plan, rank)).loss for step in range(first, last)
+        engine.train_step(rank_micro_batches(random_batch(step), plan, rank)).loss
+        for step in range(first, last)
     ]
 
 
-def whole(slices: list[Slice], kind: str) -> dict[str, torch.Tensor]:
+def gather_slices(slices: list[TensorSlice], kind: str) -> dict[str, torch.Tensor]:
     """Whole tensors from all ranks' slices. Every element must be there exactly once."""
     tensors: dict[str, torch.Tensor] = {}
     seen: dict[str, torch.Tensor] = {}
@@ -141,7 +142,7 @@ def whole(slices: list[Slice], kind: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def check_same(
+def assert_ranks_match(
     ranks: list[Any],
     losses: list[float],
     loss: float,
@@ -153,7 +154,7 @@ def check_same(
     assert ranks[0][0] == ranks[-1][0]
     assert ranks[0][0][0] == pytest.approx(loss, rel=1e-5), case
     assert ranks[0][0] == pytest.approx(losses, rel=2e-5), case
-    moment = whole([piece for rank in ranks for piece in rank[1]], "exp_avg")
+    moment = gather_slices([piece for rank in ranks for piece in rank[1]], "exp_avg")
     size = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
     apart = sum(
         float((moment[n].double() / 0.1 - g.reshape(-1)).square().sum())
@@ -162,27 +163,35 @@ def check_same(
     assert math.sqrt(apart) / size < 1e-5, case
 
 
-def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """`function(rank, world, *arguments)` in `world` processes; what each returned."""
+def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """`function(rank, world_size, *arguments)` in `world_size` processes; what each returned."""
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(
-            _one_rank, (world, folder, function, arguments), world, start_method="forkserver"
+            _rank_main,
+            (world_size, folder, function, arguments),
+            world_size,
+            start_method="forkserver",
         )
         return [
-            torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)
+            torch.load(Path(folder) / f"{rank}.pt", weights_only=False)
+            for rank in range(world_size)
         ]
 
 
-def _one_rank(
-    rank: int, world: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+def _rank_main(
+    rank: int,
+    world_size: int,
+    folder: str,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     warnings.simplefilter("ignore")
-    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(world)
+    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(world_size)
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
     )
-    result = function(rank, world, *arguments)
+    result = function(rank, world_size, *arguments)
     torch.save(result, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -16,8 +16,8 @@ from pathlib import Path
 import requests
 import yaml
 
-from orchestrator.tracking.server import client_of
-from orchestrator.tracking.ui import serving
+from orchestrator.tracking.server import mlflow_client
+from orchestrator.tracking.ui import run_mlflow_server
 from tests.support.ports import free_port
 
 TOKEN = "a-token-for-this-test-only"
@@ -25,14 +25,14 @@ _UP_S = 180.0
 
 
 @dataclass(frozen=True)
-class Place:
+class ClusterProject:
     """A folder to submit from: code, a profile `here`, and the variables of a person's shell."""
 
     folder: Path
     env: dict[str, str]
     mlflow: str
 
-    def command(self, *words: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    def run_cli(self, *words: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
         """`orchestrator WORDS` in the folder."""
         return subprocess.run(
             [sys.executable, "-m", "orchestrator", *words],
@@ -45,7 +45,7 @@ class Place:
 
 
 @contextmanager
-def two_nodes(folder: Path) -> Iterator[Place]:
+def two_node_cluster(folder: Path) -> Iterator[ClusterProject]:
     """Head and one more node, token asked for; all of it is stopped at the end."""
     dashboard, port, *agents = free_ports(6)
     env = {
@@ -67,20 +67,20 @@ def two_nodes(folder: Path) -> Iterator[Place]:
         for options, agent, temp in zip((head, other), agents, temps, strict=False):
             options += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}"]
             options += ["--num-cpus=1"]
-            nodes.append(start(options, env))
+            nodes.append(start_node(options, env))
             wait_for_nodes(dashboard, len(nodes))
         store = f"sqlite:///{folder / 'mlflow.db'}"
-        client_of(store).search_experiments()  # makes it
-        with serving(store, agents[3]) as (page, _):
-            yield Place(_project(folder, dashboard, page), env, page)
+        mlflow_client(store).search_experiments()  # makes it
+        with run_mlflow_server(store, agents[3]) as (page, _):
+            yield ClusterProject(_project(folder, dashboard, page), env, page)
     finally:
         for node in reversed(nodes):
-            end(node)
+            stop_node(node)
         for temp in temps:
             shutil.rmtree(temp, ignore_errors=True)
 
 
-def start(options: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def start_node(options: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
     ray = Path(sys.executable).with_name("ray")
     command = [str(ray), "start", "--block", "--disable-usage-stats", *options]
     return subprocess.Popen(
@@ -107,7 +107,7 @@ def wait_for_nodes(dashboard: int, count: int) -> None:
     raise TimeoutError(f"no cluster of {count} nodes after {_UP_S:.0f} s")
 
 
-def end(node: subprocess.Popen[bytes]) -> None:
+def stop_node(node: subprocess.Popen[bytes]) -> None:
     """Ray's own way first; then all that its session still has."""
     node.terminate()
     try:

@@ -12,25 +12,27 @@ from contextlib import contextmanager
 from typing import Literal
 
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
-Mode = Literal["well", "500", "cut"]
-REPLY = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+ProxyMode = Literal["well", "500", "cut"]
+ERROR_RESPONSE = (
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 
 
 class Proxy:
     """Forwards to 127.0.0.1:`target` while `mode` is "well"."""
 
     def __init__(self, target: int) -> None:
-        self.mode: Mode = "well"
-        self.refused = 0
+        self.mode: ProxyMode = "well"
+        self.num_refused = 0
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def break_down(self, mode: Mode) -> None:
+    def fail(self, mode: ProxyMode) -> None:
         """From now on; connections that are open are cut."""
         self.mode = mode
         for one in self._open:
@@ -51,12 +53,12 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         if self.mode != "well":
-            self.refused += 1
+            self.num_refused += 1
             with client, contextlib.suppress(OSError):
                 if self.mode == "500":
                     client.settimeout(2)
                     client.recv(65536)
-                    client.sendall(REPLY)
+                    client.sendall(ERROR_RESPONSE)
             return
         server = socket.create_connection(("127.0.0.1", self._target))
         self._open += [client, server]
@@ -86,7 +88,7 @@ def s3_server() -> Iterator[int]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: _answers(port))
+        wait_until(lambda: _answers(port))
         yield port
     finally:
         process.kill()

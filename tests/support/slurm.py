@@ -20,7 +20,7 @@ _UP_S = 180.0
 
 
 @dataclass(frozen=True)
-class SlurmHere:
+class LocalSlurm:
     """What runs, and the variable by which Slurm's commands find it."""
 
     conf: Path
@@ -29,7 +29,7 @@ class SlurmHere:
 
 
 @contextmanager
-def slurm_here(folder: Path) -> Iterator[SlurmHere]:
+def local_slurm(folder: Path) -> Iterator[LocalSlurm]:
     """munged, slurmctld and two slurmd, with SLURM_CONF set; they are stopped at the end.
 
     Raises:
@@ -46,7 +46,7 @@ def slurm_here(folder: Path) -> Iterator[SlurmHere]:
         for name, command in _daemons(folder).items():
             daemons[name] = _start(name, command, folder)
         _wait_until_idle(folder)
-        yield SlurmHere(conf, {name: one.pid for name, one in daemons.items()})
+        yield LocalSlurm(conf, {name: one.pid for name, one in daemons.items()})
     finally:
         for one in reversed(daemons.values()):
             _end(one)
@@ -81,7 +81,7 @@ def _configure(folder: Path) -> Path:
     key.write_bytes(bytes(range(256)) * 4)
     key.chmod(0o400)
     host = socket.gethostname().partition(".")[0]
-    control, first, second = _free_ports(3)
+    control, first, second = _open_ports(3)
     node = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=3000 State=UNKNOWN"
     conf = folder / "slurm.conf"
     conf.write_text(
@@ -160,7 +160,7 @@ def _found(command: str) -> str | None:
     return shutil.which(command) or shutil.which(command, path="/usr/sbin:/sbin")
 
 
-def _free_ports(count: int) -> list[int]:
+def _open_ports(count: int) -> list[int]:
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [probe.getsockname()[1] for probe in probes]
@@ -169,7 +169,7 @@ def _free_ports(count: int) -> list[int]:
             probe.close()
 
 
-def setup_lines() -> list[str]:
+def profile_setup_lines() -> list[str]:
     """What a profile needs so that this checkout and this Python run on its nodes."""
     return [
         f"export PATH={Path(sys.executable).parent}:$PATH",

@@ -11,11 +11,11 @@ import torch
 
 from orchestrator.job import TuneJob, build_job
 from orchestrator.storage import Storage
-from orchestrator.tracking.results.studies import open_parent
+from orchestrator.tracking.results.studies import open_parent_run
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.trial_store import Entry, Ledger
+from orchestrator.tuning.trial_store import TrialRecord, TrialStore
 
-TRAIN: dict[str, Any] = {
+TRAIN_SECTION: dict[str, Any] = {
     "data": {
         "source": "physics://drop?clips=8&size=32&fps=8&seconds=2",
         "frames": 8,
@@ -45,7 +45,7 @@ def tune_job(folder: Path, *overrides: str, **keys: Any) -> TuneJob:
         "kind": "tune",
         "name": "search",
         "storage": str(folder),
-        "train": TRAIN,
+        "train": TRAIN_SECTION,
         "space": SPACE,
         "trials": 4,
         "budget": 20,
@@ -56,20 +56,20 @@ def tune_job(folder: Path, *overrides: str, **keys: Any) -> TuneJob:
     return job
 
 
-def trial_of(job: TuneJob, number: int, point: dict[str, Any]) -> Trial:
+def make_trial(job: TuneJob, number: int, point: dict[str, Any]) -> Trial:
     """A trial without Ray, written down as the driver does before it starts."""
     storage = Storage(job.storage)
-    folder = storage.sub("sweeps", job.name)
-    parent = open_parent(job, None, "default", storage, folder)
-    ledger = Ledger(folder)
+    folder = storage.subfolder("sweeps", job.name)
+    parent = open_parent_run(job, None, "default", storage, folder)
+    ledger = TrialStore(folder)
     if ledger.read(number) is None:
-        ledger.write(Entry(number, point))
+        ledger.write(TrialRecord(number, point))
     return Trial(job, number, folder, 1.0, parent.run_id, local=True)
 
 
-def to_its_end(trial: Trial) -> Entry:
+def run_to_end(trial: Trial) -> TrialRecord:
     """Every rung that is left."""
-    while not (entry := trial.advance()).final:
+    while not (entry := trial.train_to_next_rung()).is_final:
         pass
     return entry
 
@@ -77,4 +77,4 @@ def to_its_end(trial: Trial) -> Entry:
 if __name__ == "__main__":  # a driver that can be killed
     torch.set_num_threads(1)
     struck = tune_job(Path(sys.argv[1]), **json.loads(sys.argv[2]))
-    to_its_end(trial_of(struck, 0, {"optim.lr": 1e-3, "objective.ema": 0.99}))
+    run_to_end(make_trial(struck, 0, {"optim.lr": 1e-3, "objective.ema": 0.99}))

@@ -28,7 +28,7 @@ def tiny_job(**data: Any) -> TrainJob:
     return job
 
 
-def config_of(job: TrainJob) -> ModelConfig:
+def model_config(job: TrainJob) -> ModelConfig:
     return ModelConfig(
         model=job.model,
         size=job.data.size,

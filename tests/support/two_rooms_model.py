@@ -6,22 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.environments.two_rooms import SIDE, TwoRooms
+from orchestrator.environments.two_rooms import ROOM_SIZE, TwoRooms
 
 
-class RoomsModel:
+class TwoRoomsModel:
     """Features: x and y of the dot over 224, one token a moment."""
 
     block, history = 5, 1
 
     def __init__(self) -> None:
-        self.encoded = 0
+        self.num_encoded_frames = 0
         self._world = TwoRooms()
 
     def encode(self, video: Tensor | np.ndarray) -> Tensor:
         """uint8 [B, T, H, W, 3] -> [B, T, 2]: where red outweighs green."""
         frames = np.asarray(video).astype(np.float32)
-        self.encoded += frames.shape[0] * frames.shape[1]
+        self.num_encoded_frames += frames.shape[0] * frames.shape[1]
         red = (frames[..., 0] - frames[..., 1] - 40).clip(0)  # a coded video is grey nowhere
         side = (np.arange(frames.shape[2]) + 0.5) / frames.shape[2]
         weight = red.sum((2, 3))
@@ -32,5 +32,5 @@ class RoomsModel:
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
         """[B, h, 2], [B, m, 10] -> [B, m - h + 1, 2]."""
         ahead = actions[:, z.shape[1] - 1 :].reshape(len(z), -1, 2).numpy()
-        reached = self._world.roll(z[:, -1].numpy() * SIDE, ahead)
-        return torch.from_numpy(reached[:, self.block - 1 :: self.block] / SIDE).float()
+        reached = self._world.roll(z[:, -1].numpy() * ROOM_SIZE, ahead)
+        return torch.from_numpy(reached[:, self.block - 1 :: self.block] / ROOM_SIZE).float()

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 WIDTH, HEIGHT = 96, 64
-TOP, LEFT = (220, 30, 30), (30, 60, 200)
+TOP_BAR_COLOUR, LEFT_BAR_COLOUR = (220, 30, 30), (30, 60, 200)
 """Colours of the bars."""
 
 
@@ -30,12 +30,12 @@ def numbered_frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.
     frame[top : top + squares.shape[0], left : left + squares.shape[1]] = (
         30 + 190 * squares[..., None]
     )
-    frame[: height // 8] = TOP
-    frame[:, : width // 10] = LEFT
+    frame[: height // 8] = TOP_BAR_COLOUR
+    frame[:, : width // 10] = LEFT_BAR_COLOUR
     return frame
 
 
-def encoded(
+def encode_frames(
     frames: Sequence[np.ndarray],
     *,
     codec: str = "libx264",
@@ -75,7 +75,7 @@ def encoded(
     return buffer.getvalue()
 
 
-def write(
+def write_with_timestamps(
     path: Path,
     frames: Sequence[np.ndarray] | int = 40,
     *,
@@ -99,7 +99,7 @@ def write(
         ticks = [round(n / rate / base) for n in range(len(pictures))]
     known = [tick for tick in ticks if tick is not None]
     step = max(1, round(1 / rate / base))
-    plain = io.BytesIO(encoded(pictures, rate=rate, **options))
+    plain = io.BytesIO(encode_frames(pictures, rate=rate, **options))
     with av.open(plain) as read, av.open(str(path), "w", format=format) as out:
         packets = [packet for packet in read.demux(video=0) if packet.size]
         stream: Any = out.add_stream_from_template(read.streams.video[0])
@@ -123,7 +123,7 @@ def write(
     return path
 
 
-def set_edits(path: Path, edits: Sequence[tuple[float, float]]) -> Path:
+def set_edit_list(path: Path, edits: Sequence[tuple[float, float]]) -> Path:
     """Replace an mp4's edit list by edits of (duration, start), both in seconds; a start of -1 is
     an empty edit. The table of contents stands behind the pictures, so nothing else moves."""
     body = path.read_bytes()
@@ -160,13 +160,13 @@ def remuxed(path: Path, target: Path, *, title: str = "", **options: str) -> Pat
     return target
 
 
-def join(path: Path, *parts: Path) -> Path:
+def concatenate_files(path: Path, *parts: Path) -> Path:
     """Files one behind another, as `cat` joins them."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
 
 
-MATRICES = {
+DISPLAY_MATRICES = {
     "upright": (65536, 0, 0, 65536),
     "mirrored": (-65536, 0, 0, 65536),
     "turned": (-65536, 0, 0, -65536),
@@ -179,7 +179,7 @@ MATRICES = {
 """a, b, c, d of the eight orientations, 16.16 fixed point."""
 
 
-def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Write a display matrix into an mp4's track header."""
     body = bytearray(path.read_bytes())
     at = body.index(b"tkhd") + 4 + 40

@@ -18,7 +18,7 @@ CORNER = 16
 """Pixels of the red square in the upper left corner: says which way is up."""
 
 
-def picture(level: float, width: int, height: int) -> np.ndarray:
+def grey_frame(level: float, width: int, height: int) -> np.ndarray:
     """Grey of `level` (0 to 1) with a red square in the upper left corner."""
     frame = np.full((height, width, 3), round(16 + 208 * level), np.uint8)
     frame[:CORNER, :CORNER] = (255, 0, 0)
@@ -59,7 +59,7 @@ def write_video(
             stream.set_display_rotation(rotation)
         for time in times:
             level = time / max(1, times[-1])
-            frame = av.VideoFrame.from_ndarray(picture(level, width, height), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(grey_frame(level, width, height), format="rgb24")
             frame.pts, frame.time_base = time, base
             out.mux(stream.encode(frame.reformat(format=pix_fmt)))
         out.mux(stream.encode())
@@ -82,21 +82,21 @@ def write_audio(path: Path, seconds: float = 0.5) -> Path:
     return path
 
 
-def decoded(payload: bytes) -> list[np.ndarray]:
+def decode_all_frames(payload: bytes) -> list[np.ndarray]:
     """All frames, uint8 [H, W, 3], as they are stored."""
     with av.open(io.BytesIO(payload)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def shown_at(payload: bytes) -> np.ndarray:
+def presentation_times(payload: bytes) -> np.ndarray:
     """Seconds from the first frame at which each frame is shown; float64 [frames]."""
     with av.open(io.BytesIO(payload)) as container:
         times = [frame.time for frame in container.decode(video=0)]
     return np.array(times) - times[0]
 
 
-def level_of(frame: np.ndarray) -> float:
-    """The grey level that `picture` painted, from the middle of the frame."""
+def grey_level(frame: np.ndarray) -> float:
+    """The grey level that `grey_frame` painted, from the middle of the frame."""
     height, width = frame.shape[:2]
     middle = frame[height // 3 : -height // 3, width // 3 : -width // 3]
     return (float(middle.mean()) - 16) / 208
@@ -120,7 +120,7 @@ def pack_job(source: Path | str, storage: Path | str, **keys: Any) -> PackJob:
     )
 
 
-class Told:
+class RecordingProgress:
     """Keeps what a progress would show."""
 
     def __init__(self) -> None:
@@ -128,15 +128,15 @@ class Told:
         self.messages: list[str] = []
 
     def update(
-        self, stage: str, done: float, total: float, facts: dict[str, float | str] | None = None
+        self, phase: str, done: float, total: float, facts: dict[str, float | str] | None = None
     ) -> None:
-        self.updates.append((stage, done, total, facts or {}))
+        self.updates.append((phase, done, total, facts or {}))
 
     def message(self, text: str) -> None:
         self.messages.append(text)
 
 
-def train_job(storage: Path | str, **data: Any) -> TrainJob:
+def data_job(storage: Path | str, **data: Any) -> TrainJob:
     """A train job with small defaults; `data` are keys of its data section."""
     return TrainJob.model_validate(
         {

@@ -7,29 +7,29 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 """Long beside all that is waited for; only a failure takes so long."""
 
 
-def until(done: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = TIMEOUT_S) -> None:
     """Look again until it is so.
 
     Raises:
         AssertionError: it is not within `seconds`.
     """
     deadline = time.monotonic() + seconds
-    while not done():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
         time.sleep(0.01)
 
 
-def cpu_seconds(command: Sequence[str], below: float) -> float:
+def cpu_seconds(command: Sequence[str], limit: float) -> float:
     """Processor time of the cheapest of four runs, or of the first that is below a limit.
 
     Wall time would measure how busy the machine is; processor time grows with it by a part only.
     """
     costs: list[float] = []
-    while len(costs) < 4 and min(costs, default=below) >= below:
+    while len(costs) < 4 and min(costs, default=limit) >= limit:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

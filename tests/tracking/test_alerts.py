@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.tracking import alerts
-from orchestrator.tracking.alerts import VARIABLE, alert
-from tests.support.waiting import PATIENCE_S
+from orchestrator.tracking.alerts import WEBHOOK_VARIABLE, send_alert
+from tests.support.waiting import TIMEOUT_S
 
 HANGS, TRICKLES = 0, 1
 """Not statuses: no answer, and one that comes a line at a time, each in good time."""
@@ -49,8 +49,8 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Receiver]]:
     Receiver.got, Receiver.answers, Receiver.heard = [], [], threading.Event()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv(VARIABLE, f"http://127.0.0.1:{server.server_port}/very-secret")
-    monkeypatch.setattr(alerts, "ANSWER_S", 0.3)
+    monkeypatch.setenv(WEBHOOK_VARIABLE, f"http://127.0.0.1:{server.server_port}/very-secret")
+    monkeypatch.setattr(alerts, "TIMEOUT_S", 0.3)
     yield Receiver
     Receiver.heard.set()
     server.shutdown()
@@ -58,9 +58,9 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Receiver]]:
 
 
 def sent(text: str) -> None:
-    thread = alert(text)
+    thread = send_alert(text)
     assert thread is not None
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
     assert not thread.is_alive()
 
 
@@ -99,7 +99,7 @@ def test_an_address_that_is_none_is_not_shown(
     capfd: pytest.CaptureFixture[str],
     address: str,
 ) -> None:
-    monkeypatch.setenv(VARIABLE, address)
+    monkeypatch.setenv(WEBHOOK_VARIABLE, address)
     sent("quick failed")
     shown = caplog.text + "".join(capfd.readouterr())
     assert "did not take an alert" in shown
@@ -108,9 +108,9 @@ def test_an_address_that_is_none_is_not_shown(
 
 def test_the_caller_does_not_wait_for_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
-    monkeypatch.setenv(VARIABLE, "http://nobody")
+    monkeypatch.setenv(WEBHOOK_VARIABLE, "http://nobody")
     monkeypatch.setattr(alerts, "_post", lambda *given: answered.wait())
-    thread = alert("quick failed")
+    thread = send_alert("quick failed")
     assert thread is not None
     assert thread.is_alive()
     answered.set()
@@ -118,36 +118,36 @@ def test_the_caller_does_not_wait_for_the_receiver(monkeypatch: pytest.MonkeyPat
 
 
 def test_no_webhook_no_alert(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    assert alert("nobody hears it") is None
+    monkeypatch.delenv(WEBHOOK_VARIABLE, raising=False)
+    assert send_alert("nobody hears it") is None
 
 
 def test_a_collapse_and_a_failure_of_a_training_are_alerts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     from orchestrator.job import build_job
-    from orchestrator.progress import Silent
+    from orchestrator.progress import SilentProgress
     from orchestrator.storage import Storage
     from orchestrator.training import driver
     from orchestrator.training.control import monitor as watch
-    from orchestrator.training.control.coordinator import LocalBoard
-    from orchestrator.training.health import COLLAPSED
+    from orchestrator.training.control.coordinator import LocalCoordinator
+    from orchestrator.training.health import COLLAPSE_MESSAGE
 
     told: list[str] = []
-    monkeypatch.setattr(watch, "alert", told.append)
-    monkeypatch.setattr(driver, "alert", told.append)
+    monkeypatch.setattr(watch, "send_alert", told.append)
+    monkeypatch.setattr(driver, "send_alert", told.append)
     monkeypatch.setattr(driver, "finish_run", lambda *given: None)
     data = {"source": "physics://mixed?clips=8", "frames": 4, "size": 32}
     job = build_job({"kind": "train", "name": "t", "data": data, "optim": {"steps": 2}})
-    board = LocalBoard()
-    board.message("step 3 is not applied")
-    board.message(f"step 4: {COLLAPSED}: RankMe 1")
-    with watch.watching(board, Silent(), job, Storage(str(tmp_path))):  # type: ignore[arg-type]
+    board = LocalCoordinator()
+    board.notify("step 3 is not applied")
+    board.notify(f"step 4: {COLLAPSE_MESSAGE}: RankMe 1")
+    with watch.monitor_workers(board, SilentProgress(), job, Storage(str(tmp_path))):  # type: ignore[arg-type]
         pass
-    assert told == [f"t: step 4: {COLLAPSED}: RankMe 1"]
-    with pytest.raises(ValueError, match="no room"), driver._closing_run(None, "t"):  # type: ignore[arg-type]
+    assert told == [f"t: step 4: {COLLAPSE_MESSAGE}: RankMe 1"]
+    with pytest.raises(ValueError, match="no room"), driver._finish_mlflow_run(None, "t"):  # type: ignore[arg-type]
         raise ValueError("no room")
     assert told[-1] == "t failed: no room"
-    with driver._closing_run(None, "t"):  # type: ignore[arg-type]
+    with driver._finish_mlflow_run(None, "t"):  # type: ignore[arg-type]
         pass
     assert told[-1] == "t is done"

@@ -72,12 +72,12 @@ def test_rows_arrive_though_the_first_connection_is_never_answered(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     server.silent.set()
     ref = RunRef(f"http://127.0.0.1:{server.server_port}", RUN["run_id"], "1")
-    log = RunLogger(ref, 0, pause=0.05, patience=15.0)
-    log.metrics(1, {"train/loss": 1.0})
+    log = RunLogger(ref, 0, poll_interval_s=0.05, close_timeout_s=15.0)
+    log.log_metrics(1, {"train/loss": 1.0})
     while not server.swallowed:
         time.sleep(0.02)
     server.silent.clear()
-    log.metrics(2, {"train/loss": 0.5})
+    log.log_metrics(2, {"train/loss": 0.5})
     assert log.close() == []
     assert server.steps == [1, 2]
 

@@ -19,12 +19,12 @@ from orchestrator.tracking.registry import (
     list_models,
     load_model,
     promote,
-    register,
+    register_model,
     show_model,
 )
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of
-from tests.support.mlflow_runs import folder_of, make_job
+from orchestrator.tracking.server import mlflow_client
+from tests.support.mlflow_runs import path_of_uri, tracked_job
 
 NewRun = Callable[..., RunRef]
 
@@ -33,7 +33,7 @@ NewRun = Callable[..., RunRef]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model."""
     path = tmp_path_factory.mktemp("model")
-    job = make_job()
+    job = tracked_job()
     save_model(path, build_objective(job), None, job, {})
     return path
 
@@ -48,10 +48,10 @@ def test_every_name_of_a_model_gives_the_same_features(
     new_run: NewRun, folder: Path, video: torch.Tensor
 ) -> None:
     ref = new_run()
-    version = register(ref, folder, "worlds", metrics={"train/loss": 0.5}, step=20)
+    version = register_model(ref, folder, "worlds", metrics={"train/loss": 0.5}, step=20)
     expected = load_model(str(folder)).encode(video)
     assert expected.shape == (2, 2 * 2 * 2, 24)
-    location = folder_of(show_model(f"models:/worlds/{version}", ref.uri).location)
+    location = path_of_uri(show_model(f"models:/worlds/{version}", ref.tracking_uri).location)
     for uri in (
         "models:/worlds@candidate",
         f"models:/worlds/{version}",
@@ -59,15 +59,17 @@ def test_every_name_of_a_model_gives_the_same_features(
         f"runs:/{ref.run_id}/model",
         str(location),
     ):
-        assert torch.equal(load_model(uri, tracking=ref.uri).encode(video), expected), uri
+        assert torch.equal(
+            load_model(uri, tracking_uri=ref.tracking_uri).encode(video), expected
+        ), uri
 
 
 def test_mlflow_itself_loads_and_checks_the_model(
     new_run: NewRun, folder: Path, video: torch.Tensor
 ) -> None:
     ref = new_run()
-    register(ref, folder, "served")
-    mlflow.set_tracking_uri(ref.uri)
+    register_model(ref, folder, "served")
+    mlflow.set_tracking_uri(ref.tracking_uri)
     model = mlflow.pyfunc.load_model("models:/served@candidate")
     features = model.predict(video.numpy())
     assert features.dtype == np.float32
@@ -78,8 +80,8 @@ def test_mlflow_itself_loads_and_checks_the_model(
 
 def test_no_file_of_a_registered_model_is_a_pickle(new_run: NewRun, folder: Path) -> None:
     ref = new_run()
-    register(ref, folder, "plain")
-    location = folder_of(show_model("models:/plain@candidate", ref.uri).location)
+    register_model(ref, folder, "plain")
+    location = path_of_uri(show_model("models:/plain@candidate", ref.tracking_uri).location)
     files = [path for path in location.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"MLmodel", "model.safetensors", "config.json", "pyfunc_model.py"} <= names
@@ -97,19 +99,19 @@ def test_the_pickle_scanner_finds_pickles() -> None:
 
 def test_versions_are_listed_with_their_aliases_and_promoted(new_run: NewRun, folder: Path) -> None:
     ref = new_run()
-    first = register(ref, folder, "ranked", metrics={"rankme": 3.0}, tags={"dataset": "d0"})
-    assert promote("ranked", first, tracking=ref.uri).before is None
-    second = register(ref, folder, "ranked", metrics={"rankme": 4.0})
-    rows = [row for row in list_models(ref.uri) if row.name == "ranked"]
+    first = register_model(ref, folder, "ranked", metrics={"rankme": 3.0}, tags={"dataset": "d0"})
+    assert promote("ranked", first, tracking_uri=ref.tracking_uri).before is None
+    second = register_model(ref, folder, "ranked", metrics={"rankme": 4.0})
+    rows = [row for row in list_models(ref.tracking_uri) if row.name == "ranked"]
     assert [(row.version, row.aliases) for row in rows] == [
         (second, ("candidate",)),
         (first, ("champion",)),
     ]
     assert (rows[1].metrics, rows[1].tags) == ({"rankme": 3.0}, {"dataset": "d0"})
     assert rows[0].run_id == ref.run_id
-    done = promote("ranked", second, tracking=ref.uri)
+    done = promote("ranked", second, tracking_uri=ref.tracking_uri)
     assert (done.before, done.version, done.alias) == (first, second, "champion")
-    assert show_model("models:/ranked@champion", ref.uri).version == second
+    assert show_model("models:/ranked@champion", ref.tracking_uri).version == second
 
 
 @pytest.mark.parametrize(
@@ -127,23 +129,23 @@ def test_a_model_that_is_not_there_is_one_clear_message(
     new_run: NewRun, folder: Path, uri: str, advice: str
 ) -> None:
     ref = new_run()
-    known = {row.name for row in list_models(ref.uri)}
+    known = {row.name for row in list_models(ref.tracking_uri)}
     if "planets" not in known:
-        register(ref, folder, "planets")
+        register_model(ref, folder, "planets")
     with pytest.raises(RequestError, match=advice):
-        load_model(uri, tracking=ref.uri)
+        load_model(uri, tracking_uri=ref.tracking_uri)
 
 
 def test_the_quick_jobs_model_is_found_from_the_current_folder(
     new_run: NewRun, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = new_run()
-    register(ref, folder, "here")
+    register_model(ref, folder, "here")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match="no runs yet"):
         load_model("models:/here@candidate")
     assert not (tmp_path / ".orchestrator").exists()
-    database = Path(ref.uri.removeprefix("sqlite:///"))
+    database = Path(ref.tracking_uri.removeprefix("sqlite:///"))
     (tmp_path / ".orchestrator").symlink_to(database.parent.parent)
     assert load_model("models:/here@candidate").config.frames == 4
 
@@ -157,10 +159,12 @@ def test_a_failed_registration_keeps_the_folder(
     ref = new_run()
     monkeypatch.setattr("mlflow.MlflowClient.log_model_artifacts", full)
     with pytest.raises(JobFailed, match="No space left"):
-        register(ref, folder, "never")
+        register_model(ref, folder, "never")
     assert (folder / "model.safetensors").exists()
     monkeypatch.undo()
-    assert "never" not in {model.name for model in client_of(ref.uri).search_registered_models()}
+    assert "never" not in {
+        model.name for model in mlflow_client(ref.tracking_uri).search_registered_models()
+    }
 
 
 @pytest.mark.parametrize("failing", ["set_logged_model_tags", "set_registered_model_alias"])
@@ -174,9 +178,9 @@ def test_a_registration_whose_end_failed_is_ended_and_not_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(f"mlflow.MlflowClient.{failing}", away)
         with pytest.raises(JobFailed, match="did not take the model"):
-            register(ref, folder, name, tags={"run": "tiny"})
-    assert register(ref, folder, name, tags={"run": "tiny"}) == 1
-    (row,) = [row for row in list_models(ref.uri) if row.name == name]
+            register_model(ref, folder, name, tags={"run": "tiny"})
+    assert register_model(ref, folder, name, tags={"run": "tiny"}) == 1
+    (row,) = [row for row in list_models(ref.tracking_uri) if row.name == name]
     assert row.aliases == ("candidate",)
 
 

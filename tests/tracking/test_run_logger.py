@@ -11,35 +11,37 @@ from PIL import Image, ImageSequence
 
 from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.run import RunRef
-from orchestrator.tracking.server import client_of
-from tests.support.mlflow_runs import artifacts, history
-from tests.support.waiting import PATIENCE_S, until
+from orchestrator.tracking.server import mlflow_client
+from tests.support.mlflow_runs import artifact_paths, metric_history
+from tests.support.waiting import TIMEOUT_S, wait_until
 
 NewRun = Callable[..., RunRef]
 
 
 def logger(ref: RunRef, start_step: int = 0, **options: Any) -> RunLogger:
-    return RunLogger(ref, start_step, **{"pause": 0.05, "patience": PATIENCE_S, **options})
+    return RunLogger(
+        ref, start_step, **{"poll_interval_s": 0.05, "close_timeout_s": TIMEOUT_S, **options}
+    )
 
 
 def log_steps(ref: RunRef, first: int, last: int, value: float, start: int) -> None:
     log = logger(ref, start)
     for step in range(first, last + 1):
-        log.metrics(step, {"train/loss": value + step, "health/rankme": value})
+        log.log_metrics(step, {"train/loss": value + step, "health/rankme": value})
     assert log.close() == []
 
 
 def test_a_replayed_step_keeps_its_first_value(new_run: NewRun) -> None:
     ref = new_run()
     log_steps(ref, 1, 10, value=100.0, start=0)
-    first = client_of(ref.uri).get_metric_history(ref.run_id, "train/loss")
+    first = mlflow_client(ref.tracking_uri).get_metric_history(ref.run_id, "train/loss")
     log_steps(ref, 6, 14, value=500.0, start=5)
     expected = [(s, 100.0 + s) for s in range(1, 11)] + [(s, 500.0 + s) for s in range(11, 15)]
-    assert history(ref, "train/loss") == expected
+    assert metric_history(ref, "train/loss") == expected
     stamps = {metric.step: metric.timestamp for metric in first}
-    again = client_of(ref.uri).get_metric_history(ref.run_id, "train/loss")
+    again = mlflow_client(ref.tracking_uri).get_metric_history(ref.run_id, "train/loss")
     assert {m.step: m.timestamp for m in again if m.step <= 10} == stamps
-    assert client_of(ref.uri).get_run(ref.run_id).data.metrics["replayed_steps"] == 5
+    assert mlflow_client(ref.tracking_uri).get_run(ref.run_id).data.metrics["replayed_steps"] == 5
 
 
 def test_replays_add_up_over_restarts_even_when_one_dies_on_the_way(new_run: NewRun) -> None:
@@ -47,17 +49,19 @@ def test_replays_add_up_over_restarts_even_when_one_dies_on_the_way(new_run: New
     log_steps(ref, 1, 10, value=0.0, start=0)
     log_steps(ref, 6, 8, value=1.0, start=5)
     log_steps(ref, 6, 12, value=2.0, start=5)
-    assert history(ref, "train/loss")[-3:] == [(10, 10.0), (11, 13.0), (12, 14.0)]
-    assert client_of(ref.uri).get_run(ref.run_id).data.metrics["replayed_steps"] == 3 + 5
+    assert metric_history(ref, "train/loss")[-3:] == [(10, 10.0), (11, 13.0), (12, 14.0)]
+    assert (
+        mlflow_client(ref.tracking_uri).get_run(ref.run_id).data.metrics["replayed_steps"] == 3 + 5
+    )
 
 
 def test_a_metric_that_is_new_is_not_taken_for_a_replay(new_run: NewRun) -> None:
     ref = new_run()
     log_steps(ref, 1, 4, value=0.0, start=0)
     log = logger(ref, 2)
-    log.metrics(3, {"train/loss": 9.0, "train/other": 1.0})
+    log.log_metrics(3, {"train/loss": 9.0, "train/other": 1.0})
     log.close()
-    assert history(ref, "train/other") == [(3, 1.0)]
+    assert metric_history(ref, "train/other") == [(3, 1.0)]
 
 
 def test_a_lost_answer_does_not_double_a_row(
@@ -73,9 +77,9 @@ def test_a_lost_answer_does_not_double_a_row(
             raise MlflowException("connection lost")
 
     monkeypatch.setattr(MlflowClient, "log_batch", forgetful)
-    monkeypatch.setattr("orchestrator.tracking.live.run_logger.FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.live.run_logger.MIN_BACKOFF_S", 0.05)
     log_steps(ref, 1, 5, value=0.0, start=0)
-    assert history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
+    assert metric_history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
 
 
 def test_rows_wait_while_mlflow_is_away(
@@ -89,15 +93,15 @@ def test_rows_wait_while_mlflow_is_away(
         return send(self, *args, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "log_batch", broken)
-    monkeypatch.setattr("orchestrator.tracking.live.run_logger.FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr("orchestrator.tracking.live.run_logger.MIN_BACKOFF_S", 0.05)
     log = logger(ref)
     with caplog.at_level(logging.WARNING, "orchestrator.tracking.live.run_logger"):
         for step in range(1, 6):
-            log.metrics(step, {"train/loss": float(step)})
-        until(lambda: "cannot be written" in caplog.text)
+            log.log_metrics(step, {"train/loss": float(step)})
+        wait_until(lambda: "cannot be written" in caplog.text)
         away.clear()
         assert log.close() == []
-    assert history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
+    assert metric_history(ref, "train/loss") == [(s, float(s)) for s in range(1, 6)]
     said = [record.message for record in caplog.records]
     assert sum("cannot be written" in text for text in said) == 1
     assert any("has everything again" in text for text in said)
@@ -111,9 +115,9 @@ def test_what_never_arrived_is_said_plainly(
 
     ref = new_run()
     monkeypatch.setattr(MlflowClient, "log_batch", broken)
-    log = logger(ref, patience=0.3)
+    log = logger(ref, close_timeout_s=0.3)
     for step in (10, 20, 30):
-        log.metrics(step, {"train/loss": 1.0})
+        log.log_metrics(step, {"train/loss": 1.0})
     with caplog.at_level(logging.WARNING, "orchestrator.tracking.live.run_logger"):
         lost = log.close()
     assert len(lost) == 3
@@ -124,12 +128,12 @@ def test_a_refused_row_takes_no_other_with_it(
     new_run: NewRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref = new_run()
-    log = logger(ref, pause=0.3)
-    log.metrics(1, {"train/loss": 1.0})
-    log.metrics(2, {"no?such*name": 2.0})
-    log.metrics(3, {"train/loss": 3.0})
+    log = logger(ref, poll_interval_s=0.3)
+    log.log_metrics(1, {"train/loss": 1.0})
+    log.log_metrics(2, {"no?such*name": 2.0})
+    log.log_metrics(3, {"train/loss": 3.0})
     (lost,) = log.close()
-    assert history(ref, "train/loss") == [(1, 1.0), (3, 3.0)]
+    assert metric_history(ref, "train/loss") == [(1, 1.0), (3, 3.0)]
     assert "refuses" in caplog.text
     assert getattr(lost, "step", None) == 2
 
@@ -142,25 +146,27 @@ def test_a_broken_picture_store_does_not_hold_up_rows(
 
     ref = new_run()
     monkeypatch.setattr(MlflowClient, "log_artifact", full)
-    log = logger(ref, patience=0.5)
-    log.picture(1, "masks", Image.new("RGB", (8, 8)))
-    log.metrics(1, {"train/loss": 1.0})
-    until(lambda: len(log.facts) == 0)
-    log.metrics(2, {"train/loss": 2.0})
-    until(lambda: len(log.facts) == 0)
+    log = logger(ref, close_timeout_s=0.5)
+    log.log_picture(1, "masks", Image.new("RGB", (8, 8)))
+    log.log_metrics(1, {"train/loss": 1.0})
+    wait_until(lambda: len(log.metric_queue) == 0)
+    log.log_metrics(2, {"train/loss": 2.0})
+    wait_until(lambda: len(log.metric_queue) == 0)
     assert len(log.close()) == 1
-    assert history(ref, "train/loss") == [(1, 1.0), (2, 2.0)]
+    assert metric_history(ref, "train/loss") == [(1, 1.0), (2, 2.0)]
 
 
 def test_two_loggers_write_one_run(new_run: NewRun) -> None:
     ref = new_run()
-    both = [logger(ref, node_id=f"node-{i}", sample_every=0.1) for i in range(2)]
-    both[0].metrics(1, {"train/loss": 1.0})
+    both = [logger(ref, node_id=f"node-{i}", sample_interval_s=0.1) for i in range(2)]
+    both[0].log_metrics(1, {"train/loss": 1.0})
     sampled = {f"system/node-{i}/cpu_utilization_percentage" for i in range(2)}
-    until(lambda: sampled <= client_of(ref.uri).get_run(ref.run_id).data.metrics.keys())
+    wait_until(
+        lambda: sampled <= mlflow_client(ref.tracking_uri).get_run(ref.run_id).data.metrics.keys()
+    )
     assert [log.close() for log in both] == [[], []]
-    metrics = client_of(ref.uri).get_run(ref.run_id).data.metrics
-    assert history(ref, "train/loss") == [(1, 1.0)]
+    metrics = mlflow_client(ref.tracking_uri).get_run(ref.run_id).data.metrics
+    assert metric_history(ref, "train/loss") == [(1, 1.0)]
     assert "replayed_steps" not in metrics
 
 
@@ -169,11 +175,11 @@ def test_pictures_are_named_by_step_and_drawn_once(new_run: NewRun) -> None:
     frames = [Image.new("RGB", (8, 8), (i * 60, 0, 0)) for i in range(4)]
     for mask in (frames[0], frames[3]):  # the second time is a replay
         log = logger(ref)
-        log.picture(500, "masks", mask)
-        log.picture(500, "features", frames)
+        log.log_picture(500, "masks", mask)
+        log.log_picture(500, "features", frames)
         log.close()
-    client = client_of(ref.uri)
-    paths = [path for path in artifacts(client, ref) if path.startswith("pictures/")]
+    client = mlflow_client(ref.tracking_uri)
+    paths = [path for path in artifact_paths(client, ref) if path.startswith("pictures/")]
     assert paths == ["pictures/features/step-00000500.gif", "pictures/masks/step-00000500.png"]
     local = client.download_artifacts(ref.run_id, "pictures/masks/step-00000500.png")
     assert Image.open(local).getpixel((0, 0)) == (0, 0, 0)
@@ -183,11 +189,11 @@ def test_pictures_are_named_by_step_and_drawn_once(new_run: NewRun) -> None:
 
 def test_a_kept_checkpoint_is_a_logged_model_until_it_is_dropped(new_run: NewRun) -> None:
     ref = new_run()
-    client = client_of(ref.uri)
+    client = mlflow_client(ref.tracking_uri)
     for _ in range(2):  # told twice, made once
         log = logger(ref)
-        log.checkpoint(200, "/runs/tiny/checkpoints/step-00000200", {"rankme": 12.0})
-        log.checkpoint(400, "/runs/tiny/checkpoints/step-00000400", {"rankme": 14.0})
+        log.log_checkpoint(200, "/runs/tiny/checkpoints/step-00000200", {"rankme": 12.0})
+        log.log_checkpoint(400, "/runs/tiny/checkpoints/step-00000400", {"rankme": 14.0})
         log.close()
     mine = f"source_run_id = '{ref.run_id}'"
     models = client.search_logged_models([ref.experiment_id], mine)
@@ -200,15 +206,15 @@ def test_a_kept_checkpoint_is_a_logged_model_until_it_is_dropped(new_run: NewRun
     assert {(o.model_id, o.step) for o in outputs} >= {(newest.model_id, 400)}
 
     log = logger(ref)
-    log.checkpoint_dropped(200)
+    log.log_checkpoint_deleted(200)
     log.close()
     models = client.search_logged_models([ref.experiment_id], mine)
     assert [model.name for model in models] == ["step-00000400"]
 
     # A start that was killed dropped 400 and wrote 600, and told of neither.
     log = logger(ref)
-    log.checkpoints_standing([600])
-    log.checkpoint(600, "/runs/tiny/checkpoints/step-00000600", {})
+    log.log_checkpoint_list([600])
+    log.log_checkpoint(600, "/runs/tiny/checkpoints/step-00000600", {})
     log.close()
     models = client.search_logged_models([ref.experiment_id], mine)
     assert [model.name for model in models] == ["step-00000600"]

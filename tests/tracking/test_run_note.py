@@ -7,10 +7,10 @@ from typing import Any
 from PIL import Image
 
 from orchestrator.tracking.live.run_logger import RunLogger
-from orchestrator.tracking.run import RunRef, describe_result
-from orchestrator.tracking.run_description import opening_note, result_note
-from orchestrator.tracking.server import client_of
-from tests.support.mlflow_runs import make_job
+from orchestrator.tracking.run import RunRef, write_result_description
+from orchestrator.tracking.run_description import initial_description, result_description
+from orchestrator.tracking.server import mlflow_client
+from tests.support.mlflow_runs import tracked_job
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Ended:
 
 
 def test_the_result_stands_in_the_lines_that_mlflow_shows_first() -> None:
-    note = result_note(make_job(), Ended(), {})
+    note = result_description(tracked_job(), Ended(), {})
     first = note.split("\n\n")[:2]
     assert "V-JEPA 2" in first[0]
     assert "`physics://mixed?clips=100`" in first[0]
@@ -46,7 +46,7 @@ def test_the_result_stands_in_the_lines_that_mlflow_shows_first() -> None:
 
 
 def test_the_note_says_how_to_load_the_model_and_what_it_takes() -> None:
-    note = result_note(make_job(), Ended(), {})
+    note = result_description(tracked_job(), Ended(), {})
     assert 'load_model("models:/tiny@candidate")' in note
     assert "uint8 [B, 4, 16, 16, 3] -> float32 [B, 8, 24]" in note
     assert "2,000 clips, 2.0 h, 0.05 GB, digest `d1`, 3 quarantined" in note
@@ -55,23 +55,23 @@ def test_the_note_says_how_to_load_the_model_and_what_it_takes() -> None:
 
 
 def test_every_row_of_the_table_has_two_cells() -> None:
-    note = result_note(make_job(data__source="a|b"), Ended(model_uri="/a|b"), {})
+    note = result_description(tracked_job(data__source="a|b"), Ended(model_uri="/a|b"), {})
     rows = [line for line in note.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {3}
 
 
 def test_a_run_is_described_from_its_start_to_its_end(new_run: Callable[..., RunRef]) -> None:
-    job = make_job()
+    job = tracked_job()
     ref = new_run(job)
-    client = client_of(ref.uri)
+    client = mlflow_client(ref.tracking_uri)
     tag = "mlflow.note.content"
-    assert client.get_run(ref.run_id).data.tags[tag] == opening_note(job)
-    assert "In training: 20 steps" in opening_note(job)
+    assert client.get_run(ref.run_id).data.tags[tag] == initial_description(job)
+    assert "In training: 20 steps" in initial_description(job)
     log = RunLogger(ref, 0)
     for step in (500, 2000):
-        log.picture(step, "feature_map", Image.new("RGB", (8, 8)))
+        log.log_picture(step, "feature_map", Image.new("RGB", (8, 8)))
     log.close()
-    describe_result(ref, job, Ended())
+    write_result_description(ref, job, Ended())
     note = client.get_run(ref.run_id).data.tags[tag]
     assert "Result: **loss 0.4123" in note
     file = f"get-artifact?path=pictures/feature_map/step-00002000.png&run_uuid={ref.run_id}"

@@ -15,25 +15,25 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.errors import RequestError
 from orchestrator.storage import Storage
 from orchestrator.tracking import sqlite_store as tables
-from orchestrator.tracking.server import client_of, tracking_uri
+from orchestrator.tracking.server import mlflow_client, tracking_uri
 
 START = """
 import sys
 from orchestrator.tracking.registry import _ensure_registered
-from orchestrator.tracking.run import make_run
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.run import create_run
+from orchestrator.tracking.server import mlflow_client
 uri = sys.argv[1]
-client = client_of(uri)
-run = make_run(client, uri, "new", "one", {})
+client = mlflow_client(uri)
+run = create_run(client, uri, "new", "one", {})
 _ensure_registered(client, "model")
 print(run.info.experiment_id)
 """
 KILLED = """
 import os, signal, sys
 from mlflow.store.db import utils
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.server import mlflow_client
 utils._upgrade_db = lambda engine: os.kill(os.getpid(), signal.SIGKILL)
-client_of(sys.argv[1])
+mlflow_client(sys.argv[1])
 """
 
 
@@ -53,7 +53,7 @@ def test_processes_that_start_together_share_one_experiment_and_one_model(tmp_pa
     told = [process.communicate(timeout=120) for process in many]
     assert [process.returncode for process in many] == [0] * 4, told
     assert len({out for out, _ in told}) == 1
-    assert len(client_of(uri).search_runs([told[0][0].strip()])) == 4
+    assert len(mlflow_client(uri).search_runs([told[0][0].strip()])) == 4
 
 
 @pytest.mark.integration
@@ -78,19 +78,19 @@ def test_a_disk_that_is_full_is_named_and_leaves_nothing(
     monkeypatch.setattr(tables.utils, "_initialize_tables", full)
     uri = tracking_uri(storage=Storage(str(tmp_path)))
     with pytest.raises(RequestError, match="database or disk is full") as caught:
-        client_of(uri)
+        mlflow_client(uri)
     assert len(str(caught.value).splitlines()) == 2
     assert [path.name for path in (tmp_path / "mlflow").iterdir()] == ["mlflow.db.lock"]
     monkeypatch.undo()
-    assert client_of(uri).get_experiment("0")
+    assert mlflow_client(uri).get_experiment("0")
 
 
 def test_a_database_in_a_folder_that_cannot_be_written_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = tracking_uri(storage=Storage(str(tmp_path)))
-    client_of(uri)
-    tables.make_tables.cache_clear()
+    mlflow_client(uri)
+    tables.create_sqlite_store.cache_clear()
     opened = os.open
 
     def read_only(path: Any, *args: Any, **options: Any) -> int:
@@ -99,4 +99,4 @@ def test_a_database_in_a_folder_that_cannot_be_written_is_read(
         return opened(path, *args, **options)
 
     monkeypatch.setattr(tables.os, "open", read_only)
-    assert client_of(uri).get_experiment("0")
+    assert mlflow_client(uri).get_experiment("0")

@@ -10,7 +10,7 @@ from orchestrator.errors import RequestError
 from orchestrator.storage import Storage
 from orchestrator.tracking.server import (
     artifact_root,
-    client_of,
+    mlflow_client,
     require_usable,
     sqlite_file,
     tracking_uri,
@@ -50,7 +50,7 @@ def test_all_of_a_run_lies_in_its_storage_whatever_its_name(name: str, tmp_path:
     uri = tracking_uri(None, storage)
     assert sqlite_file(uri) == tmp_path / name / "mlflow" / "mlflow.db"
     assert tracking_uri(uri) == uri
-    client = client_of(uri)
+    client = mlflow_client(uri)
     run = client.create_run(client.create_experiment("x", artifact_root(uri)))
     client.log_text(run.info.run_id, "text", "file.txt")
     assert os.listdir(tmp_path) == [name]
@@ -137,7 +137,7 @@ def test_a_server_that_is_away_is_said_at_once() -> None:
 def test_a_server_that_takes_a_call_and_says_nothing_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.tracking.server.ALIVE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("orchestrator.tracking.server.REACHABLE_TIMEOUT_S", 0.1)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(RequestError, match="does not answer"),

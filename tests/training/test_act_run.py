@@ -12,39 +12,39 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.data.action_stats import measure
-from orchestrator.data.packing.prepare import Prepared
-from orchestrator.data.store.index import Index
+from orchestrator.data.action_stats import measure_action_stats
+from orchestrator.data.packing.prepare import PreparedData
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.in_training.scheduler import Evaluations
-from orchestrator.jepa.action_batch import Motion
+from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler
+from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.objectives import Objective, ObjectiveOutput
 from orchestrator.job import TrainJob, build_job, job_dict
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.training.audit import audit_run
 from orchestrator.training.driver import Stopped, run_train
 from orchestrator.training.engine.step import StepModule
-from orchestrator.training.resolve.actions import know_actions
+from orchestrator.training.resolve.actions import resolve_actions
 from orchestrator.training.run_record import read_record
-from tests.support.action_videos import act_job, actions_of, packed, states_of
+from tests.support.action_videos import action_job, actions_of, pack_numbered_videos, states_of
 
 
-def prepared(*indexes: Index, weights: Sequence[float | None] | None = None) -> Prepared:
-    return Prepared(list(indexes), list(weights or [None] * len(indexes)), "digest", 0)
+def prepared(*indexes: DatasetIndex, weights: Sequence[float | None] | None = None) -> PreparedData:
+    return PreparedData(list(indexes), list(weights or [None] * len(indexes)), "digest", 0)
 
 
-def completed(job: TrainJob, *indexes: Index, **options: Any) -> TrainJob:
-    return know_actions(job, prepared(*indexes, **options), Silent(), local=True)
+def completed(job: TrainJob, *indexes: DatasetIndex, **options: Any) -> TrainJob:
+    return resolve_actions(job, prepared(*indexes, **options), SilentProgress(), local=True)
 
 
 def test_block_and_statistics_come_from_the_data(tmp_path: Path) -> None:
-    index = packed(tmp_path)
-    act = completed(act_job(index.uri, tmp_path), index).data.act
+    index = pack_numbered_videos(tmp_path)
+    act = completed(action_job(index.uri, tmp_path), index).data.act
     assert act is not None
     assert act.statistics is not None
-    assert (act.block, act.width) == (2, 6)
+    assert (act.block, act.action_dim) == (2, 6)
     rows = np.concatenate([actions_of(v, 20)[:-1] for v in range(6)]).astype(float)
     np.testing.assert_allclose(act.statistics.action_mean, rows.mean(0))
     np.testing.assert_allclose(act.statistics.action_std, rows.std(0))
@@ -56,13 +56,13 @@ def test_a_change_needs_states_alone(tmp_path: Path) -> None:
     def alone(video: int, made: dict[str, Any]) -> None:
         del made["actions"]
 
-    index = packed(tmp_path, change=alone)
-    act = completed(act_job(index.uri, tmp_path, act={"actions": "change"}), index).data.act
+    index = pack_numbered_videos(tmp_path, change=alone)
+    act = completed(action_job(index.uri, tmp_path, act={"actions": "change"}), index).data.act
     assert act is not None
     assert act.statistics is not None
-    assert (act.width, act.statistics.action_mean) == (3, ())
+    assert (act.action_dim, act.statistics.action_mean) == (3, ())
     with pytest.raises(RequestError, match=r"there is no KEY\.actions\.npy beside"):
-        completed(act_job(index.uri, tmp_path), index)
+        completed(action_job(index.uri, tmp_path), index)
 
 
 def narrow(video: int, made: dict[str, Any]) -> None:
@@ -70,17 +70,17 @@ def narrow(video: int, made: dict[str, Any]) -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    index = packed(tmp_path)
-    job = act_job(index.uri, tmp_path)
-    other = packed(tmp_path, tag="narrow", change=narrow)
-    faster = packed(tmp_path, tag="fast", fps=20.0)
+    index = pack_numbered_videos(tmp_path)
+    job = action_job(index.uri, tmp_path)
+    other = pack_numbered_videos(tmp_path, tag="narrow", change=narrow)
+    faster = pack_numbered_videos(tmp_path, tag="fast", fps=20.0)
     refused: list[tuple[str, Any]] = [
         (r"10 frames a second, no whole multiple of 4", lambda: completed(
-            act_job(index.uri, tmp_path, fps=4.0), index)),
+            action_job(index.uri, tmp_path, fps=4.0), index)),
         (r"2 control steps lead .* the job says 3", lambda: completed(
-            act_job(index.uri, tmp_path, act={"block": 3}), index)),
+            action_job(index.uri, tmp_path, act={"block": 3}), index)),
         (r"1 numbers are given, a row of the data has 3", lambda: completed(
-            act_job(index.uri, tmp_path, act={"statistics": {
+            action_job(index.uri, tmp_path, act={"statistics": {
                 "action_mean": [0.0], "action_std": [1.0]}}), index)),
         (r"differ in the numbers of a row of actions\.npy: 3 in .*, 2 in", lambda: completed(
             job, index, other)),
@@ -95,8 +95,11 @@ def test_a_mixture_is_pooled_by_how_it_is_drawn(tmp_path: Path) -> None:
     def shifted(video: int, made: dict[str, Any]) -> None:
         made["actions"] = made["actions"] + np.float32(100)
 
-    one, other = packed(tmp_path), packed(tmp_path, videos=18, tag="far", change=shifted)
-    job = act_job(one.uri, tmp_path)
+    one, other = (
+        pack_numbered_videos(tmp_path),
+        pack_numbered_videos(tmp_path, videos=18, tag="far", change=shifted),
+    )
+    job = action_job(one.uri, tmp_path)
     by_clips = completed(job, one, other).data.act
     even = completed(job, one, other, weights=[1.0, 1.0]).data.act
     assert by_clips is not None
@@ -110,9 +113,9 @@ def test_a_mixture_is_pooled_by_how_it_is_drawn(tmp_path: Path) -> None:
 
 
 def test_statistics_of_ones_own_are_used_as_they_are(tmp_path: Path) -> None:
-    index = packed(tmp_path)
+    index = pack_numbered_videos(tmp_path)
     own = {"action_mean": [0.0] * 3, "action_std": [2.0] * 3}
-    job = completed(act_job(index.uri, tmp_path, act={"statistics": own}), index)
+    job = completed(action_job(index.uri, tmp_path, act={"statistics": own}), index)
     assert job.data.act is not None
     assert job.data.act.statistics is not None
     assert job.data.act.statistics.action_std == (2.0, 2.0, 2.0)
@@ -127,7 +130,7 @@ class Told(Objective):
         self.seen: list[Any] = []
 
     def forward(
-        self, video: Tensor, masks: Any, targets: Any, motion: Motion | None = None
+        self, video: Tensor, masks: Any, targets: Any, motion: ActionBatch | None = None
     ) -> ObjectiveOutput:
         self.seen.append(motion)
         return ObjectiveOutput(torch.ones(len(video)), video.detach())
@@ -141,7 +144,7 @@ class Deaf(Objective):
 
 
 def test_an_objective_hears_of_motion_where_it_listens() -> None:
-    motion = Motion(torch.zeros(2, 3, 6), torch.zeros(2, 4, 3))
+    motion = ActionBatch(torch.zeros(2, 3, 6), torch.zeros(2, 4, 3))
     told, video, weight = Told(), torch.zeros(2, 1), torch.ones(2)
     StepModule(told, False)(video, [], None, weight, motion)
     StepModule(told, False)(video, [], None, weight, None)
@@ -153,12 +156,18 @@ def test_an_objective_hears_of_motion_where_it_listens() -> None:
 @pytest.mark.integration
 def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
     """In this process, as --local does; the run that goes on keeps what it began with."""
-    index = packed(tmp_path)
-    job = act_job(index.uri, tmp_path)
+    index = pack_numbered_videos(tmp_path)
+    job = action_job(index.uri, tmp_path)
     options: Any = {"fresh": False, "local": True, "profile": False}
     with pytest.raises(Stopped):
-        run_train(job, Silent(), **options, open_evaluations=Evaluations, until=2)
-    folder = Storage(str(tmp_path)).sub("runs", "acting")
+        run_train(
+            job,
+            SilentProgress(),
+            **options,
+            open_evaluations=EvaluationScheduler,
+            stop_after_step=2,
+        )
+    folder = Storage(str(tmp_path)).subfolder("runs", "acting")
     record = read_record(folder)
     assert record is not None
     began = record.job["data"]["act"]
@@ -199,11 +208,11 @@ def _values(value: Any) -> list[Any]:
 @pytest.mark.nightly
 @pytest.mark.integration
 def test_two_workers_of_ray_measure_and_train_what_one_process_does(tmp_path: Path) -> None:
-    index = packed(tmp_path)
-    job = act_job(index.uri, tmp_path)
+    index = pack_numbered_videos(tmp_path)
+    job = action_job(index.uri, tmp_path)
     run(job.model_copy(update={"scale": job.scale.model_copy(update={"workers": 2, "cpus": 0.5})}))
     facts = json.loads(Path(index.uri, "motion.json").read_text())
-    here = measure(index, Silent(), local=True).to_dict()
+    here = measure_action_stats(index, SilentProgress(), local=True).to_dict()
     assert {key: facts[key] for key in here} == json.loads(json.dumps(here))
     report = audit_run(Storage(str(tmp_path)), "acting")
     assert (report.wrong, report.trained, report.failed) == ([], 16, 0)

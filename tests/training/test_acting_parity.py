@@ -15,14 +15,19 @@ import pytest
 import torch
 
 from orchestrator.data.loader.batch import Batch
-from orchestrator.estimate import BatchPlan
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.objectives import Objective, Pool, build_objective, untaught_teacher
+from orchestrator.estimate import BatchSizes
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.objectives import (
+    ClipSets,
+    Objective,
+    build_objective,
+    randomly_initialized_teacher,
+)
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
 from orchestrator.randomness import generator
-from tests.support.objectives import batch_of, dealt_rows
-from tests.support.ranks import check_same, run_ranks, tiny_job
+from tests.support.objectives import global_batch, rank_micro_batches_with_keys
+from tests.support.ranks import assert_ranks_match, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
 
@@ -76,16 +81,16 @@ def parts_of(job: TrainJob) -> tuple[Objective, torch.nn.Module | None]:
     for name, parameter in objective.named_parameters():
         if "modulation" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    return objective, untaught_teacher(job)
+    return objective, randomly_initialized_teacher(job)
 
 
 def acted(step: int) -> Batch:
     """The global batch of a step, told what was done; a clip that failed says NaN."""
-    batch, draw = batch_of(step), torch.Generator().manual_seed(step)
+    batch, draw = global_batch(step), torch.Generator().manual_seed(step)
     motion = [torch.randn(8, frames, 4, generator=draw) + 1 for frames in (3, 4)]
     for part in motion:
         part[batch.weight == 0] = torch.nan
-    return replace(batch, motion=Motion(*motion))
+    return replace(batch, actions=ActionBatch(*motion))
 
 
 def train_acting(rank: int, world: int, kinds: list[str]) -> list[Any]:
@@ -97,14 +102,14 @@ def train_acting(rank: int, world: int, kinds: list[str]) -> list[Any]:
         for case in CASES:
             job = acting_job(kind, **case)
             objective, teacher = parts_of(job)
-            batch = BatchPlan.of(job.scale, world)
+            batch = BatchSizes.from_scale(job.scale, world)
             engine = Engine(objective, job, batch, torch.device("cpu"), teacher)
             losses, first = [], []
             for step in range(STEPS):
-                result = engine.train_step(dealt_rows(acted(step), batch, rank))
+                result = engine.train_step(rank_micro_batches_with_keys(acted(step), batch, rank))
                 assert result.applied
                 losses.append(result.loss)
-                first = first or engine.snapshot().slices
+                first = first or engine.take_snapshot().slices
             found.append((losses, first))
     return found
 
@@ -121,10 +126,10 @@ def reference(kind: str) -> tuple[float, dict[str, torch.Tensor]]:
     counted = batch.weight > 0
     assert 0 < int(counted.sum()) < len(counted)
     video = normalise(batch.video[counted], torch.float32)
-    assert batch.motion is not None
-    motion = Motion(*(part[counted] for part in batch.motion))
+    assert batch.actions is not None
+    motion = ActionBatch(*(part[counted] for part in batch.actions))
     if teacher is None:
-        targets: Any = Pool.alone(video)
+        targets: Any = ClipSets.single_set(video)
         targets.seed = int(generator(job.seed, 0, "slices").integers(2**63))
     else:
         targets = objective.targets(teacher, video)
@@ -144,4 +149,4 @@ def test_every_size_and_stage_trains_the_same(kind: str, world: int) -> None:
     first = trained(1)[0][begin][0]
     for index, case in enumerate(CASES, start=begin):
         ranks = [rank[index] for rank in trained(world)]
-        check_same(ranks, first, loss, gradient, case)
+        assert_ranks_match(ranks, first, loss, gradient, case)

@@ -11,19 +11,23 @@ from test_acting_parity import acted, acting_job
 from test_fixed_teacher import teacher_in
 
 from orchestrator.errors import RequestError
-from orchestrator.estimate import BatchPlan
-from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.estimate import BatchSizes
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
 from orchestrator.jepa.model_files import load_folder
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.objectives.frozen.objective import teacher_width
 from orchestrator.job import VJEPA2AC, TrainJob, build_job, job_dict
 from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.tracking.run_description import opening_note, result_note
+from orchestrator.tracking.run_description import initial_description, result_description
 from orchestrator.training.checkpoints.export import export_model
-from orchestrator.training.checkpoints.manager import Checkpoints, folder_name
-from orchestrator.training.resolve.frozen_teacher import keep_teacher, know_teacher, load_teacher
-from tests.support.objectives import dealt_rows
+from orchestrator.training.checkpoints.manager import CheckpointManager, checkpoint_name
+from orchestrator.training.resolve.frozen_teacher import (
+    load_teacher,
+    materialize_teacher,
+    resolve_teacher,
+)
+from tests.support.objectives import rank_micro_batches_with_keys
 from tests.support.ranks import run_ranks
 
 
@@ -40,13 +44,13 @@ def taught_job(teacher: Path, *overrides: str, **scale: Any) -> TrainJob:
 
 def test_the_models_encoder_is_the_teacher(tmp_path: Path) -> None:
     teacher, storage = teacher_in(tmp_path / "t", rope="paired"), Storage(str(tmp_path))
-    job = know_teacher(taught_job(teacher), storage)
+    job = resolve_teacher(taught_job(teacher), storage)
     theirs = load_folder(teacher).config.model
     assert (job.model.encoder, job.model.rope) == (theirs.encoder, "paired")
     assert isinstance(job.objective, VJEPA2AC)
     assert job.objective.encoder == theirs.encoder
     assert teacher_width(job.objective, job) == 12
-    assert know_teacher(job, storage) == job
+    assert resolve_teacher(job, storage) == job
     for overrides, text in (
         (["model.patch=4"], "patches of 8 pixels and 2 frames, the job's 4"),
         (["data.size=64"], r"4 x 4 patches \(32 pixels\), the job's 8 x 8 \(64\)"),
@@ -54,12 +58,12 @@ def test_the_models_encoder_is_the_teacher(tmp_path: Path) -> None:
         (["model.rope=tiled"], r"another \(model\.rope\)"),
     ):
         with pytest.raises(RequestError, match=text):
-            know_teacher(taught_job(teacher, *overrides), storage)
+            resolve_teacher(taught_job(teacher, *overrides), storage)
 
 
 def test_a_note_says_how_it_is_told(tmp_path: Path) -> None:
-    job = know_teacher(taught_job(teacher_in(tmp_path / "t")), Storage(str(tmp_path)))
-    assert "V-JEPA 2-AC" in opening_note(job)
+    job = resolve_teacher(taught_job(teacher_in(tmp_path / "t")), Storage(str(tmp_path)))
+    assert "V-JEPA 2-AC" in initial_description(job)
 
     class Ended:
         seconds, steps, clips_per_s, checkpoint, model_uri = 1.0, 2, 3.0, "c", "m"
@@ -67,7 +71,7 @@ def test_a_note_says_how_it_is_told(tmp_path: Path) -> None:
         next_steps: tuple[str, ...] = ()
         dataset = {"clips": 1, "hours": 1.0, "bytes": 1, "quarantined": 0, "digest": "d"}  # noqa: RUF012
 
-    note = result_note(job, Ended(), {})
+    note = result_description(job, Ended(), {})
     assert "[B, 4, 32, 32, 3] -> float32 [B, 64, 12]" in note
     assert "model.predict(tokens, actions, states)  # actions float32 [B, moments, 4]" in note
 
@@ -76,27 +80,27 @@ def train_and_save(rank: int, world: int, root: str, teacher: str) -> None:
     from orchestrator.training.engine.engine import Engine
 
     storage = Storage(root)
-    folder = storage.sub("runs", "tiny")
-    job = know_teacher(taught_job(Path(teacher), zero=3), storage)
+    folder = storage.subfolder("runs", "tiny")
+    job = resolve_teacher(taught_job(Path(teacher), zero=3), storage)
     if rank == 0:
-        keep_teacher(job, storage, folder)
+        materialize_teacher(job, storage, folder)
     torch.distributed.barrier()
-    batch, fixed = BatchPlan.of(job.scale, world), load_teacher(job, folder)
+    batch, fixed = BatchSizes.from_scale(job.scale, world), load_teacher(job, folder)
     engine = Engine(build_objective(job), job, batch, torch.device("cpu"), fixed)
-    engine.train_step(dealt_rows(acted(1), batch, rank))
-    checkpoints = Checkpoints(folder.sub("checkpoints"), rank, world, Policy())
-    checkpoints.save(engine.snapshot(), {}, {}, wait=True)
+    engine.train_step(rank_micro_batches_with_keys(acted(1), batch, rank))
+    checkpoints = CheckpointManager(folder.subfolder("checkpoints"), rank, world, Policy())
+    checkpoints.save(engine.take_snapshot(), {}, {}, wait=True)
 
 
 @pytest.mark.integration
 def test_what_is_kept_encodes_and_predicts_by_itself(tmp_path: Path) -> None:
     teacher, storage = teacher_in(tmp_path / "t"), Storage(str(tmp_path))
     run_ranks(2, train_and_save, str(tmp_path), str(teacher))
-    job = know_teacher(taught_job(teacher), storage)
-    checkpoints, out = storage.sub("runs", "tiny", "checkpoints"), tmp_path / "model"
-    export_model(job, checkpoints, folder_name(1), out)
+    job = resolve_teacher(taught_job(teacher), storage)
+    checkpoints, out = storage.subfolder("runs", "tiny", "checkpoints"), tmp_path / "model"
+    export_model(job, checkpoints, checkpoint_name(1), out)
     model = load_folder(out)
-    assert isinstance(model, ActingModel)
+    assert isinstance(model, ActionConditionedModel)
     exact = load_folder(teacher).encoder.state_dict()
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, exact[name]), name

@@ -17,7 +17,7 @@ from orchestrator.evaluation.measures.ridge import ridge_probe
 from orchestrator.jepa.visualization import feature_pca
 from orchestrator.job import build_job, job_dict
 from orchestrator.runner import run
-from orchestrator.tracking.metrics import metric_rows
+from orchestrator.tracking.metrics import to_mlflow_metrics
 from orchestrator.training import health
 
 NAN, INF, HUGE = math.nan, math.inf, 3e38
@@ -75,11 +75,11 @@ def test_lidar_of_any_finite_features_is_finite(scale: float) -> None:
 
 def test_what_blew_up_is_told_and_is_no_collapse() -> None:
     values = {"rankme": NAN, "feature_std": NAN, "token_cosine": NAN}
-    told = health.collapse(values, objective="vjepa2", lr=1e8, momentum=0.9)
+    told = health.collapse_warning(values, objective="vjepa2", lr=1e8, momentum=0.9)
     assert told is not None
-    assert told.startswith(health.NOT_FINITE)
+    assert told.startswith(health.NOT_FINITE_MESSAGE)
     assert "optim.lr" in told
-    assert health.COLLAPSED not in told
+    assert health.COLLAPSE_MESSAGE not in told
 
 
 def test_huge_features_have_a_picture() -> None:
@@ -90,7 +90,7 @@ def test_huge_features_have_a_picture() -> None:
 
 
 def test_mlflow_gets_finite_numbers_only() -> None:
-    rows = metric_rows({"a": 1.0, "b": NAN, "c": INF, "d": -INF, "e": 0.0}, 5, 3, "m")
+    rows = to_mlflow_metrics({"a": 1.0, "b": NAN, "c": INF, "d": -INF, "e": 0.0}, 5, 3, "m")
     assert [(row.key, row.value, row.step, row.model_id) for row in rows] == [
         ("a", 1.0, 3, "m"),
         ("e", 0.0, 3, "m"),
@@ -129,4 +129,4 @@ def test_a_learning_rate_that_is_far_too_large_ends_with_one_line(
         run(blown_up_job(tmp_path, lr, steps), local=True, progress=heard)
     assert "did not help" in str(caught.value)
     assert "optim.lr" in str(caught.value)
-    assert any(health.NOT_FINITE in line for line in heard.lines)
+    assert any(health.NOT_FINITE_MESSAGE in line for line in heard.lines)

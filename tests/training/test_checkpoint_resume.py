@@ -14,10 +14,10 @@ import torch
 from orchestrator.errors import DataError
 from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import Checkpoints, folder_name
+from orchestrator.training.checkpoints.manager import CheckpointManager, checkpoint_name
 from orchestrator.training.engine.snapshot import Snapshot
-from orchestrator.training.engine.tensor_slices import Slice, SliceReader
-from tests.support.ranks import make_engine, run_ranks, tiny_job, train, whole
+from orchestrator.training.engine.tensor_slices import SliceReader, TensorSlice
+from tests.support.ranks import gather_slices, make_engine, run_ranks, tiny_job, train_steps
 
 SAVED, LAST = 6, 10
 
@@ -25,12 +25,12 @@ SAVED, LAST = 6, 10
 def save_midway(rank: int, world: int, stage: int, precision: str, root: str) -> dict[str, Any]:
     """Train to SAVED, save, train on to LAST."""
     engine = make_engine(tiny_job(scale={"zero": stage, "precision": precision}), world)
-    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
-    train(engine, rank, 0, SAVED)
-    checkpoints.save(engine.snapshot(), {"position": SAVED * 8}, {"rankme": 1.0})
-    losses = train(engine, rank, SAVED, LAST)
+    checkpoints = CheckpointManager(Storage(root), rank, world, Policy())
+    train_steps(engine, rank, 0, SAVED)
+    checkpoints.save(engine.take_snapshot(), {"position": SAVED * 8}, {"rankme": 1.0})
+    losses = train_steps(engine, rank, SAVED, LAST)
     checkpoints.wait()
-    return {"losses": losses, "last": engine.snapshot().slices}
+    return {"losses": losses, "last": engine.take_snapshot().slices}
 
 
 def continue_from(
@@ -41,10 +41,12 @@ def continue_from(
     for stage, precision, offload in cases:
         scale = {"zero": stage, "precision": precision, "offload": offload}
         engine = make_engine(tiny_job(scale=scale), world)
-        state = Checkpoints(Storage(root), rank, world, Policy()).load(folder_name(SAVED), engine)
+        state = CheckpointManager(Storage(root), rank, world, Policy()).load(
+            checkpoint_name(SAVED), engine
+        )
         assert (state["position"], engine.step, engine.adam_step) == (SAVED * 8, SAVED, SAVED)
-        losses = train(engine, rank, SAVED, LAST)
-        out.append({"losses": losses, "last": engine.snapshot().slices})
+        losses = train_steps(engine, rank, SAVED, LAST)
+        out.append({"losses": losses, "last": engine.take_snapshot().slices})
     return out
 
 
@@ -53,7 +55,7 @@ def whole_state(ranks: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {
         f"{kind}/{name}": value
         for kind in ("student", "teacher", "exp_avg", "exp_avg_sq")
-        for name, value in whole(slices, kind).items()
+        for name, value in gather_slices(slices, kind).items()
     }
 
 
@@ -91,28 +93,30 @@ def test_continues_at_any_other_world_size_and_stage(tmp_path: Path) -> None:
 def save_two(rank: int, world: int, stage: int, root: str) -> None:
     """Checkpoints of two steps, one after the other."""
     engine = make_engine(tiny_job(scale={"zero": stage}), world)
-    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
+    checkpoints = CheckpointManager(Storage(root), rank, world, Policy())
     for step in (SAVED, SAVED + 1):
-        train(engine, rank, engine.step, step)
-        checkpoints.save(engine.snapshot(), {"position": step * 8}, {}, wait=True)
+        train_steps(engine, rank, engine.step, step)
+        checkpoints.save(engine.take_snapshot(), {"position": step * 8}, {}, wait=True)
 
 
 def save_again(rank: int, world: int, root: str) -> None:
     """At each stage: load, train nothing, save."""
     for stage in (0, 1, 2, 3):
         engine = make_engine(tiny_job(scale={"zero": stage}), world)
-        Checkpoints(Storage(root), rank, world, Policy()).load(folder_name(SAVED), engine)
-        again = Checkpoints(Storage(f"{root}/again-{stage}"), rank, world, Policy())
-        again.save(engine.snapshot(), {"position": SAVED * 8}, {}, wait=True)
+        CheckpointManager(Storage(root), rank, world, Policy()).load(checkpoint_name(SAVED), engine)
+        again = CheckpointManager(Storage(f"{root}/again-{stage}"), rank, world, Policy())
+        again.save(engine.take_snapshot(), {"position": SAVED * 8}, {}, wait=True)
 
 
-def everything(root: str, name: str = folder_name(SAVED)) -> tuple[int, dict[Any, torch.Tensor]]:
+def everything(
+    root: str, name: str = checkpoint_name(SAVED)
+) -> tuple[int, dict[Any, torch.Tensor]]:
     """AdamW's step, and every tensor of a checkpoint: student, moments, teacher."""
     storage = Storage(root)
     files = [entry.path for entry in storage.files(name) if entry.path.endswith(".safetensors")]
     reader = SliceReader(storage, files)
     return storage.read_json(f"{name}/state.json")["adam_step"], {
-        key: reader.tensor(*key) for key in reader.shapes
+        key: reader.read_tensor(*key) for key in reader.shapes
     }
 
 
@@ -130,7 +134,7 @@ def test_resuming_elsewhere_and_saving_again_changes_nothing(tmp_path: Path, sta
         assert all(torch.equal(found[key], value) for key, value in want.items()), other
 
     # The teacher's rule, from the files alone: T' = m T + (1 - m) S'.
-    _, later = everything(root, folder_name(SAVED + 1))
+    _, later = everything(root, checkpoint_name(SAVED + 1))
     for (kind, name), teacher in want.items():
         if kind == "teacher":
             student = later["student", f"encoder.{name}"].double()
@@ -141,7 +145,7 @@ def test_resuming_elsewhere_and_saving_again_changes_nothing(tmp_path: Path, sta
 def load_damaged(rank: int, world: int, root: str) -> str:
     engine = make_engine(tiny_job(scale={"zero": 1}), world)
     try:
-        Checkpoints(Storage(root), rank, world, Policy()).load(folder_name(SAVED), engine)
+        CheckpointManager(Storage(root), rank, world, Policy()).load(checkpoint_name(SAVED), engine)
     except DataError as error:
         return str(error)
     return "loaded"
@@ -150,25 +154,25 @@ def load_damaged(rank: int, world: int, root: str) -> str:
 @pytest.mark.integration
 def test_every_rank_refuses_a_damaged_checkpoint(tmp_path: Path) -> None:
     run_ranks(1, save_midway, 0, "fp32", str(tmp_path))
-    file = tmp_path / folder_name(SAVED) / "rank-00000.safetensors"
+    file = tmp_path / checkpoint_name(SAVED) / "rank-00000.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
     answers = run_ranks(2, load_damaged, str(tmp_path))
     assert all("other bytes" in answer for answer in answers)
     assert all("no older checkpoint is whole" in answer for answer in answers)
     # The damaged one keeps standing in the way: what is older is offered, never taken in silence.
-    older = tmp_path / folder_name(SAVED - 1)
-    piece = Slice("student", "w", (2, 3), 0, torch.ones(6))
-    whole_one = Checkpoints(Storage(str(tmp_path)), 0, 1, Policy())
+    older = tmp_path / checkpoint_name(SAVED - 1)
+    piece = TensorSlice("student", "w", (2, 3), 0, torch.ones(6))
+    whole_one = CheckpointManager(Storage(str(tmp_path)), 0, 1, Policy())
     whole_one.save(Snapshot(SAVED - 1, SAVED - 1, [piece]), {}, {}, wait=True)
     assert older.exists()
     answers = run_ranks(2, load_damaged, str(tmp_path))
-    assert all(f"{folder_name(SAVED - 1)} is whole" in answer for answer in answers)
+    assert all(f"{checkpoint_name(SAVED - 1)} is whole" in answer for answer in answers)
 
 
 @pytest.mark.integration
 def test_a_pickle_in_place_of_safetensors_is_refused_even_with_its_hash(tmp_path: Path) -> None:
     run_ranks(1, save_two, 0, str(tmp_path))
-    folder = tmp_path / folder_name(SAVED + 1)
+    folder = tmp_path / checkpoint_name(SAVED + 1)
     file, marker = folder / "rank-00000.safetensors", folder / "COMPLETE"
     file.write_bytes(pickle.dumps({"weight": [0.0] * 1000}))
     known = json.loads(marker.read_text())
@@ -177,12 +181,12 @@ def test_a_pickle_in_place_of_safetensors_is_refused_even_with_its_hash(tmp_path
     (answer,) = run_ranks(1, load_newest, str(tmp_path))
     assert file.name in answer
     assert "no safetensors file" in answer
-    assert f"{folder_name(SAVED)} is whole" in answer
+    assert f"{checkpoint_name(SAVED)} is whole" in answer
 
 
 def load_newest(rank: int, world: int, root: str) -> str:
     engine = make_engine(tiny_job(scale={"zero": 1}), world)
-    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
+    checkpoints = CheckpointManager(Storage(root), rank, world, Policy())
     newest = checkpoints.newest()
     assert newest is not None
     try:

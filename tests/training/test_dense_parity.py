@@ -10,7 +10,7 @@ import torch
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
-from tests.support.objectives import batch_of, dealt_rows
+from tests.support.objectives import global_batch, rank_micro_batches_with_keys
 from tests.support.ranks import make_engine, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
@@ -33,13 +33,16 @@ def train_stages(rank: int, world: int, stages: tuple[int, ...]) -> list[list[fl
     for stage in stages:
         job = dense_job(zero=stage, micro_batch=2, activation_checkpointing=stage == 3)
         engine = make_engine(job, world)
-        dealt = [dealt_rows(batch_of(step), engine.batch, rank) for step in range(STEPS)]
+        dealt = [
+            rank_micro_batches_with_keys(global_batch(step), engine.batch_plan, rank)
+            for step in range(STEPS)
+        ]
         out.append([engine.train_step(micro).loss for micro in dealt])
     return out
 
 
 def test_it_trains_the_same_at_every_size_and_stage() -> None:
-    objective, batch = build_objective(dense_job()), batch_of(0)
+    objective, batch = build_objective(dense_job()), global_batch(0)
     video = normalise(batch.video, torch.float32)
     targets = objective.targets(objective.encoder, video)
     clips = objective(video, batch.masks, targets).loss.detach()

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.estimate import BatchPlan
-from orchestrator.jepa.objectives import build_objective, untaught_teacher
+from orchestrator.estimate import BatchSizes
+from orchestrator.jepa.objectives import build_objective, randomly_initialized_teacher
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
-from tests.support.objectives import batch_of, dealt_rows
-from tests.support.ranks import check_same, run_ranks, tiny_job
+from tests.support.objectives import global_batch, rank_micro_batches_with_keys
+from tests.support.ranks import assert_ranks_match, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +47,7 @@ def dynamics_job(**scale: Any) -> TrainJob:
 def parts_of(job: TrainJob) -> tuple[Any, Any]:
     """The objective, its changes as training leaves them, and codes: the same on every rank."""
     torch.manual_seed(7)
-    objective, codes = build_objective(job), untaught_teacher(job)
+    objective, codes = build_objective(job), randomly_initialized_teacher(job)
     torch.nn.init.normal_(objective.predictor.proj.weight, std=0.1)
     for memory in objective.predictor.memories:
         torch.nn.init.normal_(memory.first, std=0.5)
@@ -62,15 +62,17 @@ def train_dynamics(rank: int, world: int) -> list[Any]:
     for case in CASES + BF16:
         job = dynamics_job(**case)
         objective, codes = parts_of(job)
-        batch = BatchPlan.of(job.scale, world)
+        batch = BatchSizes.from_scale(job.scale, world)
         engine = Engine(objective, job, batch, torch.device("cpu"), codes)
         before = codes.patch_embed.proj.weight.clone()
         losses, first = [], []
         for step in range(STEPS):
-            result = engine.train_step(dealt_rows(batch_of(step), batch, rank))
+            result = engine.train_step(
+                rank_micro_batches_with_keys(global_batch(step), batch, rank)
+            )
             assert result.applied
             losses.append(result.loss)
-            first = first or engine.snapshot().slices
+            first = first or engine.take_snapshot().slices
         assert torch.equal(before, codes.patch_embed.proj.weight), "codes stay as they are"
         found.append((losses, first))
     return found
@@ -83,7 +85,7 @@ def trained(world: int) -> list[Any]:
 
 def reference() -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient of the first step: one forward over the clips that count."""
-    job, batch = dynamics_job(), batch_of(0)
+    job, batch = dynamics_job(), global_batch(0)
     objective, codes = parts_of(job)
     counted = batch.weight > 0
     assert 0 < int(counted.sum()) < len(counted)
@@ -103,7 +105,7 @@ def test_every_size_and_stage_trains_the_same(world: int) -> None:
     first = trained(1)[0][0][0]
     for index, case in enumerate(CASES):
         ranks = [rank[index] for rank in trained(world)]
-        check_same(ranks, first, loss, gradient, case)
+        assert_ranks_match(ranks, first, loss, gradient, case)
 
 
 @pytest.mark.parametrize("world", [1, 2])

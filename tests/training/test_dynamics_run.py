@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.evaluation.in_training.scheduler import Evaluations
-from orchestrator.jepa.model_files import digest_of, load_folder
+from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler
+from orchestrator.jepa.model_files import load_folder, weights_digest
 from orchestrator.job import TrainJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from orchestrator.training.driver import Stopped, run_train
 from orchestrator.training.resolve import pca as codes
@@ -56,18 +56,18 @@ def trained(job: TrainJob, until: int | None = None, fresh: bool = False) -> Pat
     """The model's folder of a local run."""
     run_train(
         job,
-        Silent(),
+        SilentProgress(),
         fresh=fresh,
         local=True,
         profile=False,
-        open_evaluations=Evaluations,
-        until=until,
+        open_evaluations=EvaluationScheduler,
+        stop_after_step=until,
     )
     return Path(job.storage) / "runs" / job.name / "model"
 
 
 def digest_in(storage: Path, name: str = "dynamics") -> str:
-    record = read_record(Storage(str(storage)).sub("runs", name))
+    record = read_record(Storage(str(storage)).subfolder("runs", name))
     assert record is not None
     digest = record.job["objective"]["digest"]
     assert isinstance(digest, str)
@@ -81,12 +81,12 @@ def test_a_run_that_goes_on_keeps_its_codes(
     with pytest.raises(Stopped):
         trained(job, until=3)
     digest = digest_in(tmp_path / "cut")
-    assert digest == digest_of(tmp_path / "cut" / "runs" / "dynamics" / "teacher")
+    assert digest == weights_digest(tmp_path / "cut" / "runs" / "dynamics" / "teacher")
 
     def never(*_: Any) -> Any:
         raise AssertionError("codes are found once")
 
-    monkeypatch.setattr(codes, "find_codes", never)
+    monkeypatch.setattr(codes, "fit_pca", never)
     model = load_folder(trained(job))
     monkeypatch.undo()
     whole = load_folder(trained(job_in(tmp_path / "whole")))

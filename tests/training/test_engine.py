@@ -9,20 +9,32 @@ import pytest
 import torch
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.jepa.objectives import Objective, ObjectiveOutput
 from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import Checkpoints, export_tensors, folder_name
-from orchestrator.training.engine.spike_guard import LEAST, MAX_SKIPPED
-from tests.support.ranks import dealt, made_batch, make_engine, run_ranks, tiny_job, train, whole
+from orchestrator.training.checkpoints.manager import (
+    CheckpointManager,
+    checkpoint_name,
+    read_full_tensors,
+)
+from orchestrator.training.engine.spike_guard import MAX_SKIPPED, MIN_LOSSES
+from tests.support.ranks import (
+    gather_slices,
+    make_engine,
+    random_batch,
+    rank_micro_batches,
+    run_ranks,
+    tiny_job,
+    train_steps,
+)
 
 pytestmark = pytest.mark.integration
 
 
 def state_of(engine: Any) -> list[torch.Tensor]:
     """Weights, moments and teacher of this rank."""
-    return [piece.data for piece in engine.snapshot().slices]
+    return [piece.data for piece in engine.take_snapshot().slices]
 
 
 def poison(rank: int, world: int) -> list[dict[str, Any]]:
@@ -31,15 +43,15 @@ def poison(rank: int, world: int) -> list[dict[str, Any]]:
     for stage in (0, 1, 2, 3):
         for precision in ("fp32", "bf16"):
             engine = make_engine(tiny_job(scale={"zero": stage, "precision": precision}), world)
-            train(engine, rank, 0, 2)
+            train_steps(engine, rank, 0, 2)
             before = state_of(engine)
-            batch = dealt(made_batch(2), engine.batch, rank)
+            batch = rank_micro_batches(random_batch(2), engine.batch_plan, rank)
             if rank == 1:
                 batch[0].weight[0] = float("nan")
             result = engine.train_step(batch)
             kept = all(torch.equal(a, b) for a, b in zip(before, state_of(engine), strict=True))
             copy = [p.clone() for p in engine.teacher.parameters()]
-            good = engine.train_step(dealt(made_batch(3), engine.batch, rank))
+            good = engine.train_step(rank_micro_batches(random_batch(3), engine.batch_plan, rank))
             moved = any(
                 not torch.equal(a, b)
                 for a, b in zip(copy, engine.teacher.parameters(), strict=True)
@@ -68,7 +80,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_on_any_rank() -> None:
 
 def poison_for_ever(rank: int, world: int) -> int:
     engine = make_engine(tiny_job(scale={"zero": 1}), world)
-    batch = dealt(made_batch(1), engine.batch, rank)
+    batch = rank_micro_batches(random_batch(1), engine.batch_plan, rank)
     batch[0].weight[0] = float("nan")
     for _ in range(MAX_SKIPPED - 1):
         assert not engine.train_step(batch).applied
@@ -87,23 +99,25 @@ def spike(rank: int, world: int) -> list[dict[str, Any]]:
     for stage in (0, 1, 2, 3):
         for precision in ("fp32", "bf16"):
             engine = make_engine(tiny_job(scale={"zero": stage, "precision": precision}), world)
-            losses = train(engine, rank, 0, LEAST)
-            bound = engine.guard.bound
+            losses = train_steps(engine, rank, 0, MIN_LOSSES)
+            bound = engine.spike_guard.threshold
             before = state_of(engine)
-            engine.guard.limit = 0.5  # the next loss is above half the median
-            batch = dealt(made_batch(LEAST), engine.batch, rank)
-            result = engine.train_step(batch, word=2.0 if rank == 0 else 0.0)
+            engine.spike_guard.limit = 0.5  # the next loss is above half the median
+            batch = rank_micro_batches(random_batch(MIN_LOSSES), engine.batch_plan, rank)
+            result = engine.train_step(batch, control=2.0 if rank == 0 else 0.0)
             kept = all(torch.equal(a, b) for a, b in zip(before, state_of(engine), strict=True))
-            engine.guard.limit = 5.0
-            good = engine.train_step(dealt(made_batch(LEAST + 1), engine.batch, rank))
+            engine.spike_guard.limit = 5.0
+            good = engine.train_step(
+                rank_micro_batches(random_batch(MIN_LOSSES + 1), engine.batch_plan, rank)
+            )
             out.append(
                 {
                     "case": (stage, precision),
-                    "bound": bound / sorted(losses)[LEAST // 2],
+                    "bound": bound / sorted(losses)[MIN_LOSSES // 2],
                     "applied": (result.applied, good.applied),
                     "kept": kept,
-                    "remembered": len(engine.guard.recent),
-                    "words": (result.word, good.word),
+                    "remembered": len(engine.spike_guard.recent),
+                    "words": (result.control, good.control),
                 }
             )
     return out
@@ -115,7 +129,7 @@ def test_a_spike_is_not_applied_on_any_rank_and_rank_zeros_word_reaches_all() ->
             assert found["bound"] == pytest.approx(5.0, rel=0.2), found
             assert found["applied"] == (False, True), found
             assert found["kept"], found
-            assert found["remembered"] == LEAST + 1, found
+            assert found["remembered"] == MIN_LOSSES + 1, found
             assert found["words"] == (2.0, 0.0), found
 
 
@@ -123,11 +137,11 @@ def compute_in_bf16(rank: int, world: int) -> dict[int, Any]:
     out = {}
     for stage in (0, 1, 2, 3):
         engine = make_engine(tiny_job(scale={"zero": stage, "precision": "bf16"}), world)
-        first = engine.snapshot().slices
-        losses = train(engine, rank, 0, 10)
+        first = engine.take_snapshot().slices
+        losses = train_steps(engine, rank, 0, 10)
         dtypes = {p.dtype for p in engine.teacher.parameters()}
-        engine.follower.check()
-        out[stage] = (first, losses, dtypes, engine.snapshot().slices)
+        engine.ema_teacher.verify()
+        out[stage] = (first, losses, dtypes, engine.take_snapshot().slices)
     return out
 
 
@@ -138,11 +152,11 @@ def test_bf16_keeps_fp32_masters_from_the_first_step_and_agrees_between_stages()
     exact = {n: p.detach().view(-1) for n, p in build_objective(tiny_job()).named_parameters()}
     lasts = {}
     for stage in (0, 1, 2, 3):
-        masters = whole([s for rank in ranks for s in rank[stage][0]], "student")
+        masters = gather_slices([s for rank in ranks for s in rank[stage][0]], "student")
         assert all(torch.equal(masters[name], value) for name, value in exact.items())
         assert ranks[0][stage][2] == {torch.bfloat16}
         assert ranks[0][stage][1] == pytest.approx(ranks[0][0][1], abs=2e-3)
-        last = whole([s for rank in ranks for s in rank[stage][3]], "student")
+        last = gather_slices([s for rank in ranks for s in rank[stage][3]], "student")
         lasts[stage] = torch.cat([last[name] - exact[name] for name in exact])
     # Moments are fp32 at every stage: the ways that they went point the same way.
     for stage in (1, 2, 3):
@@ -163,23 +177,25 @@ def follow(rank: int, world: int) -> dict[str, Any]:
         lr=1e-3,
     )
     engine = make_engine(job, world)
-    shards = engine.follower.shards
+    shards = engine.ema_teacher.shards
     reference = torch.cat([s.master for s in shards]).double()
     start = reference.clone()
-    batches = [dealt(made_batch(i, rows=1), engine.batch, rank) for i in range(8)]
+    batches = [
+        rank_micro_batches(random_batch(i, rows=1), engine.batch_plan, rank) for i in range(8)
+    ]
     for (batch,) in batches:
         del batch.masks[1:]
     for step in range(TEACHER_STEPS):
         engine.train_step(batches[step % 8])
         reference = 0.999 * reference + 0.001 * torch.cat([s.master for s in shards]).double()
-    found = torch.cat(engine.follower.values).double()
-    engine.follower.check()
+    found = torch.cat(engine.ema_teacher.shard_values).double()
+    engine.ema_teacher.verify()
     return {
         "error": float((found - reference).square().sum()),
         "moved": float((reference - start).square().sum()),
         "copy": {n: p.clone() for n, p in engine.teacher.named_parameters()},
         "distance": engine.teacher_distance,
-        "last": engine.snapshot().slices,
+        "last": engine.take_snapshot().slices,
     }
 
 
@@ -188,7 +204,7 @@ def test_a_bf16_teacher_follows_for_two_thousand_steps() -> None:
     error, moved = (sum(rank[key] for rank in ranks) ** 0.5 for key in ("error", "moved"))
     assert error < 0.01 * moved
     slices = [s for rank in ranks for s in rank["last"]]
-    teacher, student = whole(slices, "teacher"), whole(slices, "student")
+    teacher, student = gather_slices(slices, "teacher"), gather_slices(slices, "student")
     for rank in ranks:
         for name, values in rank["copy"].items():
             assert torch.equal(values.view(-1), teacher[name].bfloat16()), name
@@ -200,12 +216,12 @@ def test_a_bf16_teacher_follows_for_two_thousand_steps() -> None:
 
 def measure(rank: int, world: int) -> dict[str, Any]:
     engine = make_engine(tiny_job(scale={"zero": 1, "micro_batch": 4}), world)
-    result = engine.train_step(dealt(made_batch(0), engine.batch, rank))
+    result = engine.train_step(rank_micro_batches(random_batch(0), engine.batch_plan, rank))
     return {
-        "clips": result.clips,
+        "clips": result.num_clips,
         "features": tuple(result.features.shape),
         "lr": result.lr,
-        "times": set(result.times),
+        "times": set(result.phase_seconds),
         "teacher has a gradient": any(p.requires_grad for p in engine.teacher.parameters()),
     }
 
@@ -223,10 +239,10 @@ def test_a_step_says_what_it_was() -> None:
 
 def all_failed(rank: int, world: int) -> tuple[float, float, float, bool]:
     engine = make_engine(tiny_job(scale={"zero": 1}), world)
-    batch = made_batch(0)
+    batch = random_batch(0)
     batch.weight.zero_()
-    result = engine.train_step(dealt(batch, engine.batch, rank))
-    return result.loss, result.grad_norm, result.clips, result.applied
+    result = engine.train_step(rank_micro_batches(batch, engine.batch_plan, rank))
+    return result.loss, result.grad_norm, result.num_clips, result.applied
 
 
 def test_a_step_whose_clips_all_failed_has_no_gradient() -> None:
@@ -264,12 +280,12 @@ def without_teacher(rank: int, world: int, root: str) -> list[list[float]]:
     out = []
     for stage in (0, 1, 3):
         job = tiny_job(scale={"zero": stage})
-        plan = BatchPlan.of(job.scale, world)
+        plan = BatchSizes.from_scale(job.scale, world)
         engine = Engine(Regression(), job, plan, torch.device("cpu"))
         assert engine.teacher is None
-        out.append(train(engine, rank, 0, 4))
-        checkpoints = Checkpoints(Storage(f"{root}/{stage}"), rank, world, Policy())
-        checkpoints.save(engine.snapshot(), {}, {}, wait=True)
+        out.append(train_steps(engine, rank, 0, 4))
+        checkpoints = CheckpointManager(Storage(f"{root}/{stage}"), rank, world, Policy())
+        checkpoints.save(engine.take_snapshot(), {}, {}, wait=True)
     return out
 
 
@@ -279,6 +295,6 @@ def test_an_objective_without_a_teacher_and_with_frozen_weights(tmp_path: Path) 
     for stage, found in zip((0, 1, 3), losses[0], strict=True):
         assert found == pytest.approx(losses[0][0], rel=1e-5)
         assert found[-1] < found[0]
-        tensors = export_tensors(Storage(str(tmp_path / str(stage))), folder_name(4))
+        tensors = read_full_tensors(Storage(str(tmp_path / str(stage))), checkpoint_name(4))
         assert set(tensors) == {"student/encoder.weight", "student/encoder.bias", "student/scale"}
         assert tensors["student/scale"].tolist() == [3.0, 3.0]

@@ -11,20 +11,25 @@ import torch
 import torch.nn.functional as F
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
 from orchestrator.storage import Storage
 from orchestrator.training.resolve.frozen_teacher import (
-    FOLDER,
-    keep_teacher,
-    know_teacher,
+    TEACHER_FOLDER,
     load_teacher,
+    materialize_teacher,
+    resolve_teacher,
 )
 from orchestrator.training.run_record import open_record
-from tests.support.objectives import KINDS, batch_of, dealt_rows, job_of
+from tests.support.objectives import (
+    OBJECTIVES,
+    global_batch,
+    objective_job,
+    rank_micro_batches_with_keys,
+)
 from tests.support.ranks import run_ranks
 
 SMALL = {"dim": 12, "depth": 1, "heads": 2}
@@ -32,7 +37,7 @@ SMALL = {"dim": 12, "depth": 1, "heads": 2}
 
 def teacher_in(folder: Path, seed: int = 1, **model: Any) -> Path:
     """A teacher of pixels, smaller than the student, as a training leaves it."""
-    data = job_dict(job_of(KINDS["pixels"])) | {"seed": seed}
+    data = job_dict(objective_job(OBJECTIVES["pixels"])) | {"seed": seed}
     data["model"] |= {"encoder": SMALL, **model}
     job = build_job(data)
     assert isinstance(job, TrainJob)
@@ -41,7 +46,7 @@ def teacher_in(folder: Path, seed: int = 1, **model: Any) -> Path:
 
 
 def student_of(teacher: Path, **scale: Any) -> TrainJob:
-    return job_of({"kind": "frozen", "teacher": str(teacher)}, **scale)
+    return objective_job({"kind": "frozen", "teacher": str(teacher)}, **scale)
 
 
 def naive(objective: Any, teacher: Any, batch: Any) -> torch.Tensor:
@@ -62,9 +67,9 @@ def naive(objective: Any, teacher: Any, batch: Any) -> torch.Tensor:
 
 
 def test_loss_and_gradients_against_a_naive_float64_reference(tmp_path: Path) -> None:
-    job = know_teacher(student_of(teacher_in(tmp_path / "t")), Storage(str(tmp_path)))
+    job = resolve_teacher(student_of(teacher_in(tmp_path / "t")), Storage(str(tmp_path)))
     objective, teacher = build_objective(job), load_folder(tmp_path / "t").encoder
-    batch = batch_of(0)
+    batch = global_batch(0)
     video = normalise(batch.video, torch.float32)
     targets = objective.targets(teacher, video)
     assert targets.shape == (8, 32, 12)
@@ -84,11 +89,11 @@ def test_loss_and_gradients_against_a_naive_float64_reference(tmp_path: Path) ->
 
 def test_the_teacher_is_part_of_a_runs_identity(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    folder = storage.sub("runs", "tiny")
+    folder = storage.subfolder("runs", "tiny")
     asked = student_of(teacher_in(tmp_path / "t"))
-    job = know_teacher(asked, storage)
+    job = resolve_teacher(asked, storage)
     open_record(job, folder, "data", fresh=False).save(folder)
-    keep_teacher(job, storage, folder)
+    materialize_teacher(job, storage, folder)
     kept = load_teacher(job, folder)
     assert kept is not None
     there = load_folder(tmp_path / "t").encoder.state_dict()
@@ -97,9 +102,9 @@ def test_the_teacher_is_part_of_a_runs_identity(tmp_path: Path) -> None:
     # Another one under the same name: a run that goes on refuses it, and its own copy stays.
     teacher_in(tmp_path / "t", seed=2)
     with pytest.raises(RequestError, match=r"objective\.digest"):
-        open_record(know_teacher(asked, storage), folder, "data", fresh=False)
+        open_record(resolve_teacher(asked, storage), folder, "data", fresh=False)
     assert load_teacher(job, folder) is not None
-    path = tmp_path / "runs" / "tiny" / FOLDER / "model.safetensors"
+    path = tmp_path / "runs" / "tiny" / TEACHER_FOLDER / "model.safetensors"
     path.write_bytes((tmp_path / "t" / "model.safetensors").read_bytes())
     with pytest.raises(DataError, match="not those that the run began with"):
         load_teacher(job, folder)
@@ -108,17 +113,17 @@ def test_the_teacher_is_part_of_a_runs_identity(tmp_path: Path) -> None:
 def test_a_teacher_that_cannot_teach_is_refused_by_name(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     with pytest.raises(RequestError, match="patches of 4 pixels and 2 frames, the job's 8"):
-        know_teacher(student_of(teacher_in(tmp_path / "p", patch=4)), storage)
+        resolve_teacher(student_of(teacher_in(tmp_path / "p", patch=4)), storage)
     with pytest.raises(RequestError, match="no model folder"):
-        know_teacher(student_of(tmp_path / "none"), storage)
+        resolve_teacher(student_of(tmp_path / "none"), storage)
     teacher = teacher_in(tmp_path / "t")
     for key, value, text in (
         ("encoder", {"dim": 24, "depth": 1, "heads": 2}, "another encoder"),
         ("digest", "0" * 16, "the job asks for 0000"),
     ):
-        job = job_of({"kind": "frozen", "teacher": str(teacher), key: value})
+        job = objective_job({"kind": "frozen", "teacher": str(teacher), key: value})
         with pytest.raises(RequestError, match=text):
-            know_teacher(job, storage)
+            resolve_teacher(job, storage)
     with pytest.raises(RequestError, match="not known before it is read"):
         build_objective(student_of(teacher))
 
@@ -131,14 +136,15 @@ def train_student(rank: int, world: int, teacher: str) -> list[Any]:
         (0, 2, "fp32"), (1, 2, "fp32"), (2, 4, "fp32"), (3, 2, "fp32"), (1, 2, "bf16"),
     ):  # fmt: skip
         scale = {"zero": stage, "micro_batch": micro, "precision": precision}
-        job = know_teacher(student_of(Path(teacher), **scale), Storage(teacher))
-        batch, fixed = BatchPlan.of(job.scale, world), load_folder(Path(teacher)).encoder
+        job = resolve_teacher(student_of(Path(teacher), **scale), Storage(teacher))
+        batch, fixed = BatchSizes.from_scale(job.scale, world), load_folder(Path(teacher)).encoder
         engine = Engine(build_objective(job), job, batch, torch.device("cpu"), fixed)
         losses = [
-            engine.train_step(dealt_rows(batch_of(step), batch, rank)).loss for step in range(3)
+            engine.train_step(rank_micro_batches_with_keys(global_batch(step), batch, rank)).loss
+            for step in range(3)
         ]
         whole = {name: value.float().clone() for name, value in fixed.state_dict().items()}
-        kinds = {slice_.kind for slice_ in engine.snapshot().slices}
+        kinds = {slice_.kind for slice_ in engine.take_snapshot().slices}
         cases.append((losses, whole, kinds, fixed.patch_embed.proj.weight.dtype))
     return cases
 

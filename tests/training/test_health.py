@@ -44,9 +44,9 @@ def test_the_sample_is_bounded_and_spread() -> None:
 
 
 def test_distance_is_of_whole_vectors_over_all_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CHUNK", 7)
+    monkeypatch.setattr(health, "CHUNK_ELEMENTS", 7)
     teacher, student = [torch.randn(20), torch.randn(5)], [torch.randn(20), torch.randn(5)]
-    apart, size = health.squared_distance(teacher, student)
+    apart, size = health.teacher_squared_distance(teacher, student)
     whole_t, whole_s = torch.cat(teacher), torch.cat(student)
     assert float((apart / size).sqrt()) == pytest.approx(
         float((whole_t - whole_s).norm() / whole_s.norm()), rel=1e-5
@@ -63,9 +63,9 @@ def test_a_collapse_is_said_and_a_narrow_encoder_is_none() -> None:
         (directions * 1e-3, True),
     ):
         values = signs(features)
-        told = health.collapse(values, objective="vjepa2", lr=1e-3, momentum=0.99)
+        told = health.collapse_warning(values, objective="vjepa2", lr=1e-3, momentum=0.99)
         assert (told is not None) == collapsed, values
-        assert told is None or told.startswith(health.COLLAPSED)
+        assert told is None or told.startswith(health.COLLAPSE_MESSAGE)
 
 
 def signs(features: torch.Tensor) -> dict[str, float]:
@@ -80,9 +80,9 @@ def test_tokens_that_all_point_one_way_are_a_collapse_whatever_their_spread() ->
     """Features of no norm, many channels, a little noise: RankMe and std alone see nothing."""
     draw = torch.Generator().manual_seed(0)
     found = signs(100 + 0.8 * torch.randn(8, 64, 1024, generator=draw))
-    assert found["rankme"] > health.LEAST_RANKME
-    assert found["feature_std"] > health.LEAST_STD
-    assert health.collapse(found, objective="vjepa2", lr=1e-3, momentum=0.99) is not None
+    assert found["rankme"] > health.MIN_RANKME
+    assert found["feature_std"] > health.MIN_FEATURE_STD
+    assert health.collapse_warning(found, objective="vjepa2", lr=1e-3, momentum=0.99) is not None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_tokens_that_all_point_one_way_are_a_collapse_whatever_their_spread() ->
 def test_a_collapse_says_its_signs_what_drove_it_and_two_things_to_try(
     objective: str, momentum: float | None, steps: tuple[str, str]
 ) -> None:
-    told = health.collapse(
+    told = health.collapse_warning(
         signs(torch.ones(2, 8, 4)), objective=objective, lr=3e-4, momentum=momentum
     )
     assert told is not None

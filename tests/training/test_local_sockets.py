@@ -20,7 +20,7 @@ import pytest
 from test_rollback import diverging_job
 
 from orchestrator.job import job_dict
-from orchestrator.training.loopback_rendezvous import is_loopback, open_store
+from orchestrator.training.loopback_rendezvous import is_loopback, open_tcp_store
 
 LEAST_SERVERS = 6
 """GCS, raylet, agents, workers: a run of two workers has more."""
@@ -111,7 +111,7 @@ def test_a_store_on_loopback_listens_there_alone(host: str) -> None:
     before = listening(psutil.Process())
     with ThreadPoolExecutor() as pool:  # each waits for the other
         ranks = [
-            pool.submit(open_store, host, port, 2, leads=leads, timeout=patience)
+            pool.submit(open_tcp_store, host, port, 2, is_main=leads, timeout=patience)
             for leads in (True, False)
         ]
         server, client = (rank.result() for rank in ranks)

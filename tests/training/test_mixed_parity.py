@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from orchestrator.data.loader.batch import Batch
-from orchestrator.jepa.masks import build_masks
+from orchestrator.jepa.masks import build_mask_samplers
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, build_job, job_dict
 from orchestrator.randomness import generator
-from tests.support.objectives import dealt_rows, plain_step
-from tests.support.ranks import make_engine, run_ranks, tiny_job, whole
+from tests.support.objectives import rank_micro_batches_with_keys, single_process_loss
+from tests.support.ranks import gather_slices, make_engine, run_ranks, tiny_job
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +50,7 @@ def job_of(kind: str, stage: int) -> TrainJob:
 
 def batch_of(job: TrainJob, step: int) -> Batch:
     """The global batch of a step: step s is of the s-th shape; one clip of it failed."""
-    shown = job.cut_as(job.data.specs[step % 3])
+    shown = job.with_clip_spec(job.data.clip_specs[step % 3])
     draw = torch.Generator().manual_seed(70 + step)
     shape = (BATCH, shown.data.frames, shown.data.size, shown.data.size, 3)
     video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
@@ -58,7 +58,8 @@ def batch_of(job: TrainJob, step: int) -> Batch:
     weight[step % BATCH] = 0.0
     position = np.arange(step * BATCH, (step + 1) * BATCH)
     drawn = [
-        [mask(generator(5, p, "masks")) for p in position.tolist()] for mask in build_masks(shown)
+        [mask(generator(5, p, "masks")) for p in position.tolist()]
+        for mask in build_mask_samplers(shown)
     ]
     masks = [
         tuple(torch.stack([torch.from_numpy(ids[i]) for ids in rows]) for i in (0, 1))
@@ -76,11 +77,13 @@ def train_shapes(rank: int, world: int) -> dict[Any, Any]:
             engine = make_engine(job, world)
             losses, first = [], {}
             for step in range(3):
-                result = engine.train_step(dealt_rows(batch_of(job, step), engine.batch, rank))
+                result = engine.train_step(
+                    rank_micro_batches_with_keys(batch_of(job, step), engine.batch_plan, rank)
+                )
                 assert result.applied
                 losses.append(result.loss)
-                first[step] = engine.snapshot().slices
-            out[kind, stage] = losses, first, engine.guard.state()
+                first[step] = engine.take_snapshot().slices
+            out[kind, stage] = losses, first, engine.spike_guard.state_dict()
     return out
 
 
@@ -94,14 +97,16 @@ def test_a_step_of_each_shape_is_the_same_on_one_rank_and_on_two() -> None:
         if kind == "vjepa2":
             video = normalise(batch.video, torch.float32)
             targets = objective.targets(objective.encoder, video)
-            wanted = float(plain_step(objective, batch, targets).detach())
+            wanted = float(single_process_loss(objective, batch, targets).detach())
             assert plain[0] == pytest.approx(wanted, rel=1e-5)
         for stage in STAGES:
             for ranks in (one, two):
                 assert ranks[0][kind, stage][0] == pytest.approx(plain, rel=1e-5)
             for step in range(3):
                 moments = [
-                    whole([s for rank in ranks for s in rank[kind, stage][1][step]], "exp_avg")
+                    gather_slices(
+                        [s for rank in ranks for s in rank[kind, stage][1][step]], "exp_avg"
+                    )
                     for ranks in (one, two)
                 ]
                 apart = sum(float((moments[0][n] - m).square().sum())

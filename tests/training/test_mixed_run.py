@@ -12,12 +12,12 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from orchestrator import load_model
-from orchestrator.data.auditing.clip_ledger import read_ledger
+from orchestrator.data.auditing.clip_ledger import read_clip_ledger
 from orchestrator.data.loader.order import Order
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.in_training.scheduler import Evaluations
+from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler
 from orchestrator.job import TrainJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.training.audit import audit_run
@@ -74,9 +74,9 @@ def mixed_job(folder: Path, **changes: Any) -> TrainJob:
 
 def test_trained_on_ray_stopped_resumed_and_audited(tmp_path: Path) -> None:
     job = mixed_job(tmp_path)
-    options: Any = {"fresh": False, "profile": False, "open_evaluations": Evaluations}
+    options: Any = {"fresh": False, "profile": False, "open_evaluations": EvaluationScheduler}
     with pytest.raises(Stopped):
-        run_train(job, Silent(), **options, local=False, until=5)
+        run_train(job, SilentProgress(), **options, local=False, stop_after_step=5)
     other = mixed_job(tmp_path, global_batch=4)
     with pytest.raises(RequestError, match=r"scale\.global_batch: 3 -> 4"):
         run(other, local=True)
@@ -84,9 +84,9 @@ def test_trained_on_ray_stopped_resumed_and_audited(tmp_path: Path) -> None:
 
     report = audit_run(Storage(str(tmp_path)), "mixed")
     assert (report.wrong, report.trained, report.failed) == ([], STEPS * BATCH, 0)
-    rows = read_ledger(Storage(str(tmp_path)).sub("runs", "mixed", "ledger")).to_pydict()
-    order = Order.of(job, [np.array([4]), np.array([4]), np.array([3])], [2.0, 1.0, 1.0])
-    buckets = {at // BATCH: order.bucket(at // BATCH) for at in rows["position"]}
+    rows = read_clip_ledger(Storage(str(tmp_path)).subfolder("runs", "mixed", "ledger")).to_pydict()
+    order = Order.from_job(job, [np.array([4]), np.array([4]), np.array([3])], [2.0, 1.0, 1.0])
+    buckets = {at // BATCH: order.bucket_of_step(at // BATCH) for at in rows["position"]}
     assert set(buckets.values()) == {0, 1, 2}
 
     client = MlflowClient(summary.tracking_uri)
@@ -98,6 +98,6 @@ def test_trained_on_ray_stopped_resumed_and_audited(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "runs/mixed/checkpoints/step-00000008/state.json").read_text())
     assert sum(map(len, state["recent_losses"].values())) == STEPS
     # What is exported is data's own shape.
-    model = load_model(summary.model_uri, tracking=summary.tracking_uri)
+    model = load_model(summary.model_uri, tracking_uri=summary.tracking_uri)
     features = model.encode(np.zeros((1, 4, 32, 32, 3), np.uint8))
     assert features.shape == (1, 32, 24)

@@ -19,10 +19,10 @@ from orchestrator.cli import main
 from orchestrator.storage import Storage
 from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.registry import list_models
-from orchestrator.tracking.server import client_of, tracking_uri
+from orchestrator.tracking.server import mlflow_client, tracking_uri
 from orchestrator.training.callbacks import recorder
-from orchestrator.training.control.coordinator import LocalBoard
-from orchestrator.training.run_record import Overtaken
+from orchestrator.training.control.coordinator import LocalCoordinator
+from orchestrator.training.run_record import RunTakenOver
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +58,7 @@ def train(
 ) -> Call:
     """Run the job by the command line: exit code, stdout, stderr. The logger waits a moment."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(recorder, "RunLogger", functools.partial(RunLogger, patience=0.3))
+    monkeypatch.setattr(recorder, "RunLogger", functools.partial(RunLogger, close_timeout_s=0.3))
     (tmp_path / "job.yaml").write_text(json.dumps(JOB))
     argv = ["orchestrator", "run", f"{tmp_path}/job.yaml", "--local", f"storage={tmp_path}/st"]
 
@@ -118,7 +118,7 @@ def test_the_next_run_sends_what_the_first_could_not(
 
 def _is_all_there(tmp_path: Path) -> None:
     """In MLflow: one run that is FINISHED, each row once, one version; nothing waits."""
-    client = client_of(tracking_uri(storage=Storage(f"{tmp_path}/st")))
+    client = mlflow_client(tracking_uri(storage=Storage(f"{tmp_path}/st")))
     (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     assert run.info.status == "FINISHED"
     rows = client.get_metric_history(run.info.run_id, "train/loss")
@@ -162,7 +162,7 @@ def test_an_error_of_the_training_is_not_hidden_by_mlflow_s(
     train: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.Recorder, "step", raising(RuntimeError("the training's own")))
+        patch.setattr(recorder.Recorder, "on_step_end", raising(RuntimeError("the training's own")))
         patch.setattr(MlflowClient, "set_terminated", raising(MlflowException("away")))
         code, out, err = train()
     assert code == 1
@@ -177,10 +177,10 @@ def test_a_driver_that_was_overtaken_leaves_the_run_s_status_alone(
     train: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.Recorder, "step", raising(Overtaken("another driver")))
+        patch.setattr(recorder.Recorder, "on_step_end", raising(RunTakenOver("another driver")))
         code, _, err = train()
     assert (code, "another driver" in err) == (1, True)
-    client = client_of(tracking_uri(storage=Storage(f"{tmp_path}/st")))
+    client = mlflow_client(tracking_uri(storage=Storage(f"{tmp_path}/st")))
     (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     assert run.info.status == "RUNNING"
 
@@ -189,7 +189,7 @@ def test_a_run_that_goes_on_at_its_last_step_is_registered_with_its_loss(
     train: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LocalBoard, "finish", raising(KeyboardInterrupt()))
+        patch.setattr(LocalCoordinator, "report_finished", raising(KeyboardInterrupt()))
         code, _, _ = train()
     assert code == 130
     code, out, _ = train()

@@ -10,14 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.jepa.objectives import LeWMObjective, Pool, build_objective
+from orchestrator.jepa.objectives import ClipSets, LeWMObjective, build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job.config.train import Checkpoint as Policy
 from orchestrator.randomness import generator
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import Checkpoints, export_tensors, folder_name
-from tests.support.objectives import KINDS, batch_of, dealt_rows, job_of, plain_step, train_kind
-from tests.support.ranks import make_engine, run_ranks, whole
+from orchestrator.training.checkpoints.manager import (
+    CheckpointManager,
+    checkpoint_name,
+    read_full_tensors,
+)
+from tests.support.objectives import (
+    OBJECTIVES,
+    global_batch,
+    objective_job,
+    rank_micro_batches_with_keys,
+    single_process_loss,
+    train_objective,
+)
+from tests.support.ranks import gather_slices, make_engine, run_ranks
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +39,7 @@ def naive_prediction(model: Any, video: torch.Tensor, latents: torch.Tensor, mas
     """Mean squared error of each clip: of hidden tokens, or of every next moment."""
     if isinstance(model, LeWMObjective):
         moments = range(1, latents.shape[1])
-        guesses = [model.predictor.next(latents[:, :t])[:, -1] for t in moments]
+        guesses = [model.predictor.predict_one_step(latents[:, :t])[:, -1] for t in moments]
         errors = [(g - latents[:, t]) ** 2 for g, t in zip(guesses, moments, strict=True)]
         return torch.stack(errors).mean((0, 2))
     predictions = []
@@ -79,11 +90,11 @@ CASES: list[dict[str, Any]] = [
 
 
 def train_cases(rank: int, world: int, objective: dict[str, Any]) -> list[Any]:
-    return [train_kind(rank, world, objective, STEPS, **case) for case in CASES]
+    return [train_objective(rank, world, objective, STEPS, **case) for case in CASES]
 
 
 def job_keys(kind: str, statistic_clips: int | None) -> dict[str, Any]:
-    return KINDS[kind] | {"statistic_clips": statistic_clips}
+    return OBJECTIVES[kind] | {"statistic_clips": statistic_clips}
 
 
 @functools.cache
@@ -94,10 +105,10 @@ def trained(kind: str, world: int, statistic_clips: int | None) -> list[list[Any
 @functools.cache
 def reference(kind: str, statistic_clips: int | None) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient of the first step."""
-    job = job_of(job_keys(kind, statistic_clips))
+    job = objective_job(job_keys(kind, statistic_clips))
     objective = build_objective(job)
     seed = int(generator(job.seed, 0, "slices").integers(2**63))
-    loss = naive_gaussian(objective, batch_of(0), 8 // (statistic_clips or 8), seed)
+    loss = naive_gaussian(objective, global_batch(0), 8 // (statistic_clips or 8), seed)
     loss.backward()
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in objective.parameters()))
     clip = min(1.0, 1.0 / norm)
@@ -139,7 +150,7 @@ def test_sigreg_is_that_of_the_whole_set_however_it_is_dealt(
         losses = ranks[0][index]["losses"]
         assert losses[0] == pytest.approx(loss, rel=1e-5), case
         assert losses == pytest.approx(first, rel=1e-5), case
-        moment = whole([s for rank in ranks for s in rank[index]["first"]], "exp_avg")
+        moment = gather_slices([s for rank in ranks for s in rank[index]["first"]], "exp_avg")
         apart = sum(
             float((moment[n].double() / 0.1 - g.reshape(-1)).square().sum())
             for n, g in gradient.items()
@@ -155,7 +166,10 @@ def test_a_statistic_of_each_micro_batch_alone_would_be_found(kind: str) -> None
 
 def train_bf16(rank: int, world: int) -> list[Any]:
     shared = {"precision": "bf16", "micro_batch": 2}
-    return [train_kind(rank, world, KINDS["lejepa"], STEPS, zero=z, **shared) for z in (0, 1, 3)]
+    return [
+        train_objective(rank, world, OBJECTIVES["lejepa"], STEPS, zero=z, **shared)
+        for z in (0, 1, 3)
+    ]
 
 
 def test_bf16_sums_its_statistic_in_fp32_at_every_stage() -> None:
@@ -166,16 +180,18 @@ def test_bf16_sums_its_statistic_in_fp32_at_every_stage() -> None:
 
 def save_and_load(rank: int, world: int, root: str, stage: int, first: int, last: int) -> Any:
     """Steps `first` .. `last` from the checkpoint before them, where there is one; then saved."""
-    checkpoints = Checkpoints(Storage(root), rank, world, Policy())
-    engine = make_engine(job_of(KINDS["lejepa"], zero=stage, micro_batch=2), world)
+    checkpoints = CheckpointManager(Storage(root), rank, world, Policy())
+    engine = make_engine(objective_job(OBJECTIVES["lejepa"], zero=stage, micro_batch=2), world)
     if first:
-        checkpoints.load(folder_name(first), engine)
+        checkpoints.load(checkpoint_name(first), engine)
     assert engine.step == first
     losses = [
-        engine.train_step(dealt_rows(batch_of(step), engine.batch, rank)).loss
+        engine.train_step(
+            rank_micro_batches_with_keys(global_batch(step), engine.batch_plan, rank)
+        ).loss
         for step in range(first, last)
     ]
-    checkpoints.save(engine.snapshot(), {}, {}, wait=True)
+    checkpoints.save(engine.take_snapshot(), {}, {}, wait=True)
     return losses
 
 
@@ -185,7 +201,8 @@ def test_a_run_without_teacher_goes_on_at_another_size_and_stage(tmp_path: Any) 
     goes_on = run_ranks(1, save_and_load, str(tmp_path / "cut"), 0, 3, 6)[0]
     assert begun + goes_on == pytest.approx(whole_run, rel=1e-5)
     one, two = (
-        export_tensors(Storage(str(tmp_path / name)), folder_name(6)) for name in ("whole", "cut")
+        read_full_tensors(Storage(str(tmp_path / name)), checkpoint_name(6))
+        for name in ("whole", "cut")
     )
     assert one.keys() == two.keys()
     assert not any(key.startswith("teacher/") for key in one)
@@ -194,7 +211,7 @@ def test_a_run_without_teacher_goes_on_at_another_size_and_stage(tmp_path: Any) 
 
 def train_pair(rank: int, world: int) -> list[Any]:
     return [
-        train_kind(rank, world, KINDS[kind], STEPS, zero=stage, micro_batch=2)
+        train_objective(rank, world, OBJECTIVES[kind], STEPS, zero=stage, micro_batch=2)
         for kind in ("pixels", "supervised")
         for stage in (0, 1, 3)
     ]
@@ -203,9 +220,9 @@ def train_pair(rank: int, world: int) -> list[Any]:
 def test_pixels_and_labels_train_the_same_at_every_size_and_stage() -> None:
     one, two = run_ranks(1, train_pair), run_ranks(2, train_pair)
     for index, kind in enumerate(["pixels"] * 3 + ["supervised"] * 3):
-        objective = build_objective(job_of(KINDS[kind]))
-        batch = batch_of(0)
-        loss = float(plain_step(objective, batch, objective.labels(batch.keys)).detach())
+        objective = build_objective(objective_job(OBJECTIVES[kind]))
+        batch = global_batch(0)
+        loss = float(single_process_loss(objective, batch, objective.labels(batch.keys)).detach())
         plain = one[0][0 if index < 3 else 3]["losses"]
         for ranks in (one, two):
             assert ranks[0][index]["losses"][0] == pytest.approx(loss, rel=1e-5)
@@ -214,9 +231,9 @@ def test_pixels_and_labels_train_the_same_at_every_size_and_stage() -> None:
 
 
 def test_a_pool_of_its_own_is_the_whole_batch() -> None:
-    job = job_of(KINDS["lejepa"])
-    objective, batch = build_objective(job), batch_of(1)
+    job = objective_job(OBJECTIVES["lejepa"])
+    objective, batch = build_objective(job), global_batch(1)
     video = normalise(batch.video, torch.float32)
-    alone = objective(video, batch.masks, Pool.alone(video)).loss
+    alone = objective(video, batch.masks, ClipSets.single_set(video)).loss
     assert torch.equal(alone, objective(video, batch.masks, None).loss)
     assert np.isfinite(alone.detach().numpy()).all()

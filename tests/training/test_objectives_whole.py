@@ -67,7 +67,7 @@ def test_trained_logged_exported_loaded_and_judged(tmp_path: Path, kind: str) ->
     wanted = {"masks"} if kind == "dynamics" else {"features", "features_over_time"}
     assert wanted <= drawn
 
-    model = load_model(summary.model_uri, tracking=summary.tracking_uri)
+    model = load_model(summary.model_uri, tracking_uri=summary.tracking_uri)
     video = np.random.default_rng(0).integers(0, 256, (2, 8, 32, 32, 3), dtype=np.uint8)
     assert model.encode(video).shape == (2, 4 if kind == "lewm" else 64, 24)
 

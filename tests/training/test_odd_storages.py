@@ -36,7 +36,7 @@ def test_everything_of_a_run_lies_in_its_storage(name: str, tmp_path: Path) -> N
     summary = run(job_in(str(storage), tmp_path), local=True)
     assert [found for found in os.listdir(tmp_path) if found != name] == []
     assert sorted(os.listdir(storage)) == ["datasets", "mlflow", "runs"]
-    assert load_model(summary.model_uri, tracking=summary.tracking_uri).config.size == 32
+    assert load_model(summary.model_uri, tracking_uri=summary.tracking_uri).config.size == 32
 
     ui, show = (shlex.split(step, comments=True) for step in summary.next_steps)
     assert ui == ["orchestrator", "ui", "--storage", str(storage)]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.job.config.train import Checkpoint as Policy
-from orchestrator.training.checkpoints.retention import Kept, to_drop
+from orchestrator.training.checkpoints.retention import CheckpointEntry, checkpoints_to_delete
 
 
-def there(*steps: int, size: int = 10, scores: dict[int, float] | None = None) -> list[Kept]:
-    return [Kept(f"step-{s:08d}", s, size, (scores or {}).get(s)) for s in steps]
+def there(
+    *steps: int, size: int = 10, scores: dict[int, float] | None = None
+) -> list[CheckpointEntry]:
+    return [CheckpointEntry(f"step-{s:08d}", s, size, (scores or {}).get(s)) for s in steps]
 
 
-def dropped(items: list[Kept], **policy: Any) -> list[int]:
-    return [int(name[5:]) for name in to_drop(items, Policy(**policy))]
+def dropped(items: list[CheckpointEntry], **policy: Any) -> list[int]:
+    return [int(name[5:]) for name in checkpoints_to_delete(items, Policy(**policy))]
 
 
 def test_the_newest_the_best_and_every_nth_stay() -> None:
@@ -38,7 +40,9 @@ def test_the_newest_is_never_dropped() -> None:
 
 
 def test_what_has_yet_to_be_read_stays_unless_the_cap_wants_it() -> None:
-    items = [Kept(f"step-{s:08d}", s, 10, None, held=s == 2) for s in (1, 2, 3, 4)]
+    items = [
+        CheckpointEntry(f"step-{s:08d}", s, 10, None, is_protected=s == 2) for s in (1, 2, 3, 4)
+    ]
     assert dropped(items, keep_last=1) == [1, 3]
     # 30 bytes: of the two that would stay, one makes room for the next.
     assert dropped(items, keep_last=1, max_bytes=25) == [1, 2, 3]

@@ -12,7 +12,7 @@ from orchestrator.errors import JobFailed
 from orchestrator.jepa.objectives import ObjectiveOutput
 from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
 from orchestrator.job import VJEPA2, TrainJob, build_job
-from orchestrator.progress import Silent
+from orchestrator.progress import SilentProgress
 from orchestrator.runner import run
 from orchestrator.training.engine.spike_guard import MAX_SKIPPED
 
@@ -44,7 +44,7 @@ class Diverging(VJEPA2Objective):
         return output
 
 
-class Heard(Silent):
+class Heard(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 

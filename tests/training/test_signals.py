@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.training.control import signals
-from orchestrator.training.control.signals import stopping_cleanly
+from orchestrator.training.control.signals import graceful_shutdown
 
 
 class Before(Exception):
@@ -32,7 +32,7 @@ def asked() -> list[str]:
 
 
 def test_a_second_sigterm_at_once_is_the_same_wish(asked: list[str]) -> None:
-    with stopping_cleanly(lambda: asked.append("stop"), asked.append, "saving") as word:
+    with graceful_shutdown(lambda: asked.append("stop"), asked.append, "saving") as word:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
     assert asked == ["SIGTERM: saving; again to end at once", "stop"]
@@ -42,8 +42,8 @@ def test_a_second_sigterm_at_once_is_the_same_wish(asked: list[str]) -> None:
 def test_a_second_sigterm_later_ends_at_once(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "SAME_WISH_S", 0.0)
-    with stopping_cleanly(lambda: asked.append("stop"), asked.append):
+    monkeypatch.setattr(signals, "DUPLICATE_SIGTERM_S", 0.0)
+    with graceful_shutdown(lambda: asked.append("stop"), asked.append):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Before):
             signal.raise_signal(signal.SIGTERM)
@@ -51,14 +51,14 @@ def test_a_second_sigterm_later_ends_at_once(
 
 
 def test_a_second_ctrl_c_ends_at_once(asked: list[str]) -> None:
-    with stopping_cleanly(lambda: asked.append("stop"), asked.append):
+    with graceful_shutdown(lambda: asked.append("stop"), asked.append):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(Before):
             signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_after_a_sigterm_ends_at_once(asked: list[str]) -> None:
-    with stopping_cleanly(lambda: asked.append("stop"), asked.append):
+    with graceful_shutdown(lambda: asked.append("stop"), asked.append):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Before):
             signal.raise_signal(signal.SIGINT)

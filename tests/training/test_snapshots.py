@@ -9,14 +9,19 @@ import pytest
 import torch
 
 from orchestrator.errors import DataError
-from orchestrator.jepa.model_files import CONFIG, WEIGHTS, load_folder
+from orchestrator.jepa.model_files import CONFIG_FILE, WEIGHTS_FILE, load_folder
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob, build_job
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.eval_exports import Unread, cut, cut_model, folder_of
-from orchestrator.training.checkpoints.manager import Checkpoints, folder_name
+from orchestrator.training.checkpoints.eval_exports import (
+    PendingEvaluationGuard,
+    evaluation_folder,
+    export_for_evaluation,
+    exported_model_folder,
+)
+from orchestrator.training.checkpoints.manager import CheckpointManager, checkpoint_name
 from orchestrator.training.engine.snapshot import Snapshot
-from orchestrator.training.engine.tensor_slices import Slice
+from orchestrator.training.engine.tensor_slices import TensorSlice
 
 
 def judged_job(**changes: Any) -> TrainJob:
@@ -44,29 +49,31 @@ def judged_job(**changes: Any) -> TrainJob:
     return job
 
 
-def save(checkpoints: Checkpoints, job: TrainJob, step: int) -> None:
+def save(checkpoints: CheckpointManager, job: TrainJob, step: int) -> None:
     """A checkpoint of the job's model as it begins, with `step` added to every weight."""
     torch.manual_seed(0)
     objective = build_objective(job)
     slices = [
-        Slice("student", name, tuple(value.shape), 0, value.detach().reshape(-1) + step)
+        TensorSlice("student", name, tuple(value.shape), 0, value.detach().reshape(-1) + step)
         for name, value in objective.named_parameters()
     ]
     assert objective.averaged is not None
     slices += [
-        Slice("teacher", name, tuple(value.shape), 0, value.detach().reshape(-1) - step)
+        TensorSlice("teacher", name, tuple(value.shape), 0, value.detach().reshape(-1) - step)
         for name, value in objective.get_submodule(objective.averaged).named_parameters()
     ]
     checkpoints.save(Snapshot(step, step, slices), {}, {}, wait=True)
 
 
-def of_run(folder: Storage, job: TrainJob) -> Checkpoints:
-    checkpoints = folder.sub("checkpoints")
-    return Checkpoints(checkpoints, 0, 1, job.checkpoint, held=Unread(job, folder))
+def of_run(folder: Storage, job: TrainJob) -> CheckpointManager:
+    checkpoints = folder.subfolder("checkpoints")
+    return CheckpointManager(
+        checkpoints, 0, 1, job.checkpoint, is_protected=PendingEvaluationGuard(job, folder)
+    )
 
 
-def standing(checkpoints: Checkpoints) -> list[int]:
-    return [int(name[5:]) for name in checkpoints.complete()]
+def standing(checkpoints: CheckpointManager) -> list[int]:
+    return [int(name[5:]) for name in checkpoints.complete_names()]
 
 
 def test_a_checkpoint_stays_until_every_evaluation_has_its_model(tmp_path: Path) -> None:
@@ -75,14 +82,18 @@ def test_a_checkpoint_stays_until_every_evaluation_has_its_model(tmp_path: Path)
     for step in (10, 20, 30):
         save(checkpoints, job, step)
     assert standing(checkpoints) == [20, 30], "10 is nobody's"
-    cut(job, checkpoints.storage, folder_name(20), folder_of(folder, "a", 20))
+    export_for_evaluation(
+        job, checkpoints.storage, checkpoint_name(20), evaluation_folder(folder, "a", 20)
+    )
     save(checkpoints, job, 40)
     assert standing(checkpoints) == [30, 40]
-    folder_of(folder, "b", 30).write_json("result.json", {})  # it failed, or was skipped
+    evaluation_folder(folder, "b", 30).write_json("result.json", {})  # it failed, or was skipped
     for step in (50, 60, 70):
         save(checkpoints, job, step)
     assert standing(checkpoints) == [40, 60, 70]
-    cut(job, checkpoints.storage, folder_name(60), folder_of(folder, "a", 60))
+    export_for_evaluation(
+        job, checkpoints.storage, checkpoint_name(60), evaluation_folder(folder, "a", 60)
+    )
     save(checkpoints, job, 80)
     assert 60 in standing(checkpoints), "b has not read it"
 
@@ -97,19 +108,21 @@ def test_the_cap_is_kept_and_the_loss_is_told(tmp_path: Path) -> None:
         save(checkpoints, job, step)
     assert standing(checkpoints) == [30]
     with pytest.raises(DataError, match="not complete"):
-        cut(job, checkpoints.storage, folder_name(20), folder_of(folder, "a", 20))
+        export_for_evaluation(
+            job, checkpoints.storage, checkpoint_name(20), evaluation_folder(folder, "a", 20)
+        )
 
 
 def test_the_model_is_the_checkpoints(tmp_path: Path) -> None:
     job, folder = judged_job(), Storage(str(tmp_path))
     checkpoints = of_run(folder, job)
     save(checkpoints, job, 20)
-    place = folder_of(folder, "a", 20)
-    cut(job, checkpoints.storage, folder_name(20), place)
-    assert {Path(entry.path).name for entry in place.files()} == {CONFIG, WEIGHTS}
+    place = evaluation_folder(folder, "a", 20)
+    export_for_evaluation(job, checkpoints.storage, checkpoint_name(20), place)
+    assert {Path(entry.path).name for entry in place.files()} == {CONFIG_FILE, WEIGHTS_FILE}
     torch.manual_seed(0)
     wanted = build_objective(job).get_submodule("encoder").state_dict()
-    with cut_model(place) as model:
+    with exported_model_folder(place) as model:
         found = load_folder(model).encoder.state_dict()
     for name, value in build_objective(job).get_submodule("encoder").named_parameters():
         assert value.shape == found[name].shape

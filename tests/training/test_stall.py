@@ -6,17 +6,17 @@ import threading
 
 import pytest
 
-from orchestrator.training.control.coordinator import Beat, LocalBoard
-from orchestrator.training.control.heartbeat import Pulse
+from orchestrator.training.control.coordinator import Heartbeat, LocalCoordinator
+from orchestrator.training.control.heartbeat import HeartbeatThread
 from orchestrator.training.control.stall import stall_report
-from tests.support.waiting import until
+from tests.support.waiting import wait_until
 
 WAITS = '  File "/site-packages/torch/distributed/distributed_c10d.py", line 3, in all_reduce\n'
 READS = '  File "/home/me/mylab/augment.py", line 9, in __call__\n    while True:\n'
 
 
-def beat(rank: int, since: float = 90.0, stack: str = WAITS, doing: str = "step") -> Beat:
-    return Beat(rank, f"node-{rank}", 100 + rank, 7, doing, since, stack)
+def beat(rank: int, since: float = 90.0, stack: str = WAITS, doing: str = "step") -> Heartbeat:
+    return Heartbeat(rank, f"node-{rank}", 100 + rank, 7, doing, since, stack)
 
 
 def test_nothing_is_told_while_any_rank_moves() -> None:
@@ -50,24 +50,24 @@ def test_where_all_wait_for_each_other_the_network_is_suspect() -> None:
 def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.training.control.heartbeat.BEAT_S", 0.1)
-    board, done = LocalBoard(), threading.Event()
-    pulses: list[Pulse] = []
+    monkeypatch.setattr("orchestrator.training.control.heartbeat.HEARTBEAT_INTERVAL_S", 0.1)
+    board, done = LocalCoordinator(), threading.Event()
+    pulses: list[HeartbeatThread] = []
 
     def a_slow_place() -> None:
-        pulses.append(Pulse(board, 3, slow_s=0.2))
-        pulses[0].at(12, "data")
+        pulses.append(HeartbeatThread(board, 3, stack_after_s=0.2))
+        pulses[0].set_phase(12, "data")
         done.wait()
 
     thread = threading.Thread(target=a_slow_place)
     thread.start()
-    until(lambda: 3 in (heard := board.read().beats) and heard[3][1].stack)
-    told = board.read().beats[3][1]
-    assert (told.step, told.doing) == (12, "data")
+    wait_until(lambda: 3 in (heard := board.read_status().heartbeats) and heard[3][1].stack)
+    told = board.read_status().heartbeats[3][1]
+    assert (told.step, told.phase) == (12, "data")
     assert "a_slow_place" in told.stack
-    assert not pulses[0].stop_asked
-    board.ask_stop()
-    until(lambda: pulses[0].stop_asked)
+    assert not pulses[0].stop_requested
+    board.request_stop()
+    wait_until(lambda: pulses[0].stop_requested)
     done.set()
     pulses[0].close()
     thread.join()

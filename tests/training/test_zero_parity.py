@@ -13,7 +13,15 @@ import torch
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.training.engine.schedule import learning_rate, weight_decay
-from tests.support.ranks import STEPS, dealt, made_batch, make_engine, run_ranks, tiny_job, whole
+from tests.support.ranks import (
+    STEPS,
+    gather_slices,
+    make_engine,
+    random_batch,
+    rank_micro_batches,
+    run_ranks,
+    tiny_job,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +55,7 @@ def plain_torch(steps: int = STEPS) -> Trained:
         adamw.param_groups[1]["weight_decay"] = 0.0
         for group in adamw.param_groups:
             group["lr"] = learning_rate(job.optim, step)
-        batch = made_batch(step)
+        batch = random_batch(step)
         video = normalise(batch.video, torch.float32)
         with torch.no_grad():
             targets = model.targets(teacher, video)
@@ -102,16 +110,16 @@ def train_case(
     plant(engine, fault)
     out: dict[str, Any] = {"losses": [], "norms": []}
     for step in range(steps):
-        batch = made_batch(step)
+        batch = random_batch(step)
         if fault == "clip dropped":
             batch.weight[7] = 0.0
-        result = engine.train_step(dealt(batch, engine.batch, rank))
+        result = engine.train_step(rank_micro_batches(batch, engine.batch_plan, rank))
         assert result.applied
         out["losses"].append(result.loss)
         out["norms"].append(result.grad_norm)
         if step == 0:
-            out["first"] = engine.snapshot().slices
-    out["last"] = engine.snapshot().slices
+            out["first"] = engine.take_snapshot().slices
+    out["last"] = engine.take_snapshot().slices
     out["copy"] = {n: p.float().clone() for n, p in engine.teacher.named_parameters()}
     return out
 
@@ -121,9 +129,9 @@ def plant(engine: Any, fault: str) -> None:
     if fault == "no all-reduce":
         engine.deepspeed.enable_backward_allreduce = False
     elif fault == "teacher frozen":
-        engine.follower.update = lambda: None
+        engine.ema_teacher.update = lambda: None
     elif fault == "teacher not refreshed":
-        engine.follower.refresh = lambda: None
+        engine.ema_teacher.refresh = lambda: None
 
 
 def assembled(ranks: list[list[dict[str, Any]]], index: int, agree: bool = True) -> Trained:
@@ -132,7 +140,7 @@ def assembled(ranks: list[list[dict[str, Any]]], index: int, agree: bool = True)
     last = [s for rank in ranks for s in rank[index]["last"]]
     case = ranks[0][index]
     # After one step Adam's first moment is 0.1 times the gradient, whatever the stage.
-    gradient = {n: v / (1 - 0.9) for n, v in whole(first, "exp_avg").items()}
+    gradient = {n: v / (1 - 0.9) for n, v in gather_slices(first, "exp_avg").items()}
     for other in ranks if agree else []:
         assert other[index]["losses"] == case["losses"]
         assert all(torch.equal(v, other[index]["copy"][n]) for n, v in case["copy"].items())
@@ -140,8 +148,8 @@ def assembled(ranks: list[list[dict[str, Any]]], index: int, agree: bool = True)
         case["losses"],
         case["norms"],
         gradient,
-        whole(last, "student"),
-        whole(last, "teacher"),
+        gather_slices(last, "student"),
+        gather_slices(last, "teacher"),
         case["copy"],
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.estimate.worker_capacity import Node
+from orchestrator.estimate.worker_capacity import NodeResources
 from orchestrator.tuning import slot_broker as desks
-from orchestrator.tuning.capacity import Room
-from orchestrator.tuning.slot_broker import Desk
+from orchestrator.tuning.capacity import SweepCapacity
+from orchestrator.tuning.slot_broker import SlotBroker
 
 
 class Clock:
@@ -33,15 +33,15 @@ class Cluster:
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
 
-    def __call__(self) -> list[Node]:
-        return [Node(5)] * self.nodes
+    def __call__(self) -> list[NodeResources]:
+        return [NodeResources(5)] * self.nodes
 
-    def desk(self) -> Desk:
-        return Desk(Room(2 * self.nodes, 1.0, 2, on_gpus=False), self)
+    def desk(self) -> SlotBroker:
+        return SlotBroker(SweepCapacity(2 * self.nodes, 1.0, 2, on_gpus=False), self)
 
 
-def asked(desk: Desk, *numbers: int) -> list[str]:
-    return [desk.may_train(number) for number in numbers]
+def asked(desk: SlotBroker, *numbers: int) -> list[str]:
+    return [desk.acquire(number) for number in numbers]
 
 
 def test_room_is_given_in_turn_and_given_back(clock: Clock) -> None:
@@ -53,7 +53,7 @@ def test_room_is_given_in_turn_and_given_back(clock: Clock) -> None:
     assert found == {"asked": 1000.0, "granted": 1000.0, "released": 1006.0}
     assert asked(desk, 7, 4, 7) == ["wait", "train", "wait"], "the lower number goes first"
     clock.now += 4
-    assert desk.seen().worker_s == 2 * (6 + 10 + 4)
+    assert desk.status().worker_s == 2 * (6 + 10 + 4)
     assert desk.leaves(9) == {}, "one that never had room"
 
 
@@ -61,7 +61,7 @@ def test_who_no_longer_asks_keeps_nobody_waiting(clock: Clock) -> None:
     desk = Cluster(1).desk()
     asked(desk, 0, 1, 2, 3)
     desk.leaves(0)
-    clock.now += desks.FORGOTTEN_S + 1
+    clock.now += desks.STALE_REQUEST_S + 1
     assert asked(desk, 3) == ["train"], "the process of 2 has died"
 
 
@@ -84,14 +84,14 @@ def test_room_follows_the_nodes(clock: Clock) -> None:
     desk.leaves(3)
     desk.leaves(4)
     assert asked(desk, 5) == ["wait"]
-    assert [room for _, room in desk.seen().rooms] == [2, 4, 2, 0]
+    assert [room for _, room in desk.status().rooms] == [2, 4, 2, 0]
 
 
 def test_at_the_end_nobody_starts_and_all_hear_of_it(clock: Clock) -> None:
     desk = Cluster(1).desk()
     assert asked(desk, 0, 1, 2) == ["train", "train", "wait"]
-    assert not desk.at(0, "trains", 7)
-    desk.ask_stop()
-    assert desk.at(0, "trains", 8)
+    assert not desk.report(0, "trains", 7)
+    desk.request_stop()
+    assert desk.report(0, "trains", 8)
     assert asked(desk, 2, 3) == ["stop", "stop"]
-    assert desk.seen().doing == {0: ("trains", 8)}
+    assert desk.status().trial_phases == {0: ("trains", 8)}

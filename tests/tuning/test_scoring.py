@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from orchestrator.jepa.model_files import ModelConfig, random_model
+from orchestrator.jepa.model_files import ModelConfig, randomly_initialized_model
 from orchestrator.job import build_job, job_dict
-from orchestrator.job.config.trial_objective import Gates
-from orchestrator.job.search_space import trial_data
+from orchestrator.job.config.trial_objective import CollapseGates
+from orchestrator.job.search_space import trial_job_data
 from orchestrator.tuning import trial_scoring as scoring
-from orchestrator.tuning.report import page, picture
+from orchestrator.tuning.report import render_html, render_png
 from tests.support.sweeps import tune_job
 
 
@@ -25,43 +25,43 @@ def features(spread: float, directions: int) -> torch.Tensor:
 
 
 def test_each_gate_shuts_on_its_own_kind_of_collapse() -> None:
-    gates = Gates()
+    gates = CollapseGates()
     healthy = torch.randn(4, 64, 16, generator=torch.Generator().manual_seed(0))
 
     def shut(found: torch.Tensor) -> list[str]:
-        words = scoring.shut(scoring.signs(found, healthy), gates)
+        words = scoring.failed_gates(scoring.collapse_metrics(found, healthy), gates)
         return [word.split()[0] for word in words]
 
     assert shut(healthy) == []
     assert shut(features(1e-4, 16)) == ["feature_std", "rankme_share", "token_cosine"]
     # As wide as ever, and along one direction: what only the rank tells.
     assert shut(healthy[..., :1] * torch.ones(16)) == ["rankme_share"]
-    missing = dict.fromkeys(scoring.signs(healthy, healthy), float("nan"))
-    assert len(scoring.shut(missing, gates)) == 3
+    missing = dict.fromkeys(scoring.collapse_metrics(healthy, healthy), float("nan"))
+    assert len(scoring.failed_gates(missing, gates)) == 3
 
-    found = scoring.signs(healthy, healthy) | {"skill_over_copy": -3.0}
-    assert scoring.shut(found, gates) == [], "by default nobody is shut by copying"
-    strict = Gates(skill_over_copy=0.0)
-    assert scoring.shut(found, strict) == ["skill_over_copy -3 is below 0"]
-    assert scoring.shut(scoring.signs(healthy, healthy), strict) == [
+    found = scoring.collapse_metrics(healthy, healthy) | {"skill_over_copy": -3.0}
+    assert scoring.failed_gates(found, gates) == [], "by default nobody is shut by copying"
+    strict = CollapseGates(skill_over_copy=0.0)
+    assert scoring.failed_gates(found, strict) == ["skill_over_copy -3 is below 0"]
+    assert scoring.failed_gates(scoring.collapse_metrics(healthy, healthy), strict) == [
         "skill_over_copy nan is below 0"
     ]
 
 
 def test_a_collapsed_encoder_has_no_objective_and_a_random_one_has(tmp_path: Path) -> None:
     job = tune_job(tmp_path)
-    train: Any = build_job(trial_data(job, 0, {}))
-    videos = scoring.held_out(job, train)
+    train: Any = build_job(trial_job_data(job, 0, {}))
+    videos = scoring.load_holdout(job, train)
     kept = job_dict(train)
     config = ModelConfig(model=train.model, size=32, frames=8, objective="none", job=kept, extra={})
-    model = random_model(config, 0)
-    found = scoring.score(model, job.gates, videos)
+    model = randomly_initialized_model(config, 0)
+    found = scoring.score_trial(model, job.gates, videos)
     assert found["shut"] == []
     assert found["objective"] == sum(found["scores"].values()) / 2
     with torch.no_grad():
         for parameter in model.encoder.parameters():
             parameter.mul_(0)
-    found = scoring.score(model, job.gates, videos)
+    found = scoring.score_trial(model, job.gates, videos)
     assert found["objective"] is None
     assert any("feature_std" in word for word in found["shut"])
 
@@ -84,7 +84,7 @@ def test_the_page_needs_nothing_else_and_names_the_winner() -> None:
             trial(0, "collapsed", None, 1e-4),
         ],
     }  # fmt: skip
-    text = page(result)
+    text = render_html(result)
     assert "Trial 1 won with 0.4000" in text
     assert "rankme_share 0.1 is below 0.2" in text
     assert "kind&lt;" in text
@@ -92,6 +92,6 @@ def test_the_page_needs_nothing_else_and_names_the_winner() -> None:
     assert not re.search(r"(?:src|href)=['\"](?!data:)", text)
     assert text.count("<circle") == 2 * 3, "scored trials, in the history and in two slices"
     assert text.count("<path") == 3
-    assert picture(result).startswith(b"\x89PNG")
-    lost = page(result | {"best": None})
+    assert render_png(result).startswith(b"\x89PNG")
+    lost = render_html(result | {"best": None})
     assert "No trial can win" in lost

@@ -9,7 +9,7 @@ import ray
 
 from orchestrator.runner import run
 from orchestrator.storage import Storage
-from orchestrator.tuning.trial_store import Ledger
+from orchestrator.tuning.trial_store import TrialStore
 from tests.support.sweeps import tune_job
 
 
@@ -32,7 +32,7 @@ def test_slots_are_hardly_ever_free_while_a_trial_waits_and_never_given_twice(
 
     legs = [
         (leg["granted"], leg["released"])
-        for entry in Ledger(Storage(job.storage).sub("sweeps", job.name)).entries()
+        for entry in TrialStore(Storage(job.storage).subfolder("sweeps", job.name)).records()
         for leg in entry.legs
     ]
     at_once = [sum(low <= at < high for low, high in legs) for at, _ in legs]

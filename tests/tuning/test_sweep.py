@@ -21,12 +21,12 @@ from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, job_dict
 from orchestrator.runner import run
 from orchestrator.storage import Storage
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.server import mlflow_client
 from orchestrator.training.audit import audit_run
-from orchestrator.tuning.pbt_exploit import members
-from orchestrator.tuning.pbt_fork import turns_taken
-from orchestrator.tuning.trial_store import Entry, Ledger
-from tests.support.sweeps import to_its_end, trial_of, tune_job
+from orchestrator.tuning.pbt_exploit import current_population
+from orchestrator.tuning.pbt_fork import read_generations
+from orchestrator.tuning.trial_store import TrialRecord, TrialStore
+from tests.support.sweeps import make_trial, run_to_end, tune_job
 
 TRIALS = 3
 FIRST = [{"optim.lr": 1e-2, "objective.ema": 0.0}, {"optim.lr": 1e-3, "objective.ema": 0.99}]
@@ -40,12 +40,15 @@ def command(folder: Path, job: TuneJob) -> list[str]:
 
 
 def strike(
-    command: list[str], ledger: Ledger, blow: signal.Signals, when: Callable[[list[Entry]], bool]
+    command: list[str],
+    ledger: TrialStore,
+    blow: signal.Signals,
+    when: Callable[[list[TrialRecord]], bool],
 ) -> tuple[int, str]:
     """Start a driver and strike it as soon as the ledger says so; its exit code and last words."""
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 1500
-    while not when(ledger.entries()):
+    while not when(ledger.records()):
         assert driver.poll() is None, driver.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -54,7 +57,7 @@ def strike(
     return driver.returncode, words
 
 
-def rungs(entries: list[Entry]) -> int:
+def rungs(entries: list[TrialRecord]) -> int:
     return sum(len(entry.rungs) for entry in entries)
 
 
@@ -68,9 +71,9 @@ def test_a_sweep_stopped_once_and_killed_three_times_ends_as_if_nothing_had_happ
     calm = tune_job(tmp_path / "calm", trials=TRIALS, first=FIRST)
     struck = tune_job(tmp_path, "train.track.register=tuned", trials=TRIALS, first=FIRST)
     start = command(tmp_path, struck)
-    ledger = Ledger(Storage(struck.storage).sub("sweeps", struck.name))
+    ledger = TrialStore(Storage(struck.storage).subfolder("sweeps", struck.name))
 
-    def checkpointed(entries: list[Entry]) -> bool:
+    def checkpointed(entries: list[TrialRecord]) -> bool:
         return any((tmp_path / "runs").glob("*/workers.json"))
 
     code, words = strike(start, ledger, signal.SIGTERM, checkpointed)
@@ -81,9 +84,9 @@ def test_a_sweep_stopped_once_and_killed_three_times_ends_as_if_nothing_had_happ
     for seen in (2, 3, 4):
         code, _ = strike(start, ledger, signal.SIGKILL, lambda now, n=seen: rungs(now) >= n)
         assert code == -signal.SIGKILL
-        for entry in ledger.entries():
+        for entry in ledger.records():
             file = tmp_path / f"sweeps/search/trials/{entry.number:04d}.json"
-            if entry.final:
+            if entry.is_final:
                 assert finals.setdefault(entry.number, file.read_bytes()) == file.read_bytes()
     done = subprocess.run(start, capture_output=True, text=True, check=True)
     summary: dict[str, Any] = json.loads(done.stdout)
@@ -95,11 +98,11 @@ def test_a_sweep_stopped_once_and_killed_three_times_ends_as_if_nothing_had_happ
         file = tmp_path / f"sweeps/search/trials/{number:04d}.json"
         assert file.read_bytes() == before, "what has ended is never run again"
     assert all(audit_run(Storage(str(tmp_path)), f"search.t{n:04d}").good for n in range(TRIALS))
-    ends = [to_its_end(trial_of(calm, n, trials[n]["values"])) for n in range(TRIALS)]
+    ends = [run_to_end(make_trial(calm, n, trials[n]["values"])) for n in range(TRIALS)]
     for end in ends:
         assert trials[end.number]["state"] == end.state
-        assert trials[end.number]["objective"] == pytest.approx(end.value, abs=1e-6)
-    best = max((end for end in ends if end.state == "done"), key=lambda end: end.value or 0.0)
+        assert trials[end.number]["objective"] == pytest.approx(end.objective, abs=1e-6)
+    best = max((end for end in ends if end.state == "done"), key=lambda end: end.objective or 0.0)
     assert summary["verdict"]["best"] == best.number
     check_tracking(summary)
     again = summary["next_steps"][0].split("   #")[0]
@@ -108,7 +111,7 @@ def test_a_sweep_stopped_once_and_killed_three_times_ends_as_if_nothing_had_happ
 
 def check_tracking(summary: dict[str, Any]) -> None:
     """One parent, a child for each trial, ended as the trial ended, and a candidate."""
-    client = client_of(summary["tracking_uri"])
+    client = mlflow_client(summary["tracking_uri"])
     version = client.get_model_version_by_alias("tuned", "candidate")
     assert summary["model_uri"] == f"models:/tuned/{version.version}"
     assert version.tags["sweep_run"] == summary["run_id"]
@@ -137,8 +140,8 @@ def test_a_sweep_that_has_spent_its_hours_ends_with_what_is_done_and_goes_on_wit
     assert ended.returncode == 1
     assert "budget.gpu_hours 0.0001 is reached" in ended.stderr
     assert "no trial of 2 can win (0: stopped" in ended.stderr
-    ledger = Ledger(Storage(str(tmp_path)).sub("sweeps/search"))
-    assert not any(entry.final for entry in ledger.entries())
+    ledger = TrialStore(Storage(str(tmp_path)).subfolder("sweeps/search"))
+    assert not any(entry.is_final for entry in ledger.records())
     start = command(tmp_path, tune_job(tmp_path, "budget={steps: 20, gpu_hours: 9}", **keys))
     done = subprocess.run(start, capture_output=True, text=True, check=True)
     assert {row["state"] for row in json.loads(done.stdout)["verdict"]["trials"]} == {"done"}
@@ -151,20 +154,20 @@ def test_a_population_on_ray_killed_in_the_middle_keeps_its_size_and_its_lines(
 ) -> None:
     job = tune_job(tmp_path, scheduler="pbt", trials=4, budget=2, first=FIRST)
     assert job.rungs == (1, 2)
-    start, folder = command(tmp_path, job), Storage(job.storage).sub("sweeps", job.name)
-    ledger = Ledger(folder)
+    start, folder = command(tmp_path, job), Storage(job.storage).subfolder("sweeps", job.name)
+    ledger = TrialStore(folder)
     strike(start, ledger, signal.SIGKILL, lambda now: len(now) > 4)  # a child is born
     done = subprocess.run(start, capture_output=True, text=True, check=True)
     summary = json.loads(done.stdout)
-    entries = ledger.entries()
-    assert len(members(entries)) == 4
-    assert {entry.state for entry in members(entries)} <= {"done", "collapsed"}
-    turns = turns_taken(folder)
+    entries = ledger.records()
+    assert len(current_population(entries)) == 4
+    assert {entry.state for entry in current_population(entries)} <= {"done", "collapsed"}
+    turns = read_generations(folder)
     assert len(turns) == 1
     assert len(entries) == 4 + len(turns[0])
     collapsed = {entry.number for entry in entries if entry.state == "collapsed"}
     assert not collapsed & {entry.parent for entry in entries}
-    client = client_of(summary["tracking_uri"])
+    client = mlflow_client(summary["tracking_uri"])
     child = next(entry for entry in entries if entry.parent is not None and entry.run_id)
     on_run = client.get_run(child.run_id).data
     assert on_run.tags["sweep.inherited"] == child.inherited["sha256"]

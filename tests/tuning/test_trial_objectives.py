@@ -15,26 +15,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.data.codec.encode import encode_h264
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.measures.feature_rank import lidar
 from orchestrator.evaluation.suite.protocol import protocol_of
-from orchestrator.evaluation.suite.units import Unit
-from orchestrator.jepa.model_files import ModelConfig, WorldModel, random_model
+from orchestrator.evaluation.suite.units import QuadUnit
+from orchestrator.jepa.model_files import ModelConfig, WorldModel, randomly_initialized_model
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
-from orchestrator.job.search_space import trial_data
-from orchestrator.progress import Silent
-from orchestrator.report.statistics import quad_right
+from orchestrator.job.search_space import trial_job_data
+from orchestrator.progress import SilentProgress
+from orchestrator.report.statistics import quad_correct
 from orchestrator.storage import Storage
 from orchestrator.tuning import trial_metrics as objectives
-from orchestrator.tuning.trial_metrics import Labelled
-from orchestrator.tuning.trial_scoring import held_out, prepare_objective, score
-from tests.support.sweeps import TRAIN, tune_job
+from orchestrator.tuning.trial_metrics import ProbeClips
+from orchestrator.tuning.trial_scoring import load_holdout, prepare_holdout_for, score_trial
+from tests.support.sweeps import TRAIN_SECTION, tune_job
 
 
 def trained(job: TuneJob) -> TrainJob:
-    train = build_job(trial_data(job, 0, {}))
+    train = build_job(trial_job_data(job, 0, {}))
     assert isinstance(train, TrainJob)
     return train
 
@@ -48,7 +48,7 @@ def model_of(train: TrainJob) -> WorldModel:
         job=job_dict(train),
         extra={},
     )
-    return random_model(config, 0)
+    return randomly_initialized_model(config, 0)
 
 
 class Told(nn.Module):
@@ -56,7 +56,7 @@ class Told(nn.Module):
 
     def __init__(self, answer: Tensor) -> None:
         super().__init__()
-        self.answer, self.at, self.masks = answer, 0, 1
+        self.answer, self.at, self.num_mask_tokens = answer, 0, 1
 
     def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
         mine = self.answer[self.at : self.at + len(z)]
@@ -82,43 +82,45 @@ def test_who_knows_the_future_finds_it_and_who_says_one_thing_finds_nothing(tmp_
     wanted = model.encoder(normalise(torch.from_numpy(noise(20)), torch.float32))
     truth = F.layer_norm(wanted, wanted.shape[-1:])
     model.predictor = Told(truth)  # type: ignore[assignment]
-    (knows,) = objectives.foreseen(model, noise(20))
-    assert (knows.found, knows.skill) == (1.0, pytest.approx(1.0, abs=1e-5))
+    (knows,) = objectives.predict_second_half(model, noise(20))
+    assert (knows.retrieval, knows.skill) == (1.0, pytest.approx(1.0, abs=1e-5))
 
     guess = truth + torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     model.predictor = Told(guess)  # type: ignore[assignment]
-    (guessed,) = objectives.foreseen(model, noise(20))
+    (guessed,) = objectives.predict_second_half(model, noise(20))
     # By hand: 20 clips, 4 moments each, of which the last two are predicted.
-    came = guessed.came.reshape(80, -1)
+    came = guessed.observed.reshape(80, -1)
     places = []
     for clip in range(20):
         for moment in range(2):
             apart = np.abs(came - guessed.predicted[clip, moment]).sum(1)
             places.append(np.log((apart <= apart[4 * clip + 2 + moment]).sum()))
-    assert guessed.found == pytest.approx(1 - np.mean(places) / np.log(80))
+    assert guessed.retrieval == pytest.approx(1 - np.mean(places) / np.log(80))
     errors = (guess - truth)[:, 32:].abs().mean()
     assert guessed.share < knows.share == pytest.approx(1)
     assert 1 - guessed.skill == pytest.approx(float(errors) / copied(model), rel=1e-4)
     model.predictor = Told(truth.mean((0, 1), keepdim=True).expand_as(truth))  # type: ignore[assignment]
-    assert objectives.foreseen(model, noise(20))[0].found < 0.5
+    assert objectives.predict_second_half(model, noise(20))[0].retrieval < 0.5
 
     model.predictor = Told(truth.roll(1, 0))  # type: ignore[assignment]
-    assert objectives.foreseen(model, noise(20))[0].found < 0.9, "always another clip's"
+    assert objectives.predict_second_half(model, noise(20))[0].retrieval < 0.9, (
+        "always another clip's"
+    )
 
 
 def test_lidar_is_that_of_tokens_under_noise_and_flicker_moves_nothing(tmp_path: Path) -> None:
     clip = np.full((1, 8, 32, 32, 3), 100, np.uint8)
     clip[0, 3, 10:14, 20:24] = 200
-    seen = objectives.flickering(clip, 0).astype(float)
-    assert not np.array_equal(seen, objectives.flickering(clip, 1))
-    assert np.std(seen - clip) == pytest.approx(objectives.NOISE, rel=0.05)
+    seen = objectives.with_pixel_noise(clip, 0).astype(float)
+    assert not np.array_equal(seen, objectives.with_pixel_noise(clip, 1))
+    assert np.std(seen - clip) == pytest.approx(objectives.LIDAR_NOISE_STD, rel=0.05)
     assert abs(np.mean(seen - clip)) < 0.5
 
     model = model_of(trained(tune_job(tmp_path)))
     found = objectives.log_lidar(model, noise(16))
     views = [
-        model.encode(torch.from_numpy(objectives.flickering(noise(16), i))).reshape(-1, 24)
-        for i in range(objectives.VIEWS)
+        model.encode(torch.from_numpy(objectives.with_pixel_noise(noise(16), i))).reshape(-1, 24)
+        for i in range(objectives.LIDAR_VIEWS)
     ]
     assert found == pytest.approx(np.log(lidar(torch.stack(views, 1))), rel=1e-3)
 
@@ -128,29 +130,33 @@ def test_labels_are_read_where_they_can_be_seen(tmp_path: Path) -> None:
     classes = np.arange(60) % 3
     videos = np.clip(noise(60) // 4 + 80 * classes[:, None, None, None, None], 0, 255)
     videos, wanted = videos.astype(np.uint8), np.eye(3)[classes]
-    fit, held = Labelled(videos[:40], wanted[:40]), Labelled(videos[40:], wanted[40:])
-    assert objectives.read_labels(model, fit, held)["label"] > 0.9
+    fit, held = ProbeClips(videos[:40], wanted[:40]), ProbeClips(videos[40:], wanted[40:])
+    assert objectives.probe_labels(model, fit, held)["label"] > 0.9
     untrue = np.random.default_rng(1).permutation(wanted[:40])
-    assert objectives.read_labels(model, Labelled(videos[:40], untrue), held)["label"] < 0.3
+    assert objectives.probe_labels(model, ProbeClips(videos[:40], untrue), held)["label"] < 0.3
 
 
 def test_quads_are_judged_as_an_evaluation_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = objectives.SUITE.suite.model_copy(
+    suite = objectives.SUITE_JOB.suite.model_copy(
         update={"scenarios": ("permanence",), "choose_quads": 1}
     )
-    monkeypatch.setattr(objectives, "SUITE", objectives.SUITE.model_copy(update={"suite": suite}))
+    monkeypatch.setattr(
+        objectives, "SUITE_JOB", objectives.SUITE_JOB.model_copy(update={"suite": suite})
+    )
     model = model_of(trained(tune_job(tmp_path)))
-    found = objectives.read_quads(model, 2)["quads"]
-    rules = protocol_of(objectives.SUITE, model)
-    chosen = Unit(None, "validation", "permanence", 1).measure(model, rules).scores
-    scored = Unit(None, "validation", "permanence", 2, first=1).measure(model, rules).scores
-    most = max(float(quad_right(one).mean()) for one in chosen.values())
+    found = objectives.quad_accuracy(model, 2)["quads"]
+    rules = protocol_of(objectives.SUITE_JOB, model)
+    chosen = QuadUnit(None, "validation", "permanence", 1).measure(model, rules).scores
+    scored = (
+        QuadUnit(None, "validation", "permanence", 2, first_quad=1).measure(model, rules).scores
+    )
+    most = max(float(quad_correct(one).mean()) for one in chosen.values())
     best = [
-        float(quad_right(scored[k]).mean())
+        float(quad_correct(scored[k]).mean())
         for k, v in chosen.items()
-        if quad_right(v).mean() == most
+        if quad_correct(v).mean() == most
     ]
     assert found in best
 
@@ -166,37 +172,41 @@ def folder_of(path: Path, count: int) -> Path:
 
 
 def swept(tmp_path: Path, videos: Path, **objective: Any) -> TuneJob:
-    data = {**TRAIN["data"], "source": str(videos), "encode": {"mode": "copy"}}
+    data = {**TRAIN_SECTION["data"], "source": str(videos), "encode": {"mode": "copy"}}
     keys = {"fit": 20, "score": 16, "share": 0.5, **objective}
-    return tune_job(tmp_path / "store", train=TRAIN | {"data": data}, objective=keys)
+    return tune_job(tmp_path / "store", train=TRAIN_SECTION | {"data": data}, objective=keys)
 
 
 def prepared(job: TuneJob) -> Storage:
-    folder = Storage(job.storage).sub("sweeps", job.name)
-    prepare_objective(job, folder, Silent(), local=True)
+    folder = Storage(job.storage).subfolder("sweeps", job.name)
+    prepare_holdout_for(job, folder, SilentProgress(), local=True)
     return folder
 
 
-def names(index: Index) -> set[str]:
-    return {row["source"] for shard in range(index.shards) for row in index.rows(shard).to_pylist()}
+def names(index: DatasetIndex) -> set[str]:
+    return {
+        row["source"]
+        for shard in range(index.num_shards)
+        for row in index.shard_rows(shard).to_pylist()
+    }
 
 
 def test_a_share_of_plain_video_is_held_out_of_every_training(tmp_path: Path) -> None:
     job = swept(tmp_path, folder_of(tmp_path / "videos", 44))
     folder = prepared(job)
     train = trained(job)
-    left, held = Index.open(str(train.data.source)), Index.open(folder.uri("held-0"))
-    assert left.clips + held.clips == 44
+    left, held = DatasetIndex.open(str(train.data.source)), DatasetIndex.open(folder.uri("held-0"))
+    assert left.num_clips + held.num_clips == 44
     assert not names(left) & names(held)
-    assert 14 <= held.clips <= 30, "about the half that was asked for"
+    assert 14 <= held.num_clips <= 30, "about the half that was asked for"
 
-    seen = held_out(job, train)
-    assert (seen.metric, seen.fit) == ("retrieval", None)
-    found = score(model_of(train), job.gates, seen)
+    seen = load_holdout(job, train)
+    assert (seen.metric, seen.probe_fit) == ("retrieval", None)
+    found = score_trial(model_of(train), job.gates, seen)
     assert found["shut"] == []
     assert set(found["scores"]) == {"retrieval", "over_copy"}
     assert "skill_over_copy" in found["gates"]
-    assert np.array_equal(held_out(job, train).videos, seen.videos), "the same for every trial"
+    assert np.array_equal(load_holdout(job, train).videos, seen.videos), "the same for every trial"
 
     before = folder.read_bytes("held.json")
     prepared(job)
@@ -224,17 +234,17 @@ def test_labels_beside_videos_are_found(tmp_path: Path) -> None:
                 out.addfile(info, io.BytesIO(body))
     job = swept(tmp_path, tar, fit=10)
     prepared(job)
-    seen = held_out(job, trained(job))
-    assert (seen.metric, seen.names) == ("probe", ())
-    assert seen.fit is not None
-    assert seen.fit.targets.shape[1] == 2
+    seen = load_holdout(job, trained(job))
+    assert (seen.metric, seen.state_names) == ("probe", ())
+    assert seen.probe_fit is not None
+    assert seen.probe_fit.targets.shape[1] == 2
 
 
 def test_simulated_video_is_drawn_anew_and_its_states_are_read(tmp_path: Path) -> None:
     job = tune_job(tmp_path)
-    seen = held_out(job, trained(job))
-    assert (seen.metric, seen.names) == ("probe", ("x", "y", "vx", "vy"))
+    seen = load_holdout(job, trained(job))
+    assert (seen.metric, seen.state_names) == ("probe", ("x", "y", "vx", "vy"))
     other = tune_job(tmp_path, "objective.metric=retrieval")
-    unread = held_out(other, trained(other))
+    unread = load_holdout(other, trained(other))
     assert unread.metric == "retrieval"
     assert np.array_equal(unread.videos, seen.videos), "gates look at the same"

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from orchestrator.storage import Storage
-from orchestrator.tracking.server import client_of
+from orchestrator.tracking.server import mlflow_client
 from orchestrator.training.audit import audit_run
 from orchestrator.training.run_record import read_record
-from orchestrator.tuning.trial_store import ranking
-from tests.support.sweeps import TRAIN, to_its_end, trial_of, tune_job
+from orchestrator.tuning.trial_store import rank_trials
+from tests.support.sweeps import TRAIN_SECTION, make_trial, run_to_end, tune_job
 
 HEALTHY = {"optim.lr": 1e-3, "objective.ema": 0.998}
 COLLAPSING = {"optim.lr": 1e-2, "objective.ema": 0.0}
@@ -38,17 +38,17 @@ def test_a_collapsing_trial_has_the_lowest_loss_ends_at_a_tenth_and_never_wins(
     tmp_path: Path,
 ) -> None:
     job = tune_job(tmp_path, space=SPACE, budget=100)
-    healthy = to_its_end(trial_of(job, 0, HEALTHY))
-    collapsed = to_its_end(trial_of(job, 1, COLLAPSING))
+    healthy = run_to_end(make_trial(job, 0, HEALTHY))
+    collapsed = run_to_end(make_trial(job, 1, COLLAPSING))
     assert (healthy.state, healthy.steps) == ("done", 100)
-    assert (collapsed.state, collapsed.steps, collapsed.value) == ("collapsed", 10, None)
+    assert (collapsed.state, collapsed.steps, collapsed.objective) == ("collapsed", 10, None)
     assert collapsed.rungs[0]["loss"] < healthy.rungs[0]["loss"]
-    assert [entry.number for entry in ranking([collapsed, healthy])] == [0, 1]
+    assert [entry.number for entry in rank_trials([collapsed, healthy])] == [0, 1]
 
     # Without gates it goes on, to a loss that no trial of use comes near.
     gates = {"feature_std": 0.0, "rankme_share": 0.0, "token_cosine": 1.0}
     ungated = tune_job(tmp_path, name="ungated", space=SPACE, budget=100, gates=gates)
-    whole = to_its_end(trial_of(ungated, 0, COLLAPSING))
+    whole = run_to_end(make_trial(ungated, 0, COLLAPSING))
     assert (whole.state, whole.steps) == ("done", 100)
     assert whole.rungs[-1]["loss"] < healthy.rungs[-1]["loss"]
 
@@ -57,9 +57,9 @@ def test_a_collapsing_trial_has_the_lowest_loss_ends_at_a_tenth_and_never_wins(
 def test_a_trial_killed_between_rungs_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     keys: dict[str, Any] = {
         "budget": 60,
-        "train": TRAIN | {"checkpoint": {"every": 10, "keep_last": 1}},
+        "train": TRAIN_SECTION | {"checkpoint": {"every": 10, "keep_last": 1}},
     }
-    whole = to_its_end(trial_of(tune_job(tmp_path / "whole", **keys), 0, KILLED))
+    whole = run_to_end(make_trial(tune_job(tmp_path / "whole", **keys), 0, KILLED))
 
     driver = subprocess.Popen(
         [sys.executable, "-m", "tests.support.sweeps", str(tmp_path / "struck"), json.dumps(keys)],
@@ -75,24 +75,24 @@ def test_a_trial_killed_between_rungs_goes_on_and_comes_to_the_same(tmp_path: Pa
     driver.kill()
     driver.wait()
 
-    trial = trial_of(tune_job(tmp_path / "struck", **keys), 0, KILLED)
+    trial = make_trial(tune_job(tmp_path / "struck", **keys), 0, KILLED)
     before = trial.ledger.read(0)
     assert before is not None
     assert (before.state, before.steps) == ("running", 6), "killed after its first rung"
-    struck = to_its_end(trial)
+    struck = run_to_end(trial)
     assert [row["steps"] for row in struck.rungs] == [6, 60]
     assert struck.rungs[0] == before.rungs[0], "a rung that was scored is not scored again"
-    assert struck.value == pytest.approx(whole.value, abs=1e-9)
+    assert struck.objective == pytest.approx(whole.objective, abs=1e-9)
     assert struck.rungs[-1]["loss"] == pytest.approx(whole.rungs[-1]["loss"], abs=1e-9)
 
     audit = audit_run(storage, "search.t0000")
     assert audit.good
-    assert to_its_end(trial) == struck, "what has ended is never run again"
-    record = read_record(storage.sub("runs", "search.t0000"))
+    assert run_to_end(trial) == struck, "what has ended is never run again"
+    record = read_record(storage.subfolder("runs", "search.t0000"))
     assert record is not None
     assert record.launches == 3, "to the first rung, on, and on again after the blow"
-    run = client_of(record.mlflow_uri).get_run(record.mlflow_run_id)
-    assert run.data.tags["mlflow.parentRunId"] == trial.parent
+    run = mlflow_client(record.mlflow_uri).get_run(record.mlflow_run_id)
+    assert run.data.tags["mlflow.parentRunId"] == trial.parent_run_id
     assert run.info.status == "FINISHED"
 
 

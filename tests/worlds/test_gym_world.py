@@ -13,10 +13,10 @@ import pytest
 from gymnasium import spaces
 
 from orchestrator.data.sources.base import RawClip, Rejected, open_source
-from orchestrator.environments import build_collector, build_world
-from orchestrator.environments.base import play
+from orchestrator.environments import build_collector, build_environment
+from orchestrator.environments.base import collect_episode
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 
 BOX = spaces.Box(-2.0, 2.0, (1, 2), np.float32)
 
@@ -77,7 +77,7 @@ def walk() -> Iterator[Any]:
 
 def _clips(uri: str) -> list[RawClip | Rejected]:
     source = open_source(uri)
-    return [clip for unit in source.units() for clip in source.clips(unit, Encode())]  # type: ignore[union-attr]
+    return [clip for unit in source.units() for clip in source.clips(unit, TranscodeConfig())]  # type: ignore[union-attr]
 
 
 def _array(clip: RawClip, name: str) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_its_episodes_become_clips_with_the_flattened_observations(walk: Any) ->
 
 
 def test_the_whole_picture_is_squeezed_into_the_square(walk: Any) -> None:
-    world = build_world(walk(), 20)
+    world = build_environment(walk(), 20)
     world.reset(seed=0)
     for _ in range(15):  # a quarter of 60 columns
         world.step(np.zeros(2, np.float32))
@@ -111,7 +111,7 @@ def test_the_whole_picture_is_squeezed_into_the_square(walk: Any) -> None:
 
 
 def test_choices_are_the_largest_of_as_many_numbers(walk: Any) -> None:
-    world = build_world(walk(actions=spaces.Discrete(3, start=5)))
+    world = build_environment(walk(actions=spaces.Discrete(3, start=5)))
     world.reset(seed=0)
     assert world.action_space.shape == (3,)
     for scores in ([0.2, 0.1, 0.9], [1, 0, 0], [0.3, 0.31, 0.2]):
@@ -124,8 +124,8 @@ def test_choices_are_the_largest_of_as_many_numbers(walk: Any) -> None:
 
 
 def test_an_episode_ends_where_the_environment_says(walk: Any) -> None:
-    episode = play(
-        world := build_world(walk(last=7)), world.collector(), 20, np.random.default_rng(0)
+    episode = collect_episode(
+        world := build_environment(walk(last=7)), world.collector(), 20, np.random.default_rng(0)
     )
     assert episode.frames.shape[0] == len(episode.states) == len(episode.actions) == 8
     assert not episode.actions[-1].any()
@@ -140,7 +140,7 @@ def test_an_observation_of_pixels_is_no_state(walk: Any) -> None:
 
 
 def test_it_says_that_it_cannot_be_put_into_a_state(walk: Any) -> None:
-    world = build_world(walk())
+    world = build_environment(walk())
     assert not world.restorable
     world.reset(seed=0)
     for ask in (
@@ -164,7 +164,7 @@ def test_it_says_that_it_cannot_be_put_into_a_state(walk: Any) -> None:
 )
 def test_what_cannot_be_acted_in_is_refused(walk: Any, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(RequestError, match=says):
-        build_world(walk(**changes))
+        build_environment(walk(**changes))
 
 
 def test_an_unknown_id_is_refused_with_a_hint() -> None:

@@ -16,20 +16,22 @@ import pytest
 
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.sources.base import RawClip, open_source
-from orchestrator.data.store.index import Index
-from orchestrator.environments import WORLDS, build_collector, build_world
-from orchestrator.environments.source import WorldSource
-from orchestrator.environments.uri import parse
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.environments import ENVIRONMENTS, build_collector, build_environment
+from orchestrator.environments.source import EnvironmentSource
+from orchestrator.environments.uri import parse_environment_uri
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode, PackJob
-from orchestrator.progress import Silent
+from orchestrator.job import PackJob, TranscodeConfig
+from orchestrator.progress import SilentProgress
 
 SMALL = "world://two-rooms?episodes=3&steps=12&size=32&seed=5"
 
 
-def _clips(uri: str, encode: Encode | None = None) -> list[RawClip]:
-    source = WorldSource(uri)
-    made = [clip for unit in source.units() for clip in source.clips(unit, encode or Encode())]
+def _clips(uri: str, encode: TranscodeConfig | None = None) -> list[RawClip]:
+    source = EnvironmentSource(uri)
+    made = [
+        clip for unit in source.units() for clip in source.clips(unit, encode or TranscodeConfig())
+    ]
     assert all(isinstance(clip, RawClip) for clip in made)
     return made  # type: ignore[return-value]
 
@@ -48,11 +50,11 @@ def _decode(payload: bytes) -> np.ndarray:
 @pytest.mark.integration
 def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
     code = (
-        "import hashlib; from orchestrator.job import Encode;"
-        "from orchestrator.environments.source import WorldSource;"
-        f"s = WorldSource('{SMALL}'); d = hashlib.sha256();"
+        "import hashlib; from orchestrator.job import TranscodeConfig;"
+        "from orchestrator.environments.source import EnvironmentSource;"
+        f"s = EnvironmentSource('{SMALL}'); d = hashlib.sha256();"
         "[d.update(c.payload + b''.join(c.extras.values()))"
-        " for u in s.units() for c in s.clips(u, Encode())]; print(d.hexdigest())"
+        " for u in s.units() for c in s.clips(u, TranscodeConfig())]; print(d.hexdigest())"
     )
     there = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -65,10 +67,14 @@ def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
     assert {clip.payload for clip in other}.isdisjoint(clip.payload for clip in _clips(SMALL))
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_row_f_of_the_actions_leads_from_frame_f_to_the_next(name: str) -> None:
     for clip in _clips(f"world://{name}?episodes=2&steps=20&size=64"):
-        states, actions, world = _array(clip, "states"), _array(clip, "actions"), build_world(name)
+        states, actions, world = (
+            _array(clip, "states"),
+            _array(clip, "actions"),
+            build_environment(name),
+        )
         assert len(states) == len(actions) == clip.frames == 20
         assert clip.fps == world.rate
         assert not actions[-1].any()
@@ -84,18 +90,18 @@ def test_row_f_of_the_actions_leads_from_frame_f_to_the_next(name: str) -> None:
 
 
 def test_units_are_fixed_lists_and_more_episodes_leave_them_as_they_are() -> None:
-    few, many = (WorldSource(f"world://two-rooms?episodes={n}").units() for n in (32, 100))
+    few, many = (EnvironmentSource(f"world://two-rooms?episodes={n}").units() for n in (32, 100))
     assert many[:2] == few
     assert [int(i) for unit in many for i in unit.inputs] == list(range(100))
     assert len({unit.id for unit in many}) == len(many)
-    other = WorldSource("world://two-rooms?episodes=32&seed=1").units()
+    other = EnvironmentSource("world://two-rooms?episodes=32&seed=1").units()
     assert other[0].identity != few[0].identity
 
 
 def test_a_long_episode_is_cut_and_no_action_leads_out_of_a_part() -> None:
     uri = "world://two-rooms?episodes=1&steps=41&size=64"
     (whole,) = _clips(uri)
-    parts = _clips(uri, Encode(segment=2.0, short_side=48))
+    parts = _clips(uri, TranscodeConfig(segment=2.0, short_side=48))
     assert [part.frames for part in parts] == [14, 14, 13]
     assert {part.width for part in parts} == {48}
     states = np.concatenate([_array(part, "states") for part in parts])
@@ -132,22 +138,22 @@ def test_a_wrong_uri_is_refused_with_a_hint(uri: str, says: str) -> None:
 
 def test_a_world_of_ones_own_goes_by_its_import_path() -> None:
     name = "orchestrator.environments.two_rooms:TwoRooms"
-    assert isinstance(build_world(name, 32), type(build_world("two-rooms")))
+    assert isinstance(build_environment(name, 32), type(build_environment("two-rooms")))
     assert callable(build_collector(name))
-    assert parse(f"world://{name}?episodes=3").world == name
+    assert parse_environment_uri(f"world://{name}?episodes=3").environment == name
 
 
-def _pack(storage: Path, *, local: bool) -> Index:
+def _pack(storage: Path, *, local: bool) -> DatasetIndex:
     uri = "world://two-rooms?episodes=40&steps=12&size=32"
     job = PackJob(kind="pack", name="w", storage=str(storage), source=uri)
-    (index,) = run_pack(job, Silent(), local=local)
+    (index,) = run_pack(job, SilentProgress(), local=local)
     return index
 
 
-def _tar_members(index: Index) -> dict[str, bytes]:
+def _tar_members(index: DatasetIndex) -> dict[str, bytes]:
     held: dict[str, bytes] = {}
-    for shard in range(index.shards):
-        with tarfile.open(index.tar(shard)) as tar:
+    for shard in range(index.num_shards):
+        with tarfile.open(index.tar_uri(shard)) as tar:
             held |= {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
     return held
 
@@ -156,7 +162,7 @@ def test_packing_keeps_states_and_actions_beside_the_video(tmp_path: Path) -> No
     index = _pack(tmp_path, local=True)
     held = _tar_members(index)
     names = {name.partition(".")[2] for name in held}
-    assert index.clips == 40
+    assert index.num_clips == 40
     assert names == {"mp4", "json", "states.npy", "actions.npy"}
     assert len(held) == 160
 

@@ -9,30 +9,32 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from orchestrator.environments import WORLDS, build_collector, build_world
-from orchestrator.environments.base import Episode, RandomActions, play
-from orchestrator.environments.push_t import middle_of_mass
+from orchestrator.environments import ENVIRONMENTS, build_collector, build_environment
+from orchestrator.environments.base import Episode, RandomActions, collect_episode
+from orchestrator.environments.push_t import center_of_mass
 from orchestrator.errors import RequestError
 from orchestrator.randomness import generator
 
 
 def _play(name: str, index: int, steps: int = 40, *, random: bool = False) -> Episode:
     collect = RandomActions() if random else build_collector(name)
-    return play(build_world(name, 16), collect, steps, generator(3, index, "worlds"))
+    return collect_episode(
+        build_environment(name, 16), collect, steps, generator(3, index, "worlds")
+    )
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_gymnasium_finds_nothing_to_complain_about(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*not having a spec")
-        check_env(build_world(name))
+        check_env(build_environment(name))
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 @pytest.mark.parametrize("random", [False, True])
 def test_going_on_from_any_state_gives_what_came_after_it(name: str, random: bool) -> None:
-    episode, world = _play(name, 1, random=random), build_world(name, 16)
+    episode, world = _play(name, 1, random=random), build_environment(name, 16)
     for start in (0, 7, 23):
         world.restore(episode.states[start])
         for row in range(start, len(episode.states) - 1):
@@ -40,19 +42,19 @@ def test_going_on_from_any_state_gives_what_came_after_it(name: str, random: boo
             np.testing.assert_allclose(world.state, episode.states[row + 1], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_many_plans_rolled_at_once_end_where_each_ends(name: str) -> None:
     first, second = _play(name, 4, 6), _play(name, 5, 6, random=True)
     starts = np.stack([first.states[0], second.states[0]])
     actions = np.stack([first.actions[:-1], second.actions[:-1]])
-    rolled = build_world(name, 16).roll(starts, actions)
+    rolled = build_environment(name, 16).roll(starts, actions)
     np.testing.assert_allclose(rolled[0], first.states[1:], atol=1e-4)
     np.testing.assert_allclose(rolled[1], second.states[1:], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_picture_shows_its_state_and_leaves_the_present_one_alone(name: str) -> None:
-    world, episode = build_world(name, 48), _play(name, 2)
+    world, episode = build_environment(name, 48), _play(name, 2)
     world.restore(episode.states[0])
     other = world.picture(episode.states[-1])
     assert other.shape == (48, 48, 3)
@@ -63,9 +65,9 @@ def test_a_picture_shows_its_state_and_leaves_the_present_one_alone(name: str) -
     np.testing.assert_array_equal(world.render(), other)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_what_lies_outside_a_world_is_refused(name: str) -> None:
-    world = build_world(name, 16)
+    world = build_environment(name, 16)
     good = _play(name, 0, 2).states[0]
     assert len(good) == len(world.state_names)
     for wrong in (good[:-1], good + 1e4, good * np.nan):
@@ -76,9 +78,9 @@ def test_what_lies_outside_a_world_is_refused(name: str) -> None:
             world.step(action)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_collectors_show_pairs_worth_a_task_and_a_goal_is_reached_by_itself(name: str) -> None:
-    world, found = build_world(name, 16), 0
+    world, found = build_environment(name, 16), 0
     for index in range(3):
         states = _play(name, index, 100).states
         for start, goal in zip(states[::3], states[25::3], strict=False):
@@ -105,7 +107,7 @@ def test_the_dot_passes_the_wall_by_the_door_alone(random: bool) -> None:
 
 
 def test_the_dot_slides_along_the_wall() -> None:
-    world = build_world("two-rooms")
+    world = build_environment("two-rooms")
     world.restore(np.array([100, 150], np.float32))
     world.step(np.array([1, 1], np.float32))
     np.testing.assert_allclose(world.state, [100, 155])
@@ -115,7 +117,7 @@ def test_the_dot_slides_along_the_wall() -> None:
 
 def test_the_lever_raises_its_ball_where_the_right_arm_is_pushed_down_only() -> None:
     def height_after(x: float) -> float:
-        world = build_world("lever", 16)
+        world = build_environment("lever", 16)
         state = world.draw(np.random.default_rng(0))
         state[:2] = (x, 5.0)
         world.restore(state)
@@ -135,7 +137,7 @@ def test_the_lever_keeps_its_ball_in_the_cup_while_it_is_pushed() -> None:
 
 
 def test_a_block_moves_where_the_disc_pushes_it_and_stands_still_otherwise() -> None:
-    world = build_world("push-t", 16)
+    world = build_environment("push-t", 16)
     start = np.array([120, 256, 256, 200, 0.0, 0, 0], np.float32)  # the stem hangs down, 200 to 320
     world.restore(start)
     for _ in range(3):
@@ -164,11 +166,11 @@ def test_push_t_is_judged_as_published(change: tuple[float, ...], reached: bool)
     """20 of 512 for the disc's and the block's places together, 20 degrees for the turn."""
     goal = np.array([100, 100, 256, 256, 0.0, 0, 0], np.float32)
     state = goal + np.array([*change, 300, 300], np.float32)
-    assert build_world("push-t", 16).reached(state, goal) is reached
+    assert build_environment("push-t", 16).reached(state, goal) is reached
 
 
 def test_a_ball_is_carried_let_go_once_and_rests_where_it_fell() -> None:
-    world = build_world("drop", 16)
+    world = build_environment("drop", 16)
     world.restore(np.array([5.0, 1, 5.0, 7.8, 0, 0, 0], np.float32))
     for _ in range(8):
         world.step(np.array([-1, 1], np.float32))
@@ -205,7 +207,7 @@ def test_push_t_goes_on_as_the_published_one(
     state: tuple[float, ...], action: tuple[float, ...], after: tuple[float, ...]
 ) -> None:
     """`after` is what stable-worldmodel 0.1.1's own environment gave (pymunk 7.3.1)."""
-    world = build_world("push-t", 16)
+    world = build_environment("push-t", 16)
     world.restore(np.array(state, np.float32))
     world.step(np.array(action, np.float32))
     np.testing.assert_allclose(world.state, after, atol=2e-3)
@@ -214,21 +216,23 @@ def test_push_t_goes_on_as_the_published_one(
 def test_who_collects_push_t_shows_more_than_pushes_at_the_middle() -> None:
     """A planner tries grazes too: of the collector that never showed them 6% of moving steps passed
     the middle of mass at more than 50."""
-    world, passed = build_world("push-t", 16), []
+    world, passed = build_environment("push-t", 16), []
     for number in range(12):
-        played = play(world, build_collector("push-t"), 100, generator(0, number, "worlds"))
+        played = collect_episode(
+            world, build_collector("push-t"), 100, generator(0, number, "worlds")
+        )
         for now, then in itertools.pairwise(played.states):
             moved = np.linalg.norm(then[2:4] - now[2:4]) + abs(then[4] - now[4]) > 0.5
             speed = float(np.linalg.norm(now[5:7]))
             if moved and speed > 20:
-                to = middle_of_mass(now) - now[:2]
+                to = center_of_mass(now) - now[:2]
                 passed.append(abs(to[0] * now[6] - to[1] * now[5]) / speed)
     assert len(passed) > 250
     assert np.mean(np.array(passed) > 50) > 0.12
 
 
 def test_push_t_judges_places_and_the_turn_without_a_seam() -> None:
-    world = build_world("push-t", 64)
+    world = build_environment("push-t", 64)
     rng = np.random.default_rng(0)
     state = np.stack([world.draw(rng) for _ in range(8)])
     other = state.copy()

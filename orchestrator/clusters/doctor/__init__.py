@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import shlex
 
-from orchestrator.clusters.doctor.facts import Finding
-from orchestrator.clusters.doctor.preflight import look_from_here, preflight
+from orchestrator.clusters.doctor.facts import CheckResult
+from orchestrator.clusters.doctor.preflight import check_from_client, preflight
 from orchestrator.job import Job
 from orchestrator.progress import Progress
 
-__all__ = ["Finding", "diagnose", "guarded", "look_from_here", "preflight"]
+__all__ = ["CheckResult", "check_from_client", "diagnose", "preflight", "with_doctor_check"]
 
 
-def diagnose(job: Job | None, storage: str, progress: Progress) -> list[Finding]:
+def diagnose(job: Job | None, storage: str, progress: Progress) -> list[CheckResult]:
     """Look at every node of the cluster that RAY_ADDRESS names, or at this machine alone.
 
     Nothing is left behind in `storage`, and no core or GPU is reserved.
@@ -25,16 +25,16 @@ def diagnose(job: Job | None, storage: str, progress: Progress) -> list[Finding]
         RequestError: no cluster answers at RAY_ADDRESS, or it refuses the token.
     """
     from orchestrator.clusters.doctor.checks import CHECKS
-    from orchestrator.clusters.doctor.collect_facts import survey
+    from orchestrator.clusters.doctor.collect_facts import collect_facts
     from orchestrator.ray_session import ray_session
     from orchestrator.storage import Storage
 
     with ray_session():
-        facts = survey(job, Storage(storage).root, progress)
-    return [finding for check in CHECKS for finding in check.look(facts)]
+        facts = collect_facts(job, Storage(storage).root, progress)
+    return [finding for check in CHECKS for finding in check.run(facts)]
 
 
-def guarded(command: tuple[str, ...], job_file: str) -> tuple[str, ...]:
+def with_doctor_check(command: tuple[str, ...], job_file: str) -> tuple[str, ...]:
     """`command`, which runs only where the doctor, on the cluster itself, finds no fault.
 
     Signals reach the command: it takes the shell's place. The doctor's exit code is 2.

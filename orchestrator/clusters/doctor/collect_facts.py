@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.clusters.doctor.facts import Facts, Network, Node
+from orchestrator.clusters.doctor.facts import AllReduceRates, ClusterFacts, NodeFacts
 from orchestrator.clusters.doctor.job_datasets import find_datasets
-from orchestrator.clusters.doctor.node_probe import Probe, Request
-from orchestrator.clusters.doctor.node_speed import MEETING_S
+from orchestrator.clusters.doctor.node_probe import NodeProbe, ProbeRequest
+from orchestrator.clusters.doctor.node_speed import RENDEZVOUS_TIMEOUT_S
 from orchestrator.errors import RequestError
 from orchestrator.job import Job
 from orchestrator.progress import Progress
@@ -20,11 +20,11 @@ from orchestrator.storage import Storage
 ANSWER_S = 120.0
 """Seconds that a node may take for an answer; its first starts a process and imports torch."""
 
-CLOCK_LOOKS = 5
+CLOCK_SAMPLES = 5
 
 
 @dataclass
-class _Member:
+class _ProbedNode:
     """A node and the actor on it; `facts` grow with every question."""
 
     name: str
@@ -33,36 +33,36 @@ class _Member:
     facts: dict[str, Any]
 
 
-def survey(job: Job | None, storage: str, progress: Progress) -> Facts:
+def collect_facts(job: Job | None, storage: str, progress: Progress) -> ClusterFacts:
     """Everything that the checks look at, of the cluster that Ray is connected to.
 
     A node that does not answer is left out and named; nothing is raised for it.
     """
     data = find_datasets(job, Storage(storage))
     mlflow, mlflow_error = _tracking(job, Storage(storage))
-    request = Request(storage, f".doctor-{uuid.uuid4().hex[:8]}", mlflow, data.packed)
-    team = _Team(request, progress)
+    request = ProbeRequest(storage, f".doctor-{uuid.uuid4().hex[:8]}", mlflow, data.packed)
+    team = _NodeProbes(request, progress)
     try:
-        team.ask("looking at {} node(s)", "machine")
-        team.look_at_clocks()
-        team.ask("writing to the storage", "write")
-        writers = [m.name for m in team.members if not m.facts["write_error"]]
-        team.ask("reading from it", "read", writers)
-        team.ask("asking MLflow, reading data", "services")
+        team.call_all("looking at {} node(s)", "machine")
+        team.measure_clock_offsets()
+        team.call_all("writing to the storage", "write")
+        writers = [m.name for m in team.responsive if not m.facts["write_error"]]
+        team.call_all("reading from it", "read", writers)
+        team.call_all("asking MLflow, reading data", "services")
         team.measure_rates()
         network = team.measure_network(job)
     finally:
-        team.leave()
-    return Facts(
-        nodes=tuple(Node(name=m.name, **m.facts) for m in team.members),
+        team.close()
+    return ClusterFacts(
+        nodes=tuple(NodeFacts(name=m.name, **m.facts) for m in team.responsive),
         storage=storage,
         mlflow=mlflow,
         mlflow_error=mlflow_error,
         job=job,
         datasets=data.packed,
-        unpacked=data.unpacked,
+        unpacked_sources=data.unpacked_sources,
         data_error=data.error,
-        silent=team.silent,
+        unresponsive=team.unresponsive,
         network=network,
     )
 
@@ -75,27 +75,27 @@ def _tracking(job: Job | None, storage: Storage) -> tuple[str, str]:
     try:
         return tracking_uri(track.uri if track else None, storage), ""
     except RequestError as error:
-        return "", f"{error.what}; {error.mend}"
+        return "", f"{error.what}; {error.hint}"
 
 
-class _Team:
+class _NodeProbes:
     """An actor on every alive node, which reserves nothing."""
 
-    def __init__(self, request: Request, progress: Progress) -> None:
+    def __init__(self, request: ProbeRequest, progress: Progress) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._progress = progress
-        self.silent: dict[str, str] = {}
-        self.members: list[_Member] = []
+        self.unresponsive: dict[str, str] = {}
+        self.responsive: list[_ProbedNode] = []
         self._actors: list[Any] = []
-        for name, node in named_nodes(ray.nodes()).items():
+        for name, node in alive_nodes_by_name(ray.nodes()).items():
             has = node["Resources"]
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             # Without this Ray hides the GPUs from what reserves none.
             shown = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
             options = {"runtime_env": shown} if has.get("GPU") else {}
-            actor = ray.remote(num_cpus=0, scheduling_strategy=here, **options)(Probe)
+            actor = ray.remote(num_cpus=0, scheduling_strategy=here, **options)(NodeProbe)
             facts = {
                 "cpus": has.get("CPU", 0.0),
                 "gpus": int(has.get("GPU", 0)),
@@ -104,42 +104,42 @@ class _Team:
             }
             probe = actor.remote(name, request)
             self._actors.append(probe)
-            self.members.append(_Member(name, node["NodeManagerAddress"], probe, facts))
+            self.responsive.append(_ProbedNode(name, node["NodeManagerAddress"], probe, facts))
 
-    def ask(self, saying: str, method: str, *args: Any) -> None:
+    def call_all(self, saying: str, method: str, *args: Any) -> None:
         """Put one question to all nodes at once; who does not answer is asked no more."""
-        self._progress.message(saying.format(len(self.members)))
-        self._gather({m.name: getattr(m.actor, method).remote(*args) for m in self.members})
+        self._progress.message(saying.format(len(self.responsive)))
+        self._gather({m.name: getattr(m.actor, method).remote(*args) for m in self.responsive})
 
     def _gather(self, answers: dict[str, Any]) -> None:
         import ray
 
         deadline = time.monotonic() + ANSWER_S
-        for member in list(self.members):
+        for member in list(self.responsive):
             left = max(0.1, deadline - time.monotonic())
             try:
                 member.facts.update(ray.get(answers[member.name], timeout=left))
             except ray.exceptions.RayError as error:
-                self._lose(member, error)
+                self._mark_unresponsive(member, error)
 
-    def _lose(self, member: _Member, error: Exception) -> None:
-        self.silent[member.name] = _reason(error)
-        self.members.remove(member)
+    def _mark_unresponsive(self, member: _ProbedNode, error: Exception) -> None:
+        self.unresponsive[member.name] = _reason(error)
+        self.responsive.remove(member)
 
-    def look_at_clocks(self) -> None:
+    def measure_clock_offsets(self) -> None:
         """How far each clock is ahead of the driver's: by the quickest of several answers."""
         import ray
 
-        for member in list(self.members):
+        for member in list(self.responsive):
             looks = []
             try:
-                for _ in range(CLOCK_LOOKS):
+                for _ in range(CLOCK_SAMPLES):
                     sent = time.time()
                     there = ray.get(member.actor.clock.remote(), timeout=ANSWER_S)
                     back = time.time()
                     looks.append((back - sent, there - (sent + back) / 2))
             except ray.exceptions.RayError as error:
-                self._lose(member, error)
+                self._mark_unresponsive(member, error)
                 continue
             took, ahead = min(looks)
             member.facts.update(clock_s=ahead, clock_error_s=took / 2)
@@ -147,29 +147,29 @@ class _Team:
     def measure_rates(self) -> None:
         """Matrix products, on all nodes at the same time."""
         self._progress.message("multiplying matrices")
-        asked = {m.name: m.actor.rates.remote(m.facts["gpu_list"]) for m in self.members}
+        asked = {m.name: m.actor.rates.remote(m.facts["gpu_list"]) for m in self.responsive}
         self._gather(asked)
 
-    def measure_network(self, job: Job | None) -> Network | None:
+    def measure_network(self, job: Job | None) -> AllReduceRates | None:
         """All-reduce over the nodes that would train: those with GPUs, or else with cores."""
         on_cpu = getattr(getattr(job, "scale", None), "device", "auto") == "cpu"
-        with_gpus = [] if on_cpu else [m for m in self.members if m.facts["gpus"]]
+        with_gpus = [] if on_cpu else [m for m in self.responsive if m.facts["gpus"]]
         backend = "nccl" if with_gpus else "gloo"
-        group = with_gpus or [m for m in self.members if m.facts["cpus"]]
+        group = with_gpus or [m for m in self.responsive if m.facts["cpus"]]
         if len(group) < 2:
             return None
         self._progress.message(f"all-reduce over {len(group)} nodes by {backend}")
         try:
-            whole = min(self._meet([group], backend).values())
+            whole = min(self._all_reduce_rates([group], backend).values())
             best: dict[str, float] = {}
             for pairs in neighbours(group):
-                for name, speed in self._meet(pairs, backend).items():
+                for name, speed in self._all_reduce_rates(pairs, backend).items():
                     best[name] = max(speed, best.get(name, 0.0))
         except Exception as error:  # of torch or of Ray, and of any kind
-            return Network(backend, error=_reason(error))
-        return Network(backend, whole, best)
+            return AllReduceRates(backend, error=_reason(error))
+        return AllReduceRates(backend, whole, best)
 
-    def _meet(self, groups: list[list[_Member]], backend: str) -> dict[str, float]:
+    def _all_reduce_rates(self, groups: list[list[_ProbedNode]], backend: str) -> dict[str, float]:
         """By node, the rate of all-reduces that go on in all groups at the same time."""
         import ray
 
@@ -179,16 +179,16 @@ class _Team:
             for rank, member in enumerate(group):
                 ask = member.actor.all_reduce.remote
                 answers[member.name] = ask(rank, len(group), host, port, backend)
-        rates = ray.get(list(answers.values()), timeout=2 * MEETING_S)
+        rates = ray.get(list(answers.values()), timeout=2 * RENDEZVOUS_TIMEOUT_S)
         return dict(zip(answers, rates, strict=True))
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Remove what was written, on every node, and end the actors."""
         import ray
 
-        for member in self.members:
+        for member in self.responsive:
             try:
-                ray.get(member.actor.tidy.remote(), timeout=ANSWER_S)
+                ray.get(member.actor.remove_files.remote(), timeout=ANSWER_S)
             except ray.exceptions.RayError:
                 continue
         for actor in self._actors:
@@ -206,7 +206,7 @@ def neighbours(group: list[Any]) -> list[list[list[Any]]]:
     return [pairs for pairs in rounds if pairs]
 
 
-def named_nodes(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def alive_nodes_by_name(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Ray's alive nodes by address; with their port where several share one."""
     alive = sorted(
         (node for node in nodes if node["Alive"]),

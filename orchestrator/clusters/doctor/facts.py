@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from orchestrator.job import Job
 
-State = Literal["ok", "warn", "fail"]
+CheckState = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the doctor. `warn` does not keep a job from starting; `fail` does."""
 
     check: str
-    state: State
+    state: CheckState
     text: str
     mend: str = ""
     """What to do about it."""
@@ -26,7 +26,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuFacts:
     """A GPU as its driver and torch see it."""
 
     index: int
@@ -37,10 +37,10 @@ class Gpu:
     used: int = 0
     """Bytes that processes hold."""
 
-    uncorrected: int = 0
+    uncorrected_ecc_errors: int = 0
     """Memory errors since the driver was loaded that could not be corrected."""
 
-    flops: float | None = None
+    bf16_flops_per_s: float | None = None
     """Rate of a matrix product in bf16, FLOP/s; None where it could not be computed."""
 
     error: str = ""
@@ -48,7 +48,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeFacts:
     """What one node said of itself. `name` is its address, as Ray knows it."""
 
     name: str
@@ -61,8 +61,8 @@ class Node:
     versions: dict[str, str]
     """Of python, ray, torch, ...; packages that are not there are missing."""
 
-    gpu_list: tuple[Gpu, ...] = ()
-    flops: float | None = None
+    gpu_list: tuple[GpuFacts, ...] = ()
+    fp32_flops_per_s: float | None = None
     """Rate of a matrix product in fp32 on all its cores, FLOP/s."""
 
     cores: int = 1
@@ -74,7 +74,7 @@ class Node:
     object_store: int = 0
     """Bytes of Ray's object store."""
 
-    open_files: int = 0
+    open_file_limit: int = 0
     """Files that a worker may have open."""
 
     clock_s: float = 0.0
@@ -83,7 +83,7 @@ class Node:
     clock_error_s: float = 0.0
     """Seconds that this may be off by."""
 
-    auth: bool = False
+    requires_token: bool = False
     """Whether Ray asks for a token there."""
 
     free: int | None = None
@@ -92,10 +92,10 @@ class Node:
     write_error: str = ""
     """Why it cannot write to the storage."""
 
-    created: bool = False
+    created_first: bool = False
     """Whether it was the one that created the file that all nodes tried to."""
 
-    unseen: tuple[str, ...] = ()
+    missing_writers: tuple[str, ...] = ()
     """Nodes whose files it does not find in the storage."""
 
     mlflow_error: str = ""
@@ -109,16 +109,16 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Network:
+class AllReduceRates:
     """All-reduce between nodes, one process on each."""
 
     backend: str
     """gloo or nccl."""
 
-    whole: float | None = None
+    over_all_nodes: float | None = None
     """Bytes per second and node that an all-reduce over all nodes moves."""
 
-    nodes: dict[str, float] = field(default_factory=dict)
+    per_node: dict[str, float] = field(default_factory=dict)
     """By node, the same with the better of two neighbours."""
 
     error: str = ""
@@ -126,10 +126,10 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ClusterFacts:
     """A cluster, and the job that it is to run."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeFacts, ...]
     storage: str = ""
     mlflow: str = ""
     """Where runs are tracked."""
@@ -144,11 +144,11 @@ class Facts:
     data_error: str = ""
     """Why the job's data cannot be found."""
 
-    unpacked: tuple[str, ...] = ()
+    unpacked_sources: tuple[str, ...] = ()
     """The job's sources that are not packed yet."""
 
-    silent: dict[str, str] = field(default_factory=dict)
+    unresponsive: dict[str, str] = field(default_factory=dict)
     """Nodes that did not answer, and why."""
 
-    network: Network | None = None
+    network: AllReduceRates | None = None
     """None where there is one node, or nothing could be asked."""

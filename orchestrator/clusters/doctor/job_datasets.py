@@ -6,50 +6,50 @@ from dataclasses import dataclass
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.job import Job, PipelineJob, TrainJob, TuneJob
-from orchestrator.job.config.stage_references import PREFIX
+from orchestrator.job.config.stage_references import STAGE_URI_PREFIX
 from orchestrator.storage import Storage
 
 
 @dataclass(frozen=True)
-class Found:
+class JobDatasets:
     """URIs of what is packed, sources that are not, or why that cannot be told."""
 
     packed: tuple[str, ...] = ()
-    unpacked: tuple[str, ...] = ()
+    unpacked_sources: tuple[str, ...] = ()
     error: str = ""
 
 
-def training_of(job: Job | None) -> TrainJob | None:
+def training_job_of(job: Job | None) -> TrainJob | None:
     """The training that a job is, that a sweep repeats, or the largest of a pipeline's stages."""
     if isinstance(job, PipelineJob):
-        each = [one for one in (training_of(stage.job) for stage in job.stages) if one]
-        return max(each, key=lambda one: one.scale.least_workers, default=None)
+        each = [one for one in (training_job_of(stage.job) for stage in job.stages) if one]
+        return max(each, key=lambda one: one.scale.min_workers, default=None)
     if isinstance(job, TuneJob):
         return job.train
     return job if isinstance(job, TrainJob) else None
 
 
-def find_datasets(job: Job | None, storage: Storage) -> Found:
+def find_datasets(job: Job | None, storage: Storage) -> JobDatasets:
     """The datasets of a job that trains; nothing is packed."""
-    training = training_of(job)
+    training = training_job_of(job)
     if training is None:
-        return Found()
-    from orchestrator.data.packing.prepare import wanted_sources
+        return JobDatasets()
+    from orchestrator.data.packing.prepare import sources_of
 
     packed, unpacked = [], []
     try:
-        for source in wanted_sources(training):
-            if source.uri.startswith(PREFIX):
+        for source in sources_of(training):
+            if source.uri.startswith(STAGE_URI_PREFIX):
                 continue  # a stage before it packs that
-            uri = _packed(training, source.uri, storage.sub("datasets"))
+            uri = _packed(training, source.uri, storage.subfolder("datasets"))
             if uri is None:
                 unpacked.append(source.uri)
             else:
                 packed.append(uri)
     except OrchestratorError as error:
         where = f"{error.where}: " if error.where else ""
-        return Found(error=f"{where}{error.what}")
-    return Found(tuple(packed), tuple(unpacked))
+        return JobDatasets(error=f"{where}{error.what}")
+    return JobDatasets(tuple(packed), tuple(unpacked))
 
 
 def _packed(job: TrainJob, uri: str, datasets: Storage) -> str | None:

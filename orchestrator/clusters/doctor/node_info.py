@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from orchestrator.clusters.doctor.facts import Gpu
+from orchestrator.clusters.doctor.facts import GpuFacts
 
 PACKAGES = ("ray", "torch", "deepspeed", "mlflow", "pyarrow", "av")
 SHM = Path("/dev/shm")
@@ -38,15 +38,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def gpus() -> tuple[Gpu, ...]:
+def gpu_facts() -> tuple[GpuFacts, ...]:
     """The GPUs that the driver shows."""
     return tuple(
-        Gpu(
+        GpuFacts(
             index=int(index),
             name=name,
             memory=_number(total) * _MIB,
             used=_number(used) * _MIB,
-            uncorrected=_number(uncorrected),
+            uncorrected_ecc_errors=_number(uncorrected),
         )
         for index, name, _, total, used, uncorrected in _nvidia_smi()
     )
@@ -86,12 +86,12 @@ def open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def asks_for_token() -> bool:
+def requires_token() -> bool:
     """Whether Ray's processes here ask for a token."""
     return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.clusters.doctor import node_info as machine
-from orchestrator.clusters.mlflow_rest import ask
+from orchestrator.clusters.mlflow_rest import server_error
 from orchestrator.storage import Storage
 
-ONCE = "once"
+CREATE_ONCE_FILE = "once"
 """The file that every node tries to create."""
 
 
 @dataclass(frozen=True)
-class Request:
+class ProbeRequest:
     """What a node is asked about beside itself."""
 
     storage: str
@@ -28,24 +28,24 @@ class Request:
     datasets: tuple[str, ...]
 
 
-class Probe:
-    """Answers with fields of `facts.Node`; what is wrong is a fact too, and not raised."""
+class NodeProbe:
+    """Answers with fields of `facts.NodeFacts`; what is wrong is a fact too, and not raised."""
 
-    def __init__(self, name: str, request: Request) -> None:
+    def __init__(self, name: str, request: ProbeRequest) -> None:
         self._name, self._request = name, request
         self._storage = Storage(request.storage)
-        self._made_root = not self._storage.remote and not os.path.isdir(self._storage.root)
+        self._made_root = not self._storage.is_remote and not os.path.isdir(self._storage.root)
 
     def machine(self) -> dict[str, Any]:
         """Versions, GPUs, memory, limits."""
         return {
             "versions": machine.versions(),
-            "gpu_list": machine.gpus(),
-            "cores": machine.cores(),
+            "gpu_list": machine.gpu_facts(),
+            "cores": machine.usable_cores(),
             "shm": machine.shm_bytes(),
-            "open_files": machine.open_files(),
-            "auth": machine.asks_for_token(),
-            "free": None if self._storage.remote else machine.free_bytes(self._storage.root),
+            "open_file_limit": machine.open_files(),
+            "requires_token": machine.requires_token(),
+            "free": None if self._storage.is_remote else machine.free_bytes(self._storage.root),
         }
 
     def clock(self) -> float:
@@ -57,29 +57,31 @@ class Probe:
         from orchestrator.clusters.doctor import node_speed as measure
 
         if gpu_list:
-            return {"gpu_list": tuple(measure.measured(gpu) for gpu in gpu_list)}
-        return {"flops": measure.cpu_flops(machine.cores())}
+            return {"gpu_list": tuple(measure.measure_gpu(gpu) for gpu in gpu_list)}
+        return {"fp32_flops_per_s": measure.cpu_flops(machine.usable_cores())}
 
     def write(self) -> dict[str, Any]:
         """A file of this node's own, and one that only one node can be the first to create."""
         try:
             self._storage.write_bytes(f"{self._request.folder}/{self._name}", b"doctor")
-            created = self._storage.create(f"{self._request.folder}/{ONCE}", b"doctor")
+            created = self._storage.write_if_absent(
+                f"{self._request.folder}/{CREATE_ONCE_FILE}", b"doctor"
+            )
         except OSError as error:
             return {"write_error": str(error)}
-        return {"created": created}
+        return {"created_first": created}
 
     def read(self, writers: list[str]) -> dict[str, Any]:
         """Whose files are not found."""
-        return {"unseen": tuple(name for name in writers if not self._reads(name))}
+        return {"missing_writers": tuple(name for name in writers if not self._can_read(name))}
 
-    def _reads(self, name: str) -> bool:
+    def _can_read(self, name: str) -> bool:
         try:
             return self._storage.read_bytes(f"{self._request.folder}/{name}") == b"doctor"
         except OSError:
             return False
 
-    def tidy(self) -> None:
+    def remove_files(self) -> None:
         """Remove what was written, and the storage's folder where that made it."""
         try:
             self._storage.delete_tree(self._request.folder)
@@ -97,7 +99,7 @@ class Probe:
             except Exception as error:  # whatever a broken file or store makes its reader raise
                 errors[uri] = (str(error).splitlines() or [type(error).__name__])[0]
         return {
-            "mlflow_error": ask(self._request.mlflow),
+            "mlflow_error": server_error(self._request.mlflow),
             "digests": digests,
             "data_errors": errors,
         }
@@ -108,19 +110,19 @@ class Probe:
             probe.bind(("", 0))
             return int(probe.getsockname()[1])
 
-    def all_reduce(self, rank: int, world: int, host: str, port: int, backend: str) -> float:
-        """See `measure.all_reduce`."""
+    def all_reduce(self, rank: int, world_size: int, host: str, port: int, backend: str) -> float:
+        """See `node_speed.measure_all_reduce`."""
         from orchestrator.clusters.doctor import node_speed as measure
 
-        return measure.all_reduce(rank, world, host, port, backend)
+        return measure.measure_all_reduce(rank, world_size, host, port, backend)
 
 
 def _digest(uri: str) -> str:
     """The digest of a dataset's index, once a clip has been read by it."""
-    from orchestrator.data.store.index import Index
+    from orchestrator.data.store.index import DatasetIndex
 
-    index = Index.open(uri)
-    clip = index.rows(0).slice(0, 1).to_pylist()[0]
-    index.read(0, clip["offset"], clip["bytes"], clip["sha256"])
+    index = DatasetIndex.open(uri)
+    clip = index.shard_rows(0).slice(0, 1).to_pylist()[0]
+    index.read_bytes(0, clip["offset"], clip["bytes"], clip["sha256"])
     index.close()
     return index.digest

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 SHOWN = 4
 
 
-def these(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """A few names, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
@@ -23,7 +23,7 @@ def size(count: float) -> str:
     return f"{count:.3g} {unit}" if abs(count) < 1000 else f"{count:.0f} {unit}"
 
 
-def rate(value: float, unit: str) -> str:
+def per_second(value: float, unit: str) -> str:
     """A figure in a second: `52.1 GFLOP/s`."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if value >= factor:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-Kind = Literal["code", "secret", "data", "other"]
+FileKind = Literal["code", "secret", "data", "other"]
 
 _SECRET_NAME = re.compile(
     r"""
@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_NO_SECRET = re.compile(r".+\.(example|sample|template|dist)", re.IGNORECASE)
+_EXAMPLE_NAME = re.compile(r".+\.(example|sample|template|dist)", re.IGNORECASE)
 _SECRET_FOLDERS = frozenset((".aws", ".ssh", ".gnupg", ".kube", ".docker", ".gcloud", ".azure"))
 
 _DATA_SUFFIXES = frozenset(
@@ -45,14 +45,18 @@ _SOURCE_NAMES = frozenset(("Makefile", "Dockerfile", "LICENSE", "py.typed", ".gi
 _KEY_HEAD = re.compile(rb"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
-def kind_of(name: str, file: Path, *, tracked: bool) -> Kind:
+def classify_file(name: str, file: Path, *, tracked: bool) -> FileKind:
     """What a file is: `name` is its path in the package.
 
     Of what git does not track only files that are known to be source are code; the rest is
     `other`.
     """
     path = PurePosixPath(name)
-    if _SECRET_FOLDERS & set(path.parts[:-1]) or _is_secret_name(path.name) or _holds_key(file):
+    if (
+        _SECRET_FOLDERS & set(path.parts[:-1])
+        or _is_secret_name(path.name)
+        or _contains_private_key(file)
+    ):
         return "secret"
     if _DATA_FOLDERS & set(path.parts[:-1]) or path.suffix[1:].lower() in _DATA_SUFFIXES:
         return "data"
@@ -62,10 +66,10 @@ def kind_of(name: str, file: Path, *, tracked: bool) -> Kind:
 
 
 def _is_secret_name(name: str) -> bool:
-    return bool(_SECRET_NAME.fullmatch(name)) and not _NO_SECRET.fullmatch(name)
+    return bool(_SECRET_NAME.fullmatch(name)) and not _EXAMPLE_NAME.fullmatch(name)
 
 
-def _holds_key(file: Path) -> bool:
+def _contains_private_key(file: Path) -> bool:
     """Whether the file is a private key under another name."""
     try:
         with file.open("rb") as stream:

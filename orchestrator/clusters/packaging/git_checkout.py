@@ -17,7 +17,7 @@ _PLAIN = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
 
 
 @dataclass(frozen=True)
-class Checkout:
+class GitCheckout:
     """A folder of a git checkout; paths are relative to it."""
 
     folder: Path
@@ -42,10 +42,10 @@ class Checkout:
                 *("--no-ext-diff", "--no-textconv", self.commit or _EMPTY_TREE, "--"),
                 *(f":(literal){name}" for name in tracked),
             )
-        return text + b"".join(_as_new(name, self.folder / name) for name in untracked)
+        return text + b"".join(_new_file_diff(name, self.folder / name) for name in untracked)
 
 
-def read_checkout(folder: Path) -> Checkout | None:
+def read_checkout(folder: Path) -> GitCheckout | None:
     """What git says of `folder`; None where it tracks nothing there.
 
     Raises:
@@ -64,7 +64,7 @@ def read_checkout(folder: Path) -> Checkout | None:
     commit = os.fsdecode(head.stdout.strip()) if head.returncode == 0 else None
     branch = _run(folder, "symbolic-ref", "--short", "--quiet", "HEAD")
     changes = ("diff", "--relative", "--name-only", "-z", commit or _EMPTY_TREE)
-    return Checkout(
+    return GitCheckout(
         folder,
         commit,
         os.fsdecode(branch.stdout.strip()),
@@ -74,7 +74,7 @@ def read_checkout(folder: Path) -> Checkout | None:
     )
 
 
-def _as_new(name: str, file: Path) -> bytes:
+def _new_file_diff(name: str, file: Path) -> bytes:
     """The diff that makes a text file that git does not know yet."""
     lines = file.read_bytes().splitlines(keepends=True)
     path = os.fsencode(name)
@@ -98,7 +98,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
         raise RequestError(
             f"git {arguments[0]} fails: {reason[0] if reason else f'exit code {done.returncode}'}",
             where=str(folder),
-            mend="mend the checkout, or submit from a copy of it",
+            hint="mend the checkout, or submit from a copy of it",
         )
     return done.stdout
 

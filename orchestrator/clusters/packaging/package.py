@@ -10,17 +10,17 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from orchestrator.clusters.packaging.custom_modules import own_parts
-from orchestrator.clusters.packaging.select_files import Chosen, choose
+from orchestrator.clusters.packaging.custom_modules import find_custom_modules
+from orchestrator.clusters.packaging.select_files import SelectedFiles, select_files
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, given_dict, job_dict
+from orchestrator.job import Job, explicit_job_dict, job_dict
 from orchestrator.storage import is_remote
 from orchestrator.tracking.code_version import COMMIT_FILE, DIFF_FILE
 
-JOB_FILE = ".orchestrator-job.yaml"
+PACKAGED_JOB_FILE = ".orchestrator-job.yaml"
 """Where the job lies in a package."""
 
-LIMIT_MIB = 50
+MAX_CODE_MIB = 50
 """Code of a project is small; what is larger is data that was not meant."""
 
 # Zip knows no time before this one.
@@ -44,7 +44,7 @@ class Package:
     """What a person should know: what goes along uncommitted, what was left out."""
 
 
-def make_package(job: Job, folder: Path, out: Path, *, limit_mib: float = LIMIT_MIB) -> Package:
+def make_package(job: Job, folder: Path, out: Path, *, limit_mib: float = MAX_CODE_MIB) -> Package:
     """Write the code in `folder`, the user's own parts from elsewhere, and the job to a zip.
 
     Raises:
@@ -53,11 +53,11 @@ def make_package(job: Job, folder: Path, out: Path, *, limit_mib: float = LIMIT_
     """
     folder = folder.absolute()
     storage = None if is_remote(job.storage) else folder / job.storage
-    chosen = choose(folder, storage)
-    parts = own_parts(job_dict(job), folder)
+    chosen = select_files(folder, storage)
+    parts = find_custom_modules(job_dict(job), folder)
     files = {**parts, **chosen.files}
-    _guard(files, folder, limit_mib)
-    members: dict[str, Path | bytes] = {**files, **_written(job, chosen)}
+    _check_size(files, folder, limit_mib)
+    members: dict[str, Path | bytes] = {**files, **_generated_files(job, chosen)}
     _write_zip(members, out)
     notes = chosen.notes()
     packages = sorted({PurePosixPath(name).parts[0] for name in parts.keys() - chosen.files.keys()})
@@ -72,10 +72,12 @@ def make_package(job: Job, folder: Path, out: Path, *, limit_mib: float = LIMIT_
     )
 
 
-def _written(job: Job, chosen: Chosen) -> dict[str, Path | bytes]:
+def _generated_files(job: Job, chosen: SelectedFiles) -> dict[str, Path | bytes]:
     """What a package holds beside code: the job, the commit, and what was not committed."""
     members: dict[str, Path | bytes] = {
-        JOB_FILE: yaml.safe_dump(given_dict(job), sort_keys=False, allow_unicode=True).encode()
+        PACKAGED_JOB_FILE: yaml.safe_dump(
+            explicit_job_dict(job), sort_keys=False, allow_unicode=True
+        ).encode()
     }
     checkout = chosen.checkout
     if checkout is None:
@@ -89,7 +91,7 @@ def _written(job: Job, chosen: Chosen) -> dict[str, Path | bytes]:
     return members
 
 
-def _guard(files: dict[str, Path], folder: Path, limit_mib: float) -> None:
+def _check_size(files: dict[str, Path], folder: Path, limit_mib: float) -> None:
     sizes = {name: _size(file) for name, file in files.items()}
     total = sum(sizes.values()) / 2**20
     if total <= limit_mib:
@@ -100,7 +102,7 @@ def _guard(files: dict[str, Path], folder: Path, limit_mib: float) -> None:
         f"the code comes to {total:,.1f} MiB in {len(files):,} files, more than {limit_mib:g};"
         f" the largest: {shown}",
         where=str(folder),
-        mend="name them in .gitignore (git rm --cached what is tracked), or raise --code-limit",
+        hint="name them in .gitignore (git rm --cached what is tracked), or raise --code-limit",
     )
 
 

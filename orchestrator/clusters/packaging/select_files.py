@@ -7,24 +7,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.clusters.packaging.file_kinds import kind_of
-from orchestrator.clusters.packaging.git_checkout import Checkout, read_checkout
+from orchestrator.clusters.packaging.file_kinds import classify_file
+from orchestrator.clusters.packaging.git_checkout import GitCheckout, read_checkout
 from orchestrator.errors import RequestError
 
-_MOST_FILES = 20_000
+_MAX_FILES = 20_000
 """A folder with more is somebody's home or a data set, not a project."""
 
 _SHOWN = 5
 
 
 @dataclass
-class Chosen:
+class SelectedFiles:
     """The files of a folder that go along, and what a person should know of the others."""
 
     files: dict[str, Path] = field(default_factory=dict)
     """By path in the package."""
 
-    checkout: Checkout | None = None
+    checkout: GitCheckout | None = None
     untracked: list[str] = field(default_factory=list)
     """Files that go along though git does not track them."""
 
@@ -44,20 +44,20 @@ class Chosen:
         """One line for each thing that a person should know."""
         lines = []
         if self.changed:
-            lines.append(f"goes along, not committed: {_some(self.changed)}")
+            lines.append(f"goes along, not committed: {_first_names(self.changed)}")
         if self.untracked:
-            lines.append(f"goes along, not tracked by git: {_some(self.untracked)}")
+            lines.append(f"goes along, not tracked by git: {_first_names(self.untracked)}")
         for reason, names in (
             ("it looks secret", self.secrets),
             ("data", self.data),
             ("no source and not tracked by git" if self.checkout else "no source", self.others),
         ):
             if names:
-                lines.append(f"left out, {reason}: {_some(names)}")
+                lines.append(f"left out, {reason}: {_first_names(names)}")
         return lines
 
 
-def choose(folder: Path, storage: Path | None) -> Chosen:
+def select_files(folder: Path, storage: Path | None) -> SelectedFiles:
     """The code of a folder: what git tracks and source that it does not ignore, or the source
     files of a plain folder. Never secrets, data, or what lies in `storage`.
 
@@ -65,17 +65,22 @@ def choose(folder: Path, storage: Path | None) -> Chosen:
         RequestError: there is no code, there are far too many files, or git fails.
     """
     checkout = read_checkout(folder)
-    chosen = Chosen(checkout=checkout)
+    chosen = SelectedFiles(checkout=checkout)
     if checkout is not None:
-        _sort_in(chosen, folder, storage, checkout.tracked, tracked=True)
-        _sort_in(chosen, folder, storage, checkout.untracked, tracked=False)
+        _add_files(chosen, folder, storage, checkout.tracked, tracked=True)
+        _add_files(chosen, folder, storage, checkout.untracked, tracked=False)
     else:
-        _sort_in(chosen, folder, storage, _walk(folder), tracked=False)
+        _add_files(chosen, folder, storage, _walk(folder), tracked=False)
     return chosen
 
 
-def _sort_in(
-    chosen: Chosen, folder: Path, storage: Path | None, names: Iterable[str], *, tracked: bool
+def _add_files(
+    chosen: SelectedFiles,
+    folder: Path,
+    storage: Path | None,
+    names: Iterable[str],
+    *,
+    tracked: bool,
 ) -> None:
     for name in names:
         file = folder / name
@@ -83,7 +88,7 @@ def _sort_in(
             if tracked:
                 chosen.data.append(name)
             continue
-        kind = kind_of(name, file, tracked=tracked)
+        kind = classify_file(name, file, tracked=tracked)
         if kind == "code" and not file.exists():
             continue  # deleted and not committed, or a link to nothing
         if kind == "code" and not _is_own(name, file, folder):
@@ -117,11 +122,11 @@ def _walk(folder: Path) -> Iterator[str]:
             and not (Path(root) / name / "pyvenv.cfg").exists()
         )
         seen += len(files)
-        if seen > _MOST_FILES:
+        if seen > _MAX_FILES:
             raise RequestError(
-                f"more than {_MOST_FILES:,} files, and no git checkout: no folder of a project",
+                f"more than {_MAX_FILES:,} files, and no git checkout: no folder of a project",
                 where=str(folder),
-                mend="submit from the folder of your code",
+                hint="submit from the folder of your code",
             )
         for name in sorted(files):
             path = (Path(root) / name).relative_to(folder).as_posix()
@@ -129,7 +134,7 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield path
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     """The first few of many names."""
     shown = ", ".join(repr(name) if not name.isprintable() else name for name in names[:_SHOWN])
     more = len(names) - _SHOWN

@@ -11,29 +11,29 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.cluster_profile import Profile
-from orchestrator.clusters.backend import LIVE, Row, State, Submission
-from orchestrator.clusters.ray_jobs.client import RayClient
+from orchestrator.clusters.backend import LIVE_STATES, Submission, SubmissionState, SubmissionStatus
+from orchestrator.clusters.ray_jobs.client import RayJobClient
 from orchestrator.clusters.ray_jobs.logs import follow_log
 from orchestrator.errors import JobFailed, RequestError, suggest
 
-STOP_S = 600
+STOP_TIMEOUT_S = 600
 """Seconds for the present step and its checkpoint, before Ray kills a job that was stopped."""
 
-AGENT_S = 60.0
+AGENT_READY_TIMEOUT_S = 60.0
 """Seconds for the head of a cluster that has just come up to be ready for jobs."""
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 # A driver that a signal ended cleanly: `orchestrator run` saves and exits with these.
 _STOPPED_CODES = (130, 143)
 
-_STATES: dict[str, State] = {
+_STATES: dict[str, SubmissionState] = {
     "PENDING": "queued",
     "RUNNING": "running",
     "STOPPED": "stopped",
     "SUCCEEDED": "done",
     "FAILED": "failed",
 }
-_NAME, _JOB, _FINGERPRINT, _CODE, _WHO = (
+_NAME, _JOB, _FINGERPRINT, _CODE_DIGEST, _SUBMITTED_BY = (
     f"orchestrator.{key}" for key in ("name", "job", "fingerprint", "code", "who")
 )
 
@@ -46,22 +46,22 @@ class RayJobsBackend:
 
     @cached_property
     def _client(self) -> Any:
-        return RayClient(self._profile)
+        return RayJobClient(self._profile)
 
-    def submit(self, submission: Submission) -> Row:
+    def submit(self, submission: Submission) -> SubmissionStatus:
         """Upload the package and start the command on the head node.
 
         Raises:
             RequestError: a live submission has the name, or the cluster refuses it.
         """
         numbers = dict(self._of_name(submission.name))
-        if numbers and self._row(numbers[max(numbers)]).state in LIVE:
+        if numbers and self._to_status(numbers[max(numbers)]).state in LIVE_STATES:
             raise _in_use(submission.name)
-        sent = self._sent_as(f"{submission.name}--{max(numbers, default=0) + 1}", submission)
-        return self._row(self._client.get_job_info(sent))
+        sent = self._submit_as(f"{submission.name}--{max(numbers, default=0) + 1}", submission)
+        return self._to_status(self._client.get_job_info(sent))
 
-    def _sent_as(self, number: str, submission: Submission) -> str:
-        deadline = time.monotonic() + AGENT_S
+    def _submit_as(self, number: str, submission: Submission) -> str:
+        deadline = time.monotonic() + AGENT_READY_TIMEOUT_S
         while True:
             try:
                 found: str = self._client.submit_job(
@@ -70,14 +70,17 @@ class RayJobsBackend:
                     submission_id=number,
                     runtime_env={
                         "working_dir": str(submission.package),
-                        "env_vars": {**submission.env, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)},
+                        "env_vars": {
+                            **submission.env,
+                            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT_S),
+                        },
                     },
                     metadata={
                         _NAME: submission.name,
                         _JOB: json.dumps(submission.job),
                         _FINGERPRINT: submission.fingerprint,
-                        _CODE: submission.code,
-                        _WHO: getpass.getuser(),
+                        _CODE_DIGEST: submission.code_digest,
+                        _SUBMITTED_BY: getpass.getuser(),
                     },
                 )
                 return found
@@ -88,23 +91,23 @@ class RayJobsBackend:
                     raise RequestError(
                         f"the cluster does not take it: {_last_line(str(error))}",
                         where=self._profile.name,
-                        mend="see the head node's dashboard.log and dashboard_agent.log; two"
+                        hint="see the head node's dashboard.log and dashboard_agent.log; two"
                         " clusters on a machine need a --dashboard-agent-listen-port each",
                     ) from None
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
-    def rows(self) -> list[Row]:
+    def list_submissions(self) -> list[SubmissionStatus]:
         """What was sent there, the last of every name, newest first."""
         last: dict[str, tuple[int, Any]] = {}
-        for name, number, found in self._sent():
+        for name, number, found in self._all_submissions():
             if number > last.get(name, (0, None))[0]:
                 last[name] = (number, found)
-        rows = [self._row(found) for _, found in last.values()]
+        rows = [self._to_status(found) for _, found in last.values()]
         return sorted(rows, key=lambda row: -(row.submitted_at or 0.0))
 
-    def row(self, name: str) -> Row:
+    def status(self, name: str) -> SubmissionStatus:
         """The last of a name."""
-        return self._row(self._last(name))
+        return self._to_status(self._last(name))
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
         """What it has printed; with `follow` to its end."""
@@ -122,18 +125,18 @@ class RayJobsBackend:
         """
         found = self._last(name).submission_id
         self._client.stop_job(found)
-        deadline = time.monotonic() + STOP_S + 60
-        while self._row(self._client.get_job_info(found)).state in LIVE:
+        deadline = time.monotonic() + STOP_TIMEOUT_S + 60
+        while self._to_status(self._client.get_job_info(found)).state in LIVE_STATES:
             if time.monotonic() > deadline:
                 raise JobFailed(
-                    f"'{name}' was told to stop and has not ended after {STOP_S} s",
+                    f"'{name}' was told to stop and has not ended after {STOP_TIMEOUT_S} s",
                     where=self._profile.name,
-                    mend=f"see what it does: orchestrator jobs logs {name} --to"
+                    hint=f"see what it does: orchestrator jobs logs {name} --to"
                     f" {self._profile.name}",
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
-    def _sent(self) -> Iterator[tuple[str, int, Any]]:
+    def _all_submissions(self) -> Iterator[tuple[str, int, Any]]:
         """Name, number and Ray's record of all that this library sent."""
         for found in self._client.list_jobs():
             name = (found.metadata or {}).get(_NAME)
@@ -142,20 +145,20 @@ class RayJobsBackend:
                 yield name, int(number) if number.isdigit() else 0, found
 
     def _of_name(self, name: str) -> Iterator[tuple[int, Any]]:
-        return ((number, found) for sent, number, found in self._sent() if sent == name)
+        return ((number, found) for sent, number, found in self._all_submissions() if sent == name)
 
     def _last(self, name: str) -> Any:
         numbers = dict(self._of_name(name))
         if numbers:
             return numbers[max(numbers)]
-        known = sorted({sent for sent, _, _ in self._sent()})
+        known = sorted({sent for sent, _, _ in self._all_submissions()})
         raise RequestError(
             f"no job '{name}' was sent to cluster '{self._profile.name}'",
             where="NAME",
-            mend=suggest(name, known) if known else "nothing was: orchestrator submit JOB --to ...",
+            hint=suggest(name, known) if known else "nothing was: orchestrator submit JOB --to ...",
         )
 
-    def _row(self, found: Any) -> Row:
+    def _to_status(self, found: Any) -> SubmissionStatus:
         """Ray's record in the words that all backends share."""
         metadata, code = found.metadata or {}, found.driver_exit_code
         if code is not None and code < 0:  # killed by a signal
@@ -163,7 +166,7 @@ class RayJobsBackend:
         state = _STATES[str(getattr(found.status, "value", found.status))]
         if state == "failed" and code in _STOPPED_CODES:
             state = "stopped"
-        return Row(
+        return SubmissionStatus(
             name=metadata[_NAME],
             cluster=self._profile.name,
             state=state,
@@ -173,7 +176,7 @@ class RayJobsBackend:
             exit_code=code,
             message=_message(state, found.message or ""),
             job=json.loads(metadata[_JOB]),
-            code=metadata.get(_CODE, ""),
+            code=metadata.get(_CODE_DIGEST, ""),
         )
 
 
@@ -181,7 +184,7 @@ def _in_use(name: str) -> RequestError:
     return RequestError(
         f"a job '{name}' was sent there and goes on",
         where="name",
-        mend="follow or stop it (orchestrator jobs logs|stop), or choose another name",
+        hint="follow or stop it (orchestrator jobs logs|stop), or choose another name",
     )
 
 
@@ -189,7 +192,7 @@ def _seconds(milliseconds: int | None) -> float | None:
     return milliseconds / 1000 if milliseconds else None
 
 
-def _message(state: State, text: str) -> str:
+def _message(state: SubmissionState, text: str) -> str:
     """One line of what Ray says: it puts the end of the log under a failure."""
     lines = [line for line in text.splitlines() if line.strip()]
     if state not in ("queued", "failed") or not lines:

@@ -12,7 +12,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from orchestrator.cluster_profile import Profile
-from orchestrator.clusters.ray_auth import token_of
+from orchestrator.clusters.ray_auth import read_auth_token
 from orchestrator.errors import RequestError
 
 CONNECT_S, ANSWER_S = 10.0, 60.0
@@ -21,12 +21,12 @@ CONNECT_S, ANSWER_S = 10.0, 60.0
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
-class RayClient(JobSubmissionClient):  # type: ignore[misc]
+class RayJobClient(JobSubmissionClient):  # type: ignore[misc]
     """Talks to the job server of one cluster; every call raises RequestError where it fails."""
 
     def __init__(self, profile: Profile) -> None:
         address = _address(profile)
-        token = token_of(profile)
+        token = read_auth_token(profile)
         self._cluster, self._has_token = profile.name, token is not None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
@@ -36,11 +36,11 @@ class RayClient(JobSubmissionClient):  # type: ignore[misc]
             raise RequestError(
                 f"no Ray job server: {str(error).splitlines()[0][:200]}",
                 where=address,
-                mend=f"correct 'address' of cluster '{profile.name}'; it is Ray's dashboard,"
+                hint=f"correct 'address' of cluster '{profile.name}'; it is Ray's dashboard,"
                 " http://HOST:8265",
             ) from None
         except AuthenticationError:
-            raise self._refused(address) from None
+            raise self._auth_error(address) from None
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", (CONNECT_S, ANSWER_S))
@@ -48,20 +48,20 @@ class RayClient(JobSubmissionClient):  # type: ignore[misc]
             answer: requests.Response = super()._do_request(method, endpoint, **options)
             return answer
         except AuthenticationError:
-            raise self._refused(self._address) from None
+            raise self._auth_error(self._address) from None
         except requests.exceptions.RequestException as error:
             raise RequestError(
                 f"cluster '{self._cluster}' does not answer: {_reason(error)}",
                 where=self._address,
-                mend="start it, open its tunnel, or correct 'address' in its profile",
+                hint="start it, open its tunnel, or correct 'address' in its profile",
             ) from None
 
-    def _refused(self, address: str) -> RequestError:
+    def _auth_error(self, address: str) -> RequestError:
         what = "refuses the token" if self._has_token else "wants a token, and none was found"
         return RequestError(
             f"cluster '{self._cluster}' {what}",
             where=address,
-            mend="give the token that the cluster was started with: in the variable or file that"
+            hint="give the token that the cluster was started with: in the variable or file that"
             " the profile names under 'token', in RAY_AUTH_TOKEN, or in ~/.ray/auth_token",
         )
 
@@ -72,7 +72,7 @@ def _address(profile: Profile) -> str:
         raise RequestError(
             f"the profile of cluster '{profile.name}' names no address of Ray's job server",
             where="address",
-            mend="add it: http://HOST:8265, the dashboard's; on Kubernetes after kubectl"
+            hint="add it: http://HOST:8265, the dashboard's; on Kubernetes after kubectl"
             " port-forward service/NAME-head-svc 8265",
         )
     return address

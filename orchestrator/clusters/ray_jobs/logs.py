@@ -48,7 +48,7 @@ def follow_log(client: Any, submission_id: str) -> Iterator[str]:
             raise RequestError(
                 f"the log cannot be followed any more: {reason}",
                 where=submission_id,
-                mend="the job itself goes on; follow it again with: orchestrator jobs logs -f",
+                hint="the job itself goes on; follow it again with: orchestrator jobs logs -f",
             )
         time.sleep(PAUSE_S)
 

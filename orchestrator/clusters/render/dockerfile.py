@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.clusters.render.pods import USER
+from orchestrator.clusters.render.pods import CONTAINER_UID
 from orchestrator.clusters.render.yaml_format import comment
 
 BASE = "python:3.11-slim-bookworm"
@@ -18,7 +18,7 @@ def dockerfile() -> str:
         " PyTorch's wheel brings CUDA along: the node gives the driver.",
         "  docker build -f cluster/Dockerfile -t IMAGE .",
     )
-    return head + _BODY.format(base=BASE, user=USER, extra=EXTRA)
+    return head + _BODY.format(base=BASE, user=CONTAINER_UID, extra=EXTRA)
 
 
 _BODY = """\

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster_profile.schema import KubeRay, NodeGroup
-from orchestrator.clusters.adapt_job import place
-from orchestrator.clusters.capacity import require_room
-from orchestrator.clusters.render.pods import JOB_FOLDER, locked_down, ray_pod, submitter_pod
+from orchestrator.clusters.adapt_job import adapt_job
+from orchestrator.clusters.capacity import require_capacity
+from orchestrator.clusters.render.pods import (
+    JOB_FOLDER,
+    container_security_context,
+    ray_pod,
+    submitter_pod,
+)
 from orchestrator.clusters.render.yaml_format import (
     comment,
     documents,
+    header_comment,
     kubernetes_name,
-    rendered_by,
     to_yaml,
 )
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, given_dict
+from orchestrator.job import Job, explicit_job_dict
 
-_LONGEST_CLUSTER, _LONGEST_JOB = 53, 47
+_MAX_CLUSTER_NAME, _MAX_JOB_NAME = 53, 47
 """What KubeRay takes as names."""
 
 _IDLE_S = 600
@@ -29,20 +34,22 @@ _IDLE_S = 600
 _TRIES_AGAIN = 3
 """Each with a new cluster, which continues from the newest checkpoint."""
 
-_SAVES_S = 600
+_STOP_WAIT_S = 600
 """Seconds that Ray gives a stopped job to save; its own default is 3."""
 
 
 def ray_cluster(profile: KubeRay, command: str) -> str:
     """A RayCluster that stays, for `submit`."""
-    name = kubernetes_name(profile.name, _LONGEST_CLUSTER, "the cluster")
+    name = kubernetes_name(profile.name, _MAX_CLUSTER_NAME, "the cluster")
     body = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
         "metadata": _metadata(profile, name),
         "spec": {**_suspended(profile), **_cluster_spec(profile)},
     }
-    return rendered_by(command) + "#\n" + _about(profile, "cluster.yaml") + documents(body)
+    return (
+        header_comment(command) + "#\n" + _usage_comment(profile, "cluster.yaml") + documents(body)
+    )
 
 
 def ray_job(profile: KubeRay, job: Job, command: str) -> str:
@@ -51,14 +58,14 @@ def ray_job(profile: KubeRay, job: Job, command: str) -> str:
     Raises:
         RequestError: the cluster can never hold the job, or they share no storage.
     """
-    require_room(job, profile)
-    name = kubernetes_name(job.name, _LONGEST_JOB, "the job")
+    require_capacity(job, profile)
+    name = kubernetes_name(job.name, _MAX_JOB_NAME, "the job")
     labels = {"app.kubernetes.io/managed-by": "orchestrator"}
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name, "namespace": profile.namespace, "labels": labels},
-        "data": {"job.yaml": to_yaml(given_dict(place(job, profile, Path.cwd())))},
+        "data": {"job.yaml": to_yaml(explicit_job_dict(adapt_job(job, profile, Path.cwd())))},
     }
     body = {
         "apiVersion": "ray.io/v1",
@@ -70,15 +77,22 @@ def ray_job(profile: KubeRay, job: Job, command: str) -> str:
             "submissionMode": "K8sJobMode",
             "backoffLimit": _TRIES_AGAIN,
             "entrypoint": f"python -m orchestrator run {JOB_FOLDER}/job.yaml",
-            "runtimeEnvYAML": to_yaml({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_SAVES_S)}}),
+            "runtimeEnvYAML": to_yaml(
+                {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}}
+            ),
             "submitterPodTemplate": submitter_pod(_image(profile)),
             "rayClusterSpec": _cluster_spec(profile, job=name),
         },
     }
-    return rendered_by(command) + "#\n" + _about(profile, "job.yaml") + documents(config, body)
+    return (
+        header_comment(command)
+        + "#\n"
+        + _usage_comment(profile, "job.yaml")
+        + documents(config, body)
+    )
 
 
-def _about(profile: KubeRay, file: str) -> str:
+def _usage_comment(profile: KubeRay, file: str) -> str:
     """What has to be there before, and how it is brought up."""
     needed = [f"image {profile.image}"]
     if profile.token.secret:
@@ -90,7 +104,7 @@ def _about(profile: KubeRay, file: str) -> str:
         needed.append(f"ServiceAccount {profile.service_account}")
     if profile.queue:
         needed.append(f"Kueue with the LocalQueue {profile.queue}")
-        if profile.starts_nodes:
+        if profile.autoscales:
             needed.append("Kueue's feature gate ElasticJobsViaWorkloadSlices")
     return comment(
         f"Needs in namespace {profile.namespace}, and the KubeRay operator 1.6 or newer:",
@@ -108,7 +122,7 @@ def _metadata(profile: KubeRay, name: str) -> dict[str, Any]:
     if profile.priority:
         labels["kueue.x-k8s.io/priority-class"] = profile.priority
     found: dict[str, Any] = {"name": name, "namespace": profile.namespace, "labels": labels}
-    if profile.queue and profile.starts_nodes:
+    if profile.queue and profile.autoscales:
         # Without it Kueue refuses whatever scales itself.
         found["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}
     return found
@@ -147,7 +161,7 @@ def _worker_group(profile: KubeRay, image: str, name: str, group: NodeGroup) -> 
         "groupName": kubernetes_name(name, 30, "the node group"),
         "replicas": group.min,
         "minReplicas": group.min,
-        "maxReplicas": group.most,
+        "maxReplicas": group.max_nodes,
         "rayStartParams": {},
         "template": ray_pod(profile, image, group, head=False),
     }
@@ -155,7 +169,7 @@ def _worker_group(profile: KubeRay, image: str, name: str, group: NodeGroup) -> 
 
 def _head_params(profile: KubeRay) -> dict[str, str]:
     """With workers beside it the head runs the drivers and nothing else, so that it stays alive."""
-    if "head" in profile.work:
+    if "head" in profile.worker_groups:
         return {}
     return {"num-cpus": "0", "num-gpus": "0"}
 
@@ -171,7 +185,7 @@ def _fault_tolerance(profile: KubeRay) -> dict[str, Any]:
 
 
 def _autoscaling(profile: KubeRay) -> dict[str, Any]:
-    if not profile.starts_nodes:
+    if not profile.autoscales:
         return {"enableInTreeAutoscaling": False}
     return {
         "enableInTreeAutoscaling": True,
@@ -179,7 +193,7 @@ def _autoscaling(profile: KubeRay) -> dict[str, Any]:
             "version": "v2",
             "upscalingMode": "Default",
             "idleTimeoutSeconds": _IDLE_S,
-            "securityContext": locked_down(),
+            "securityContext": container_security_context(),
             "resources": {
                 "requests": {"cpu": "500m", "memory": "1Gi"},
                 "limits": {"cpu": "500m", "memory": "1Gi"},
@@ -193,6 +207,6 @@ def _image(profile: KubeRay) -> str:
         raise RequestError(
             "pods need an image",
             where=f"profile '{profile.name}': image",
-            mend="build cluster/Dockerfile, push it to where the cluster pulls from, name it here",
+            hint="build cluster/Dockerfile, push it to where the cluster pulls from, name it here",
         )
     return profile.image

@@ -6,8 +6,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.cluster_profile.schema import KubeRay
-from orchestrator.clusters.render.pods import USER, as_user, locked_down
-from orchestrator.clusters.render.yaml_format import comment, documents, rendered_by
+from orchestrator.clusters.render.pods import (
+    CONTAINER_UID,
+    container_security_context,
+    pod_security_context,
+)
+from orchestrator.clusters.render.yaml_format import comment, documents, header_comment
 from orchestrator.errors import RequestError
 
 NAME, PORT = "mlflow", 5000
@@ -27,17 +31,17 @@ def mlflow_server(profile: KubeRay, image: str, command: str) -> str:
     """
     _check(profile)
     return (
-        rendered_by(command)
+        header_comment(command)
         + "#\n"
-        + _about(profile)
+        + _usage_comment(profile)
         + documents(
             _auth(profile),
             _service(profile, NAME, PORT),
             _deployment(profile, image),
             _service(profile, _DATABASE, _DATABASE_PORT),
             _postgres(profile),
-            _only_from(profile, NAME, PORT, {}),
-            _only_from(profile, _DATABASE, _DATABASE_PORT, {"matchLabels": _labels(NAME)}),
+            _network_policy(profile, NAME, PORT, {}),
+            _network_policy(profile, _DATABASE, _DATABASE_PORT, {"matchLabels": _labels(NAME)}),
         )
     )
 
@@ -76,17 +80,17 @@ def _check(profile: KubeRay) -> None:
         raise RequestError(
             "an MLflow server on Kubernetes keeps its artifacts in an object store",
             where=f"profile '{profile.name}': mlflow_server",
-            mend="give the profile a storage: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
+            hint="give the profile a storage: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
         )
     if profile.mlflow is None:
         raise RequestError(
             "an MLflow server that no job is told of",
             where=f"profile '{profile.name}': mlflow_server",
-            mend=f"add mlflow: http://{NAME}.{profile.namespace}.svc:{PORT}",
+            hint=f"add mlflow: http://{NAME}.{profile.namespace}.svc:{PORT}",
         )
 
 
-def _about(profile: KubeRay) -> str:
+def _usage_comment(profile: KubeRay) -> str:
     where = f"kubectl -n {profile.namespace}"
     files = "--from-file=admin-password --from-file=flask-secret-key --from-file=postgres-password"
     return comment(
@@ -165,14 +169,14 @@ def _deployment(profile: KubeRay, image: str) -> dict[str, Any]:
         "startupProbe": {**healthy, "periodSeconds": 5, "failureThreshold": 60},
         "readinessProbe": {**healthy, "periodSeconds": 10},
         "livenessProbe": {**healthy, "periodSeconds": 30, "timeoutSeconds": 5},
-        "securityContext": locked_down(),
+        "securityContext": container_security_context(),
         "volumeMounts": [{"name": "auth", "mountPath": _CONFIG, "readOnly": True}],
     }
     account = {"serviceAccountName": profile.service_account} if profile.service_account else {}
     spec = {
         **account,
         "automountServiceAccountToken": False,
-        "securityContext": as_user(USER),
+        "securityContext": pod_security_context(CONTAINER_UID),
         "containers": [container],
         "volumes": [{"name": "auth", "configMap": {"name": f"{NAME}-auth"}}],
     }
@@ -210,7 +214,7 @@ def _postgres(profile: KubeRay) -> dict[str, Any]:
             "exec": {"command": ["pg_isready", "--username=mlflow"]},
             "periodSeconds": 10,
         },
-        "securityContext": locked_down(),
+        "securityContext": container_security_context(),
         "volumeMounts": [{"name": "data", "mountPath": folder}],
     }
     claim = {
@@ -222,7 +226,7 @@ def _postgres(profile: KubeRay) -> dict[str, Any]:
     }
     spec = {
         "automountServiceAccountToken": False,
-        "securityContext": as_user(_DATABASE_USER),
+        "securityContext": pod_security_context(_DATABASE_USER),
         "containers": [container],
     }
     return {
@@ -239,7 +243,7 @@ def _postgres(profile: KubeRay) -> dict[str, Any]:
     }
 
 
-def _only_from(profile: KubeRay, name: str, port: int, pods: dict[str, Any]) -> dict[str, Any]:
+def _network_policy(profile: KubeRay, name: str, port: int, pods: dict[str, Any]) -> dict[str, Any]:
     """Reached by those pods of the namespace alone."""
     return {
         "apiVersion": "networking.k8s.io/v1",

@@ -7,13 +7,13 @@ from typing import Any
 from orchestrator.cluster_profile.schema import KubeRay, NodeGroup
 from orchestrator.clusters.render.yaml_format import quantity
 
-USER = 1000
+CONTAINER_UID = 1000
 """Who runs in the image (`image.py`); never root."""
 
 GPU = "nvidia.com/gpu"
 JOB_FOLDER = "/etc/orchestrator"
 _SHM_SHARE = 0.5
-_END_S = 15
+_SHUTDOWN_RESERVE_S = 15
 """Seconds kept of the grace for what comes after the hook: Ray's own end."""
 
 _LOCKED_DOWN: dict[str, Any] = {
@@ -30,11 +30,11 @@ def ray_pod(
         "name": "ray-head" if head else "ray-worker",
         "image": image,
         "resources": _resources(group),
-        "env": environment(profile),
+        "env": pod_environment(profile),
         **_secrets(profile),
         "securityContext": _security(group),
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
-        "lifecycle": {"preStop": _leave("head" if head else "worker", profile.grace_s)},
+        "lifecycle": {"preStop": _prestop_hook("head" if head else "worker", profile.grace_s)},
     }
     volumes: list[dict[str, Any]] = [
         {
@@ -49,7 +49,7 @@ def ray_pod(
         # Long enough to save; the hook takes most of it.
         "terminationGracePeriodSeconds": profile.grace_s,
         **_account(profile, head),
-        "securityContext": as_user(USER),
+        "securityContext": pod_security_context(CONTAINER_UID),
         **_placement(group),
         "containers": [container],
         "volumes": volumes,
@@ -72,13 +72,13 @@ def submitter_pod(image: str) -> dict[str, Any]:
     spec = {
         "automountServiceAccountToken": False,
         "restartPolicy": "Never",
-        "securityContext": as_user(USER),
+        "securityContext": pod_security_context(CONTAINER_UID),
         "containers": [container],
     }
     return {"spec": spec}
 
 
-def as_user(user: int) -> dict[str, Any]:
+def pod_security_context(user: int) -> dict[str, Any]:
     """A pod whose containers run as `user`, and whose volumes are that user's."""
     return {
         "runAsNonRoot": True,
@@ -89,12 +89,12 @@ def as_user(user: int) -> dict[str, Any]:
     }
 
 
-def locked_down() -> dict[str, Any]:
+def container_security_context() -> dict[str, Any]:
     """What a container may do that needs nothing special."""
     return _LOCKED_DOWN
 
 
-def environment(profile: KubeRay) -> list[dict[str, Any]]:
+def pod_environment(profile: KubeRay) -> list[dict[str, Any]]:
     """The variables of every pod. Secrets come by reference only."""
     given = dict(profile.env)
     if profile.mlflow:
@@ -144,8 +144,8 @@ def _placement(group: NodeGroup) -> dict[str, Any]:
     return placement
 
 
-def _leave(role: str, grace_s: int) -> dict[str, Any]:
+def _prestop_hook(role: str, grace_s: int) -> dict[str, Any]:
     """Kubernetes waits for this before it stops the pod: the training saves meanwhile."""
-    seconds = str(grace_s - _END_S)
+    seconds = str(grace_s - _SHUTDOWN_RESERVE_S)
     command = ["python", "-m", "orchestrator.clusters.prestop_hook", role, "--seconds", seconds]
     return {"exec": {"command": command}}

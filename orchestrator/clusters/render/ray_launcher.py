@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from orchestrator.cluster_profile.schema import Aws, Gcp, NodeGroup, OnPrem
-from orchestrator.clusters.render.yaml_format import comment, rendered_by, to_yaml
+from orchestrator.clusters.render.yaml_format import comment, header_comment, to_yaml
 from orchestrator.errors import RequestError
 
 _IDLE_MINUTES = 10
@@ -14,8 +14,8 @@ _TOKEN = "~/.ray/auth_token"
 """Where Ray looks for its token by itself, here and on the nodes."""
 
 _GCP_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_JOIN = "--address=$RAY_HEAD_IP:6379"
-_LEAD = (
+_WORKER_START_OPTIONS = "--address=$RAY_HEAD_IP:6379"
+_HEAD_START_OPTIONS = (
     "--head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml"
 )
 
@@ -30,11 +30,11 @@ def launcher_file(profile: Aws | Gcp | OnPrem, command: str) -> str:
         raise RequestError(
             "the nodes would have no orchestrator",
             where=f"profile '{profile.name}'",
-            mend="name an image that has it, or give lines of setup that install it",
+            hint="name an image that has it, or give lines of setup that install it",
         )
     body: dict[str, Any] = {
         "cluster_name": profile.name,
-        **_places(profile),
+        **_provider(profile),
         "auth": {"ssh_user": profile.user},
         **_docker(profile),
         "idle_timeout_minutes": _IDLE_MINUTES,
@@ -44,12 +44,12 @@ def launcher_file(profile: Aws | Gcp | OnPrem, command: str) -> str:
         "setup_commands": [] if isinstance(profile, OnPrem) else list(profile.setup),
         "head_setup_commands": [],
         "worker_setup_commands": [],
-        **_start(profile),
+        **_start_commands(profile),
     }
-    return rendered_by(command) + "#\n" + _about(profile) + to_yaml(body)
+    return header_comment(command) + "#\n" + _usage_comment(profile) + to_yaml(body)
 
 
-def _about(profile: Aws | Gcp | OnPrem) -> str:
+def _usage_comment(profile: Aws | Gcp | OnPrem) -> str:
     token = profile.token.file or _TOKEN
     file = "cluster.yaml"
     return comment(
@@ -62,7 +62,7 @@ def _about(profile: Aws | Gcp | OnPrem) -> str:
     )
 
 
-def _places(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
+def _provider(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
     """Where the machines come from, and which there are."""
     if isinstance(profile, OnPrem):
         head, *others = profile.hosts
@@ -77,12 +77,12 @@ def _places(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
             raise RequestError(
                 "gcp needs a zone",
                 where=f"profile '{profile.name}': zones",
-                mend=f"add zones: [{profile.region}-a]",
+                hint=f"add zones: [{profile.region}-a]",
             )
-    work = profile.work
+    work = profile.worker_groups
     return {
         "provider": provider,
-        "max_workers": sum(group.most for name, group in work.items() if name != "head"),
+        "max_workers": sum(group.max_nodes for name, group in work.items() if name != "head"),
         "available_node_types": {
             name: _node_type(profile, group, head=name == "head", works=name in work)
             for name, group in profile.nodes.items()
@@ -95,7 +95,7 @@ def _node_type(profile: Aws | Gcp, group: NodeGroup, *, head: bool, works: bool)
     resources = {"CPU": group.cpus, "GPU": group.gpus} if works else {"CPU": 0}
     if not resources.get("GPU"):
         resources.pop("GPU", None)
-    counts = {} if head else {"min_workers": group.min, "max_workers": group.most}
+    counts = {} if head else {"min_workers": group.min, "max_workers": group.max_nodes}
     config = _aws(profile, group) if isinstance(profile, Aws) else _gcp(profile, group)
     return {"resources": resources, **counts, "node_config": config}
 
@@ -154,7 +154,7 @@ def _docker(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
     }
 
 
-def _start(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
+def _start_commands(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
     """One shell line each: the launcher runs every command in a shell of its own."""
     variables = {"RAY_AUTH_MODE": "token", **dict(sorted(profile.env.items()))}
     if profile.mlflow:
@@ -163,12 +163,12 @@ def _start(profile: Aws | Gcp | OnPrem) -> dict[str, Any]:
     first = "".join(f"{line}; " for line in profile.setup) if isinstance(profile, OnPrem) else ""
     limits = "ulimit -n 65536; ulimit -l unlimited 2>/dev/null || true"
     before = f"{first}export {words}; {limits}; ray start"
-    only_leads = "head" not in profile.work
+    only_leads = "head" not in profile.worker_groups
     no_work = " --num-cpus=0 --num-gpus=0" if only_leads else ""
     stop = f"{first}ray stop"  # what an earlier start left on this very node
     return {
-        "head_start_ray_commands": [stop, f"{before} {_LEAD}{no_work}"],
-        "worker_start_ray_commands": [stop, f"{before} {_JOIN}"],
+        "head_start_ray_commands": [stop, f"{before} {_HEAD_START_OPTIONS}{no_work}"],
+        "worker_start_ray_commands": [stop, f"{before} {_WORKER_START_OPTIONS}"],
     }
 
 
@@ -177,7 +177,7 @@ def _machine_image(profile: Aws | Gcp) -> str:
         raise RequestError(
             "the machines have nothing to boot from",
             where=f"profile '{profile.name}': machine_image",
-            mend="name an image with the GPUs' driver (and docker, where there is an image)",
+            hint="name an image with the GPUs' driver (and docker, where there is an image)",
         )
     return profile.machine_image
 

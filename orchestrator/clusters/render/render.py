@@ -8,20 +8,20 @@ from typing import Any
 import yaml
 
 from orchestrator.cluster_profile.schema import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
-from orchestrator.cluster_profile.secret_scan import KEEP_ELSEWHERE, secrets_in
-from orchestrator.clusters.capacity import require_room
+from orchestrator.cluster_profile.secret_scan import SECRET_HINT, find_secrets
+from orchestrator.clusters.capacity import require_capacity
 from orchestrator.clusters.render.dockerfile import dockerfile
 from orchestrator.clusters.render.kuberay import ray_cluster, ray_job
 from orchestrator.clusters.render.mlflow_server import mlflow_server
 from orchestrator.clusters.render.ray_launcher import launcher_file
-from orchestrator.clusters.render.sbatch import sbatch
+from orchestrator.clusters.render.sbatch import job_script
 from orchestrator.errors import RequestError
 from orchestrator.job import Job
 
-Files = dict[str, str]
+RenderedFiles = dict[str, str]
 
 
-def render(profile: Profile, job: Job | None, command: str) -> Files:
+def render(profile: Profile, job: Job | None, command: str) -> RenderedFiles:
     """Every file of a profile: name to text. `command` is what the files say they come from.
 
     Raises:
@@ -36,7 +36,7 @@ def render(profile: Profile, job: Job | None, command: str) -> Files:
     return files
 
 
-def _render(profile: Profile, job: Job | None, command: str) -> Files:
+def _render(profile: Profile, job: Job | None, command: str) -> RenderedFiles:
     if isinstance(profile, KubeRay):
         return _kuberay(profile, job, command)
     if isinstance(profile, Slurm):
@@ -45,18 +45,18 @@ def _render(profile: Profile, job: Job | None, command: str) -> Files:
         raise RequestError(
             f"a job is not rendered for a cluster of kind {profile.kind}",
             where=f"profile '{profile.name}'",
-            mend=f"bring the cluster up, then: orchestrator submit JOB --to {profile.name}",
+            hint=f"bring the cluster up, then: orchestrator submit JOB --to {profile.name}",
         )
     if isinstance(profile, Aws | Gcp | OnPrem):
         return {"cluster.yaml": launcher_file(profile, command)}
     raise RequestError(
         "a local cluster has no files",
         where=f"profile '{profile.name}'",
-        mend="start it by hand: RAY_AUTH_MODE=token ray start --head",
+        hint="start it by hand: RAY_AUTH_MODE=token ray start --head",
     )
 
 
-def _kuberay(profile: KubeRay, job: Job | None, command: str) -> Files:
+def _kuberay(profile: KubeRay, job: Job | None, command: str) -> RenderedFiles:
     if job is not None:
         return {"job.yaml": ray_job(profile, job, command)}
     files = {"cluster.yaml": ray_cluster(profile, command)}
@@ -65,15 +65,15 @@ def _kuberay(profile: KubeRay, job: Job | None, command: str) -> Files:
     return files
 
 
-def _slurm(profile: Slurm, job: Job | None, command: str) -> Files:
+def _slurm(profile: Slurm, job: Job | None, command: str) -> RenderedFiles:
     if job is None:
         raise RequestError(
             "Slurm brings Ray up for one job, so a job is needed",
             where=f"profile '{profile.name}'",
-            mend=f"orchestrator cluster render {profile.name} JOB --out DIR",
+            hint=f"orchestrator cluster render {profile.name} JOB --out DIR",
         )
-    require_room(job, profile)
-    return {"job.sbatch": sbatch(profile, job, command)}
+    require_capacity(job, profile)
+    return {"job.sbatch": job_script(profile, job, command)}
 
 
 def _refuse_secrets(name: str, text: str) -> None:
@@ -82,14 +82,14 @@ def _refuse_secrets(name: str, text: str) -> None:
         raise RequestError(
             f"{found[0]} holds what looks like a secret; nothing was written",
             where=name,
-            mend=KEEP_ELSEWHERE,
+            hint=SECRET_HINT,
         )
 
 
 def _secrets(data: dict[str, Any]) -> Iterator[str]:
     """Secrets in a document, and in the job files that it carries."""
     if data.get("kind") != "ConfigMap":
-        yield from secrets_in(data)
+        yield from find_secrets(data)
         return
     for name, text in data["data"].items():
-        yield from secrets_in(yaml.safe_load(text) if name.endswith(".yaml") else text, name)
+        yield from find_secrets(yaml.safe_load(text) if name.endswith(".yaml") else text, name)

@@ -12,19 +12,19 @@ from pathlib import Path
 import yaml
 
 from orchestrator.cluster_profile.schema import NodeGroup, Slurm
-from orchestrator.clusters.adapt_job import environment, place
-from orchestrator.clusters.render.sbatch_body import BODY
+from orchestrator.clusters.adapt_job import adapt_job, job_environment
+from orchestrator.clusters.render.sbatch_body import SCRIPT_BODY
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, given_dict
+from orchestrator.job import Job, explicit_job_dict
 
 _WORD = re.compile(r"[\w.,:@+/-]+")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 # Of a node's memory, for objects that tasks hand to one another; Ray's own share.
 _STORE = 0.3
-_JOB = "ORCHESTRATOR_JOB"
+_HEREDOC_TAG = "ORCHESTRATOR_JOB"
 
 
-def sbatch(profile: Slurm, job: Job, command: str) -> str:
+def job_script(profile: Slurm, job: Job, command: str) -> str:
     """A script with the job in it, to be handed to `sbatch` in the folder of the code.
 
     `command` is what the script says it comes from.
@@ -32,15 +32,15 @@ def sbatch(profile: Slurm, job: Job, command: str) -> str:
     Raises:
         RequestError: the profile asks for what one allocation cannot be.
     """
-    data = given_dict(place(job, profile, Path.cwd()))
+    data = explicit_job_dict(adapt_job(job, profile, Path.cwd()))
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
-    env = environment(profile)
-    written = f"cat >\"$folder/job.yaml\" <<'{_JOB}' || exit 1\n{text}{_JOB}\n"
+    env = job_environment(profile)
+    written = f"cat >\"$folder/job.yaml\" <<'{_HEREDOC_TAG}' || exit 1\n{text}{_HEREDOC_TAG}\n"
     run = 'python -m orchestrator run "$folder/job.yaml"'
     return _script(profile, job.name, run, env, command, written)
 
 
-def sent_script(
+def submitted_script(
     profile: Slurm, name: str, command: tuple[str, ...], env: Mapping[str, str], sent: str
 ) -> str:
     """The script of a job whose code was unpacked where `sbatch` starts it. Its first argument is
@@ -64,7 +64,7 @@ def _script(
             "# shellcheck disable=SC2016,SC2317",
             *(f"#SBATCH {option}" for option in _options(profile, name)),
             "",
-            *_values(profile, name, env),
+            *_variables(profile, name, env),
             "",
             "# What the profile does on a node before anything runs.",
             "# shellcheck disable=SC1090,SC1091",
@@ -81,7 +81,7 @@ def _script(
             written or ":",
             "}",
             "",
-            BODY,
+            SCRIPT_BODY,
         ]
     )
 
@@ -92,7 +92,7 @@ def _options(profile: Slurm, name: str) -> Iterator[str]:
             f"notice_s {profile.notice_s} is not below the time limit {profile.time}: the job"
             " would be told to end as it begins, for ever",
             where=f"profile '{profile.name}'",
-            mend="give it more time, or a shorter notice_s",
+            hint="give it more time, or a shorter notice_s",
         )
     node, least, most = _nodes(profile)
     yield f"--job-name={name}"
@@ -106,15 +106,17 @@ def _options(profile: Slurm, name: str) -> Iterator[str]:
     yield f"--cpus-per-task={node.cpus}"
     yield f"--mem={node.memory // 2**20}M"
     if node.gpus:
-        kind = f"{_word(profile, 'gpu', node.gpu)}:" if node.gpu else ""
+        kind = f"{_require_single_word(profile, 'gpu', node.gpu)}:" if node.gpu else ""
         yield f"--gpus-per-node={kind}{node.gpus}"
     if profile.partition:
-        yield f"--partition={_word(profile, 'partition', profile.partition)}"
+        yield f"--partition={_require_single_word(profile, 'partition', profile.partition)}"
     if profile.account:
-        yield f"--account={_word(profile, 'account', profile.account)}"
+        yield f"--account={_require_single_word(profile, 'account', profile.account)}"
     for option in profile.options:
         if not option.startswith("-") or "\n" in option:
-            raise _wrong(profile, "options", option, "write it like --qos=high, one to a line")
+            raise _invalid_value(
+                profile, "options", option, "write it like --qos=high, one to a line"
+            )
         yield option
 
 
@@ -123,17 +125,17 @@ def _nodes(profile: Slurm) -> tuple[NodeGroup, int, int]:
     head = profile.nodes["head"]
     shape = (head.cpus, head.gpus, head.gpu, head.memory)
     for name, group in profile.nodes.items():
-        if group.most and (group.cpus, group.gpus, group.gpu, group.memory) != shape:
+        if group.max_nodes and (group.cpus, group.gpus, group.gpu, group.memory) != shape:
             raise RequestError(
                 f"'{name}' differs from 'head', and the nodes of one allocation are alike",
                 where=f"profile '{profile.name}': nodes",
-                mend="give both the same cpus, gpus, gpu and memory; the head works as well",
+                hint="give both the same cpus, gpus, gpu and memory; the head works as well",
             )
     groups = profile.nodes.values()
-    return head, sum(group.min for group in groups), sum(group.most for group in groups)
+    return head, sum(group.min for group in groups), sum(group.max_nodes for group in groups)
 
 
-def _values(profile: Slurm, name: str, env: Mapping[str, str]) -> Iterator[str]:
+def _variables(profile: Slurm, name: str, env: Mapping[str, str]) -> Iterator[str]:
     node, _, _ = _nodes(profile)
     folder = shlex.quote(f"{profile.workdir}/{name}/by-hand")
     store = int(node.memory * _STORE)
@@ -149,7 +151,7 @@ def _values(profile: Slurm, name: str, env: Mapping[str, str]) -> Iterator[str]:
     )
     for variable, value in env.items():
         if not _VARIABLE.fullmatch(variable):
-            raise _wrong(profile, "env", variable, "use letters, digits and _")
+            raise _invalid_value(profile, "env", variable, "use letters, digits and _")
         yield f"export {variable}={shlex.quote(value)}"
 
 
@@ -163,13 +165,13 @@ def _seconds(time: str) -> int:
     )
 
 
-def _word(profile: Slurm, key: str, value: str) -> str:
+def _require_single_word(profile: Slurm, key: str, value: str) -> str:
     if not _WORD.fullmatch(value):
-        raise _wrong(profile, key, value, "one word, without spaces")
+        raise _invalid_value(profile, key, value, "one word, without spaces")
     return value
 
 
-def _wrong(profile: Slurm, key: str, value: str, mend: str) -> RequestError:
+def _invalid_value(profile: Slurm, key: str, value: str, mend: str) -> RequestError:
     return RequestError(
-        f"'{value}' cannot stand there", where=f"profile '{profile.name}': {key}", mend=mend
+        f"'{value}' cannot stand there", where=f"profile '{profile.name}': {key}", hint=mend
     )

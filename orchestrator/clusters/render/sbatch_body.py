@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BODY = r"""
+SCRIPT_BODY = r"""
 wait_s=600  # for all nodes to join
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_ENABLED=0
 export SLURM_EXPORT_ENV=ALL PYTHONUNBUFFERED=1

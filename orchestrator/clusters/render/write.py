@@ -26,6 +26,6 @@ def render_to(profile: str, job: str | None, overrides: list[str], out: Path) ->
             (out / name).write_text(text)
     except OSError as error:
         raise RequestError(
-            f"cannot be written: {error.strerror}", where=str(out), mend="name another --out"
+            f"cannot be written: {error.strerror}", where=str(out), hint="name another --out"
         ) from None
     return [out / name for name in files]

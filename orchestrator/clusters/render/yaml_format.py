@@ -53,22 +53,22 @@ def comment(*paragraphs: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rendered_by(command: str) -> str:
+def header_comment(command: str) -> str:
     """What stands at the head of every file."""
     return comment(f"Rendered by: {command}", "Change the profile and render again, not this file.")
 
 
-def kubernetes_name(name: str, most: int, what: str) -> str:
+def kubernetes_name(name: str, max_length: int, what: str) -> str:
     """`name` as Kubernetes takes it: `_`, `.` and capitals become `-` and small letters.
 
     Raises:
         RequestError: nothing that Kubernetes takes can be made of it.
     """
     made = re.sub(r"[._]", "-", name.lower())
-    if len(made) > most or not _DNS_LABEL.fullmatch(made):
+    if len(made) > max_length or not _DNS_LABEL.fullmatch(made):
         raise RequestError(
             f"{what} '{name}' is no name for Kubernetes",
-            mend=f"use a-z, 0-9 and '-', a letter first, {most} at most",
+            hint=f"use a-z, 0-9 and '-', a letter first, {max_length} at most",
         )
     return made
 

@@ -9,38 +9,53 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.cluster_profile import Slurm
-from orchestrator.clusters.backend import LIVE, Row, State, Submission
-from orchestrator.clusters.render.sbatch import sent_script
+from orchestrator.clusters.backend import LIVE_STATES, Submission, SubmissionState, SubmissionStatus
+from orchestrator.clusters.render.sbatch import submitted_script
 from orchestrator.clusters.slurm import commands as slurmcalls
-from orchestrator.clusters.slurm.commands import Queued
+from orchestrator.clusters.slurm.commands import QueueEntry
 from orchestrator.clusters.slurm.submission_dir import (
-    Ended,
-    Sent,
-    ask_to_stop,
-    asked_to_stop,
+    JobTimes,
+    SubmissionRecord,
     forget,
-    last_sent,
-    new_folder,
-    only_one,
-    read_state,
-    remember,
+    latest_submission,
+    new_submission_dir,
+    read_times,
+    request_stop,
+    stop_requested,
+    submission_lock,
     unpack,
     write_end,
+    write_record,
 )
 from orchestrator.errors import JobFailed, RequestError, suggest
 
-STOP_S = 660
+STOP_TIMEOUT_S = 660
 """Seconds for the present step and its checkpoint, and for Ray to be taken down."""
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 # Processes that a signal ended: `orchestrator run` saves and exits with these.
 _STOPPED_CODES = (130, 143)
-_WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-_RUNS = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STOPPED")
+_PENDING_STATES = (
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+)
+_RUNNING_STATES = (
+    "RUNNING",
+    "CONFIGURING",
+    "COMPLETING",
+    "SUSPENDED",
+    "RESIZING",
+    "SIGNALING",
+    "STOPPED",
+)
 _CANCELLED = "CANCELLED"
 _LOG = "log"
 # Between the end of a script and the file that says so, as another machine sees them.
-_SETTLES_S = 5.0
+_STATE_FILE_WAIT_S = 5.0
 
 
 class SlurmBackend:
@@ -51,41 +66,41 @@ class SlurmBackend:
             raise RequestError(
                 f"'{profile.workdir}' is not the same folder everywhere",
                 where=f"profile '{profile.name}': workdir",
-                mend="write it from the root: /shared/...",
+                hint="write it from the root: /shared/...",
             )
         self._profile, self._cluster = profile, profile.name
 
-    def submit(self, submission: Submission) -> Row:
+    def submit(self, submission: Submission) -> SubmissionStatus:
         """Unpack the code on the shared folder and hand its script to Slurm.
 
         Raises:
             RequestError: a live submission has the name, or Slurm or the folder refuses it.
         """
         names = self._profile.workdir / submission.name
-        with only_one(names):
-            last = last_sent(names)
-            if last is not None and self._rows([last])[0].state in LIVE:
+        with submission_lock(names):
+            last = latest_submission(names)
+            if last is not None and self._statuses([last])[0].state in LIVE_STATES:
                 raise RequestError(
                     f"a job '{submission.name}' was sent there and goes on",
                     where="name",
-                    mend="follow or stop it (orchestrator jobs logs|stop), or choose another name",
+                    hint="follow or stop it (orchestrator jobs logs|stop), or choose another name",
                 )
-            folder = new_folder(names)
+            folder = new_submission_dir(names)
             try:
                 sent = self._send(folder, submission)
             except BaseException:
                 forget(folder)
                 raise
-        return self._rows([(folder, sent)])[0]
+        return self._statuses([(folder, sent)])[0]
 
-    def rows(self) -> list[Row]:
+    def list_submissions(self) -> list[SubmissionStatus]:
         """What was sent there, the last of every name, newest first."""
-        rows = self._rows([found for found in map(last_sent, self._names()) if found])
+        rows = self._statuses([found for found in map(latest_submission, self._names()) if found])
         return sorted(rows, key=lambda row: -(row.submitted_at or 0.0))
 
-    def row(self, name: str) -> Row:
+    def status(self, name: str) -> SubmissionStatus:
         """The last of a name."""
-        return self._rows([self._last(name)])[0]
+        return self._statuses([self._last(name)])[0]
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
         """What it has printed; with `follow` to its end, over all its starts."""
@@ -94,7 +109,7 @@ class SlurmBackend:
         place = 0
         while True:
             # Looked at first: what is printed until then is read below.
-            ends = not follow or self._rows([(folder, sent)])[0].state not in LIVE
+            ends = not follow or self._statuses([(folder, sent)])[0].state not in LIVE_STATES
             if (folder / _LOG).exists():
                 with (folder / _LOG).open("rb") as file:
                     file.seek(place)
@@ -104,7 +119,7 @@ class SlurmBackend:
                     yield text.decode(piece)
             if ends:
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def stop(self, name: str) -> None:
         """SIGTERM to the script, which lets the job save and is not queued again.
@@ -113,28 +128,28 @@ class SlurmBackend:
             JobFailed: it has not ended after a long time.
         """
         found = folder, sent = self._last(name)
-        if self._rows([found])[0].state not in LIVE:
+        if self._statuses([found])[0].state not in LIVE_STATES:
             return
-        ask_to_stop(folder)
-        told, deadline = False, time.monotonic() + STOP_S
-        while (state := self._rows([found])[0].state) in LIVE:
+        request_stop(folder)
+        told, deadline = False, time.monotonic() + STOP_TIMEOUT_S
+        while (state := self._statuses([found])[0].state) in LIVE_STATES:
             if state == "queued":
-                slurmcalls.cancel_waiting(sent.id, self._cluster)
+                slurmcalls.cancel_pending(sent.id, self._cluster)
                 told = False
             elif not told:
-                slurmcalls.tell_to_end(sent.id, self._cluster)
+                slurmcalls.send_sigterm(sent.id, self._cluster)
                 told = True
             if time.monotonic() > deadline:
                 raise JobFailed(
-                    f"'{name}' was told to stop and has not ended after {STOP_S} s",
+                    f"'{name}' was told to stop and has not ended after {STOP_TIMEOUT_S} s",
                     where=self._cluster,
-                    mend=f"end it without a checkpoint: scancel {sent.id}",
+                    hint=f"end it without a checkpoint: scancel {sent.id}",
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
-    def _send(self, folder: Path, submission: Submission) -> Sent:
+    def _send(self, folder: Path, submission: Submission) -> SubmissionRecord:
         script, code = folder / "job.sbatch", folder / "code"
-        text = sent_script(
+        text = submitted_script(
             self._profile,
             submission.name,
             submission.command,
@@ -143,8 +158,8 @@ class SlurmBackend:
         )
         unpack(submission.package, code)
         script.write_text(text)
-        job = slurmcalls.send(script, code, folder / _LOG, folder, self._cluster)
-        return remember(folder, job, submission, getpass.getuser())
+        job = slurmcalls.submit_script(script, code, folder / _LOG, folder, self._cluster)
+        return write_record(folder, job, submission, getpass.getuser())
 
     def _names(self) -> list[Path]:
         workdir = self._profile.workdir
@@ -152,36 +167,38 @@ class SlurmBackend:
             sorted(path for path in workdir.iterdir() if path.is_dir()) if workdir.is_dir() else []
         )
 
-    def _last(self, name: str) -> tuple[Path, Sent]:
-        found = last_sent(self._profile.workdir / name)
+    def _last(self, name: str) -> tuple[Path, SubmissionRecord]:
+        found = latest_submission(self._profile.workdir / name)
         if found is not None:
             return found
-        known = [path.name for path in self._names() if last_sent(path)]
+        known = [path.name for path in self._names() if latest_submission(path)]
         raise RequestError(
             f"no job '{name}' was sent to cluster '{self._cluster}'",
             where="NAME",
-            mend=suggest(name, known) if known else "nothing was: orchestrator submit JOB --to ...",
+            hint=suggest(name, known) if known else "nothing was: orchestrator submit JOB --to ...",
         )
 
-    def _rows(self, sent: list[tuple[Path, Sent]]) -> list[Row]:
+    def _statuses(self, sent: list[tuple[Path, SubmissionRecord]]) -> list[SubmissionStatus]:
         """Rows of submissions; Slurm is asked once, for those that have not said their end."""
-        ends = [read_state(folder) for folder, _ in sent]
+        ends = [read_times(folder) for folder, _ in sent]
         open_ids = [one.id for (_, one), end in zip(sent, ends, strict=True) if end.ended is None]
-        known = slurmcalls.queue(open_ids, self._cluster)
-        return [self._row(folder, one, known.get(one.id)) for folder, one in sent]
+        known = slurmcalls.query_jobs(open_ids, self._cluster)
+        return [self._to_status(folder, one, known.get(one.id)) for folder, one in sent]
 
-    def _row(self, folder: Path, sent: Sent, known: Queued | None) -> Row:
-        ended = read_state(folder)
-        state, message = _standing(ended, known)
+    def _to_status(
+        self, folder: Path, sent: SubmissionRecord, known: QueueEntry | None
+    ) -> SubmissionStatus:
+        ended = read_times(folder)
+        state, message = _state_and_message(ended, known)
         if state is None:
             # It ended without a word, or its word is on the way here.
-            ended = _settled(folder)
+            ended = _wait_for_end(folder)
             if ended.ended is None:
                 why = known.state if known else "Slurm has forgotten it"
-                ended = write_end(folder, _CANCELLED if asked_to_stop(folder) else why)
-            state, message = _standing(ended, None)
+                ended = write_end(folder, _CANCELLED if stop_requested(folder) else why)
+            state, message = _state_and_message(ended, None)
         assert state is not None
-        return Row(
+        return SubmissionStatus(
             name=sent.name,
             cluster=self._cluster,
             state=state,
@@ -196,7 +213,9 @@ class SlurmBackend:
         )
 
 
-def _standing(ended: Ended, known: Queued | None) -> tuple[State | None, str]:
+def _state_and_message(
+    ended: JobTimes, known: QueueEntry | None
+) -> tuple[SubmissionState | None, str]:
     """State and message; no state where Slurm says it is over and the job said nothing."""
     if ended.ended is not None:
         if ended.exit_code == 0:
@@ -208,14 +227,14 @@ def _standing(ended: Ended, known: Queued | None) -> tuple[State | None, str]:
         return "failed", f"ended without a word: {ended.why}" if ended.why else ""
     if known is None:
         return None, ""
-    if known.state in _WAITS:
+    if known.state in _PENDING_STATES:
         again = "queued again; " if ended.began else ""
         return "queued", again + known.reason
-    return ("running", "") if known.state in _RUNS else (None, "")
+    return ("running", "") if known.state in _RUNNING_STATES else (None, "")
 
 
-def _settled(folder: Path) -> Ended:
-    deadline = time.monotonic() + _SETTLES_S
-    while (ended := read_state(folder)).ended is None and time.monotonic() < deadline:
-        time.sleep(_LOOK_S / 4)
+def _wait_for_end(folder: Path) -> JobTimes:
+    deadline = time.monotonic() + _STATE_FILE_WAIT_S
+    while (ended := read_times(folder)).ended is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S / 4)
     return ended

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from orchestrator.errors import RequestError
 
-_PATIENCE_S = 120
+_TIMEOUT_S = 120
 """Slurm's commands try for a while by themselves before they say that nobody answers."""
 
 _FORMAT = "%i|%T|%r"
-_FORGOTTEN = "Invalid job id"
+_UNKNOWN_JOB_MESSAGE = "Invalid job id"
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueueEntry:
     """What Slurm knows of a job."""
 
     state: str
@@ -27,7 +27,7 @@ class Queued:
     """Why it waits; empty where Slurm gives none."""
 
 
-def send(script: Path, code: Path, log: Path, folder: Path, cluster: str) -> str:
+def submit_script(script: Path, code: Path, log: Path, folder: Path, cluster: str) -> str:
     """Hand a script to `sbatch`, to be run in `code`; gives Slurm's id.
 
     Raises:
@@ -48,7 +48,7 @@ def send(script: Path, code: Path, log: Path, folder: Path, cluster: str) -> str
     return said.strip().splitlines()[-1].partition(";")[0]
 
 
-def queue(ids: Sequence[str], cluster: str) -> dict[str, Queued]:
+def query_jobs(ids: Sequence[str], cluster: str) -> dict[str, QueueEntry]:
     """What Slurm knows of these jobs; those that it has forgotten are left out.
 
     Raises:
@@ -63,37 +63,37 @@ def queue(ids: Sequence[str], cluster: str) -> dict[str, Queued]:
     return parse_queue(said)
 
 
-def parse_queue(said: str) -> dict[str, Queued]:
+def parse_queue(said: str) -> dict[str, QueueEntry]:
     """`squeue`'s lines by job id."""
     found = {}
     for line in said.splitlines():
         job, state, reason = line.strip().split("|", 2)
-        found[job] = Queued(state, "" if reason in ("None", "(null)") else reason)
+        found[job] = QueueEntry(state, "" if reason in ("None", "(null)") else reason)
     return found
 
 
-def cancel_waiting(job: str, cluster: str) -> None:
+def cancel_pending(job: str, cluster: str) -> None:
     """Take a job out of the queue, unless it has begun."""
     _call(["scancel", "--state=PENDING", job], cluster)
 
 
-def tell_to_end(job: str, cluster: str) -> None:
+def send_sigterm(job: str, cluster: str) -> None:
     """SIGTERM to a job's script, which lets the job save."""
     _call(["scancel", "--signal=TERM", "--batch", job], cluster)
 
 
 def _call(command: list[str], cluster: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
     except FileNotFoundError:
         raise RequestError(
             f"this machine has no {command[0]}",
             where=f"cluster {cluster}",
-            mend="submit from a machine of the Slurm cluster, such as its login node",
+            hint="submit from a machine of the Slurm cluster, such as its login node",
         ) from None
     except subprocess.TimeoutExpired:
-        raise _silent(cluster, f"{command[0]} got no answer in {_PATIENCE_S} s") from None
-    if done.returncode == 0 or _FORGOTTEN in done.stderr:
+        raise _no_answer_error(cluster, f"{command[0]} got no answer in {_TIMEOUT_S} s") from None
+    if done.returncode == 0 or _UNKNOWN_JOB_MESSAGE in done.stderr:
         return done.stdout
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = lines[-1].strip() if lines else f"exit code {done.returncode}"
@@ -101,15 +101,15 @@ def _call(command: list[str], cluster: str) -> str:
         raise RequestError(
             f"Slurm does not take the job: {said.rpartition(': ')[2]}",
             where=f"cluster {cluster}",
-            mend="see the profile's nodes, partition, account, time and options; sinfo shows"
+            hint="see the profile's nodes, partition, account, time and options; sinfo shows"
             " what there is",
         )
-    raise _silent(cluster, said)
+    raise _no_answer_error(cluster, said)
 
 
-def _silent(cluster: str, said: str) -> RequestError:
+def _no_answer_error(cluster: str, said: str) -> RequestError:
     return RequestError(
         f"Slurm does not answer: {said}",
         where=f"cluster {cluster}",
-        mend="see whether its controller runs: scontrol ping",
+        hint="see whether its controller runs: scontrol ping",
     )

@@ -24,11 +24,11 @@ from typing import Any
 from orchestrator.clusters.backend import Submission
 from orchestrator.errors import RequestError
 
-_SENT = "sent.json"
+_RECORD_FILE = "sent.json"
 
 
 @dataclass(frozen=True)
-class Sent:
+class SubmissionRecord:
     """A submission as it is remembered."""
 
     id: str
@@ -45,7 +45,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobTimes:
     """What a job left about its time; None where that has not come."""
 
     began: float | None = None
@@ -56,7 +56,7 @@ class Ended:
 
 
 @contextmanager
-def only_one(names: Path) -> Iterator[None]:
+def submission_lock(names: Path) -> Iterator[None]:
     """Within it nobody else sends a job of the name whose folder this is.
 
     Raises:
@@ -74,20 +74,20 @@ def only_one(names: Path) -> Iterator[None]:
             raise RequestError(
                 f"a job '{names.name}' is being sent at this moment",
                 where="name",
-                mend="wait for it, or choose another name",
+                hint="wait for it, or choose another name",
             ) from None
         yield
     finally:
         os.close(lock)
 
 
-def new_folder(names: Path) -> Path:
+def new_submission_dir(names: Path) -> Path:
     """The next number's folder.
 
     Raises:
         RequestError: it cannot be made.
     """
-    made = names / str(1 + max((number for number, _ in numbered(names)), default=0))
+    made = names / str(1 + max((number for number, _ in submission_dirs(names)), default=0))
     try:
         made.mkdir()
     except OSError as error:
@@ -95,7 +95,7 @@ def new_folder(names: Path) -> Path:
     return made
 
 
-def numbered(names: Path) -> list[tuple[int, Path]]:
+def submission_dirs(names: Path) -> list[tuple[int, Path]]:
     """The folders of a name by number."""
     if not names.is_dir():
         return []
@@ -104,26 +104,26 @@ def numbered(names: Path) -> list[tuple[int, Path]]:
     )
 
 
-def last_sent(names: Path) -> tuple[Path, Sent] | None:
+def latest_submission(names: Path) -> tuple[Path, SubmissionRecord] | None:
     """The last submission of a name, with its folder."""
-    for _, folder in reversed(numbered(names)):
-        if (folder / _SENT).exists():
-            return folder, Sent(**json.loads((folder / _SENT).read_text()))
+    for _, folder in reversed(submission_dirs(names)):
+        if (folder / _RECORD_FILE).exists():
+            return folder, SubmissionRecord(**json.loads((folder / _RECORD_FILE).read_text()))
     return None
 
 
-def remember(folder: Path, job: str, submission: Submission, who: str) -> Sent:
+def write_record(folder: Path, job: str, submission: Submission, who: str) -> SubmissionRecord:
     """Write what was sent."""
-    sent = Sent(
+    sent = SubmissionRecord(
         id=job,
         name=submission.name,
         submitted_at=time.time(),
         who=who,
         fingerprint=submission.fingerprint,
-        code=submission.code,
+        code=submission.code_digest,
         job=submission.job,
     )
-    _write(folder / _SENT, json.dumps(asdict(sent), indent=2) + "\n")
+    _write(folder / _RECORD_FILE, json.dumps(asdict(sent), indent=2) + "\n")
     return sent
 
 
@@ -152,14 +152,14 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_state(folder: Path) -> Ended:
+def read_times(folder: Path) -> JobTimes:
     """What the job wrote about itself."""
     try:
         lines = (folder / "state").read_text().splitlines()
     except FileNotFoundError:
-        return Ended()
+        return JobTimes()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
-    return Ended(
+    return JobTimes(
         began=float(found["began"]) if found.get("began") else None,
         ended=float(found["ended"]) if found.get("ended") else None,
         exit_code=int(found["code"]) if found.get("code") else None,
@@ -167,15 +167,15 @@ def read_state(folder: Path) -> Ended:
     )
 
 
-def write_end(folder: Path, why: str) -> Ended:
+def write_end(folder: Path, why: str) -> JobTimes:
     """Of a job that could not say itself that it has ended: that it has, and why."""
-    began = read_state(folder).began
-    ended = Ended(began=began, ended=time.time(), why=why)
+    began = read_times(folder).began
+    ended = JobTimes(began=began, ended=time.time(), why=why)
     _write(folder / "state", f"began={began or ''}\nended={ended.ended}\ncode=\nwhy={why}\n")
     return ended
 
 
-def ask_to_stop(folder: Path) -> None:
+def request_stop(folder: Path) -> None:
     """The job is not queued again, whatever ends it."""
     try:
         (folder / "stop").touch()
@@ -183,7 +183,7 @@ def ask_to_stop(folder: Path) -> None:
         raise _unwritable(folder, error) from None
 
 
-def asked_to_stop(folder: Path) -> bool:
+def stop_requested(folder: Path) -> bool:
     """A person has asked for the end."""
     return (folder / "stop").exists()
 
@@ -198,5 +198,5 @@ def _unwritable(folder: Path, error: OSError) -> RequestError:
     return RequestError(
         f"cannot be written: {(error.strerror or str(error)).lower()}",
         where=str(folder),
-        mend="the profile's workdir has to be a folder that this machine and every node can write",
+        hint="the profile's workdir has to be a folder that this machine and every node can write",
     )

@@ -15,20 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.data.auditing.clip_ledger import read_ledger
+from orchestrator.data.auditing.clip_ledger import read_clip_ledger
 from orchestrator.data.loader.order import Order
-from orchestrator.data.store.clip_reader import Clips
-from orchestrator.data.store.sidecar_arrays import promised_hash
+from orchestrator.data.store.clip_reader import ClipIndex
+from orchestrator.data.store.sidecar_arrays import expected_content_hash
 from orchestrator.storage import Storage
 
-STEPS = 1000
+STEPS_PER_CHUNK = 1000
 """Steps that are looked at together: what bounds the memory."""
 
-MOST_NAMED = 20
+MAX_LISTED_VIOLATIONS = 20
 
 
 @dataclass
-class Audit:
+class AuditReport:
     """What a ledger says of the first `steps` steps."""
 
     steps: int
@@ -64,35 +64,35 @@ class Audit:
         """Plain data, for `--json`."""
         return asdict(self) | {"good": self.good}
 
-    def add_wrong(self, text: str) -> None:
+    def add_violation(self, text: str) -> None:
         """Note one thing that does not hold."""
         self.wrongs += 1
-        if len(self.wrong) < MOST_NAMED:
+        if len(self.wrong) < MAX_LISTED_VIOLATIONS:
             self.wrong.append(text)
 
 
 def audit_ledger(
     ledger: Storage,
-    indexes: list[Clips],
+    indexes: list[ClipIndex],
     order: Order,
     steps: int,
     global_batch: int,
-    begun: int = 0,
+    first_step: int = 0,
     arrays: Sequence[str] = (),
-) -> Audit:
-    """Compare the ledger's rows of steps `begun` .. `steps` - 1 with the order.
+) -> AuditReport:
+    """Compare the ledger's rows of steps `first_step` .. `steps` - 1 with the order.
 
     `arrays`: what the job read beside each clip; the ledger's hashes cover it.
     """
-    report = Audit(steps, (steps - begun) * global_batch)
-    report.passes = report.positions / sum(index.clips for index in indexes)
+    report = AuditReport(steps, (steps - first_step) * global_batch)
+    report.passes = report.positions / sum(index.num_clips for index in indexes)
     names: set[str] = set()
-    for first in range(begun, steps, STEPS):
-        window = range(first, min(first + STEPS, steps))
-        table = read_ledger(ledger, window)
+    for first in range(first_step, steps, STEPS_PER_CHUNK):
+        window = range(first, min(first + STEPS_PER_CHUNK, steps))
+        table = read_clip_ledger(ledger, window)
         names |= set(pc.unique(table["attempt"]).to_pylist())
         report.superseded += int(pc.sum(table["superseded"]).as_py() or 0)
-        _audit_window(
+        _audit_steps(
             report,
             table.filter(pc.invert(table["superseded"])),
             indexes,
@@ -105,10 +105,10 @@ def audit_ledger(
     return report
 
 
-def _audit_window(
-    report: Audit,
+def _audit_steps(
+    report: AuditReport,
     rows: pa.Table,
-    indexes: list[Clips],
+    indexes: list[ClipIndex],
     order: Order,
     window: range,
     global_batch: int,
@@ -118,49 +118,51 @@ def _audit_window(
     wanted = np.arange(window.start * global_batch, window.stop * global_batch)
     found, counts = np.unique(positions, return_counts=True)
     for position in np.setdiff1d(wanted, found):
-        report.add_wrong(f"position {position} (step {position // global_batch}) was not trained")
+        report.add_violation(
+            f"position {position} (step {position // global_batch}) was not trained"
+        )
     for position in found[counts > 1]:
-        report.add_wrong(f"position {position} was trained more than once")
+        report.add_violation(f"position {position} was trained more than once")
     steps = rows["step"].to_numpy()
     for position in positions[steps != positions // global_batch]:
-        report.add_wrong(f"position {position} stood in another step than its own")
-    draws = order.at(positions)
-    clips = _Rows(indexes, arrays)
+        report.add_violation(f"position {position} stood in another step than its own")
+    draws = order.lookup(positions)
+    clips = _ExpectedClips(indexes, arrays)
     for row, source, shard, place in zip(
         rows.to_pylist(), draws.source, draws.shard, draws.row, strict=True
     ):
-        _audit_row(report, row, clips.row(int(source), int(shard), int(place)))
+        _audit_row(report, row, clips.lookup(int(source), int(shard), int(place)))
 
 
-def _audit_row(report: Audit, row: dict[str, Any], clip: tuple[str, str]) -> None:
+def _audit_row(report: AuditReport, row: dict[str, Any], clip: tuple[str, str]) -> None:
     key, sha256 = clip
     position, failed = row["position"], row["weight"] == 0
     if failed and not row["reason"]:
-        report.add_wrong(f"position {position} has weight 0 and no reason")
+        report.add_violation(f"position {position} has weight 0 and no reason")
     elif row["key"] != key and not failed:
-        report.add_wrong(f"position {position} trained on {row['key']}, the order names {key}")
+        report.add_violation(f"position {position} trained on {row['key']}, the order names {key}")
     elif row["sha256"] != sha256 and not failed:
-        report.add_wrong(f"position {position}: {key} had other bytes than the index has")
+        report.add_violation(f"position {position}: {key} had other bytes than the index has")
     elif failed:
         report.failed += 1
     else:
         report.trained += 1
 
 
-class _Rows:
+class _ExpectedClips:
     """Keys and hashes by place, a shard at a time."""
 
-    def __init__(self, indexes: list[Clips], arrays: Sequence[str]) -> None:
+    def __init__(self, indexes: list[ClipIndex], arrays: Sequence[str]) -> None:
         self._indexes, self._arrays = indexes, arrays
         self._tables: dict[tuple[int, int], tuple[list[str], list[str]]] = {}
 
-    def row(self, source: int, shard: int, row: int) -> tuple[str, str]:
+    def lookup(self, source: int, shard: int, row: int) -> tuple[str, str]:
         if (source, shard) not in self._tables:
             index, beside = self._indexes[source], ["extras"] if self._arrays else []
-            table = index.rows(shard).select(["key", "sha256", *beside])
+            table = index.shard_rows(shard).select(["key", "sha256", *beside])
             hashes = [
-                promised_hash(
-                    clip, self._arrays, lambda e: index.read(shard, e["offset"], e["bytes"])
+                expected_content_hash(
+                    clip, self._arrays, lambda e: index.read_bytes(shard, e["offset"], e["bytes"])
                 )
                 for clip in table.to_pylist()
             ]

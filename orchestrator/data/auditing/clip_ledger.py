@@ -19,25 +19,25 @@ import pyarrow.parquet as pq
 
 from orchestrator.data.loader.batch import Batch
 from orchestrator.data.loader.order import PADDING
-from orchestrator.storage import Storage, patiently
+from orchestrator.storage import Storage, with_retries
 
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
         ("position", pa.int64()),
         ("key", pa.string()),
-        ("sha256", pa.string()),  # of the payload; beside actions: `arrays.joined_hash`
+        ("sha256", pa.string()),  # of the payload; beside actions: `sidecar_arrays.combine_hashes`
         ("weight", pa.float32()),  # 0: the clip failed and counted for nothing
         ("reason", pa.string()),  # why it failed
     ]
 )
 
-_PART = re.compile(
+_PART_PATTERN = re.compile(
     r"^(?P<attempt>[^/]+)/rank-(?P<rank>\d+)/steps-(?P<first>\d+)-(?P<last>\d+)\.parquet$"
 )
 
 
-class Ledger:
+class ClipLedgerWriter:
     """One rank's writer.
 
     Args:
@@ -49,11 +49,15 @@ class Ledger:
         self._storage, self._folder = storage, f"{attempt}/rank-{rank:05d}"
         self._rows: list[dict[str, object]] = []
 
-    def enter(self, step: int, batch: Batch) -> None:
+    def append(self, step: int, batch: Batch) -> None:
         """Note one micro-batch. Padding is not noted: no clip stood there."""
         reasons = {failure.position: failure.reason for failure in batch.failures}
         rows = zip(
-            batch.position.tolist(), batch.keys, batch.hashes, batch.weight.tolist(), strict=True
+            batch.position.tolist(),
+            batch.keys,
+            batch.content_hashes,
+            batch.weight.tolist(),
+            strict=True,
         )
         self._rows += [
             {
@@ -70,9 +74,9 @@ class Ledger:
 
     def flush(self) -> None:
         """Write what was noted since the last flush as one part."""
-        self.sealed()()
+        self.flush_later()()
 
-    def sealed(self) -> Callable[[], None]:
+    def flush_later(self) -> Callable[[], None]:
         """The same for later, on another thread: what was noted until now is handed over.
 
         Raises, when called:
@@ -88,7 +92,7 @@ class Ledger:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
         path = f"{self._folder}/steps-{first:08d}-{last:08d}.parquet"
-        patiently(self._storage.write_bytes, path, sink.getbuffer())
+        with_retries(self._storage.write_bytes, path, sink.getbuffer())
 
 
 @dataclass(frozen=True)
@@ -100,26 +104,26 @@ class _Part:
     last: int
 
     @classmethod
-    def of(cls, path: str) -> _Part | None:
-        found = _PART.match(path)
+    def parse(cls, path: str) -> _Part | None:
+        found = _PART_PATTERN.match(path)
         if found is None:
             return None
         rank, first, last = (int(found[name]) for name in ("rank", "first", "last"))
         return cls(path, found["attempt"], rank, first, last)
 
 
-def read_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
+def read_clip_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
     """The rows of a run's `ledger` folder, all or of some steps, sorted by step and position.
 
     Beside the columns of `SCHEMA`: attempt (string), rank (int32) and superseded (bool), true
     for rows whose step a later attempt trained again from an earlier checkpoint.
     """
-    parts = [part for entry in storage.files() if (part := _Part.of(entry.path))]
+    parts = [part for entry in storage.files() if (part := _Part.parse(entry.path))]
     starts: dict[str, int] = {}
     for part in parts:
         starts[part.attempt] = min(part.first, starts.get(part.attempt, part.first))
     tables = [
-        _read_part(storage, part, _end(starts, part.attempt))
+        _read_part(storage, part, _superseded_from(starts, part.attempt))
         for part in parts
         if steps is None or (part.first < steps.stop and part.last >= steps.start)
     ]
@@ -135,7 +139,7 @@ def read_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
     return table.sort_by([("step", "ascending"), ("position", "ascending")])
 
 
-def _end(starts: dict[str, int], attempt: str) -> int | None:
+def _superseded_from(starts: dict[str, int], attempt: str) -> int | None:
     """The step from which later attempts trained an attempt's steps again."""
     return min((first for other, first in starts.items() if other > attempt), default=None)
 

@@ -7,7 +7,7 @@ from typing import Any
 BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 1, 4, 5, 6, 7, 9
 """Matrix coefficients by their codes in ISO/IEC 23091-2."""
 
-FILTER_NAMES = {
+FFMPEG_MATRIX_NAMES = {
     BT709: "bt709",
     FCC: "fcc",
     BT470BG: "bt470bg",
@@ -17,16 +17,16 @@ FILTER_NAMES = {
 }
 """As FFmpeg's filters call them."""
 
-_SD_WIDTH, _SD_HEIGHT = 1280, 576
+_HD_MIN_WIDTH, _SD_MAX_HEIGHT = 1280, 576
 
 
-def matrix_of(frame: Any) -> int | None:
+def color_matrix_of(frame: Any) -> int | None:
     """The code of a frame's colour matrix; where it is not named, what players assume: BT.709
     from 1280 columns or 577 lines on, BT.601 below. None: RGB and grey have no matrix."""
     if frame.format.is_rgb or len(frame.format.components) < 3:
         return None
     named = int(frame.colorspace)
-    if named in FILTER_NAMES:
+    if named in FFMPEG_MATRIX_NAMES:
         return named
-    large = frame.width >= _SD_WIDTH or frame.height > _SD_HEIGHT
+    large = frame.width >= _HD_MIN_WIDTH or frame.height > _SD_MAX_HEIGHT
     return BT709 if large else SMPTE170M

@@ -16,10 +16,10 @@ from orchestrator.errors import DataError
 MAX_PIXELS = 2**26
 """Largest frame that is decoded: 8K passes, 16k x 16k (gigabytes of reference frames) does not."""
 
-_UNALIGNED = 1
+_CODEC_FLAG_UNALIGNED = 1
 """FFmpeg's AV_CODEC_FLAG_UNALIGNED: else columns that a stream crops at the left are shown."""
 
-_DEFAULT_BONUS = 5_000_000
+_DEFAULT_STREAM_BONUS = 5_000_000
 """Pixels that a stream marked as the default one is preferred by, as FFmpeg's command line does."""
 
 
@@ -34,9 +34,9 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
     try:
         container = open_container(file)
     except (FFmpegError, ValueError) as error:
-        raise DataError(f"not a readable video: {reason_of(error)}") from None
+        raise DataError(f"not a readable video: {ffmpeg_reason(error)}") from None
     with container:
-        stream = picture_stream(container)
+        stream = select_video_stream(container)
         context = stream.codec_context
         if context.width * context.height > MAX_PIXELS:
             raise DataError(
@@ -53,11 +53,11 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
 def open_container(file: IO[bytes]) -> Any:
     """A PyAV container for reading, whatever encoding its titles have. A playlist that is named
     like a video opens no other files or addresses."""
-    given = file if isinstance(file, io.BytesIO) else _Bounded(file)
+    given = file if isinstance(file, io.BytesIO) else _SeekClampedFile(file)
     return av.open(given, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
 
 
-class _Bounded:
+class _SeekClampedFile:
     """A file in which a seek behind the end goes to the end: damaged headers ask for places that
     no file has, which must not look like a storage that fails."""
 
@@ -73,7 +73,7 @@ class _Bounded:
         return self._file.seek(offset, whence)
 
 
-def picture_stream(container: Any) -> Any:
+def select_video_stream(container: Any) -> Any:
     """The video stream that is shown: the largest, or the one that is marked as the default.
 
     Raises:
@@ -83,22 +83,22 @@ def picture_stream(container: Any) -> Any:
     if not streams:
         audio = " (audio only)" if container.streams.audio else ""
         raise DataError(f"no video stream{audio}")
-    stream = max(streams, key=_preference)
+    stream = max(streams, key=_stream_score)
     if stream.codec_context is None:
         raise DataError("its codec cannot be decoded")
-    stream.codec_context.flags |= _UNALIGNED
+    stream.codec_context.flags |= _CODEC_FLAG_UNALIGNED
     return stream
 
 
-def reason_of(error: Exception) -> str:
+def ffmpeg_reason(error: Exception) -> str:
     """FFmpeg's own words, without numbers and addresses."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0]
 
 
-def _preference(stream: Any) -> int:
+def _stream_score(stream: Any) -> int:
     context = stream.codec_context
     if context is None:
         return -1
     area = int(context.width * context.height)
-    return area + _DEFAULT_BONUS * bool(stream.disposition & Disposition.default)
+    return area + _DEFAULT_STREAM_BONUS * bool(stream.disposition & Disposition.default)

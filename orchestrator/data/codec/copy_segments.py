@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.data.codec.timeline import Span, Ticks
-from orchestrator.data.codec.video_probe import VideoFacts
+from orchestrator.data.codec.timeline import FrameSpan, Ticks
+from orchestrator.data.codec.video_probe import VideoInfo
 from orchestrator.errors import DataError
 
-FITS_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mjpeg"})
+MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mjpeg"})
 """Codecs whose coded stream an mp4 can hold."""
 
 
 @dataclass(frozen=True)
-class Part:
+class CopySegment:
     """Packets `first` to `last` (exclusive) in coded order, of which those with timestamps from
     `start` to `end` (exclusive) are shown: `frames` of them.
 
@@ -24,65 +24,67 @@ class Part:
     which the last frame is shown.
     """
 
-    first: int
-    last: int
-    start: int
-    end: int
+    first_packet: int
+    stop_packet: int
+    start_tick: int
+    stop_tick: int
     frames: int
-    interval: float
-    fault: str = ""
+    frame_interval_s: float
+    unusable_reason: str = ""
     """Why it cannot be copied."""
 
 
-def copy_parts(facts: VideoFacts, longest_s: float) -> list[Part]:
+def find_copy_segments(facts: VideoInfo, max_segment_s: float) -> list[CopySegment]:
     """Parts that start at key frames, as even and at most as long as the key frames allow.
 
     Raises:
         DataError: the codec does not fit mp4, or the timestamps do not fit the pictures.
     """
-    if facts.codec not in FITS_MP4:
+    if facts.codec not in MP4_CODECS:
         raise DataError(f"codec {facts.codec} does not fit mp4: use encode.mode=h264")
-    if not facts.timed:
+    if not facts.has_timestamps:
         raise DataError("packets without timestamps cannot be copied: use encode.mode=h264")
-    if facts.timeline.ticks is None:
+    if facts.timeline.pts is None:
         raise DataError(
             "its timestamps are missing, repeated or out of order, and a copy would keep them:"
             " use encode.mode=h264"
         )
-    if facts.parts > 1:
+    if facts.num_shown_edits > 1:
         raise DataError(
-            f"its edit list shows {facts.parts} parts one after another, which a copy cannot: use"
-            " encode.mode=h264"
+            f"its edit list shows {facts.num_shown_edits} parts one after another, which a copy"
+            " cannot: use encode.mode=h264"
         )
-    if not facts.packets.keys.any():
+    if not facts.packets.is_keyframe.any():
         raise DataError("no key frame to cut at: use encode.mode=h264")
     parts = []
     for span in facts.timeline.spans:
         if span.frames > 1:
-            parts += _parts_of(facts, facts.timeline.ticks, span, longest_s)
+            parts += _segments_of_span(facts, facts.timeline.pts, span, max_segment_s)
     if not parts:
         raise DataError("its timestamps jump: no two frames follow each other")
     return parts
 
 
-def _parts_of(facts: VideoFacts, ticks: Ticks, span: Span, longest_s: float) -> list[Part]:
-    own, base = ticks[span.first : span.last], float(facts.base)
-    interval = 1 / float(facts.fps_of(span))
+def _segments_of_span(
+    facts: VideoInfo, ticks: Ticks, span: FrameSpan, longest_s: float
+) -> list[CopySegment]:
+    own, base = ticks[span.start : span.stop], float(facts.time_base)
+    interval = 1 / float(facts.fps_of_span(span))
     packets = facts.packets
-    keys = packets.ticks[packets.keys & ~packets.hidden]
+    keys = packets.pts[packets.is_keyframe & ~packets.is_discarded]
     cuts = np.unique(np.append(own[0], keys[(keys > own[0]) & (keys <= own[-1])]))
     times = (cuts - own[0]) * base
     # Timestamps are often rounded to milliseconds: half a frame more is no longer segment.
     length = (own[-1] - own[0]) * base + interval
-    chosen = _cuts(times, length, longest_s + 0.5 * interval)
+    chosen = _choose_keyframes(times, length, longest_s + 0.5 * interval)
     starts = [int(cuts[at]) for at in chosen]
     return [
-        _part(facts, own, start, end, interval)
+        _build_segment(facts, own, start, end, interval)
         for start, end in zip(starts, [*starts[1:], int(own[-1]) + 1], strict=True)
     ]
 
 
-def _cuts(times: np.ndarray, duration: float, longest_s: float) -> list[int]:
+def _choose_keyframes(times: np.ndarray, duration: float, longest_s: float) -> list[int]:
     """Where parts start. One is longer than `longest_s` only where no key frame helps."""
     cuts = [0]
     while True:
@@ -97,8 +99,10 @@ def _cuts(times: np.ndarray, duration: float, longest_s: float) -> list[int]:
         cuts.append(int(within[near.argmin()]) if len(within) else int(later[0]))
 
 
-def _part(facts: VideoFacts, own: Ticks, start: int, end: int, interval: float) -> Part:
-    ticks, keys, hidden = facts.packets.ticks, facts.packets.keys, facts.packets.hidden
+def _build_segment(
+    facts: VideoInfo, own: Ticks, start: int, end: int, interval: float
+) -> CopySegment:
+    ticks, keys, hidden = facts.packets.pts, facts.packets.is_keyframe, facts.packets.is_discarded
     wanted = (ticks >= start) & (ticks < end) & ~hidden
     coded = np.flatnonzero(wanted)
     frames = int(((own >= start) & (own < end)).sum())
@@ -110,4 +114,4 @@ def _part(facts: VideoFacts, own: Ticks, start: int, end: int, interval: float) 
         fault = "no key frame before its first frame: use encode.mode=h264"
     elif inside.any():
         fault = "an edit list hides frames within it: use encode.mode=h264"
-    return Part(first, last, start, end, frames, interval, fault)
+    return CopySegment(first, last, start, end, frames, interval, fault)

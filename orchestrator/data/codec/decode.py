@@ -13,24 +13,26 @@ from typing import Any
 import av
 import numpy as np
 
-from orchestrator.data.codec.container import open_container, picture_stream, reason_of
-from orchestrator.data.codec.filter_graph import ChooseCrop, ClipGraph, Crop
-from orchestrator.data.codec.orientation import is_picture, orientation_of, picture_orientation
-from orchestrator.data.codec.packet_reader import read_by_number, read_by_time
-from orchestrator.data.codec.video_probe import pixel_aspect
+from orchestrator.data.codec.container import ffmpeg_reason, open_container, select_video_stream
+from orchestrator.data.codec.filter_graph import ClipFilterGraph, Crop, CropFunction
+from orchestrator.data.codec.orientation import image_orientation, is_image_file, orientation_of
+from orchestrator.data.codec.packet_reader import read_packets_by_index, read_packets_by_time
+from orchestrator.data.codec.video_probe import sanitize_pixel_aspect
 from orchestrator.errors import DataError
 
-__all__ = ["STILL_S", "ChooseCrop", "Crop", "clip_times", "decode_clip"]
+__all__ = ["STILL_IMAGE_DURATION_S", "Crop", "CropFunction", "decode_clip", "sample_frame_times"]
 
 # Pictures with nal_ref_idc 0 are never referred to. HEVC's and AV1's counterparts may be, by
 # higher temporal layers, so there everything is decoded.
-_SKIPPABLE = ("h264",)
+_CODECS_WITH_SKIPPABLE_FRAMES = ("h264",)
 
-STILL_S = 0.0
+STILL_IMAGE_DURATION_S = 0.0
 """Seconds that a picture lasts, by the index: no video does, and that tells them apart."""
 
 
-def clip_times(rng: np.random.Generator, duration_s: float, frames: int, fps: float) -> np.ndarray:
+def sample_frame_times(
+    rng: np.random.Generator, duration_s: float, frames: int, fps: float
+) -> np.ndarray:
     """Seconds from a video's first frame at which a clip's frames are taken; float64 [T].
 
     The start is drawn evenly from all that fit. A picture has one moment, at which all are taken.
@@ -38,7 +40,7 @@ def clip_times(rng: np.random.Generator, duration_s: float, frames: int, fps: fl
     Raises:
         DataError: the video is shorter than a clip.
     """
-    if duration_s == STILL_S:
+    if duration_s == STILL_IMAGE_DURATION_S:
         return np.zeros(frames)
     span = (frames - 1) / fps
     room = duration_s - span
@@ -52,7 +54,7 @@ def decode_clip(
     times: np.ndarray,
     *,
     size: int | None = None,
-    crop: ChooseCrop | None = None,
+    choose_crop: CropFunction | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The frames shown at `times`; uint8 [T, size, size, 3], or [T, H, W, 3] without `size`.
@@ -62,7 +64,7 @@ def decode_clip(
             one whose timestamp is not after t. int64: numbers of frames from 0, in the order in
             which they are shown, whatever their timestamps are.
         size: pixels of the square that the crop (default: the whole frame) is scaled to.
-        crop: chooses the box once the upright frame's size is known.
+        choose_crop: chooses the box once the upright frame's size is known.
         out: where to write, if not into a new array.
 
     Raises:
@@ -70,30 +72,32 @@ def decode_clip(
     """
     try:
         with open_container(io.BytesIO(payload)) as container:
-            stream = picture_stream(container)
-            read = read_by_number if times.dtype.kind == "i" else read_by_time
+            stream = select_video_stream(container)
+            read = read_packets_by_index if times.dtype.kind == "i" else read_packets_by_time
             packets, chosen = read(container, stream, times)
-            picture = is_picture(container, stream.codec_context.name)
-            still = picture_orientation(payload) if picture else None
-            pixel = pixel_aspect(stream.sample_aspect_ratio)
-            graph: ClipGraph | None = None
-            slots = _slots(chosen)
-            for frame in _frames(stream.codec_context, packets, set(slots)):
+            picture = is_image_file(container, stream.codec_context.name)
+            still = image_orientation(payload) if picture else None
+            pixel = sanitize_pixel_aspect(stream.sample_aspect_ratio)
+            graph: ClipFilterGraph | None = None
+            slots = _output_rows_by_pts(chosen)
+            for frame in _decode_wanted(stream.codec_context, packets, set(slots)):
                 if graph is None:
-                    graph = ClipGraph(still or orientation_of(frame), pixel, size, crop)
-                image = graph.image(frame)
+                    graph = ClipFilterGraph(
+                        still or orientation_of(frame), pixel, size, choose_crop
+                    )
+                image = graph.to_rgb(frame)
                 if out is None:
                     out = np.empty((len(times), *image.shape), np.uint8)
                 for slot in slots.pop(frame.pts, ()):
                     out[slot] = image
     except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"cannot be decoded: {reason_of(error)}") from None
+        raise DataError(f"cannot be decoded: {ffmpeg_reason(error)}") from None
     if slots or out is None:
         raise DataError(f"{len(slots)} of {len(set(chosen.tolist()))} frames are missing")
     return out
 
 
-def _slots(chosen: np.ndarray) -> dict[int, list[int]]:
+def _output_rows_by_pts(chosen: np.ndarray) -> dict[int, list[int]]:
     """Where each frame goes, by its timestamp."""
     slots: dict[int, list[int]] = {}
     for slot, tick in enumerate(chosen.tolist()):
@@ -101,14 +105,14 @@ def _slots(chosen: np.ndarray) -> dict[int, list[int]]:
     return slots
 
 
-def _frames(context: Any, packets: list[Any], wanted: set[int]) -> Any:
+def _decode_wanted(context: Any, packets: list[Any], wanted: set[int]) -> Any:
     """Yield the wanted frames, in the order in which they are shown.
 
     Raises:
         DataError: one is damaged.
     """
     context.thread_type, context.thread_count = "NONE", 1
-    may_skip = context.name in _SKIPPABLE
+    may_skip = context.name in _CODECS_WITH_SKIPPABLE_FRAMES
     last = max(i for i, packet in enumerate(packets) if packet.pts in wanted)
     skipping = False
     for packet in [*packets[: last + 1], None]:

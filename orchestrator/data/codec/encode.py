@@ -14,11 +14,11 @@ from av.video.reformatter import VideoReformatter
 
 Chroma = Literal["half", "full"]
 
-PIXELS: dict[Chroma, str] = {"half": "yuv420p", "full": "yuv444p"}
+PIXEL_FORMATS: dict[Chroma, str] = {"half": "yuv420p", "full": "yuv444p"}
 """How pictures are stored."""
 
-BT601 = 6  # the matrix that swscale turns RGB into; written down so that a decoder undoes it
-LIMITED = 1
+BT601_MATRIX = 6  # the matrix that swscale turns RGB into; written down so that a decoder undoes it
+LIMITED_RANGE = 1
 
 
 def encode_h264(
@@ -48,17 +48,19 @@ def encode_h264(
     to_yuv = VideoReformatter()
     shape: tuple[int, ...] = ()
     for number, frame in enumerate(frames):
-        _check(frame, shape)
+        _check_frame(frame, shape)
         if container is None:
             shape = frame.shape
             container = av.open(buffer, "w", format="mp4")
             rate = Fraction(fps).limit_denominator(1001)
-            stream = h264_stream(
+            stream = add_h264_stream(
                 container, shape[0], shape[1], rate, gop=gop, crf=crf, chroma=chroma
             )
         # One thread: swscale's pool costs three times the conversion on frames this small.
         picture = to_yuv.reformat(
-            av.VideoFrame.from_ndarray(frame, format="rgb24"), format=PIXELS[chroma], threads=1
+            av.VideoFrame.from_ndarray(frame, format="rgb24"),
+            format=PIXEL_FORMATS[chroma],
+            threads=1,
         )
         picture.pts = number
         picture.time_base = stream.codec_context.time_base
@@ -70,7 +72,7 @@ def encode_h264(
     return buffer.getvalue()
 
 
-def _check(frame: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+def _check_frame(frame: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"a frame is uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}")
     if frame.shape[0] % 2 or frame.shape[1] % 2:
@@ -79,7 +81,7 @@ def _check(frame: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
         raise ValueError(f"frames change size: {list(shape)}, then {list(frame.shape)}")
 
 
-def h264_stream(
+def add_h264_stream(
     container: Any,
     height: int,
     width: int,
@@ -88,11 +90,11 @@ def h264_stream(
     gop: int,
     crf: int,
     chroma: Chroma = "half",
-    base: Fraction | None = None,
+    time_base: Fraction | None = None,
 ) -> Any:
-    """The H.264 stream that everything here encodes with; its pictures are `PIXELS`, BT.601.
+    """The H.264 stream that everything here encodes with; its pictures are `PIXEL_FORMATS`, BT.601.
 
-    `base`: seconds of a tick of the frames' timestamps; by default `1 / fps`.
+    `time_base`: seconds of a tick of the frames' timestamps; by default `1 / fps`.
     """
     options = {
         "preset": "veryfast",
@@ -104,10 +106,10 @@ def h264_stream(
     }
     stream = container.add_stream("libx264", rate=fps, options=options)
     stream.height, stream.width = height, width
-    stream.pix_fmt = PIXELS[chroma]
+    stream.pix_fmt = PIXEL_FORMATS[chroma]
     context = stream.codec_context
     context.thread_count = 1
-    context.time_base = base or 1 / fps
-    context.colorspace = BT601
-    context.color_range = LIMITED
+    context.time_base = time_base or 1 / fps
+    context.colorspace = BT601_MATRIX
+    context.color_range = LIMITED_RANGE
     return stream

@@ -7,33 +7,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-_LARGEST_MOOV = 1 << 28
-_VISUAL_SAMPLE = 78
+_MAX_MOOV_BYTES = 1 << 28
+_VISUAL_SAMPLE_ENTRY_BYTES = 78
 """Bytes of a sample entry of video before the boxes in it."""
 
-_EMPTY = -1
+_EMPTY_EDIT_START = -1
 """Start of an edit that shows nothing."""
 
 
 @dataclass(frozen=True)
-class TrackTable:
-    """What an mp4 says of a track. `shown_parts`: how many parts of it are shown one after another,
-    by its edit list. `aperture`: width and height to which the frames are cropped; None: they are
-    not."""
+class Mp4TrackInfo:
+    """What an mp4 says of a track. `num_shown_edits`: how many parts of it are shown one after
+    another, by its edit list. `clean_aperture`: width and height to which the frames are cropped;
+    None: they are not."""
 
-    shown_parts: int = 1
-    aperture: tuple[int, int] | None = None
+    num_shown_edits: int = 1
+    clean_aperture: tuple[int, int] | None = None
 
 
-def read_table(file: IO[bytes], track: int) -> TrackTable:
+def read_track_info(file: IO[bytes], track: int) -> Mp4TrackInfo:
     """The table of the track that the file gives this number; the default one without it."""
     moov = _read_moov(file)
     for name, at, end in _boxes(moov, 0, len(moov)):
         if name == b"trak" and _track_number(moov, at, end) == track:
-            elst = _inside(moov, at, end, b"edts", b"elst")
-            starts = [0] if elst is None else list(_starts(moov, *elst))
-            return TrackTable(sum(start != _EMPTY for start in starts), _aperture(moov, at, end))
-    return TrackTable()
+            elst = _find_box(moov, at, end, b"edts", b"elst")
+            starts = [0] if elst is None else list(_edit_starts(moov, *elst))
+            return Mp4TrackInfo(
+                sum(start != _EMPTY_EDIT_START for start in starts), _clean_aperture(moov, at, end)
+            )
+    return Mp4TrackInfo()
 
 
 def set_edit_end(payload: bytes, seconds: float) -> bytes:
@@ -43,8 +45,8 @@ def set_edit_end(payload: bytes, seconds: float) -> bytes:
         ValueError: it has no edit list.
     """
     body = bytearray(payload)
-    mvhd = _inside(body, 0, len(body), b"moov", b"mvhd")
-    elst = _inside(body, 0, len(body), b"moov", b"trak", b"edts", b"elst")
+    mvhd = _find_box(body, 0, len(body), b"moov", b"mvhd")
+    elst = _find_box(body, 0, len(body), b"moov", b"trak", b"edts", b"elst")
     if mvhd is None or elst is None:
         raise ValueError("an mp4 without an edit list")
     scale = int.from_bytes(body[mvhd[0] + (20 if body[mvhd[0]] else 12) :][:4], "big")
@@ -70,7 +72,7 @@ def _read_moov(file: IO[bytes]) -> bytes:
             return b""
         if name == b"moov":
             file.seek(at + first)
-            return file.read(min(size - first, _LARGEST_MOOV) if size else _LARGEST_MOOV)
+            return file.read(min(size - first, _MAX_MOOV_BYTES) if size else _MAX_MOOV_BYTES)
         if not size:  # it goes on to the end of the file
             return b""
         at += size
@@ -92,21 +94,21 @@ def _boxes(body: bytes | bytearray, at: int, end: int) -> Iterator[tuple[bytes, 
         at += size
 
 
-def _inside(body: bytes | bytearray, at: int, end: int, *names: bytes) -> tuple[int, int] | None:
+def _find_box(body: bytes | bytearray, at: int, end: int, *names: bytes) -> tuple[int, int] | None:
     """Where the first box of a path of names begins and ends."""
     for name, first, last in _boxes(body, at, end):
         if name == names[0]:
-            return (first, last) if len(names) == 1 else _inside(body, first, last, *names[1:])
+            return (first, last) if len(names) == 1 else _find_box(body, first, last, *names[1:])
     return None
 
 
-def _aperture(body: bytes, at: int, end: int) -> tuple[int, int] | None:
+def _clean_aperture(body: bytes, at: int, end: int) -> tuple[int, int] | None:
     """Width and height of the box `clap` of a track's first kind of sample."""
-    stsd = _inside(body, at, end, b"mdia", b"minf", b"stbl", b"stsd")
+    stsd = _find_box(body, at, end, b"mdia", b"minf", b"stbl", b"stsd")
     if stsd is None:
         return None
     entry = next(_boxes(body, stsd[0] + 8, stsd[1]), None)
-    clap = entry and _inside(body, entry[1] + _VISUAL_SAMPLE, entry[2], b"clap")
+    clap = entry and _find_box(body, entry[1] + _VISUAL_SAMPLE_ENTRY_BYTES, entry[2], b"clap")
     if not clap or clap[1] - clap[0] < 16:
         return None
     width, below, height, under = struct.unpack_from(">4I", body, clap[0])
@@ -114,14 +116,14 @@ def _aperture(body: bytes, at: int, end: int) -> tuple[int, int] | None:
 
 
 def _track_number(body: bytes, at: int, end: int) -> int | None:
-    tkhd = _inside(body, at, end, b"tkhd")
+    tkhd = _find_box(body, at, end, b"tkhd")
     if tkhd is None:
         return None
     place = tkhd[0] + (20 if body[tkhd[0]] else 12)
     return int.from_bytes(body[place : place + 4], "big")
 
 
-def _starts(body: bytes, at: int, end: int) -> Iterator[int]:
+def _edit_starts(body: bytes, at: int, end: int) -> Iterator[int]:
     """Where in the track each edit begins, in the track's own ticks."""
     long = bool(body[at : at + 1] == b"\1")
     size, form, skip = (20, ">q", 8) if long else (12, ">i", 4)

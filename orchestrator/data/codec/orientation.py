@@ -12,11 +12,11 @@ from PIL import Image
 
 from orchestrator.errors import DataError
 
-_TOLERANCE = math.tan(math.radians(1))
+_QUARTER_TURN_TOLERANCE = math.tan(math.radians(1))
 """A display matrix within a degree of a quarter turn is one, as for FFmpeg's command line."""
 
 _EXIF_TAG = 0x0112
-_PICTURES = ("mjpeg", "png", "webp")
+_IMAGE_CODECS = ("mjpeg", "png", "webp")
 
 Box = tuple[float, float, float, float]
 """Left, top, width, height in pixels."""
@@ -29,32 +29,32 @@ class Orientation:
     transpose: bool = False
     """Rows become columns."""
 
-    mirror: bool = False
+    hflip: bool = False
     """Left and right are swapped."""
 
-    flip: bool = False
+    vflip: bool = False
     """Top and bottom are swapped."""
 
-    def upright(self, width: float, height: float) -> tuple[float, float]:
+    def display_size(self, width: float, height: float) -> tuple[float, float]:
         """Width and height of the shown frame."""
         return (height, width) if self.transpose else (width, height)
 
-    def stored_box(self, box: Box, upright: tuple[float, float]) -> Box:
-        """Where a box of the shown frame, which is `upright` pixels large, is stored."""
+    def stored_box(self, box: Box, display_size: tuple[float, float]) -> Box:
+        """Where a box of the shown frame, which is `display_size` pixels large, is stored."""
         x, y, width, height = box
-        if self.mirror:
-            x = upright[0] - x - width
-        if self.flip:
-            y = upright[1] - y - height
+        if self.hflip:
+            x = display_size[0] - x - width
+        if self.vflip:
+            y = display_size[1] - y - height
         return (y, x, height, width) if self.transpose else (x, y, width, height)
 
     @property
-    def filters(self) -> list[tuple[str, str | None]]:
+    def ffmpeg_filters(self) -> list[tuple[str, str | None]]:
         """FFmpeg filters (name, arguments) that turn a stored frame into the shown one."""
         if self.transpose:
-            return [("transpose", _TRANSPOSE[self.mirror, self.flip])]
-        mirror: list[tuple[str, str | None]] = [("hflip", None)] if self.mirror else []
-        return mirror + ([("vflip", None)] if self.flip else [])
+            return [("transpose", _TRANSPOSE[self.hflip, self.vflip])]
+        mirror: list[tuple[str, str | None]] = [("hflip", None)] if self.hflip else []
+        return mirror + ([("vflip", None)] if self.vflip else [])
 
 
 _TRANSPOSE = {
@@ -67,13 +67,13 @@ _TRANSPOSE = {
 # EXIF orientation 1 to 8.
 _BY_EXIF = {
     1: Orientation(),
-    2: Orientation(mirror=True),
-    3: Orientation(mirror=True, flip=True),
-    4: Orientation(flip=True),
+    2: Orientation(hflip=True),
+    3: Orientation(hflip=True, vflip=True),
+    4: Orientation(vflip=True),
     5: Orientation(transpose=True),
-    6: Orientation(transpose=True, mirror=True),
-    7: Orientation(transpose=True, mirror=True, flip=True),
-    8: Orientation(transpose=True, flip=True),
+    6: Orientation(transpose=True, hflip=True),
+    7: Orientation(transpose=True, hflip=True, vflip=True),
+    8: Orientation(transpose=True, vflip=True),
 }
 
 
@@ -91,10 +91,10 @@ def orientation_of(frame: Any) -> Orientation:
         return Orientation()
     if matrix is None:
         return Orientation()
-    return by_matrix(np.frombuffer(bytes(matrix), np.int32))
+    return orientation_from_matrix(np.frombuffer(bytes(matrix), np.int32))
 
 
-def by_matrix(matrix: np.ndarray) -> Orientation:
+def orientation_from_matrix(matrix: np.ndarray) -> Orientation:
     """The orientation of a display matrix, int32 [9], rows a b u, c d v, x y w.
 
     Raises:
@@ -103,23 +103,23 @@ def by_matrix(matrix: np.ndarray) -> Orientation:
     a, b, c, d = (float(matrix[at]) for at in (0, 1, 3, 4))
     if not math.hypot(a, c) or not math.hypot(b, d):
         return Orientation()  # it shows nothing at all: players ignore it
-    if abs(b) <= _TOLERANCE * abs(a) and abs(c) <= _TOLERANCE * abs(d):
-        return Orientation(mirror=a < 0, flip=d < 0)
-    if abs(a) <= _TOLERANCE * abs(b) and abs(d) <= _TOLERANCE * abs(c):
-        return Orientation(transpose=True, mirror=c < 0, flip=b < 0)
+    if abs(b) <= _QUARTER_TURN_TOLERANCE * abs(a) and abs(c) <= _QUARTER_TURN_TOLERANCE * abs(d):
+        return Orientation(hflip=a < 0, vflip=d < 0)
+    if abs(a) <= _QUARTER_TURN_TOLERANCE * abs(b) and abs(d) <= _QUARTER_TURN_TOLERANCE * abs(c):
+        return Orientation(transpose=True, hflip=c < 0, vflip=b < 0)
     raise DataError(
         f"its display matrix turns by {math.degrees(math.atan2(b, a)):.0f} degrees, not by a"
         " quarter turn"
     )
 
 
-def is_picture(container: Any, codec: str) -> bool:
+def is_image_file(container: Any, codec: str) -> bool:
     """Whether a container is a single picture file, whose orientation stands in its EXIF data."""
     name: str = container.format.name
-    return codec in _PICTURES and (name.endswith("_pipe") or name.startswith("image2"))
+    return codec in _IMAGE_CODECS and (name.endswith("_pipe") or name.startswith("image2"))
 
 
-def picture_orientation(payload: bytes | memoryview) -> Orientation:
+def image_orientation(payload: bytes | memoryview) -> Orientation:
     """How a jpeg, png or webp picture is turned, by EXIF tag 274; one without it is upright.
 
     PyAV 18.1 cannot tell: it refuses the side data of frames that carry EXIF data.

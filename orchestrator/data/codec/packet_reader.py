@@ -8,28 +8,30 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
-from orchestrator.data.codec.packet_table import BEFORE_A_JOINT
+from orchestrator.data.codec.packet_table import MAX_PACKETS_BEFORE_JOIN
 from orchestrator.errors import DataError
 
-_KEPT_PACKETS = 256
+_MAX_CACHED_PACKETS = 256
 """Of a clip that is short its packets are read once; a thousand that are kept set off Python's
 garbage collection."""
 
-_FIRST_STEP_S = 0.5
+_FIRST_SEEK_BACK_S = 0.5
 """Seconds by which a seek that landed too late goes back; doubled each time."""
 
 
-def read_by_time(container: Any, stream: Any, times: np.ndarray) -> tuple[list[Any], np.ndarray]:
+def read_packets_by_time(
+    container: Any, stream: Any, times: np.ndarray
+) -> tuple[list[Any], np.ndarray]:
     """Packets in decoding order that are needed for the frames shown at `times` (float64, seconds
     from the first frame, ascending), and the timestamps of those frames."""
     base = float(stream.time_base)
     wanted = (stream.start_time or 0) + times / base
-    packets = _read(container, stream, wanted)
-    return packets, _chosen(packets, wanted, base)
+    packets = _read_range(container, stream, wanted)
+    return packets, _pts_at(packets, wanted, base)
 
 
-def read_by_number(
-    container: Any, stream: Any, numbers: np.ndarray
+def read_packets_by_index(
+    container: Any, stream: Any, frame_indices: np.ndarray
 ) -> tuple[list[Any], np.ndarray]:
     """The same for frames by their numbers from 0 (int64), in the order in which they are shown.
     Nothing is decoded for it."""
@@ -40,28 +42,28 @@ def read_by_number(
         if not packet.size:
             continue
         count += 1
-        if count <= _KEPT_PACKETS:
+        if count <= _MAX_CACHED_PACKETS:
             kept.append(packet)
         if not packet.is_discard:
-            shown.append(_tick(packet))
-    if numbers[-1] >= len(shown):
-        raise DataError(f"has {len(shown)} frames, frame {numbers[-1]} is wanted")
+            shown.append(_pts_of(packet))
+    if frame_indices[-1] >= len(shown):
+        raise DataError(f"has {len(shown)} frames, frame {frame_indices[-1]} is wanted")
     ticks = np.sort(np.array(shown, dtype=np.int64))
-    wanted = ticks[numbers].astype(np.float64)
-    own = _cut_out(kept, wanted) if len(kept) == count else []
-    packets = own or _read(container, stream, wanted)
-    return packets, _chosen(packets, wanted, float(stream.time_base))
+    wanted = ticks[frame_indices].astype(np.float64)
+    own = _select_cached(kept, wanted) if len(kept) == count else []
+    packets = own or _read_range(container, stream, wanted)
+    return packets, _pts_at(packets, wanted, float(stream.time_base))
 
 
-def _cut_out(packets: list[Any], wanted: np.ndarray) -> list[Any]:
-    """What `_read` would read again; none where no key frame comes early enough."""
+def _select_cached(packets: list[Any], wanted: np.ndarray) -> list[Any]:
+    """What `_read_range` would read again; none where no key frame comes early enough."""
     for first in reversed(range(len(packets))):
         if packets[first].is_keyframe and packets[first].pts <= wanted[0] + 0.5:
-            return _until(packets[first:], wanted[-1])
+            return _take_until(packets[first:], wanted[-1])
     return []
 
 
-def _read(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
+def _read_range(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
     """Packets, in decoding order, from the key frame before the first time to the last time.
 
     A demuxer that seeks by decoding time, or without an index, can land behind that key frame: it
@@ -73,15 +75,15 @@ def _read(container: Any, stream: Any, wanted: np.ndarray) -> list[Any]:
     target, step = int(wanted[0]), 1
     while True:
         _seek(container, stream, target)
-        packets = _until(container.demux(stream), wanted[-1])
+        packets = _take_until(container.demux(stream), wanted[-1])
         if packets and packets[0].pts <= wanted[0] + 0.5:
             return packets
         if target <= start:
             if not packets:
                 raise DataError("holds no frames")
             return packets
-        target = max(min(target, _landed(packets, target)) - step, start)
-        step = max(2 * step, round(_FIRST_STEP_S * second))
+        target = max(min(target, _landing_tick(packets, target)) - step, start)
+        step = max(2 * step, round(_FIRST_SEEK_BACK_S * second))
 
 
 def _seek(container: Any, stream: Any, target: int) -> None:
@@ -93,23 +95,23 @@ def _seek(container: Any, stream: Any, target: int) -> None:
         container.seek(0, stream=stream, backward=True)  # some demuxers know no earlier time
 
 
-def _landed(packets: list[Any], target: int) -> int:
+def _landing_tick(packets: list[Any], target: int) -> int:
     if not packets:
         return target
     first = packets[0]
     return int(first.pts if first.dts is None else first.dts)
 
 
-def _until(stream: Iterable[Any], last: float) -> list[Any]:
+def _take_until(stream: Iterable[Any], last: float) -> list[Any]:
     """Packets from the first key frame to the last time."""
     packets: list[Any] = []
     corrupt = 0  # packets since the last one that is called corrupt, itself counted
     for packet in stream:
         if packet.size == 0 or (not packets and not packet.is_keyframe):
             continue
-        _tick(packet)
+        _pts_of(packet)
         corrupt = 0 if packet.is_keyframe else corrupt and corrupt + 1
-        if corrupt > BEFORE_A_JOINT + 1:
+        if corrupt > MAX_PACKETS_BEFORE_JOIN + 1:
             break
         corrupt = corrupt or int(packet.is_corrupt)
         # Frames are shown no earlier than they are decoded: nothing wanted comes after this.
@@ -122,13 +124,13 @@ def _until(stream: Iterable[Any], last: float) -> list[Any]:
     return packets
 
 
-def _tick(packet: Any) -> int:
+def _pts_of(packet: Any) -> int:
     if packet.pts is None:
-        raise DataError("has frames without a timestamp", mend="pack it with mode h264")
+        raise DataError("has frames without a timestamp", hint="pack it with mode h264")
     return int(packet.pts)
 
 
-def _chosen(packets: list[Any], wanted: np.ndarray, base: float) -> np.ndarray:
+def _pts_at(packets: list[Any], wanted: np.ndarray, base: float) -> np.ndarray:
     """Timestamps of the frames shown at the wanted times (both in ticks of `base` seconds)."""
     shown = np.sort(np.array([p.pts for p in packets if not p.is_discard], dtype=np.int64))
     at = np.searchsorted(shown, wanted + 0.5, side="right") - 1

@@ -9,56 +9,57 @@ from itertools import pairwise
 
 import numpy as np
 
-from orchestrator.data.codec.timeline import Seconds, Span, is_even
-from orchestrator.data.codec.video_probe import VideoFacts, measured_rate
+from orchestrator.data.codec.timeline import FrameSpan, Seconds, has_constant_rate
+from orchestrator.data.codec.video_probe import VideoInfo, mean_fps
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames `first` to `last` (exclusive). `even`: they are one interval of `fps` apart."""
+    """Frames `start` to `stop` (exclusive). `constant_rate`: they are one interval of `fps`
+    apart."""
 
-    first: int
-    last: int
+    start: int
+    stop: int
     fps: Fraction
     duration_s: float
-    even: bool
+    constant_rate: bool
 
     @property
     def frames(self) -> int:
-        return self.last - self.first
+        return self.stop - self.start
 
 
-def even_segments(facts: VideoFacts, longest_s: float) -> list[Segment]:
+def find_segments(facts: VideoInfo, max_segment_s: float) -> list[Segment]:
     """Segments of at most `longest_s` seconds. Frames that stand alone between two jumps of the
     clock are in none."""
     segments: list[Segment] = []
     for span in facts.timeline.spans:
         if span.frames < 2:
             continue
-        times, fps = facts.times[span.first : span.last], facts.fps_of(span)
-        found = _of_even_rate(span, fps, longest_s)
-        if not is_even(times, float(fps)):
-            found = _of_times(span, times, longest_s)
+        times, fps = facts.frame_times[span.start : span.stop], facts.fps_of_span(span)
+        found = _constant_rate_segments(span, fps, max_segment_s)
+        if not has_constant_rate(times, float(fps)):
+            found = _variable_rate_segments(span, times, max_segment_s)
         segments += found
     return segments
 
 
-def lone_frames(facts: VideoFacts) -> int:
+def count_isolated_frames(facts: VideoInfo) -> int:
     """How many frames stand alone between two jumps of the clock."""
     return sum(span.frames < 2 for span in facts.timeline.spans)
 
 
-def _of_even_rate(span: Span, fps: Fraction, longest_s: float) -> list[Segment]:
+def _constant_rate_segments(span: FrameSpan, fps: Fraction, longest_s: float) -> list[Segment]:
     longest = max(1, math.floor(longest_s * fps + 1e-6))
     count = math.ceil(span.frames / longest)
-    bounds = [span.first + span.frames * part // count for part in range(count + 1)]
+    bounds = [span.start + span.frames * part // count for part in range(count + 1)]
     return [
-        Segment(first, last, fps, float((last - first) / fps), even=True)
+        Segment(first, last, fps, float((last - first) / fps), constant_rate=True)
         for first, last in pairwise(bounds)
     ]
 
 
-def _of_times(span: Span, times: Seconds, longest_s: float) -> list[Segment]:
+def _variable_rate_segments(span: FrameSpan, times: Seconds, longest_s: float) -> list[Segment]:
     """Cuts between frames that are shown at their own times: as even as the frames allow."""
     interval = float(np.median(np.diff(times)))
     end = float(times[-1]) + interval
@@ -70,11 +71,16 @@ def _of_times(span: Span, times: Seconds, longest_s: float) -> list[Segment]:
         within = int(np.searchsorted(times, times[first] + longest_s - interval + 1e-9, "right"))
         wanted = int(np.searchsorted(times, target - 1e-9)) if parts > 1 else len(times)
         bounds.append(max(first + 1, min(wanted, within)))
-    return [_timed(span, times, first, last, interval) for first, last in pairwise(bounds)]
+    return [
+        _variable_rate_segment(span, times, first, last, interval)
+        for first, last in pairwise(bounds)
+    ]
 
 
-def _timed(span: Span, times: Seconds, first: int, last: int, interval: float) -> Segment:
+def _variable_rate_segment(
+    span: FrameSpan, times: Seconds, first: int, last: int, interval: float
+) -> Segment:
     own = times[first:last]
-    fps = measured_rate(own) if last - first > 1 else Fraction(1 / interval).limit_denominator(1001)
+    fps = mean_fps(own) if last - first > 1 else Fraction(1 / interval).limit_denominator(1001)
     duration = float(own[-1] - own[0]) + interval
-    return Segment(span.first + first, span.first + last, fps, duration, even=False)
+    return Segment(span.start + first, span.start + last, fps, duration, constant_rate=False)

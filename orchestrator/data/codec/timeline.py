@@ -19,33 +19,33 @@ from orchestrator.errors import DataError
 Seconds = npt.NDArray[np.float64]
 Ticks = npt.NDArray[np.int64]
 
-LONGEST_REST_S = 10.0
+MAX_FRAME_GAP_S = 10.0
 """Seconds for which one frame may be shown within a clip. A longer gap splits the timeline,
 unless the whole video is that slow."""
 
-_SLOW = 8.0
+_SLOW_VIDEO_GAP_FACTOR = 8.0
 """A gap of as many typical intervals is no jump, however long it is."""
 
-_OUTLIERS = 2
+_MAX_CONSECUTIVE_OUTLIERS = 2
 """Frames in a row whose timestamps may be wild while those around them follow one another."""
 
-_REORDERED = 16
+_MAX_REORDER_DISTANCE = 16
 """Places by which a coder may move a frame."""
 
-_REPAIRED = 0.05
+_MAX_OUTLIER_FRACTION = 0.05
 """Share of a video's timestamps that may be wild before they are not believed at all."""
 
 
 @dataclass(frozen=True)
-class Span:
+class FrameSpan:
     """Frames `first` to `last` (exclusive) between two jumps of the clock."""
 
-    first: int
-    last: int
+    start: int
+    stop: int
 
     @property
     def frames(self) -> int:
-        return self.last - self.first
+        return self.stop - self.start
 
 
 @dataclass(frozen=True)
@@ -58,41 +58,41 @@ class Timeline:
     """
 
     times: Seconds
-    spans: tuple[Span, ...]
-    ticks: Ticks | None
+    spans: tuple[FrameSpan, ...]
+    pts: Ticks | None
 
 
-def exact_timeline(ticks: Sequence[int], base: float) -> Timeline:
-    """The timeline of strictly rising timestamps (`base` seconds each), split at long gaps."""
+def exact_timeline(ticks: Sequence[int], time_base: float) -> Timeline:
+    """The timeline of strictly rising timestamps (`time_base` seconds each), split at long gaps."""
     rising = np.asarray(ticks, dtype=np.int64)
-    times = (rising - rising[0]) * base
-    return Timeline(times, split(times), rising)
+    times = (rising - rising[0]) * time_base
+    return Timeline(times, split_at_gaps(times), rising)
 
 
-def split(times: Seconds) -> tuple[Span, ...]:
-    """Spans of rising times (seconds) without a gap that is longer than `longest_gap`."""
+def split_at_gaps(times: Seconds) -> tuple[FrameSpan, ...]:
+    """Spans of rising times (seconds) without a gap that is longer than `max_gap_s`."""
     gaps = np.diff(times)
-    cuts = (np.flatnonzero(gaps > longest_gap(gaps) + 1e-6) + 1).tolist() if len(gaps) else []
-    return tuple(Span(first, last) for first, last in pairwise([0, *cuts, len(times)]))
+    cuts = (np.flatnonzero(gaps > max_gap_s(gaps) + 1e-6) + 1).tolist() if len(gaps) else []
+    return tuple(FrameSpan(first, last) for first, last in pairwise([0, *cuts, len(times)]))
 
 
-def is_even(times: Seconds, fps: float) -> bool:
+def has_constant_rate(times: Seconds, fps: float) -> bool:
     """Whether each frame is less than a quarter of an interval away from its place at an even rate:
     two frames are then less than half an interval nearer or farther than they should be."""
     away = times - times[0] - np.arange(len(times)) / fps
     return bool(np.abs(away).max() < 0.25 / fps)
 
 
-def longest_gap(gaps: Seconds) -> float:
+def max_gap_s(gaps: Seconds) -> float:
     """Seconds between two frames beyond which the clock is taken to have jumped."""
-    return max(LONGEST_REST_S, _SLOW * float(np.median(gaps)))
+    return max(MAX_FRAME_GAP_S, _SLOW_VIDEO_GAP_FACTOR * float(np.median(gaps)))
 
 
-def repaired_timeline(ticks: Sequence[int | None], base: float) -> Timeline:
+def repair_timeline(ticks: Sequence[int | None], time_base: float) -> Timeline:
     """The timeline of frames in the order in which a decoder gave them.
 
     Args:
-        ticks: timestamps of `base` seconds; None where a frame has none.
+        ticks: timestamps of `time_base` seconds; None where a frame has none.
 
     Raises:
         DataError: fewer than two timestamps are known, or too many are out of order.
@@ -100,46 +100,46 @@ def repaired_timeline(ticks: Sequence[int | None], base: float) -> Timeline:
     known = [at for at, tick in enumerate(ticks) if tick is not None]
     values = [tick for tick in ticks if tick is not None]
     if len(known) == len(ticks) and all(early < late for early, late in pairwise(values)):
-        return exact_timeline(values, base)
+        return exact_timeline(values, time_base)
     if len(set(values)) < 2:
         raise DataError("its frames have no timestamps that differ")
-    if len(known) == len(ticks) and _shuffled(values):
-        exact = exact_timeline(sorted(values), base)
+    if len(known) == len(ticks) and _is_reordered(values):
+        exact = exact_timeline(sorted(values), time_base)
         return Timeline(exact.times, exact.spans, None)
     times = np.full(len(ticks), np.nan)
-    times[known] = (np.asarray(values, dtype=np.float64) - values[0]) * base
-    spread = _spread_equal(times[known])
-    typical = _typical(spread)
-    runs = _believed(spread, typical)
+    times[known] = (np.asarray(values, dtype=np.float64) - values[0]) * time_base
+    spread = _spread_duplicates(times[known])
+    typical = _median_interval(spread)
+    runs = _plausible_runs(spread, typical)
     wild = len(known) - sum(map(len, runs))
-    if wild > max(_OUTLIERS, _REPAIRED * len(known)):
+    if wild > max(_MAX_CONSECUTIVE_OUTLIERS, _MAX_OUTLIER_FRACTION * len(known)):
         raise DataError(f"the timestamps of {wild} of {len(known)} frames are out of order")
     times[:] = np.nan
     for run in runs:
         times[[known[at] for at in run]] = spread[run]
     bounds = [0, *(known[run[0]] for run in runs[1:]), len(ticks)]
-    spans = tuple(Span(first, last) for first, last in pairwise(bounds))
+    spans = tuple(FrameSpan(first, last) for first, last in pairwise(bounds))
     for span in spans:
-        _interpolate(times[span.first : span.last], typical)
+        _interpolate(times[span.start : span.stop], typical)
     return Timeline(times, spans, None)
 
 
-def _shuffled(ticks: Sequence[int]) -> bool:
+def _is_reordered(ticks: Sequence[int]) -> bool:
     """Whether timestamps are those of another order, again and again: of decoding, for example.
     Then the frames are shown at the same times, in the decoder's order."""
     order = np.argsort(np.asarray(ticks), kind="stable")
-    near = np.abs(order - np.arange(len(ticks))).max() <= _REORDERED
+    near = np.abs(order - np.arange(len(ticks))).max() <= _MAX_REORDER_DISTANCE
     falls = int((np.diff(np.asarray(ticks)) <= 0).sum())
     return bool(
         near
-        and falls > max(2 * _OUTLIERS, _REPAIRED * len(ticks))
+        and falls > max(2 * _MAX_CONSECUTIVE_OUTLIERS, _MAX_OUTLIER_FRACTION * len(ticks))
         and len(set(ticks)) == len(ticks)
     )
 
 
-def _spread_equal(times: Seconds) -> Seconds:
+def _spread_duplicates(times: Seconds) -> Seconds:
     """Equal times in a row, spread evenly up to the next later one."""
-    typical = _typical(times[np.diff(times, prepend=np.nan) != 0])
+    typical = _median_interval(times[np.diff(times, prepend=np.nan) != 0])
     result = times.copy()
     first = 0
     for at in range(1, len(times) + 1):
@@ -154,20 +154,20 @@ def _spread_equal(times: Seconds) -> Seconds:
     return result
 
 
-def _typical(times: Seconds) -> float:
+def _median_interval(times: Seconds) -> float:
     """The median interval between times that rise."""
     gaps = np.diff(times)
     rising = gaps[gaps > 0]
-    return float(np.median(rising)) if len(rising) else LONGEST_REST_S
+    return float(np.median(rising)) if len(rising) else MAX_FRAME_GAP_S
 
 
-def _believed(times: Seconds, typical: float) -> list[list[int]]:
+def _plausible_runs(times: Seconds, typical: float) -> list[list[int]]:
     """Of each part without a jump of the clock the frames whose times are believed.
 
     Where a time does not follow the one before it, either it is wild (one of the next follows), or
     the last ones before it were, or the clock has jumped.
     """
-    limit = max(LONGEST_REST_S, _SLOW * typical)
+    limit = max(MAX_FRAME_GAP_S, _SLOW_VIDEO_GAP_FACTOR * typical)
 
     def follows(early: int, late: int) -> bool:
         if late >= len(times):
@@ -177,7 +177,7 @@ def _believed(times: Seconds, typical: float) -> list[list[int]]:
 
     runs, at = [[0]], 1
     while at < len(times):
-        run, wild = runs[-1], range(1, _OUTLIERS + 1)
+        run, wild = runs[-1], range(1, _MAX_CONSECUTIVE_OUTLIERS + 1)
         if not follows(run[-1], at):
             after = next((count for count in wild if follows(run[-1], at + count)), 0)
             before = next((n for n in wild if n < len(run) and follows(run[-1 - n], at)), 0)

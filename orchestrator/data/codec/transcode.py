@@ -19,16 +19,16 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from orchestrator.data.codec import color_matrix as colour
 from orchestrator.data.codec.container import open_video
-from orchestrator.data.codec.encode import PIXELS, Chroma, h264_stream
+from orchestrator.data.codec.encode import PIXEL_FORMATS, Chroma, add_h264_stream
 from orchestrator.data.codec.segments import Segment
 from orchestrator.data.codec.timeline import Seconds, Ticks
-from orchestrator.data.codec.video_probe import VideoFacts, decoded_frames
-from orchestrator.job import Encode
+from orchestrator.data.codec.video_probe import VideoInfo, decode_frames
+from orchestrator.job import TranscodeConfig
 
-_LOST_FRAMES = 0.02
+_MAX_MISSING_FRACTION = 0.02
 """Share of a segment's frames (or one frame) that a decoder may drop before the segment is."""
 
-_FINE = Fraction(1, 90_000)
+_FINE_TIME_BASE = Fraction(1, 90_000)
 """Seconds of a tick where frames keep their own times."""
 
 _COLORSPACES = {
@@ -42,7 +42,7 @@ _COLORSPACES = {
 
 
 @dataclass(frozen=True)
-class Piece:
+class EncodedSegment:
     """One encoded segment. `fps`: frames per second, on average. `lost`: frames that it should have
     besides, which could not be decoded."""
 
@@ -53,50 +53,61 @@ class Piece:
     height: int
     duration_s: float
     codec: str
-    lost: int = 0
+    missing_frames: int = 0
 
 
-def transcode(
-    file: IO[bytes], facts: VideoFacts, encode: Encode, segments: list[Segment]
-) -> Iterator[Piece | str]:
+def transcode_segments(
+    file: IO[bytes], facts: VideoInfo, encode: TranscodeConfig, segments: list[Segment]
+) -> Iterator[EncodedSegment | str]:
     """An mp4 of each segment; a string is the reason why one cannot be used."""
     width, height = scaled_size(facts, encode.short_side)
     file.seek(0)
     with open_video(file) as (container, stream):
-        numbered = _numbered(container, stream, facts)
-        shape = Shape(facts, width, height, encode.chroma)
+        numbered = _numbered_frames(container, stream, facts)
+        shape = FrameConverter(facts, width, height, encode.chroma)
         end = facts.frames, None, ""
         at, picture, fault = next(numbered, end)
         for segment in segments:
-            encoder = Encoder(width, height, segment.fps, encode, even=segment.even)
-            times = None if segment.even else facts.times[segment.first : segment.last]
+            encoder = SegmentEncoder(
+                width, height, segment.fps, encode, constant_rate=segment.constant_rate
+            )
+            times = (
+                None if segment.constant_rate else facts.frame_times[segment.start : segment.stop]
+            )
             reason = ""
-            while at < segment.last:
+            while at < segment.stop:
                 reason = reason or fault
-                if at >= segment.first and not reason:
-                    encoder.add(shape.apply(picture), *_place(segment, times, at - segment.first))
+                if at >= segment.start and not reason:
+                    encoder.add(
+                        shape.convert(picture),
+                        *_tick_and_duration(segment, times, at - segment.start),
+                    )
                 at, picture, fault = next(numbered, end)
             lost = segment.frames - encoder.frames
             if reason:
                 yield reason
-            elif lost > max(1, _LOST_FRAMES * segment.frames) or not encoder.frames:
+            elif lost > max(1, _MAX_MISSING_FRACTION * segment.frames) or not encoder.frames:
                 yield f"{lost} of {segment.frames} frames cannot be decoded"
             else:
-                yield replace(encoder.finish(segment.duration_s), lost=lost)
+                yield replace(encoder.finish(segment.duration_s), missing_frames=lost)
 
 
-def _place(segment: Segment, times: Seconds | None, number: int) -> tuple[int, int | None]:
+def _tick_and_duration(
+    segment: Segment, times: Seconds | None, number: int
+) -> tuple[int, int | None]:
     """Tick and duration of a segment's frame; even frames all last as long."""
     if times is None:
         return number, None
     ends = [*times[number + 1 : number + 2], times[0] + segment.duration_s]
-    first, last = (round(float(time - times[0]) / _FINE) for time in (times[number], ends[0]))
+    first, last = (
+        round(float(time - times[0]) / _FINE_TIME_BASE) for time in (times[number], ends[0])
+    )
     return first, last - first
 
 
-def scaled_size(facts: VideoFacts, short_side: int) -> tuple[int, int]:
+def scaled_size(facts: VideoInfo, short_side: int) -> tuple[int, int]:
     """Even upright width and height with the short side at most `short_side`, never larger."""
-    width, height = facts.upright
+    width, height = facts.display_size
     scale = min(1.0, short_side / min(width, height))
     return _even(width * scale, width), _even(height * scale, height)
 
@@ -105,14 +116,16 @@ def _even(length: float, limit: int) -> int:
     return max(2, min(2 * round(length / 2), limit - limit % 2))
 
 
-def _numbered(container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[int, Any, str]]:
+def _numbered_frames(
+    container: Any, stream: Any, facts: VideoInfo
+) -> Iterator[tuple[int, Any, str]]:
     """(number in the timeline, frame, why it cannot be used) of every frame. Frames are known by
     their timestamps, or by their order where those had to be repaired."""
-    ticks, last = facts.timeline.ticks, -1
-    for order, (frame, damaged) in enumerate(decoded_frames(container, stream)):
+    ticks, last = facts.timeline.pts, -1
+    for order, (frame, damaged) in enumerate(decode_frames(container, stream)):
         number = order
         if ticks is not None:
-            number = _number_of(frame, ticks)
+            number = _frame_index_of(frame, ticks)
         if number >= facts.frames:
             return
         fault = "damaged frames (the decoder reports errors)" if damaged else ""
@@ -122,24 +135,24 @@ def _numbered(container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[
         yield last, frame, fault
 
 
-def _number_of(frame: Any, ticks: Ticks) -> int:
+def _frame_index_of(frame: Any, ticks: Ticks) -> int:
     """Where a frame stands in the timeline; -1 if nowhere."""
     number = -1 if frame.pts is None else int(np.searchsorted(ticks, frame.pts))
     return number if number < len(ticks) and ticks[number] == frame.pts else -1
 
 
-class Shape:
-    """Turns decoded pictures upright, scaled, stored as `PIXELS`, BT.601 limited range."""
+class FrameConverter:
+    """Turns decoded pictures upright, scaled, stored as `PIXEL_FORMATS`, BT.601 limited range."""
 
-    def __init__(self, facts: VideoFacts, width: int, height: int, chroma: Chroma) -> None:
+    def __init__(self, facts: VideoInfo, width: int, height: int, chroma: Chroma) -> None:
         self._orientation = facts.orientation
         self._size = (height, width) if self._orientation.transpose else (width, height)
-        self._reformatter, self._pixels = VideoReformatter(), PIXELS[chroma]
+        self._reformatter, self._pixels = VideoReformatter(), PIXEL_FORMATS[chroma]
         self._graph: Any = None
 
-    def apply(self, picture: Any) -> Any:
+    def convert(self, picture: Any) -> Any:
         """The picture as it is stored."""
-        return self._turn(self._scale(picture))
+        return self._rotate(self._scale(picture))
 
     def _scale(self, picture: Any) -> Any:
         return self._reformatter.reformat(
@@ -147,24 +160,24 @@ class Shape:
             width=self._size[0],
             height=self._size[1],
             format=self._pixels,
-            src_colorspace=_COLORSPACES[colour.matrix_of(picture) or colour.SMPTE170M],
+            src_colorspace=_COLORSPACES[colour.color_matrix_of(picture) or colour.SMPTE170M],
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             interpolation="BICUBIC",
             threads=1,
         )
 
-    def _turn(self, picture: Any) -> Any:
-        if not self._orientation.filters:
+    def _rotate(self, picture: Any) -> Any:
+        if not self._orientation.ffmpeg_filters:
             return picture
         picture.pts = None
         if self._graph is None:
-            self._graph = _turning_graph(picture, self._orientation.filters)
+            self._graph = _build_rotation_graph(picture, self._orientation.ffmpeg_filters)
         self._graph.push(picture)
         return self._graph.pull()
 
 
-def _turning_graph(picture: Any, filters: list[tuple[str, str | None]]) -> Any:
+def _build_rotation_graph(picture: Any, filters: list[tuple[str, str | None]]) -> Any:
     graph = Graph()
     node = graph.add_buffer(
         width=picture.width,
@@ -181,19 +194,25 @@ def _turning_graph(picture: Any, filters: list[tuple[str, str | None]]) -> Any:
     return graph
 
 
-class Encoder:
-    """One segment's mp4, in memory. `even`: frames are counted in ticks of `1 / fps` seconds, else
-    in ticks of 1 / 90,000 second."""
+class SegmentEncoder:
+    """One segment's mp4, in memory. `constant_rate`: frames are counted in ticks of `1 / fps`
+    seconds, else in ticks of 1 / 90,000 second."""
 
     def __init__(
-        self, width: int, height: int, fps: Fraction, encode: Encode, *, even: bool = True
+        self,
+        width: int,
+        height: int,
+        fps: Fraction,
+        encode: TranscodeConfig,
+        *,
+        constant_rate: bool = True,
     ) -> None:
-        self._size, self._fps, self._even, self.frames = (width, height), fps, even, 0
-        self._base = 1 / fps if even else _FINE
+        self._size, self._fps, self._even, self.frames = (width, height), fps, constant_rate, 0
+        self._time_base = 1 / fps if constant_rate else _FINE_TIME_BASE
         self._durations: dict[int, int] = {}
         self._buffer = io.BytesIO()
         self._container: Any = av.open(self._buffer, "w", format="mp4")
-        self._stream = h264_stream(
+        self._stream = add_h264_stream(
             self._container,
             height,
             width,
@@ -201,14 +220,14 @@ class Encoder:
             gop=encode.gop,
             crf=encode.crf,
             chroma=encode.chroma,
-            base=self._base,
+            time_base=self._time_base,
         )
 
     def add(self, picture: Any, tick: int, duration: int | None = None) -> None:
         """Append a picture that is shown from `tick` on, for `duration` ticks."""
         picture.pts = tick
         picture.pict_type = 0  # else the source's key frames are forced upon x264
-        picture.time_base = self._base
+        picture.time_base = self._time_base
         if duration is not None:
             self._durations[tick] = duration
         self._mux(self._stream.encode(picture))
@@ -219,12 +238,12 @@ class Encoder:
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
-    def finish(self, duration_s: float | None = None) -> Piece:
+    def finish(self, duration_s: float | None = None) -> EncodedSegment:
         """The mp4; it lasts `duration_s` (default: by the rate)."""
         self._mux(self._stream.encode())
         self._container.close()
         seconds = float(self.frames / self._fps) if duration_s is None else duration_s
-        return Piece(
+        return EncodedSegment(
             payload=self._buffer.getvalue(),
             frames=self.frames,
             fps=float(self._fps) if self._even else self.frames / seconds,

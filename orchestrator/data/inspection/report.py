@@ -11,26 +11,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from orchestrator.data.codec.decode import STILL_S
+from orchestrator.data.codec.decode import STILL_IMAGE_DURATION_S
 from orchestrator.data.inspection.contact_sheet import SheetClip, contact_sheet
 from orchestrator.data.loader.order import Order
 from orchestrator.data.packing.dataset import dataset_folder, is_complete, read_quarantine
 from orchestrator.data.packing.pack import pack_source
-from orchestrator.data.packing.prepare import wanted_sources
-from orchestrator.data.packing.subset import longer_than
-from orchestrator.data.sources.base import LeavesOut, RawClip, Rejected, Source, open_source
-from orchestrator.data.store.index import Index
-from orchestrator.data.store.sidecar_arrays import ARRAYS, Found, extra_of
+from orchestrator.data.packing.prepare import sources_of
+from orchestrator.data.packing.subset import filter_by_duration
+from orchestrator.data.sources.base import (
+    RawClip,
+    Rejected,
+    ReportsSkippedInputs,
+    Source,
+    open_source,
+)
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, ArraySummary, find_extra
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import TrainJob
-from orchestrator.paths import refuse_unwritable
-from orchestrator.progress import Silent
+from orchestrator.paths import require_writable
+from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 
-_SHARDS = 256
+_MAX_SHARDS_COUNTED = 256
 """Shards, evenly spread, whose rows are counted."""
 
-_TRIES = 4
+_TRIES_PER_CLIP = 4
 """Inputs tried per clip that is wanted, before the sheet stays shorter."""
 
 
@@ -56,13 +62,18 @@ class InspectReport:
     arrays: dict[str, int] = field(default_factory=dict)
     quarantine: dict[str, int] = field(default_factory=dict)
 
-    def count(self, row: dict[str, Any]) -> None:
+    def count_clip(self, row: dict[str, Any]) -> None:
         """Count one clip's size, rate, codec and arrays."""
-        _add(self.sizes, f"{row['width']}x{row['height']}")
-        _add(self.fps, "picture" if row["duration_s"] == STILL_S else f"{row['fps']:.4g}")
-        _add(self.codecs, row.get("codec") or "unknown")
-        if there := ", ".join(_array(extra) for name in ARRAYS if (extra := extra_of(row, name))):
-            _add(self.arrays, there)
+        _increment(self.sizes, f"{row['width']}x{row['height']}")
+        _increment(
+            self.fps,
+            "picture" if row["duration_s"] == STILL_IMAGE_DURATION_S else f"{row['fps']:.4g}",
+        )
+        _increment(self.codecs, row.get("codec") or "unknown")
+        if there := ", ".join(
+            _describe_array(extra) for name in ARRAY_FILES if (extra := find_extra(row, name))
+        ):
+            _increment(self.arrays, there)
 
     def __str__(self) -> str:
         what = f"{self.clips} clips, {self.hours:.2f} hours, {self.bytes / 1e6:.1f} MB"
@@ -80,14 +91,14 @@ class InspectReport:
         return "\n".join([*lines, f"picture    {self.picture}"])
 
 
-def _array(extra: dict[str, Any]) -> str:
+def _describe_array(extra: dict[str, Any]) -> str:
     """`actions of 7`: an array by its width, where the index knows that."""
     width = extra.get("width")
     name: str = extra["name"].removesuffix(".npy")
     return f"{name} of {width}" if width else name
 
 
-def _add(counts: dict[str, int], what: str) -> None:
+def _increment(counts: dict[str, int], what: str) -> None:
     counts[what] = counts.get(what, 0) + 1
 
 
@@ -100,102 +111,116 @@ def inspect_dataset(job: TrainJob, out: Path, clips: int) -> InspectReport:
     Raises:
         RequestError: a source is not there, or not one clip of it can be shown.
     """
-    _require_picture(out)
+    _check_image_path(out)
     report = InspectReport(str(out))
     shown: list[SheetClip] = []
-    wanted = wanted_sources(job)
-    for source, spec in zip(wanted, job.data.specs, strict=True):
+    wanted = sources_of(job)
+    for source, spec in zip(wanted, job.data.clip_specs, strict=True):
         report.sources.append(source.uri)
         share = -(-clips // len(wanted))
         index = _index_of(job, source.uri)
-        seen = job.cut_as(spec)
+        seen = job.with_clip_spec(spec)
         if index is None:
-            shown += _sample(seen, source.uri, share, report)
+            shown += _clips_from_raw_video(seen, source.uri, share, report)
         else:
-            shown += _indexed(seen, index, share, report)
+            shown += _clips_from_index(seen, index, share, report)
     if not shown:
-        reasons = ", ".join(report.quarantine) or f"none lasts {job.data.own.span:.2f} s"
+        reasons = (
+            ", ".join(report.quarantine) or f"none lasts {job.data.default_clip_spec.span_s:.2f} s"
+        )
         raise RequestError(
             f"not one clip can be shown: {reasons}",
             where=", ".join(report.sources),
-            mend="name other video, or lower data.frames",
+            hint="name other video, or lower data.frames",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(shown[:clips]).save(out)
     return report
 
 
-def _require_picture(out: Path) -> None:
+def _check_image_path(out: Path) -> None:
     """Raises: RequestError: no picture can be written there."""
     known = Image.registered_extensions()
     if out.is_dir() or known.get(out.suffix.lower()) not in Image.SAVE:
         raise RequestError(
             "a folder" if out.is_dir() else "not the name of a picture",
             where=f"--out {out}",
-            mend="name a file, such as sheet.png",
+            hint="name a file, such as sheet.png",
         )
-    refuse_unwritable(out.absolute().parent, where=f"--out {out}")
+    require_writable(out.absolute().parent, where=f"--out {out}")
 
 
-def _index_of(job: TrainJob, uri: str) -> Index | None:
+def _index_of(job: TrainJob, uri: str) -> DatasetIndex | None:
     """The index of a source, or None for raw video that is not packed yet."""
     source = open_source(uri)
-    datasets = Storage(job.storage).sub("datasets")
+    datasets = Storage(job.storage).subfolder("datasets")
     if isinstance(source, Source):
         units, encode = source.units(), job.data.encode
         folder, _ = dataset_folder(datasets, source.uri, units, encode, in_place=False)
         if not is_complete(folder):
             return None
     limit = job.data.bad_limit
-    return pack_source(source, job.data.encode, datasets, limit, progress=Silent(), local=True)
+    return pack_source(
+        source, job.data.encode, datasets, limit, progress=SilentProgress(), local=True
+    )
 
 
-def _indexed(job: TrainJob, index: Index, count: int, report: InspectReport) -> list[SheetClip]:
+def _clips_from_index(
+    job: TrainJob, index: DatasetIndex, count: int, report: InspectReport
+) -> list[SheetClip]:
     """The clips at the first positions of the source's order; the table from its rows."""
-    report.clips += index.clips
+    report.clips += index.num_clips
     report.hours += index.seconds / 3600
-    report.bytes += index.bytes
+    report.bytes += index.num_bytes
     for row in read_quarantine(Storage(index.uri)):
-        _add(report.quarantine, row.reason)
-    for shard in np.unique(np.linspace(0, index.shards - 1, _SHARDS).round().astype(int)):
-        for facts in index.rows(int(shard)).to_pylist():
-            report.count(facts)
+        _increment(report.quarantine, row.reason)
+    for shard in np.unique(
+        np.linspace(0, index.num_shards - 1, _MAX_SHARDS_COUNTED).round().astype(int)
+    ):
+        for facts in index.shard_rows(int(shard)).to_pylist():
+            report.count_clip(facts)
     enough = index
-    if index.durations()[1] != STILL_S:
-        enough = longer_than(index, job.data.own.span, Storage(job.storage).sub("datasets"))
-    report.too_short += index.clips - enough.clips
-    order = Order([enough.counts], [None], job.seed, job.data.window)
-    positions = np.arange(min(count, enough.clips))
-    draws = order.at(positions)
+    if index.duration_range()[1] != STILL_IMAGE_DURATION_S:
+        enough = filter_by_duration(
+            index, job.data.default_clip_spec.span_s, Storage(job.storage).subfolder("datasets")
+        )
+    report.too_short += index.num_clips - enough.num_clips
+    order = Order([enough.clips_per_shard], [None], job.seed, job.data.window)
+    positions = np.arange(min(count, enough.num_clips))
+    draws = order.lookup(positions)
     shown = []
     for position, shard, row in zip(positions, draws.shard, draws.row, strict=True):
-        facts = enough.rows(int(shard)).slice(int(row), 1).to_pylist()[0]
+        facts = enough.shard_rows(int(shard)).slice(int(row), 1).to_pylist()[0]
         try:
-            payload = enough.read(int(shard), facts["offset"], facts["bytes"], facts["sha256"])
+            payload = enough.read_bytes(
+                int(shard), facts["offset"], facts["bytes"], facts["sha256"]
+            )
         except DataError as error:
-            _add(report.quarantine, error.what)
+            _increment(report.quarantine, error.what)
             continue
         measures = facts["duration_s"], int(position), facts["frames"], facts["fps"]
         shown.append(SheetClip(job, facts["key"], payload, *measures))
     return shown
 
 
-def _sample(job: TrainJob, uri: str, count: int, report: InspectReport) -> list[SheetClip]:
+def _clips_from_raw_video(
+    job: TrainJob, uri: str, count: int, report: InspectReport
+) -> list[SheetClip]:
     """One clip each of a few inputs that are spread over the source."""
     report.sampled = True
     shown: list[SheetClip] = []
-    for clip in _spread(job, uri, count, report):
+    for clip in _sample_raw_clips(job, uri, count, report):
         beside = [
-            {"name": name, "width": Found.of(name, clip.extras[name]).width}
-            for name in ARRAYS
+            {"name": name, "width": ArraySummary.from_bytes(name, clip.extras[name]).width}
+            for name in ARRAY_FILES
             if name in clip.extras
         ]
         names = ("width", "height", "fps", "duration_s", "codec")
-        report.count({**{name: getattr(clip, name) for name in names}, "extras": beside})
+        report.count_clip({**{name: getattr(clip, name) for name in names}, "extras": beside})
         report.clips += 1
         report.hours += clip.duration_s / 3600
         report.bytes += len(clip.payload)
-        if STILL_S < clip.duration_s <= job.data.own.span:
+        if STILL_IMAGE_DURATION_S < clip.duration_s <= job.data.default_clip_spec.span_s:
             report.too_short += 1
             continue
         measures = clip.duration_s, len(shown), clip.frames, clip.fps
@@ -205,21 +230,23 @@ def _sample(job: TrainJob, uri: str, count: int, report: InspectReport) -> list[
     return shown
 
 
-def _spread(job: TrainJob, uri: str, count: int, report: InspectReport) -> Iterator[RawClip]:
-    source = open_source(uri, unit=1)
+def _sample_raw_clips(
+    job: TrainJob, uri: str, count: int, report: InspectReport
+) -> Iterator[RawClip]:
+    source = open_source(uri, unit_size=1)
     assert isinstance(source, Source)
     units = source.units()
-    for row in source.left_out() if isinstance(source, LeavesOut) else ():
-        _add(report.quarantine, row.reason)
+    for row in source.left_out() if isinstance(source, ReportsSkippedInputs) else ():
+        _increment(report.quarantine, row.reason)
     report.inputs += sum(len(unit.inputs) for unit in units)
     each = -(-count // len(units))
-    tries = np.unique(np.linspace(0, len(units) - 1, _TRIES * count).round().astype(int))
+    tries = np.unique(np.linspace(0, len(units) - 1, _TRIES_PER_CLIP * count).round().astype(int))
     # Far apart first: every fourth of the tries, then those between.
-    for at in [int(t) for start in range(_TRIES) for t in tries[start::_TRIES]]:
+    for at in [int(t) for start in range(_TRIES_PER_CLIP) for t in tries[start::_TRIES_PER_CLIP]]:
         seen: set[str] = set()
         for item in source.clips(units[at], job.data.encode):
             if isinstance(item, Rejected):
-                _add(report.quarantine, item.reason)
+                _increment(report.quarantine, item.reason)
             elif item.source not in seen:
                 seen.add(item.source)
                 yield item

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.data.store.sidecar_arrays import ACTIONS, STATES, Floats, read_array
+from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, STATES_FILE, Floats, read_array
 from orchestrator.errors import DataError, RequestError
-from orchestrator.job import Act, Data, Statistics
+from orchestrator.job import Actions, ActionStatistics, Data
 
 if TYPE_CHECKING:
-    from orchestrator.data.loader.clip_decoder import Coded
+    from orchestrator.data.loader.clip_decoder import EncodedClip
 
-Numbers = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 
-ALMOST = 1e-3
+RATE_TOLERANCE = 1e-3
 """How far a video's rate may be from a whole multiple of `data.fps`, as a share of it: 29.97 is
 written for 30000 / 1001."""
 
 
-def steps_between(video_fps: float, fps: float) -> int | None:
+def control_steps_per_frame(video_fps: float, fps: float) -> int | None:
     """Control steps from a clip's frame to the next; None: that is no whole number."""
     steps = round(video_fps / fps)
-    return steps if steps and abs(video_fps / (steps * fps) - 1) < ALMOST else None
+    return steps if steps and abs(video_fps / (steps * fps) - 1) < RATE_TOLERANCE else None
 
 
-def arrays_of(data: Data) -> tuple[str, ...]:
+def required_arrays(data: Data) -> tuple[str, ...]:
     """The files beside a clip that a job's clips come with.
 
     Raises:
@@ -37,26 +37,30 @@ def arrays_of(data: Data) -> tuple[str, ...]:
     if data.act is None:
         return ()
     if data.act.actions == "change":
-        return (STATES,)
-    return (ACTIONS, STATES) if complete(data.act)[0].state_mean else (ACTIONS,)
+        return (STATES_FILE,)
+    return (
+        (ACTIONS_FILE, STATES_FILE) if require_resolved(data.act)[0].state_mean else (ACTIONS_FILE,)
+    )
 
 
-def complete(act: Act) -> tuple[Statistics, int, int]:
+def require_resolved(act: Actions) -> tuple[ActionStatistics, int, int]:
     """Its statistics, its block, and its width.
 
     Raises:
         RequestError: they have not been read from the data.
     """
-    if act.statistics is None or act.block is None or act.width is None:
+    if act.statistics is None or act.block is None or act.action_dim is None:
         raise RequestError(
             "what the actions of the data are is not known yet",
             where="data.act",
-            mend="orchestrator.training.resolve.actions.know_actions reads it",
+            hint="orchestrator.training.resolve.actions.resolve_actions reads it",
         )
-    return act.statistics, act.block, act.width
+    return act.statistics, act.block, act.action_dim
 
 
-def clip_frames(rng: np.random.Generator, frames: int, video_fps: float, data: Data) -> Numbers:
+def sample_frame_indices(
+    rng: np.random.Generator, frames: int, video_fps: float, data: Data
+) -> IntArray:
     """The frames of a clip with whole control steps in between, int64 [T], by their numbers in a
     video. The first is drawn evenly from all with which the clip fits.
 
@@ -66,7 +70,7 @@ def clip_frames(rng: np.random.Generator, frames: int, video_fps: float, data: D
     Raises:
         DataError: the video is shorter than a clip, or has another rate than the job reads.
     """
-    steps, block = steps_between(video_fps, data.fps), data.act and data.act.block
+    steps, block = control_steps_per_frame(video_fps, data.fps), data.act and data.act.block
     if steps is None or steps != (block or steps):
         found = f"{steps} control steps lead" if steps else "no whole number of control steps leads"
         wanted = f", the job reads {block}" if block else ""
@@ -81,7 +85,7 @@ def clip_frames(rng: np.random.Generator, frames: int, video_fps: float, data: D
 
 
 @dataclass(frozen=True)
-class Moved:
+class ClipActions:
     """What was done in a clip; float32, in the data's own units."""
 
     actions: Floats
@@ -91,7 +95,7 @@ class Moved:
     """[T, S]."""
 
 
-class Mover:
+class ActionReader:
     """Reads what a job's clips come with. Small, and cheap to send to another process.
 
     Raises:
@@ -100,44 +104,47 @@ class Mover:
 
     def __init__(self, data: Data) -> None:
         assert data.act is not None
-        statistics, _, self._width = complete(data.act)
+        statistics, _, self._width = require_resolved(data.act)
         self._data, self._frames = data, data.frames
-        self._change = data.act.actions == "change"
+        self._state_differences = data.act.actions == "change"
         self._action_width = len(statistics.action_mean)
         self._state_width = len(statistics.state_mean)
 
-    def frames(self, row: Coded, rng: np.random.Generator) -> Numbers:
+    def sample_frame_indices(self, row: EncodedClip, rng: np.random.Generator) -> IntArray:
         """The clip's frames by their numbers in the video.
 
         Raises:
             DataError: the video is shorter than a clip, or has another rate than the job reads.
         """
-        return clip_frames(rng, row.frames, row.fps, self._data)
+        return sample_frame_indices(rng, row.video_frames, row.video_fps, self._data)
 
-    def moved(self, row: Coded, at: Numbers) -> Moved:
-        """What was done in the clip of the frames `at`.
+    def read(self, row: EncodedClip, frame_indices: IntArray) -> ClipActions:
+        """What was done in the clip of the frames `frame_indices`.
 
         Raises:
             DataError: an array beside the video cannot be used.
         """
-        states = self._read(row, STATES, self._state_width) if self._state_width else None
+        states = self._read(row, STATES_FILE, self._state_width) if self._state_width else None
         none = np.zeros((self._frames, 0), np.float32)
-        seen = none if states is None else states[at]
-        if self._change:
-            return Moved(np.diff(seen, axis=0), seen)
-        actions = self._read(row, ACTIONS, self._action_width)
-        return Moved(actions[at[0] : at[-1]].reshape(self._frames - 1, self._width), seen)
+        seen = none if states is None else states[frame_indices]
+        if self._state_differences:
+            return ClipActions(np.diff(seen, axis=0), seen)
+        actions = self._read(row, ACTIONS_FILE, self._action_width)
+        return ClipActions(
+            actions[frame_indices[0] : frame_indices[-1]].reshape(self._frames - 1, self._width),
+            seen,
+        )
 
-    def nothing(self) -> Moved:
+    def zeros(self) -> ClipActions:
         """Beside a clip that cannot be used: zeros."""
         actions = np.zeros((self._frames - 1, self._width), np.float32)
-        return Moved(actions, np.zeros((self._frames, self._state_width), np.float32))
+        return ClipActions(actions, np.zeros((self._frames, self._state_width), np.float32))
 
-    def _read(self, row: Coded, name: str, width: int) -> Floats:
+    def _read(self, row: EncodedClip, name: str, width: int) -> Floats:
         body = row.arrays.get(name)
         if body is None:
             raise DataError(f"has no {name}")
-        rows = read_array(name, body, row.frames)
+        rows = read_array(name, body, row.video_frames)
         if rows.shape[1] != width:
             raise DataError(f"{name} has {rows.shape[1]} numbers a row, the job reads {width}")
         return rows

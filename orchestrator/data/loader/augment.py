@@ -15,14 +15,14 @@ import numpy as np
 
 from orchestrator.data.codec.decode import Crop, decode_clip
 from orchestrator.errors import RequestError
-from orchestrator.job import CropFlip, Data, import_part, part_config
+from orchestrator.job import CropFlip, Data, component_config, import_component
 
 _ATTEMPTS = 10
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-class Cutter(Protocol):
+class FrameReader(Protocol):
     """From a payload to the pixels of one clip."""
 
     def __call__(
@@ -31,15 +31,15 @@ class Cutter(Protocol):
         """Write the frames shown at `times` into `out`, uint8 [T, size, size, 3]."""
 
 
-def build_cutter(data: Data) -> Cutter:
+def build_frame_reader(data: Data) -> FrameReader:
     """The augmentation that a job names, joined with decoding."""
     if isinstance(data.augment, CropFlip):
-        return CropFlipCutter(data.augment, data.size)
-    part = import_part(data.augment.kind)
-    return CustomCutter(part(part_config(data.augment), data.size), data.augment.kind)
+        return CropFlipFrameReader(data.augment, data.size)
+    part = import_component(data.augment.kind)
+    return CustomFrameReader(part(component_config(data.augment), data.size), data.augment.kind)
 
 
-class CropFlipCutter:
+class CropFlipFrameReader:
     """The built-in: one crop and flip per clip, made by the decoder's own scaler."""
 
     def __init__(self, config: CropFlip, size: int) -> None:
@@ -49,15 +49,15 @@ class CropFlipCutter:
         self, payload: bytes, times: np.ndarray, rng: np.random.Generator, out: np.ndarray
     ) -> None:
         def choose(width: float, height: float) -> Crop:
-            return draw_crop(self._config, rng, width, height)
+            return sample_crop(self._config, rng, width, height)
 
-        decode_clip(payload, times, size=self._size, crop=choose, out=out)
+        decode_clip(payload, times, size=self._size, choose_crop=choose, out=out)
 
 
-class CustomCutter:
+class CustomFrameReader:
     """A user's augmentation over whole frames."""
 
-    def __init__(self, augment: Augment, name: str) -> None:
+    def __init__(self, augment: Augmentation, name: str) -> None:
         self._augment, self._name = augment, name
 
     def __call__(
@@ -68,12 +68,12 @@ class CustomCutter:
             raise RequestError(
                 f"returned {frames.dtype} {list(frames.shape)}, not uint8 {list(out.shape)}",
                 where=self._name,
-                mend="return uint8 [frames, size, size, 3]",
+                hint="return uint8 [frames, size, size, 3]",
             )
         out[...] = frames
 
 
-def draw_crop(config: CropFlip, rng: np.random.Generator, width: float, height: float) -> Crop:
+def sample_crop(config: CropFlip, rng: np.random.Generator, width: float, height: float) -> Crop:
     """A box of a random share of the area and a random aspect, inside width x height pixels.
 
     The aspect is drawn evenly in its logarithm. Where ten draws do not fit, the largest

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from orchestrator.jepa.action_batch import Motion
+from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.job import Bucket
 
 
 @dataclass(frozen=True)
-class Failure:
+class ClipFailure:
     """A position whose clip could not be used. It keeps its place, with weight 0."""
 
     position: int
@@ -40,14 +40,14 @@ class Batch:
     keys: list[str]
     """The clips' keys; empty for padding."""
 
-    hashes: list[str]
+    content_hashes: list[str]
     """sha256 of the payloads that were decoded, and of the arrays read beside them
-    (`arrays.joined_hash`); empty for padding."""
+    (`sidecar_arrays.combine_hashes`); empty for padding."""
 
-    failures: list[Failure]
+    failures: list[ClipFailure]
     """The rows that failed, by position."""
 
-    motion: Motion | None = None
+    actions: ActionBatch | None = None
     """What was done in the clips, zeros where the weight is 0; None: the job has no `data.act`."""
 
     @property
@@ -61,6 +61,6 @@ class StepBatch:
     """One rank's share of one optimizer step."""
 
     step: int
-    micro: list[Batch]
+    micro_batches: list[Batch]
     wait_s: float
     """Seconds that the training loop waited for this step's data."""

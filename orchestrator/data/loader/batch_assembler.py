@@ -10,48 +10,57 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from orchestrator.data.loader.action_data import Moved
-from orchestrator.data.loader.batch import Batch, Failure
-from orchestrator.data.loader.clip_decoder import Clip, ClipMaker, coded_rows
-from orchestrator.data.loader.multi_spec import Specs, jobs_by_spec, recipe_of
-from orchestrator.data.loader.subprocess_decoder import IsolatedMaker
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.masks import Ids, build_masks, truncate_to_minimum
+from orchestrator.data.loader.action_data import ClipActions
+from orchestrator.data.loader.batch import Batch, ClipFailure
+from orchestrator.data.loader.clip_decoder import ClipDecoder, DecodedClip, rows_to_encoded_clips
+from orchestrator.data.loader.multi_spec import SpecLookup, decode_config_of, jobs_by_clip_spec
+from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.masks import Ids, build_mask_samplers, truncate_to_minimum
 from orchestrator.job import TrainJob
 
-Drawn = list[tuple[Ids, Ids]]
+SampledMasks = list[tuple[Ids, Ids]]
 
 _NOTED = ("position", "weight", "key", "shard")
 
 
-class Assembler:
+class BatchAssembler:
     """Makes a job's micro-batches. Everything random is drawn from (seed, position).
 
     Args:
-        specs: says by which of the job's ways of cutting clips a row is made.
+        spec_lookup: says by which of the job's ways of cutting clips a row is made.
         threads: clips decoded at a time.
-        isolated: each in a process of its own, or all in this one.
+        in_subprocesses: each in a process of its own, or all in this one.
     """
 
     def __init__(
-        self, job: TrainJob, specs: Specs, micro: int, threads: int, *, isolated: bool
+        self,
+        job: TrainJob,
+        spec_lookup: SpecLookup,
+        micro: int,
+        threads: int,
+        *,
+        in_subprocesses: bool,
     ) -> None:
-        self._specs, self._micro = specs, micro
-        self._fixed = [[mask.fixed for mask in build_masks(one)] for one in jobs_by_spec(job)]
-        self._maker: ClipMaker
+        self._specs, self._micro = spec_lookup, micro
+        self._fixed = [
+            [mask.fixed_counts for mask in build_mask_samplers(one)]
+            for one in jobs_by_clip_spec(job)
+        ]
+        self._maker: ClipDecoder
         chunk = 1
-        if isolated:
-            self._maker = maker = IsolatedMaker(recipe_of(job), micro)
-            chunk = maker.chunk
+        if in_subprocesses:
+            self._maker = maker = SubprocessDecoder(decode_config_of(job), micro)
+            chunk = maker.clips_per_request
         else:
-            self._maker = recipe_of(job).maker(micro)
+            self._maker = decode_config_of(job).build_decoder(micro)
         # Every thread is to have a part in every micro-batch.
         self._chunk = max(1, min(chunk, micro // threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def begin(self, step: int, rows: pa.Table) -> list[PendingBatch]:
-        """Start on one step's rows; the micro-batches come from `PendingBatch.finish`."""
-        specs, size = self._specs.of(step, rows["position"].to_numpy()), self._micro
+    def start_step(self, step: int, rows: pa.Table) -> list[PendingBatch]:
+        """Start on one step's rows; the micro-batches come from `PendingBatch.result`."""
+        specs, size = self._specs.indices_of(step, rows["position"].to_numpy()), self._micro
         return [
             self._begin(rows.slice(at, size), specs[at : at + size])
             for at in range(0, len(rows), size)
@@ -63,14 +72,14 @@ class Assembler:
         self._maker.close()
 
     def _begin(self, rows: pa.Table, specs: list[int]) -> PendingBatch:
-        canvas, size = self._maker.canvas(specs[0]), self._chunk
+        canvas, size = self._maker.new_buffer(specs[0]), self._chunk
         coded = [
-            replace(row, spec=spec) if spec else row
-            for row, spec in zip(coded_rows(rows), specs, strict=True)
+            replace(row, spec_index=spec) if spec else row
+            for row, spec in zip(rows_to_encoded_clips(rows), specs, strict=True)
         ]
         columns = {name: rows[name].to_pylist() for name in _NOTED}
         clips = [
-            self._pool.submit(self._maker.make, coded[at : at + size], canvas, at)
+            self._pool.submit(self._maker.decode, coded[at : at + size], canvas, at)
             for at in range(0, len(rows), size)
         ]
         return PendingBatch(torch.from_numpy(canvas.array), columns, self._fixed[specs[0]], clips)
@@ -83,13 +92,13 @@ class PendingBatch:
         self,
         video: torch.Tensor,
         columns: dict[str, list[Any]],
-        fixed: list[bool],
-        clips: list[Future[list[Clip]]],
+        fixed_size_masks: list[bool],
+        clips: list[Future[list[DecodedClip]]],
     ) -> None:
         self._video, self._columns = video, columns
-        self._fixed, self._clips = fixed, clips
+        self._fixed, self._clips = fixed_size_masks, clips
 
-    def finish(self) -> Batch:
+    def result(self) -> Batch:
         """Wait for the last clip. Errors that are not a clip's own fault are raised."""
         clips = [clip for future in self._clips for clip in future.result()]
         columns = self._columns
@@ -99,7 +108,7 @@ class PendingBatch:
             if clip.reason is not None:
                 weight[i] = 0
                 key, shard = columns["key"][i], columns["shard"][i]
-                failures.append(Failure(columns["position"][i], key, shard, clip.reason))
+                failures.append(ClipFailure(columns["position"][i], key, shard, clip.reason))
         return Batch(
             video=self._video,
             weight=weight,
@@ -109,21 +118,21 @@ class PendingBatch:
                 for part, fixed in enumerate(self._fixed)
             ],
             keys=columns["key"],
-            hashes=[clip.sha256 for clip in clips],
+            content_hashes=[clip.sha256 for clip in clips],
             failures=failures,
-            motion=motion_of([clip.moved for clip in clips if clip.moved is not None]),
+            actions=stack_actions([clip.actions for clip in clips if clip.actions is not None]),
         )
 
 
-def motion_of(moved: list[Moved]) -> Motion | None:
+def stack_actions(moved: list[ClipActions]) -> ActionBatch | None:
     """What was done in all clips of a micro-batch; None where nobody asked."""
     if not moved:
         return None
     actions, states = zip(*((one.actions, one.states) for one in moved), strict=True)
-    return Motion(torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(states)))
+    return ActionBatch(torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(states)))
 
 
-def _stack(drawn: Drawn, fixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _stack(drawn: SampledMasks, fixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
     if not fixed:
         drawn = truncate_to_minimum(drawn)
     context, target = zip(*drawn, strict=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from orchestrator.data.codec.decode import clip_times
-from orchestrator.data.loader.action_data import Moved, Mover
-from orchestrator.data.loader.augment import build_cutter
-from orchestrator.data.loader.pixel_buffer import Canvas, Shape
-from orchestrator.data.store.sidecar_arrays import ARRAYS, joined_hash
+from orchestrator.data.codec.decode import sample_frame_times
+from orchestrator.data.loader.action_data import ActionReader, ClipActions
+from orchestrator.data.loader.augment import build_frame_reader
+from orchestrator.data.loader.pixel_buffer import PixelBuffer, VideoShape
+from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, combine_hashes
 from orchestrator.errors import DataError
-from orchestrator.jepa.masks import Grid, Ids, MaskConfig, build_samplers, mask_configs
+from orchestrator.jepa.masks import Ids, MaskConfig, TokenGrid, mask_configs, samplers_for
 from orchestrator.job import Data, TrainJob
 from orchestrator.randomness import generator
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Coded:
+class EncodedClip:
     """One row of the feed."""
 
     position: int
@@ -38,38 +38,38 @@ class Coded:
     reason: str | None = None
     """Why the payload could not be read."""
 
-    frames: int = 0
+    video_frames: int = 0
     """Of the video; beside arrays only, as `fps` is."""
 
-    fps: float = 0.0
+    video_fps: float = 0.0
 
     arrays: Mapping[str, bytes | None] = field(default_factory=dict)
     """Files beside the video, in the order of the hash; None: it has no such file."""
 
-    spec: int = 0
-    """Which of a `MixedRecipe`'s recipes it is made by."""
+    spec_index: int = 0
+    """Which of a `MultiSpecDecodeConfig`'s configs it is made by."""
 
 
-def coded_rows(rows: pa.Table) -> list[Coded]:
-    """The rows that the feed delivers (`clips.ClipReader`)."""
+def rows_to_encoded_clips(rows: pa.Table) -> list[EncodedClip]:
+    """The rows that the feed delivers (`clip_reader.ClipReader`)."""
     columns = {name: rows[name].to_pylist() for name in rows.column_names if name != "payload"}
     # `as_buffer` does not copy: the bytes stay where Ray put them until they are decoded.
     payloads = [value.as_buffer() for value in rows["payload"]]
     names = ("position", "duration_s", "sha256", "reason")
     coded = [
-        Coded(position, payload, duration_s, sha256, reason)
+        EncodedClip(position, payload, duration_s, sha256, reason)
         for payload, position, duration_s, sha256, reason in zip(
             payloads, *(columns[name] for name in names), strict=True
         )
     ]
-    arrays = [name for name in columns if name in ARRAYS]
+    arrays = [name for name in columns if name in ARRAY_FILES]
     if not arrays:
         return coded
     return [
         replace(
             row,
-            frames=columns["frames"][i] or 0,
-            fps=columns["fps"][i] or 0.0,
+            video_frames=columns["frames"][i] or 0,
+            video_fps=columns["fps"][i] or 0.0,
             arrays={name: columns[name][i] for name in arrays},
         )
         for i, row in enumerate(coded)
@@ -77,7 +77,7 @@ def coded_rows(rows: pa.Table) -> list[Coded]:
 
 
 @dataclass(frozen=True)
-class Clip:
+class DecodedClip:
     """What became of a row, beside its pixels."""
 
     masks: list[tuple[Ids, Ids]]
@@ -88,54 +88,56 @@ class Clip:
 
     sha256: str
     """Of the bytes that were decoded, and of the arrays beside them where a job reads them
-    (`arrays.joined_hash`); empty where there were none."""
+    (`sidecar_arrays.combine_hashes`); empty where there were none."""
 
-    moved: Moved | None = None
+    actions: ClipActions | None = None
     """What was done in it; zeros where it cannot be used, None where nobody asked."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainDecodeConfig:
     """What a job says of its clips: small, and cheap to send to another process."""
 
     seed: int
     data: Data
     masks: list[MaskConfig]
-    grid: Grid
+    grid: TokenGrid
 
     @classmethod
-    def of(cls, job: TrainJob) -> Recipe:
+    def from_job(cls, job: TrainJob) -> TrainDecodeConfig:
         return cls(job.seed, job.data, mask_configs(job), job.grid)
 
     @property
-    def shapes(self) -> tuple[Shape]:
+    def shapes(self) -> tuple[VideoShape]:
         """Of a clip's pixels: the only one."""
         return ((self.data.frames, self.data.size, self.data.size, 3),)
 
-    def maker(self, micro: int) -> LocalMaker:
+    def build_decoder(self, micro: int) -> InProcessDecoder:
         """What makes its clips in the process that asks."""
-        return LocalMaker(self, micro)
+        return InProcessDecoder(self, micro)
 
 
-class AnyRecipe(Protocol):
+class DecodeConfig(Protocol):
     """How clips are made: travels to the processes that make them."""
 
     @property
-    def shapes(self) -> tuple[Shape, ...]:
+    def shapes(self) -> tuple[VideoShape, ...]:
         """Of a clip's pixels, by the `spec` of its row."""
 
-    def maker(self, micro: int) -> OwnMaker:
+    def build_decoder(self, micro: int) -> InProcessClipDecoder:
         """What makes its clips in the process that asks."""
 
 
-class ClipMaker(Protocol):
+class ClipDecoder(Protocol):
     """Makes clips; may be called from several threads at a time."""
 
-    def canvas(self, spec: int = 0) -> Canvas:
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
         """Room for the pixels of a micro-batch whose rows are of this `spec`."""
 
-    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
-        """Write the rows' pixels into the canvas, from its row `at` on.
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
+        """Write the rows' pixels into the buffer, from its row `first_row` on.
 
         Raises:
             Exception: what an augmentation of the user's raised, if it is no DataError.
@@ -145,80 +147,82 @@ class ClipMaker(Protocol):
         """End what runs in the background. No thread may be calling."""
 
 
-class OwnMaker(ClipMaker, Protocol):
+class InProcessClipDecoder(ClipDecoder, Protocol):
     """Makes clips in this process."""
 
-    def failed(self, row: Coded, reason: str | None, out: np.ndarray) -> Clip:
+    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
         """The clip of a row that cannot be used: black, and masked like any other."""
 
 
-class LocalMaker:
+class InProcessDecoder:
     """Makes clips in this process, `micro` of them to a canvas."""
 
-    _mover: Mover | None = None
+    _action_reader: ActionReader | None = None
 
-    def __init__(self, recipe: Recipe, micro: int) -> None:
+    def __init__(self, recipe: TrainDecodeConfig, micro: int) -> None:
         self._seed, self._data = recipe.seed, recipe.data
         self._shape = (micro, *recipe.shapes[0])
-        self._cut = build_cutter(recipe.data)
-        self._samplers = build_samplers(recipe.masks, recipe.grid)
+        self._read_frames = build_frame_reader(recipe.data)
+        self._samplers = samplers_for(recipe.masks, recipe.grid)
         if recipe.data.act is not None:
-            self._mover = Mover(recipe.data)
+            self._action_reader = ActionReader(recipe.data)
 
-    def canvas(self, spec: int = 0) -> Canvas:
-        return Canvas(np.empty(self._shape, np.uint8))
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
+        return PixelBuffer(np.empty(self._shape, np.uint8))
 
-    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
-        return [self._make(row, canvas.array[at + i]) for i, row in enumerate(rows)]
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
+        return [self._decode_row(row, buffer.array[first_row + i]) for i, row in enumerate(rows)]
 
-    def failed(self, row: Coded, reason: str | None, out: np.ndarray) -> Clip:
+    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
         """The clip of a row that cannot be used: black, and masked like any other."""
         out.fill(0)
-        moved = None if self._mover is None else self._mover.nothing()
-        return Clip(self._draw(row), reason, _hash(row), moved)
+        moved = None if self._action_reader is None else self._action_reader.zeros()
+        return DecodedClip(self._sample_masks(row), reason, _content_hash(row), moved)
 
     def close(self) -> None:
         """Nothing runs."""
 
-    def _make(self, row: Coded, out: np.ndarray) -> Clip:
+    def _decode_row(self, row: EncodedClip, out: np.ndarray) -> DecodedClip:
         if row.payload is None:
-            return self.failed(row, row.reason, out)
+            return self.failed_clip(row, row.reason, out)
         # Of what is here now, not what the index promised: the ledger is to be a witness.
-        sha256 = _hash(row)
+        sha256 = _content_hash(row)
         try:
             if sha256 != row.sha256:
                 raise DataError("is not the clip that was indexed (sha256 differs)")
-            moved = self._decode(row, out)
+            moved = self._decode_pixels(row, out)
         except DataError as error:
-            return self.failed(row, error.what, out)
-        return Clip(self._draw(row), None, sha256, moved)
+            return self.failed_clip(row, error.what, out)
+        return DecodedClip(self._sample_masks(row), None, sha256, moved)
 
-    def _decode(self, row: Coded, out: np.ndarray) -> Moved | None:
+    def _decode_pixels(self, row: EncodedClip, out: np.ndarray) -> ClipActions | None:
         drawn = generator(self._seed, row.position, "clip")
         augment = generator(self._seed, row.position, "augment")
-        if self._mover is None:
-            times = clip_times(drawn, row.duration_s, self._data.frames, self._data.fps)
-            self._cut(row.payload, times, augment, out)
+        if self._action_reader is None:
+            times = sample_frame_times(drawn, row.duration_s, self._data.frames, self._data.fps)
+            self._read_frames(row.payload, times, augment, out)
             return None
-        frames = self._mover.frames(row, drawn)
-        moved = self._mover.moved(row, frames)
-        self._cut(row.payload, frames, augment, out)
+        frames = self._action_reader.sample_frame_indices(row, drawn)
+        moved = self._action_reader.read(row, frames)
+        self._read_frames(row.payload, frames, augment, out)
         return moved
 
-    def _draw(self, row: Coded) -> list[tuple[Ids, Ids]]:
+    def _sample_masks(self, row: EncodedClip) -> list[tuple[Ids, Ids]]:
         return [
             sampler(generator(self._seed, row.position, "masks", part))
             for part, sampler in enumerate(self._samplers)
         ]
 
 
-def _hash(row: Coded) -> str:
+def _content_hash(row: EncodedClip) -> str:
     if row.payload is None:
         return ""
     payload = hashlib.sha256(row.payload).hexdigest()
     if not row.arrays:
         return payload
     bodies = row.arrays.values()
-    return joined_hash(
+    return combine_hashes(
         payload, [hashlib.sha256(b).hexdigest() if b is not None else "" for b in bodies]
     )

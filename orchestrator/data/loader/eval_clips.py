@@ -8,71 +8,71 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.data.codec.decode import Crop, decode_clip
-from orchestrator.data.loader.clip_decoder import Coded, LocalMaker
-from orchestrator.data.loader.pixel_buffer import Shape
+from orchestrator.data.loader.clip_decoder import EncodedClip, InProcessDecoder
+from orchestrator.data.loader.pixel_buffer import VideoShape
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import Ids
 
 
 @dataclass(frozen=True)
-class FixedRecipe:
+class EvalDecodeConfig:
     """Which clips: small, and cheap to send to another process."""
 
     frames: int
     fps: float
     size: int
 
-    clips: int
+    clips_per_segment: int
     """Of a segment."""
 
     @property
-    def shapes(self) -> tuple[Shape]:
+    def shapes(self) -> tuple[VideoShape]:
         """Of a clip's pixels: the only one."""
         return ((self.frames, self.size, self.size, 3),)
 
     @property
-    def span(self) -> float:
+    def span_s(self) -> float:
         """Seconds from a clip's first frame to its last; a segment must last longer."""
         return (self.frames - 1) / self.fps
 
-    def maker(self, micro: int) -> FixedMaker:
+    def build_decoder(self, micro: int) -> EvalDecoder:
         """What makes its clips in the process that asks."""
-        return FixedMaker(self, micro)
+        return EvalDecoder(self, micro)
 
-    def starts(self, duration_s: float) -> np.ndarray:
-        """Seconds at which a segment's clips begin: the middles of `clips` equal parts of the
-        room there is; float64 [clips].
+    def start_times(self, duration_s: float) -> np.ndarray:
+        """Seconds at which a segment's clips begin: the middles of `clips_per_segment` equal
+        parts of the room there is; float64 [clips].
 
         Raises:
             DataError: the segment is shorter than a clip.
         """
-        room = duration_s - self.span
+        room = duration_s - self.span_s
         if room <= 0:
-            raise DataError(f"lasts {duration_s:.2f} s, a clip needs more than {self.span:.2f} s")
-        return (np.arange(self.clips) + 0.5) / self.clips * room
+            raise DataError(f"lasts {duration_s:.2f} s, a clip needs more than {self.span_s:.2f} s")
+        return (np.arange(self.clips_per_segment) + 0.5) / self.clips_per_segment * room
 
-    def times(self, start: float) -> np.ndarray:
+    def frame_times(self, start: float) -> np.ndarray:
         """Seconds at which a clip's frames are taken, float64 [T]."""
         return np.asarray(start + np.arange(self.frames) / self.fps)
 
 
-class FixedMaker(LocalMaker):
+class EvalDecoder(InProcessDecoder):
     """Makes fixed clips in this process. A row's `position` is the clip's number in its segment."""
 
-    def __init__(self, recipe: FixedRecipe, micro: int) -> None:
+    def __init__(self, recipe: EvalDecodeConfig, micro: int) -> None:
         self._recipe, self._shape = recipe, (micro, *recipe.shapes[0])
 
-    def _decode(self, row: Coded, out: np.ndarray) -> None:
+    def _decode_pixels(self, row: EncodedClip, out: np.ndarray) -> None:
         """Only the pixels: features and probes read arrays by themselves."""
-        start = float(self._recipe.starts(row.duration_s)[row.position])
-        times = self._recipe.times(start)
-        decode_clip(row.payload, times, size=self._recipe.size, crop=centred_square, out=out)
+        start = float(self._recipe.start_times(row.duration_s)[row.position])
+        times = self._recipe.frame_times(start)
+        decode_clip(row.payload, times, size=self._recipe.size, choose_crop=center_crop, out=out)
 
-    def _draw(self, row: Coded) -> list[tuple[Ids, Ids]]:
+    def _sample_masks(self, row: EncodedClip) -> list[tuple[Ids, Ids]]:
         return []
 
 
-def centred_square(width: float, height: float) -> Crop:
+def center_crop(width: float, height: float) -> Crop:
     """The largest square in the middle of a frame."""
     side = min(width, height)
     return Crop((width - side) / 2, (height - side) / 2, side, side)

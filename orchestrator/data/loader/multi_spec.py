@@ -8,81 +8,89 @@ from itertools import chain
 
 import numpy as np
 
-from orchestrator.data.loader.clip_decoder import AnyRecipe, Clip, Coded, LocalMaker, Recipe
+from orchestrator.data.loader.clip_decoder import (
+    DecodeConfig,
+    DecodedClip,
+    EncodedClip,
+    InProcessDecoder,
+    TrainDecodeConfig,
+)
 from orchestrator.data.loader.order import PADDING, Order
-from orchestrator.data.loader.pixel_buffer import Canvas, Shape
+from orchestrator.data.loader.pixel_buffer import PixelBuffer, VideoShape
 from orchestrator.job import TrainJob
 
 
-def recipe_of(job: TrainJob) -> AnyRecipe:
+def decode_config_of(job: TrainJob) -> DecodeConfig:
     """How a job's clips are made, whatever source they are of."""
-    jobs = jobs_by_spec(job)
+    jobs = jobs_by_clip_spec(job)
     if len(jobs) == 1:
-        return Recipe.of(jobs[0])
-    return MixedRecipe(tuple(map(Recipe.of, jobs)))
+        return TrainDecodeConfig.from_job(jobs[0])
+    return MultiSpecDecodeConfig(tuple(map(TrainDecodeConfig.from_job, jobs)))
 
 
-def jobs_by_spec(job: TrainJob) -> list[TrainJob]:
+def jobs_by_clip_spec(job: TrainJob) -> list[TrainJob]:
     """The job as each way of cutting clips sees it; a row's `spec` counts through them."""
-    return [job.cut_as(spec) for spec in dict.fromkeys(job.data.specs)]
+    return [job.with_clip_spec(spec) for spec in dict.fromkeys(job.data.clip_specs)]
 
 
 @dataclass(frozen=True)
-class MixedRecipe:
+class MultiSpecDecodeConfig:
     """One recipe for each way of cutting clips."""
 
-    recipes: tuple[Recipe, ...]
+    configs: tuple[TrainDecodeConfig, ...]
 
     @property
-    def shapes(self) -> tuple[Shape, ...]:
+    def shapes(self) -> tuple[VideoShape, ...]:
         """Of a clip's pixels, by the `spec` of its row."""
-        return tuple(chain.from_iterable(recipe.shapes for recipe in self.recipes))
+        return tuple(chain.from_iterable(recipe.shapes for recipe in self.configs))
 
-    def maker(self, micro: int) -> MixedMaker:
+    def build_decoder(self, micro: int) -> MultiSpecDecoder:
         """What makes their clips in the process that asks."""
-        return MixedMaker(self.recipes, micro)
+        return MultiSpecDecoder(self.configs, micro)
 
 
-class MixedMaker:
+class MultiSpecDecoder:
     """Makes each clip by the recipe of its own row, in this process."""
 
-    def __init__(self, recipes: Sequence[Recipe], micro: int) -> None:
-        self._makers = [LocalMaker(recipe, micro) for recipe in recipes]
+    def __init__(self, recipes: Sequence[TrainDecodeConfig], micro: int) -> None:
+        self._makers = [InProcessDecoder(recipe, micro) for recipe in recipes]
 
-    def canvas(self, spec: int = 0) -> Canvas:
-        return self._makers[spec].canvas()
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
+        return self._makers[spec].new_buffer()
 
-    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
         return [
             clip
             for i, row in enumerate(rows)
-            for clip in self._makers[row.spec].make([row], canvas, at + i)
+            for clip in self._makers[row.spec_index].decode([row], buffer, first_row + i)
         ]
 
-    def failed(self, row: Coded, reason: str | None, out: np.ndarray) -> Clip:
+    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
         """The clip of a row that cannot be used: black, and masked like any other."""
-        return self._makers[row.spec].failed(row, reason, out)
+        return self._makers[row.spec_index].failed_clip(row, reason, out)
 
     def close(self) -> None:
         """Nothing runs."""
 
 
-class Specs:
+class SpecLookup:
     """By which `spec` the rows of a step are made."""
 
     def __init__(self, job: TrainJob, order: Order) -> None:
-        distinct = list(dict.fromkeys(job.data.specs))
+        distinct = list(dict.fromkeys(job.data.clip_specs))
         self._order, self._several = order, len(distinct) > 1
-        self._of_source = np.array([distinct.index(spec) for spec in job.data.specs])
+        self._of_source = np.array([distinct.index(spec) for spec in job.data.clip_specs])
         buckets = [spec.bucket for spec in distinct]
         self._of_bucket = [buckets.index(bucket) for bucket in job.data.buckets]
 
-    def of(self, step: int, positions: np.ndarray) -> list[int]:
+    def indices_of(self, step: int, positions: np.ndarray) -> list[int]:
         """Of each row at int64 `positions`; padding is made like any clip of the step's shape."""
         if not self._several:
             return [0] * len(positions)
-        found = np.full(len(positions), self._of_bucket[self._order.bucket(step)])
+        found = np.full(len(positions), self._of_bucket[self._order.bucket_of_step(step)])
         real = positions != PADDING
-        found[real] = self._of_source[self._order.sources(positions[real])]
+        found[real] = self._of_source[self._order.source_of(positions[real])]
         specs: list[int] = found.tolist()
         return specs

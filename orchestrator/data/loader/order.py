@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.data.loader.permute import permute, subkeys
+from orchestrator.data.loader.permute import derive_keys, permute
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
 from orchestrator.randomness import generator
@@ -25,18 +25,18 @@ from orchestrator.randomness import generator
 PADDING = -1
 """Position of a row that only fills up a batch: weight 0, black, in no ledger."""
 
-CYCLE = 4096
+INTERLEAVE_SLOTS = 4096
 """Slots of the interleave: shares of sources are exact to 1/4096."""
 
-_TURNS_KEPT = 2
+_PASSES_CACHED = 2
 
 
 @dataclass(frozen=True)
-class Draws:
+class DrawnClips:
     """What stands at some positions; int64 arrays of one length."""
 
     source: np.ndarray
-    turn: np.ndarray
+    pass_index: np.ndarray
     """Passes over the source that were complete before."""
 
     shard: np.ndarray
@@ -50,8 +50,8 @@ class Order:
     Args:
         counts: clips per shard, one int64 array per source.
         weights: share of each source; all None means by number of clips.
-        window: shards that are shuffled together.
-        epoch: positions that count as one epoch; None: the number of clips.
+        shuffle_window: shards that are shuffled together.
+        epoch_length: positions that count as one epoch; None: the number of clips.
         buckets: the bucket of each source, numbered from 0; None: all are of one.
         global_batch: positions of a step; only several buckets ask for it.
 
@@ -64,23 +64,25 @@ class Order:
         counts: list[np.ndarray],
         weights: list[float | None],
         seed: int,
-        window: int,
-        epoch: int | None = None,
+        shuffle_window: int,
+        epoch_length: int | None = None,
         buckets: Sequence[int] | None = None,
         global_batch: int = 1,
     ) -> None:
-        self.seed, self.window = seed, window
+        self.seed, self.shuffle_window = seed, shuffle_window
         self._counts = [np.asarray(c, dtype=np.int64) for c in counts]
         self._clips = np.array([int(c.sum()) for c in self._counts], dtype=np.int64)
         self._check(weights)
         shares = [w for w in weights if w is not None] or self._clips.tolist()
         of = np.zeros(len(counts), np.int64) if buckets is None else np.asarray(buckets)
-        self._cycles = [_Cycle.over(np.flatnonzero(of == b), shares) for b in range(of.max() + 1)]
+        self._cycles = [
+            _InterleaveCycle.build(np.flatnonzero(of == b), shares) for b in range(of.max() + 1)
+        ]
         together = [sum(shares[i] for i in cycle.members) for cycle in self._cycles]
-        self._steps = _Cycle.over(np.arange(len(together)), together)
+        self._steps = _InterleaveCycle.build(np.arange(len(together)), together)
         self._global_batch = global_batch
-        self.epoch = epoch or int(self._clips.sum())
-        self._turns: OrderedDict[tuple[int, int], _Turn] = OrderedDict()
+        self.epoch_length = epoch_length or int(self._clips.sum())
+        self._passes: OrderedDict[tuple[int, int], _SourcePass] = OrderedDict()
 
     def _check(self, weights: list[float | None]) -> None:
         empty = [i for i, clips in enumerate(self._clips) if clips == 0]
@@ -88,18 +90,20 @@ class Order:
             raise RequestError(
                 f"source {empty[0] + 1} of {len(self._clips)} has no clips",
                 where="data",
-                mend="name a source with at least one usable clip",
+                hint="name a source with at least one usable clip",
             )
         given = [w is not None for w in weights]
         if any(given) and not all(given):
             raise RequestError(
                 "some sources have a weight and some have none",
                 where="data.sources",
-                mend="give every source a weight, or none (then by number of clips)",
+                hint="give every source a weight, or none (then by number of clips)",
             )
 
     @classmethod
-    def of(cls, job: TrainJob, counts: list[np.ndarray], weights: list[float | None]) -> Order:
+    def from_job(
+        cls, job: TrainJob, counts: list[np.ndarray], weights: list[float | None]
+    ) -> Order:
         """The order of a training, from the clips per shard and the weight of each source.
 
         Raises:
@@ -107,57 +111,59 @@ class Order:
         """
         data, of = job.data, None
         if len(data.buckets) > 1:
-            of = [data.buckets.index(spec.bucket) for spec in data.specs]
+            of = [data.buckets.index(spec.bucket) for spec in data.clip_specs]
         named = (job.seed, data.window, data.epoch, of, job.scale.global_batch)
         return cls(counts, weights, *named)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_turns": OrderedDict()}
+        return {**self.__dict__, "_passes": OrderedDict()}
 
-    def at(self, positions: np.ndarray) -> Draws:
+    def lookup(self, positions: np.ndarray) -> DrawnClips:
         """What stands at `positions` (int64 [n], none negative)."""
-        source, drawn = self._drawn(np.asarray(positions, dtype=np.int64))
+        source, drawn = self._source_and_draw_count(np.asarray(positions, dtype=np.int64))
         turn, index = np.divmod(drawn, self._clips[source])
         shard, row = np.empty_like(index), np.empty_like(index)
         for which in _groups(source, turn):
-            here = self._turn(int(source[which[0]]), int(turn[which[0]]))
+            here = self._source_pass(int(source[which[0]]), int(turn[which[0]]))
             shard[which], row[which] = here.locate(index[which])
-        return Draws(source, turn, shard, row)
+        return DrawnClips(source, turn, shard, row)
 
-    def sources(self, positions: np.ndarray) -> np.ndarray:
+    def source_of(self, positions: np.ndarray) -> np.ndarray:
         """The source of what stands at `positions`, int64 [n]."""
-        return self._drawn(np.asarray(positions, dtype=np.int64))[0]
+        return self._source_and_draw_count(np.asarray(positions, dtype=np.int64))[0]
 
-    def bucket(self, step: int) -> int:
+    def bucket_of_step(self, step: int) -> int:
         """The bucket that all clips of a step are of."""
-        return int(self._steps.at(np.array([step]))[0][0])
+        return int(self._steps.lookup(np.array([step]))[0][0])
 
-    def _drawn(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _source_and_draw_count(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The source of each position, and how many clips of that source are drawn before it."""
         if len(self._cycles) == 1:
-            return self._cycles[0].at(positions)
+            return self._cycles[0].lookup(positions)
         step, row = np.divmod(positions, self._global_batch)
-        bucket, before = self._steps.at(step)
+        bucket, before = self._steps.lookup(step)
         source, drawn = np.empty_like(positions), np.empty_like(positions)
         for number in np.unique(bucket):
             which = bucket == number
             inside = before[which] * self._global_batch + row[which]
-            source[which], drawn[which] = self._cycles[number].at(inside)
+            source[which], drawn[which] = self._cycles[number].lookup(inside)
         return source, drawn
 
-    def _turn(self, source: int, turn: int) -> _Turn:
+    def _source_pass(self, source: int, turn: int) -> _SourcePass:
         key = (source, turn)
-        if key not in self._turns:
-            stale = [k for k in self._turns if k[0] == source][: 1 - _TURNS_KEPT]
+        if key not in self._passes:
+            stale = [k for k in self._passes if k[0] == source][: 1 - _PASSES_CACHED]
             for old in stale:
-                del self._turns[old]
-            self._turns[key] = _Turn(self._counts[source], self.seed, source, turn, self.window)
-        self._turns.move_to_end(key)
-        return self._turns[key]
+                del self._passes[old]
+            self._passes[key] = _SourcePass(
+                self._counts[source], self.seed, source, turn, self.shuffle_window
+            )
+        self._passes.move_to_end(key)
+        return self._passes[key]
 
 
 @dataclass(frozen=True)
-class _Cycle:
+class _InterleaveCycle:
     """Slots that some members share, over and over."""
 
     members: np.ndarray
@@ -166,37 +172,39 @@ class _Cycle:
     quota: np.ndarray
 
     @classmethod
-    def over(cls, members: np.ndarray, shares: Sequence[float]) -> _Cycle:
+    def build(cls, members: np.ndarray, shares: Sequence[float]) -> _InterleaveCycle:
         """`shares` are of all that `members` number."""
         return cls(members, *interleave([shares[i] for i in members]))
 
-    def at(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def lookup(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whose turn each index is, and how many turns of theirs came before it."""
         cycle, slot = np.divmod(index, len(self.slot_member))
         member = self.slot_member[slot]
         return self.members[member], cycle * self.quota[member] + self.slot_rank[slot]
 
 
-class _Turn:
+class _SourcePass:
     """One pass over one source: its permuted shards and the clips before each of them."""
 
-    def __init__(self, counts: np.ndarray, seed: int, source: int, turn: int, window: int) -> None:
-        random = generator(seed, turn, "order", source)
+    def __init__(
+        self, counts: np.ndarray, seed: int, source: int, pass_index: int, window: int
+    ) -> None:
+        random = generator(seed, pass_index, "order", source)
         self.key = int(random.integers(2**63))
         self.shards = np.arange(len(counts), dtype=np.int32)
         random.shuffle(self.shards)
-        self.before = np.zeros(len(counts) + 1, dtype=np.int64)
-        np.cumsum(counts[self.shards], out=self.before[1:])
-        self.starts = np.append(self.before[:-1:window], self.before[-1])
+        self.clips_before = np.zeros(len(counts) + 1, dtype=np.int64)
+        np.cumsum(counts[self.shards], out=self.clips_before[1:])
+        self.window_starts = np.append(self.clips_before[:-1:window], self.clips_before[-1])
 
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shard and row of the `index`-th clips of this pass."""
-        window = np.searchsorted(self.starts, index, side="right") - 1
-        start = self.starts[window]
-        size = self.starts[window + 1] - start
-        index = start + permute(index - start, size, subkeys(self.key, window))
-        slot = np.searchsorted(self.before, index, side="right") - 1
-        return self.shards[slot].astype(np.int64), index - self.before[slot]
+        window = np.searchsorted(self.window_starts, index, side="right") - 1
+        start = self.window_starts[window]
+        size = self.window_starts[window + 1] - start
+        index = start + permute(index - start, size, derive_keys(self.key, window))
+        slot = np.searchsorted(self.clips_before, index, side="right") - 1
+        return self.shards[slot].astype(np.int64), index - self.clips_before[slot]
 
 
 def interleave(shares: list[float] | list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,14 +216,16 @@ def interleave(shares: list[float] | list[int]) -> tuple[np.ndarray, np.ndarray,
     """
     if len(shares) == 1:
         return np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int64)
-    if len(shares) > CYCLE:
-        raise RequestError(f"{len(shares)} sources, {CYCLE} at most", where="data.sources")
-    exact = np.asarray(shares, dtype=np.float64) / sum(shares) * CYCLE
+    if len(shares) > INTERLEAVE_SLOTS:
+        raise RequestError(
+            f"{len(shares)} sources, {INTERLEAVE_SLOTS} at most", where="data.sources"
+        )
+    exact = np.asarray(shares, dtype=np.float64) / sum(shares) * INTERLEAVE_SLOTS
     quota = np.maximum(np.floor(exact), 1).astype(np.int64)
-    while quota.sum() != CYCLE:
+    while quota.sum() != INTERLEAVE_SLOTS:
         # Largest remainder; where the sources lifted to one slot took too many, the source
         # that is most above its share gives one back.
-        step = 1 if quota.sum() < CYCLE else -1
+        step = 1 if quota.sum() < INTERLEAVE_SLOTS else -1
         surplus = np.where((step < 0) & (quota == 1), -np.inf, step * (exact - quota))
         quota[int(np.argmax(surplus))] += step
     ideal = np.concatenate([(np.arange(q) + 0.5) / q for q in quota])

@@ -20,58 +20,58 @@ _numbers = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
-class Pages:
-    """One stretch of memory; `number` is its own in this process, `file` is what another process
-    maps it by."""
+class SharedMemoryBlock:
+    """One stretch of memory; `id` is its own in this process, `fd` is what another process maps
+    it by."""
 
-    number: int
-    file: int
+    id: int
+    fd: int
     memory: mmap.mmap
 
 
-Shape = tuple[int, int, int, int]
+VideoShape = tuple[int, int, int, int]
 """Of a clip's pixels: [T, size, size, 3]."""
 
 
-class Canvas:
+class PixelBuffer:
     """The pixels of one micro-batch: uint8 [rows, T, size, size, 3]."""
 
-    def __init__(self, array: np.ndarray, pages: Pages | None = None) -> None:
-        self.array, self.pages = array, pages
+    def __init__(self, array: np.ndarray, pages: SharedMemoryBlock | None = None) -> None:
+        self.array, self.shared_memory = array, pages
 
 
-class PixelPool:
+class PixelBufferPool:
     """Canvases of one shape."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape, self._bytes = shape, int(np.prod(shape))
-        self._free: list[Pages] = []
-        self._made = 0
+        self._free: list[SharedMemoryBlock] = []
+        self._num_blocks = 0
         self._lock = threading.Lock()
 
-    def canvas(self) -> Canvas:
+    def acquire(self) -> PixelBuffer:
         """Memory that nothing refers to. It comes back when the last view of its array is gone."""
         with self._lock:
             pages = self._free.pop() if self._free else self._make()
         array = np.frombuffer(pages.memory, np.uint8).reshape(self._shape)
         # A tensor made of the array holds it, or the flat one below it: that one's end counts.
         weakref.finalize(array.base, self._free.append, pages).atexit = False
-        return Canvas(array, pages)
+        return PixelBuffer(array, pages)
 
-    def _make(self) -> Pages:
-        self._made += 1
-        file = _file(self._bytes)
-        return Pages(next(_numbers), file, mmap.mmap(file, self._bytes))
+    def _make(self) -> SharedMemoryBlock:
+        self._num_blocks += 1
+        file = _create_memory_fd(self._bytes)
+        return SharedMemoryBlock(next(_numbers), file, mmap.mmap(file, self._bytes))
 
 
-def mapped(file: int, shape: tuple[int, ...]) -> np.ndarray:
+def map_shared_memory(fd: int, shape: tuple[int, ...]) -> np.ndarray:
     """The same memory in another process; `file` is closed."""
-    array = np.frombuffer(mmap.mmap(file, int(np.prod(shape))), np.uint8).reshape(shape)
-    os.close(file)
+    array = np.frombuffer(mmap.mmap(fd, int(np.prod(shape))), np.uint8).reshape(shape)
+    os.close(fd)
     return array
 
 
-def _file(size: int) -> int:
+def _create_memory_fd(size: int) -> int:
     """A descriptor of memory; where there is no memfd, of a file without a name."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("pixels")

@@ -17,16 +17,18 @@ from ray.data._internal.execution.backpressure_policy import (
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from orchestrator.data.store.clip_reader import ClipReader, Clips, Span
+from orchestrator.data.store.clip_reader import ClipIndex, ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
 
 
 class ClipDatasource(Datasource):  # type: ignore[misc]
     """One read task per block, and one block per read task."""
 
-    def __init__(self, library: Library, spans: list[Span], clip_bytes: float) -> None:
+    def __init__(
+        self, reader_cache: IndexReaderCache, spans: list[ClipLocations], clip_bytes: float
+    ) -> None:
         super().__init__()
-        self._library, self._spans, self._clip_bytes = library, spans, clip_bytes
+        self._library, self._spans, self._clip_bytes = reader_cache, spans, clip_bytes
 
     def get_name(self) -> str:
         return "Clips"
@@ -54,28 +56,28 @@ class ClipDatasource(Datasource):  # type: ignore[misc]
         ]
 
 
-class Library:
+class IndexReaderCache:
     """The indexes, put into the object store once, and opened once per reading process."""
 
-    _open: dict[str, ClipReader] = {}  # noqa: RUF012  (a process's own, never pickled)
+    _readers: dict[str, ClipReader] = {}  # noqa: RUF012  (a process's own, never pickled)
 
     def __init__(
-        self, indexes: Sequence[Clips], row_groups: int, arrays: Sequence[str] = ()
+        self, indexes: Sequence[ClipIndex], cached_row_groups: int, arrays: Sequence[str] = ()
     ) -> None:
         self._indexes = ray.put(list(indexes))
-        self._row_groups, self._arrays = row_groups, tuple(arrays)
+        self._row_groups, self._arrays = cached_row_groups, tuple(arrays)
 
-    def reader(self) -> ClipReader:
+    def get(self) -> ClipReader:
         """This process's reader, with what it has open."""
         name = self._indexes.hex()
-        if name not in self._open:
-            self._open.clear()  # an earlier job's, in a process that Ray uses again
-            self._open[name] = ClipReader(self._fetch(), self._row_groups, self._arrays)
-        return self._open[name]
+        if name not in self._readers:
+            self._readers.clear()  # an earlier job's, in a process that Ray uses again
+            self._readers[name] = ClipReader(self._fetch(), self._row_groups, self._arrays)
+        return self._readers[name]
 
-    def _fetch(self) -> list[Clips]:
+    def _fetch(self) -> list[ClipIndex]:
         try:
-            indexes: list[Clips] = ray.get(self._indexes)
+            indexes: list[ClipIndex] = ray.get(self._indexes)
         except ray.exceptions.RaySystemError as error:
             # Ray repeats a task that ends in a system error for ever, without a word.
             last = str(error).strip().splitlines()[-1]
@@ -83,21 +85,27 @@ class Library:
         return indexes
 
 
-def _read(library: Library, span: Span) -> Iterable[pa.Table]:
-    return [library.reader().read(span)]
+def _read(library: IndexReaderCache, span: ClipLocations) -> Iterable[pa.Table]:
+    return [library.get().read(span)]
 
 
-def leg_dataset(library: Library, spans: list[Span], clip_bytes: float, *, readers: int) -> Any:
+def window_dataset(
+    reader_cache: IndexReaderCache,
+    spans: list[ClipLocations],
+    clip_bytes: float,
+    *,
+    concurrency: int,
+) -> Any:
     """A `ray.data.Dataset` of one block per span, in their order.
 
     Args:
-        readers: read tasks that run at a time. They reserve no CPU: they wait for disks and
+        concurrency: read tasks that run at a time. They reserve no CPU: they wait for disks and
             networks, and must go on where the trainers have reserved every core.
     """
     dataset = ray.data.read_datasource(
-        ClipDatasource(library, spans, clip_bytes),
+        ClipDatasource(reader_cache, spans, clip_bytes),
         num_cpus=0,
-        concurrency=readers,
+        concurrency=concurrency,
         override_num_blocks=len(spans),
     )
     # The dataset's own copy: other datasets of this process keep their settings.

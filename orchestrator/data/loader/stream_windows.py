@@ -22,116 +22,120 @@ import ray
 import ray.exceptions
 
 from orchestrator.data.loader.order import Order
-from orchestrator.data.loader.rank_assignment import Layout
-from orchestrator.data.loader.ray_datasource import Library, leg_dataset
-from orchestrator.data.store.clip_reader import Clips, Span
+from orchestrator.data.loader.rank_assignment import RankAssignment
+from orchestrator.data.loader.ray_datasource import IndexReaderCache, window_dataset
+from orchestrator.data.store.clip_reader import ClipIndex, ClipLocations
 from orchestrator.errors import JobFailed, OrchestratorError
 
-TASKS_PER_LEG = 2000
+MAX_TASKS_PER_WINDOW = 2000
 """Read tasks of a leg: Ray Data keeps them all in the object store while the leg runs."""
 
-LEG_BYTES = 1_000_000_000
+MAX_WINDOW_BYTES = 1_000_000_000
 """Coded video of a leg. It is read as a whole, without backpressure: a leg that has to wait
 for its consumers keeps Ray Data's scheduling loop spinning on a whole core (2.60)."""
 
-STORE_SHARE = 1 / 6
+OBJECT_STORE_SHARE = 1 / 6
 """Share of the object store that a leg may fill: two legs are alive where they meet, and what
 is spilled is written to disk and read again."""
 
-LEAST_STEPS = 16
+MIN_WINDOW_STEPS = 16
 """Steps of a leg at least, however many ranks there are."""
 
-PATIENCE_S = 5.0
+JOIN_TIMEOUT_S = 5.0
 """How long closing waits for a thread that reads."""
 
-Exchange = Callable[[Any], Any]
+Broadcast = Callable[[Any], Any]
 
 
-def leg_length(layout: Layout, clip_bytes: float) -> int:
+def steps_per_window(layout: RankAssignment, clip_bytes: float) -> int:
     """Steps of a leg: whole blocks, bounded in number and in bytes.
 
     It depends on the cluster's object store, so rank 0's answer must be everyone's.
     """
     step_bytes = layout.batch.global_batch * max(clip_bytes, 1)
-    bounded = min(TASKS_PER_LEG / layout.blocks_per_step, LEG_BYTES / step_bytes)
+    bounded = min(MAX_TASKS_PER_WINDOW / layout.blocks_per_step, MAX_WINDOW_BYTES / step_bytes)
     store = float(ray.cluster_resources().get("object_store_memory", float("inf")))
-    steps = max(1, int(min(max(LEAST_STEPS, bounded), store * STORE_SHARE / step_bytes)))
-    return -(-steps // layout.steps) * layout.steps
+    steps = max(
+        1, int(min(max(MIN_WINDOW_STEPS, bounded), store * OBJECT_STORE_SHARE / step_bytes))
+    )
+    return -(-steps // layout.steps_per_block) * layout.steps_per_block
 
 
-class ReadersLost(RuntimeError):
+class ReadWorkersLost(RuntimeError):
     """Processes of Ray's that read or deal clips are gone, with their node perhaps. A new start of
     the workers mends that; a mistake in the job or the data it is not."""
 
 
-class LegBuilder:
+class WindowBuilder:
     """Rank 0's side: makes a leg's dataset and splits it, in a thread of its own."""
 
     def __init__(
         self,
-        indexes: Sequence[Clips],
+        indexes: Sequence[ClipIndex],
         order: Order,
-        layout: Layout,
-        window: int,
+        layout: RankAssignment,
+        shuffle_window: int,
         arrays: Sequence[str] = (),
     ) -> None:
         self._order, self._layout = order, layout
-        self._library = Library(indexes, window + 2, arrays)
-        clips = sum(index.clips for index in indexes)
-        self._clip_bytes = sum(index.bytes for index in indexes) / clips
+        self._library = IndexReaderCache(indexes, shuffle_window + 2, arrays)
+        clips = sum(index.num_clips for index in indexes)
+        self._clip_bytes = sum(index.num_bytes for index in indexes) / clips
         world = layout.batch.world
         # A quarter of the cores at most (reading is light), two at least.
         self._readers = min(2 * world, max(2, int(ray.cluster_resources()["CPU"] / 4)))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="legs")
-        self._kept: list[list[Any]] = []
+        self._live_iterators: list[list[Any]] = []
 
-    def start(self, steps: range) -> Future[list[Any]]:
+    def submit(self, steps: range) -> Future[list[Any]]:
         """Begin to build a leg; the result is one iterator per rank."""
         return self._pool.submit(self._build, steps)
 
     def _build(self, steps: range) -> list[Any]:
-        blocks = self._layout.blocks(steps)
-        spans = Span.of(self._order, np.concatenate(blocks)).split([len(b) for b in blocks])
-        dataset = leg_dataset(
+        blocks = self._layout.block_positions(steps)
+        spans = ClipLocations.from_order(self._order, np.concatenate(blocks)).split(
+            [len(b) for b in blocks]
+        )
+        dataset = window_dataset(
             self._library,
             spans,
             self._clip_bytes,
-            readers=self._readers,
+            concurrency=self._readers,
         )
         iterators: list[Any] = dataset.streaming_split(self._layout.batch.world, equal=True)
         # The leg's coordinator lives as long as this process holds its handle. When a leg is
         # built, all ranks are done with the one before the last: they met to receive the last.
-        self._kept = [*self._kept[-1:], iterators]
+        self._live_iterators = [*self._live_iterators[-1:], iterators]
         return iterators
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._kept.clear()
+        self._live_iterators.clear()
 
 
 @dataclass
-class _Broken:
+class _Failure:
     """What a thread says instead of its result."""
 
     error: BaseException
 
 
-class LegReader:
+class WindowReader:
     """Reads one rank's share of one leg into a bounded queue, in a thread of its own."""
 
-    def __init__(self, iterator: Any, rows: int, ahead: int) -> None:
-        self._queue: queue.Queue[pa.Table | _Broken] = queue.Queue(maxsize=ahead)
-        self._iterator, self._rows, self._stopped = iterator, rows, threading.Event()
+    def __init__(self, iterator: Any, expected_rows: int, queue_size: int) -> None:
+        self._queue: queue.Queue[pa.Table | _Failure] = queue.Queue(maxsize=queue_size)
+        self._iterator, self._rows, self._stopped = iterator, expected_rows, threading.Event()
         self._rest: pa.Table | None = None
         self._thread = threading.Thread(target=self._run, name="leg", daemon=True)
         self._thread.start()
 
-    def take(self, rows: int) -> pa.Table:
+    def read_rows(self, rows: int) -> pa.Table:
         """The next rows, out of as many blocks as it takes."""
         found = [] if self._rest is None else [self._rest]
         while sum(map(len, found)) < rows:
             item = self._queue.get()
-            if isinstance(item, _Broken):
+            if isinstance(item, _Failure):
                 raise item.error
             found.append(item)
         table = pa.concat_tables(found)
@@ -144,7 +148,7 @@ class LegReader:
 
     def join(self) -> None:
         """Wait until it has; not for ever, for it may itself wait for a rank that is gone."""
-        self._thread.join(PATIENCE_S)
+        self._thread.join(JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
@@ -157,14 +161,14 @@ class LegReader:
             if count != self._rows:
                 raise JobFailed(f"a leg of {self._rows} rows ended after {count}")
         except BaseException as error:
-            self._put(_Broken(_explain(error)))
+            self._put(_Failure(_unwrap_ray_error(error)))
 
     def _read(self) -> Generator[pa.Table, None, None]:
         yield from self._iterator.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=2
         )
 
-    def _put(self, item: pa.Table | _Broken) -> bool:
+    def _put(self, item: pa.Table | _Failure) -> bool:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -174,72 +178,72 @@ class LegReader:
         return False
 
 
-class RayRows:
+class RayRowSource:
     """A rank's rows, leg after leg.
 
     Args:
         builder: on rank 0 only.
-        exchange: broadcast from rank 0, called by `advance` at steps that all ranks know.
-        length: steps of a leg (`leg_length`), the same on every rank.
+        broadcast: from rank 0, called by `prepare_step` at steps that all ranks know.
+        window_steps: steps of a leg (`steps_per_window`), the same on every rank.
     """
 
     def __init__(
         self,
         steps: range,
-        layout: Layout,
+        layout: RankAssignment,
         rank: int,
-        exchange: Exchange,
-        builder: LegBuilder | None,
-        length: int,
+        broadcast: Broadcast,
+        builder: WindowBuilder | None,
+        window_steps: int,
     ) -> None:
-        self._layout, self._rank, self._exchange = layout, rank, exchange
-        self._steps, self._length = steps, length
+        self._layout, self._rank, self._exchange = layout, rank, broadcast
+        self._steps, self._length = steps, window_steps
         self._share = layout.batch.micro * layout.batch.accum
-        self._leg = steps[: self._length]
-        self._due = steps.start
+        self._next_window = steps[: self._length]
+        self._handover_step = steps.start
         self._builder = builder
-        self._built = builder.start(self._leg) if builder and steps else None
-        self._readers: queue.Queue[tuple[range, LegReader]] = queue.Queue()
-        self._all_readers: list[LegReader] = []
-        self._current: tuple[range, LegReader] | None = None
+        self._pending_iterators = builder.submit(self._next_window) if builder and steps else None
+        self._readers: queue.Queue[tuple[range, WindowReader]] = queue.Queue()
+        self._all_readers: list[WindowReader] = []
+        self._current: tuple[range, WindowReader] | None = None
 
-    def advance(self, step: int) -> None:
+    def prepare_step(self, step: int) -> None:
         """Called on the main thread before each step: receives the leg that is due."""
-        if step != self._due:
+        if step != self._handover_step:
             return
-        leg = self._leg
+        leg = self._next_window
         after = leg.stop - self._steps.start
-        self._leg = self._steps[after : after + self._length]
+        self._next_window = self._steps[after : after + self._length]
         # The leg after this one is handed over when half of this one is consumed.
-        self._due = leg[len(leg) // 2] if self._leg else -1
-        iterators = self._exchange(self._take_built())
-        if isinstance(iterators, _Broken):
+        self._handover_step = leg[len(leg) // 2] if self._next_window else -1
+        iterators = self._exchange(self._collect_iterators())
+        if isinstance(iterators, _Failure):
             raise iterators.error
         # One step's blocks wait in the queue; the blocks before them wait with Ray.
-        ahead = -(-self._share // self._layout.block)
+        ahead = -(-self._share // self._layout.rows_per_block)
         iterator = ray.cloudpickle.loads(iterators)[self._rank]
-        reader = LegReader(iterator, len(leg) * self._share, ahead)
+        reader = WindowReader(iterator, len(leg) * self._share, ahead)
         self._all_readers = [*self._all_readers[-1:], reader]
         self._readers.put((leg, reader))
 
-    def _take_built(self) -> bytes | _Broken | None:
+    def _collect_iterators(self) -> bytes | _Failure | None:
         """Rank 0: the iterators of the leg that is due, pickled; the next leg is begun."""
-        if self._builder is None or self._built is None:
+        if self._builder is None or self._pending_iterators is None:
             return None
         try:
-            iterators: bytes = ray.cloudpickle.dumps(self._built.result())
+            iterators: bytes = ray.cloudpickle.dumps(self._pending_iterators.result())
         except BaseException as error:
             # Every rank is told, or the others would wait for ever.
-            return _Broken(_explain(error))
-        if self._leg:
-            self._built = self._builder.start(self._leg)
+            return _Failure(_unwrap_ray_error(error))
+        if self._next_window:
+            self._pending_iterators = self._builder.submit(self._next_window)
         return iterators
 
-    def rows(self, step: int) -> pa.Table:
+    def rows_of_step(self, step: int) -> pa.Table:
         """The rank's rows of one step; called on the feed's own thread."""
         if self._current is None or step not in self._current[0]:
             self._current = self._readers.get()
-        return self._current[1].take(self._share)
+        return self._current[1].read_rows(self._share)
 
     def close(self) -> None:
         for reader in self._all_readers:
@@ -250,12 +254,12 @@ class RayRows:
             self._builder.close()
 
 
-def _explain(error: BaseException) -> BaseException:
+def _unwrap_ray_error(error: BaseException) -> BaseException:
     """What went wrong in a reading task, without Ray's wrapping."""
     cause = getattr(error, "cause", None) or error.__cause__
     if isinstance(error, ray.exceptions.RayError) and isinstance(cause, BaseException):
-        return _explain(cause)
+        return _unwrap_ray_error(cause)
     if isinstance(error, OrchestratorError) or not isinstance(error, ray.exceptions.RayError):
         return error
     first = str(error).strip().splitlines()[0]
-    return ReadersLost(f"reading clips failed: {first}")
+    return ReadWorkersLost(f"reading clips failed: {first}")

@@ -21,80 +21,89 @@ from multiprocessing.reduction import recv_handle, send_handle
 
 import numpy as np
 
-from orchestrator.data.loader.clip_decoder import AnyRecipe, Clip, Coded
-from orchestrator.data.loader.pixel_buffer import Canvas, PixelPool, mapped
+from orchestrator.data.loader.clip_decoder import DecodeConfig, DecodedClip, EncodedClip
+from orchestrator.data.loader.pixel_buffer import PixelBuffer, PixelBufferPool, map_shared_memory
 
-CHUNK_BYTES = 1_000_000
+REQUEST_BYTES = 1_000_000
 """Pixels of the clips that are asked for at once: every question and answer wakes this process,
 which tiny clips would do thousands of times a second."""
 
 _PATIENCE_S = 5.0
 
 
-class IsolatedMaker:
-    """A `ClipMaker` whose work is done by children; each calling thread has its own.
+class SubprocessDecoder:
+    """A `ClipDecoder` whose work is done by children; each calling thread has its own.
 
     A clip that crashes two children in a row is unusable; one may have been killed for the memory
     that others took.
     """
 
-    def __init__(self, recipe: AnyRecipe, micro: int) -> None:
+    def __init__(self, recipe: DecodeConfig, micro: int) -> None:
         self._recipe, self._micro = recipe, micro
-        self._here = recipe.maker(micro)
-        self._pools = [PixelPool((micro, *shape)) for shape in recipe.shapes]
-        self._mine = threading.local()
-        self._all: list[_Child] = []
+        self._in_process = recipe.build_decoder(micro)
+        self._pools = [PixelBufferPool((micro, *shape)) for shape in recipe.shapes]
+        self._thread_local = threading.local()
+        self._processes: list[_DecoderProcess] = []
         self._lock = threading.Lock()
         largest = max(int(np.prod(shape)) for shape in recipe.shapes)
-        self.chunk = max(1, CHUNK_BYTES // largest)
+        self.clips_per_request = max(1, REQUEST_BYTES // largest)
         """Clips of one call, for the least waking up."""
 
-    def canvas(self, spec: int = 0) -> Canvas:
-        return self._pools[spec].canvas()
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
+        return self._pools[spec].acquire()
 
-    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip]:
-        answer = self._ask(rows, canvas, at)
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
+        answer = self._request(rows, buffer, first_row)
         if isinstance(answer, list):
             return answer
-        return [self._alone(row, canvas, at + i) for i, row in enumerate(rows)]
+        return [self._decode_single(row, buffer, first_row + i) for i, row in enumerate(rows)]
 
     def close(self) -> None:
-        for child in self._all:
+        for child in self._processes:
             child.close()
 
-    def _alone(self, row: Coded, canvas: Canvas, at: int) -> Clip:
+    def _decode_single(self, row: EncodedClip, canvas: PixelBuffer, at: int) -> DecodedClip:
         """One of several clips of which one has crashed a child."""
         for _ in range(2):
-            answer = self._ask([row], canvas, at)
+            answer = self._request([row], canvas, at)
             if isinstance(answer, list):
                 return answer[0]
-        return self._here.failed(row, f"crashes the decoder ({answer})", canvas.array[at])
+        return self._in_process.failed_clip(
+            row, f"crashes the decoder ({answer})", canvas.array[at]
+        )
 
-    def _ask(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip] | str:
+    def _request(
+        self, rows: list[EncodedClip], canvas: PixelBuffer, at: int
+    ) -> list[DecodedClip] | str:
         """The clips, or how the child that should make them ended."""
-        child = self._child()
+        child = self._process_of_thread()
         try:
-            answer = child.make(rows, canvas, at)
+            answer = child.decode(rows, canvas, at)
         except (EOFError, OSError):
-            del self._mine.child
-            return child.ended()
+            del self._thread_local.child
+            return child.exit_reason()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def _child(self) -> _Child:
-        if not hasattr(self._mine, "child"):
-            self._mine.child = _Child(self._recipe, self._micro)
+    def _process_of_thread(self) -> _DecoderProcess:
+        if not hasattr(self._thread_local, "child"):
+            self._thread_local.child = _DecoderProcess(self._recipe, self._micro)
             with self._lock:
-                self._all = [*(child for child in self._all if child.lives), self._mine.child]
-        child: _Child = self._mine.child
+                self._processes = [
+                    *(child for child in self._processes if child.is_alive),
+                    self._thread_local.child,
+                ]
+        child: _DecoderProcess = self._thread_local.child
         return child
 
 
-class _Child:
+class _DecoderProcess:
     """One process, and the pipe to it."""
 
-    def __init__(self, recipe: AnyRecipe, micro: int) -> None:
+    def __init__(self, recipe: DecodeConfig, micro: int) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -105,28 +114,30 @@ class _Child:
             )
         self._pipe = Connection(ours.detach())
         self._pipe.send((recipe, micro))
-        self._knows: set[int] = set()
+        self._sent_buffers: set[int] = set()
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def make(self, rows: list[Coded], canvas: Canvas, at: int) -> list[Clip] | Exception:
+    def decode(
+        self, rows: list[EncodedClip], canvas: PixelBuffer, at: int
+    ) -> list[DecodedClip] | Exception:
         """The clips, their pixels being in the canvas, or what was raised there."""
-        pages = canvas.pages
+        pages = canvas.shared_memory
         assert pages is not None
         without = [replace(row, payload=row.payload is not None) for row in rows]
-        self._pipe.send((pages.number, canvas.array.shape, at, without))
-        if pages.number not in self._knows:
-            send_handle(self._pipe, pages.file, self._process.pid)
-            self._knows.add(pages.number)
+        self._pipe.send((pages.id, canvas.array.shape, at, without))
+        if pages.id not in self._sent_buffers:
+            send_handle(self._pipe, pages.fd, self._process.pid)
+            self._sent_buffers.add(pages.id)
         for row in rows:
             if row.payload is not None:
                 self._pipe.send_bytes(row.payload)
-        answer: list[Clip] | Exception = self._pipe.recv()
+        answer: list[DecodedClip] | Exception = self._pipe.recv()
         return answer
 
-    def ended(self) -> str:
+    def exit_reason(self) -> str:
         """How it did, for a person."""
         self._pipe.close()
         code = self._process.wait(_PATIENCE_S)
@@ -144,26 +155,26 @@ class _Child:
 def _serve(pipe: Connection) -> None:
     """The child's life: coded clips in, pixels into the shared memory, an answer out."""
     recipe, micro = pipe.recv()
-    maker = recipe.maker(micro)
-    known: dict[int, Canvas] = {}
+    decoder = recipe.build_decoder(micro)
+    known: dict[int, PixelBuffer] = {}
     while True:
         number, shape, at, rows = pipe.recv()
         if number not in known:
-            known[number] = Canvas(mapped(recv_handle(pipe), shape))
+            known[number] = PixelBuffer(map_shared_memory(recv_handle(pipe), shape))
         rows = [_received(row, pipe) for row in rows]
-        answer: list[Clip] | Exception
+        answer: list[DecodedClip] | Exception
         try:
-            answer = maker.make(rows, known[number], at)
+            answer = decoder.decode(rows, known[number], at)
         except Exception as error:
-            answer = _portable(error)
+            answer = _picklable(error)
         pipe.send(answer)
 
 
-def _received(row: Coded, pipe: Connection) -> Coded:
+def _received(row: EncodedClip, pipe: Connection) -> EncodedClip:
     return replace(row, payload=pipe.recv_bytes() if row.payload else None)
 
 
-def _portable(error: Exception) -> Exception:
+def _picklable(error: Exception) -> Exception:
     """The error with the child's traceback, or what it says where it cannot be sent."""
     story = "".join(traceback.format_exception(error))
     try:

@@ -9,8 +9,8 @@ import tarfile
 from typing import Any
 
 from orchestrator.data.sources.base import RawClip
-from orchestrator.data.store.index_writer import ShardRows
-from orchestrator.data.store.sidecar_arrays import ARRAYS, Found
+from orchestrator.data.store.index_writer import IndexedShard
+from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, ArraySummary
 from orchestrator.storage import Storage
 
 _END = b"\0" * (2 * tarfile.BLOCKSIZE)
@@ -25,25 +25,25 @@ class ShardWriter:
 
     def __init__(self, storage: Storage, prefix: str, limit: int) -> None:
         self._storage, self._prefix, self._limit = storage, prefix, limit
-        self._done: list[ShardRows] = []
-        self._open: _Tar | None = None
+        self._done: list[IndexedShard] = []
+        self._open: _TarWriter | None = None
         storage.mkdir()
 
     def add(self, clip: RawClip) -> None:
         """Append one clip with what stands beside it."""
-        members = {clip.extension: clip.payload, "json": _facts(clip), **_sidecars(clip)}
+        members = {clip.extension: clip.payload, "json": _metadata_json(clip), **_sidecars(clip)}
         size = sum(_padded(len(body)) + tarfile.BLOCKSIZE for body in members.values())
         if self._open and self._open.size + size + len(_END) > self._limit:
             self._done.append(self._open.finish())
             self._open = None
         if self._open is None:
-            self._open = _Tar(self._storage, f"{self._prefix}-{len(self._done):03d}.tar")
+            self._open = _TarWriter(self._storage, f"{self._prefix}-{len(self._done):03d}.tar")
         offsets = {name: self._open.write(f"{clip.key}.{name}", b) for name, b in members.items()}
         row = _row(clip, self._open.name, offsets.pop(clip.extension))
         row["extras"] = [_extra(name, offset, members[name]) for name, offset in offsets.items()]
         self._open.clips.append(row)
 
-    def finish(self) -> list[ShardRows]:
+    def finish(self) -> list[IndexedShard]:
         """Close the last tar; all are on disk when this returns."""
         if self._open:
             self._done.append(self._open.finish())
@@ -53,19 +53,19 @@ class ShardWriter:
     def discard(self) -> None:
         """Delete everything that was written."""
         if self._open:
-            self._open.abandon()
+            self._open.abort()
             self._storage.delete(self._open.name)
         for shard in self._done:
             self._storage.delete(shard.shard)
         self._open, self._done = None, []
 
 
-class _Tar:
+class _TarWriter:
     """One tar that is being written, hashed as it goes."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self._storage, self.name = storage, name
-        self._stream: Any = storage.fs.open_output_stream(storage.at(name))
+        self._stream: Any = storage.fs.open_output_stream(storage.fs_path(name))
         self._hash, self.size = hashlib.sha256(), 0
         self.clips: list[dict[str, Any]] = []
 
@@ -79,18 +79,18 @@ class _Tar:
         self._put(b"\0" * (_padded(len(body)) - len(body)))
         return offset
 
-    def finish(self) -> ShardRows:
+    def finish(self) -> IndexedShard:
         self._put(_END)
         self._stream.close()
-        if not self._storage.remote:
-            descriptor = os.open(self._storage.at(self.name), os.O_RDONLY)
+        if not self._storage.is_remote:
+            descriptor = os.open(self._storage.fs_path(self.name), os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        return ShardRows(self.name, self.size, self._hash.hexdigest(), self.clips)
+        return IndexedShard(self.name, self.size, self._hash.hexdigest(), self.clips)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Let go of the file; on a full disk even closing may fail, and nothing is lost by it."""
         try:
             self._stream.close()
@@ -116,11 +116,11 @@ def _sidecars(clip: RawClip) -> dict[str, bytes]:
 
 
 def _extra(name: str, offset: int, body: bytes) -> dict[str, Any]:
-    known = Found.of(name, body).indexed() if name in ARRAYS else {}
+    known = ArraySummary.from_bytes(name, body).indexed() if name in ARRAY_FILES else {}
     return {"name": name, "offset": offset, "bytes": len(body), **known}
 
 
-def _facts(clip: RawClip) -> bytes:
+def _metadata_json(clip: RawClip) -> bytes:
     """KEY.json: what the index knows, and what the source adds."""
     facts = {
         "frames": clip.frames,

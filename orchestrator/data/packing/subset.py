@@ -6,44 +6,46 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.data.packing.unit import COMPLETE
-from orchestrator.data.store.index import Index
-from orchestrator.data.store.index_writer import ShardRows, write_index
+from orchestrator.data.packing.unit import DATASET_FILE
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.data.store.index_writer import IndexedShard, write_index
 from orchestrator.errors import RequestError
 from orchestrator.storage import Storage
-from orchestrator.storage.lease import leased
+from orchestrator.storage.lease import lease
 
-LEASE = "choosing.json"
+SUBSET_LEASE = "choosing.json"
 """In the dataset's folder while a process makes it."""
 
-Keep = Callable[[Mapping[str, Any]], bool]
+ClipPredicate = Callable[[Mapping[str, Any]], bool]
 """Whether a clip, a row of the index, is wanted."""
 
 
-def longer_than(index: Index, seconds: float, datasets: Storage) -> Index:
+def filter_by_duration(index: DatasetIndex, seconds: float, datasets: Storage) -> DatasetIndex:
     """`index` itself if every clip lasts longer than `seconds`, else an index of those that do.
 
     Raises:
         RequestError: no clip is long enough.
     """
-    shortest, longest = index.durations()
+    shortest, longest = index.duration_range()
     if longest <= seconds:
         raise RequestError(
             f"a clip of data.frames at data.fps spans {seconds:.2f} s, but the longest video"
             f" segment lasts {longest:.2f} s",
             where=index.uri,
-            mend="lower data.frames, raise data.fps, or raise data.encode.segment where the"
+            hint="lower data.frames, raise data.fps, or raise data.encode.segment where the"
             " videos themselves are longer",
         )
     if shortest > seconds:
         return index
     name = f"{index.uri}:{index.digest}:{seconds:.6f}"
-    storage = datasets.sub(hashlib.sha256(name.encode()).hexdigest()[:16])
+    storage = datasets.subfolder(hashlib.sha256(name.encode()).hexdigest()[:16])
     facts = {"longer_than_s": seconds}
-    return some_clips(index, lambda row: row["duration_s"] > seconds, storage, facts)
+    return write_subset(index, lambda row: row["duration_s"] > seconds, storage, facts)
 
 
-def some_clips(index: Index, keep: Keep, storage: Storage, facts: dict[str, Any]) -> Index:
+def write_subset(
+    index: DatasetIndex, keep: ClipPredicate, storage: Storage, facts: dict[str, Any]
+) -> DatasetIndex:
     """A dataset in `storage` of those clips that are kept; one that is there already is opened.
 
     Args:
@@ -52,19 +54,19 @@ def some_clips(index: Index, keep: Keep, storage: Storage, facts: dict[str, Any]
     Raises:
         DataError: none is.
     """
-    if storage.exists(COMPLETE):
-        return Index.open(storage.root)
+    if storage.exists(DATASET_FILE):
+        return DatasetIndex.open(storage.root)
     doing = f"chooses clips of {index.uri} too"
-    with leased(storage, LEASE, doing, lambda: storage.exists(COMPLETE)) as mine:
+    with lease(storage, SUBSET_LEASE, doing, lambda: storage.exists(DATASET_FILE)) as mine:
         if not mine:
-            return Index.open(storage.root)
-        chosen = write_index(storage, _chosen(index, keep))
-        whole = {"layout": 1, "from": index.uri, **facts, "clips": chosen.clips}
-        storage.write_json(COMPLETE, whole)
+            return DatasetIndex.open(storage.root)
+        chosen = write_index(storage, _matching_shards(index, keep))
+        whole = {"layout": 1, "from": index.uri, **facts, "clips": chosen.num_clips}
+        storage.write_json(DATASET_FILE, whole)
     return chosen
 
 
-def mark(seed: int, source: str) -> float:
+def split_fraction(seed: int, source: str) -> float:
     """A number in [0, 1) that a video's name and the seed decide: what splits go by.
 
     Only the last part of the name counts, so that a folder may be moved; the segments of a video
@@ -75,9 +77,9 @@ def mark(seed: int, source: str) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def _chosen(index: Index, keep: Keep) -> Iterator[ShardRows]:
-    for shard in range(index.shards):
+def _matching_shards(index: DatasetIndex, keep: ClipPredicate) -> Iterator[IndexedShard]:
+    for shard in range(index.num_shards):
         info = index.shard_info(shard)
-        tar = index.tar(shard)
-        clips = [{**row, "shard": tar} for row in index.rows(shard).to_pylist() if keep(row)]
-        yield ShardRows(tar, info["bytes"], info["sha256"], clips)
+        tar = index.tar_uri(shard)
+        clips = [{**row, "shard": tar} for row in index.shard_rows(shard).to_pylist() if keep(row)]
+        yield IndexedShard(tar, info["bytes"], info["sha256"], clips)

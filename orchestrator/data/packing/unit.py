@@ -17,54 +17,54 @@ from typing import Any
 
 from orchestrator.data.packing.shard_writer import ShardWriter
 from orchestrator.data.sources.base import (
-    CHANGED,
+    CHANGED_WHILE_PACKING,
     InPlaceSource,
     RawClip,
     Rejected,
     Source,
     WorkUnit,
 )
-from orchestrator.data.store.index_writer import ShardRows
-from orchestrator.data.store.sidecar_arrays import ARRAYS, Found, unusable
+from orchestrator.data.store.index_writer import IndexedShard
+from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, ArraySummary, find_unusable_array
 from orchestrator.errors import OrchestratorError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage
-from orchestrator.unexpected import one_line, traceback_of
+from orchestrator.unexpected import format_traceback, one_line
 
-UNITS = "units"
+MANIFESTS_FOLDER = "units"
 """Folder of the manifests, `units/ID.json`; gone once the dataset is complete."""
 
-COMPLETE = "dataset.json"
+DATASET_FILE = "dataset.json"
 """Written last: the dataset is whole."""
 
 
 @dataclass(frozen=True)
-class Manifest:
+class UnitManifest:
     """What one committed attempt left."""
 
     unit: str
     identity: str
     inputs: int
-    shards: list[ShardRows]
+    shards: list[IndexedShard]
     rejected: list[Rejected]
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> Manifest:
+    def decode(cls, data: bytes) -> UnitManifest:
         raw = json.loads(data)
         return cls(
             unit=raw["unit"],
             identity=raw["identity"],
             inputs=raw["inputs"],
-            shards=[ShardRows(**shard) for shard in raw["shards"]],
+            shards=[IndexedShard(**shard) for shard in raw["shards"]],
             rejected=[Rejected(**row) for row in raw["rejected"]],
         )
 
-    def report(self) -> Report:
+    def to_report(self) -> PackUnitReport:
         clips = [clip for shard in self.shards for clip in shard.clips]
-        return Report(
+        return PackUnitReport(
             unit=self.unit,
             inputs=self.inputs,
             clips=len(clips),
@@ -74,7 +74,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Report:
+class PackUnitReport:
     """What the driver hears of a unit. `failure`: why the attempt could not be committed;
     `details`: the traceback of one that nobody foresaw."""
 
@@ -90,38 +90,40 @@ class Report:
         return json.dumps(asdict(self))
 
     @classmethod
-    def decode(cls, text: str) -> Report:
+    def decode(cls, text: str) -> PackUnitReport:
         raw: dict[str, Any] = json.loads(text)
         rejected = [Rejected(**row) for row in raw.pop("rejected")]
         return cls(**raw, rejected=rejected)
 
 
-def manifest_name(unit: str) -> str:
+def manifest_path(unit: str) -> str:
     """Path of a unit's manifest in the dataset's folder."""
-    return f"{UNITS}/{unit}.json"
+    return f"{MANIFESTS_FOLDER}/{unit}.json"
 
 
-def run_unit(
-    storage: Storage, source: Source | InPlaceSource, unit: WorkUnit, encode: Encode
-) -> Report:
+def pack_unit(
+    storage: Storage, source: Source | InPlaceSource, unit: WorkUnit, encode: TranscodeConfig
+) -> PackUnitReport:
     """Do one unit, or find that it is done; a failure is reported, never raised."""
     try:
-        if storage.exists(manifest_name(unit.id)):
-            return Manifest.decode(storage.read_bytes(manifest_name(unit.id))).report()
-        return _attempt(storage, source, unit, encode).report()
+        if storage.exists(manifest_path(unit.id)):
+            return UnitManifest.decode(storage.read_bytes(manifest_path(unit.id))).to_report()
+        return _pack_and_commit(storage, source, unit, encode).to_report()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Report(unit.id, failure="no space left on the storage")
-        return Report(unit.id, failure=_describe(error))
+            return PackUnitReport(unit.id, failure="no space left on the storage")
+        return PackUnitReport(unit.id, failure=describe_error(error))
     except OrchestratorError as error:
-        return Report(unit.id, failure=str(error))
+        return PackUnitReport(unit.id, failure=str(error))
     except Exception as error:  # a user's own source may raise anything at all
-        return Report(unit.id, failure=_describe(error), details=traceback_of(error))
+        return PackUnitReport(
+            unit.id, failure=describe_error(error), details=format_traceback(error)
+        )
 
 
-def _attempt(
-    storage: Storage, source: Source | InPlaceSource, unit: WorkUnit, encode: Encode
-) -> Manifest:
+def _pack_and_commit(
+    storage: Storage, source: Source | InPlaceSource, unit: WorkUnit, encode: TranscodeConfig
+) -> UnitManifest:
     attempt = uuid.uuid4().hex[:8]
     writer = ShardWriter(storage, f"{unit.id}-{attempt}", int(encode.shard_bytes))
     try:
@@ -129,13 +131,13 @@ def _attempt(
             shards, rejected = _index_in_place(source, unit)
         else:
             rejected = _write_clips(source, unit, encode, writer)
-            shards = _without_changed(writer.finish(), rejected)
-        manifest = Manifest(unit.id, unit.identity, len(unit.inputs), shards, rejected)
-        late = storage.exists(COMPLETE)
-        if late or not storage.create(manifest_name(unit.id), manifest.encode()):
+            shards = _drop_changed_inputs(writer.finish(), rejected)
+        manifest = UnitManifest(unit.id, unit.identity, len(unit.inputs), shards, rejected)
+        late = storage.exists(DATASET_FILE)
+        if late or not storage.write_if_absent(manifest_path(unit.id), manifest.encode()):
             writer.discard()
             if not late:
-                return Manifest.decode(storage.read_bytes(manifest_name(unit.id)))
+                return UnitManifest.decode(storage.read_bytes(manifest_path(unit.id)))
     except BaseException:
         writer.discard()
         raise
@@ -144,8 +146,8 @@ def _attempt(
 
 def _index_in_place(
     source: InPlaceSource, unit: WorkUnit
-) -> tuple[list[ShardRows], list[Rejected]]:
-    shards: list[ShardRows] = []
+) -> tuple[list[IndexedShard], list[Rejected]]:
+    shards: list[IndexedShard] = []
     rejected: list[Rejected] = []
     for item in source.shards(unit):
         if isinstance(item, Rejected):
@@ -156,7 +158,7 @@ def _index_in_place(
 
 
 def _write_clips(
-    source: Source, unit: WorkUnit, encode: Encode, writer: ShardWriter
+    source: Source, unit: WorkUnit, encode: TranscodeConfig, writer: ShardWriter
 ) -> list[Rejected]:
     rejected: list[Rejected] = []
     keys: set[str] = set()
@@ -165,7 +167,7 @@ def _write_clips(
             rejected.append(item)
         elif item.key in keys:
             rejected.append(Rejected(item.source, f"duplicate key '{item.key}'"))
-        elif fault := unusable(_arrays(item), item.frames):
+        elif fault := find_unusable_array(_arrays(item), item.frames):
             rejected.append(Rejected(item.source, fault[1]))
         else:
             keys.add(item.key)
@@ -173,15 +175,21 @@ def _write_clips(
     return rejected
 
 
-def _arrays(clip: RawClip) -> dict[str, Found]:
-    return {name: Found.of(name, clip.extras[name]) for name in ARRAYS if name in clip.extras}
+def _arrays(clip: RawClip) -> dict[str, ArraySummary]:
+    return {
+        name: ArraySummary.from_bytes(name, clip.extras[name])
+        for name in ARRAY_FILES
+        if name in clip.extras
+    }
 
 
-def _without_changed(shards: list[ShardRows], rejected: list[Rejected]) -> list[ShardRows]:
+def _drop_changed_inputs(
+    shards: list[IndexedShard], rejected: list[Rejected]
+) -> list[IndexedShard]:
     """Clips of an input that changed while it was read do not enter the index."""
-    changed = {row.source for row in rejected if row.reason == CHANGED}
+    changed = {row.source for row in rejected if row.reason == CHANGED_WHILE_PACKING}
     return [
-        ShardRows(
+        IndexedShard(
             shard.shard,
             shard.bytes,
             shard.sha256,
@@ -191,7 +199,7 @@ def _without_changed(shards: list[ShardRows], rejected: list[Rejected]) -> list[
     ]
 
 
-def _describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The error and the line that raised it, in one sentence."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 from urllib.parse import parse_qsl
 
-from orchestrator.data.store.index_writer import ShardRows
+from orchestrator.data.store.index_writer import IndexedShard
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode, import_part, part_config
-from orchestrator.job.config.base import CustomPart
+from orchestrator.job import TranscodeConfig, component_config, import_component
+from orchestrator.job.config.base import CustomComponent
 from orchestrator.storage import Storage
 
 # fmt: off
@@ -23,15 +23,15 @@ VIDEO_EXTENSIONS = frozenset((
 # fmt: on
 """Names that are taken for videos in folders and tars, lower case, without the dot."""
 
-PICTURE_EXTENSIONS = frozenset(("jpeg", "jpg", "png", "webp"))
+IMAGE_EXTENSIONS = frozenset(("jpeg", "jpg", "png", "webp"))
 """Names that are taken for pictures in folders."""
 
 MANIFEST_EXTENSIONS = ("csv", "tsv", "txt")
 
-CHANGED = "changed while packing"
+CHANGED_WHILE_PACKING = "changed while packing"
 """Reason of an input that is not, when it is read, what it was when the job listed it."""
 
-_CUSTOM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\?.*)?$")
+_IMPORT_PATH_URI = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\?.*)?$")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Source(Protocol):
     def units(self) -> list[WorkUnit]:
         """Every input, in fixed lists; the same lists each time while nothing changes."""
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         """The clips of a unit, one at a time, in a fixed order. Runs inside a Ray task."""
 
 
@@ -101,12 +101,12 @@ class InPlaceSource(Protocol):
     def units(self) -> list[WorkUnit]:
         """Every tar, in fixed lists."""
 
-    def shards(self, unit: WorkUnit) -> Iterator[ShardRows | Rejected]:
+    def shards(self, unit: WorkUnit) -> Iterator[IndexedShard | Rejected]:
         """The shards of a unit with their clips, and what cannot be used in them."""
 
 
 @runtime_checkable
-class LeavesOut(Protocol):
+class ReportsSkippedInputs(Protocol):
     """A source that knows what stands beside its inputs and is not read."""
 
     def left_out(self) -> list[Rejected]:
@@ -124,8 +124,8 @@ class PackedSource:
 AnySource = Source | InPlaceSource | PackedSource
 
 
-def open_source(uri: str, unit: int = 32) -> AnySource:
-    """The source behind a URI; `unit` is the number of inputs per work unit.
+def open_source(uri: str, unit_size: int = 32) -> AnySource:
+    """The source behind a URI; `unit_size` is the number of inputs per work unit.
 
     A folder of videos or of pictures (searched recursively), a V-JEPA manifest (.csv, .tsv,
     .txt), a tar or a folder or `{000..123}` pattern of tars, a packed dataset, a LeRobot v3
@@ -140,68 +140,70 @@ def open_source(uri: str, unit: int = 32) -> AnySource:
     from orchestrator.data.sources.lerobot import source as lerobot
 
     if uri.startswith("physics://"):
-        return cast(Source, import_part("orchestrator.physics.source:PhysicsSource")(uri))
+        return cast(Source, import_component("orchestrator.physics.source:PhysicsSource")(uri))
     if uri.startswith("world://"):
-        return cast(Source, import_part("orchestrator.environments.source:WorldSource")(uri))
+        return cast(
+            Source, import_component("orchestrator.environments.source:EnvironmentSource")(uri)
+        )
     if uri.startswith(lerobot.SCHEME):
-        return lerobot.LeRobotSource(uri, unit)
-    if _CUSTOM.match(uri):
-        return _custom(uri)
+        return lerobot.LeRobotSource(uri, unit_size)
+    if _IMPORT_PATH_URI.match(uri):
+        return _open_custom(uri)
     uri = Storage(uri).root
     compressed = listing.COMPRESSED_TAR.search(uri)
     pattern, here = "{" in uri and ".tar" in uri, Storage(uri)
-    if compressed and (pattern or _kind(here) == "file"):
-        raise RequestError(f"is {listing.UNPACK}", where=uri)
+    if compressed and (pattern or _file_or_folder(here) == "file"):
+        raise RequestError(f"is {listing.COMPRESSED_TAR_REASON}", where=uri)
     if pattern:
         return tars.TarSource(uri)
-    kind, name = _kind(here), uri.rpartition("/")[2]
+    kind, name = _file_or_folder(here), uri.rpartition("/")[2]
     extension = name.rpartition(".")[2].lower()
     if kind == "file":
         if extension == "tar":
             return tars.TarSource(uri)
         if extension in MANIFEST_EXTENSIONS:
-            return manifest.ManifestSource(uri, unit)
-        if extension in VIDEO_EXTENSIONS | PICTURE_EXTENSIONS:
-            pictures = extension in PICTURE_EXTENSIONS
-            return folder.FolderSource(uri, unit, single=True, pictures=pictures)
+            return manifest.ManifestSource(uri, unit_size)
+        if extension in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
+            pictures = extension in IMAGE_EXTENSIONS
+            return folder.FolderSource(uri, unit_size, is_single_file=True, images=pictures)
         raise RequestError(
             f"a file ending in '.{extension}' is not a source",
             where=uri,
-            mend="name a folder of videos or pictures, a manifest (.csv, .tsv, .txt), a video, a"
+            hint="name a folder of videos or pictures, a manifest (.csv, .tsv, .txt), a video, a"
             " picture or a .tar",
         )
     try:
         if here.exists("index.parquet") or here.exists("shards.parquet"):
             return PackedSource(uri)
         if lerobot_info.is_lerobot(here):
-            return lerobot.LeRobotSource(uri, unit)
+            return lerobot.LeRobotSource(uri, unit_size)
     except OSError as error:
         mend = "check the path and its rights"
-        raise RequestError(f"cannot be read: {error}", where=uri, mend=mend) from None
-    return _folder_or_tars(here, unit)
+        raise RequestError(f"cannot be read: {error}", where=uri, hint=mend) from None
+    return _open_folder(here, unit_size)
 
 
-def _folder_or_tars(here: Storage, unit: int) -> Source | InPlaceSource:
+def _open_folder(here: Storage, unit: int) -> Source | InPlaceSource:
     from orchestrator.data.sources import folder, listing, tars
-    from orchestrator.data.sources.inputs import printable
+    from orchestrator.data.sources.inputs import printable_path
     from orchestrator.data.sources.lerobot import info as lerobot_info
 
     found = listing.list_folder(here)
     for entry in found.files:
-        robot = here.sub(entry.path.removesuffix(lerobot_info.INFO))
-        if entry.path.endswith(f"/{lerobot_info.INFO}") and lerobot_info.is_lerobot(robot):
+        robot = here.subfolder(entry.path.removesuffix(lerobot_info.INFO_FILE))
+        if entry.path.endswith(f"/{lerobot_info.INFO_FILE}") and lerobot_info.is_lerobot(robot):
             raise RequestError(
                 "is a LeRobot folder inside of the source, whose episodes need its tables",
                 where=robot.root,
-                mend="name each LeRobot folder as a source of its own",
+                hint="name each LeRobot folder as a source of its own",
             )
-    videos, its_tars = found.named(VIDEO_EXTENSIONS), found.tars()
+    videos, its_tars = found.with_extensions(VIDEO_EXTENSIONS), found.tars()
     if len(its_tars) > len(videos):
         return tars.TarSource(here.root)
     if videos:
         return folder.FolderSource(here.root, unit)
-    if found.named(PICTURE_EXTENSIONS):
-        return folder.FolderSource(here.root, unit, pictures=True)
+    if found.with_extensions(IMAGE_EXTENSIONS):
+        return folder.FolderSource(here.root, unit, images=True)
     names = [entry.path for entry in found.files]
     compressed = [name for name in names if listing.COMPRESSED_TAR.search(name)]
     what, mend = (
@@ -213,15 +215,15 @@ def _folder_or_tars(here: Storage, unit: int) -> Source | InPlaceSource:
     )
     if names:
         what = f"no video among {len(names)} files"
-    if found.refused:
-        path, reason = found.refused[0]
-        what += f"; {len(found.refused)} cannot be read, {printable(path)}: {reason}"
+    if found.unreadable:
+        path, reason = found.unreadable[0]
+        what += f"; {len(found.unreadable)} cannot be read, {printable_path(path)}: {reason}"
     if compressed:
-        mend = f"{printable(compressed[0])} is {listing.UNPACK}"
-    raise RequestError(what, where=here.root, mend=mend)
+        mend = f"{printable_path(compressed[0])} is {listing.COMPRESSED_TAR_REASON}"
+    raise RequestError(what, where=here.root, hint=mend)
 
 
-def _kind(storage: Storage) -> str:
+def _file_or_folder(storage: Storage) -> str:
     """'file' or 'folder'.
 
     Raises:
@@ -236,24 +238,24 @@ def _kind(storage: Storage) -> str:
         raise RequestError(
             f"cannot be reached: {error}",
             where=storage.root,
-            mend="check the path and its credentials",
+            hint="check the path and its credentials",
         ) from None
     raise RequestError(
         "nothing is there",
         where=storage.root,
-        mend="name a folder of videos, a manifest, tars, a packed dataset, physics://mixed or world://NAME",
+        hint="name a folder of videos, a manifest, tars, a packed dataset, physics://mixed or world://NAME",
     )
 
 
-def _custom(uri: str) -> Source:
+def _open_custom(uri: str) -> Source:
     """A user's own source: `package.module:Name?key=value`, checked by its `Config`."""
     path, _, query = uri.partition("?")
-    part = CustomPart.model_validate({"kind": path, **dict(parse_qsl(query))})
-    source = import_part(path)(part_config(part))
+    part = CustomComponent.model_validate({"kind": path, **dict(parse_qsl(query))})
+    source = import_component(path)(component_config(part))
     if not isinstance(source, Source):
         raise RequestError(
             "a source has 'uri', 'units' and 'clips'",
             where=path,
-            mend="see orchestrator.data.sources.base.Source",
+            hint="see orchestrator.data.sources.base.Source",
         )
     return source

@@ -13,29 +13,29 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from orchestrator.data.codec.split_video import cut_video
-from orchestrator.data.sources.base import CHANGED, RawClip, Rejected, WorkUnit
-from orchestrator.data.sources.images import read_picture
+from orchestrator.data.codec.split_video import split_into_clips
+from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, WorkUnit
+from orchestrator.data.sources.images import read_image
 from orchestrator.errors import DataError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage
 
 MISSING = "missing"
 """Identity of an input that is not there."""
 
-UNUSABLE = "unusable: "
+UNREADABLE_PREFIX = "unusable: "
 """Begins the identity of an input that cannot be looked at; the reason follows."""
 
-_READ_AHEAD = 4 << 20
+_READ_AHEAD_BYTES = 4 << 20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_COMPRESSED = {
+_COMPRESSION_MAGIC = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
     b"\x04\"M\x18": "lz4", b"PK\x03\x04": "zip",
 }  # fmt: skip
-_BYTES = "\0"  # begins the text of a name that is not UTF-8; no path holds it
+_NON_UTF8_PREFIX = "\0"  # begins the text of a name that is not UTF-8; no path holds it
 
 # Errors of one file; others are the storage's or the machine's, and stop the job.
-_OF_ONE_FILE = frozenset((
+_PER_FILE_ERRNOS = frozenset((
     errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
     errno.ENOTDIR, errno.ENXIO, errno.EPERM,
 ))  # fmt: skip
@@ -53,90 +53,90 @@ def make_units(inputs: Sequence[tuple[str, str]], size: int) -> list[WorkUnit]:
     return units
 
 
-def to_text(path: str) -> str:
+def path_to_utf8(path: str) -> str:
     """A path as UTF-8 text, one to one: most are it already, local ones may hold any bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        return _BYTES + quote_from_bytes(os.fsencode(path))
+        return _NON_UTF8_PREFIX + quote_from_bytes(os.fsencode(path))
     return path
 
 
-def from_text(text: str) -> str:
-    """The path that `to_text` was given."""
-    if not text.startswith(_BYTES):
+def path_from_utf8(text: str) -> str:
+    """The path that `path_to_utf8` was given."""
+    if not text.startswith(_NON_UTF8_PREFIX):
         return text
-    return os.fsdecode(unquote_to_bytes(text.removeprefix(_BYTES)))
+    return os.fsdecode(unquote_to_bytes(text.removeprefix(_NON_UTF8_PREFIX)))
 
 
-def printable(path: str) -> str:
+def printable_path(path: str) -> str:
     """A path for people and for the index: what is not UTF-8 is written as `\\xe9`."""
     shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return shown.replace("\0", "\\x00")
 
 
-def identity_of(storage: Storage, path: str) -> str:
-    """Size and modification time of a file, `MISSING`, or `UNUSABLE` and why."""
+def file_identity(storage: Storage, path: str) -> str:
+    """Size and modification time of a file, `MISSING`, or `UNREADABLE_PREFIX` and why."""
     import pyarrow.fs as pafs
 
     if "\0" in path:
-        return f"{UNUSABLE}a NUL byte in its name"
-    if not storage.remote:
+        return f"{UNREADABLE_PREFIX}a NUL byte in its name"
+    if not storage.is_remote:
         try:
-            found = os.stat(storage.at(path))
+            found = os.stat(storage.fs_path(path))
         except (FileNotFoundError, NotADirectoryError):
             return MISSING
         except OSError as error:
-            return f"{UNUSABLE}{error.strerror}"
+            return f"{UNREADABLE_PREFIX}{error.strerror}"
         plain = stat.S_ISREG(found.st_mode)
         return f"{found.st_size}:{found.st_mtime_ns}" if plain else MISSING
-    info = storage.fs.get_file_info(storage.at(path))
+    info = storage.fs.get_file_info(storage.fs_path(path))
     if info.type != pafs.FileType.File:
         return MISSING
     return f"{info.size or 0}:{info.mtime_ns or 0}"
 
 
-def key_of(path: str) -> str:
+def clip_key_prefix(path: str) -> str:
     """A readable key that is unique to a path: its stem and 8 hex digits of its hash."""
     stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:64] or "video"
     return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
-def clips_of_file(
+def read_clips(
     storage: Storage,
     path: str,
     identity: str,
-    encode: Encode,
+    encode: TranscodeConfig,
     extras: dict[str, bytes] | None = None,
     *,
-    picture: bool = False,
+    is_image: bool = False,
 ) -> Iterator[RawClip | Rejected]:
     """The clips of one video file, or the one of a picture, or why it has none.
 
     The file must be, before and after it is read, what it was when it was listed.
     """
-    source = printable(storage.uri(path))
+    source = printable_path(storage.uri(path))
     if identity == MISSING:
         yield Rejected(source, "no such file")
         return
-    if identity.startswith(UNUSABLE):
-        yield Rejected(source, f"cannot be read: {identity.removeprefix(UNUSABLE)}")
+    if identity.startswith(UNREADABLE_PREFIX):
+        yield Rejected(source, f"cannot be read: {identity.removeprefix(UNREADABLE_PREFIX)}")
         return
-    if identity_of(storage, path) != identity:
-        yield Rejected(source, CHANGED)
+    if file_identity(storage, path) != identity:
+        yield Rejected(source, CHANGED_WHILE_PACKING)
         return
     if identity.startswith("0:"):
         yield Rejected(source, "zero bytes")
         return
     lost = 0.0
     try:
-        with one_input(storage), open_file(storage, path) as file:
-            refuse_pointer(file)
+        with convert_input_errors(storage), open_buffered(storage, path) as file:
+            check_not_lfs_pointer(file)
             clips: Iterator[RawClip | Rejected] = (
-                iter([read_picture(file, key_of(path), source)])
-                if picture
-                else cut_video(file, key_of(path), source, encode, extras or {})
+                iter([read_image(file, clip_key_prefix(path), source)])
+                if is_image
+                else split_into_clips(file, clip_key_prefix(path), source, encode, extras or {})
             )
             for clip in clips:
                 lost += clip.share if isinstance(clip, Rejected) else 0
@@ -144,12 +144,12 @@ def clips_of_file(
     except DataError as error:
         yield Rejected(source, error.what, max(0.0, 1 - lost))
         lost = 1.0
-    if identity_of(storage, path) != identity:
-        yield Rejected(source, CHANGED, max(0.0, 1 - lost))
+    if file_identity(storage, path) != identity:
+        yield Rejected(source, CHANGED_WHILE_PACKING, max(0.0, 1 - lost))
 
 
 @contextmanager
-def one_input(storage: Storage | None = None) -> Iterator[None]:
+def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
     """Whatever goes wrong with one input, as the reason why it cannot be used.
 
     `storage`: where it is read. Without one, every OSError is the machine's.
@@ -168,7 +168,7 @@ def one_input(storage: Storage | None = None) -> Iterator[None]:
         raise DataError("no such file") from error
     except OSError as error:
         final = isinstance(error, PermissionError)
-        local = storage is not None and not storage.remote and error.errno in _OF_ONE_FILE
+        local = storage is not None and not storage.is_remote and error.errno in _PER_FILE_ERRNOS
         if storage is None or not (final or local):
             raise
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -178,7 +178,7 @@ def one_input(storage: Storage | None = None) -> Iterator[None]:
         raise DataError(f"cannot be read: {type(error).__name__}: {reason}") from error
 
 
-def refuse_pointer(file: IO[bytes]) -> None:
+def check_not_lfs_pointer(file: IO[bytes]) -> None:
     """Find out that a file is what Git LFS left in place of a large one.
 
     Raises:
@@ -190,17 +190,19 @@ def refuse_pointer(file: IO[bytes]) -> None:
     file.seek(0)
 
 
-def compression_of(head: bytes) -> str | None:
+def detect_compression(head: bytes) -> str | None:
     """How a file is compressed, by its first bytes."""
-    return next((kind for magic, kind in _COMPRESSED.items() if head.startswith(magic)), None)
+    return next(
+        (kind for magic, kind in _COMPRESSION_MAGIC.items() if head.startswith(magic)), None
+    )
 
 
-def open_file(storage: Storage, path: str) -> IO[bytes]:
+def open_buffered(storage: Storage, path: str) -> IO[bytes]:
     """A seekable reader with read-ahead, so that a remote file costs few requests."""
-    return cast(IO[bytes], io.BufferedReader(open_native(storage, path), _READ_AHEAD))
+    return cast(IO[bytes], io.BufferedReader(open_arrow_file(storage, path), _READ_AHEAD_BYTES))
 
 
-def open_native(storage: Storage, path: str) -> Any:
-    """A file as pyarrow reads it: its threads call no Python, as they would for `open_file`."""
-    place = storage.at(path)
-    return storage.fs.open_input_file(place if storage.remote else os.fsencode(place))
+def open_arrow_file(storage: Storage, path: str) -> Any:
+    """A file as pyarrow reads it: its threads call no Python, as they would for `open_buffered`."""
+    place = storage.fs_path(path)
+    return storage.fs.open_input_file(place if storage.is_remote else os.fsencode(place))

@@ -6,28 +6,28 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.data.sources.base import PICTURE_EXTENSIONS, VIDEO_EXTENSIONS, Rejected
-from orchestrator.data.sources.inputs import printable
+from orchestrator.data.sources.base import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Rejected
+from orchestrator.data.sources.inputs import printable_path
 from orchestrator.errors import RequestError
 from orchestrator.storage import FileEntry, Storage
-from orchestrator.storage.local_listing import NOT_A_FILE
+from orchestrator.storage.local_listing import NOT_A_REGULAR_FILE
 
 COMPRESSED_TAR = re.compile(
     r"\.(tar\.(bz2|bz|gz|lz|lz4|lzma|lzo|xz|z|zst|zstd)|tgz|taz|tbz|tbz2|tlz|txz|tzst)$", re.I
 )
 """Names of tars that cannot be read at random."""
 
-UNPACK = "a compressed tar, which cannot be read at random: unpack it to .tar"
+COMPRESSED_TAR_REASON = "a compressed tar, which cannot be read at random: unpack it to .tar"
 
-_KINDS = {"tar": ("tar",), "video": VIDEO_EXTENSIONS, "picture": PICTURE_EXTENSIONS}
-_SIDE_FILES = ("cls", "csv", "json", "npy", "tsv", "txt")
-_DOCUMENTS = frozenset((
+_EXTENSIONS_BY_KIND = {"tar": ("tar",), "video": VIDEO_EXTENSIONS, "picture": IMAGE_EXTENSIONS}
+_SIDECAR_EXTENSIONS = ("cls", "csv", "json", "npy", "tsv", "txt")
+_DOCUMENT_STEMS = frozenset((
     "authors", "changelog", "citation", "contributing", "copying", "licence", "license", "notes",
     "notice", "readme",
 ))  # fmt: skip
 _DOCUMENT_EXTENSIONS = frozenset(("", "cff", "html", "md", "pdf", "rst", "txt"))
-_OF_THE_DESKTOP = frozenset(("desktop.ini", "thumbs.db"))
-_OWN_TAR = re.compile(r"(^|/)datasets/[0-9a-f]{16}/[^/]+\.tar$")
+_DESKTOP_FILES = frozenset(("desktop.ini", "thumbs.db"))
+_PACKED_DATASET_TAR = re.compile(r"(^|/)datasets/[0-9a-f]{16}/[^/]+\.tar$")
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,19 @@ class Listing:
     """
 
     files: list[FileEntry]
-    refused: list[tuple[str, str]]
+    unreadable: list[tuple[str, str]]
 
-    def named(self, extensions: Collection[str]) -> list[FileEntry]:
+    def with_extensions(self, extensions: Collection[str]) -> list[FileEntry]:
         """The files with one of these extensions (lower case, without the dot)."""
         return [entry for entry in self.files if extension_of(entry.path) in extensions]
 
     def tars(self) -> list[FileEntry]:
         """The tars, without those of datasets that were packed into this folder."""
-        return [entry for entry in self.named(("tar",)) if not _OWN_TAR.search(entry.path)]
+        return [
+            entry
+            for entry in self.with_extensions(("tar",))
+            if not _PACKED_DATASET_TAR.search(entry.path)
+        ]
 
 
 def list_folder(storage: Storage) -> Listing:
@@ -57,39 +61,41 @@ def list_folder(storage: Storage) -> Listing:
     """
     refused: list[tuple[str, str]] = []
     try:
-        files = list(storage.files(refused=lambda *row: refused.append(row)))
+        files = list(storage.files(on_unreadable=lambda *row: refused.append(row)))
     except OSError as error:
         refused.append(("/", f"cannot be listed: {error}"))
         files = []
     for path, reason in refused:
         if path == "/":
-            raise RequestError(reason, where=storage.root, mend="check the path and its rights")
+            raise RequestError(reason, where=storage.root, hint="check the path and its rights")
     return Listing(
         [entry for entry in files if not is_hidden(entry.path)],
         sorted(row for row in refused if not is_hidden(row[0])),
     )
 
 
-def left_out(
-    storage: Storage, listing: Listing, wanted: Collection[str], kind: str
+def skipped_files(
+    storage: Storage, listing: Listing, extensions: Collection[str], kind: str
 ) -> list[Rejected]:
     """A row for each file below a folder that is not read, documents left out.
 
     Args:
-        wanted: extensions of the files that are read.
+        extensions: those of the files that are read.
         kind: what they are: "videos", "pictures" or "tars".
 
     An input that cannot be read counts as lost; files of another kind do not.
     """
     rows: list[tuple[str, str, float]] = []
     for entry in listing.files:
-        if extension_of(entry.path) not in wanted and not is_document(entry.path):
-            rows.append((entry.path, f"left out: {_reason(entry.path, kind)}", 0.0))
-    for path, reason in listing.refused:
-        lost = reason != NOT_A_FILE and (extension_of(path) in wanted or path.endswith("/"))
+        if extension_of(entry.path) not in extensions and not is_document(entry.path):
+            rows.append((entry.path, f"left out: {_skip_reason(entry.path, kind)}", 0.0))
+    for path, reason in listing.unreadable:
+        lost = reason != NOT_A_REGULAR_FILE and (
+            extension_of(path) in extensions or path.endswith("/")
+        )
         rows.append((path, reason, float(lost)))
     rows.sort()
-    return [Rejected(printable(storage.uri(path)), why, lost) for path, why, lost in rows]
+    return [Rejected(printable_path(storage.uri(path)), why, lost) for path, why, lost in rows]
 
 
 def extension_of(path: str) -> str:
@@ -106,19 +112,19 @@ def is_document(path: str) -> bool:
     """Whether a file is about the data (README.md, LICENSE, ...), by its name."""
     name = path.rpartition("/")[2].lower()
     stem, _, extension = name.partition(".")
-    described = stem in _DOCUMENTS and extension in _DOCUMENT_EXTENSIONS
-    return described or name in _OF_THE_DESKTOP
+    described = stem in _DOCUMENT_STEMS and extension in _DOCUMENT_EXTENSIONS
+    return described or name in _DESKTOP_FILES
 
 
-def _reason(path: str, kind: str) -> str:
+def _skip_reason(path: str, kind: str) -> str:
     extension = extension_of(path)
     if COMPRESSED_TAR.search(path):
-        return UNPACK
-    for what, extensions in _KINDS.items():
+        return COMPRESSED_TAR_REASON
+    for what, extensions in _EXTENSIONS_BY_KIND.items():
         if extension in extensions:
             return (
                 f"a {what} beside {kind}: move it to a folder of its own and name that as a source"
             )
-    if extension in _SIDE_FILES:
+    if extension in _SIDECAR_EXTENSIONS:
         return f"a .{extension} beside {kind} is not read: labels stand in a manifest or in tars"
     return f"by its name not one of the {kind}"

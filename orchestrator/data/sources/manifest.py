@@ -12,19 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from orchestrator.data.sources.base import VIDEO_EXTENSIONS, RawClip, Rejected, WorkUnit
 from orchestrator.data.sources.inputs import (
     MISSING,
-    UNUSABLE,
-    clips_of_file,
-    identity_of,
+    UNREADABLE_PREFIX,
+    file_identity,
     make_units,
-    printable,
+    printable_path,
+    read_clips,
 )
 from orchestrator.errors import RequestError
-from orchestrator.job import Encode
+from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage, is_remote
 
-_HEADERS = {"path", "video", "videos", "file", "filename", "video_path", "filepath"}
-_AGAIN = "again"
-_LONGEST = 1 << 16  # characters of a line that is taken apart; no path is as long
+_HEADER_NAMES = {"path", "video", "videos", "file", "filename", "video_path", "filepath"}
+_DUPLICATE = "again"
+_MAX_LINE_LENGTH = 1 << 16  # characters of a line that is taken apart; no path is as long
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,299}")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,199})(\.[0-9]+(e[+-][0-9]{2})?|e[+-][0-9]{2})")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?:\s*([,\t ])(.*))?')
@@ -38,8 +38,8 @@ class ManifestSource:
     number, all else as text.
     """
 
-    def __init__(self, uri: str, unit: int) -> None:
-        self.uri, self.unit = uri, unit
+    def __init__(self, uri: str, unit_size: int) -> None:
+        self.uri, self.unit_size = uri, unit_size
         self.folder = uri.rpartition("/")[0] or "/"
 
     def units(self) -> list[WorkUnit]:
@@ -48,34 +48,39 @@ class ManifestSource:
         Raises:
             RequestError: the manifest cannot be read, is empty, or none of its files exists.
         """
-        lines = self._lines()
-        places = self._places({path for path, _ in lines})
+        lines = self._read_rows()
+        places = self._canonical_paths({path for path, _ in lines})
         first = {place: path for path, place in reversed(list(places.items()))}
         with ThreadPoolExecutor(16) as pool:  # one request per path where the store is remote
-            found_states = pool.map(lambda path: identity_of(*self._split(path)), first.values())
+            found_states = pool.map(
+                lambda path: file_identity(*self._storage_and_name(path)), first.values()
+            )
             states = dict(zip(first, found_states, strict=True))
-        found = [(_input(path, label), states.pop(places[path], _AGAIN)) for path, label in lines]
-        if all(state == MISSING or state.startswith(UNUSABLE) for _, state in found):
+        found = [
+            (_encode_input(path, label), states.pop(places[path], _DUPLICATE))
+            for path, label in lines
+        ]
+        if all(state == MISSING or state.startswith(UNREADABLE_PREFIX) for _, state in found):
             exists = "can be read" if any(state != MISSING for _, state in found) else "exists"
             raise RequestError(
                 f"none of the {len(found)} files that it names {exists}",
                 where=self.uri,
-                mend=f"relative paths start at the manifest's folder: {self.folder}",
+                hint=f"relative paths start at the manifest's folder: {self.folder}",
             )
-        return make_units(found, self.unit)
+        return make_units(found, self.unit_size)
 
-    def clips(self, unit: WorkUnit, encode: Encode) -> Iterator[RawClip | Rejected]:
+    def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         """The clips of every line of a unit, in order."""
         for line, identity in zip(unit.inputs, unit.identity.split("\n"), strict=True):
-            path, label = _line(line)
-            storage, name = self._split(path)
-            if identity == _AGAIN:
-                yield Rejected(printable(storage.uri(name)), "listed twice in the manifest")
+            path, label = _decode_input(line)
+            storage, name = self._storage_and_name(path)
+            if identity == _DUPLICATE:
+                yield Rejected(printable_path(storage.uri(name)), "listed twice in the manifest")
                 continue
-            extras = {"json": json.dumps({"label": _value(label)}).encode()} if label else {}
-            yield from clips_of_file(storage, name, identity, encode, extras)
+            extras = {"json": json.dumps({"label": _parse_label(label)}).encode()} if label else {}
+            yield from read_clips(storage, name, identity, encode, extras)
 
-    def _split(self, path: str) -> tuple[Storage, str]:
+    def _storage_and_name(self, path: str) -> tuple[Storage, str]:
         """The storage and the path in it, of a path as the manifest gives it."""
         if is_remote(path) or is_remote(self.folder):
             path = path.replace("/./", "/").removeprefix("./")  # a store takes it for a name
@@ -84,21 +89,21 @@ class ManifestSource:
             return Storage(folder or "/"), name
         return Storage(self.folder), path
 
-    def _places(self, paths: set[str]) -> dict[str, str]:
+    def _canonical_paths(self, paths: set[str]) -> dict[str, str]:
         """One name for each file, by the paths that the manifest gives it."""
         folders: dict[str, str] = {}
         places = {}
         for path in sorted(paths):
-            storage, name = self._split(path)
+            storage, name = self._storage_and_name(path)
             folder, slash, base = storage.uri(name).rpartition("/")
-            if not storage.remote and "\0" not in path:
+            if not storage.is_remote and "\0" not in path:
                 if folder not in folders:
                     folders[folder] = os.path.realpath(folder + slash)
                 folder = folders[folder]
             places[path] = f"{folder}/{base}"
         return places
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def _read_rows(self) -> list[tuple[str, str]]:
         place, name = Storage(self.folder), self.uri.rpartition("/")[2]
         try:
             text = place.read_bytes(name).decode("utf-8-sig")
@@ -106,22 +111,22 @@ class ManifestSource:
             raise RequestError(
                 f"cannot read the manifest: {error}",
                 where=self.uri,
-                mend="a manifest is UTF-8 text, one 'path label' a line",
+                hint="a manifest is UTF-8 text, one 'path label' a line",
             ) from None
         lines = [line.strip("\ufeff \t\v\f") for line in re.split(r"\r\n|\r|\n", text)]
-        rows = [split_line(line) for line in lines if line]
-        if rows and rows[0][0].strip().lower() in _HEADERS:
+        rows = [parse_line(line) for line in lines if line]
+        if rows and rows[0][0].strip().lower() in _HEADER_NAMES:
             rows = rows[1:]
         if not rows:
             raise RequestError(
-                "the manifest is empty", where=self.uri, mend="write one 'path label' a line"
+                "the manifest is empty", where=self.uri, hint="write one 'path label' a line"
             )
         return rows
 
 
-def split_line(line: str) -> tuple[str, str]:
+def parse_line(line: str) -> tuple[str, str]:
     """Path and label of one line; the label is '' where there is none."""
-    if len(line) > _LONGEST:
+    if len(line) > _MAX_LINE_LENGTH:
         return line, ""
     if quoted := _QUOTED.fullmatch(line):
         path, mark, label = quoted.groups(default="")
@@ -143,14 +148,14 @@ def split_line(line: str) -> tuple[str, str]:
     return head.strip(), tail[0] if tail else ""
 
 
-def _input(path: str, label: str) -> str:
-    """A line as a unit keeps it; `_line` reads it back."""
+def _encode_input(path: str, label: str) -> str:
+    """A line as a unit keeps it; `_decode_input` reads it back."""
     if "\t" in path or not path:
         return "\t" + json.dumps([path, label])
     return f"{path}\t{label}"
 
 
-def _line(text: str) -> tuple[str, str]:
+def _decode_input(text: str) -> tuple[str, str]:
     if text.startswith("\t"):
         path, label = json.loads(text)
         return path, label
@@ -162,7 +167,7 @@ def _is_video(text: str) -> bool:
     return text.rpartition(".")[2].lower() in VIDEO_EXTENSIONS and "." in text
 
 
-def _value(label: str) -> int | float | str:
+def _parse_label(label: str) -> int | float | str:
     if _INTEGER.fullmatch(label):
         return int(label)
     return float(label) if _FLOAT.fullmatch(label) else label

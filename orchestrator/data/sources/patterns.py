@@ -8,18 +8,18 @@ import re
 from orchestrator.errors import RequestError
 
 
-def expand(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
     """`a-{000..010}.tar` and `{x,y}.tar` as lists, like a shell.
 
     Raises:
         RequestError: braces that are neither a range nor a list.
     """
     parts = re.split(r"\{([^{}]*)\}", pattern)
-    choices = [_choices(p, pattern) if i % 2 else [p] for i, p in enumerate(parts)]
+    choices = [_expand_brace(p, pattern) if i % 2 else [p] for i, p in enumerate(parts)]
     return ["".join(choice) for choice in itertools.product(*choices)]
 
 
-def _choices(text: str, pattern: str) -> list[str]:
+def _expand_brace(text: str, pattern: str) -> list[str]:
     numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
     if numbers:
         first, last = numbers.groups()
@@ -27,5 +27,5 @@ def _choices(text: str, pattern: str) -> list[str]:
     if "," in text:
         return text.split(",")
     raise RequestError(
-        f"'{{{text}}}' is neither a range nor a list", where=pattern, mend="write {000..127}"
+        f"'{{{text}}}' is neither a range nor a list", where=pattern, hint="write {000..127}"
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class SideFile:
+class SidecarFile:
     """A member that is no clip: its name in the tar, and where its bytes are."""
 
     name: str
@@ -19,14 +19,14 @@ class SideFile:
     size: int
 
 
-def sample_of(name: str) -> str:
+def sample_key(name: str) -> str:
     """The key of the sample that a file belongs to."""
     folder, slash, base = name.rpartition("/")
     # A dot at the beginning hides a file, and ends no key.
     return folder + slash + base[:1] + base[1:].partition(".")[0]
 
 
-class Samples:
+class ClipsBySample:
     """The clips of a tar, by sample."""
 
     def __init__(self, keys: Collection[str]) -> None:
@@ -34,53 +34,53 @@ class Samples:
         self._clips = set(keys)
         self._samples: dict[str, list[str]] = {}
         for key in keys:
-            self._samples.setdefault(sample_of(key), []).append(key)
-        self._folded = {sample.casefold(): sample for sample in self._samples}
+            self._samples.setdefault(sample_key(key), []).append(key)
+        self._sample_by_casefold = {sample.casefold(): sample for sample in self._samples}
 
-    def assign(self, files: Iterable[SideFile]) -> Assigned:
+    def assign(self, files: Iterable[SidecarFile]) -> SidecarAssignment:
         """Give each file to its clips. A clip's own file goes before its sample's; of two files
         with one name the first is used."""
-        found = Assigned()
-        shared: list[SideFile] = []
+        found = SidecarAssignment()
+        shared: list[SidecarFile] = []
         for file in files:
-            key = self._owner(file.name)
+            key = self._owning_clip(file.name)
             if key is None:
                 shared.append(file)
             elif not found.add(key, file.name[len(key) + 1 :], file):
                 found.unused.append((file, f"clip '{key}' has a file of this kind already"))
         for file in shared:
-            sample = sample_of(file.name)
+            sample = sample_key(file.name)
             extension, keys = file.name[len(sample) + 1 :], self._samples.get(sample)
             if not keys or not extension:
-                found.unused.append((file, self._stray(sample)))
+                found.unused.append((file, self._unmatched_reason(sample)))
             elif not sum(found.add(key, extension, file) for key in keys):
                 reason = f"each clip of '{sample}' has a file of this kind already"
                 found.unused.append((file, reason))
         return found
 
-    def _owner(self, name: str) -> str | None:
+    def _owning_clip(self, name: str) -> str | None:
         """The one clip that a file belongs to; None: to its whole sample, or to nothing."""
-        sample, key = sample_of(name), name
+        sample, key = sample_key(name), name
         while len(key) > len(sample):
             key = key.rpartition(".")[0]
             if key in self._clips and key != sample:
                 return key
         return None
 
-    def _stray(self, sample: str) -> str:
-        similar = self._folded.get(sample.casefold(), sample)
+    def _unmatched_reason(self, sample: str) -> str:
+        similar = self._sample_by_casefold.get(sample.casefold(), sample)
         hint = "" if similar == sample else f": its name is '{similar}' in other letters"
         return f"belongs to no clip{hint}"
 
 
-class Assigned:
-    """`beside`: per clip, its side files by their extension in lower case (`KEY.JSON` is a
+class SidecarAssignment:
+    """`by_clip`: per clip, its side files by their extension in lower case (`KEY.JSON` is a
     "json"); `unused`: files that no clip has, and why."""
 
     def __init__(self) -> None:
-        self.beside: dict[str, dict[str, SideFile]] = {}
-        self.unused: list[tuple[SideFile, str]] = []
+        self.by_clip: dict[str, dict[str, SidecarFile]] = {}
+        self.unused: list[tuple[SidecarFile, str]] = []
 
-    def add(self, key: str, extension: str, file: SideFile) -> bool:
+    def add(self, key: str, extension: str, file: SidecarFile) -> bool:
         """False when the clip has such a file already."""
-        return self.beside.setdefault(key, {}).setdefault(extension.lower(), file) is file
+        return self.by_clip.setdefault(key, {}).setdefault(extension.lower(), file) is file

@@ -6,11 +6,11 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
-BLOCK = 1 << 20
+READ_CHUNK_BYTES = 1 << 20
 """Bytes that are read at a time."""
 
 # What tarfile raises, beside its own errors, for a header whose numbers are none.
-_NO_NUMBERS = (ValueError, IndexError, OverflowError)
+_HEADER_ERRORS = (ValueError, IndexError, OverflowError)
 
 
 def open_tar(stream: HashingReader) -> tarfile.TarFile:
@@ -20,8 +20,8 @@ def open_tar(stream: HashingReader) -> tarfile.TarFile:
         tarfile.ReadError: there is none.
     """
     try:
-        return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=BLOCK)
-    except _NO_NUMBERS as error:
+        return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=READ_CHUNK_BYTES)
+    except _HEADER_ERRORS as error:
         raise tarfile.ReadError(f"damaged header: {error}") from None
 
 
@@ -33,7 +33,7 @@ def next_member(members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
     """
     try:
         return next(members, None)
-    except _NO_NUMBERS as error:
+    except _HEADER_ERRORS as error:
         raise tarfile.ReadError(f"damaged header: {error}") from None
 
 
@@ -42,32 +42,32 @@ class HashingReader:
 
     def __init__(self, file: IO[bytes], digest: Any) -> None:
         self._file, self._digest = file, digest
-        self._at = self._hashed = 0
+        self._offset = self._hashed = 0
 
-    def seek(self, at: int) -> None:
+    def seek(self, offset: int) -> None:
         """Go to a byte that was read before, or follows such a one."""
-        self._file.seek(at)
-        self._at = at
+        self._file.seek(offset)
+        self._offset = offset
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        new = self._at + len(data) - self._hashed
+        new = self._offset + len(data) - self._hashed
         if new > 0:
             self._digest.update(data[-new:])
             self._hashed += new
-        self._at += len(data)
+        self._offset += len(data)
         return data
 
-    def after_zeros(self) -> int | None:
+    def skip_zeros(self) -> int | None:
         """Where the next byte is that is not 0; None at the end of the file."""
-        while block := self.read(BLOCK):
+        while block := self.read(READ_CHUNK_BYTES):
             if rest := block.lstrip(b"\0"):
-                return self._at - len(rest)
+                return self._offset - len(rest)
         return None
 
     def finish(self) -> int:
         """Read to the end; the file's size."""
         self.seek(self._hashed)
-        while self.read(BLOCK):
+        while self.read(READ_CHUNK_BYTES):
             pass
-        return self._at
+        return self._offset

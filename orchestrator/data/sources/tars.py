@@ -8,43 +8,48 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
-from orchestrator.data.codec.seekable import probe_in_place
+from orchestrator.data.codec.seekable import probe_seekable
 from orchestrator.data.sources.base import (
-    CHANGED,
-    PICTURE_EXTENSIONS,
+    CHANGED_WHILE_PACKING,
+    IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
     Rejected,
     WorkUnit,
 )
 from orchestrator.data.sources.inputs import (
     MISSING,
-    compression_of,
-    identity_of,
+    check_not_lfs_pointer,
+    convert_input_errors,
+    detect_compression,
+    file_identity,
     make_units,
-    one_input,
-    open_file,
-    printable,
-    refuse_pointer,
-    to_text,
+    open_buffered,
+    path_to_utf8,
+    printable_path,
 )
 from orchestrator.data.sources.listing import (
     extension_of,
     is_document,
     is_hidden,
-    left_out,
     list_folder,
+    skipped_files,
 )
-from orchestrator.data.sources.patterns import expand
-from orchestrator.data.sources.tar_samples import Samples, SideFile, sample_of
-from orchestrator.data.sources.tar_stream import BLOCK, HashingReader, next_member, open_tar
-from orchestrator.data.store.index_writer import ShardRows
-from orchestrator.data.store.sidecar_arrays import ARRAYS, Found, unusable
+from orchestrator.data.sources.patterns import expand_braces
+from orchestrator.data.sources.tar_samples import ClipsBySample, SidecarFile, sample_key
+from orchestrator.data.sources.tar_stream import (
+    READ_CHUNK_BYTES,
+    HashingReader,
+    next_member,
+    open_tar,
+)
+from orchestrator.data.store.index_writer import IndexedShard
+from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, ArraySummary, find_unusable_array
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
 
-_NO_FILES = (b"D", b"V")  # GNU: what a folder held, and the volume's name
-_UNITS = 4096
-_IN_MEMORY = 64 << 20
+_NON_FILE_TYPES = (b"D", b"V")  # GNU: what a folder held, and the volume's name
+_MAX_UNITS = 4096
+_MAX_IN_MEMORY_BYTES = 64 << 20
 
 
 class TarSource:
@@ -56,10 +61,10 @@ class TarSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._left_out: list[Rejected] = []
+        self._skipped_inputs: list[Rejected] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_left_out": []}
+        return {**self.__dict__, "_skipped_inputs": []}
 
     def units(self) -> list[WorkUnit]:
         """Units of one tar, or of a few where there are thousands.
@@ -67,72 +72,74 @@ class TarSource:
         Raises:
             RequestError: a tar that the pattern names is missing.
         """
-        found = [(tar, identity_of(*_place(tar))) for tar in self._tars()]
+        found = [(tar, file_identity(*_storage_and_name(tar))) for tar in self._list_tars()]
         missing = [tar for tar, state in found if state == MISSING]
         if missing:
             raise RequestError(
                 f"{len(missing)} of {len(found)} tars are missing",
                 where=missing[0],
-                mend="check the pattern's numbers, or restore the files",
+                hint="check the pattern's numbers, or restore the files",
             )
-        return make_units(found, 1 + len(found) // _UNITS)
+        return make_units(found, 1 + len(found) // _MAX_UNITS)
 
     def left_out(self) -> list[Rejected]:
         """What the last `units` found beside the tars."""
-        return self._left_out
+        return self._skipped_inputs
 
-    def shards(self, unit: WorkUnit) -> Iterator[ShardRows | Rejected]:
+    def shards(self, unit: WorkUnit) -> Iterator[IndexedShard | Rejected]:
         """Each tar's clips, and a row for each member or rest of a tar that cannot be used."""
         for tar, identity in zip(unit.inputs, unit.identity.split("\n"), strict=True):
-            place = _place(tar)
-            if identity_of(*place) != identity:
-                yield Rejected(tar, CHANGED)
+            place = _storage_and_name(tar)
+            if file_identity(*place) != identity:
+                yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
-            found = _Reader(tar)
+            found = TarIndexer(tar)
             try:
-                with one_input(place[0]):
+                with convert_input_errors(place[0]):
                     found.read(*place)
             except DataError as error:
                 yield Rejected(tar, error.what)
                 continue
-            if identity_of(*place) != identity:
-                yield Rejected(tar, CHANGED)
+            if file_identity(*place) != identity:
+                yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
             shard = found.shard()
             yield from found.rejected()
             yield shard
 
-    def _tars(self) -> list[str]:
+    def _list_tars(self) -> list[str]:
         if "{" in self.uri:
-            return expand(self.uri)
+            return expand_braces(self.uri)
         if self.uri.lower().endswith(".tar"):
             return [self.uri]
         folder = Storage(self.uri)
         listing = list_folder(folder)
-        self._left_out = left_out(folder, listing, ("tar",), "tars")
+        self._skipped_inputs = skipped_files(folder, listing, ("tar",), "tars")
         tars = listing.tars()
-        unnamed = [entry.path for entry in tars if to_text(entry.path) != entry.path]
+        unnamed = [entry.path for entry in tars if path_to_utf8(entry.path) != entry.path]
         reason = "its name is not UTF-8, and the index must hold it: rename the tar"
-        self._left_out += [Rejected(printable(folder.uri(path)), reason) for path in unnamed]
+        self._skipped_inputs += [
+            Rejected(printable_path(folder.uri(path)), reason) for path in unnamed
+        ]
         return [folder.uri(entry.path) for entry in tars if entry.path not in set(unnamed)]
 
 
-def _place(tar: str) -> tuple[Storage, str]:
+def _storage_and_name(tar: str) -> tuple[Storage, str]:
     folder, _, name = tar.rpartition("/")
     return Storage(folder or "/"), name
 
 
-class _Reader:
+class TarIndexer:
     """What one tar holds, read from front to back once."""
 
     def __init__(self, tar: str) -> None:
         self._tar = tar
         self._clips: dict[str, dict[str, Any]] = {}
-        self._files: list[SideFile] = []
-        self._places: dict[str, SideFile] = {}  # by name, for links
-        self._arrays: dict[int, Found] = {}  # by offset
-        self._lost: list[tuple[str, str]] = []
-        self._left_out: list[tuple[str, str]] = []
+        self._files: list[SidecarFile] = []
+        self._files_by_name: dict[str, SidecarFile] = {}  # by name, for links
+        self._arrays_by_offset: dict[int, ArraySummary] = {}  # by offset
+        self._lost_inputs: list[tuple[str, str]] = []
+        self._skipped_files: list[tuple[str, str]] = []
         self._bad_samples: set[str] = set()
         self._hash, self._size = hashlib.sha256(), 0
 
@@ -142,15 +149,15 @@ class _Reader:
         Raises:
             DataError: it is no tar at all.
         """
-        with open_file(storage, name) as file:
-            refuse_pointer(file)
+        with open_buffered(storage, name) as file:
+            check_not_lfs_pointer(file)
             stream = HashingReader(file, self._hash)
             start: int | None = 0
             while start is not None:
-                start = self._part(stream, start)
+                start = self._scan_tar(stream, start)
             self._size = stream.finish()
 
-    def _part(self, stream: HashingReader, start: int) -> int | None:
+    def _scan_tar(self, stream: HashingReader, start: int) -> int | None:
         """Walk one tar from its first byte; where the next one begins, or None."""
         stream.seek(start)
         try:
@@ -158,50 +165,50 @@ class _Reader:
         except tarfile.ReadError as error:
             if not start:
                 stream.seek(0)
-                kind = compression_of(stream.read(16))
+                kind = detect_compression(stream.read(16))
                 reason = f"{kind} data: unpack it" if kind else str(error)
                 raise DataError(f"not a tar: {reason}") from None
             reason = f"what stands behind the end mark, from byte {start} on, is no tar"
-            self._left_out.append((self._tar, reason))
+            self._skipped_files.append((self._tar, reason))
             return None
         with tar:
-            end = self._walk(tar, start)
+            end = self._scan_members(tar, start)
         if end is None:
             return None
         stream.seek(end)
         block = stream.read(tarfile.BLOCKSIZE)
         if not block:
-            self._lost.append((self._tar, "the tar is cut: it has no end mark"))
+            self._lost_inputs.append((self._tar, "the tar is cut: it has no end mark"))
         elif block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
             reason = f"the tar is cut or damaged at byte {end}; the rest is lost"
-            self._lost.append((self._tar, reason))
+            self._lost_inputs.append((self._tar, reason))
         else:
-            return stream.after_zeros()
+            return stream.skip_zeros()
         return None
 
-    def _walk(self, tar: tarfile.TarFile, start: int) -> int | None:
+    def _scan_members(self, tar: tarfile.TarFile, start: int) -> int | None:
         """Read every member; where the walk ended, or None when it was cut inside a member."""
         members = iter(tar)
         try:
             while member := next_member(members):
-                self._member(tar, member, start + member.offset_data)
+                self._add_member(tar, member, start + member.offset_data)
                 tar.members = []  # type: ignore[attr-defined]  # keeps memory flat
         except tarfile.ReadError as error:
-            self._lost.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
+            self._lost_inputs.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
             return None
         return start + int(tar.offset)
 
-    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, offset: int) -> None:
-        if member.isdir() or member.type in _NO_FILES:
+    def _add_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, offset: int) -> None:
+        if member.isdir() or member.type in _NON_FILE_TYPES:
             return
-        name = printable(member.name.removeprefix("./"))
+        name = printable_path(member.name.removeprefix("./"))
         key, _, _ = name.rpartition(".")
         is_video = bool(key) and extension_of(name) in VIDEO_EXTENSIONS
-        array = next((one for one in ARRAYS if name.lower().endswith(f".{one}")), None)
+        array = next((one for one in ARRAY_FILES if name.lower().endswith(f".{one}")), None)
         if name.startswith("/") or ".." in name.split("/"):
             self._reject(name, "unsafe name: absolute or with '..'", is_video)
-        elif member.islnk() and not is_video and (there := self._linked(member, array)):
-            self._files.append(SideFile(name, there.offset, there.size))
+        elif member.islnk() and not is_video and (there := self._resolve_hard_link(member, array)):
+            self._files.append(SidecarFile(name, there.offset, there.size))
         elif member.sparse is not None:
             self._reject(name, "is stored sparse: make the tar without --sparse", is_video)
         elif not member.isreg():
@@ -209,40 +216,42 @@ class _Reader:
         elif not is_video:
             if array:
                 body = cast(IO[bytes], tar.extractfile(member)).read()
-                self._arrays[offset] = Found.of(array, body)
-            self._places[name] = SideFile(name, offset, member.size)
-            self._files.append(self._places[name])
+                self._arrays_by_offset[offset] = ArraySummary.from_bytes(array, body)
+            self._files_by_name[name] = SidecarFile(name, offset, member.size)
+            self._files.append(self._files_by_name[name])
         elif name.rpartition("/")[2].startswith("._"):
-            self._reject(name, "metadata of macOS, no video", lost=False)
+            self._reject(name, "metadata of macOS, no video", counts_as_lost=False)
         elif key in self._clips:
             self._reject(name, f"duplicate key '{key}'")
         elif member.size == 0:
             self._reject(name, "zero bytes")
         else:
-            self._clip(tar, member, name, key, offset)
+            self._add_clip(tar, member, name, key, offset)
 
-    def _linked(self, member: tarfile.TarInfo, array: str | None) -> SideFile | None:
+    def _resolve_hard_link(self, member: tarfile.TarInfo, array: str | None) -> SidecarFile | None:
         """The earlier side file that a hard link names; None: it is none, or no such array."""
-        there = self._places.get(printable(member.linkname.removeprefix("./")))
-        return there if there and (array is None or there.offset in self._arrays) else None
+        there = self._files_by_name.get(printable_path(member.linkname.removeprefix("./")))
+        return (
+            there if there and (array is None or there.offset in self._arrays_by_offset) else None
+        )
 
-    def _clip(
+    def _add_clip(
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, key: str, offset: int
     ) -> None:
         digest = hashlib.sha256()
-        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as payload:
+        with tempfile.SpooledTemporaryFile(max_size=_MAX_IN_MEMORY_BYTES) as payload:
             body = cast(IO[bytes], tar.extractfile(member))
-            while block := body.read(BLOCK):
+            while block := body.read(READ_CHUNK_BYTES):
                 digest.update(block)
                 payload.write(block)
             try:
-                with one_input():
-                    refuse_pointer(cast(IO[bytes], payload))
-                    facts = probe_in_place(cast(IO[bytes], payload))
+                with convert_input_errors():
+                    check_not_lfs_pointer(cast(IO[bytes], payload))
+                    facts = probe_seekable(cast(IO[bytes], payload))
             except DataError as error:
                 self._reject(name, error.what)
                 return
-        width, height = facts.upright
+        width, height = facts.display_size
         self._clips[key] = {
             "key": key,
             "shard": self._tar,
@@ -259,48 +268,54 @@ class _Reader:
             "extras": [],
         }
 
-    def _reject(self, name: str, reason: str, lost: bool = True) -> None:
-        (self._lost if lost else self._left_out).append((f"{self._tar}/{name}", reason))
-        if lost:
-            self._bad_samples.add(sample_of(name))
+    def _reject(self, name: str, reason: str, counts_as_lost: bool = True) -> None:
+        (self._lost_inputs if counts_as_lost else self._skipped_files).append(
+            (f"{self._tar}/{name}", reason)
+        )
+        if counts_as_lost:
+            self._bad_samples.add(sample_key(name))
 
     def rejected(self) -> Iterator[Rejected]:
         """What cannot be used, each weighed as its share of the tar, and what is left out."""
-        share = 1 / max(1, len(self._clips) + len(self._lost))
-        for source, reason in self._lost:
+        share = 1 / max(1, len(self._clips) + len(self._lost_inputs))
+        for source, reason in self._lost_inputs:
             yield Rejected(source, reason, share)
-        for source, reason in self._left_out:
+        for source, reason in self._skipped_files:
             yield Rejected(source, reason, 0.0)
-        if not self._clips and not self._lost:
+        if not self._clips and not self._lost_inputs:
             yield Rejected(self._tar, "holds no video", 0.0)
 
-    def shard(self) -> ShardRows:
+    def shard(self) -> IndexedShard:
         """The tar's clips in its order, each with what stands beside it; those whose actions
         cannot be used are rejected."""
-        found = Samples(self._clips).assign(self._files)
-        for key, beside in found.beside.items():
+        found = ClipsBySample(self._clips).assign(self._files)
+        for key, beside in found.by_clip.items():
             for extension, file in sorted(beside.items(), key=lambda item: item[1].offset):
                 extra = {"name": extension, "offset": file.offset, "bytes": file.size}
-                if extension in ARRAYS:
-                    extra |= self._arrays[file.offset].indexed()
+                if extension in ARRAY_FILES:
+                    extra |= self._arrays_by_offset[file.offset].indexed()
                 self._clips[key]["extras"].append(extra)
         for file, reason in found.unused:
-            self._leave_out(file.name, reason)
-        self._judge_arrays()
-        return ShardRows(self._tar, self._size, self._hash.hexdigest(), list(self._clips.values()))
+            self._skip_file(file.name, reason)
+        self._reject_unusable_arrays()
+        return IndexedShard(
+            self._tar, self._size, self._hash.hexdigest(), list(self._clips.values())
+        )
 
-    def _leave_out(self, name: str, reason: str) -> None:
+    def _skip_file(self, name: str, reason: str) -> None:
         """A row for a file that no clip has; where its clip is a row itself, that says enough."""
-        if is_document(name) or is_hidden(name) or sample_of(name) in self._bad_samples:
+        if is_document(name) or is_hidden(name) or sample_key(name) in self._bad_samples:
             return
-        if extension_of(name) in PICTURE_EXTENSIONS:
+        if extension_of(name) in IMAGE_EXTENSIONS:
             reason = "a picture in a tar, of which only videos are read"
-        self._reject(name, reason, lost=False)
+        self._reject(name, reason, counts_as_lost=False)
 
-    def _judge_arrays(self) -> None:
+    def _reject_unusable_arrays(self) -> None:
         for key, clip in list(self._clips.items()):
             places = {e["name"]: e["offset"] for e in reversed(clip["extras"])}
-            beside = {name: self._arrays[places[name]] for name in ARRAYS if name in places}
-            if fault := unusable(beside, clip["frames"]):
+            beside = {
+                name: self._arrays_by_offset[places[name]] for name in ARRAY_FILES if name in places
+            }
+            if fault := find_unusable_array(beside, clip["frames"]):
                 self._reject(f"{key}.{fault[0]}", fault[1])
                 del self._clips[key]

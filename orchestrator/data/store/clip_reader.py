@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.data.loader.order import PADDING, Order
-from orchestrator.data.store.sidecar_arrays import extra_of, promised_hash
+from orchestrator.data.store.sidecar_arrays import expected_content_hash, find_extra
 from orchestrator.errors import DataError
 
 ROW_SCHEMA = pa.schema(
@@ -28,40 +28,42 @@ ROW_SCHEMA = pa.schema(
     ]
 )
 
-_FACTS = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("payload"))
+_METADATA_SCHEMA = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("payload"))
 _COLUMNS = ["key", "shard", "offset", "bytes", "duration_s", "sha256"]
-_PAD = {"position": PADDING, "weight": 0.0, "key": "", "shard": "", "sha256": ""}
+_PADDING_ROW = {"position": PADDING, "weight": 0.0, "key": "", "shard": "", "sha256": ""}
 
 # Beside arrays: what says which rows of them belong to a clip.
 _MEASURES = [("frames", pa.int64()), ("fps", pa.float64())]
 
-_GAP = 1 << 16
+_MAX_GAP_BYTES = 1 << 16
 """Bytes between a payload and its arrays that are rather read than skipped: a request to an
 object store costs more."""
 
 
-Payload = bytes  # a name of its own: `Clips.bytes` is a number
+Payload = bytes  # a name of its own
 
 
-class Clips(Protocol):
-    """What the feed needs of a dataset's index (`orchestrator.data.store.index.Index`)."""
+class ClipIndex(Protocol):
+    """What the feed needs of a dataset's index (`orchestrator.data.store.index.DatasetIndex`)."""
 
-    clips: int
-    bytes: int
+    num_clips: int
+    num_bytes: int
 
     @property
-    def counts(self) -> np.ndarray:
+    def clips_per_shard(self) -> np.ndarray:
         """int64 [shards]: clips per shard."""
 
-    def rows(self, shard: int) -> pa.Table:
+    def shard_rows(self, shard: int) -> pa.Table:
         """The clips of a shard."""
 
-    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> Payload:
+    def read_bytes(
+        self, shard: int, offset: int, length: int, sha256: str | None = None
+    ) -> Payload:
         """A payload, checked against its hash."""
 
 
 @dataclass(frozen=True)
-class Span:
+class ClipLocations:
     """Some positions and where their clips lie; int64 arrays of one length."""
 
     position: np.ndarray
@@ -70,63 +72,65 @@ class Span:
     row: np.ndarray
 
     @classmethod
-    def of(cls, order: Order, position: np.ndarray) -> Span:
+    def from_order(cls, order: Order, position: np.ndarray) -> ClipLocations:
         """Look positions up in the order; padding lies nowhere (all -1)."""
         places = np.full((3, len(position)), PADDING, dtype=np.int64)
         real = position != PADDING
-        draws = order.at(position[real])
+        draws = order.lookup(position[real])
         places[:, real] = draws.source, draws.shard, draws.row
         return cls(position, *places)
 
-    def split(self, lengths: list[int]) -> list[Span]:
+    def split(self, lengths: list[int]) -> list[ClipLocations]:
         """Consecutive spans of so many positions."""
         at = np.cumsum(lengths)[:-1]
         parts = (self.position, self.source, self.shard, self.row)
-        return [Span(*cut) for cut in zip(*(np.split(part, at) for part in parts), strict=True)]
+        return [
+            ClipLocations(*cut) for cut in zip(*(np.split(part, at) for part in parts), strict=True)
+        ]
 
 
 class ClipReader:
     """Reads spans, shard by shard, keeping the row groups of the shards in use.
 
     Args:
-        row_groups: row groups kept per dataset; the order reads from one window of shards
+        cached_row_groups: row groups kept per dataset; the order reads from one window of shards
             at a time, and from two where windows meet.
         arrays: names of the files beside a clip that come with it, each a column; `sha256` is
-            then the index's word on all of it (`arrays.joined_hash`).
+            then the index's word on all of it (`sidecar_arrays.combine_hashes`).
     """
 
     def __init__(
-        self, indexes: Sequence[Clips], row_groups: int, arrays: Sequence[str] = ()
+        self, indexes: Sequence[ClipIndex], cached_row_groups: int, arrays: Sequence[str] = ()
     ) -> None:
-        self._indexes, self._keep, self._arrays = indexes, row_groups, arrays
-        self._columns, self._facts = _COLUMNS, _FACTS
+        self._indexes, self._keep, self._arrays = indexes, cached_row_groups, arrays
+        self._columns, self._facts = _COLUMNS, _METADATA_SCHEMA
         if arrays:
             self._columns = [*_COLUMNS, *(name for name, _ in _MEASURES), "extras"]
             bodies = [(name, pa.binary()) for name in arrays]
-            self._facts = pa.schema([*_FACTS, *_MEASURES, *bodies])
+            self._facts = pa.schema([*_METADATA_SCHEMA, *_MEASURES, *bodies])
         self._tables: list[OrderedDict[int, pa.Table]] = [OrderedDict() for _ in indexes]
 
-    def read(self, span: Span) -> pa.Table:
+    def read(self, locations: ClipLocations) -> pa.Table:
         """One row per position, in the span's order; columns as `ROW_SCHEMA`.
 
         A clip that cannot be read keeps its row with weight 0, no payload and the reason.
         Whether its bytes are those that were indexed, the assembler asks where they arrive.
         """
-        rows: list[dict[str, Any]] = [dict(_PAD) for _ in span.position]
+        rows: list[dict[str, Any]] = [dict(_PADDING_ROW) for _ in locations.position]
         # Within a shard by row, so that a tar is read forward.
-        for at in np.lexsort((span.row, span.shard, span.source)).tolist():
-            if span.position[at] != PADDING:
-                rows[at] = self._clip(
-                    int(span.position[at]),
-                    int(span.source[at]),
-                    int(span.shard[at]),
-                    int(span.row[at]),
+        for at in np.lexsort((locations.row, locations.shard, locations.source)).tolist():
+            if locations.position[at] != PADDING:
+                rows[at] = self._read_clip(
+                    int(locations.position[at]),
+                    int(locations.source[at]),
+                    int(locations.shard[at]),
+                    int(locations.row[at]),
                 )
         payloads = [row.pop("payload", None) for row in rows]
         table = pa.Table.from_pylist(rows, schema=self._facts)
-        return table.append_column(ROW_SCHEMA.field("payload"), _uncopied(payloads))
+        return table.append_column(ROW_SCHEMA.field("payload"), _zero_copy_column(payloads))
 
-    def _clip(self, position: int, source: int, shard: int, row: int) -> dict[str, Any]:
+    def _read_clip(self, position: int, source: int, shard: int, row: int) -> dict[str, Any]:
         clip: dict[str, Any] = {
             "position": position,
             "weight": 0.0,
@@ -138,7 +142,7 @@ class ClipReader:
             table = self._table(source, shard)
             clip |= {name: table[name][row].as_py() for name in self._columns}
             payload, arrays = self._read(source, shard, clip)
-            clip["sha256"] = promised_hash(clip, self._arrays, lambda e: arrays[e["name"]])
+            clip["sha256"] = expected_content_hash(clip, self._arrays, lambda e: arrays[e["name"]])
         except DataError as error:
             return {**clip, "reason": f"{error.where}: {error.what}" if error.where else error.what}
         return {**clip, **arrays, "weight": 1.0, "payload": payload}
@@ -148,29 +152,29 @@ class ClipReader:
     ) -> tuple[Payload | memoryview, dict[str, bytes]]:
         """The payload, and of the arrays those that are there: mostly one read for all."""
         index, offset, length = self._indexes[source], clip["offset"], clip["bytes"]
-        extras = [e for name in self._arrays if (e := extra_of(clip, name))]
+        extras = [e for name in self._arrays if (e := find_extra(clip, name))]
         places = [(offset, length), *((e["offset"], e["bytes"]) for e in extras)]
         first, end = min(at for at, _ in places), max(at + size for at, size in places)
         if not extras:
-            return index.read(shard, offset, length), {}
-        if end - first <= sum(size for _, size in places) + _GAP:
-            whole = memoryview(index.read(shard, first, end - first))
+            return index.read_bytes(shard, offset, length), {}
+        if end - first <= sum(size for _, size in places) + _MAX_GAP_BYTES:
+            whole = memoryview(index.read_bytes(shard, first, end - first))
             parts = [whole[at - first : at - first + size] for at, size in places]
         else:
-            parts = [memoryview(index.read(shard, at, size)) for at, size in places]
+            parts = [memoryview(index.read_bytes(shard, at, size)) for at, size in places]
         return parts[0], {e["name"]: bytes(p) for e, p in zip(extras, parts[1:], strict=True)}
 
     def _table(self, source: int, shard: int) -> pa.Table:
         tables = self._tables[source]
         if shard not in tables:
-            tables[shard] = self._indexes[source].rows(shard).select(self._columns)
+            tables[shard] = self._indexes[source].shard_rows(shard).select(self._columns)
             if len(tables) > self._keep:
                 tables.popitem(last=False)
         tables.move_to_end(shard)
         return tables[shard]
 
 
-def _uncopied(payloads: list[Payload | memoryview | None]) -> pa.ChunkedArray:
+def _zero_copy_column(payloads: list[Payload | memoryview | None]) -> pa.ChunkedArray:
     """The payloads as a column, one chunk each, around the very bytes: video is not copied."""
     kind = ROW_SCHEMA.field("payload").type
     chunks = [

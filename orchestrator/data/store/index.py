@@ -21,31 +21,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.store.index_schema import (
-    INDEX,
+    INDEX_FILE,
     REQUIRED_COLUMNS,
     SHARD_SCHEMA,
-    SHARDS,
+    SHARDS_FILE,
     ContentDigest,
 )
 from orchestrator.errors import DataError, JobFailed, RequestError
-from orchestrator.storage import Storage, is_remote, patiently
+from orchestrator.storage import Storage, is_remote, with_retries
 
 _PART = re.compile(r"part-(\d+)\.parquet$")
-_OPEN_FILES = 8
+_MAX_OPEN_TARS = 8
 
 T = TypeVar("T")
 
 
-class Index:
+class DatasetIndex:
     """One dataset, packed or indexed in place. Pickles as its address and totals.
 
-    `counts`: int64 [shards], clips per shard in shard order; `clips`, `seconds`, `bytes`:
-    totals; `digest`: 16 hex digits of the shards' content, the same wherever it is copied.
+    `clips_per_shard`: int64 [shards], in shard order; `num_clips`, `seconds`, `num_bytes`: totals;
+    `digest`: 16 hex digits of the shards' content, the same wherever it is copied.
     """
 
     def __init__(self, uri: str, digest: str, clips: int, seconds: float, size: int) -> None:
         self.uri, self.digest = uri, digest
-        self.clips, self.seconds, self.bytes = clips, seconds, size
+        self.num_clips, self.seconds, self.num_bytes = clips, seconds, size
         self._reset()
 
     def _reset(self) -> None:
@@ -53,16 +53,19 @@ class Index:
         self._counts: np.ndarray | None = None
         self._parts: tuple[list[int], list[str]] | None = None
         self._lock = threading.RLock()
-        self._tables = _Recent(4)
-        self._names = _Recent(4)
-        self._tars = _Recent(_OPEN_FILES)
+        self._tables = _LRUCache(4)
+        self._names = _LRUCache(4)
+        self._tars = _LRUCache(_MAX_OPEN_TARS)
         self._shards_file: Any = None
 
     def __repr__(self) -> str:
-        return f"Index({self.uri!r}, clips={self.clips}, digest={self.digest})"
+        return f"Index({self.uri!r}, clips={self.num_clips}, digest={self.digest})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Index) and (self.uri, self.digest) == (other.uri, other.digest)
+        return isinstance(other, DatasetIndex) and (self.uri, self.digest) == (
+            other.uri,
+            other.digest,
+        )
 
     def __hash__(self) -> int:
         return hash((self.uri, self.digest))
@@ -75,7 +78,7 @@ class Index:
         self._reset()
 
     @classmethod
-    def open(cls, uri: str) -> Index:
+    def open(cls, uri: str) -> DatasetIndex:
         """Open the dataset folder at `uri`.
 
         Raises:
@@ -83,17 +86,17 @@ class Index:
             DataError: `index.parquet` and `shards.parquet` do not belong together.
         """
         storage = Storage(uri)
-        missing = [name for name in (INDEX, SHARDS) if not storage.exists(name)]
+        missing = [name for name in (INDEX_FILE, SHARDS_FILE) if not storage.exists(name)]
         if missing:
             raise RequestError(
                 f"no dataset here: {' and '.join(missing)} missing",
                 where=uri,
-                mend="name a folder that `kind: pack` has written",
+                hint="name a folder that `kind: pack` has written",
             )
-        file = _open_parquet(storage, SHARDS)
+        file = _open_parquet(storage, SHARDS_FILE)
         absent = [c for c in SHARD_SCHEMA.names[:4] if c not in file.schema_arrow.names]
         if absent:
-            raise DataError(f"columns missing: {', '.join(absent)}", where=storage.uri(SHARDS))
+            raise DataError(f"columns missing: {', '.join(absent)}", where=storage.uri(SHARDS_FILE))
         has_seconds = "seconds" in file.schema_arrow.names
         counts = _read_counts(file)
         meta = file.schema_arrow.metadata or {}
@@ -108,47 +111,47 @@ class Index:
         return index
 
     @property
-    def counts(self) -> np.ndarray:
+    def clips_per_shard(self) -> np.ndarray:
         """int64 [shards]: clips per shard, in shard order."""
         if self._counts is None:
-            self._counts = _read_counts(_open_parquet(self._storage, SHARDS))
+            self._counts = _read_counts(_open_parquet(self._storage, SHARDS_FILE))
         return self._counts
 
     @property
-    def shards(self) -> int:
+    def num_shards(self) -> int:
         """Number of shards."""
-        return len(self.counts)
+        return len(self.clips_per_shard)
 
-    def rows(self, shard: int) -> pa.Table:
+    def shard_rows(self, shard: int) -> pa.Table:
         """The clips of one shard, in the order of the tar; columns as `CLIP_SCHEMA`.
 
         Raises:
             DataError: the row group is missing or does not have the shard's number of clips.
         """
-        part, group = self._locate(shard)
+        part, group = self._row_group_of(shard)
         with self._lock:
             file = self._tables.get(part, lambda: _open_parquet(self._storage, part))
             if group >= file.num_row_groups:
                 raise DataError(
                     f"no row group for shard {shard}",
                     where=self._storage.uri(part),
-                    mend="index.parquet and shards.parquet do not belong together; pack again",
+                    hint="index.parquet and shards.parquet do not belong together; pack again",
                 )
-            table = self._reach(
+            table = self._read_with_retries(
                 lambda: file.read_row_group(group, use_threads=False), lambda: self.uri
             )
-        if table.num_rows != self.counts[shard]:
+        if table.num_rows != self.clips_per_shard[shard]:
             raise DataError(
                 f"shard {shard} has {table.num_rows} rows, shards.parquet says"
-                f" {self.counts[shard]}",
+                f" {self.clips_per_shard[shard]}",
                 where=self._storage.uri(part),
-                mend="index.parquet and shards.parquet do not belong together; pack again",
+                hint="index.parquet and shards.parquet do not belong together; pack again",
             )
         return table
 
-    def durations(self) -> tuple[float, float]:
+    def duration_range(self) -> tuple[float, float]:
         """Seconds of the shortest and of the longest clip."""
-        file = _open_parquet(self._storage, SHARDS)
+        file = _open_parquet(self._storage, SHARDS_FILE)
         if {"shortest", "longest"} <= set(file.schema_arrow.names):
             shortest = min(float(np.min(c)) for c in _column(file, "shortest"))
             return shortest, max(float(np.max(c)) for c in _column(file, "longest"))
@@ -157,11 +160,11 @@ class Index:
 
     def shard_info(self, shard: int) -> dict[str, Any]:
         """The row of shards.parquet: shard, count, bytes, sha256, seconds."""
-        if not 0 <= shard < self.shards:
-            raise IndexError(f"shard {shard} of {self.shards}")
+        if not 0 <= shard < self.num_shards:
+            raise IndexError(f"shard {shard} of {self.num_shards}")
         with self._lock:
             if self._shards_file is None:
-                self._shards_file = _open_parquet(self._storage, SHARDS)
+                self._shards_file = _open_parquet(self._storage, SHARDS_FILE)
             file, group, row = self._shards_file, 0, shard
             while row >= file.metadata.row_group(group).num_rows:
                 row -= file.metadata.row_group(group).num_rows
@@ -170,15 +173,15 @@ class Index:
         info: dict[str, Any] = table.slice(row, 1).to_pylist()[0]
         return info
 
-    def tar(self, shard: int) -> str:
+    def tar_uri(self, shard: int) -> str:
         """Full path or URI of a shard's tar."""
-        return self.locate_tar(str(self.shard_info(shard)["shard"]))
+        return self.resolve_tar_uri(str(self.shard_info(shard)["shard"]))
 
-    def locate_tar(self, name: str) -> str:
+    def resolve_tar_uri(self, name: str) -> str:
         """Full path or URI of the tar that a row's `shard` column names."""
         return name if is_remote(name) or name.startswith("/") else self._storage.uri(name)
 
-    def read(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
+    def read_bytes(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
         """`length` payload bytes from `offset` of the shard's tar.
 
         Raises:
@@ -187,22 +190,24 @@ class Index:
             JobFailed: the object store did not answer for minutes: no fault of the clip's.
         """
         try:
-            payload = self._reach(
-                lambda: self._read_tar(shard, offset, length), lambda: self.tar(shard)
+            payload = self._read_with_retries(
+                lambda: self._read_tar(shard, offset, length), lambda: self.tar_uri(shard)
             )
         except OSError as error:
-            raise DataError(f"cannot read {length} bytes: {error}", where=self.tar(shard)) from None
+            raise DataError(
+                f"cannot read {length} bytes: {error}", where=self.tar_uri(shard)
+            ) from None
         if len(payload) != length:
             raise DataError(
                 f"the tar ends {length - len(payload)} bytes before the clip at {offset} does",
-                where=self.tar(shard),
-                mend="the index does not match its tars: restore the tar or index it again",
+                where=self.tar_uri(shard),
+                hint="the index does not match its tars: restore the tar or index it again",
             )
         if sha256 is not None and hashlib.sha256(payload).hexdigest() != sha256:
             raise DataError(
                 f"the clip at {offset} is not the one that was indexed (sha256 differs)",
-                where=self.tar(shard),
-                mend="the index does not match its tars: restore the tar or index it again",
+                where=self.tar_uri(shard),
+                hint="the index does not match its tars: restore the tar or index it again",
             )
         return payload
 
@@ -218,19 +223,19 @@ class Index:
         return bytes(file.read_at(length, offset))
 
     def _open_tar(self, shard: int) -> Any:
-        uri = self.tar(shard)
+        uri = self.tar_uri(shard)
         folder, _, name = uri.rpartition("/")
         storage = Storage(folder)
         try:
-            return storage.fs.open_input_file(storage.at(name))
+            return storage.fs.open_input_file(storage.fs_path(name))
         except OSError as error:
-            if storage.remote and not isinstance(error, FileNotFoundError):
+            if storage.is_remote and not isinstance(error, FileNotFoundError):
                 raise
             raise DataError(
-                f"cannot open the tar: {error}", where=uri, mend="restore it or index again"
+                f"cannot open the tar: {error}", where=uri, hint="restore it or index again"
             ) from None
 
-    def _reach(self, call: Callable[[], T], where: Callable[[], str]) -> T:
+    def _read_with_retries(self, call: Callable[[], T], where: Callable[[], str]) -> T:
         """`call`, repeated while an object store fails. A disk's errors are its own."""
         try:
             return call()
@@ -238,25 +243,25 @@ class Index:
             if isinstance(error, FileNotFoundError) or not is_remote(where()):
                 raise
         try:
-            return patiently(call)
+            return with_retries(call)
         except OSError as error:
             raise JobFailed(
                 f"the storage does not answer: {str(error).splitlines()[0]}",
                 where=where(),
-                mend="when it does again, the same command continues",
+                hint="when it does again, the same command continues",
             ) from None
 
-    def _locate(self, shard: int) -> tuple[str, int]:
+    def _row_group_of(self, shard: int) -> tuple[str, int]:
         """The parquet file that holds a shard's rows, and the row group in it."""
-        if not 0 <= shard < self.shards:
-            raise IndexError(f"shard {shard} of {self.shards}")
+        if not 0 <= shard < self.num_shards:
+            raise IndexError(f"shard {shard} of {self.num_shards}")
         starts, names = self._part_table()
         at = bisect.bisect_right(starts, shard) - 1
         return names[at], shard - starts[at]
 
     def _part_table(self) -> tuple[list[int], list[str]]:
         if self._parts is None:
-            self._parts = _part_table(self._storage)
+            self._parts = _list_parts(self._storage)
         return self._parts
 
     def _check_parts(self) -> None:
@@ -267,12 +272,12 @@ class Index:
             raise DataError(
                 f"columns missing: {', '.join(absent)}", where=self._storage.uri(names[-1])
             )
-        if starts[-1] + last.num_row_groups != self.shards:
+        if starts[-1] + last.num_row_groups != self.num_shards:
             raise DataError(
                 f"{starts[-1] + last.num_row_groups} row groups, but shards.parquet lists"
-                f" {self.shards} shards",
-                where=self._storage.uri(INDEX),
-                mend="index.parquet and shards.parquet do not belong together; pack again",
+                f" {self.num_shards} shards",
+                where=self._storage.uri(INDEX_FILE),
+                hint="index.parquet and shards.parquet do not belong together; pack again",
             )
 
     def _count_seconds(self) -> float:
@@ -284,7 +289,7 @@ class Index:
             yield file.read(columns=["duration_s"])["duration_s"]
 
 
-class _Recent:
+class _LRUCache:
     """The last few things opened."""
 
     def __init__(self, size: int) -> None:
@@ -307,12 +312,12 @@ class _Recent:
 
 def _open_parquet(storage: Storage, name: str) -> Any:
     try:
-        return pq.ParquetFile(storage.fs.open_input_file(storage.at(name)))
+        return pq.ParquetFile(storage.fs.open_input_file(storage.fs_path(name)))
     except (OSError, pa.ArrowException) as error:
         raise RequestError(
             f"cannot be read: {str(error).splitlines()[0]}",
             where=storage.uri(name),
-            mend="restore the file, or pack again",
+            hint="restore the file, or pack again",
         ) from None
 
 
@@ -331,18 +336,18 @@ def _read_counts(file: Any) -> np.ndarray:
     return counts
 
 
-def _part_table(storage: Storage) -> tuple[list[int], list[str]]:
+def _list_parts(storage: Storage) -> tuple[list[int], list[str]]:
     """First shard and name of every file of the index.
 
     Our own parts carry their first shard in the name, so that a folder of thousands is
     opened by listing it; for others the footers are read.
     """
-    if not storage.is_dir(INDEX):
-        return [0], [INDEX]
-    names = [e.path for e in storage.files(INDEX) if e.path.endswith(".parquet")]
+    if not storage.is_dir(INDEX_FILE):
+        return [0], [INDEX_FILE]
+    names = [e.path for e in storage.files(INDEX_FILE) if e.path.endswith(".parquet")]
     if not names:
         raise RequestError(
-            "the folder holds no parquet file", where=storage.uri(INDEX), mend="pack again"
+            "the folder holds no parquet file", where=storage.uri(INDEX_FILE), hint="pack again"
         )
     found = [_PART.search(name) for name in names]
     if all(found):

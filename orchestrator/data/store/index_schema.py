@@ -6,7 +6,7 @@ import hashlib
 
 import pyarrow as pa
 
-INDEX, SHARDS = "index.parquet", "shards.parquet"
+INDEX_FILE, SHARDS_FILE = "index.parquet", "shards.parquet"
 
 CLIP_SCHEMA = pa.schema(
     [

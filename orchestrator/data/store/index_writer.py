@@ -10,25 +10,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.data.store.index_schema import (
     CLIP_SCHEMA,
-    INDEX,
+    INDEX_FILE,
     SHARD_SCHEMA,
-    SHARDS,
+    SHARDS_FILE,
     ContentDigest,
 )
 from orchestrator.errors import DataError
 from orchestrator.storage import Storage
 
-PART_SHARDS = 256
+SHARDS_PER_PART = 256
 """Row groups per parquet file: its footer stays below a megabyte."""
 
 _SHARD_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class ShardRows:
+class IndexedShard:
     """One shard: its tar, and its clips in the order of the tar (`CLIP_SCHEMA` rows)."""
 
     shard: str
@@ -37,39 +37,41 @@ class ShardRows:
     clips: list[dict[str, Any]]
 
 
-def write_index(storage: Storage, shards: Iterable[ShardRows]) -> Index:
+def write_index(storage: Storage, shards: Iterable[IndexedShard]) -> DatasetIndex:
     """Write `index.parquet` and `shards.parquet` for `shards` and open the result.
 
-    Up to `PART_SHARDS` shards make one file, more make a folder of parts. Shards without a
+    Up to `SHARDS_PER_PART` shards make one file, more make a folder of parts. Shards without a
     clip are left out.
 
     Raises:
         DataError: no shard holds a clip.
     """
     filled = (shard for shard in shards if shard.clips)
-    head = list(islice(filled, PART_SHARDS + 1))
+    head = list(islice(filled, SHARDS_PER_PART + 1))
     if not head:
         raise DataError("there is no clip to index", where=storage.root)
     everything = chain(head, filled)
     digest, lines, first = ContentDigest(), _ShardLines(), 0
-    storage.delete_tree(INDEX)
-    storage.delete(INDEX)
+    storage.delete_tree(INDEX_FILE)
+    storage.delete(INDEX_FILE)
     while batch := _next_part(everything):
-        name = INDEX if len(head) <= PART_SHARDS else f"{INDEX}/part-{first:09d}.parquet"
+        name = (
+            INDEX_FILE if len(head) <= SHARDS_PER_PART else f"{INDEX_FILE}/part-{first:09d}.parquet"
+        )
         storage.write_bytes(name, _part_bytes(batch))
         for shard in batch:
             digest.add(len(shard.clips), shard.bytes, shard.sha256)
             lines.add(shard)
         first += len(batch)
-    storage.write_bytes(SHARDS, lines.encode(digest.value()))
-    return Index.open(storage.root)
+    storage.write_bytes(SHARDS_FILE, lines.encode(digest.value()))
+    return DatasetIndex.open(storage.root)
 
 
-def _next_part(shards: Iterator[ShardRows]) -> list[ShardRows]:
-    return list(islice(shards, PART_SHARDS))
+def _next_part(shards: Iterator[IndexedShard]) -> list[IndexedShard]:
+    return list(islice(shards, SHARDS_PER_PART))
 
 
-def _part_bytes(shards: list[ShardRows]) -> memoryview:
+def _part_bytes(shards: list[IndexedShard]) -> memoryview:
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, CLIP_SCHEMA, compression="zstd") as writer:
         for shard in shards:
@@ -85,7 +87,7 @@ class _ShardLines:
         self._tables: list[pa.Table] = []
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, shard: ShardRows) -> None:
+    def add(self, shard: IndexedShard) -> None:
         seconds = [clip["duration_s"] for clip in shard.clips]
         self._rows.append(
             {

@@ -24,23 +24,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.data.codec.video_probe import VideoFacts
+from orchestrator.data.codec.video_probe import VideoInfo
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.clips import Clip, ClipFrames, ClipRead
-from orchestrator.evaluation.benchmarks.decode import clip_frames
-from orchestrator.evaluation.benchmarks.model_inputs import Shape
-from orchestrator.evaluation.benchmarks.scenes import Fault, chosen_names, place_of
+from orchestrator.evaluation.benchmarks.clips import BenchmarkClip, ClipListing, DecodedClips
+from orchestrator.evaluation.benchmarks.decode import decode_video_clip
+from orchestrator.evaluation.benchmarks.model_inputs import ClipFormat
+from orchestrator.evaluation.benchmarks.scenes import (
+    ExcludedItem,
+    hash_fraction,
+    select_names_by_hash,
+)
 from orchestrator.job.config.benchmark import Clevrer
 from orchestrator.storage import Storage
 
-TARGETS = ("x", "y", "vx", "vy", "objects")
+STATE_NAMES = ("x", "y", "vx", "vy", "objects")
 
 _VIDEO = re.compile(r"(?:^|/)video_\d{5}-\d{5}/video_(\d{5})\.mp4$")
 _ANNOTATION = re.compile(r"(?:^|/)annotation_\d{5}-\d{5}/annotation_(\d{5})\.json$")
 _SPLITS = {"train": range(10_000), "validation": range(10_000, 15_000)}
 
 
-def read(benchmark: Clevrer, storage: Storage) -> ClipRead:
+def list_clips(benchmark: Clevrer, storage: Storage) -> ClipListing:
     """The annotated videos of the validation split, and what to choose on.
 
     Raises:
@@ -53,23 +57,23 @@ def read(benchmark: Clevrer, storage: Storage) -> ClipRead:
             match = pattern.search(file.path)
             if match:
                 there[int(match[1])] = file.path
-    found = ClipRead([], [])
+    found = ClipListing([], [])
     scored = _split(videos, annotations, "validation", found, storage)
     if benchmark.choose == "train":
         chosen = _split(videos, annotations, "train", found, storage)
     else:
-        kept = chosen_names(scored, benchmark.choose_share)
+        kept = select_names_by_hash(scored, benchmark.choose_share)
         chosen = {name: scored.pop(name) for name in sorted(kept)}
     if not scored or not chosen:
         raise RequestError(
             f"{len(chosen)} videos to choose on and {len(scored)} to score",
             where=storage.root,
-            mend="unpack more of the benchmark",
+            hint="unpack more of the benchmark",
         )
-    names = sorted(scored, key=lambda name: -place_of(name))[: benchmark.scenes]
-    chosen_on = sorted(chosen, key=place_of)[: benchmark.choose_scenes]
+    names = sorted(scored, key=lambda name: -hash_fraction(name))[: benchmark.scenes]
+    chosen_on = sorted(chosen, key=hash_fraction)[: benchmark.choose_scenes]
     found.scored = [scored[name] for name in names]
-    found.chosen_on = [chosen[name] for name in sorted(chosen_on)]
+    found.selection = [chosen[name] for name in sorted(chosen_on)]
     return found
 
 
@@ -77,9 +81,9 @@ def _split(
     videos: dict[int, str],
     annotations: dict[int, str],
     split: str,
-    found: ClipRead,
+    found: ClipListing,
     storage: Storage,
-) -> dict[str, Clip]:
+) -> dict[str, BenchmarkClip]:
     """A split's clips by name; what lacks its other half is a fault."""
     numbers = _SPLITS[split]
     clips = {}
@@ -87,44 +91,46 @@ def _split(
         name = f"{number:05d}"
         if number not in videos or number not in annotations:
             lacks = "annotation" if number in videos else "video"
-            found.faults.append(Fault(name, f"unpaired: it has no {lacks}"))
+            found.excluded.append(ExcludedItem(name, f"unpaired: it has no {lacks}"))
         else:
-            clips[name] = Clip(name, videos[number], annotation=annotations[number])
-    if not clips and not found.faults:
+            clips[name] = BenchmarkClip(name, videos[number], annotation=annotations[number])
+    if not clips and not found.excluded:
         mend = "name the folder below which video_10000-11000 and annotation_10000-11000 lie"
         if split == "train":
             mend = "unpack it too, or write benchmark.choose=share"
-        raise RequestError(f"no video of the {split} split in it", where=storage.root, mend=mend)
+        raise RequestError(f"no video of the {split} split in it", where=storage.root, hint=mend)
     return clips
 
 
-def frames(storage: Storage, clips: Sequence[Clip], shape: Shape) -> ClipFrames:
+def decode_clips(
+    storage: Storage, clips: Sequence[BenchmarkClip], shape: ClipFormat
+) -> DecodedClips:
     """One clip of each video, beginning where its name says, with its states."""
     read, pixels, targets, faults = [], [], [], []
     for clip in clips:
         try:
-            shown, facts, times = clip_frames(
+            shown, facts, times = decode_video_clip(
                 storage,
                 clip.path,
                 size=shape.size,
                 fps=shape.fps,
                 frames=shape.frames,
-                place=place_of(clip.name),
+                start_fraction=hash_fraction(clip.name),
             )
             states = _states(storage, clip.annotation, facts, times)
         except DataError as error:
-            faults.append(Fault(clip.name, error.what))
+            faults.append(ExcludedItem(clip.name, error.what))
             continue
         read.append(clip)
         pixels.append(shown)
         targets.append(states)
     if not read:
-        empty = np.empty((0, shape.frames, len(TARGETS)), np.float32)
-        return ClipFrames([], np.empty((0, shape.frames, 1, 1, 3), np.uint8), empty, faults)
-    return ClipFrames(read, np.stack(pixels), np.stack(targets), faults)
+        empty = np.empty((0, shape.frames, len(STATE_NAMES)), np.float32)
+        return DecodedClips([], np.empty((0, shape.frames, 1, 1, 3), np.uint8), empty, faults)
+    return DecodedClips(read, np.stack(pixels), np.stack(targets), faults)
 
 
-def _states(storage: Storage, path: str, facts: VideoFacts, times: np.ndarray) -> np.ndarray:
+def _states(storage: Storage, path: str, facts: VideoInfo, times: np.ndarray) -> np.ndarray:
     """Means over the objects in view at some times, float32 [times, 5]; NaN with none in view.
 
     Raises:
@@ -135,7 +141,7 @@ def _states(storage: Storage, path: str, facts: VideoFacts, times: np.ndarray) -
         rows = storage.read_json(path)["motion_trajectory"]
         by_frame = {int(row["frame_id"]): row["objects"] for row in rows}
         # The frame shown at t is the last one not after it.
-        shown = np.searchsorted(facts.times, times + 1e-6, side="right") - 1
+        shown = np.searchsorted(facts.frame_times, times + 1e-6, side="right") - 1
         return np.array([_state(by_frame[int(number)]) for number in shown], np.float32)
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from None
@@ -148,7 +154,7 @@ def _states(storage: Storage, path: str, facts: VideoFacts, times: np.ndarray) -
 def _state(objects: Sequence[dict[str, object]]) -> list[float]:
     seen = [one for one in objects if one["inside_camera_view"]]
     if not seen:
-        return [float("nan")] * len(TARGETS)
+        return [float("nan")] * len(STATE_NAMES)
     place = np.array([one["location"] for one in seen], float)[:, :2].mean(0)
     speed = np.array([one["velocity"] for one in seen], float)[:, :2].mean(0)
     return [*place.tolist(), *speed.tolist(), float(len(seen))]

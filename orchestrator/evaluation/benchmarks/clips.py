@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.evaluation.benchmarks.scenes import Fault
+from orchestrator.evaluation.benchmarks.scenes import ExcludedItem
 
 
 @dataclass(frozen=True)
-class Clip:
+class BenchmarkClip:
     """One clip that can be read: a sequence of an array, or a video with what is known of it."""
 
     name: str
@@ -22,19 +22,19 @@ class Clip:
 
 
 @dataclass
-class ClipRead:
+class ClipListing:
     """A benchmark's clips, and what cannot be used."""
 
-    scored: list[Clip]
-    chosen_on: list[Clip]
-    faults: list[Fault] = field(default_factory=list)
+    scored: list[BenchmarkClip]
+    selection: list[BenchmarkClip]
+    excluded: list[ExcludedItem] = field(default_factory=list)
 
 
 @dataclass
-class ClipFrames:
+class DecodedClips:
     """Some clips' pixels."""
 
-    clips: list[Clip]
+    clips: list[BenchmarkClip]
     """Those that could be read."""
 
     frames: np.ndarray
@@ -43,4 +43,4 @@ class ClipFrames:
     targets: np.ndarray
     """States by frame, float [clips, frames, k], NaN where unknown; k may be 0."""
 
-    faults: list[Fault] = field(default_factory=list)
+    excluded: list[ExcludedItem] = field(default_factory=list)

@@ -11,14 +11,20 @@ loader of facebookresearch/jepa-intuitive-physics. The real set was not at hand.
 from __future__ import annotations
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.evaluation.benchmarks.scenes import (
+    BenchmarkScene,
+    ExcludedItem,
+    SceneListing,
+    VideoRef,
+    requested_properties,
+)
 from orchestrator.job.config.benchmark import Grasp
 from orchestrator.storage import Storage
 
 _ROOTS = ("", "level2", "videos/level2", "data/videos/level2")
 
 
-def read(benchmark: Grasp, storage: Storage) -> Read:
+def list_scenes(benchmark: Grasp, storage: Storage) -> SceneListing:
     """Every pair of every scene.
 
     Raises:
@@ -26,8 +32,8 @@ def read(benchmark: Grasp, storage: Storage) -> Read:
     """
     root, folders = _root(storage)
     names = sorted({name.partition("_")[2] for name in folders})
-    found = Read([], [])
-    for name in wanted_properties(benchmark.properties, names):
+    found = SceneListing([], [])
+    for name in requested_properties(benchmark.properties, names):
         possible, impossible = (
             {
                 file.path.rpartition("/")[2]: file.path
@@ -37,15 +43,15 @@ def read(benchmark: Grasp, storage: Storage) -> Read:
             for prefix in ("P", "IP")
         )
         if not possible and not impossible:
-            found.faults.append(Fault(name, f"P_{name} and IP_{name} hold no video"))
+            found.excluded.append(ExcludedItem(name, f"P_{name} and IP_{name} hold no video"))
         for file in sorted(possible.keys() | impossible.keys()):
             scene = f"{name}/{file.removesuffix('.mp4')}"
             if file not in possible or file not in impossible:
                 lacks = "IP" if file in possible else "P"
-                found.faults.append(Fault(scene, f"unpaired: not in {lacks}_{name}"))
+                found.excluded.append(ExcludedItem(scene, f"unpaired: not in {lacks}_{name}"))
                 continue
-            shots = (Shot(possible[file]),), (Shot(impossible[file]),)
-            found.scored.append(Scene(name, scene, *shots))
+            shots = (VideoRef(possible[file]),), (VideoRef(impossible[file]),)
+            found.scored.append(BenchmarkScene(name, scene, *shots))
     return found
 
 
@@ -57,5 +63,5 @@ def _root(storage: Storage) -> tuple[str, list[str]]:
     raise RequestError(
         "no folders P_... and IP_... in it",
         where=storage.root,
-        mend="name the folder that videos.zip of GRASP unpacks to, or its level2",
+        hint="name the folder that videos.zip of GRASP unpacks to, or its level2",
     )

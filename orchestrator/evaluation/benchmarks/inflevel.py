@@ -18,7 +18,13 @@ import io
 from collections.abc import Iterator
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.evaluation.benchmarks.scenes import (
+    BenchmarkScene,
+    ExcludedItem,
+    SceneListing,
+    VideoRef,
+    requested_properties,
+)
 from orchestrator.job.config.benchmark import InfLevel
 from orchestrator.storage import Storage
 
@@ -32,7 +38,7 @@ PAIRS = {
 Group = tuple[str, ...]
 
 
-def read(benchmark: InfLevel, storage: Storage) -> Read:
+def list_scenes(benchmark: InfLevel, storage: Storage) -> SceneListing:
     """Every pair, in groups that share camera, cover, object and direction.
 
     Raises:
@@ -44,23 +50,23 @@ def read(benchmark: InfLevel, storage: Storage) -> Read:
         raise RequestError(
             "no folder continuity, gravity or solidity in it",
             where=storage.root,
-            mend="name the folder that inflevel_lab.tar.gz unpacks to",
+            hint="name the folder that inflevel_lab.tar.gz unpacks to",
         )
-    found = Read([], [], align="end")
-    for category in wanted_properties(benchmark.properties, there):
+    found = SceneListing([], [], align="end")
+    for category in requested_properties(benchmark.properties, there):
         groups: dict[Group, dict[str, str]] = {}
         for file in storage.files(f"{root}{category}", recursive=False):
             try:
                 group, kind = _parsed(file.path, category)
             except DataError as error:
-                found.faults.append(Fault(file.path.removeprefix(root), error.what))
+                found.excluded.append(ExcludedItem(file.path.removeprefix(root), error.what))
             else:
                 groups.setdefault(group, {})[kind] = file.path
         if not groups:
             raise RequestError(
-                f"'{category}' holds no video", where=storage.root, mend="unpack it again"
+                f"'{category}' holds no video", where=storage.root, hint="unpack it again"
             )
-        ends = _priming(benchmark.priming, category)
+        ends = _priming_ends(benchmark.priming, category)
         for group, kinds in sorted(groups.items()):
             _add(found, category, group, kinds, ends, root)
     return found
@@ -78,7 +84,7 @@ def _parsed(path: str, category: str) -> tuple[Group, str]:
 
 
 def _add(
-    found: Read,
+    found: SceneListing,
     category: str,
     group: Group,
     kinds: dict[str, str],
@@ -94,26 +100,30 @@ def _add(
             continue
         if None in both:
             has, lacks = (possible, impossible) if both[0] else (impossible, possible)
-            found.faults.append(Fault(f"{name}/{has}", f"unpaired: no video of type {lacks}"))
+            found.excluded.append(
+                ExcludedItem(f"{name}/{has}", f"unpaired: no video of type {lacks}")
+            )
             continue
-        shots = [_shot(str(path), ends, root) for path in both]
+        shots = [_video_ref(str(path), ends, root) for path in both]
         if None in shots:
-            found.faults.append(Fault(f"{name}/{possible}", "the table of priming has not got it"))
+            found.excluded.append(
+                ExcludedItem(f"{name}/{possible}", "the table of priming has not got it")
+            )
             continue
         pairs.append(shots)
     if pairs:
         one, other = zip(*pairs, strict=True)
-        found.scored.append(Scene(category, name, one, other))
+        found.scored.append(BenchmarkScene(category, name, one, other))
 
 
-def _shot(path: str, ends: dict[str, int] | None, root: str) -> Shot | None:
+def _video_ref(path: str, ends: dict[str, int] | None, root: str) -> VideoRef | None:
     if ends is None:
-        return Shot(path)
+        return VideoRef(path)
     listed = path.removeprefix(root)
-    return Shot(path, skip=ends[listed] + 1) if listed in ends else None
+    return VideoRef(path, skip_frames=ends[listed] + 1) if listed in ends else None
 
 
-def _priming(folder: str | None, category: str) -> dict[str, int] | None:
+def _priming_ends(folder: str | None, category: str) -> dict[str, int] | None:
     """By video: the last frame of its priming.
 
     Raises:
@@ -131,7 +141,7 @@ def _priming(folder: str | None, category: str) -> dict[str, int] | None:
     raise RequestError(
         text,
         where=storage.uri(name),
-        mend="benchmark.priming is the folder of jepa-intuitive-physics' tables of InfLevel",
+        hint="benchmark.priming is the folder of jepa-intuitive-physics' tables of InfLevel",
     )
 
 

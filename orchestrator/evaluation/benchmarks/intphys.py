@@ -15,7 +15,13 @@ import json
 import re
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.evaluation.benchmarks.scenes import (
+    BenchmarkScene,
+    ExcludedItem,
+    SceneListing,
+    VideoRef,
+    requested_properties,
+)
 from orchestrator.job.config.benchmark import IntPhys
 from orchestrator.storage import Storage
 
@@ -24,7 +30,7 @@ VIDEOS = ("1", "2", "3", "4")
 _NUMBER = re.compile(r"(\d+)\.png$")
 
 
-def read(benchmark: IntPhys, storage: Storage) -> Read:
+def list_scenes(benchmark: IntPhys, storage: Storage) -> SceneListing:
     """Every quadruplet below the folder, or below its `dev`.
 
     Raises:
@@ -36,33 +42,35 @@ def read(benchmark: IntPhys, storage: Storage) -> Read:
         raise RequestError(
             "no folder O1, O2 or O3 in it",
             where=storage.root,
-            mend="name the folder that dev.tar.gz unpacks to",
+            hint="name the folder that dev.tar.gz unpacks to",
         )
-    found = Read([], [])
-    for block in wanted_properties(benchmark.properties, there):
+    found = SceneListing([], [])
+    for block in requested_properties(benchmark.properties, there):
         names = storage.folders(f"{root}{block}")
         if not names:
             raise RequestError(
-                f"'{block}' is empty", where=storage.root, mend="unpack dev.tar.gz again"
+                f"'{block}' is empty", where=storage.root, hint="unpack dev.tar.gz again"
             )
         for name in names:
             try:
                 found.scored.append(_scene(storage, root, block, name, benchmark.fps))
             except DataError as error:
-                found.faults.append(Fault(f"{block}/{name}", error.what))
+                found.excluded.append(ExcludedItem(f"{block}/{name}", error.what))
     return found
 
 
-def _scene(storage: Storage, root: str, block: str, name: str, fps: float) -> Scene:
-    shots: dict[bool, list[Shot]] = {True: [], False: []}
+def _scene(storage: Storage, root: str, block: str, name: str, fps: float) -> BenchmarkScene:
+    shots: dict[bool, list[VideoRef]] = {True: [], False: []}
     for video in VIDEOS:
         path = f"{root}{block}/{name}/{video}"
         shots[_is_possible(storage, path, video)].append(
-            Shot(f"{path}/scene", _pictures(storage, path, video), fps)
+            VideoRef(f"{path}/scene", _pictures(storage, path, video), fps)
         )
     if len(shots[True]) != 2:
         raise DataError(f"{len(shots[True])} of its 4 videos are possible, not 2")
-    return Scene(block, f"{block}/{name}", tuple(shots[True]), tuple(shots[False]), paired=False)
+    return BenchmarkScene(
+        block, f"{block}/{name}", tuple(shots[True]), tuple(shots[False]), paired=False
+    )
 
 
 def _is_possible(storage: Storage, path: str, video: str) -> bool:

@@ -26,7 +26,13 @@ import re
 from collections.abc import Mapping
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.evaluation.benchmarks.scenes import Fault, Read, Scene, Shot, wanted_properties
+from orchestrator.evaluation.benchmarks.scenes import (
+    BenchmarkScene,
+    ExcludedItem,
+    SceneListing,
+    VideoRef,
+    requested_properties,
+)
 from orchestrator.job.config.benchmark import IntPhys2
 from orchestrator.storage import Storage
 
@@ -44,23 +50,23 @@ TABLES = ("metadata.csv", "labels.csv")
 Row = Mapping[str, str]
 
 
-def read(benchmark: IntPhys2, storage: Storage) -> Read:
+def list_scenes(benchmark: IntPhys2, storage: Storage) -> SceneListing:
     """The scored split's scenes, and those of the split that is chosen on.
 
     Raises:
         RequestError: a split or its table is not there, or has not the columns.
     """
     scored, faults = _split(benchmark, storage, benchmark.split)
-    chosen_on: list[Scene] = []
+    chosen_on: list[BenchmarkScene] = []
     if benchmark.choose == "Debug":
         chosen_on, more = _split(benchmark, storage, "Debug")
         faults = [*faults, *more]
     there = sorted({scene.property for scene in scored})
-    wanted = wanted_properties(benchmark.properties, there)
+    wanted = requested_properties(benchmark.properties, there)
     scored = [scene for scene in scored if scene.property in wanted]
     known = {name for scene in chosen_on for name in _names(scene)}
     twins = [scene.name for scene in scored if known & _names(scene)]
-    return Read(
+    return SceneListing(
         [scene for scene in scored if scene.name not in twins],
         # All of what is meant for calibration: it need not have every property.
         chosen_on,
@@ -69,13 +75,15 @@ def read(benchmark: IntPhys2, storage: Storage) -> Read:
     )
 
 
-def _names(scene: Scene) -> set[str]:
+def _names(scene: BenchmarkScene) -> set[str]:
     """Its videos' names, without folder and extension."""
     shots = (*scene.possible, *scene.impossible)
     return {shot.path.rpartition("/")[2].removesuffix(".mp4") for shot in shots}
 
 
-def _split(benchmark: IntPhys2, storage: Storage, split: str) -> tuple[list[Scene], list[Fault]]:
+def _split(
+    benchmark: IntPhys2, storage: Storage, split: str
+) -> tuple[list[BenchmarkScene], list[ExcludedItem]]:
     rows, where = _rows(storage, split)
     pictures = _picture_folders(storage, split)
     videos = {file.path for file in storage.files(f"{split}/Videos")}
@@ -88,9 +96,9 @@ def _split(benchmark: IntPhys2, storage: Storage, split: str) -> tuple[list[Scen
         try:
             found.append(_scene(benchmark, split, name, mine, videos, pictures))
         except DataError as error:
-            faults.append(Fault(name, error.what))
+            faults.append(ExcludedItem(name, error.what))
     if not scenes:
-        raise RequestError("the table has no rows", where=where, mend="fetch the benchmark again")
+        raise RequestError("the table has no rows", where=where, hint="fetch the benchmark again")
     return found, faults
 
 
@@ -100,7 +108,7 @@ def _rows(storage: Storage, split: str) -> tuple[list[Row], str]:
         mend = "name the folder that IntPhys2.zip unpacks to"
         if split == "Debug":
             mend += ", or write benchmark.choose=share"
-        raise RequestError(f"no folder '{split}' in it", where=storage.root, mend=mend)
+        raise RequestError(f"no folder '{split}' in it", where=storage.root, hint=mend)
     for table in TABLES:
         path = f"{split}/{table}"
         if not storage.exists(path):
@@ -109,7 +117,7 @@ def _rows(storage: Storage, split: str) -> tuple[list[Row], str]:
             text = storage.read_bytes(path).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(
-                f"cannot be read: {error}", where=storage.uri(path), mend="fetch it again"
+                f"cannot be read: {error}", where=storage.uri(path), hint="fetch it again"
             ) from None
         reader = csv.DictReader(io.StringIO(text))
         columns = reader.fieldnames or []
@@ -120,14 +128,14 @@ def _rows(storage: Storage, split: str) -> tuple[list[Row], str]:
             raise RequestError(
                 f"no column {', '.join(repr(name) for name in missing)}",
                 where=storage.uri(path),
-                mend="IntPhys 2 has SceneIndex, type, condition and file_name",
+                hint="IntPhys 2 has SceneIndex, type, condition and file_name",
             )
         # A row that is too short has None where it ends.
         return [{k: v or "" for k, v in row.items()} for row in reader], storage.uri(path)
     raise RequestError(
         f"neither {' nor '.join(TABLES)} in '{split}'",
         where=storage.root,
-        mend="without it no video says what it is; HeldOut comes without labels",
+        hint="without it no video says what it is; HeldOut comes without labels",
     )
 
 
@@ -154,7 +162,7 @@ def _scene(
     rows: list[Row],
     videos: set[str],
     pictures: Mapping[str, tuple[str, ...]],
-) -> Scene:
+) -> BenchmarkScene:
     by_type = {row["type"]: row for row in rows}
     missing = [kind for kind in TYPES if kind not in by_type]
     if missing:
@@ -165,9 +173,9 @@ def _scene(
     if len(conditions) > 1 or not conditions <= PROPERTIES.keys():
         raise DataError(f"condition {' and '.join(sorted(conditions))!r}")
     shots = {
-        kind: _shot(benchmark, split, by_type[kind], videos, pictures) for kind in TYPES
+        kind: _video_ref(benchmark, split, by_type[kind], videos, pictures) for kind in TYPES
     }  # in the order of TYPES
-    return Scene(
+    return BenchmarkScene(
         PROPERTIES[conditions.pop()],
         name,
         (shots["1_Possible"], shots["2_Possible"]),
@@ -175,19 +183,19 @@ def _scene(
     )
 
 
-def _shot(
+def _video_ref(
     benchmark: IntPhys2,
     split: str,
     row: Row,
     videos: set[str],
     pictures: Mapping[str, tuple[str, ...]],
-) -> Shot:
+) -> VideoRef:
     given = row.get("file_name") or row.get("filename") or ""
     stem = given.rpartition("/")[2]
     path = f"{split}/Videos/{stem if stem.endswith('.mp4') else stem + '.mp4'}"
     if path in videos:
-        return Shot(path)
+        return VideoRef(path)
     for folder in (f"{split}/Images/{stem}", f"{split}/Images/{stem.removesuffix('.mp4')}"):
         if folder in pictures:
-            return Shot(folder, pictures[folder], benchmark.fps)
+            return VideoRef(folder, pictures[folder], benchmark.fps)
     raise DataError(f"{row['type']}: neither Videos nor Images has '{given}'")

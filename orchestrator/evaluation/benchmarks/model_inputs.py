@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from orchestrator.evaluation.evaluable import Judgeable
-from orchestrator.evaluation.measures.ridge import grid_pooled
+from orchestrator.evaluation.evaluable import Evaluable
+from orchestrator.evaluation.measures.ridge import pool_to_grid
 
 
 @dataclass(frozen=True)
-class Shape:
+class ClipFormat:
     """What a model's clip is."""
 
     size: int
@@ -25,18 +25,18 @@ class Shape:
     tubelet: int
 
 
-def shape_of(model: Judgeable) -> Shape:
+def clip_format_of(model: Evaluable) -> ClipFormat:
     """The clip that a model looks at."""
     clip = model.clip
-    return Shape(clip.size, clip.frames, clip.fps, clip.tubelet)
+    return ClipFormat(clip.size, clip.frames, clip.fps, clip.tubelet)
 
 
-def arm(model: Judgeable, seed: int | None) -> Judgeable:
+def model_or_random(model: Evaluable, seed: int | None) -> Evaluable:
     """The model itself, or with a seed a random one of its shape."""
     return model if seed is None else model.untaught(seed)
 
 
-def pooled_features(model: Judgeable, frames: np.ndarray) -> np.ndarray:
+def pooled_features(model: Evaluable, frames: np.ndarray) -> np.ndarray:
     """Features by tubelet, float32 [clips, tubelets, cells * dim], of uint8 [clips, T, S, S, 3]."""
     features = model.encode(torch.from_numpy(np.ascontiguousarray(frames)))
-    return grid_pooled(features.cpu().numpy(), model.clip.grid)
+    return pool_to_grid(features.cpu().numpy(), model.clip.grid)

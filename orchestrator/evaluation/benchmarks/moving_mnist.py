@@ -16,9 +16,13 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.benchmarks.clips import Clip, ClipFrames, ClipRead
-from orchestrator.evaluation.benchmarks.model_inputs import Shape
-from orchestrator.evaluation.benchmarks.scenes import Fault, chosen_names, place_of
+from orchestrator.evaluation.benchmarks.clips import BenchmarkClip, ClipListing, DecodedClips
+from orchestrator.evaluation.benchmarks.model_inputs import ClipFormat
+from orchestrator.evaluation.benchmarks.scenes import (
+    ExcludedItem,
+    hash_fraction,
+    select_names_by_hash,
+)
 from orchestrator.job.config.benchmark import MovingMnist
 from orchestrator.storage import Storage
 
@@ -27,7 +31,7 @@ _HEADER = 4096
 """Bytes in which an array's header ends."""
 
 
-def read(benchmark: MovingMnist, storage: Storage, shape: Shape) -> ClipRead:
+def list_clips(benchmark: MovingMnist, storage: Storage, shape: ClipFormat) -> ClipListing:
     """Every sequence; a share of them is for choosing.
 
     Raises:
@@ -35,38 +39,42 @@ def read(benchmark: MovingMnist, storage: Storage, shape: Shape) -> ClipRead:
     """
     if not storage.exists(FILE):
         raise RequestError(
-            f"no {FILE} in it", where=storage.root, mend="name the folder that holds it"
+            f"no {FILE} in it", where=storage.root, hint="name the folder that holds it"
         )
     (frames, sequences, *_), _ = _header(storage)
     if frames < shape.frames:
         raise RequestError(
             f"its sequences have {frames} frames, the model's clip has {shape.frames}",
             where=storage.uri(FILE),
-            mend=f"judge a model whose clips have {frames} frames or fewer",
+            hint=f"judge a model whose clips have {frames} frames or fewer",
         )
-    clips = {f"{number:05d}": Clip(f"{number:05d}", FILE, number) for number in range(sequences)}
-    kept = chosen_names(clips, benchmark.choose_share)
-    scored = sorted(clips.keys() - kept, key=lambda name: -place_of(name))[: benchmark.scenes]
+    clips = {
+        f"{number:05d}": BenchmarkClip(f"{number:05d}", FILE, number) for number in range(sequences)
+    }
+    kept = select_names_by_hash(clips, benchmark.choose_share)
+    scored = sorted(clips.keys() - kept, key=lambda name: -hash_fraction(name))[: benchmark.scenes]
     if not scored:
         raise RequestError(f"{sequences} sequence: none is left to score", where=storage.uri(FILE))
-    return ClipRead([clips[name] for name in scored], [clips[name] for name in sorted(kept)])
+    return ClipListing([clips[name] for name in scored], [clips[name] for name in sorted(kept)])
 
 
-def frames(storage: Storage, clips: Sequence[Clip], shape: Shape) -> ClipFrames:
+def decode_clips(
+    storage: Storage, clips: Sequence[BenchmarkClip], shape: ClipFormat
+) -> DecodedClips:
     """The first frames of some sequences, as the model is to see them."""
     (_, sequences, height, width), begin = _header(storage)
     area = height * width
     out = np.empty((len(clips), shape.frames, shape.size, shape.size, 3), np.uint8)
-    read: list[Clip] = []
+    read: list[BenchmarkClip] = []
     faults = []
-    with storage.fs.open_input_file(storage.at(FILE)) as file:
+    with storage.fs.open_input_file(storage.fs_path(FILE)) as file:
         for clip in clips:
             pictures = [
                 file.read_at(area, begin + (t * sequences + int(clip.sequence or 0)) * area)
                 for t in range(shape.frames)
             ]
             if any(len(picture) < area for picture in pictures):
-                faults.append(Fault(clip.name, "the file ends before it"))
+                faults.append(ExcludedItem(clip.name, "the file ends before it"))
                 continue
             for t, picture in enumerate(pictures):
                 grey = Image.frombytes("L", (width, height), picture)
@@ -74,7 +82,7 @@ def frames(storage: Storage, clips: Sequence[Clip], shape: Shape) -> ClipFrames:
                 scaled = grey.resize(size, Image.Resampling.BILINEAR)
                 out[len(read), t] = np.asarray(scaled)[..., None]
             read.append(clip)
-    return ClipFrames(
+    return DecodedClips(
         read, out[: len(read)], np.empty((len(read), shape.frames, 0), np.float32), faults
     )
 
@@ -96,12 +104,12 @@ def _header(storage: Storage) -> tuple[tuple[int, ...], int]:
         shape, turned, kind = read_header(file)
     except ValueError as error:
         raise RequestError(
-            f"is no NumPy array: {error}", where=storage.uri(FILE), mend="fetch it again"
+            f"is no NumPy array: {error}", where=storage.uri(FILE), hint="fetch it again"
         ) from None
     if len(shape) != 4 or kind != np.uint8 or turned:
         raise RequestError(
             f"holds {kind} {list(shape)}",
             where=storage.uri(FILE),
-            mend="Moving MNIST is uint8 [20, 10000, 64, 64]",
+            hint="Moving MNIST is uint8 [20, 10000, 64, 64]",
         )
     return shape, file.tell()

@@ -10,17 +10,17 @@ import numpy as np
 
 from orchestrator.report import plots
 from orchestrator.report.html_page import (
-    curve_range,
-    document,
-    growing,
-    number,
-    rollout,
-    share,
+    autoregressive_note,
+    curve_range_note,
+    format_number,
+    format_share,
+    html_document,
+    rollout_section,
     table,
 )
 
-Shown = tuple[str, str, list[tuple[np.ndarray, np.ndarray]]]
-"""A scene: its property and 'clearest' or 'worst', its name, and what `pairs.watched` gives."""
+SceneCase = tuple[str, str, list[tuple[np.ndarray, np.ndarray]]]
+"""A scene: its property and 'clearest' or 'worst', its name, and what `pairs.case_videos` gives."""
 
 _TITLES = {
     "intphys": "IntPhys, dev set",
@@ -32,13 +32,13 @@ _TITLES = {
 }
 
 
-def page_of_pairs(verdict: dict[str, Any], shown: Sequence[Shown]) -> str:
+def pairs_report(verdict: dict[str, Any], shown: Sequence[SceneCase]) -> str:
     """A self-contained page about one model on one set of pairs."""
     whole = verdict["overall"]
     cards = [
-        ("pairs right", share(whole["pair"]), "chance 50%"),
-        ("possible under impossible, any of a scene", share(whole["all"]), "chance 50%"),
-        ("AUROC", number(whole["auroc"]), "chance 0.5"),
+        ("pairs right", format_share(whole["pair"]), "chance 50%"),
+        ("possible under impossible, any of a scene", format_share(whole["all"]), "chance 50%"),
+        ("AUROC", format_number(whole["auroc"]), "chance 0.5"),
     ]
     if verdict["random"]:
         pairs = [one["pair"] for one in verdict["random"]]
@@ -49,10 +49,14 @@ def page_of_pairs(verdict: dict[str, Any], shown: Sequence[Shown]) -> str:
     return _whole(verdict, parts)
 
 
-def page_of_rolls(verdict: dict[str, Any]) -> str:
+def rollouts_report(verdict: dict[str, Any]) -> str:
     """A self-contained page about one model's rollouts on one set of clips."""
     cards = [
-        (f"skill over {rule}", number(verdict["overall"][f"skill_over_{rule}"]), "0: no better")
+        (
+            f"skill over {rule}",
+            format_number(verdict["overall"][f"skill_over_{rule}"]),
+            "0: no better",
+        )
         for rule in ("copy", "linear")
     ]
     if verdict["random"]:
@@ -61,14 +65,14 @@ def page_of_rolls(verdict: dict[str, Any]) -> str:
         cards.append((f"{len(skills)} random models, over copy", text, f"best {max(skills):.3f}"))
     parts = [
         _head(verdict, cards),
-        rollout(verdict["rollout"], verdict["moment_s"]),
+        rollout_section(verdict["rollout"], verdict["moment_s"]),
         _probe(verdict),
     ]
     return _whole(verdict, [*parts, _how_rolls(verdict), _left_out(verdict)])
 
 
 def _whole(verdict: dict[str, Any], parts: Sequence[str]) -> str:
-    return document(f"{_TITLES[verdict['benchmark']]}: {verdict['model']}", parts)
+    return html_document(f"{_TITLES[verdict['benchmark']]}: {verdict['model']}", parts)
 
 
 def _head(verdict: dict[str, Any], cards: Sequence[tuple[str, str, str]]) -> str:
@@ -97,10 +101,10 @@ def _properties(verdict: dict[str, Any]) -> str:
             [
                 html.escape(name),
                 str(row["scenes"]),
-                f"<span class='{'good' if clear else ''}'>{share(row['pair'])}</span>",
-                share(row["all"]),
+                f"<span class='{'good' if clear else ''}'>{format_share(row['pair'])}</span>",
+                format_share(row["all"]),
                 f"{row['p']:.3f}",
-                number(row["auroc"]),
+                format_number(row["auroc"]),
                 f"{100 * random['pair']:.0f}%, {100 * random['best_pair']:.0f}%" if random else "",
             ]
         )
@@ -118,7 +122,7 @@ def _how_pairs(verdict: dict[str, Any]) -> str:
         "<h2>How it was measured</h2><p>A pair is right when the possible video surprises less"
         " than the impossible one that belongs to it. The model saw"
         f" <b>{look['context']} frames</b> of each window (mask token"
-        f" {look['mask']}){growing(look)}, and the"
+        f" {look['mask']}){autoregressive_note(look)}, and the"
         f" <b>{look['aggregate']}</b> over windows was taken: chosen on"
         f" {html.escape(verdict['chosen_on'])}.</p>"
     )
@@ -167,11 +171,12 @@ def _case(label: str, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]])
         ):
             rows.append(
                 f"<div class='cell'><div><span class='{mark}'>{kind}</span></div>"
-                f"<div>{plots.strip(video)}{plots.curve(values, low, top, first)}</div></div>"
+                f"<div>{plots.filmstrip(video)}"
+                f"{plots.surprise_curve(values, low, top, first)}</div></div>"
             )
     return (
         f"<h2>{html.escape(label)}</h2><div class='quad'><span class='dim'>{html.escape(name)};"
         " dashed: the first frame in which a pair's videos differ, if they begin alike;"
-        f" {curve_range(low, top)}</span>"
+        f" {curve_range_note(low, top)}</span>"
         f"{''.join(rows)}</div>"
     )

@@ -8,31 +8,37 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.benchmarks.clevrer import TARGETS
-from orchestrator.evaluation.benchmarks.rollouts import Rolls, digest
+from orchestrator.evaluation.benchmarks.clevrer import STATE_NAMES
+from orchestrator.evaluation.benchmarks.rollouts import RolloutRawResults, protocol_digest
 from orchestrator.evaluation.measures.ridge import ridge_probe
-from orchestrator.evaluation.measures.rollout import Rollout, rollout_table, skill
-from orchestrator.evaluation.measures.state_probe import StateRows, joined
-from orchestrator.job.config.benchmark import Clevrer, Rolled
+from orchestrator.evaluation.measures.rollout import Rollout, rollout_table, skill_score
+from orchestrator.evaluation.measures.state_probe import StateRows, concat_rows
+from orchestrator.job.config.benchmark import Clevrer, RolloutBenchmark
 from orchestrator.job.config.evaluate import EvaluateJob
-from orchestrator.report.statistics import RESAMPLES, Estimate
+from orchestrator.report.statistics import RESAMPLES, ConfidenceInterval
 
-RULES = ("copy", "linear")
+BASELINES = ("copy", "linear")
 
 
-def skill_over(rollouts: Sequence[Rollout], rule: str, confidence: float) -> Estimate:
+def skill_over_baseline(
+    rollouts: Sequence[Rollout], rule: str, confidence: float
+) -> ConfidenceInterval:
     """1 - error / the rule's error over all horizons; clips are what is resampled."""
     mine, theirs = (
         np.concatenate([one.errors[name] for one in rollouts]).mean(1) for name in ("model", rule)
     )
     draw = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
-    drawn = skill(mine[draw].mean(1), theirs[draw].mean(1))
+    drawn = skill_score(mine[draw].mean(1), theirs[draw].mean(1))
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Estimate(float(skill(mine.mean(), theirs.mean())), float(low), float(high))
+    return ConfidenceInterval(
+        float(skill_score(mine.mean(), theirs.mean())), float(low), float(high)
+    )
 
 
-def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]:
+def summarize(
+    job: EvaluateJob, benchmark: RolloutBenchmark, rolls: RolloutRawResults
+) -> dict[str, Any]:
     """Everything that a report asks, JSON-serialisable.
 
     Keys: `benchmark`, `protocol` (its hash), `look` and what it was chosen on, `overall` (skill
@@ -40,25 +46,31 @@ def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]
     `random`, `gain`, `counts`, `left_out` (by name, with the reason).
     """
     level = job.confidence
-    whole = {f"skill_over_{rule}": skill_over(rolls.model, rule, level) for rule in RULES}
+    whole = {
+        f"skill_over_{rule}": skill_over_baseline(rolls.model, rule, level) for rule in BASELINES
+    }
     random = [
-        {f"skill_over_{rule}": skill_over(arm, rule, level).value for rule in RULES}
-        for arm in rolls.random
+        {f"skill_over_{rule}": skill_over_baseline(arm, rule, level).value for rule in BASELINES}
+        for arm in rolls.random_models
     ]
     return {
         "benchmark": benchmark.kind,
         "model": job.model,
-        "protocol": digest(job, benchmark, rolls),
-        "look": asdict(rolls.view),
+        "protocol": protocol_digest(job, benchmark, rolls),
+        "look": asdict(rolls.context_spec),
         "chosen_from": [
-            {**asdict(view), "skill_over_copy": value} for view, value in rolls.chosen_from.items()
+            {**asdict(view), "skill_over_copy": value}
+            for view, value in rolls.selection_skill.items()
         ],
-        "chosen_on": _chosen_on(benchmark, rolls),
+        "chosen_on": _selection_text(benchmark, rolls),
         "confidence": level,
         "overall": {name: asdict(value) for name, value in whole.items()},
-        "moment_s": rolls.shape.tubelet / rolls.shape.fps,
+        "moment_s": rolls.clip_format.tubelet / rolls.clip_format.fps,
         "rollout": rollout_table(rolls.model, level),
-        "probe": {arm: probe(fitted, held_out) for arm, (fitted, held_out) in rolls.states.items()},
+        "probe": {
+            arm: probe_object_states(fitted, held_out)
+            for arm, (fitted, held_out) in rolls.state_rows.items()
+        },
         "random": random,
         "gain": {
             f"{name}_over_random": value.value - float(np.mean([one[name] for one in random]))
@@ -68,45 +80,49 @@ def verdict(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]
         },
         "counts": {
             "scored": len(rolls.scored),
-            "chosen_on": len(rolls.chosen_on),
-            "left_out": len(rolls.faults),
+            "chosen_on": len(rolls.selection_clips),
+            "left_out": len(rolls.excluded),
         },
-        "left_out": [asdict(fault) for fault in rolls.faults],
+        "left_out": [asdict(fault) for fault in rolls.excluded],
     }
 
 
-def scores_json(job: EvaluateJob, benchmark: Rolled, rolls: Rolls) -> dict[str, Any]:
+def scores_json(
+    job: EvaluateJob, benchmark: RolloutBenchmark, rolls: RolloutRawResults
+) -> dict[str, Any]:
     """Clip by clip, so that two models can be compared on the same futures."""
     errors = {
         rule: np.concatenate([one.errors[rule] for one in rolls.model])
-        for rule in ("model", *RULES)
+        for rule in ("model", *BASELINES)
     }
     return {
         "benchmark": benchmark.kind,
-        "protocol": digest(job, benchmark, rolls),
+        "protocol": protocol_digest(job, benchmark, rolls),
         "confidence": job.confidence,
         "error": {
             name: {rule: each[i].tolist() for rule, each in errors.items()}
             for i, name in enumerate(rolls.scored)
         },
-        "chosen_on": rolls.chosen_on,
+        "chosen_on": rolls.selection_clips,
     }
 
 
-def probe(fitted: Sequence[StateRows], held_out: Sequence[StateRows]) -> dict[str, float | None]:
+def probe_object_states(
+    fitted: Sequence[StateRows], held_out: Sequence[StateRows]
+) -> dict[str, float | None]:
     """R2 of each state on clips that the probe was not fitted to; None for one that is constant
     in them, of which there is nothing to explain."""
-    train, test = joined(fitted), joined(held_out)
-    found = ridge_probe(train.features, train.targets, train.quads, test.features, test.targets)
+    train, test = concat_rows(fitted), concat_rows(held_out)
+    found = ridge_probe(train.features, train.targets, train.groups, test.features, test.targets)
     varies = np.ptp(test.targets, axis=0) > 0
     return {
         name: float(r2) if known else None
-        for name, r2, known in zip(TARGETS, found.r2, varies, strict=True)
+        for name, r2, known in zip(STATE_NAMES, found.r2, varies, strict=True)
     }
 
 
-def _chosen_on(benchmark: Rolled, rolls: Rolls) -> str:
-    count = len(rolls.chosen_on)
+def _selection_text(benchmark: RolloutBenchmark, rolls: RolloutRawResults) -> str:
+    count = len(rolls.selection_clips)
     if isinstance(benchmark, Clevrer) and benchmark.choose == "train":
         return f"{count} clips of the training split"
     return (

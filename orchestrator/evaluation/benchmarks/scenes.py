@@ -13,35 +13,35 @@ from orchestrator.storage import Storage
 
 Align = Literal["start", "end"]
 
-NAMED = 5
+MAX_NAMED = 5
 """Scenes that a message names before it counts the others."""
 
 
 @dataclass(frozen=True)
-class Shot:
+class VideoRef:
     """One video: a coded file, or a folder's pictures."""
 
     path: str
     """Below the benchmark's folder."""
 
-    pictures: tuple[str, ...] = ()
+    image_files: tuple[str, ...] = ()
     """Names of the pictures in the folder `path`, in order. Empty: `path` is a video."""
 
     fps: float = 0.0
     """Frames a second of pictures; a video says it itself."""
 
-    skip: int = 0
+    skip_frames: int = 0
     """Frames at the beginning that are not shown."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class BenchmarkScene:
     """Videos that differ in what is possible; what is resampled as a whole."""
 
     property: str
     name: str
-    possible: tuple[Shot, ...]
-    impossible: tuple[Shot, ...]
+    possible: tuple[VideoRef, ...]
+    impossible: tuple[VideoRef, ...]
     """The i-th belongs to the i-th possible one, if `paired`."""
 
     paired: bool = True
@@ -49,7 +49,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ExcludedItem:
     """A scene that cannot be used."""
 
     scene: str
@@ -57,15 +57,15 @@ class Fault:
 
 
 @dataclass
-class Read:
+class SceneListing:
     """A benchmark, read: what can be shown, and what cannot."""
 
-    scored: list[Scene]
-    chosen_on: list[Scene]
+    scored: list[BenchmarkScene]
+    selection: list[BenchmarkScene]
     """Empty: a share of `scored` is to be taken."""
 
-    faults: list[Fault] = field(default_factory=list)
-    twins: list[str] = field(default_factory=list)
+    excluded: list[ExcludedItem] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
     """Scenes that are not in `scored` because they show videos that are chosen on."""
 
     align: Align = "start"
@@ -73,7 +73,7 @@ class Read:
 
 
 @contextmanager
-def listing(folder: str) -> Iterator[None]:
+def readable_folder(folder: str) -> Iterator[None]:
     """A storage that is not there, or cannot be listed or read, is said so.
 
     Raises:
@@ -82,74 +82,76 @@ def listing(folder: str) -> Iterator[None]:
     try:
         if not Storage(folder).is_dir():
             raise RequestError(
-                "no such folder", where=folder, mend="name the unpacked benchmark: benchmark.folder"
+                "no such folder", where=folder, hint="name the unpacked benchmark: benchmark.folder"
             )
         yield
     except OSError as error:
         raise RequestError(
             f"cannot be read: {error.strerror or error}",
             where=folder,
-            mend="check the path and its rights",
+            hint="check the path and its rights",
         ) from None
 
 
-def place_of(name: str) -> float:
+def hash_fraction(name: str) -> float:
     """Where a name falls in [0, 1): by its hash, so that it is the same everywhere and for good."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def chosen_names(names: Iterable[str], share: float) -> set[str]:
+def select_names_by_hash(names: Iterable[str], share: float) -> set[str]:
     """The `share` of some names (at least one) whose hashes are smallest."""
-    ordered = sorted(names, key=place_of)
+    ordered = sorted(names, key=hash_fraction)
     return set(ordered[: max(1, round(share * len(ordered)))])
 
 
-def divided(read: Read, share: float, most: int | None) -> tuple[list[Scene], list[Scene]]:
+def split_selection_and_scored(
+    read: SceneListing, share: float, max_scored: int | None
+) -> tuple[list[BenchmarkScene], list[BenchmarkScene]]:
     """(to choose on, to score), property by property; no scene is in both.
 
     Raises:
         RequestError: a property has too few scenes to spare any.
     """
-    choosing, scoring = list(read.chosen_on), []
+    choosing, scoring = list(read.selection), []
     for name in sorted({scene.property for scene in read.scored}):
         mine = [scene for scene in read.scored if scene.property == name]
-        if not read.chosen_on:
+        if not read.selection:
             if len(mine) < 2:
                 raise RequestError(
                     f"'{name}' has one scene: none is left to choose on",
                     where="benchmark",
-                    mend="give more scenes, or leave it out by benchmark.properties",
+                    hint="give more scenes, or leave it out by benchmark.properties",
                 )
-            kept = chosen_names((scene.name for scene in mine), share)
+            kept = select_names_by_hash((scene.name for scene in mine), share)
             choosing += [scene for scene in mine if scene.name in kept]
             mine = [scene for scene in mine if scene.name not in kept]
         # The largest hashes come first: they are the last to be chosen on at another share.
-        scoring += sorted(mine, key=lambda scene: -place_of(scene.name))[:most]
+        scoring += sorted(mine, key=lambda scene: -hash_fraction(scene.name))[:max_scored]
     return choosing, scoring
 
 
-def wanted_properties(asked: Sequence[str], there: Sequence[str]) -> list[str]:
+def requested_properties(asked: Sequence[str], available: Sequence[str]) -> list[str]:
     """What is judged of what is there.
 
     Raises:
         RequestError: something is asked for that is not there.
     """
     for name in asked:
-        if name not in there:
+        if name not in available:
             raise RequestError(
                 f"no property '{name}' in this folder",
                 where="benchmark.properties",
-                mend=suggest(name, list(there)),
+                hint=suggest(name, list(available)),
             )
-    return list(asked or there)
+    return list(asked or available)
 
 
-_MISFIT = "is it this benchmark's folder, and a model that fits it?"
+_WRONG_FOLDER_HINT = "is it this benchmark's folder, and a model that fits it?"
 
 
 @dataclass
-class Tally:
+class ExclusionTally:
     """What cannot be used so far; ends the job when it is too much."""
 
     limit: float
@@ -158,18 +160,18 @@ class Tally:
     where: str
     """The benchmark's folder."""
 
-    faults: dict[str, Fault] = field(default_factory=dict)
+    excluded: dict[str, ExcludedItem] = field(default_factory=dict)
 
-    def begin(self, faults: Iterable[Fault], usable: int) -> None:
+    def add_listed(self, faults: Iterable[ExcludedItem], usable: int) -> None:
         """What was found by listing files, beside how many scenes.
 
         Raises:
             RequestError: too many cannot be used; with their names, number and reasons.
         """
         self._add(faults)
-        self._refuse(usable + len(self.faults), RequestError)
+        self._refuse(usable + len(self.excluded), RequestError)
 
-    def add(self, faults: Iterable[Fault], total: int) -> None:
+    def add(self, faults: Iterable[ExcludedItem], total: int) -> None:
         """What was found by looking, of `total` scenes that are shown or were left out before.
 
         Raises:
@@ -178,25 +180,27 @@ class Tally:
         self._add(faults)
         self._refuse(total, JobFailed)
 
-    def nothing_left(self, purpose: str) -> JobFailed:
+    def none_left_error(self, purpose: str) -> JobFailed:
         """The error when every scene that was meant for something cannot be used."""
-        found = self.named()
+        found = self.sorted_exclusions()
         why = f": {found[0].scene}: {found[0].reason}; {len(found)} are left out" if found else ""
-        return JobFailed(f"no scene is left to {purpose}{why}", where=self.where, mend=_MISFIT)
+        return JobFailed(
+            f"no scene is left to {purpose}{why}", where=self.where, hint=_WRONG_FOLDER_HINT
+        )
 
-    def named(self) -> list[Fault]:
+    def sorted_exclusions(self) -> list[ExcludedItem]:
         """All of them, by name."""
-        return [self.faults[name] for name in sorted(self.faults)]
+        return [self.excluded[name] for name in sorted(self.excluded)]
 
-    def _add(self, faults: Iterable[Fault]) -> None:
-        self.faults |= {fault.scene: fault for fault in faults}
+    def _add(self, faults: Iterable[ExcludedItem]) -> None:
+        self.excluded |= {fault.scene: fault for fault in faults}
 
     def _refuse(self, total: int, kind: type[OrchestratorError]) -> None:
-        found = self.named()
+        found = self.sorted_exclusions()
         if len(found) <= self.limit * total:
             return
-        rows = "\n  ".join(f"{fault.scene}: {fault.reason}" for fault in found[:NAMED])
-        more = f"\n  and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        rows = "\n  ".join(f"{fault.scene}: {fault.reason}" for fault in found[:MAX_NAMED])
+        more = f"\n  and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
         enough = -(-len(found) * 100 // total) / 100
         mend = f"mend the folder, or leave them out, by name: benchmark.bad_limit={enough:g}"
         said = "cannot be used"
@@ -205,5 +209,5 @@ class Tally:
         raise kind(
             f"{len(found)} of {total} scenes {said}:\n  {rows}{more}",
             where=self.where,
-            mend=mend if enough < 1 else _MISFIT,
+            hint=mend if enough < 1 else _WRONG_FOLDER_HINT,
         )

@@ -7,24 +7,33 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from orchestrator.evaluation.in_training.queue import Turn
-from orchestrator.storage import Storage, patiently
-from orchestrator.tracking.results.evaluation import REPORT, SCORES, VERDICT
-from orchestrator.tracking.results.in_training import link_judged, record_judged
+from orchestrator.evaluation.in_training.queue import PendingEvaluation
+from orchestrator.storage import Storage, with_retries
+from orchestrator.tracking.results.evaluation import REPORT_FILE, SCORES_FILE, SUMMARY_FILE
+from orchestrator.tracking.results.in_training import (
+    link_metrics_to_checkpoint,
+    record_checkpoint_evaluation,
+)
 from orchestrator.tracking.run import RunRef
-from orchestrator.training.checkpoints.eval_exports import FOLDER, MODEL, RESULT, folder_of, is_cut
-from orchestrator.training.checkpoints.manager import folder_name, step_of
+from orchestrator.training.checkpoints.eval_exports import (
+    EVALUATIONS_FOLDER,
+    MODEL_FOLDER,
+    RESULT_FILE,
+    evaluation_folder,
+    is_exported,
+)
+from orchestrator.training.checkpoints.manager import checkpoint_name, checkpoint_step
 
-FILES = (REPORT, VERDICT, SCORES)
+FILES = (REPORT_FILE, SUMMARY_FILE, SCORES_FILE)
 
-State = Literal["done", "failed", "skipped"]
+OutcomeState = Literal["done", "failed", "skipped"]
 
 
 @dataclass
-class Result:
+class EvaluationOutcome:
     """What came of one evaluation of one checkpoint (`result.json`)."""
 
-    state: State
+    state: OutcomeState
     at_ms: int
     """When it ended, ms since 1970: the time of its metrics, however often they are sent."""
 
@@ -42,82 +51,84 @@ class Result:
     """The checkpoint's LoggedModel has it too."""
 
 
-class Results:
+class EvaluationOutcomes:
     """The results of a run's evaluations, earlier launches' too."""
 
     def __init__(self, folder: Storage, evaluations: list[str]) -> None:
         self._folder = folder
-        self._found: dict[Turn, Result] = {}
-        self.pending: list[Turn] = []
+        self._by_evaluation: dict[PendingEvaluation, EvaluationOutcome] = {}
+        self.pending: list[PendingEvaluation] = []
         """Models that an earlier launch cut and did not judge, oldest first."""
 
-        self._unlinked: list[Turn] = []
+        self._unlinked: list[PendingEvaluation] = []
         for evaluation in evaluations:
-            for name in folder.folders(f"{FOLDER}/{evaluation}"):
-                self._load(Turn(evaluation, step_of(name)))
+            for name in folder.folders(f"{EVALUATIONS_FOLDER}/{evaluation}"):
+                self._load(PendingEvaluation(evaluation, checkpoint_step(name)))
 
-    def _load(self, turn: Turn) -> None:
-        place = self.place(turn)
-        if place.exists(RESULT):
-            self._keep(turn, Result(**place.read_json(RESULT)))
-        elif is_cut(place):
+    def _load(self, turn: PendingEvaluation) -> None:
+        place = self.folder_of(turn)
+        if place.exists(RESULT_FILE):
+            self._remember(turn, EvaluationOutcome(**place.read_json(RESULT_FILE)))
+        elif is_exported(place):
             self.pending.append(turn)
 
-    def place(self, turn: Turn) -> Storage:
+    def folder_of(self, turn: PendingEvaluation) -> Storage:
         """Where the turn's model and result are."""
-        return folder_of(self._folder, turn.evaluation, turn.step)
+        return evaluation_folder(self._folder, turn.evaluation, turn.step)
 
-    def of(self, turn: Turn) -> Result | None:
+    def get(self, turn: PendingEvaluation) -> EvaluationOutcome | None:
         """What came of it, once something has."""
-        return self._found.get(turn)
+        return self._by_evaluation.get(turn)
 
-    def count(self, evaluation: str, state: State) -> int:
+    def count(self, evaluation: str, state: OutcomeState) -> int:
         """How many of an evaluation's turns ended so."""
         return sum(
             turn.evaluation == evaluation and result.state == state
-            for turn, result in self._found.items()
+            for turn, result in self._by_evaluation.items()
         )
 
-    def write(self, turn: Turn, result: Result, files: Mapping[str, str]) -> None:
+    def write(
+        self, turn: PendingEvaluation, result: EvaluationOutcome, files: Mapping[str, str]
+    ) -> None:
         """Keep a result for good, and drop the model that it is about. The first one stays."""
-        place = self.place(turn)
+        place = self.folder_of(turn)
         for name, text in files.items():
-            patiently(place.write_bytes, name, text.encode())
+            with_retries(place.write_bytes, name, text.encode())
         text = json.dumps(asdict(result), indent=2)
-        if not patiently(place.create, RESULT, text.encode()):
-            result = Result(**place.read_json(RESULT))
-        self._keep(turn, result)
-        patiently(place.delete_tree, MODEL)
+        if not with_retries(place.write_if_absent, RESULT_FILE, text.encode()):
+            result = EvaluationOutcome(**place.read_json(RESULT_FILE))
+        self._remember(turn, result)
+        with_retries(place.delete_tree, MODEL_FOLDER)
 
-    def _keep(self, turn: Turn, result: Result) -> None:
-        self._found[turn] = result
+    def _remember(self, turn: PendingEvaluation, result: EvaluationOutcome) -> None:
+        self._by_evaluation[turn] = result
         if result.state == "done" and not result.linked:
             self._unlinked.append(turn)
 
     @property
-    def untold(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether MLflow lacks something."""
-        return any(not result.told for result in self._found.values())
+        return any(not result.told for result in self._by_evaluation.values())
 
-    def tell(self, ref: RunRef) -> None:
+    def send_to_mlflow(self, ref: RunRef) -> None:
         """MLflow gets what it has not got.
 
         Raises:
             MlflowException: the server is away, or refuses.
             OSError: its artifact store does, or the run's own storage.
         """
-        for turn, result in self._found.items():
+        for turn, result in self._by_evaluation.items():
             if result.told:
                 continue
-            place = self.place(turn)
+            place = self.folder_of(turn)
             files = FILES if result.state == "done" else ()
             texts = {name: place.read_bytes(name).decode() for name in files}
-            path = f"{turn.evaluation}/{folder_name(turn.step)}"
-            record_judged(ref, path, turn.step, result.at_ms, result.metrics, texts)
+            path = f"{turn.evaluation}/{checkpoint_name(turn.step)}"
+            record_checkpoint_evaluation(ref, path, turn.step, result.at_ms, result.metrics, texts)
             result.told = True
-            place.write_json(RESULT, asdict(result))
+            place.write_json(RESULT_FILE, asdict(result))
 
-    def link(self, ref: RunRef, standing: Collection[int]) -> None:
+    def link_to_logged_models(self, ref: RunRef, existing_steps: Collection[int]) -> None:
         """The LoggedModels of checkpoints get what was found of them, as far as they are there.
 
         Those of checkpoints that do not stand any more are not waited for.
@@ -126,9 +137,9 @@ class Results:
             MlflowException: the server is away, or refuses.
         """
         for turn in list(self._unlinked):
-            result = self._found[turn]
-            result.linked = link_judged(ref, turn.step, result.at_ms, result.metrics)
+            result = self._by_evaluation[turn]
+            result.linked = link_metrics_to_checkpoint(ref, turn.step, result.at_ms, result.metrics)
             if result.linked:
-                self.place(turn).write_json(RESULT, asdict(result))
-            if result.linked or turn.step not in standing:
+                self.folder_of(turn).write_json(RESULT_FILE, asdict(result))
+            if result.linked or turn.step not in existing_steps:
                 self._unlinked.remove(turn)

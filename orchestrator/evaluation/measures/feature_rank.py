@@ -10,15 +10,15 @@ from torch import Tensor
 
 from orchestrator.training.health import effective_rank, eigenvalues
 
-DELTA = 1e-4
+LIDAR_DELTA = 1e-4
 """Added to the within-class covariance, as published."""
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankSample:
     """What is kept of a few videos' features."""
 
-    means: Tensor
+    view_means: Tensor
     """float32 [videos, looks, dim]: the mean of each window's tokens; where one window shows the
     whole video, those of its earlier and its later half."""
 
@@ -26,17 +26,19 @@ class Ranks:
     """float32 [n, dim]: a sample of single tokens."""
 
 
-TOKENS = 64
+MAX_SAMPLED_TOKENS = 64
 
 
-def ranks_of(features: Tensor) -> Ranks:
+def sample_for_rank(features: Tensor) -> RankSample:
     """What is kept of some videos' features, float32 [videos, windows, tokens, dim]."""
     flat = features.reshape(-1, features.shape[-1])
     looks = features.unbind(1)
     if len(looks) == 1:
         looks = looks[0].tensor_split(2, dim=1)
     means = torch.stack([look.mean(1) for look in looks], 1)
-    return Ranks(means, flat[:: max(1, len(flat) // TOKENS)][:TOKENS].clone())
+    return RankSample(
+        means, flat[:: max(1, len(flat) // MAX_SAMPLED_TOKENS)][:MAX_SAMPLED_TOKENS].clone()
+    )
 
 
 def lidar(features: Tensor) -> float:
@@ -50,7 +52,7 @@ def lidar(features: Tensor) -> float:
     center = x.mean(1)
     between = _covariance(center - center.mean(0))
     within = _covariance((x - center[:, None]).flatten(0, 1))
-    within = within + DELTA * torch.eye(len(within), dtype=torch.float64)
+    within = within + LIDAR_DELTA * torch.eye(len(within), dtype=torch.float64)
     if not within.isfinite().all():
         return math.nan
     try:

@@ -16,13 +16,13 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Probed:
+class RidgeResult:
     """What a probe reached on data that it was not fitted to."""
 
     r2: np.ndarray
     """float [targets]."""
 
-    strength: np.ndarray
+    penalty: np.ndarray
     """The penalty that was chosen for each target."""
 
 
@@ -31,8 +31,8 @@ def ridge_probe(
     targets: np.ndarray,
     groups: np.ndarray,
     held_out: np.ndarray,
-    truth: np.ndarray,
-) -> Probed:
+    held_out_targets: np.ndarray,
+) -> RidgeResult:
     """Fit on some rows, score on others.
 
     The penalty is chosen by cross-validation over whole groups: rows of one video are alike, and
@@ -40,7 +40,7 @@ def ridge_probe(
 
     Args:
         features: float [n, dim]; `held_out` [m, dim].
-        targets: float [n, k], no NaN; `truth` [m, k].
+        targets: float [n, k], no NaN; `held_out_targets` [m, k].
         groups: int [n], the video that a row is of.
     """
     error = np.zeros((len(LAMBDAS), targets.shape[1]))
@@ -48,17 +48,17 @@ def ridge_probe(
     for number in range(FOLDS):
         out = fold == number
         if out.any() and not out.all():
-            guesses = Ridge(features[~out], targets[~out]).predict(features[out])
+            guesses = RidgeRegression(features[~out], targets[~out]).predict(features[out])
             error += ((guesses - targets[out]) ** 2).sum(1)
     chosen = error.argmin(0)
     columns = np.arange(targets.shape[1])
-    predicted = Ridge(features, targets).predict(held_out)[chosen, :, columns].T
-    apart = ((truth - predicted) ** 2).sum(0)
-    spread = ((truth - truth.mean(0)) ** 2).sum(0)
-    return Probed(1 - apart / np.maximum(spread, 1e-12), np.array(LAMBDAS)[chosen])
+    predicted = RidgeRegression(features, targets).predict(held_out)[chosen, :, columns].T
+    apart = ((held_out_targets - predicted) ** 2).sum(0)
+    spread = ((held_out_targets - held_out_targets.mean(0)) ** 2).sum(0)
+    return RidgeResult(1 - apart / np.maximum(spread, 1e-12), np.array(LAMBDAS)[chosen])
 
 
-class Ridge:
+class RidgeRegression:
     """Linear maps of standardised features, one for each strength of the penalty, in closed form.
 
     Args:
@@ -75,7 +75,7 @@ class Ridge:
             raise JobFailed(
                 f"the model's features are not finite in {bad:,} of {len(x):,} rows: nothing can"
                 " be read off them",
-                mend="a model like this comes from a training that diverged: train it again with a"
+                hint="a model like this comes from a training that diverged: train it again with a"
                 " lower optim.lr",
             )
         self._center, self._scale, self._offset = x.mean(0), x.std(0) + 1e-8, y.mean(0)
@@ -88,24 +88,26 @@ class Ridge:
             self._squares, self._axes = s**2, vt.T
         self._rotated = self._axes.T @ (x.T @ (y - self._offset))
 
-    def predict(self, new: np.ndarray, strengths: Sequence[float] = LAMBDAS) -> np.ndarray:
+    def predict(self, new: np.ndarray, penalties: Sequence[float] = LAMBDAS) -> np.ndarray:
         """Predictions at each strength, float [strengths, rows, targets]."""
         at = (np.asarray(new, np.float64) - self._center) / self._scale @ self._axes
         return np.stack(
             [
                 at @ (self._rotated / (self._squares + strength)[:, None]) + self._offset
-                for strength in strengths
+                for strength in penalties
             ]
         )
 
 
-def grid_pooled(features: np.ndarray, grid: tuple[int, int, int], side: int = 4) -> np.ndarray:
+def pool_to_grid(
+    features: np.ndarray, grid: tuple[int, int, int], max_cells: int = 4
+) -> np.ndarray:
     """Means over a coarse grid, so that where things are is not lost.
 
     float [clips, tokens, dim] -> [clips, tubelets, cells * dim]; `grid` is (time, height, width).
     """
     t, h, w = grid
-    rows = min(side, h, w)
+    rows = min(max_cells, h, w)
     x = features.reshape(len(features), t, h, w, -1)
     cut_h, cut_w = np.array_split(np.arange(h), rows), np.array_split(np.arange(w), rows)
     cells = [x[:, :, a][:, :, :, b].mean((2, 3)) for a in cut_h for b in cut_w]

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.evaluation.evaluable import Judgeable
-from orchestrator.evaluation.measures.surprise import Sight, View, see
+from orchestrator.evaluation.evaluable import Evaluable
+from orchestrator.evaluation.measures.surprise import ContextSpec, WindowFeatures, encode_windows
 from orchestrator.report.statistics import RESAMPLES
 
-LEAST = 1e-6
+MIN_ERROR = 1e-6
 """Error that a rule has at least: what rounding leaves of features that are equal."""
 
-AMONG = (1, 5)
+RETRIEVAL_TOP_K = (1, 5)
 """Retrieval counts as right when the true future is among the nearest so many."""
 
 
@@ -35,21 +35,21 @@ class Rollout:
     predicted: np.ndarray
     """Means over space, float [clips, horizons, dim]."""
 
-    wanted: np.ndarray
+    targets: np.ndarray
     """The same of what came, for every tubelet of the clip: float [clips, tubelets, dim]."""
 
 
-def roll_out(model: Judgeable, clips: np.ndarray, view: View) -> Rollout:
+def rollout_clips(model: Evaluable, clips: np.ndarray, view: ContextSpec) -> Rollout:
     """Predict what follows the view's context.
 
     Args:
         clips: uint8 [clips, T, size, size, 3], T being the model's clip length.
     """
-    seen = see(model, torch.from_numpy(np.ascontiguousarray(clips)), [view])
-    return rolled(seen, view, model.clip.area)
+    seen = encode_windows(model, torch.from_numpy(np.ascontiguousarray(clips)), [view])
+    return compute_rollout(seen, view, model.clip.tokens_per_timestep)
 
 
-def rolled(sight: Sight, view: View, area: int) -> Rollout:
+def compute_rollout(sight: WindowFeatures, view: ContextSpec, area: int) -> Rollout:
     """What was predicted after the view's context, beside what came and trivial rules.
 
     Args:
@@ -59,9 +59,9 @@ def rolled(sight: Sight, view: View, area: int) -> Rollout:
     def by_moment(tokens: Tensor) -> Tensor:
         return tokens.view(len(tokens), -1, area, tokens.shape[-1])
 
-    wanted = by_moment(sight.wanted)
+    wanted = by_moment(sight.prediction_targets)
     # The trivial rules may use only what was seen, encoded without the future.
-    known = by_moment(sight.known[view.context])
+    known = by_moment(sight.context_targets[view.context])
     predicted = by_moment(sight.predicted[view])
     seen = known.shape[1]
     ahead = torch.arange(1, wanted.shape[1] - seen + 1)[:, None, None]
@@ -86,7 +86,7 @@ def rollout_table(rollouts: Sequence[Rollout], confidence: float) -> list[dict[s
         name: np.concatenate([one.errors[name] for one in rollouts]) for name in rollouts[0].errors
     }
     predicted = np.concatenate([one.predicted for one in rollouts])
-    wanted = np.concatenate([one.wanted for one in rollouts])
+    wanted = np.concatenate([one.targets for one in rollouts])
     seen = wanted.shape[1] - predicted.shape[1]
     rows = []
     for horizon in range(predicted.shape[1]):
@@ -96,7 +96,7 @@ def rollout_table(rollouts: Sequence[Rollout], confidence: float) -> list[dict[s
                 "tubelets_ahead": horizon + 1,
                 "error": {name: float(error.mean()) for name, error in each.items()},
                 "skill": {
-                    name: _skill(each["model"], each[name], confidence)
+                    name: _skill_interval(each["model"], each[name], confidence)
                     for name in ("copy", "linear")
                 },
                 "same_clip": _same_clip(predicted[:, horizon], wanted, seen + horizon),
@@ -106,39 +106,39 @@ def rollout_table(rollouts: Sequence[Rollout], confidence: float) -> list[dict[s
     return rows
 
 
-def skill(mine: np.ndarray, rule: np.ndarray) -> np.ndarray:
+def skill_score(error: np.ndarray, baseline_error: np.ndarray) -> np.ndarray:
     """1 - error / a rule's error, of arrays or numbers.
 
     A rule may be exact: features of a still video, or of a collapsed model, do not change. A model
     that is exact as well has skill 0 then, and one that is not has a very negative one.
     """
-    return np.asarray((rule - mine) / np.maximum(rule, LEAST))
+    return np.asarray((baseline_error - error) / np.maximum(baseline_error, MIN_ERROR))
 
 
-def _skill(mine: np.ndarray, rule: np.ndarray, confidence: float) -> dict[str, float]:
+def _skill_interval(mine: np.ndarray, rule: np.ndarray, confidence: float) -> dict[str, float]:
     chosen = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
-    drawn = skill(mine[chosen].mean(1), rule[chosen].mean(1))
+    drawn = skill_score(mine[chosen].mean(1), rule[chosen].mean(1))
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    value = float(skill(mine.mean(), rule.mean()))
+    value = float(skill_score(mine.mean(), rule.mean()))
     return {"value": value, "low": float(low), "high": float(high)}
 
 
 def _same_clip(predicted: np.ndarray, wanted: np.ndarray, at: int) -> dict[str, float]:
     """Among all moments of its own clip: [clips, dim] against [clips, tubelets, dim]."""
     distance = np.abs(predicted[:, None] - wanted).mean(-1)
-    return _found(distance, np.full(len(predicted), at))
+    return _retrieval(distance, np.full(len(predicted), at))
 
 
 def _cross_clip(predicted: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """Among the same moment of all clips: [clips, dim] against [clips, dim]."""
     distance = np.abs(predicted[:, None] - wanted[None]).mean(-1)
-    return _found(distance, np.arange(len(predicted)))
+    return _retrieval(distance, np.arange(len(predicted)))
 
 
-def _found(distance: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def _retrieval(distance: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Shares right among the nearest, [queries, candidates]; equal distances count against."""
     own = distance[np.arange(len(truth)), truth]
     nearer = (distance <= own[:, None]).sum(1) - 1
-    chance = {f"chance@{k}": min(1.0, k / distance.shape[1]) for k in AMONG}
-    return {f"@{k}": float((nearer < k).mean()) for k in AMONG} | chance
+    chance = {f"chance@{k}": min(1.0, k / distance.shape[1]) for k in RETRIEVAL_TOP_K}
+    return {f"@{k}": float((nearer < k).mean()) for k in RETRIEVAL_TOP_K} | chance

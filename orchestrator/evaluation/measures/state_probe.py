@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.evaluation.evaluable import Judgeable
-from orchestrator.evaluation.measures.ridge import grid_pooled, ridge_probe
+from orchestrator.evaluation.evaluable import Evaluable
+from orchestrator.evaluation.measures.ridge import pool_to_grid, ridge_probe
 from orchestrator.physics.suite.quads import Quad
 
-TARGETS = ("x", "y", "vx", "vy")
+STATE_NAMES = ("x", "y", "vx", "vy")
 """Of the object that the scenario is about, in frame sizes (and frame sizes a second)."""
 
 
@@ -27,12 +27,12 @@ class StateRows:
     targets: np.ndarray
     """float32 [rows, 4]."""
 
-    quads: np.ndarray
+    groups: np.ndarray
     """int [rows]: which quad a row is of."""
 
 
-def state_rows(
-    model: Judgeable, quads: Sequence[Quad], features: Sequence[Tensor] | None = None
+def collect_state_rows(
+    model: Evaluable, quads: Sequence[Quad], features: Sequence[Tensor] | None = None
 ) -> StateRows:
     """Features and states of the possible videos of some quads, from their first windows.
 
@@ -48,7 +48,7 @@ def state_rows(
             known = model.encode(clips).cpu()
         else:
             known = features[number]
-        pooled = grid_pooled(known.numpy(), shape.grid)
+        pooled = pool_to_grid(known.numpy(), shape.grid)
         state = quad.states[[0, 1], [0, 1], :frames, 0] / shape.size
         seen = quad.visible[[0, 1], [0, 1], :frames, 0]
         # A tubelet's state is the mean over its frames; it counts where it is seen in all.
@@ -66,16 +66,16 @@ def state_rows(
 
 def probe_states(fitted: Sequence[StateRows], held_out: Sequence[StateRows]) -> dict[str, float]:
     """R2 of each target on rows that the probe was not fitted to."""
-    train, test = joined(fitted), joined(held_out)
-    found = ridge_probe(train.features, train.targets, train.quads, test.features, test.targets)
-    return {name: float(r2) for name, r2 in zip(TARGETS, found.r2, strict=True)}
+    train, test = concat_rows(fitted), concat_rows(held_out)
+    found = ridge_probe(train.features, train.targets, train.groups, test.features, test.targets)
+    return {name: float(r2) for name, r2 in zip(STATE_NAMES, found.r2, strict=True)}
 
 
-def joined(rows: Sequence[StateRows]) -> StateRows:
+def concat_rows(rows: Sequence[StateRows]) -> StateRows:
     """All rows; quads of different units stay different."""
-    firsts = np.cumsum([0, *(one.quads.max(initial=0) + 1 for one in rows)])
+    firsts = np.cumsum([0, *(one.groups.max(initial=0) + 1 for one in rows)])
     return StateRows(
         np.concatenate([one.features for one in rows]),
         np.concatenate([one.targets for one in rows]),
-        np.concatenate([one.quads + first for one, first in zip(rows, firsts, strict=False)]),
+        np.concatenate([one.groups + first for one, first in zip(rows, firsts, strict=False)]),
     )

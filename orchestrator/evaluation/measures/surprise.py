@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.evaluation.evaluable import Judgeable, ReadsForwards
-from orchestrator.jepa.action_conditioned import ActingModel
+from orchestrator.evaluation.evaluable import Evaluable, PredictsNext
+from orchestrator.jepa.action_conditioned import ActionConditionedModel
 from orchestrator.jepa.model_files import ClipShape
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, order=True)
-class View:
+class ContextSpec:
     """How a window is looked at."""
 
     context: int
@@ -42,7 +42,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Windows:
+class SlidingWindows:
     """Where windows lie in a video of `frames` frames."""
 
     starts: tuple[int, ...]
@@ -50,7 +50,7 @@ class Windows:
     frames: int
 
     @classmethod
-    def over(cls, frames: int, length: int, stride: int, tubelet: int) -> Windows:
+    def with_stride(cls, frames: int, length: int, stride: int, tubelet: int) -> SlidingWindows:
         """Every `stride` frames (brought to whole tubelets), the last one at the video's end.
 
         Raises:
@@ -60,18 +60,18 @@ class Windows:
             raise RequestError(
                 f"the videos have {frames} frames, the model's clip has {length}",
                 where="suite.frames",
-                mend=f"show {length} frames or more",
+                hint=f"show {length} frames or more",
             )
         step = max(tubelet, stride // tubelet * tubelet)
         starts = sorted({*range(0, frames - length, step), frames - length})
         return cls(tuple(starts), length, frames)
 
-    def cut(self, videos: np.ndarray) -> Tensor:
+    def extract(self, videos: np.ndarray) -> Tensor:
         """[videos, frames, ...] -> [videos * windows, length, ...]."""
         clips = np.stack([videos[:, s : s + self.length] for s in self.starts], axis=1)
         return torch.from_numpy(clips.reshape(-1, *clips.shape[2:]))
 
-    def spread(self, errors: Tensor) -> np.ndarray:
+    def scatter_to_frames(self, errors: Tensor) -> np.ndarray:
         """Errors by tubelet, [videos * windows, tubelets], in their places in the videos.
 
         Returns:
@@ -85,119 +85,121 @@ class Windows:
         return whole
 
 
-def views_of(model: Judgeable, contexts: Sequence[int]) -> list[View]:
+def context_specs(model: Evaluable, contexts: Sequence[int]) -> list[ContextSpec]:
     """Every way to look that a model allows.
 
     Raises:
         RequestError: the model cannot predict, or a context is no part of its clip.
     """
     frames, tubelet = model.clip.frames, model.clip.tubelet
-    if isinstance(model, ActingModel):
-        raise untold("model")
+    if isinstance(model, ActionConditionedModel):
+        raise needs_actions_error("model")
     if not model.masks:
         raise RequestError(
             "the model has no predictor here: it can be surprised by nothing",
             where="model",
-            mend="judge a model of objective vjepa2, lejepa, causal or pixels, or one of your own",
+            hint="judge a model of objective vjepa2, lejepa, causal or pixels, or one of your own",
         )
     for context in contexts:
         if context % tubelet or not 0 < context < frames:
             raise RequestError(
                 f"a context of {context} frames in a clip of {frames} with tubelets of {tubelet}",
                 where="surprise.contexts",
-                mend=f"write multiples of {tubelet} below {frames}",
+                hint=f"write multiples of {tubelet} below {frames}",
             )
     quarters = [frames * part // 4 // tubelet * tubelet for part in (1, 2, 3)]
     chosen = contexts or sorted({c for c in quarters if c})
-    horizons = model.horizons if isinstance(model, ReadsForwards) else 0
+    horizons = model.horizons if isinstance(model, PredictsNext) else 0
     return [
-        View(context, mask, horizon)
+        ContextSpec(context, mask, horizon)
         for context in chosen
         for mask in range(model.masks)
         for horizon in range(1 if horizons else 0, horizons + 1)
     ]
 
 
-def untold(where: str) -> RequestError:
+def needs_actions_error(where: str) -> RequestError:
     """What is said of a model that acts, where nobody says what is done."""
     return RequestError(
         "the model acts: what follows depends on what is done, and a suite does not say it",
         where=where,
-        mend="judge it by planning, or judge a model that was trained without data.act",
+        hint="judge it by planning, or judge a model that was trained without data.act",
     )
 
 
 @dataclass(frozen=True)
-class Sight:
+class WindowFeatures:
     """What a model makes of clips, computed once for all that is measured on it."""
 
     features: Tensor
     """Of whole clips, float32 [clips, tokens, dim]."""
 
-    wanted: Tensor
+    prediction_targets: Tensor
     """What predictions are compared with, [clips, tokens, width]."""
 
-    known: dict[int, Tensor]
+    context_targets: dict[int, Tensor]
     """By context: the same of its frames, made without the others, [clips, n, width]."""
 
-    predicted: dict[View, Tensor]
+    predicted: dict[ContextSpec, Tensor]
     """Of the frames after the context, [clips, tokens - n, width]."""
 
-    errors: dict[View, Tensor]
+    errors: dict[ContextSpec, Tensor]
     """Mean L1 error of each tubelet, float32 [clips, tubelets], NaN where seen."""
 
-    def only(self, clips: list[int]) -> Sight:
+    def select(self, clips: list[int]) -> WindowFeatures:
         """The same of some of the clips."""
-        return Sight(
+        return WindowFeatures(
             self.features[clips],
-            self.wanted[clips],
-            {context: known[clips] for context, known in self.known.items()},
+            self.prediction_targets[clips],
+            {context: known[clips] for context, known in self.context_targets.items()},
             {view: guess[clips] for view, guess in self.predicted.items()},
             {view: error[clips] for view, error in self.errors.items()},
         )
 
 
 @torch.no_grad()
-def see(model: Judgeable, clips: Tensor, views: Sequence[View]) -> Sight:
+def encode_windows(model: Evaluable, clips: Tensor, views: Sequence[ContextSpec]) -> WindowFeatures:
     """Look at clips, uint8 [clips, T, size, size, 3], T being the model's clip length.
 
     The cells of a quadruplet share their first frames: a context is encoded, and predicted from,
     once however many clips begin with it.
     """
     shape = model.clip
-    features = _in_batches(model.encode, clips)
-    wanted = _in_batches(model.compared, features, clips)
-    sight = Sight(features, wanted, {}, {}, {})
+    features = _map_batches(model.encode, clips)
+    wanted = _map_batches(model.compared, features, clips)
+    sight = WindowFeatures(features, wanted, {}, {}, {})
     for context in sorted({view.context for view in views}):
-        first, where = _distinct(clips[:, :context])
+        first, where = _unique_clips(clips[:, :context])
         begun = clips[first]
-        z = _in_batches(partial(model.encode, seen=context), begun)
-        sight.known[context] = _in_batches(model.compared, z, begun[:, :context])[where]
+        z = _map_batches(partial(model.encode, seen=context), begun)
+        sight.context_targets[context] = _map_batches(model.compared, z, begun[:, :context])[where]
         mine = [view for view in views if view.context == context]
         for mask in sorted({view.mask for view in mine}):
-            guess = _in_batches(partial(model.foresee, mask=mask), z)[where]
+            guess = _map_batches(partial(model.foresee, mask=mask), z)[where]
             error = (guess - wanted[:, z.shape[1] :]).abs().mean(-1)
-            error = error.view(len(clips), -1, shape.area).mean(-1)
+            error = error.view(len(clips), -1, shape.tokens_per_timestep).mean(-1)
             error = F.pad(error, (context // shape.tubelet, 0), value=float("nan"))
             for view in mine:
                 if view.mask == mask:
                     sight.predicted[view], sight.errors[view] = guess, error
     growing = [view for view in views if view.horizon]
     if growing:
-        assert isinstance(model, ReadsForwards)
-        sight.errors.update(_growing(model, sight, growing, shape))
+        assert isinstance(model, PredictsNext)
+        sight.errors.update(_autoregressive_errors(model, sight, growing, shape))
     return sight
 
 
-def _growing(
-    model: ReadsForwards, sight: Sight, views: Sequence[View], shape: ClipShape
-) -> dict[View, Tensor]:
+def _autoregressive_errors(
+    model: PredictsNext, sight: WindowFeatures, views: Sequence[ContextSpec], shape: ClipShape
+) -> dict[ContextSpec, Tensor]:
     """Errors of every moment after the context, predicted from all but the last before it."""
     moments = shape.grid[0]
-    wanted = sight.wanted.view(len(sight.wanted), moments, shape.area, -1)
+    wanted = sight.prediction_targets.view(
+        len(sight.prediction_targets), moments, shape.tokens_per_timestep, -1
+    )
     each: dict[int, list[Tensor]] = {view.horizon: [] for view in views}
     for features, came in zip(
-        torch.split(sight.features, BATCH), torch.split(wanted, BATCH), strict=True
+        torch.split(sight.features, BATCH_SIZE), torch.split(wanted, BATCH_SIZE), strict=True
     ):
         guess = model.ahead(features).cpu()
         for horizon, errors in each.items():
@@ -212,12 +214,12 @@ def _growing(
     return found
 
 
-def _in_batches(look: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    parts = zip(*(torch.split(each, BATCH) for each in rows), strict=True)
+def _map_batches(look: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    parts = zip(*(torch.split(each, BATCH_SIZE) for each in rows), strict=True)
     return torch.cat([look(*part).cpu() for part in parts])
 
 
-def _distinct(clips: Tensor) -> tuple[list[int], list[int]]:
+def _unique_clips(clips: Tensor) -> tuple[list[int], list[int]]:
     """Which clips are the first of their kind, and for each clip which of those it equals."""
     kinds: dict[bytes, int] = {}
     first: list[int] = []
@@ -232,28 +234,28 @@ def _distinct(clips: Tensor) -> tuple[list[int], list[int]]:
 
 
 def surprise(
-    model: Judgeable, videos: np.ndarray, views: Sequence[View], windows: Windows
-) -> dict[View, np.ndarray]:
+    model: Evaluable, videos: np.ndarray, views: Sequence[ContextSpec], windows: SlidingWindows
+) -> dict[ContextSpec, np.ndarray]:
     """Errors by window and frame: per view float32 [videos, windows, frames], NaN where unseen.
 
     Args:
         videos: uint8 [videos, frames, size, size, 3].
     """
-    sight = see(model, windows.cut(videos), views)
-    return {view: windows.spread(error) for view, error in sight.errors.items()}
+    sight = encode_windows(model, windows.extract(videos), views)
+    return {view: windows.scatter_to_frames(error) for view, error in sight.errors.items()}
 
 
 AGGREGATES = ("mean", "max")
 
 
-def aggregated(errors: np.ndarray, how: str) -> np.ndarray:
+def aggregate_errors(errors: np.ndarray, how: str) -> np.ndarray:
     """One number per video from [..., windows, frames]: the mean of all, or the worst window's."""
     each = np.nanmean(errors, axis=-1)
     found: np.ndarray = each.max(-1) if how == "max" else each.mean(-1)
     return found
 
 
-def curve(errors: np.ndarray) -> np.ndarray:
+def surprise_by_frame(errors: np.ndarray) -> np.ndarray:
     """Surprise by frame, [..., frames] from [..., windows, frames]; NaN where none predicts."""
     known = ~np.isnan(errors)
     total, count = np.where(known, errors, 0).sum(-2), known.sum(-2)

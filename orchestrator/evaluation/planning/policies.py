@@ -11,154 +11,163 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orchestrator.environments.base import Floats, World
-from orchestrator.evaluation.planning.tasks import Task, Tasks
+from orchestrator.environments.base import Environment, Floats
+from orchestrator.evaluation.planning.tasks import Task, TaskSet
 from orchestrator.job.config.planning import Planning
-from orchestrator.planning.base import Bounds, Dynamics
+from orchestrator.planning.base import ActionBounds, PlannableModel
 from orchestrator.planning.build import build_solver
-from orchestrator.planning.goal_cost import Aim
-from orchestrator.planning.mpc import Controller, Recede
+from orchestrator.planning.goal_cost import GoalDistance
+from orchestrator.planning.mpc import MPCConfig, MPCController
 from orchestrator.randomness import generator
 
-Pictures = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-Measured = Callable[[Floats], Floats]
-Read = Callable[[Tensor], Tensor]
+Images = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+StateTransform = Callable[[Floats], Floats]
+StateReadout = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observations:
     """What is before B actors."""
 
-    pictures: Pictures
+    images: Images
     """uint8 [B, size, size, 3]."""
 
     states: Floats
     """float32 [B, S]."""
 
 
-class Arm(Protocol):
+class Policy(Protocol):
     """Acts in B episodes at once."""
 
-    looks: bool
+    needs_images: bool
     """Whether it needs pictures."""
 
     @property
-    def decisions(self) -> int:
+    def num_decisions(self) -> int:
         """Times that it made up its mind, over all episodes."""
 
-    def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
+    def reset(self, tasks: Sequence[Task], goals: Observations) -> None:
         """New episodes."""
 
-    def act(self, now: Sight) -> Floats:
+    def act(self, observations: Observations) -> Floats:
         """What to do in the next control steps, [B, n, A]."""
 
-    def keep(self, going: Bools) -> None:
+    def keep_active(self, going: BoolArray) -> None:
         """The others have ended."""
 
 
-class Random:
+class RandomPolicy:
     """Draws from the whole action space: another action in every control step."""
 
-    looks = False
+    needs_images = False
 
-    def __init__(self, bounds: Bounds, block: int, seed: int) -> None:
+    def __init__(self, bounds: ActionBounds, block: int, seed: int) -> None:
         self._low, self._high = (side.numpy() for side in (bounds.low, bounds.high))
-        self._block, self._seed, self.decisions = block, seed, 0
+        self._block, self._seed, self.num_decisions = block, seed, 0
 
-    def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
-        self._draws = [generator(self._seed, task.number, "arms") for task in tasks]
+    def reset(self, tasks: Sequence[Task], goals: Observations) -> None:
+        self._draws = [generator(self._seed, task.index, "arms") for task in tasks]
 
-    def act(self, now: Sight) -> Floats:
+    def act(self, observations: Observations) -> Floats:
         drawn = [draw.uniform(self._low, self._high) for draw in self._draws]
-        self.decisions += len(drawn)
+        self.num_decisions += len(drawn)
         return np.stack(drawn).astype(np.float32).reshape(len(drawn), self._block, -1)
 
-    def keep(self, going: Bools) -> None:
+    def keep_active(self, going: BoolArray) -> None:
         self._draws = [draw for draw, goes in zip(self._draws, going, strict=True) if goes]
 
 
-class Planner:
+class PlannerPolicy:
     """Plans with a model that sees pictures, towards a picture or towards a state.
 
     Args:
-        measured: what of states is compared, as `Tasks` has it.
-        read: reads that off features, [..., area, dim] -> [..., 1, M]; where it is given, states
-            are compared.
+        state_transform: what of states is compared, as `TaskSet` has it.
+        state_readout: reads that off features, [..., area, dim] -> [..., 1, M]; where it is given,
+            states are compared.
     """
 
-    looks = True
+    needs_images = True
 
     def __init__(
         self,
-        model: Dynamics,
+        model: PlannableModel,
         planning: Planning,
-        bounds: Bounds,
+        bounds: ActionBounds,
         seed: int,
-        measured: Measured,
-        read: Read | None = None,
+        state_transform: StateTransform,
+        state_readout: StateReadout | None = None,
     ) -> None:
-        self._model, self._measured, self._read = model, measured, read
+        self._model, self._measured, self._read = model, state_transform, state_readout
         self._shown = planning.goal == "image"
-        self._control = _controller(model, planning, bounds, seed, read)
+        self._control = _build_controller(model, planning, bounds, seed, state_readout)
 
-    def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
+    def reset(self, tasks: Sequence[Task], goals: Observations) -> None:
         if self._read is not None and not self._shown:
             goal = torch.from_numpy(self._measured(goals.states))[:, None]
         else:
-            seen = moment(self._model, goals.pictures)
+            seen = encode_images(self._model, goals.images)
             goal = seen if self._read is None else self._read(seen)
-        self._control.begin(goal)
+        self._control.reset(goal)
 
-    def act(self, now: Sight) -> Floats:
-        z = moment(self._model, now.pictures)
-        return _blocks(self._control.act(z, torch.from_numpy(now.states).to(z.device)), self._model)
+    def act(self, observations: Observations) -> Floats:
+        z = encode_images(self._model, observations.images)
+        return _to_action_blocks(
+            self._control.act(z, torch.from_numpy(observations.states).to(z.device)), self._model
+        )
 
-    def keep(self, going: Bools) -> None:
-        self._control.keep(torch.from_numpy(going))
+    def keep_active(self, going: BoolArray) -> None:
+        self._control.keep_episodes(torch.from_numpy(going))
 
     @property
-    def decisions(self) -> int:
-        return self._control.decisions
+    def num_decisions(self) -> int:
+        return self._control.num_plans
 
 
-class Oracle:
+class OraclePolicy:
     """Plans with the world itself; now and goal are states."""
 
-    looks = False
+    needs_images = False
 
     def __init__(
-        self, world: World, tasks: Tasks, planning: Planning, bounds: Bounds, seed: int
+        self,
+        world: Environment,
+        tasks: TaskSet,
+        planning: Planning,
+        bounds: ActionBounds,
+        seed: int,
     ) -> None:
-        self._model = TrueDynamics(world, bounds.block)
-        self._measured = tasks.measured
+        self._model = EnvironmentDynamics(world, bounds.block)
+        self._measured = tasks.scaled_success_features
         # Its features are states of a few numbers: squared, as the distance of states is told.
         squared = planning.model_copy(update={"distance": "l2"})
-        self._control = _controller(self._model, squared, bounds, seed, self._read)
+        self._control = _build_controller(self._model, squared, bounds, seed, self._scaled_features)
 
-    def _read(self, features: Tensor) -> Tensor:
+    def _scaled_features(self, features: Tensor) -> Tensor:
         return torch.from_numpy(self._measured(features.numpy()))
 
-    def begin(self, tasks: Sequence[Task], goals: Sight) -> None:
-        self._control.begin(self._read(self._model.features(goals.states)))
+    def reset(self, tasks: Sequence[Task], goals: Observations) -> None:
+        self._control.reset(self._scaled_features(self._model.features(goals.states)))
 
-    def act(self, now: Sight) -> Floats:
-        return _blocks(self._control.act(self._model.features(now.states)), self._model)
+    def act(self, observations: Observations) -> Floats:
+        return _to_action_blocks(
+            self._control.act(self._model.features(observations.states)), self._model
+        )
 
-    def keep(self, going: Bools) -> None:
-        self._control.keep(torch.from_numpy(going))
+    def keep_active(self, going: BoolArray) -> None:
+        self._control.keep_episodes(torch.from_numpy(going))
 
     @property
-    def decisions(self) -> int:
-        return self._control.decisions
+    def num_decisions(self) -> int:
+        return self._control.num_plans
 
 
-class TrueDynamics:
+class EnvironmentDynamics:
     """A world as a model of itself: its features are its states."""
 
     history = 1
 
-    def __init__(self, world: World, block: int) -> None:
+    def __init__(self, world: Environment, block: int) -> None:
         self._world, self.block = world, block
 
     def features(self, states: Floats) -> Tensor:
@@ -175,21 +184,25 @@ class TrueDynamics:
         return torch.from_numpy(np.ascontiguousarray(reached))
 
 
-def moment(model: Dynamics, pictures: Pictures) -> Tensor:
+def encode_images(model: PlannableModel, pictures: Images) -> Tensor:
     """Features of single pictures, uint8 [B, H, W, 3] -> [B, area, dim]."""
     return model.encode(pictures[:, None])
 
 
-def _controller(
-    model: Dynamics, planning: Planning, bounds: Bounds, seed: int, read: Read | None
-) -> Controller:
-    aim = Aim(planning.cost, planning.distance, read)
-    recede = Recede(planning.horizon, planning.execute, planning.history, aim)
+def _build_controller(
+    model: PlannableModel,
+    planning: Planning,
+    bounds: ActionBounds,
+    seed: int,
+    read: StateReadout | None,
+) -> MPCController:
+    aim = GoalDistance(planning.cost, planning.distance, read)
+    recede = MPCConfig(planning.horizon, planning.execute, planning.history, aim)
     draws = torch.Generator().manual_seed(seed)
-    return Controller(model, build_solver(planning.solver), bounds, recede, draws)
+    return MPCController(model, build_solver(planning.solver), bounds, recede, draws)
 
 
-def _blocks(actions: Tensor, model: Dynamics) -> Floats:
+def _to_action_blocks(actions: Tensor, model: PlannableModel) -> Floats:
     """[B, D] -> [B, block, A]."""
     done: Floats = actions.cpu().numpy().reshape(len(actions), model.block, -1)
     return done

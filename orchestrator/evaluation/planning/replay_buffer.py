@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from orchestrator.data.codec.decode import decode_clip
-from orchestrator.data.store.index import Index
+from orchestrator.data.store.index import DatasetIndex
 from orchestrator.environments.base import Floats
 from orchestrator.errors import DataError, RequestError
-from orchestrator.planning.base import Dynamics
+from orchestrator.planning.base import PlannableModel
 
-WIDTH = 1024
+MAX_FEATURE_DIM = 1024
 """Most numbers that are kept of a moment's features; more are projected at random."""
 
 
 @dataclass(frozen=True)
-class Recalled:
+class EncodedEpisode:
     """A video: T moments, one each model step."""
 
     features: Tensor
@@ -35,78 +35,85 @@ class Recalled:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ReplayBuffer:
     """What is remembered, and how features became W numbers."""
 
-    videos: list[Recalled]
+    episodes: list[EncodedEpisode]
     projection: Tensor | None
     """[area * dim, W]; None: they are kept as they are."""
 
-    def flat(self, z: Tensor) -> Tensor:
+    def flatten(self, z: Tensor) -> Tensor:
         """[..., area, dim] -> [..., W]."""
-        return flat(z, self.projection)
+        return flatten_features(z, self.projection)
 
 
-def flat(z: Tensor, projection: Tensor | None) -> Tensor:
+def flatten_features(z: Tensor, projection: Tensor | None) -> Tensor:
     """[..., area, dim] -> [..., W]."""
     rows = z.flatten(-2).float().cpu()
     return rows if projection is None else rows @ projection
 
 
-def recall(
-    model: Dynamics, indexes: Sequence[Index], episodes: int, size: int, width: int
-) -> Memory:
+def build_replay_buffer(
+    model: PlannableModel,
+    indexes: Sequence[DatasetIndex],
+    episodes: int,
+    size: int,
+    action_dim: int,
+) -> ReplayBuffer:
     """Look at the first `episodes` videos.
 
     Args:
         size: pixels of the square that the model sees.
-        width: D, numbers of a model step.
+        action_dim: D, numbers of a model step.
 
     Raises:
         RequestError: the data has no actions, or other ones than the world.
     """
     projection: Tensor | None = None
-    videos: list[Recalled] = []
+    videos: list[EncodedEpisode] = []
     for payload, actions, states in _videos(indexes):
         if len(videos) == episodes:
             break
         whole = (len(actions) - 1) // model.block  # the last row means nothing
         if whole < 1:
             continue
-        if model.block * actions.shape[1] != width:
+        if model.block * actions.shape[1] != action_dim:
             raise RequestError(
-                f"its actions have {actions.shape[1]} numbers, the world's {width // model.block}",
+                f"its actions have {actions.shape[1]} numbers,"
+                f" the world's {action_dim // model.block}",
                 where="planning.data",
-                mend="name data that was collected in this world",
+                hint="name data that was collected in this world",
             )
         at = np.arange(whole + 1) * model.block
-        frames = decode_clip(payload.coded, (at + 0.25) / payload.fps, size=size)
+        frames = decode_clip(payload.video_bytes, (at + 0.25) / payload.fps, size=size)
         z = model.encode(frames[None])[0].view(len(at), -1)
-        if not videos and z.shape[1] > WIDTH:
+        if not videos and z.shape[1] > MAX_FEATURE_DIM:
             draw = torch.Generator().manual_seed(0)
-            projection = torch.randn(z.shape[1], WIDTH, generator=draw) / z.shape[1] ** 0.5
-        done = actions[: whole * model.block].reshape(whole, width)
-        videos.append(Recalled(flat(z[:, None], projection), done, states[at]))
+            projection = (
+                torch.randn(z.shape[1], MAX_FEATURE_DIM, generator=draw) / z.shape[1] ** 0.5
+            )
+        done = actions[: whole * model.block].reshape(whole, action_dim)
+        videos.append(EncodedEpisode(flatten_features(z[:, None], projection), done, states[at]))
     if not videos:
         raise RequestError(
             "no video of it comes with actions",
             where="planning.data",
-            mend="name data with KEY.actions.npy, or leave cloning and nearest out of the arms",
+            hint="name data with KEY.actions.npy, or leave cloning and nearest out of the arms",
         )
-    return Memory(videos, projection)
+    return ReplayBuffer(videos, projection)
 
 
 @dataclass(frozen=True)
-class _Payload:
-    coded: bytes
+class _EncodedVideo:
+    video_bytes: bytes
     fps: float
 
 
-def _videos(indexes: Sequence[Index]) -> Iterator[tuple[_Payload, Floats, Floats]]:
+def _videos(indexes: Sequence[DatasetIndex]) -> Iterator[tuple[_EncodedVideo, Floats, Floats]]:
     """Coded video, actions [F, A] and states [F, S] of every segment that has actions."""
     for index in indexes:
-        for shard in range(index.shards):
-            for row in index.rows(shard).to_pylist():
+        for shard in range(index.num_shards):
+            for row in index.shard_rows(shard).to_pylist():
                 beside = {extra["name"]: extra for extra in row.get("extras") or []}
                 if "actions.npy" not in beside:
                     continue
@@ -114,12 +121,12 @@ def _videos(indexes: Sequence[Index]) -> Iterator[tuple[_Payload, Floats, Floats
                 states = np.zeros((len(actions), 0), np.float32)
                 if "states.npy" in beside:
                     states = _array(index, shard, beside["states.npy"]).reshape(len(actions), -1)
-                coded = index.read(shard, row["offset"], row["bytes"], row["sha256"])
-                yield _Payload(coded, row["fps"]), actions, states
+                coded = index.read_bytes(shard, row["offset"], row["bytes"], row["sha256"])
+                yield _EncodedVideo(coded, row["fps"]), actions, states
 
 
-def _array(index: Index, shard: int, extra: dict[str, int]) -> Floats:
-    data = index.read(shard, extra["offset"], extra["bytes"])
+def _array(index: DatasetIndex, shard: int, extra: dict[str, int]) -> Floats:
+    data = index.read_bytes(shard, extra["offset"], extra["bytes"])
     try:
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
     except ValueError as error:

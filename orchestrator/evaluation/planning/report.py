@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.planning.episodes import Played
-from orchestrator.evaluation.planning.summary import Found
+from orchestrator.evaluation.planning.episodes import EpisodeResult
+from orchestrator.evaluation.planning.summary import PlanningRawResults
 from orchestrator.report import plots
-from orchestrator.report.html_page import document, points, share, table
+from orchestrator.report.html_page import format_points, format_share, html_document, table
 
-CASES = 4
+CASES_PER_OUTCOME = 4
 """Successes, and failures, that are shown of the model."""
 
-ARMS = {
+POLICY_DESCRIPTIONS = {
     "model": "plans with the model",
     "random": "draws from the whole action space",
     "cloning": "imitates the training data on the way to the goal",
@@ -24,18 +24,18 @@ ARMS = {
 }
 
 
-def report(told: dict[str, Any], found: Found) -> str:
+def planning_report(summary: dict[str, Any], results: PlanningRawResults) -> str:
     """A self-contained page about one model in one world."""
-    parts = [_head(told), _arms(told), _how(told), *_cases(found)]
-    return document(f"Acting in {told['world']}: {told['model']}", parts)
+    parts = [_head(summary), _arms(summary), _protocol_section(summary), *_cases(results)]
+    return html_document(f"Acting in {summary['world']}: {summary['model']}", parts)
 
 
 def _head(told: dict[str, Any]) -> str:
     own, gain = told["arms"]["model"], told["gain"]
     cards = [
-        ("goals reached", share(own["success"]), f"of {own['tasks']} tasks"),
+        ("goals reached", format_share(own["success"]), f"of {own['tasks']} tasks"),
         *(
-            (f"over {name}", points(gain[name]), f"{100 * _success(told, name):.1f}%")
+            (f"over {name}", format_points(gain[name]), f"{100 * _success(told, name):.1f}%")
             for name in gain
         ),
         ("a decision", f"{own['ms']:.3g} ms", "planning alone, many at once"),
@@ -64,8 +64,8 @@ def _arms(told: dict[str, Any]) -> str:
             [
                 name,
                 str(arm["tasks"]),
-                share(arm["success"]),
-                "" if gain is None else points(gain),
+                format_share(arm["success"]),
+                "" if gain is None else format_points(gain),
                 "" if arm["steps"] is None else f"{arm['steps']:.1f}",
                 f"{arm['distance']:.2f}",
                 f"{arm['ms']:.3g}",
@@ -74,7 +74,7 @@ def _arms(told: dict[str, Any]) -> str:
     head = ["", "tasks", "reached", "the model over it", "control steps", "distance at the end",
             "ms a decision"]  # fmt: skip
     level = f"{100 * told['confidence']:.0f}%"
-    who = "; ".join(f"<b>{name}</b> {ARMS[name]}" for name in told["arms"])
+    who = "; ".join(f"<b>{name}</b> {POLICY_DESCRIPTIONS[name]}" for name in told["arms"])
     return (
         f"<h2>Beside what needs no model</h2>{table(head, rows)}<p class='dim'>{who}.</p>"
         f"<p class='dim'>Intervals: {level};"
@@ -85,7 +85,7 @@ def _arms(told: dict[str, Any]) -> str:
     )
 
 
-def _how(told: dict[str, Any]) -> str:
+def _protocol_section(told: dict[str, Any]) -> str:
     shown = told["shown"]
     solver = ", ".join(f"{key} {value}" for key, value in shown["solver"].items())
     goal = "picture" if shown["goal"] == "image" else "state"
@@ -103,38 +103,38 @@ def _how(told: dict[str, Any]) -> str:
     )
 
 
-def _cases(found: Found) -> list[str]:
+def _cases(found: PlanningRawResults) -> list[str]:
     """The model's successes and failures, evenly taken over the tasks."""
     parts = []
-    reached = found.reached("model")
+    reached = found.success("model")
     for title, which in (("Reached", reached), ("Not reached", ~reached)):
         numbers = np.flatnonzero(which)
         if not len(numbers):
             parts.append(f"<h2>{title}</h2><p>None of {len(reached)}.</p>")
             continue
-        shown = np.unique(np.linspace(0, len(numbers) - 1, CASES).round().astype(int))
+        shown = np.unique(np.linspace(0, len(numbers) - 1, CASES_PER_OUTCOME).round().astype(int))
         parts.append(f"<h2>{title}: {len(numbers)} of {len(reached)}</h2>")
         parts += [_case(found, int(number)) for number in numbers[shown]]
     return parts
 
 
-def _case(found: Found, number: int) -> str:
-    task, one = found.shared.tasks.all[number], found.played("model")[number]
+def _case(found: PlanningRawResults, number: int) -> str:
+    task, one = found.context.tasks.all[number], found.episodes("model")[number]
     others = [
         f"{arm}: {_ended(played[number])}"
-        for arm in found.arms
-        if arm != "model" and number < len(played := found.played(arm))
+        for arm in found.policies
+        if arm != "model" and number < len(played := found.episodes(arm))
     ]
-    video = np.stack([found.world.picture(state) for state in one.states])
-    goal = found.world.picture(task.goal)
-    apart = found.shared.tasks.apart(one.states[-1], task.goal)
+    video = np.stack([found.environment.picture(state) for state in one.states])
+    goal = found.environment.picture(task.goal)
+    apart = found.context.tasks.distance(one.states[-1], task.goal)
     return (
         f"<div class='quad'><b>task {number}</b> <span class='dim'>{_ended(one)}, {apart:.2f} from"
         f" the goal at the end; {html.escape('; '.join(others))}</span>"
-        f"<div class='acting'><div>goal{plots.still(goal)}</div><div>moving{plots.gif(video)}</div>"
-        f"<div>from start to end{plots.strip(video)}</div></div></div>"
+        f"<div class='acting'><div>goal{plots.image(goal)}</div><div>moving{plots.gif(video)}</div>"
+        f"<div>from start to end{plots.filmstrip(video)}</div></div></div>"
     )
 
 
-def _ended(one: Played) -> str:
-    return "not reached" if one.reached is None else f"reached after {one.reached}"
+def _ended(one: EpisodeResult) -> str:
+    return "not reached" if one.steps_to_goal is None else f"reached after {one.steps_to_goal}"

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.environments.base import Collector, Floats, World
+from orchestrator.environments.base import Collector, Environment, Floats
 from orchestrator.environments.registry import build_collector
 from orchestrator.errors import RequestError
 from orchestrator.job.config.planning import Planning
 from orchestrator.randomness import generator
 
-EPISODE = 4
+EPISODE_LENGTH_FACTOR = 4
 """Length of an episode that tasks are drawn from, in times from start to goal."""
 
-ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 """Episodes for each task, before it is said that there are none."""
 
 
@@ -24,33 +24,39 @@ ATTEMPTS = 100
 class Task:
     """From a state to a state."""
 
-    number: int
+    index: int
     start: Floats
     goal: Floats
 
 
 @dataclass(frozen=True)
-class Tasks:
+class TaskSet:
     """All tasks of an evaluation, and what a difference of states means in this world."""
 
     all: list[Task]
-    judged: Callable[[Floats], Floats]
+    success_features: Callable[[Floats], Floats]
     """The world's own: states [..., S] -> [..., M], what a success depends on."""
 
     scale: Floats
     """Deviation of each of those numbers over the episodes, 1 where it never changes: [M]."""
 
-    def apart(self, state: Floats, goal: Floats) -> float:
+    def distance(self, state: Floats, goal: Floats) -> float:
         """Distance of states, root mean square in `scale`."""
-        return float(np.sqrt(np.square(self.measured(state) - self.measured(goal)).mean()))
+        return float(
+            np.sqrt(
+                np.square(
+                    self.scaled_success_features(state) - self.scaled_success_features(goal)
+                ).mean()
+            )
+        )
 
-    def measured(self, states: Floats) -> Floats:
+    def scaled_success_features(self, states: Floats) -> Floats:
         """What is compared, in units of `scale`: float32 [..., S] -> [..., M]."""
-        measured: Floats = (self.judged(states) / self.scale).astype(np.float32)
+        measured: Floats = (self.success_features(states) / self.scale).astype(np.float32)
         return measured
 
 
-def draw_tasks(planning: Planning, world: World) -> Tasks:
+def draw_tasks(planning: Planning, environment: Environment) -> TaskSet:
     """The tasks of a job: its own, or one from each of the collector's episodes.
 
     Task n does not depend on how many there are.
@@ -60,73 +66,83 @@ def draw_tasks(planning: Planning, world: World) -> Tasks:
             is done, or the collector's episodes have nothing worthwhile.
     """
     if planning.tasks:
-        return _given(planning, world)
+        return _tasks_from_job(planning, environment)
     drawn: list[Task] = []
     seen: list[Floats] = []
     while len(drawn) < planning.episodes:
-        states, at = _episode_with_task(planning, world, len(drawn))
+        states, at = _episode_with_task(planning, environment, len(drawn))
         drawn.append(Task(len(drawn), states[at], states[at + planning.ahead]))
         seen.append(states)
-    return Tasks(drawn, world.judged, _scale(world.judged(np.concatenate(seen))))
+    return TaskSet(drawn, environment.judged, _scale(environment.judged(np.concatenate(seen))))
 
 
-def _given(planning: Planning, world: World) -> Tasks:
+def _tasks_from_job(planning: Planning, world: Environment) -> TaskSet:
     """The job's own tasks."""
     tasks = []
     for n, pair in enumerate(planning.tasks):
-        task = Task(n, _state(world, pair.start, n, "start"), _state(world, pair.goal, n, "goal"))
+        task = Task(
+            n,
+            _validated_state(world, pair.start, n, "start"),
+            _validated_state(world, pair.goal, n, "goal"),
+        )
         if world.reached(task.start, task.goal):
             raise RequestError(
                 "the goal is reached at the start",
                 where=f"planning.tasks.{n}",
-                mend="set them further apart",
+                hint="set them further apart",
             )
         tasks.append(task)
     ends = np.stack([state for one in tasks for state in (one.start, one.goal)])
-    return Tasks(tasks, world.judged, _scale(world.judged(ends)))
+    return TaskSet(tasks, world.judged, _scale(world.judged(ends)))
 
 
-def _episode_with_task(planning: Planning, world: World, number: int) -> tuple[Floats, int]:
+def _episode_with_task(planning: Planning, world: Environment, number: int) -> tuple[Floats, int]:
     """States of an episode, and where in it a worthwhile task begins."""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         rng = generator(planning.seed, number, "tasks", attempt)
-        states = wander(world, build_collector(planning.world), EPISODE * planning.ahead + 1, rng)
+        states = collect_states(
+            world, build_collector(planning.world), EPISODE_LENGTH_FACTOR * planning.ahead + 1, rng
+        )
         begins = [
             at
             for at in range(len(states) - planning.ahead)
-            if _counts(world, states[at], states[at + planning.ahead])
+            if _is_worthwhile(world, states[at], states[at + planning.ahead])
         ]
         if begins:
             return states, int(rng.choice(begins))
     raise RequestError(
-        f"none of {ATTEMPTS} episodes of {planning.world} has a worthwhile goal"
+        f"none of {MAX_ATTEMPTS} episodes of {planning.world} has a worthwhile goal"
         f" {planning.ahead} control steps ahead",
         where="planning.ahead",
-        mend="set another planning.ahead, or name planning.tasks",
+        hint="set another planning.ahead, or name planning.tasks",
     )
 
 
-def _counts(world: World, start: Floats, goal: Floats) -> bool:
+def _is_worthwhile(world: Environment, start: Floats, goal: Floats) -> bool:
     """Whether there is something to do, and doing it says anything."""
     return not world.reached(start, goal) and world.worthwhile(start, goal)
 
 
-def wander(world: World, collect: Collector, steps: int, rng: np.random.Generator) -> Floats:
+def collect_states(
+    environment: Environment, collector: Collector, steps: int, rng: np.random.Generator
+) -> Floats:
     """The states of a collector's episode, [steps, S], without its pictures."""
-    world.restore(world.draw(rng))
-    states = [world.state]
+    environment.restore(environment.draw(rng))
+    states = [environment.state]
     for _ in range(steps - 1):
-        world.step(np.asarray(collect(world, rng), np.float32))
-        states.append(world.state)
+        environment.step(np.asarray(collector(environment, rng), np.float32))
+        states.append(environment.state)
     return np.stack(states)
 
 
-def _state(world: World, given: tuple[float, ...], number: int, what: str) -> Floats:
+def _validated_state(
+    world: Environment, given: tuple[float, ...], number: int, what: str
+) -> Floats:
     try:
         world.restore(np.asarray(given, np.float32))
     except RequestError as error:
         raise RequestError(
-            error.what, where=f"planning.tasks.{number}.{what}", mend=error.mend
+            error.what, where=f"planning.tasks.{number}.{what}", hint=error.hint
         ) from None
     return world.state
 

@@ -6,128 +6,142 @@ from dataclasses import dataclass
 
 import torch
 
-from orchestrator.data.store.index import Index
-from orchestrator.environments.base import World
-from orchestrator.environments.registry import build_world
-from orchestrator.evaluation.planning.compatibility import bounds_of
+from orchestrator.data.store.index import DatasetIndex
+from orchestrator.environments.base import Environment
+from orchestrator.environments.registry import build_environment
+from orchestrator.evaluation.planning.compatibility import action_bounds
 from orchestrator.evaluation.planning.data_policies import (
-    Cloner,
-    Cloning,
-    Nearest,
-    StateReader,
-    clone,
-    read_states,
+    BehaviorCloningNet,
+    BehaviorCloningPolicy,
+    LinearStateReadout,
+    NearestTrajectoryPolicy,
+    fit_state_readout,
+    train_behavior_cloning,
 )
-from orchestrator.evaluation.planning.episodes import Round, play_together
-from orchestrator.evaluation.planning.policies import Arm, Oracle, Planner, Random
-from orchestrator.evaluation.planning.replay_buffer import Memory, recall
-from orchestrator.evaluation.planning.tasks import Tasks
+from orchestrator.evaluation.planning.episodes import EpisodeBatch, run_episodes
+from orchestrator.evaluation.planning.policies import (
+    OraclePolicy,
+    PlannerPolicy,
+    Policy,
+    RandomPolicy,
+)
+from orchestrator.evaluation.planning.replay_buffer import ReplayBuffer, build_replay_buffer
+from orchestrator.evaluation.planning.tasks import TaskSet
 from orchestrator.job.config.planning import Planning
-from orchestrator.planning.base import Dynamics
+from orchestrator.planning.base import PlannableModel
 
-TOGETHER = 25
+EPISODES_PER_UNIT = 25
 """Episodes of a unit, which are planned for at once. Part of the protocol: noise is drawn for all
 of them together."""
 
-FROM_DATA = ("cloning", "nearest")
+DATA_POLICIES = ("cloning", "nearest")
 
 
 @dataclass(frozen=True)
-class Taught:
+class DataModels:
     """What was learned from the data, where somebody needs it."""
 
-    memory: Memory | None = None
-    cloner: Cloner | None = None
-    reader: StateReader | None = None
+    replay_buffer: ReplayBuffer | None = None
+    cloning_net: BehaviorCloningNet | None = None
+    state_readout: LinearStateReadout | None = None
 
 
 @dataclass(frozen=True)
-class Shared:
+class PlanningContext:
     """What all units need."""
 
     planning: Planning
-    model: Dynamics
-    tasks: Tasks
-    size: int
-    taught: Taught = Taught()
+    model: PlannableModel
+    tasks: TaskSet
+    image_size: int
+    data_models: DataModels = DataModels()
 
-    def world(self) -> World:
+    def build_environment(self) -> Environment:
         """A world of the job's."""
-        return build_world(self.planning.world, self.size)
+        return build_environment(self.planning.world, self.image_size)
 
     @property
-    def steps(self) -> int:
+    def goal_model_steps(self) -> int:
         """Model steps from start to goal."""
         return max(1, self.planning.ahead // self.model.block)
 
 
 @dataclass(frozen=True)
-class Unit:
+class EpisodeUnit:
     """Tasks [first, stop) by one arm."""
 
-    arm: str
+    policy: str
     first: int
     stop: int
 
 
-def units_of(planning: Planning, count: int) -> list[Unit]:
-    """Every arm on its tasks, in runs of `TOGETHER`; what takes longest comes first."""
+def units_of(planning: Planning, count: int) -> list[EpisodeUnit]:
+    """Every arm on its tasks, in runs of `EPISODES_PER_UNIT`; what takes longest comes first."""
     tasks = dict.fromkeys(("oracle", "model", *planning.arms), count)
     if planning.oracle_episodes is not None:
         tasks["oracle"] = min(count, planning.oracle_episodes)
     if "oracle" not in planning.arms:
         del tasks["oracle"]
     return [
-        Unit(arm, first, min(first + TOGETHER, stop))
+        EpisodeUnit(arm, first, min(first + EPISODES_PER_UNIT, stop))
         for arm, stop in tasks.items()
-        for first in range(0, stop, TOGETHER)
+        for first in range(0, stop, EPISODES_PER_UNIT)
     ]
 
 
 @torch.inference_mode()
-def measure(shared: Shared, unit: Unit) -> Round:
+def measure_unit(shared: PlanningContext, unit: EpisodeUnit) -> EpisodeBatch:
     """Play a unit's tasks."""
     tasks = shared.tasks.all[unit.first : unit.stop]
-    worlds = [shared.world() for _ in tasks]
-    return play_together(worlds, tasks, _arm(shared, unit), shared.planning.budget)
+    worlds = [shared.build_environment() for _ in tasks]
+    return run_episodes(worlds, tasks, _build_policy(shared, unit), shared.planning.budget)
 
 
-def _arm(shared: Shared, unit: Unit) -> Arm:
-    planning, model, taught = shared.planning, shared.model, shared.taught
-    world = shared.world()
-    bounds = bounds_of(world, model.block)
+def _build_policy(shared: PlanningContext, unit: EpisodeUnit) -> Policy:
+    planning, model, taught = shared.planning, shared.model, shared.data_models
+    world = shared.build_environment()
+    bounds = action_bounds(world, model.block)
     seed = planning.seed + unit.first
-    if unit.arm == "model":
-        return Planner(model, planning, bounds, seed, shared.tasks.measured, taught.reader)
-    if unit.arm == "oracle":
-        return Oracle(world, shared.tasks, planning, bounds, seed)
-    if unit.arm == "random":
-        return Random(bounds, model.block, planning.seed)
-    assert taught.memory is not None
-    if unit.arm == "nearest":
-        return Nearest(model, taught.memory, shared.steps)
-    assert taught.cloner is not None
-    return Cloning(model, taught.memory, taught.cloner, bounds)
+    if unit.policy == "model":
+        return PlannerPolicy(
+            model,
+            planning,
+            bounds,
+            seed,
+            shared.tasks.scaled_success_features,
+            taught.state_readout,
+        )
+    if unit.policy == "oracle":
+        return OraclePolicy(world, shared.tasks, planning, bounds, seed)
+    if unit.policy == "random":
+        return RandomPolicy(bounds, model.block, planning.seed)
+    assert taught.replay_buffer is not None
+    if unit.policy == "nearest":
+        return NearestTrajectoryPolicy(model, taught.replay_buffer, shared.goal_model_steps)
+    assert taught.cloning_net is not None
+    return BehaviorCloningPolicy(model, taught.replay_buffer, taught.cloning_net, bounds)
 
 
-def learn(shared: Shared, indexes: list[Index]) -> Taught:
+def fit_data_models(shared: PlanningContext, indexes: list[DatasetIndex]) -> DataModels:
     """Look at the data once, and learn from it what the job needs.
 
     Raises:
         RequestError: the data has not what is needed.
     """
     planning, model = shared.planning, shared.model
-    bounds = bounds_of(shared.world(), model.block)
+    bounds = action_bounds(shared.build_environment(), model.block)
     with torch.no_grad():  # what is learned from it keeps gradients
-        memory = recall(model, indexes, planning.data_episodes, shared.size, len(bounds.low))
+        memory = build_replay_buffer(
+            model, indexes, planning.data_episodes, shared.image_size, len(bounds.low)
+        )
     cloner = reader = None
     if "cloning" in planning.arms:
-        cloner = clone(memory, bounds, shared.steps, planning.seed)
-    if planning.reads_states:
-        reader = read_states(memory, shared.tasks)
-    return Taught(memory, cloner, reader)
+        cloner = train_behavior_cloning(memory, bounds, shared.goal_model_steps, planning.seed)
+    if planning.needs_state_readout:
+        reader = fit_state_readout(memory, shared.tasks)
+    return DataModels(memory, cloner, reader)
 
 
 def needs_data(planning: Planning) -> bool:
     """Whether an arm, or the cost, asks for the training data."""
-    return planning.reads_states or any(arm in FROM_DATA for arm in planning.arms)
+    return planning.needs_state_readout or any(arm in DATA_POLICIES for arm in planning.arms)

@@ -30,24 +30,26 @@ MLP_RATIO = 4
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From outputs [heads, B, outputs] and targets [B, ...] to a loss of each head, [heads]."""
 
-Read = Callable[[np.ndarray], Tensor]
+TokenReader = Callable[[np.ndarray], Tensor]
 """From row numbers to their tokens, float32 [B, tokens, dim]."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class HeadHyperparameters:
     """What tells heads apart."""
 
     lr: float
     weight_decay: float
 
 
-def settings_of(config: Attentive) -> list[Setting]:
+def hyperparameter_grid(config: Attentive) -> list[HeadHyperparameters]:
     """Every learning rate with every weight decay."""
-    return [Setting(*pair) for pair in itertools.product(config.lrs, config.weight_decays)]
+    return [
+        HeadHyperparameters(*pair) for pair in itertools.product(config.lrs, config.weight_decays)
+    ]
 
 
-class Heads(nn.Module):
+class AttentiveHeads(nn.Module):
     """`count` attentive heads of one shape, with the same first weights.
 
     Args:
@@ -71,22 +73,31 @@ class Heads(nn.Module):
 
         hidden = MLP_RATIO * dim
         self.query = weights(dim, fan=dim)
-        self.look = weights(heads, dim, fan=dim)
-        self.places = nn.ParameterList([weights(length, dim, fan=4) for length in grid])
+        self.attention_query = weights(heads, dim, fan=dim)
+        self.position_embeddings = nn.ParameterList(
+            [weights(length, dim, fan=4) for length in grid]
+        )
         self.value = weights(heads, dim, dim // heads, fan=dim)
-        self.project = weights(dim, dim, fan=dim)
-        self.widen = weights(dim, hidden, fan=dim)
-        self.narrow = weights(hidden, dim, fan=hidden)
-        self.read = weights(dim, outputs, fan=dim)
-        self.value_bias, self.project_bias = fixed(heads, dim // heads), fixed(dim)
-        self.widen_bias, self.narrow_bias = fixed(hidden), fixed(dim)
-        self.read_bias = fixed(outputs)
+        self.value_out = weights(dim, dim, fan=dim)
+        self.mlp_in = weights(dim, hidden, fan=dim)
+        self.mlp_out = weights(hidden, dim, fan=hidden)
+        self.output_proj = weights(dim, outputs, fan=dim)
+        self.value_bias, self.value_out_bias = fixed(heads, dim // heads), fixed(dim)
+        self.mlp_in_bias, self.mlp_out_bias = fixed(hidden), fixed(dim)
+        self.output_proj_bias = fixed(outputs)
         self.scale = nn.ParameterList([fixed(dim, value=1.0), fixed(dim, value=1.0)])
         self.shift = nn.ParameterList([fixed(dim), fixed(dim)])
 
-    def decayed(self) -> set[int]:
+    def decayed_parameter_ids(self) -> set[int]:
         """Ids of the weights that decay: the matrices, not biases, norms, query and places."""
-        matrices = (self.look, self.value, self.project, self.widen, self.narrow, self.read)
+        matrices = (
+            self.attention_query,
+            self.value,
+            self.value_out,
+            self.mlp_in,
+            self.mlp_out,
+            self.output_proj,
+        )
         return {id(matrix) for matrix in matrices}
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -94,27 +105,27 @@ class Heads(nn.Module):
         z = F.layer_norm(tokens, tokens.shape[-1:])
         pooled = self._pooled(z)
         values = torch.einsum("kbhd,khde->kbhe", pooled, self.value) + self.value_bias[:, None]
-        out = values.flatten(2) @ self.project + self.project_bias[:, None]
+        out = values.flatten(2) @ self.value_out + self.value_out_bias[:, None]
         out = out + self.query[:, None]
-        inner = self._normed(out, 0) @ self.widen + self.widen_bias[:, None]
-        out = out + F.gelu(inner) @ self.narrow + self.narrow_bias[:, None]
-        found: Tensor = self._normed(out, 1) @ self.read + self.read_bias[:, None]
+        inner = self._normed(out, 0) @ self.mlp_in + self.mlp_in_bias[:, None]
+        out = out + F.gelu(inner) @ self.mlp_out + self.mlp_out_bias[:, None]
+        found: Tensor = self._normed(out, 1) @ self.output_proj + self.output_proj_bias[:, None]
         return found
 
     def _pooled(self, z: Tensor) -> Tensor:
         """Tokens with their places, averaged by attention: [k, B, heads, dim]."""
-        scores = torch.einsum("bnd,khd->kbhn", z, self.look)
+        scores = torch.einsum("bnd,khd->kbhn", z, self.attention_query)
         shape = (*scores.shape[:3], *self.grid)
         scores = scores.view(shape)
-        for axis, place in enumerate(self.places):
-            along = torch.einsum("kld,khd->khl", place, self.look)
+        for axis, place in enumerate(self.position_embeddings):
+            along = torch.einsum("kld,khd->khl", place, self.attention_query)
             view = [1, 1, 1]
             view[axis] = -1
             scores = scores + along.view(along.shape[0], 1, along.shape[1], *view)
         weight = scores.flatten(3).softmax(-1)
         pooled = torch.einsum("kbhn,bnd->kbhd", weight, z)
         weight = weight.view(shape)
-        for axis, place in enumerate(self.places):
+        for axis, place in enumerate(self.position_embeddings):
             others = [3 + other for other in range(3) if other != axis]
             pooled = pooled + torch.einsum("kbhl,kld->kbhd", weight.sum(others), place)
         return pooled
@@ -127,9 +138,11 @@ class Heads(nn.Module):
 class StackedAdamW:
     """AdamW over stacked weights: a learning rate and a weight decay for each of the stack."""
 
-    def __init__(self, heads: Heads, settings: Sequence[Setting], device: str) -> None:
+    def __init__(
+        self, heads: AttentiveHeads, settings: Sequence[HeadHyperparameters], device: str
+    ) -> None:
         self._weights = list(heads.parameters())
-        self._decayed = heads.decayed()
+        self._decayed = heads.decayed_parameter_ids()
         self._lr = torch.tensor([one.lr for one in settings], device=device)
         self._decay = torch.tensor([one.weight_decay for one in settings], device=device)
         self._first = [torch.zeros_like(w) for w in self._weights]
@@ -137,8 +150,8 @@ class StackedAdamW:
         self._step = 0
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
-        """One step at `share` of each peak learning rate; gradients are dropped."""
+    def step(self, lr_scale: float) -> None:
+        """One step at `lr_scale` of each peak learning rate; gradients are dropped."""
         self._step += 1
         first_left, second_left = (1 - beta**self._step for beta in BETAS)
         for weight, first, second in zip(self._weights, self._first, self._second, strict=True):
@@ -147,7 +160,7 @@ class StackedAdamW:
             first.lerp_(grad, 1 - BETAS[0])
             second.lerp_(grad.square(), 1 - BETAS[1])
             shape = (-1, *[1] * (weight.ndim - 1))
-            lr = (self._lr * share).view(shape)
+            lr = (self._lr * lr_scale).view(shape)
             if id(weight) in self._decayed:
                 weight.mul_(1 - lr * self._decay.view(shape))
             move = (first / first_left) / ((second / second_left).sqrt() + EPS)
@@ -157,8 +170,8 @@ class StackedAdamW:
 
 def train_heads(
     config: Attentive,
-    settings: Sequence[Setting],
-    read: Read,
+    settings: Sequence[HeadHyperparameters],
+    read_tokens: TokenReader,
     rows: np.ndarray,
     targets: Tensor,
     loss: Loss,
@@ -167,15 +180,15 @@ def train_heads(
     grid: tuple[int, int, int],
     outputs: int,
     device: str = "cpu",
-    heard: Callable[[int, int], None] = lambda done, total: None,
-) -> Heads:
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> AttentiveHeads:
     """Train a head for each setting, all on the same batches.
 
     Args:
         rows: what `read` takes, int [n]; `targets` [n, ...] belong to them.
-        heard: called with steps done and all steps.
+        on_step: called with steps done and all steps.
     """
-    heads = Heads(len(settings), dim, grid, outputs, config.seed).to(device)
+    heads = AttentiveHeads(len(settings), dim, grid, outputs, config.seed).to(device)
     optimizer = StackedAdamW(heads, settings, device)
     draw = np.random.default_rng(config.seed)
     batches = -(-len(rows) // config.batch)
@@ -183,18 +196,18 @@ def train_heads(
     for epoch in range(config.epochs):
         order = draw.permutation(len(rows))
         for number, chosen in enumerate(np.array_split(order, batches)):
-            outputs_of = heads(read(rows[chosen]).to(device))
+            outputs_of = heads(read_tokens(rows[chosen]).to(device))
             # Heads share no weight: the gradient of the sum is that of each.
             each = loss(outputs_of, targets[torch.from_numpy(chosen)].to(device))
             each.sum().backward()  # type: ignore[no-untyped-call]
             step = epoch * batches + number
             optimizer.step(0.5 * (1 + math.cos(math.pi * step / total)))
-            heard(step + 1, total)
+            on_step(step + 1, total)
     return heads
 
 
 @torch.no_grad()
-def predict_heads(heads: Heads, read: Read, rows: np.ndarray, batch: int) -> Tensor:
+def predict_heads(heads: AttentiveHeads, read: TokenReader, rows: np.ndarray, batch: int) -> Tensor:
     """Outputs float32 [settings, rows, outputs], on the CPU."""
     device = heads.query.device
     parts = [heads(read(part).to(device)).cpu() for part in _runs(rows, batch)]

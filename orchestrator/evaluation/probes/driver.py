@@ -12,16 +12,26 @@ from typing import Any
 import torch
 
 from orchestrator.errors import OrchestratorError, RequestError
-from orchestrator.evaluation.probes.fit import baseline, counts, fit_arm, sides_of
-from orchestrator.evaluation.probes.report import page
-from orchestrator.evaluation.result_store import Evaluated, Kept, Measured, measure_once
+from orchestrator.evaluation.probes.fit import (
+    featureless_baseline,
+    fit_arm,
+    split_counts,
+    split_rows,
+)
+from orchestrator.evaluation.probes.report import probe_report
+from orchestrator.evaluation.result_store import (
+    EvaluationResult,
+    EvaluationResultLike,
+    SavedEvaluation,
+    evaluate_once,
+)
 from orchestrator.features import Features
-from orchestrator.features.driver import tracking_of
-from orchestrator.features.reader import features_folder
+from orchestrator.features.driver import tracking_uri_for
+from orchestrator.features.reader import resolve_features_folder
 from orchestrator.features.spec import model_digest
 from orchestrator.jepa.model_files import load_folder
 from orchestrator.job import EvaluateJob
-from orchestrator.job.config.probe import Attentive, Probe
+from orchestrator.job.config.probe import Attentive, ProbeConfig
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
@@ -29,12 +39,12 @@ from orchestrator.tracking.model_uri import model_folder
 from orchestrator.tracking.results.probes import record_probe
 from orchestrator.tracking.run import RunRef
 
-PROTOCOL = 1
+PROTOCOL_VERSION = 1
 """Raised when the same features and the same job would give other numbers."""
 
 
 @dataclass(frozen=True)
-class Arm:
+class ProbeArm:
     """A model's features, and where those are that it is scored on."""
 
     name: str
@@ -43,8 +53,13 @@ class Arm:
 
 
 def run_probe(
-    job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool, parent: str | None = None
-) -> Evaluated:
+    job: EvaluateJob,
+    probe: ProbeConfig,
+    progress: Progress,
+    *,
+    local: bool,
+    parent: str | None = None,
+) -> SavedEvaluation:
     """Fit the job's probe; the result is in `evaluations/NAME` and on an MLflow run.
 
     `parent` is the MLflow run of the pipeline whose stage the job is.
@@ -55,18 +70,18 @@ def run_probe(
         JobFailed: MLflow did not take the result.
     """
 
-    def measure() -> Kept:
-        verdict = probe_verdict(job, probe, progress, local=local)
-        return Kept(verdict, {}, page(verdict))
+    def measure() -> EvaluationResult:
+        verdict = evaluate_probe(job, probe, progress, local=local)
+        return EvaluationResult(verdict, {}, probe_report(verdict))
 
-    def record(found: Measured) -> RunRef:
-        return record_probe(job, Storage(job.storage), found.verdict, found.page, parent)
+    def record(found: EvaluationResultLike) -> RunRef:
+        return record_probe(job, Storage(job.storage), found.summary, found.report_html, parent)
 
-    return measure_once(job, measure, record, progress)
+    return evaluate_once(job, measure, record, progress)
 
 
-def probe_verdict(
-    job: EvaluateJob, probe: Probe, progress: Progress, *, local: bool
+def evaluate_probe(
+    job: EvaluateJob, probe: ProbeConfig, progress: Progress, *, local: bool
 ) -> dict[str, Any]:
     """Fit every arm of the job's probe; every number, JSON-serialisable.
 
@@ -77,11 +92,11 @@ def probe_verdict(
     arms = _arms(probe, storage)
     opened = _open(job, arms, storage)
     features, test = opened["model"]
-    sides = sides_of(probe, features, test)
+    sides = split_rows(probe, features, test)
     found: dict[str, Any] = {}
     progress.update("probe", 0, len(arms))
     with nullcontext() if local else ray_session():
-        work = _here(job, probe, arms) if local else _on_ray(job, probe, arms)
+        work = _fit_in_process(job, probe, arms) if local else _fit_on_ray(job, probe, arms)
         for name, result in work:
             found[name] = result
             progress.update("probe", len(found), len(arms), {"arm": name})
@@ -93,20 +108,20 @@ def probe_verdict(
         "protocol": protocol_of(probe, features, test),
         "confidence": job.confidence,
         "features": {name: _facts(*pair) for name, pair in opened.items()},
-        "split": counts(sides),
+        "split": split_counts(sides),
         "classes": len(targets.classes) or None,
-        "left_out": targets.left_out,
+        "left_out": targets.num_excluded_clips,
         "arms": {
             **{arm.name: found[arm.name] for arm in arms},
-            "baseline": baseline(sides, job.confidence),
+            "baseline": featureless_baseline(sides, job.confidence),
         },
     }
 
 
-def protocol_of(probe: Probe, features: Features, test: Features | None) -> str:
+def protocol_of(probe: ProbeConfig, features: Features, test: Features | None) -> str:
     """16 hex digits: equal where the numbers of two models can be compared."""
     facts = {
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOL_VERSION,
         "target": probe.target,
         "head": probe.head.model_dump(mode="json"),
         "split": probe.split.model_dump(mode="json"),
@@ -122,19 +137,19 @@ def _protocol_of_clips(features: Features) -> dict[str, Any]:
     return {key: value for key, value in features.identity.items() if key not in of_model}
 
 
-def _arms(probe: Probe, storage: Storage) -> list[Arm]:
+def _arms(probe: ProbeConfig, storage: Storage) -> list[ProbeArm]:
     def place(name: str | None) -> str | None:
-        return None if name is None else features_folder(name, storage)
+        return None if name is None else resolve_features_folder(name, storage)
 
-    arms = [Arm("model", features_folder(probe.features, storage), place(probe.test))]
+    arms = [ProbeArm("model", resolve_features_folder(probe.features, storage), place(probe.test))]
     if probe.random is not None:
-        where = features_folder(probe.random, storage)
-        arms.append(Arm("random", where, place(probe.random_test)))
+        where = resolve_features_folder(probe.random, storage)
+        arms.append(ProbeArm("random", where, place(probe.random_test)))
     return arms
 
 
 def _open(
-    job: EvaluateJob, arms: list[Arm], storage: Storage
+    job: EvaluateJob, arms: list[ProbeArm], storage: Storage
 ) -> dict[str, tuple[Features, Features | None]]:
     """Every arm's features, after a look at whether they belong together.
 
@@ -143,45 +158,45 @@ def _open(
     """
     wanted = _digest(job, storage) if job.model else None
     features = Features.open(arms[0].features, model=wanted)
-    test = arms[0].test and Features.open(arms[0].test, model=features.model)
+    test = arms[0].test and Features.open(arms[0].test, model=features.model_digest)
     opened: dict[str, tuple[Features, Features | None]] = {"model": (features, test or None)}
     if test:
-        _refuse_other_look(features, test, "probe.test")
+        _require_same_embedding(features, test, "probe.test")
     for arm in arms[1:]:
-        random = Features.open(arm.features, data=features.data)
-        _refuse_no_random(features, random)
-        _refuse_other_look(features, random, "probe.random")
+        random = Features.open(arm.features, data=features.data_digests)
+        _require_untrained(features, random)
+        _require_same_embedding(features, random, "probe.random")
         other = None
         if arm.test is not None and test:
-            other = Features.open(arm.test, model=random.model, data=test.data)
-            _refuse_other_look(features, other, "probe.random_test")
+            other = Features.open(arm.test, model=random.model_digest, data=test.data_digests)
+            _require_same_embedding(features, other, "probe.random_test")
         opened[arm.name] = (random, other)
     return opened
 
 
 def _digest(job: EvaluateJob, storage: Storage) -> str:
-    uri = tracking_of(job.track.uri, job.model, storage)
-    with model_folder(job.model, tracking=uri) as folder:
+    uri = tracking_uri_for(job.track.uri, job.model, storage)
+    with model_folder(job.model, tracking_uri=uri) as folder:
         return model_digest(folder, load_folder(folder).config)
 
 
-def _refuse_no_random(features: Features, random: Features) -> None:
-    facts = random.facts["model"]
+def _require_untrained(features: Features, random: Features) -> None:
+    facts = random.info["model"]
     if facts["untrained"] is None:
         raise RequestError(
             f"these features are of a trained model: {facts['uri']}",
             where="probe.random",
-            mend="embed the same data with untrained: 0 under another name",
+            hint="embed the same data with untrained: 0 under another name",
         )
-    if facts["shape"] != features.facts["model"]["shape"]:
+    if facts["shape"] != features.info["model"]["shape"]:
         raise RequestError(
             "these features are of a model of another shape",
             where="probe.random",
-            mend="embed with the same model and untrained: 0",
+            hint="embed with the same model and untrained: 0",
         )
 
 
-def _refuse_other_look(features: Features, other: Features, where: str) -> None:
+def _require_same_embedding(features: Features, other: Features, where: str) -> None:
     """Features that are compared must be made in the same way."""
     skipped = ("model", "part_bytes")
     mine, theirs = (
@@ -193,23 +208,25 @@ def _refuse_other_look(features: Features, other: Features, where: str) -> None:
         raise RequestError(
             f"these features were made in another way: {'; '.join(apart)}",
             where=where,
-            mend="embed with the same data.frames, data.fps, data.clips, pooling and dtype",
+            hint="embed with the same data.frames, data.fps, data.clips, pooling and dtype",
         )
 
 
-def _fit(arm: Arm, probe: Probe, confidence: float, device: str) -> dict[str, Any]:
+def _fit(arm: ProbeArm, probe: ProbeConfig, confidence: float, device: str) -> dict[str, Any]:
     features = Features.open(arm.features)
     test = Features.open(arm.test) if arm.test else None
-    return fit_arm(probe, sides_of(probe, features, test), confidence, device=device)
+    return fit_arm(probe, split_rows(probe, features, test), confidence, device=device)
 
 
-def _here(job: EvaluateJob, probe: Probe, arms: list[Arm]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _fit_in_process(
+    job: EvaluateJob, probe: ProbeConfig, arms: list[ProbeArm]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for arm in arms:
         yield arm.name, _fit(arm, probe, job.confidence, "cpu")
 
 
-def _on_ray(
-    job: EvaluateJob, probe: Probe, arms: list[Arm]
+def _fit_on_ray(
+    job: EvaluateJob, probe: ProbeConfig, arms: list[ProbeArm]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each arm as a task; an attentive one has a GPU where the cluster has any."""
     import ray
@@ -219,12 +236,12 @@ def _on_ray(
         raise RequestError(
             f"a probe asks for {job.cpus:g} CPU cores, the cluster has {there.get('CPU', 0):g}",
             where="cpus",
-            mend=f"set cpus={there.get('CPU', 0):g} or less",
+            hint=f"set cpus={there.get('CPU', 0):g} or less",
         )
     gpus = int(isinstance(probe.head, Attentive) and there.get("GPU", 0) > 0)
 
     @ray.remote(num_cpus=job.cpus, num_gpus=gpus)  # type: ignore[untyped-decorator]
-    def task(arm: Arm) -> dict[str, Any]:
+    def task(arm: ProbeArm) -> dict[str, Any]:
         torch.set_num_threads(max(1, int(job.cpus)))
         return _fit(arm, probe, job.confidence, "cuda" if gpus else "cpu")
 
@@ -244,13 +261,13 @@ def _facts(features: Features, test: Features | None) -> dict[str, Any]:
     facts = {
         "uri": features.folder.root,
         "digest": features.digest,
-        "model": features.model,
+        "model": features.model_digest,
         "model_uri": features.model_uri,
-        "data": features.data,
+        "data": features.data_digests,
         "pooling": features.pooling,
         "dtype": features.identity["dtype"],
-        "clips": features.rows,
+        "clips": features.num_rows,
     }
     if test is not None:
-        facts["test"] = {"uri": test.folder.root, "digest": test.digest, "data": test.data}
+        facts["test"] = {"uri": test.folder.root, "digest": test.digest, "data": test.data_digests}
     return facts

@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from orchestrator.report.html_page import document, plain, table
+from orchestrator.report.html_page import format_plain, html_document, table
 
 
-def page(verdict: dict[str, Any]) -> str:
+def probe_report(verdict: dict[str, Any]) -> str:
     """A self-contained page about one probe."""
     model = verdict["features"]["model"]
-    parts = [_head(verdict), _table(verdict), _chosen(verdict), _of(verdict)]
-    return document(f"Probe: {model['model_uri']}", parts)
+    parts = [_head(verdict), _table(verdict), _chosen(verdict), _feature_section(verdict)]
+    return html_document(f"Probe: {model['model_uri']}", parts)
 
 
 def _head(verdict: dict[str, Any]) -> str:
@@ -55,16 +55,16 @@ _SIDES = {"train": "learn from", "validation": "choose on", "test": "score"}
 
 
 def _cell(score: dict[str, Any]) -> str:
-    value, _, interval = shown_score(score).partition(" ")
+    value, _, interval = format_score(score).partition(" ")
     return f"{value} <span class='dim'>{interval}</span>"
 
 
-def shown_score(score: dict[str, Any]) -> str:
+def format_score(score: dict[str, Any]) -> str:
     """A score with its interval, as a person reads it."""
     if score["value"] is None:
         return "none: the scored rows are all alike"
     if score["metric"] == "R2":
-        value, low, high = (plain(score[key], 3) for key in ("value", "low", "high"))
+        value, low, high = (format_plain(score[key], 3) for key in ("value", "low", "high"))
         return f"{value} [{low}, {high}]"
     value, low, high = (100 * score[key] for key in ("value", "low", "high"))
     return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
@@ -92,7 +92,7 @@ def _chosen(verdict: dict[str, Any]) -> str:
     )
 
 
-def _of(verdict: dict[str, Any]) -> str:
+def _feature_section(verdict: dict[str, Any]) -> str:
     """What was read, an arm in each column."""
     facts = verdict["features"]
     rows = [

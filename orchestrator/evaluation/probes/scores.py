@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.report.statistics import RESAMPLES, Estimate
+from orchestrator.report.statistics import RESAMPLES, ConfidenceInterval
 
 TOP1, R2, AP = "top-1", "R2", "average precision"
 
 
 @dataclass(frozen=True)
-class Score:
+class ProbeScore:
     """One target's. `value` None: it cannot be had (no contact among the rows, say)."""
 
     metric: str
@@ -22,24 +22,24 @@ class Score:
     high: float | None = None
 
 
-def top1(right: np.ndarray, video: np.ndarray, confidence: float) -> Score:
+def top1_accuracy(right: np.ndarray, video: np.ndarray, confidence: float) -> ProbeScore:
     """The share of rows that are right; bool [rows], and the video of each."""
-    sums = _sums(video, right.astype(float), np.ones(len(right)))
+    sums = _sums_by_video(video, right.astype(float), np.ones(len(right)))
 
     def of(n: np.ndarray) -> np.ndarray:
         return np.asarray(n @ sums[0] / (n @ sums[1]))
 
-    return _interval(TOP1, of, video, confidence)
+    return _bootstrap_over_videos(TOP1, of, video, confidence)
 
 
 def r_squared(
     predicted: np.ndarray, truth: np.ndarray, video: np.ndarray, confidence: float
-) -> Score:
+) -> ProbeScore:
     """1 - squared error over the squared distance from the mean; 0: as good as the mean."""
     if np.ptp(truth) == 0:
-        return Score(R2, None)
+        return ProbeScore(R2, None)
     moved = truth - truth.mean()
-    apart, first, second, count = _sums(
+    apart, first, second, count = _sums_by_video(
         video, (truth - predicted) ** 2, moved, moved**2, np.ones(len(truth))
     )
 
@@ -47,15 +47,15 @@ def r_squared(
         spread = n @ second - (n @ first) ** 2 / (n @ count)
         return np.asarray(1 - (n @ apart) / np.maximum(spread, 1e-12))
 
-    return _interval(R2, of, video, confidence)
+    return _bootstrap_over_videos(R2, of, video, confidence)
 
 
 def average_precision(
     predicted: np.ndarray, truth: np.ndarray, video: np.ndarray, confidence: float
-) -> Score:
+) -> ProbeScore:
     """Precision, averaged over recall; chance is the share of rows that are true."""
     if not 0 < truth.mean() < 1:
-        return Score(AP, None)
+        return ProbeScore(AP, None)
     order = np.argsort(-predicted, kind="stable")
     yes = truth[order].astype(float)
     # Rows with one prediction are passed together.
@@ -63,12 +63,12 @@ def average_precision(
     _, number = np.unique(video, return_inverse=True)
 
     def of(n: np.ndarray) -> np.ndarray:
-        return np.array([_precision(one[number[order]], yes, last) for one in n])
+        return np.array([_weighted_average_precision(one[number[order]], yes, last) for one in n])
 
-    return _interval(AP, of, video, confidence)
+    return _bootstrap_over_videos(AP, of, video, confidence)
 
 
-def _precision(weight: np.ndarray, yes: np.ndarray, last: np.ndarray) -> float:
+def _weighted_average_precision(weight: np.ndarray, yes: np.ndarray, last: np.ndarray) -> float:
     found = np.cumsum(weight * yes)[last]
     passed = np.cumsum(weight)[last]
     if found[-1] == 0:
@@ -77,19 +77,19 @@ def _precision(weight: np.ndarray, yes: np.ndarray, last: np.ndarray) -> float:
     return float((gained * found / np.maximum(passed, 1e-12)).sum())
 
 
-def _sums(video: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
+def _sums_by_video(video: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
     """Each column's sum over the rows of each video."""
     _, number = np.unique(video, return_inverse=True)
     return [np.bincount(number, column) for column in columns]
 
 
-def _interval(
+def _bootstrap_over_videos(
     metric: str,
     of: Callable[[np.ndarray], np.ndarray],
     video: np.ndarray,
     confidence: float,
     seed: int = 0,
-) -> Score:
+) -> ProbeScore:
     """A bootstrap over videos: rows of one video stand and fall together.
 
     Args:
@@ -100,5 +100,5 @@ def _interval(
     counts = draw.multinomial(videos, np.full(videos, 1 / videos), RESAMPLES).astype(float)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(of(counts), [tail, 1 - tail])
-    found = Estimate(float(of(np.ones((1, videos)))[0]), float(low), float(high))
-    return Score(metric, found.value, found.low, found.high)
+    found = ConfidenceInterval(float(of(np.ones((1, videos)))[0]), float(low), float(high))
+    return ProbeScore(metric, found.value, found.low, found.high)

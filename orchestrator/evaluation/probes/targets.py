@@ -11,30 +11,30 @@ import numpy as np
 
 from orchestrator.errors import RequestError
 from orchestrator.features import Features
-from orchestrator.features.clip_annotations import SEVERAL
-from orchestrator.physics.simulated_video import COLUMNS
+from orchestrator.features.clip_annotations import AMBIGUOUS_SUBJECT
+from orchestrator.physics.simulated_video import STATE_COLUMNS
 
-STATES = ("x", "y", "vx", "vy")
+STATE_NAMES = ("x", "y", "vx", "vy")
 CONTACT = "contact"
-SEEN = 0.5
+MIN_VISIBLE_SHARE = 0.5
 """Share of an object that must be visible in every frame of a tubelet for its row to count."""
 
 
 @dataclass(frozen=True)
-class Targets:
+class ProbeTargets:
     """What is to be read, and of which rows."""
 
     names: tuple[str, ...]
     values: np.ndarray
     """`label`: int64 [rows, 1], the number of the class. `states`: float64 [rows, names]."""
 
-    clip: np.ndarray
+    clip_index: np.ndarray
     """int64 [rows]: which of the features' clips a row is of."""
 
-    tubelet: np.ndarray
+    tubelet_index: np.ndarray
     """int64 [rows]; -1 where a row is a whole clip."""
 
-    video: np.ndarray
+    video_index: np.ndarray
     """int64 [rows], into `videos`."""
 
     videos: tuple[str, ...]
@@ -42,15 +42,17 @@ class Targets:
     """Of each video: the splits have an equal share of each stratum."""
 
     classes: tuple[str, ...] = ()
-    left_out: int = 0
+    num_excluded_clips: int = 0
     """Clips that have no label; no states, or several things that move by themselves."""
 
-    def binary(self, number: int) -> bool:
+    def is_binary(self, number: int) -> bool:
         """Whether a target is yes or no."""
         return self.names[number] == CONTACT
 
 
-def targets_of(features: Features, target: str, classes: Sequence[str] | None = None) -> Targets:
+def load_targets(
+    features: Features, target: str, classes: Sequence[str] | None = None
+) -> ProbeTargets:
     """What `target` is of each clip of the features.
 
     Args:
@@ -66,38 +68,38 @@ def targets_of(features: Features, target: str, classes: Sequence[str] | None = 
         raise RequestError(
             "states change within a clip, and these features are means over it",
             where=features.folder.root,
-            mend="embed with pooling: tokens (or frames) for probe.target: states",
+            hint="embed with pooling: tokens (or frames) for probe.target: states",
         )
     return _states(features)
 
 
-def _labels(features: Features, classes: Sequence[str] | None) -> Targets:
+def _labels(features: Features, classes: Sequence[str] | None) -> ProbeTargets:
     rows = features.table(["key", "video", "label"]).to_pylist()
     known = [i for i, row in enumerate(rows) if row["label"] is not None]
     if not known:
         raise RequestError(
             "these features have no labels",
             where=features.folder.root,
-            mend="embed a manifest with 'path label' lines, or simulated scenes",
+            hint="embed a manifest with 'path label' lines, or simulated scenes",
         )
     labels = [rows[i]["label"] for i in known]
     names = tuple(sorted(set(labels))) if classes is None else tuple(classes)
     numbers = {name: number for number, name in enumerate(names)}
     video, videos, strata = _videos([rows[i] for i in known])
-    return Targets(
+    return ProbeTargets(
         names=("label",),
         values=np.array([[numbers.get(label, -1)] for label in labels]),
-        clip=np.array(known),
-        tubelet=np.full(len(known), -1),
-        video=video,
+        clip_index=np.array(known),
+        tubelet_index=np.full(len(known), -1),
+        video_index=video,
         videos=videos,
         strata=strata,
         classes=names,
-        left_out=len(rows) - len(known),
+        num_excluded_clips=len(rows) - len(known),
     )
 
 
-def _states(features: Features) -> Targets:
+def _states(features: Features) -> ProbeTargets:
     columns = ["key", "video", "label", "states", "states_shape", "subject", "contacts"]
     rows = features.table(columns).to_pylist()
     tubelets = features.grid[0]
@@ -105,32 +107,32 @@ def _states(features: Features) -> Targets:
     found = [
         (i, *_of_clip(row, tubelets, seconds))
         for i, row in enumerate(rows)
-        if row["states"] and row["subject"] != SEVERAL
+        if row["states"] and row["subject"] != AMBIGUOUS_SUBJECT
     ]
     widths = Counter(len(names) for _, names, _, _ in found)
     if not found:
         raise RequestError(
             "these features have no states, or none of scenes in which one thing moves by itself",
             where=features.folder.root,
-            mend="embed simulated scenes, or tars with KEY.states.npy",
+            hint="embed simulated scenes, or tars with KEY.states.npy",
         )
     if len(widths) > 1:
         raise RequestError(
             f"its clips have states of {len(widths)} kinds: {sorted(widths)} numbers a frame",
             where=features.folder.root,
-            mend="embed sources whose states mean the same",
+            hint="embed sources whose states mean the same",
         )
     clip = np.concatenate([np.full(len(known), i) for i, _, _, known in found])
     video, videos, strata = _videos([rows[i] for i in clip.tolist()])
-    return Targets(
+    return ProbeTargets(
         names=found[0][1],
         values=np.concatenate([values[known] for _, _, values, known in found]),
-        clip=clip,
-        tubelet=np.concatenate([known for _, _, _, known in found]),
-        video=video,
+        clip_index=clip,
+        tubelet_index=np.concatenate([known for _, _, _, known in found]),
+        video_index=video,
         videos=videos,
         strata=strata,
-        left_out=len(rows) - len(found),
+        num_excluded_clips=len(rows) - len(found),
     )
 
 
@@ -146,14 +148,14 @@ def _of_clip(
         names = tuple(f"state {i}" for i in range(values.shape[1]))
         return names, values, np.flatnonzero(np.isfinite(values).all(1))
     one = by_tubelet[:, :, row["subject"]]
-    values = one.mean(1)[:, [COLUMNS.index(name) for name in STATES]]
+    values = one.mean(1)[:, [STATE_COLUMNS.index(name) for name in STATE_NAMES]]
     touched = np.zeros((tubelets, 1))
     for contact in row["contacts"]:
         if f"thing {row['subject']}" in (contact["a"], contact["b"]):
             touched[min(int(contact["time"] / seconds), tubelets - 1)] = 1
-    seen = (one[:, :, COLUMNS.index("visible")] >= SEEN).all(1)
+    seen = (one[:, :, STATE_COLUMNS.index("visible")] >= MIN_VISIBLE_SHARE).all(1)
     known = np.flatnonzero(seen & np.isfinite(values).all(1))
-    return (*STATES, CONTACT), np.hstack([values, touched]), known
+    return (*STATE_NAMES, CONTACT), np.hstack([values, touched]), known
 
 
 def _videos(rows: list[dict[str, Any]]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:

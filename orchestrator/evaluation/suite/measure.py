@@ -13,49 +13,59 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.evaluation.evaluable import Judgeable
+from orchestrator.evaluation.evaluable import Evaluable
 from orchestrator.evaluation.measures.state_probe import StateRows
-from orchestrator.evaluation.suite.protocol import Look, Protocol, protocol_of
-from orchestrator.evaluation.suite.tiers import TIERS, TierSeen, TierUnit, joined
-from orchestrator.evaluation.suite.units import Seen, Unit, Work
+from orchestrator.evaluation.suite.protocol import ScoringRule, SuiteProtocol, protocol_of
+from orchestrator.evaluation.suite.tiers import TIERS, TierScores, TierUnit, merge_tier_scores
+from orchestrator.evaluation.suite.units import QuadUnit, QuadUnitResult, SuiteUnit
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.progress import Progress
-from orchestrator.report.statistics import pair_accuracy, quad_right
+from orchestrator.report.statistics import pair_accuracy, quad_correct
 
-__all__ = ["Findings", "Look", "Protocol", "Seen", "Unit", "judge", "protocol_of"]
+__all__ = [
+    "QuadUnit",
+    "QuadUnitResult",
+    "ScoringRule",
+    "SuiteProtocol",
+    "SuiteRawResults",
+    "measure_suite",
+    "protocol_of",
+]
 
 
 @dataclass(frozen=True)
-class Tier:
+class TierResult:
     """What was found in a tier: by the model, and by each random one."""
 
-    model: TierSeen
-    random: list[TierSeen]
+    model: TierScores
+    random_models: list[TierScores]
 
 
 @dataclass
-class Findings:
+class SuiteRawResults:
     """Everything that was measured."""
 
-    protocol: Protocol
-    look: Look
-    chosen_from: dict[Look, float]
+    protocol: SuiteProtocol
+    scoring_rule: ScoringRule
+    selection_accuracy: dict[ScoringRule, float]
     """Quad accuracy of each look on the split that it was chosen on."""
 
-    model: dict[str, Seen]
-    random: list[dict[str, Seen]]
-    states: dict[str, tuple[list[StateRows], list[StateRows]]]
+    model: dict[str, QuadUnitResult]
+    random_models: list[dict[str, QuadUnitResult]]
+    state_rows: dict[str, tuple[list[StateRows], list[StateRows]]]
     """For a probe of the model, and of a random one: rows to fit, of the split that the look was
     chosen on, and rows to score."""
 
-    tubelet: int
+    tubelet_frames: int
     """Frames of one moment that the model predicts."""
 
-    tiers: dict[str, Tier]
+    tiers: dict[str, TierResult]
     """Sanity and arrow, where the job asks for them."""
 
 
-def judge(job: EvaluateJob, model: Judgeable, progress: Progress, *, local: bool) -> Findings:
+def measure_suite(
+    job: EvaluateJob, model: Evaluable, progress: Progress, *, local: bool
+) -> SuiteRawResults:
     """Measure a model, and random ones of its shape, on a suite.
 
     Raises:
@@ -64,31 +74,38 @@ def judge(job: EvaluateJob, model: Judgeable, progress: Progress, *, local: bool
     protocol = protocol_of(job, model)
     suite, untaught = job.suite, job.random > 0
 
-    def collect(rules: Protocol, units: Sequence[Work], stage: str) -> list[Any]:
-        run = _alone if local else _on_ray
+    def collect(rules: SuiteProtocol, units: Sequence[SuiteUnit], stage: str) -> list[Any]:
+        run = _run_in_process if local else _run_on_ray
         return _collect(run(job, model, rules, units), units, stage, progress)
 
     choosing = [
-        Unit(None, suite.choose, scenario, suite.choose_quads, untaught=untaught)
+        QuadUnit(None, suite.choose, scenario, suite.choose_quads, probe_random_model=untaught)
         for scenario in protocol.scenarios
     ]
-    fitted: list[Seen] = collect(protocol, choosing, "choose")
-    look, chosen_from = _choose(fitted)
+    fitted: list[QuadUnitResult] = collect(protocol, choosing, "choose")
+    look, chosen_from = _select_scoring_rule(fitted)
     scored = [
-        Unit(None, suite.split, scenario, suite.quads, whole=True, untaught=untaught)
+        QuadUnit(
+            None,
+            suite.split,
+            scenario,
+            suite.quads,
+            with_diagnostics=True,
+            probe_random_model=untaught,
+        )
         for scenario in protocol.scenarios
     ]
     # Each random model sees quads of its own, so that together they see many.
     random = [
-        Unit(seed, suite.split, scenario, job.random_quads, seed * job.random_quads)
+        QuadUnit(seed, suite.split, scenario, job.random_quads, seed * job.random_quads)
         for seed in range(job.random)
         for scenario in protocol.scenarios
     ]
     tiers = _tier_units(job, look)
-    units: list[Work] = [*scored, *tiers, *random]
-    found = collect(replace(protocol, views=(look.view,)), units, "judge")
+    units: list[SuiteUnit] = [*scored, *tiers, *random]
+    found = collect(replace(protocol, context_specs=(look.context_spec,)), units, "judge")
     seen = found[: len(scored)]
-    return Findings(
+    return SuiteRawResults(
         protocol,
         look,
         chosen_from,
@@ -97,20 +114,20 @@ def judge(job: EvaluateJob, model: Judgeable, progress: Progress, *, local: bool
             {
                 unit.scenario: one
                 for unit, one in zip(random, found[len(units) - len(random) :], strict=True)
-                if unit.seed == seed
+                if unit.random_seed == seed
             }
             for seed in range(job.random)
         ],
         {
-            arm: ([one.states[arm] for one in fitted], [one.states[arm] for one in seen])
-            for arm in seen[0].states
+            arm: ([one.state_rows[arm] for one in fitted], [one.state_rows[arm] for one in seen])
+            for arm in seen[0].state_rows
         },
         model.clip.tubelet,
         _tiers(tiers, found[len(scored) : len(scored) + len(tiers)]),
     )
 
 
-def _tier_units(job: EvaluateJob, look: Look) -> list[TierUnit]:
+def _tier_units(job: EvaluateJob, look: ScoringRule) -> list[TierUnit]:
     suite = job.suite
     counts = {"sanity": suite.sanity, "arrow": suite.arrow}
     return [
@@ -122,24 +139,30 @@ def _tier_units(job: EvaluateJob, look: Look) -> list[TierUnit]:
     ]
 
 
-def _tiers(units: Sequence[TierUnit], found: Sequence[TierSeen]) -> dict[str, Tier]:
+def _tiers(units: Sequence[TierUnit], found: Sequence[TierScores]) -> dict[str, TierResult]:
     tiers = {}
     for tier, kinds in TIERS.items():
         mine = [
-            (unit.seed, one) for unit, one in zip(units, found, strict=True) if unit.kind in kinds
+            (unit.random_seed, one)
+            for unit, one in zip(units, found, strict=True)
+            if unit.kind in kinds
         ]
-        by_arm = {seed: joined([one for arm, one in mine if arm == seed]) for seed, _ in mine}
+        by_arm = {
+            seed: merge_tier_scores([one for arm, one in mine if arm == seed]) for seed, _ in mine
+        }
         if mine:
             model = by_arm.pop(None)
-            tiers[tier] = Tier(model, list(by_arm.values()))
+            tiers[tier] = TierResult(model, list(by_arm.values()))
     return tiers
 
 
-def _choose(found: list[Seen]) -> tuple[Look, dict[Look, float]]:
+def _select_scoring_rule(
+    found: list[QuadUnitResult],
+) -> tuple[ScoringRule, dict[ScoringRule, float]]:
     """The look with the most quads right on the choosing split; pairs decide between equals."""
     looks = list(found[0].scores)
     quads = {
-        look: float(np.mean([quad_right(seen.scores[look]).mean() for seen in found]))
+        look: float(np.mean([quad_correct(seen.scores[look]).mean() for seen in found]))
         for look in looks
     }
     pairs = {
@@ -150,33 +173,33 @@ def _choose(found: list[Seen]) -> tuple[Look, dict[Look, float]]:
 
 
 def _collect(
-    results: Iterable[tuple[int, Any]], units: Sequence[Work], stage: str, progress: Progress
+    results: Iterable[tuple[int, Any]], units: Sequence[SuiteUnit], stage: str, progress: Progress
 ) -> list[Any]:
     """Results in the order of the units, told as they come."""
     found: dict[int, Any] = {}
-    total, done = sum(unit.videos for unit in units), 0
+    total, done = sum(unit.num_videos for unit in units), 0
     progress.update(stage, 0, total)
     for number, result in results:
         found[number] = result
-        done += units[number].videos
+        done += units[number].num_videos
         progress.update(stage, done, total, {"scenario": units[number].label})
     return [found[number] for number in range(len(units))]
 
 
-def _alone(
-    job: EvaluateJob, model: Judgeable, rules: Protocol, units: Sequence[Work]
+def _run_in_process(
+    job: EvaluateJob, model: Evaluable, rules: SuiteProtocol, units: Sequence[SuiteUnit]
 ) -> Iterator[tuple[int, Any]]:
     for number, unit in enumerate(units):
         yield number, unit.measure(model, rules)
 
 
-def _on_ray(
-    job: EvaluateJob, model: Judgeable, rules: Protocol, units: Sequence[Work]
+def _run_on_ray(
+    job: EvaluateJob, model: Evaluable, rules: SuiteProtocol, units: Sequence[SuiteUnit]
 ) -> Iterator[tuple[int, Any]]:
     import ray
 
     @ray.remote(num_cpus=job.cpus)  # type: ignore[untyped-decorator]
-    def task(model: Judgeable, rules: Protocol, unit: Work) -> Any:
+    def task(model: Evaluable, rules: SuiteProtocol, unit: SuiteUnit) -> Any:
         torch.set_num_threads(max(1, int(job.cpus)))
         return unit.measure(model, rules)
 

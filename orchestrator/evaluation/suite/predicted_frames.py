@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from orchestrator.evaluation.evaluable import Imagines, Judgeable, ReadsForwards
-from orchestrator.evaluation.measures.surprise import View
+from orchestrator.evaluation.evaluable import DecodesToPixels, Evaluable, PredictsNext
+from orchestrator.evaluation.measures.surprise import ContextSpec
 
 
 @torch.no_grad()
-def imagined(model: Judgeable, video: np.ndarray, view: View) -> np.ndarray | None:
+def predicted_frames(model: Evaluable, video: np.ndarray, view: ContextSpec) -> np.ndarray | None:
     """The last window of a video as the model expected each of its moments, `view.horizon` moments
     before; what it was shown without being asked is grey.
 
@@ -21,7 +21,11 @@ def imagined(model: Judgeable, video: np.ndarray, view: View) -> np.ndarray | No
         uint8 [window, S, S, 3]; None: the model does not predict so, or its features are no
         pictures.
     """
-    if not view.horizon or not isinstance(model, ReadsForwards) or not isinstance(model, Imagines):
+    if (
+        not view.horizon
+        or not isinstance(model, PredictsNext)
+        or not isinstance(model, DecodesToPixels)
+    ):
         return None
     shape = model.clip
     clip = torch.from_numpy(video[None, -shape.frames :])

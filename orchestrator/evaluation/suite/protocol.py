@@ -8,52 +8,63 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.evaluation.evaluable import Judgeable
-from orchestrator.evaluation.measures.surprise import AGGREGATES, View, Windows, views_of
+from orchestrator.evaluation.evaluable import Evaluable
+from orchestrator.evaluation.measures.surprise import (
+    AGGREGATES,
+    ContextSpec,
+    SlidingWindows,
+    context_specs,
+)
 from orchestrator.job.config.evaluate import EvaluateJob
-from orchestrator.physics.suite.quads import PROTOCOL_VERSION, SCENARIOS, UNPROVEN, Quad, make_quad
+from orchestrator.physics.suite.quads import (
+    EXPERIMENTAL_SCENARIOS,
+    PROTOCOL_VERSION,
+    SCENARIOS,
+    Quad,
+    make_quad,
+)
 
-TIERS = {"sanity", "arrow"}
+TIER_KEYS = {"sanity", "arrow"}
 """Keys of the suite that no headline number depends on."""
 
 
 @dataclass(frozen=True)
-class Look:
+class ScoringRule:
     """A view, and how its errors become one number."""
 
-    view: View
+    context_spec: ContextSpec
     aggregate: str
 
 
 @dataclass(frozen=True)
-class Protocol:
+class SuiteProtocol:
     """All that decides a score, beside the model."""
 
     scenarios: tuple[str, ...]
     size: int
     fps: float
-    windows: Windows
-    views: tuple[View, ...]
+    windows: SlidingWindows
+    context_specs: tuple[ContextSpec, ...]
     seed: int
 
     def digest(self, job: EvaluateJob) -> str:
         """16 hex digits: equal where scores can be compared."""
         facts: dict[str, Any] = {
             "suite": PROTOCOL_VERSION,
-            "job": job.suite.model_dump(mode="json", exclude=TIERS),
+            "job": job.suite.model_dump(mode="json", exclude=TIER_KEYS),
             "surprise": job.surprise.model_dump(mode="json"),
             "size": self.size,
             "fps": self.fps,
             "windows": [self.windows.length, *self.windows.starts],
-            "contexts": sorted({view.context for view in self.views}),
-            "horizons": sorted({view.horizon for view in self.views}),
+            "contexts": sorted({view.context for view in self.context_specs}),
+            "horizons": sorted({view.horizon for view in self.context_specs}),
             "aggregates": AGGREGATES,
             "scenarios": self.scenarios,
         }
         text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def quad(self, split: str, scenario: str, number: int) -> Quad:
+    def make_quad(self, split: str, scenario: str, number: int) -> Quad:
         """One quadruplet, as the model is to see it."""
         return make_quad(
             scenario,
@@ -66,7 +77,7 @@ class Protocol:
         )
 
 
-def protocol_of(job: EvaluateJob, model: Judgeable) -> Protocol:
+def protocol_of(job: EvaluateJob, model: Evaluable) -> SuiteProtocol:
     """What is shown to this model, and how.
 
     Raises:
@@ -77,14 +88,17 @@ def protocol_of(job: EvaluateJob, model: Judgeable) -> Protocol:
             raise RequestError(
                 f"unknown scenario '{name}'",
                 where="suite.scenarios",
-                mend=suggest(name, SCENARIOS),
+                hint=suggest(name, SCENARIOS),
             )
     clip = model.clip
-    return Protocol(
-        scenarios=job.suite.scenarios or tuple(s for s in SCENARIOS if s not in UNPROVEN),
+    return SuiteProtocol(
+        scenarios=job.suite.scenarios
+        or tuple(s for s in SCENARIOS if s not in EXPERIMENTAL_SCENARIOS),
         size=clip.size,
         fps=clip.fps,
-        windows=Windows.over(job.suite.frames, clip.frames, job.surprise.stride, clip.tubelet),
-        views=tuple(views_of(model, job.surprise.contexts)),
+        windows=SlidingWindows.with_stride(
+            job.suite.frames, clip.frames, job.surprise.stride, clip.tubelet
+        ),
+        context_specs=tuple(context_specs(model, job.surprise.contexts)),
         seed=job.suite.seed,
     )

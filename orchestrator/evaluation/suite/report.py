@@ -8,30 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.evaluation.evaluable import Judgeable
-from orchestrator.evaluation.suite.measure import Findings
-from orchestrator.evaluation.suite.predicted_frames import imagined
+from orchestrator.evaluation.evaluable import Evaluable
+from orchestrator.evaluation.suite.measure import SuiteRawResults
+from orchestrator.evaluation.suite.predicted_frames import predicted_frames
 from orchestrator.physics.suite.baselines import LEGITIMATE_CUES
 from orchestrator.physics.suite.quads import Quad
 from orchestrator.report import plots
 from orchestrator.report.html_page import (
-    curve_range,
-    document,
-    growing,
-    points,
-    rollout,
-    seconds,
-    share,
+    autoregressive_note,
+    curve_range_note,
+    format_points,
+    format_seconds,
+    format_share,
+    html_document,
+    rollout_section,
     table,
 )
-from orchestrator.report.statistics import quad_right
+from orchestrator.report.statistics import quad_correct
 
 _CELLS = ("context a, outcome a", "context a, outcome b", "context b, outcome a",
           "context b, outcome b")  # fmt: skip
 
 
-def report(
-    verdict: dict[str, Any], findings: Findings, split: str, model: Judgeable | None = None
+def suite_report(
+    verdict: dict[str, Any], findings: SuiteRawResults, split: str, model: Evaluable | None = None
 ) -> str:
     """A self-contained page about one model on one suite; with the model at hand, what it expected
     is shown where that can be seen."""
@@ -40,9 +40,9 @@ def report(
         _table(verdict),
         _champion(verdict),
         _tiers(verdict),
-        _how(verdict),
+        _protocol_section(verdict),
         _probe(verdict),
-        rollout(verdict["rollout"], verdict["shown"]["tubelet"] / verdict["shown"]["fps"]),
+        rollout_section(verdict["rollout"], verdict["shown"]["tubelet"] / verdict["shown"]["fps"]),
         "<h2>Case by case</h2><p class='dim'>Of each scenario the quadruplet whose impossible"
         " videos surprise the model most beyond the possible ones, and the one where they do"
         " least. Beneath each video of"
@@ -50,8 +50,8 @@ def report(
         " where a frame is predicted; dashed: where the outcomes part. A second strip, where there"
         " is one: what the model expected to see; grey where it was not asked.</p>",
     ]
-    parts += [_cases(name, findings, split, model) for name in findings.model]
-    return document(f"Physics: {verdict['model']}", parts)
+    parts += [_case_section(name, findings, split, model) for name in findings.model]
+    return html_document(f"Physics: {verdict['model']}", parts)
 
 
 _HEALTH = {"rankme": "RankMe", "feature_std": "standard deviation", "lidar": "LiDAR"}
@@ -60,16 +60,18 @@ _HEALTH = {"rankme": "RankMe", "feature_std": "standard deviation", "lidar": "Li
 def _head(verdict: dict[str, Any]) -> str:
     whole, gains = verdict["overall"], verdict["gains"]["quad"]
     cards = [
-        ("quadruplets right", share(whole["quad"]), "chance 25%"),
-        ("pairs right", share(whole["pair"]), "chance 50%"),
+        ("quadruplets right", format_share(whole["quad"]), "chance 25%"),
+        ("pairs right", format_share(whole["pair"]), "chance 50%"),
     ]
     if verdict["random"]:
         quads = [one["quad"] for one in verdict["random"]]
         note = f"they: {100 * np.mean(quads):.1f}%, best {100 * max(quads):.1f}%"
-        cards.append((f"over {len(quads)} random models", points(gains["over_random"]), note))
+        cards.append(
+            (f"over {len(quads)} random models", format_points(gains["over_random"]), note)
+        )
     best = verdict["baseline"]
     note = f"{best['name']}: {100 * best['quad']:.1f}%"
-    cards.append(("over the best trivial rule", points(gains["over_baseline"]), note))
+    cards.append(("over the best trivial rule", format_points(gains["over_baseline"]), note))
     health = ", ".join(f"{_HEALTH[name]} {value:.3g}" for name, value in verdict["health"].items())
     shown = "".join(
         f"<div><div class='dim'>{html.escape(name)}</div><div class='big'>{value}</div>"
@@ -92,13 +94,14 @@ def _table(verdict: dict[str, Any]) -> str:
         rows.append(
             [
                 html.escape(name),
-                share(row["quad"]),
-                f"<span class='{'good' if clear else ''}'>{share(row['pair'])}</span>",
+                format_share(row["quad"]),
+                f"<span class='{'good' if clear else ''}'>{format_share(row['pair'])}</span>",
                 f"{row['p']:.3f}",
                 f"{row['auroc']:.2f}",
-                seconds(where["seconds"]) + f" <span class='dim'>({where['chance_s']:.2f})</span>",
+                format_seconds(where["seconds"])
+                + f" <span class='dim'>({where['chance_s']:.2f})</span>",
                 f"{100 * random['quad']:.0f}%, {100 * random['pair']:.0f}%" if random else "",
-                f"{_rule(name, base['name'])}: {100 * base['quad']:.0f}%,"
+                f"{_baseline_label(name, base['name'])}: {100 * base['quad']:.0f}%,"
                 f" {100 * base['pair']:.0f}%",
             ]
         )
@@ -111,11 +114,12 @@ def _table(verdict: dict[str, Any]) -> str:
         " chance (50%; quads 25%), after Holm's correction for the number of scenarios. Moment:"
         " where an impossible outcome surprises most beyond the possible one, against where they"
         " part; in brackets a moment drawn at random.</p>"
-        f"<p class='dim'>{_RULES}{_named(list(verdict['scenarios']))}</p>"
+        f"<p class='dim'>{_BASELINE_EXPLANATION}"
+        f"{_legitimate_cue_notes(list(verdict['scenarios']))}</p>"
     )
 
 
-_RULES = (
+_BASELINE_EXPLANATION = (
     "Trivial rules look at pixels only. copy: nothing changes any more; linear: every pixel goes"
     " on as before; centroid: what moves goes on with its velocity and acceleration; random_conv:"
     " copy, seen through random convolutions; difference: the less changes, the better;"
@@ -123,12 +127,12 @@ _RULES = (
 )
 
 
-def _rule(scenario: str, rule: str) -> str:
+def _baseline_label(scenario: str, rule: str) -> str:
     """A rule's name, marked where what it uses is what the scenario asks for."""
     return f"{rule}*" if (scenario, rule) in LEGITIMATE_CUES else rule
 
 
-def _named(scenarios: Sequence[str]) -> str:
+def _legitimate_cue_notes(scenarios: Sequence[str]) -> str:
     """Why a marked rule may be above chance."""
     return "".join(
         f" * In {html.escape(scenario)} {rule} is no cheat: {html.escape(why)}."
@@ -156,7 +160,7 @@ def _champion(verdict: dict[str, Any]) -> str:
     rows = [
         [
             html.escape(name),
-            *(share(row[kind]) for kind in ("quad", "pair") for row in (mine, theirs)),
+            *(format_share(row[kind]) for kind in ("quad", "pair") for row in (mine, theirs)),
         ]
         for name, mine, theirs in [
             *((n, row, champion["scenarios"][n]) for n, row in verdict["scenarios"].items()),
@@ -167,7 +171,7 @@ def _champion(verdict: dict[str, Any]) -> str:
     better = "beats" if between["low"] > 0 else "does not clearly beat"
     head = ["scenario", "quads: this one", "champion", "pairs: this one", "champion"]
     return (
-        f"{title}<p>This one {better} it: quads right {points(between)}, on the same"
+        f"{title}<p>This one {better} it: quads right {format_points(between)}, on the same"
         f" quadruplets.</p>{table(head, rows, last='all')}"
     )
 
@@ -195,7 +199,7 @@ def _tiers(verdict: dict[str, Any]) -> str:
             [
                 html.escape(name),
                 str(row["count"]),
-                share(row["share"]),
+                format_share(row["share"]),
                 "" if row["random"] is None else f"{100 * row['random']:.0f}%",
                 f"{row['baseline']['name']}: {100 * row['baseline']['share']:.0f}%",
             ]
@@ -210,7 +214,7 @@ def _tiers(verdict: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _how(verdict: dict[str, Any]) -> str:
+def _protocol_section(verdict: dict[str, Any]) -> str:
     look, shown = verdict["look"], verdict["shown"]
     keys = {"context": "frames seen", "mask": "mask token", "horizon": "moments ahead",
             "aggregate": "aggregate"}  # fmt: skip
@@ -226,9 +230,9 @@ def _how(verdict: dict[str, Any]) -> str:
         " matching cells are possible. A pair is right when the possible video surprises less than"
         " an impossible one; a quadruplet, when each outcome surprises less after its own context."
         f" The model saw <b>{look['context']} frames</b> of each window (mask token"
-        f" {look['mask']}){growing(look)}, and of its errors the <b>{look['aggregate']}</b> was"
-        " taken (mean: of all; max: of the worst window): chosen on the validation split,"
-        " among</p>"
+        f" {look['mask']}){autoregressive_note(look)}, and of its errors the"
+        f" <b>{look['aggregate']}</b> was taken (mean: of all; max: of the worst window): chosen on"
+        " the validation split, among</p>"
         + table([*keys.values(), "quads right there"], rows)
         + f"<p>Protocol <code>{verdict['protocol']}</code>: suite version {shown['suite']}, split"
         f" {verdict['split']}, seed {shown['seed']}, {shown['frames']} frames of {shown['size']} px"
@@ -246,32 +250,32 @@ def _probe(verdict: dict[str, Any]) -> str:
     return (
         "<h2>What can be read off the features</h2><p class='dim'>R² of a ridge probe: position"
         " and velocity of the scenario's object, fitted on the validation split, scored on this"
-        f" one; bars end at -0.5.</p>{plots.bars(groups, -0.5, 1.0, 'R²')}"
+        f" one; bars end at -0.5.</p>{plots.bar_chart(groups, -0.5, 1.0, 'R²')}"
     )
 
 
-def _cases(name: str, findings: Findings, split: str, model: Judgeable | None) -> str:
+def _case_section(name: str, findings: SuiteRawResults, split: str, model: Evaluable | None) -> str:
     """A scenario's clearest and its worst quadruplet."""
-    seen, look = findings.model[name], findings.look
+    seen, look = findings.model[name], findings.scoring_rule
     scores = seen.scores[look]
     # By how much the impossible cells surprise more, in units of the quad's own spread.
     spread = scores.std((1, 2)) + 1e-9
     margin = (scores[:, 0, 1] + scores[:, 1, 0] - scores[:, 0, 0] - scores[:, 1, 1]) / spread
-    right = quad_right(scores)
+    right = quad_correct(scores)
     parts = [f"<h2>{html.escape(name)}</h2>"]
     for label, number in {"clearest": int(margin.argmax()), "worst": int(margin.argmin())}.items():
-        quad = findings.protocol.quad(split, name, number)
+        quad = findings.protocol.make_quad(split, name, number)
         said = "right" if right[number] == 1 else "wrong"
-        curves = seen.curves[look.view][number]
+        curves = seen.curves[look.context_spec][number]
         expected = {
-            (i, j): imagined(model, quad.videos[i, j], look.view)
+            (i, j): predicted_frames(model, quad.videos[i, j], look.context_spec)
             for i, j in np.ndindex(2, 2)
             if model is not None
         }
         low, top = float(np.nanmin(curves)), float(np.nanmax(curves))
         parts.append(
             f"<div class='quad'><b>{label}</b> <span class='dim'>quadruplet {number}, {said};"
-            f" {curve_range(low, top)}</span>{_cells(quad, curves, low, top, expected)}</div>"
+            f" {curve_range_note(low, top)}</span>{_cells(quad, curves, low, top, expected)}</div>"
         )
     return "".join(parts)
 
@@ -290,10 +294,11 @@ def _cells(
             video = quad.videos[i, j]
             moving = "" if i == j else f"<div class='gif'>{plots.gif(video)}</div>"
             pictures = expected.get((i, j))
-            below = "" if pictures is None else plots.strip(pictures)
+            below = "" if pictures is None else plots.filmstrip(pictures)
             rows.append(
                 f"<div class='cell'><div>{_CELLS[2 * i + j]}<br><span class='{mark}'>{kind}</span>"
-                f"{moving}</div><div>{plots.strip(video)}"
-                f"{below}{plots.curve(curves[i, j], low, top, quad.t_break)}</div></div>"
+                f"{moving}</div><div>{plots.filmstrip(video)}"
+                f"{below}{plots.surprise_curve(curves[i, j], low, top, quad.break_frame)}"
+                "</div></div>"
             )
     return "".join(rows)

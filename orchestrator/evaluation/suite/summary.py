@@ -11,29 +11,29 @@ import torch
 from orchestrator.evaluation.measures.feature_rank import lidar
 from orchestrator.evaluation.measures.rollout import rollout_table
 from orchestrator.evaluation.measures.state_probe import probe_states
-from orchestrator.evaluation.suite.measure import Findings, Look, Seen
+from orchestrator.evaluation.suite.measure import QuadUnitResult, ScoringRule, SuiteRawResults
 from orchestrator.evaluation.suite.tiers import tier_table
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.physics.suite.quads import PROTOCOL_VERSION
 from orchestrator.report.statistics import (
-    auroc,
-    estimate,
+    bootstrap_macro_mean,
+    bootstrap_mean,
     gain_over_baseline,
     gain_over_random,
-    holm,
+    holm_adjust,
     localisation_chance,
     localisation_errors,
-    overall,
     pair_accuracy,
-    quad_right,
-    sign_test,
+    quad_auroc,
+    quad_correct,
+    sign_flip_test,
 )
 from orchestrator.training.health import feature_std, rankme
 
 CHANCE = {"quad": 0.25, "pair": 0.5}
 
 
-def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
+def summarize(job: EvaluateJob, findings: SuiteRawResults) -> dict[str, Any]:
     """Everything a report or a gate asks, JSON-serialisable.
 
     Keys: `protocol` (its hash), `look`, `overall` (quad, pair: value, low, high), `scenarios`,
@@ -42,22 +42,22 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
     (R2 of the states), `rollout` (by horizon), `shown` (what the hash is of), `sanity` and `arrow`
     (see `tiers.tier_table`).
     """
-    look = findings.look
-    quads = {name: quad_right(seen.scores[look]) for name, seen in findings.model.items()}
+    look = findings.scoring_rule
+    quads = {name: quad_correct(seen.scores[look]) for name, seen in findings.model.items()}
     pairs = {name: pair_accuracy(seen.scores[look]) for name, seen in findings.model.items()}
-    adjusted = holm({name: sign_test(values) for name, values in pairs.items()})
-    random = [_means(one, look) for one in findings.random]
+    adjusted = holm_adjust({name: sign_flip_test(values) for name, values in pairs.items()})
+    random = [_mean_accuracies(one, look) for one in findings.random_models]
     level = job.confidence
-    whole = {"quad": overall(quads, level), "pair": overall(pairs, level)}
+    whole = {"quad": bootstrap_macro_mean(quads, level), "pair": bootstrap_macro_mean(pairs, level)}
     scenarios = {
         name: {
-            "quads": len(seen.t_break),
-            "quad": asdict(estimate(quads[name], level)),
-            "pair": asdict(estimate(pairs[name], level)),
+            "quads": len(seen.break_frames),
+            "quad": asdict(bootstrap_mean(quads[name], level)),
+            "pair": asdict(bootstrap_mean(pairs[name], level)),
             "p": adjusted[name],
-            "auroc": auroc(seen.scores[look]),
+            "auroc": quad_auroc(seen.scores[look]),
             **_localisation(findings, seen, level),
-            "random": _random_of(findings, name),
+            "random": _random_accuracies(findings, name),
             "baseline": _best_baseline(seen),
             "gains": _gains(findings, [name], _best_baseline(seen)["name"], level),
         }
@@ -68,14 +68,16 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
         "model": job.model,
         "split": job.suite.split,
         "protocol": findings.protocol.digest(job),
-        "look": _plain(look),
-        "chosen_from": [{**_plain(one), "quad": q} for one, q in findings.chosen_from.items()],
+        "look": _rule_dict(look),
+        "chosen_from": [
+            {**_rule_dict(one), "quad": q} for one, q in findings.selection_accuracy.items()
+        ],
         "confidence": level,
         "shown": {
             "size": findings.protocol.size,
             "fps": findings.protocol.fps,
             "frames": findings.protocol.windows.frames,
-            "tubelet": findings.tubelet,
+            "tubelet": findings.tubelet_frames,
             "window": findings.protocol.windows.length,
             "windows_at": list(findings.protocol.windows.starts),
             "seed": findings.protocol.seed,
@@ -98,22 +100,22 @@ def verdict(job: EvaluateJob, findings: Findings) -> dict[str, Any]:
             [one for seen in findings.model.values() for one in seen.rollouts], level
         ),
         **{
-            name: tier_table(tier.model, tier.random, level)
+            name: tier_table(tier.model, tier.random_models, level)
             for name, tier in findings.tiers.items()
         },
     }
 
 
-def _localisation(findings: Findings, seen: Seen, level: float) -> dict[str, Any]:
+def _localisation(findings: SuiteRawResults, seen: QuadUnitResult, level: float) -> dict[str, Any]:
     """How far from the violation surprise is largest, in seconds and in frames."""
-    curves, fps = seen.curves[findings.look.view], findings.protocol.fps
-    errors = localisation_errors(curves, seen.t_break)
-    chance = localisation_chance(curves, seen.t_break)
+    curves, fps = seen.curves[findings.scoring_rule.context_spec], findings.protocol.fps
+    errors = localisation_errors(curves, seen.break_frames)
+    chance = localisation_chance(curves, seen.break_frames)
     return {
         "localisation_s": float(errors.mean()) / fps,
         "localisation": {
-            "frames": asdict(estimate(errors, level)),
-            "seconds": asdict(estimate(errors / fps, level)),
+            "frames": asdict(bootstrap_mean(errors, level)),
+            "seconds": asdict(bootstrap_mean(errors / fps, level)),
             "chance_frames": chance,
             "chance_s": chance / fps,
         },
@@ -121,15 +123,16 @@ def _localisation(findings: Findings, seen: Seen, level: float) -> dict[str, Any
 
 
 def _gains(
-    findings: Findings, scenarios: list[str], rule: str, level: float
+    findings: SuiteRawResults, scenarios: list[str], rule: str, level: float
 ) -> dict[str, dict[str, Any]]:
     """By how much more is right than by random models, and than by the best trivial rule."""
-    look, gains = findings.look, {}
-    for kind, right in (("quad", quad_right), ("pair", pair_accuracy)):
+    look, gains = findings.scoring_rule, {}
+    for kind, right in (("quad", quad_correct), ("pair", pair_accuracy)):
         mine = {name: right(findings.model[name].scores[look]) for name in scenarios}
         ruled = {name: right(findings.model[name].baselines[rule]) for name in scenarios}
         random = [
-            {name: right(one[name].scores[look]) for name in scenarios} for one in findings.random
+            {name: right(one[name].scores[look]) for name in scenarios}
+            for one in findings.random_models
         ]
         gains[kind] = {
             "over_random": asdict(gain_over_random(mine, random, level)) if random else None,
@@ -138,30 +141,31 @@ def _gains(
     return gains
 
 
-def _probe(findings: Findings) -> dict[str, dict[str, float]]:
+def _probe(findings: SuiteRawResults) -> dict[str, dict[str, float]]:
     """R2 of states read off frozen features: the model's, and a random model's."""
     return {
-        name: probe_states(fitted, held_out) for name, (fitted, held_out) in findings.states.items()
+        name: probe_states(fitted, held_out)
+        for name, (fitted, held_out) in findings.state_rows.items()
     }
 
 
-def _plain(look: Look) -> dict[str, Any]:
-    return {**asdict(look.view), "aggregate": look.aggregate}
+def _rule_dict(look: ScoringRule) -> dict[str, Any]:
+    return {**asdict(look.context_spec), "aggregate": look.aggregate}
 
 
-def _means(one: dict[str, Seen], look: Look) -> dict[str, float]:
+def _mean_accuracies(one: dict[str, QuadUnitResult], look: ScoringRule) -> dict[str, float]:
     return {
-        "quad": float(np.mean([quad_right(seen.scores[look]).mean() for seen in one.values()])),
+        "quad": float(np.mean([quad_correct(seen.scores[look]).mean() for seen in one.values()])),
         "pair": float(np.mean([pair_accuracy(seen.scores[look]).mean() for seen in one.values()])),
     }
 
 
-def _random_of(findings: Findings, name: str) -> dict[str, float] | None:
+def _random_accuracies(findings: SuiteRawResults, name: str) -> dict[str, float] | None:
     """A scenario's accuracies over all random models, and the best of theirs."""
-    if not findings.random:
+    if not findings.random_models:
         return None
-    scores = [one[name].scores[findings.look] for one in findings.random]
-    quads = [float(quad_right(each).mean()) for each in scores]
+    scores = [one[name].scores[findings.scoring_rule] for one in findings.random_models]
+    quads = [float(quad_correct(each).mean()) for each in scores]
     pairs = [float(pair_accuracy(each).mean()) for each in scores]
     return {
         "quad": float(np.mean(quads)),
@@ -171,9 +175,9 @@ def _random_of(findings: Findings, name: str) -> dict[str, float] | None:
     }
 
 
-def _best_baseline(seen: Seen) -> dict[str, Any]:
+def _best_baseline(seen: QuadUnitResult) -> dict[str, Any]:
     """The trivial rule with the most quads right."""
-    quads = {name: float(quad_right(score).mean()) for name, score in seen.baselines.items()}
+    quads = {name: float(quad_correct(score).mean()) for name, score in seen.baselines.items()}
     name = max(quads, key=lambda name: quads[name])
     return {
         "name": name,
@@ -182,12 +186,12 @@ def _best_baseline(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _baselines_overall(findings: Findings) -> dict[str, Any]:
+def _baselines_overall(findings: SuiteRawResults) -> dict[str, Any]:
     """The one rule that is best over all scenarios."""
     names = next(iter(findings.model.values())).baselines
     quads = {
         name: float(
-            np.mean([quad_right(s.baselines[name]).mean() for s in findings.model.values()])
+            np.mean([quad_correct(s.baselines[name]).mean() for s in findings.model.values()])
         )
         for name in names
     }
@@ -195,11 +199,11 @@ def _baselines_overall(findings: Findings) -> dict[str, Any]:
     return {"name": name, "quad": quads[name]}
 
 
-def _health(findings: Findings) -> dict[str, float]:
-    ranks = [one for seen in findings.model.values() for one in seen.ranks]
+def _health(findings: SuiteRawResults) -> dict[str, float]:
+    ranks = [one for seen in findings.model.values() for one in seen.rank_samples]
     tokens = torch.cat([one.tokens for one in ranks])[None]
     return {
         "rankme": rankme(tokens),
         "feature_std": feature_std(tokens),
-        "lidar": lidar(torch.cat([one.means for one in ranks])),
+        "lidar": lidar(torch.cat([one.view_means for one in ranks])),
     }

@@ -7,23 +7,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from orchestrator.evaluation.evaluable import Judgeable
-from orchestrator.evaluation.measures.feature_rank import Ranks, ranks_of
-from orchestrator.evaluation.measures.rollout import Rollout, rolled
-from orchestrator.evaluation.measures.state_probe import StateRows, state_rows
-from orchestrator.evaluation.measures.surprise import AGGREGATES, View, aggregated, curve, see
-from orchestrator.evaluation.suite.protocol import Look
-from orchestrator.evaluation.suite.protocol import Protocol as Rules
+from orchestrator.evaluation.evaluable import Evaluable
+from orchestrator.evaluation.measures.feature_rank import RankSample, sample_for_rank
+from orchestrator.evaluation.measures.rollout import Rollout, compute_rollout
+from orchestrator.evaluation.measures.state_probe import StateRows, collect_state_rows
+from orchestrator.evaluation.measures.surprise import (
+    AGGREGATES,
+    ContextSpec,
+    aggregate_errors,
+    encode_windows,
+    surprise_by_frame,
+)
+from orchestrator.evaluation.suite.protocol import ScoringRule
+from orchestrator.evaluation.suite.protocol import SuiteProtocol as Rules
 from orchestrator.physics.suite.baselines import baseline_scores
 
-RANKED = 4
+QUADS_FOR_RANK = 4
 """Quads of a scenario that the ranks of features are taken of."""
 
-POSSIBLE = [0, 3]
+POSSIBLE_CELLS = [0, 3]
 """Cells of a flattened quad whose outcome belongs to their context."""
 
 
-class Work(Protocol):
+class SuiteUnit(Protocol):
     """A piece of an evaluation that runs by itself."""
 
     @property
@@ -31,49 +37,49 @@ class Work(Protocol):
         """What a person is told that is being measured."""
 
     @property
-    def videos(self) -> int:
+    def num_videos(self) -> int:
         """How much it is."""
 
-    def measure(self, model: Judgeable, rules: Rules) -> Any:
+    def measure(self, model: Evaluable, protocol: Rules) -> Any:
         """Render, look and score."""
 
 
 @dataclass
-class Seen:
+class QuadUnitResult:
     """What one unit found."""
 
-    scores: dict[Look, np.ndarray]
+    scores: dict[ScoringRule, np.ndarray]
     """float [quads, 2, 2]."""
 
-    curves: dict[View, np.ndarray]
+    curves: dict[ContextSpec, np.ndarray]
     """float [quads, 2, 2, frames]."""
 
-    t_break: np.ndarray
-    states: dict[str, StateRows] = field(default_factory=dict)
+    break_frames: np.ndarray
+    state_rows: dict[str, StateRows] = field(default_factory=dict)
     """Of the possible videos, for a probe of the model and of a random one."""
 
     baselines: dict[str, np.ndarray] = field(default_factory=dict)
     """What rules that need no model say: float [quads, 2, 2]."""
 
-    ranks: list[Ranks] = field(default_factory=list)
+    rank_samples: list[RankSample] = field(default_factory=list)
     rollouts: list[Rollout] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Quadruplets of one scenario. `seed` None: the model itself; else an untaught one."""
+class QuadUnit:
+    """Quadruplets of one scenario. `random_seed` None: the model itself; else an untaught one."""
 
-    seed: int | None
+    random_seed: int | None
     split: str
     scenario: str
-    quads: int
-    first: int = 0
+    num_quads: int
+    first_quad: int = 0
     """Number of the first quad."""
 
-    whole: bool = False
+    with_diagnostics: bool = False
     """Whether baselines, ranks and rollouts are wanted too."""
 
-    untaught: bool = False
+    probe_random_model: bool = False
     """Whether states are to be probed in an untaught model as well."""
 
     @property
@@ -82,40 +88,48 @@ class Unit:
         return self.scenario
 
     @property
-    def videos(self) -> int:
+    def num_videos(self) -> int:
         """Four of each quadruplet."""
-        return 4 * self.quads
+        return 4 * self.num_quads
 
-    def measure(self, model: Judgeable, rules: Rules) -> Seen:
+    def measure(self, model: Evaluable, protocol: Rules) -> QuadUnitResult:
         """Render the quads, look at each once, and score them."""
-        model = model if self.seed is None else model.untaught(self.seed)
-        numbers = range(self.first, self.first + self.quads)
-        quads = [rules.quad(self.split, self.scenario, number) for number in numbers]
-        seen = Seen({}, {}, np.array([quad.t_break for quad in quads]))
-        errors: dict[View, list[np.ndarray]] = {view: [] for view in rules.views}
+        model = model if self.random_seed is None else model.untaught(self.random_seed)
+        numbers = range(self.first_quad, self.first_quad + self.num_quads)
+        quads = [protocol.make_quad(self.split, self.scenario, number) for number in numbers]
+        seen = QuadUnitResult({}, {}, np.array([quad.break_frame for quad in quads]))
+        errors: dict[ContextSpec, list[np.ndarray]] = {view: [] for view in protocol.context_specs}
         begun, baselines = [], []
         for quad in quads:
             videos = quad.videos.reshape(4, *quad.videos.shape[2:])
-            sight = see(model, rules.windows.cut(videos), rules.views)
+            sight = encode_windows(model, protocol.windows.extract(videos), protocol.context_specs)
             for view, error in sight.errors.items():
-                errors[view].append(rules.windows.spread(error).reshape(2, 2, -1, videos.shape[1]))
-            features = sight.features.view(4, -1, *sight.features.shape[1:])[POSSIBLE]
+                errors[view].append(
+                    protocol.windows.scatter_to_frames(error).reshape(2, 2, -1, videos.shape[1])
+                )
+            features = sight.features.view(4, -1, *sight.features.shape[1:])[POSSIBLE_CELLS]
             begun.append(features[:, 0])
-            if self.whole:
+            if self.with_diagnostics:
                 baselines.append(baseline_scores(quad))
-                if len(seen.ranks) < RANKED:
-                    seen.ranks.append(ranks_of(features))
-                last = [(cell + 1) * len(rules.windows.starts) - 1 for cell in POSSIBLE]
-                seen.rollouts.append(rolled(sight.only(last), rules.views[0], model.clip.area))
+                if len(seen.rank_samples) < QUADS_FOR_RANK:
+                    seen.rank_samples.append(sample_for_rank(features))
+                last = [(cell + 1) * len(protocol.windows.starts) - 1 for cell in POSSIBLE_CELLS]
+                seen.rollouts.append(
+                    compute_rollout(
+                        sight.select(last),
+                        protocol.context_specs[0],
+                        model.clip.tokens_per_timestep,
+                    )
+                )
         for view, each in errors.items():
             whole = np.stack(each)
-            seen.curves[view] = curve(whole)
+            seen.curves[view] = surprise_by_frame(whole)
             for how in AGGREGATES:
-                seen.scores[Look(view, how)] = aggregated(whole, how)
-        if self.seed is None:
-            seen.states["model"] = state_rows(model, quads, begun)
-        if self.untaught:
-            seen.states["random"] = state_rows(model.untaught(0), quads)
+                seen.scores[ScoringRule(view, how)] = aggregate_errors(whole, how)
+        if self.random_seed is None:
+            seen.state_rows["model"] = collect_state_rows(model, quads, begun)
+        if self.probe_random_model:
+            seen.state_rows["random"] = collect_state_rows(model.untaught(0), quads)
         for name in baselines[0] if baselines else ():
             seen.baselines[name] = np.stack([one[name] for one in baselines])
         return seen

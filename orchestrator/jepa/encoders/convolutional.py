@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.job import Conv
+from orchestrator.job import ConvEncoderConfig
 
-FIRST, KERNEL, GROUPS = 4, 3, 8
+STEM_KERNEL_SIZE, KERNEL_SIZE, NORM_GROUPS = 4, 3, 8
 """Kernel of the first convolution, of all others, and groups of a norm."""
 
 
-class ResidualBlock(nn.Module):
+class ConvResidualBlock(nn.Module):
     """x + what two convolutions make of it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
-        self.conv1 = nn.Conv2d(channels, channels, KERNEL, padding="same")
-        self.conv2 = nn.Conv2d(channels, channels, KERNEL, padding="same")
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels)
+        self.conv1 = nn.Conv2d(channels, channels, KERNEL_SIZE, padding="same")
+        self.conv2 = nn.Conv2d(channels, channels, KERNEL_SIZE, padding="same")
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> the same."""
@@ -35,15 +35,17 @@ class ResidualBlock(nn.Module):
 class ConvolutionalEncoder(nn.Module):
     """Every moment by itself; the last stage's places are the tokens."""
 
-    def __init__(self, config: Conv, *, patch: int, tubelet: int) -> None:
+    def __init__(self, config: ConvEncoderConfig, *, patch: int, tubelet: int) -> None:
         super().__init__()
         self.dim, self.patch, self.tubelet = config.dim, patch, tubelet
         first, *rest = config.channels(patch)
-        stages: list[nn.Module] = [nn.Conv2d(3 * tubelet, first, FIRST, stride=2, padding=1)]
+        stages: list[nn.Module] = [
+            nn.Conv2d(3 * tubelet, first, STEM_KERNEL_SIZE, stride=2, padding=1)
+        ]
         before = first
         for channels in rest:
-            stages += [nn.GELU(), nn.Conv2d(before, channels, KERNEL, stride=2, padding=1)]
-            stages += [ResidualBlock(channels) for _ in range(config.blocks)]
+            stages += [nn.GELU(), nn.Conv2d(before, channels, KERNEL_SIZE, stride=2, padding=1)]
+            stages += [ConvResidualBlock(channels) for _ in range(config.blocks)]
             before = channels
         self.stages = nn.Sequential(*stages, nn.GELU())
 

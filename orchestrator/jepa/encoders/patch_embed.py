@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from orchestrator.jepa.rope import Grid
 
 
-def from_patches(patches: Tensor, grid: Grid, patch: int, tubelet: int) -> Tensor:
-    """What `pixel_patches` took apart: [B, N, 3 * tubelet * patch^2] -> [B, 3, T, H, W]."""
+def unpatchify(patches: Tensor, grid: Grid, patch: int, tubelet: int) -> Tensor:
+    """What `patchify` took apart: [B, N, 3 * tubelet * patch^2] -> [B, 3, T, H, W]."""
     t, h, w = grid
     apart = patches.view(len(patches), t, h, w, 3, tubelet, patch, patch)
     whole = apart.permute(0, 4, 1, 5, 2, 6, 3, 7)
@@ -35,7 +35,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """[B, 3, T, H, W] -> [B, n or N, dim]."""
         t, h, w = self.grid(x)
-        patches = pixel_patches(x, self.patch, self.tubelet)
+        patches = patchify(x, self.patch, self.tubelet)
         if keep is None:
             out: Tensor = self.proj(patches.reshape(len(x), t * h * w, -1))
         else:
@@ -45,7 +45,7 @@ class PatchEmbed(nn.Module):
         return out
 
 
-def pixel_patches(x: Tensor, patch: int, tubelet: int) -> Tensor:
+def patchify(x: Tensor, patch: int, tubelet: int) -> Tensor:
     """[B, 3, T, H, W] -> [B, t, h, w, 3, tubelet, patch, patch], a view: nothing is copied."""
     t, h, w = x.shape[2] // tubelet, x.shape[3] // patch, x.shape[4] // patch
     patches = x.view(len(x), 3, t, tubelet, h, patch, w, patch)

@@ -12,18 +12,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.encoders.patch_embed import PatchEmbed, from_patches, pixel_patches
+from orchestrator.jepa.encoders.patch_embed import PatchEmbed, patchify, unpatchify
 from orchestrator.jepa.rope import Grid
-from orchestrator.job import Codes
+from orchestrator.job import PCAEncoderConfig
 
-LEAST_SPREAD = 0.1
+MIN_COMPONENT_STD = 0.1
 """Of a component, in standard deviations of a pixel; what varies less is not blown up further."""
 
 
-class CodesEncoder(nn.Module):
+class PCAPatchEncoder(nn.Module):
     """Every patch by itself, by one linear map."""
 
-    def __init__(self, config: Codes, *, patch: int, tubelet: int) -> None:
+    def __init__(self, config: PCAEncoderConfig, *, patch: int, tubelet: int) -> None:
         super().__init__()
         self.dim = config.dim
         self.patch_embed = PatchEmbed(config.dim, patch, tubelet)
@@ -34,11 +34,11 @@ class CodesEncoder(nn.Module):
         return out
 
     @torch.no_grad()
-    def pictured(self, z: Tensor, grid: Grid) -> Tensor:
+    def decode_to_pixels(self, z: Tensor, grid: Grid) -> Tensor:
         """The normalised video of least norm with these codes, [B, N, dim] -> [B, 3, T, H, W]."""
         proj = self.patch_embed.proj
         patches = (z - proj.bias) @ torch.linalg.pinv(proj.weight).T
-        return from_patches(patches, grid, self.patch_embed.patch, self.patch_embed.tubelet)
+        return unpatchify(patches, grid, self.patch_embed.patch, self.patch_embed.tubelet)
 
     @torch.no_grad()
     def fit(self, videos: Iterable[Tensor]) -> float:
@@ -52,7 +52,7 @@ class CodesEncoder(nn.Module):
         count, total = 0, torch.zeros(width, dtype=torch.float64)
         products = torch.zeros(width, width, dtype=torch.float64)
         for video in videos:
-            patches = pixel_patches(video, self.patch_embed.patch, self.patch_embed.tubelet)
+            patches = patchify(video, self.patch_embed.patch, self.patch_embed.tubelet)
             rows = patches.reshape(-1, width).double()
             count, total = count + len(rows), total + rows.sum(0)
             products += rows.T @ rows
@@ -62,9 +62,9 @@ class CodesEncoder(nn.Module):
         # An eigenvector's sign is arbitrary.
         peak = axes.gather(0, axes.abs().argmax(0, keepdim=True))
         spread = variance[: self.dim].sqrt()
-        weight = axes * peak.sign() * spread.clamp(min=LEAST_SPREAD) ** -0.5
+        weight = axes * peak.sign() * spread.clamp(min=MIN_COMPONENT_STD) ** -0.5
         # Codes have a mean of 0 and, over all their numbers, a mean square of 1.
-        scale = (spread**2 / spread.clamp(min=LEAST_SPREAD)).mean().clamp(min=1e-12) ** -0.5
+        scale = (spread**2 / spread.clamp(min=MIN_COMPONENT_STD)).mean().clamp(min=1e-12) ** -0.5
         self.patch_embed.proj.weight.copy_((weight * scale).T)
         self.patch_embed.proj.bias.copy_(-(mean @ weight) * scale)
         return float(variance[: self.dim].sum() / variance.sum().clamp(min=1e-12))

@@ -16,10 +16,17 @@ from torch import Tensor, nn
 from orchestrator.errors import RequestError
 from orchestrator.jepa.encoders.convolutional import ConvolutionalEncoder
 from orchestrator.jepa.encoders.patch_embed import PatchEmbed
-from orchestrator.jepa.encoders.pca import CodesEncoder
-from orchestrator.jepa.rope import Grid, Rotation, rotation_at
+from orchestrator.jepa.encoders.pca import PCAPatchEncoder
+from orchestrator.jepa.rope import Grid, Rotation, rotary_for_tokens
 from orchestrator.jepa.transformer import NORM_EPS, Transformer
-from orchestrator.job import Codes, Conv, Encoder, Model, import_part, part_config
+from orchestrator.job import (
+    ConvEncoderConfig,
+    Model,
+    PCAEncoderConfig,
+    ViTConfig,
+    component_config,
+    import_component,
+)
 from orchestrator.job.config.model import Rope
 
 
@@ -53,15 +60,17 @@ class VisionTransformer(Transformer):
         mlp_ratio: float = 4.0,
         attention: Literal["clip", "moment"] = "clip",
         rope: Rope = "tiled",
-        levels: tuple[int, ...] = (),
+        feature_layers: tuple[int, ...] = (),
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
         self.dim, self.heads, self.attention, self.rope = dim, heads, attention, rope
         self.size, self.frames = size, frames
         self.patch_embed = PatchEmbed(dim, patch, tubelet)
-        self.levels = levels or (depth,)
+        self.levels = feature_layers or (depth,)
         # The deepest level's norm is the encoder's own.
-        self.level_norms = nn.ModuleList(nn.LayerNorm(dim, eps=NORM_EPS) for _ in levels[:-1])
+        self.level_norms = nn.ModuleList(
+            nn.LayerNorm(dim, eps=NORM_EPS) for _ in feature_layers[:-1]
+        )
         self.init_weights()
 
     def forward(self, x: Tensor, keep: Tensor | None = None, *, levels: bool = False) -> Tensor:
@@ -79,14 +88,14 @@ class VisionTransformer(Transformer):
         tokens = self.patch_embed(x, keep)
         grid = self.patch_embed.grid(x)
         if self.attention == "moment":
-            return self._by_moment(tokens, grid)
-        rotation = rotation_at(grid, keep, self.head_dim, tokens, self.rope)
+            return self._forward_timesteps(tokens, grid)
+        rotation = rotary_for_tokens(grid, keep, self.head_dim, tokens, self.rope)
         if levels:
-            return self._by_level(tokens, rotation)
+            return self._forward_feature_layers(tokens, rotation)
         out: Tensor = self.norm(self.run_blocks(tokens, rotation))
         return out
 
-    def _by_level(self, x: Tensor, rotation: Rotation) -> Tensor:
+    def _forward_feature_layers(self, x: Tensor, rotation: Rotation) -> Tensor:
         """[B, n, dim] -> [B, n, levels * dim], the shallowest level first."""
         norms, out = iter([*self.level_norms, self.norm]), []
         for depth, block in enumerate(self.blocks, start=1):
@@ -95,11 +104,11 @@ class VisionTransformer(Transformer):
                 out.append(next(norms)(x))
         return torch.cat(out, dim=-1)
 
-    def _by_moment(self, tokens: Tensor, grid: Grid) -> Tensor:
+    def _forward_timesteps(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Every moment by itself, [B, moments * places, dim] -> the same."""
         _, height, width = grid
         moments = tokens.view(-1, height * width, self.dim)
-        rotation = rotation_at((1, height, width), None, self.head_dim, moments, self.rope)
+        rotation = rotary_for_tokens((1, height, width), None, self.head_dim, moments, self.rope)
         out: Tensor = self.norm(self.run_blocks(moments, rotation))
         return out.view(tokens.shape)
 
@@ -112,15 +121,15 @@ def build_encoder(model: Model, *, size: int, frames: int) -> nn.Module:
         "patch": model.patch,
         "tubelet": model.tubelet,
     }
-    if isinstance(model.encoder, Encoder):
+    if isinstance(model.encoder, ViTConfig):
         own = model.encoder.model_dump(exclude={"kind"})
-        return VisionTransformer(**shape, **own, rope=model.rope, levels=model.levels)
-    if isinstance(model.encoder, Conv):
+        return VisionTransformer(**shape, **own, rope=model.rope, feature_layers=model.levels)
+    if isinstance(model.encoder, ConvEncoderConfig):
         return ConvolutionalEncoder(model.encoder, patch=model.patch, tubelet=model.tubelet)
-    if isinstance(model.encoder, Codes):
-        return CodesEncoder(model.encoder, patch=model.patch, tubelet=model.tubelet)
-    part = import_part(model.encoder.kind)
-    encoder: nn.Module = part(part_config(model.encoder), **shape)
+    if isinstance(model.encoder, PCAEncoderConfig):
+        return PCAPatchEncoder(model.encoder, patch=model.patch, tubelet=model.tubelet)
+    part = import_component(model.encoder.kind)
+    encoder: nn.Module = part(component_config(model.encoder), **shape)
     return encoder
 
 
@@ -135,6 +144,6 @@ def encoder_width(encoder: nn.Module) -> int:
         raise RequestError(
             f"{type(encoder).__name__} has no integer attribute 'dim'",
             where="model.encoder",
-            mend="set self.dim to the width of a token",
+            hint="set self.dim to the width of a token",
         )
     return dim

@@ -16,20 +16,20 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.jepa.interop.imported_model import refusal, shape_of
-from orchestrator.jepa.model_files import CONFIG
+from orchestrator.jepa.interop.imported_model import import_error, validate_model_section
+from orchestrator.jepa.model_files import CONFIG_FILE
 from orchestrator.jepa.transformer import NORM_EPS
-from orchestrator.jepa.weights import not_json
+from orchestrator.jepa.weights import why_not_json
 from orchestrator.job import Model
 from orchestrator.job.config.model import Rope
 
 ARCHITECTURE = "VJEPA2Model"
 
-OBJECTIVES = ("vjepa2", "lejepa")
+EXPORTABLE_OBJECTIVES = ("vjepa2", "lejepa")
 """Those that leave an encoder and a predictor of its features, and nothing more."""
 
 
-class Own(BaseModel):
+class OrchestratorMetadata(BaseModel):
     """What we write into Hugging Face's config beside its own keys, which it keeps."""
 
     model_config = ConfigDict(extra="forbid")
@@ -44,9 +44,9 @@ class Own(BaseModel):
     """Only `tiled` is `VJEPA2Model`'s."""
 
     @model_validator(mode="after")
-    def _known_kind(self) -> Own:
-        if self.objective.get("kind") not in OBJECTIVES:
-            raise ValueError(f"objective.kind is not one of {', '.join(OBJECTIVES)}")
+    def _known_kind(self) -> OrchestratorMetadata:
+        if self.objective.get("kind") not in EXPORTABLE_OBJECTIVES:
+            raise ValueError(f"objective.kind is not one of {', '.join(EXPORTABLE_OBJECTIVES)}")
         return self
 
 
@@ -72,7 +72,7 @@ class HFConfig(BaseModel):
     pred_num_hidden_layers: PositiveInt = 12
     pred_num_mask_tokens: PositiveInt = 10
     pred_mlp_ratio: PositiveFloat = 4.0
-    orchestrator: Own | None = None
+    orchestrator: OrchestratorMetadata | None = None
 
 
 def read_config(folder: Path) -> HFConfig:
@@ -81,34 +81,34 @@ def read_config(folder: Path) -> HFConfig:
     Raises:
         RequestError: it is of another architecture, or has a part that ours has not.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     try:
         raw = json.loads(path.read_bytes())
     except OSError as error:
-        raise refusal(path, f"cannot read it: {error.strerror}") from None
+        raise import_error(path, f"cannot read it: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise refusal(path, not_json(path)) from None
+        raise import_error(path, why_not_json(path)) from None
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind != "vjepa2":
-        raise refusal(
+        raise import_error(
             path, f"a model of type '{kind}', not 'vjepa2'" if kind else "no model_type in it"
         )
     for name in raw.get("architectures") or [ARCHITECTURE]:
         if name != ARCHITECTURE:
-            raise refusal(
-                path, f"a {name}, not a {ARCHITECTURE}", mend="save its `.vjepa2` by itself"
+            raise import_error(
+                path, f"a {name}, not a {ARCHITECTURE}", hint="save its `.vjepa2` by itself"
             )
     try:
         return HFConfig.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise refusal(
+        raise import_error(
             path, f"no model of ours has {key} {first['input']!r}: {first['msg']}"
         ) from None
 
 
-def model_of(folder: Path, config: HFConfig) -> Model:
+def model_section_from(folder: Path, config: HFConfig) -> Model:
     """The encoder and predictor that it describes.
 
     Raises:
@@ -130,4 +130,4 @@ def model_of(folder: Path, config: HFConfig) -> Model:
             "mlp_ratio": config.pred_mlp_ratio,
         },
     }
-    return shape_of(folder, shape)
+    return validate_model_section(folder, shape)

@@ -12,31 +12,31 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.action_conditioned import random_model
+from orchestrator.jepa.action_conditioned import randomly_initialized_model
 from orchestrator.jepa.model_config import ModelConfig
-from orchestrator.jepa.model_files import State, misfit, write_model
+from orchestrator.jepa.model_files import StateDict, state_dict_mismatch, write_model
 from orchestrator.jepa.world_model import WorldModel
 from orchestrator.job import VJEPA2, Model
 from orchestrator.job.config.model import Rope
-from orchestrator.paths import refuse_unwritable
+from orchestrator.paths import require_writable
 
-FPS = 4.0
+VJEPA2_FPS = 4.0
 """Frames per second that V-JEPA 2 trained at (arXiv 2506.09985, section 2.2)."""
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingClip:
     """What a model looked at in training, as far as its maker says it."""
 
     size: int
     """Pixels of the square."""
 
     frames: int
-    fps: float = FPS
+    fps: float = VJEPA2_FPS
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ImportOverrides:
     """What the person who brings a model in says of it; None: what its files say."""
 
     size: int | None = None
@@ -44,19 +44,21 @@ class Wishes:
     fps: float | None = None
     rope: Rope | None = None
 
-    def of(self, clip: Clip) -> Clip:
+    def apply_to(self, clip: TrainingClip) -> TrainingClip:
         """The clip with what was wished for put in."""
-        return Clip(self.size or clip.size, self.frames or clip.frames, self.fps or clip.fps)
+        return TrainingClip(
+            self.size or clip.size, self.frames or clip.frames, self.fps or clip.fps
+        )
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ImportedModel:
     """A model under our names, and where it came from."""
 
     source: Path
     model: Model
-    clip: Clip
-    state: State
+    training_clip: TrainingClip
+    state_dict: StateDict
     objective: dict[str, Any] = field(
         default_factory=lambda: VJEPA2().model_dump(mode="json", by_alias=True)
     )
@@ -65,9 +67,9 @@ class Foreign:
     layout: str = "published"
     """How it lay there: `published` or `huggingface`."""
 
-    def config(self) -> ModelConfig:
+    def to_model_config(self) -> ModelConfig:
         """What our `config.json` says of it: only what is known of its training."""
-        clip = self.clip
+        clip = self.training_clip
         data = {"frames": clip.frames, "fps": clip.fps, "size": clip.size}
         shape = self.model.model_dump(mode="json", by_alias=True)
         return ModelConfig(
@@ -80,35 +82,35 @@ class Foreign:
         )
 
 
-def write_foreign(foreign: Foreign, folder: Path) -> ModelConfig:
+def write_imported_model(foreign: ImportedModel, folder: Path) -> ModelConfig:
     """Write a folder that `load_folder` and `model.from` take; returns its config.
 
     Raises:
         RequestError: tensors are missing, left over or of another shape; nothing was written.
     """
-    refuse_filled(folder)
-    clip, model = foreign.clip, foreign.model
+    check_folder_is_empty(folder)
+    clip, model = foreign.training_clip, foreign.model
     if clip.size % model.patch or clip.frames % model.tubelet:
-        raise refusal(
+        raise import_error(
             foreign.source,
             f"clips of {clip.frames} x {clip.size} pixels do not divide into tokens of"
             f" {model.tubelet} x {model.patch}",
-            mend="give --size and --frames",
+            hint="give --size and --frames",
         )
-    config = foreign.config()
-    odd = misfit(foreign.state, outline_of(config).state_dict())
+    config = foreign.to_model_config()
+    odd = state_dict_mismatch(foreign.state_dict, model_on_meta_device(config).state_dict())
     if odd:
-        raise refusal(
+        raise import_error(
             foreign.source, f"its tensors are not those of a V-JEPA 2 of this shape: {odd}"
         )
-    write_model(folder, foreign.state, config)
+    write_model(folder, foreign.state_dict, config)
     return config
 
 
-def outline_of(config: ModelConfig) -> WorldModel:
+def model_on_meta_device(config: ModelConfig) -> WorldModel:
     """A model's names and shapes, without memory."""
     with torch.device("meta"):
-        return random_model(config, seed=0)
+        return randomly_initialized_model(config, seed=0)
 
 
 def mask_tokens_for(tokens: Tensor, kinds: int) -> Tensor:
@@ -122,7 +124,7 @@ def mask_tokens_for(tokens: Tensor, kinds: int) -> Tensor:
     return torch.stack(rows)
 
 
-def shape_of(source: Path, shape: dict[str, Any]) -> Model:
+def validate_model_section(source: Path, shape: dict[str, Any]) -> Model:
     """The model of these numbers.
 
     Raises:
@@ -132,20 +134,20 @@ def shape_of(source: Path, shape: dict[str, Any]) -> Model:
         return Model.model_validate(shape)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise refusal(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise import_error(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def refuse_filled(folder: Path) -> None:
+def check_folder_is_empty(folder: Path) -> None:
     """Raises: RequestError: there is something in the folder already, or it cannot be written."""
     there = os.path.lexists(folder)
     if there and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(
-            "there is something here already", where=str(folder), mend="name a new folder"
+            "there is something here already", where=str(folder), hint="name a new folder"
         )
-    refuse_unwritable(folder.absolute(), where=str(folder))
+    require_writable(folder.absolute(), where=str(folder))
 
 
-def refusal(source: Path, what: str, mend: str = "") -> RequestError:
+def import_error(source: Path, what: str, hint: str = "") -> RequestError:
     """What is said of a foreign model that is not taken."""
     known = "nothing was written; what is read: the folder of a VJEPA2Model, and vjepa2's .pt"
-    return RequestError(what, where=str(source), mend=mend or known)
+    return RequestError(what, where=str(source), hint=hint or known)

@@ -11,17 +11,17 @@ from orchestrator.jepa.model_config import ModelConfig
 from orchestrator.jepa.world_model import WorldModel
 
 # Where things were kept and by whom is nobody else's business.
-_RECIPE = ("seed", "data", "model", "objective", "optim")
-_PLACES = ("source", "sources")
-_SPEED = ("decode_threads", "prefetch", "bad_limit")
+_SHOWN_SECTIONS = ("seed", "data", "model", "objective", "optim")
+_LOCATION_KEYS = ("source", "sources")
+_RUNTIME_KEYS = ("decode_threads", "prefetch", "bad_limit")
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelCardData:
     """What stands beside the weights."""
 
     name: str
-    licence: str
+    license: str
     """Identifier as the Hub spells it: `apache-2.0`, `cc-by-nc-4.0`, `unknown`."""
 
     dataset: str = ""
@@ -33,27 +33,27 @@ class Facts:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def model_card(model: WorldModel, facts: Facts) -> str:
+def model_card(model: WorldModel, facts: ModelCardData) -> str:
     """The text of README.md, with the Hub's header."""
     head = {
-        "license": facts.licence,
+        "license": facts.license,
         "library_name": "transformers",
         "tags": ["vjepa2", "video", "world-model"],
     }
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {facts.name}",
-        _what(model),
-        _use(model),
-        f"## Data\n\n{_data(facts)}",
-        f"## Metrics\n\n{_metrics(facts.metrics)}",
-        f"## Recipe\n\n{_recipe(model.config, facts)}",
-        f"## Licence\n\n`{facts.licence}`",
+        _summary_section(model),
+        _usage_section(model),
+        f"## Data\n\n{_data_section(facts)}",
+        f"## Metrics\n\n{_metrics_section(facts.metrics)}",
+        f"## Recipe\n\n{_recipe_section(model.config, facts)}",
+        f"## Licence\n\n`{facts.license}`",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _what(model: WorldModel) -> str:
+def _summary_section(model: WorldModel) -> str:
     clip, encoder = model.clip, sum(p.numel() for p in model.encoder.parameters())
     predictor = sum(p.numel() for p in model.parameters()) - encoder
     return (
@@ -63,7 +63,7 @@ def _what(model: WorldModel) -> str:
     )
 
 
-def _use(model: WorldModel) -> str:
+def _usage_section(model: WorldModel) -> str:
     asked = 1 % max(model.masks, 1)
     return f"""## Use
 
@@ -79,26 +79,26 @@ spread. The predictor has a mask token for each kind of mask of the recipe ({mod
 transformers always asks with number {asked}."""
 
 
-def _data(facts: Facts) -> str:
+def _data_section(facts: ModelCardData) -> str:
     if not facts.dataset:
         return "The digest of the data is not recorded beside these weights."
     return f"Trained on the dataset with digest `{facts.dataset}`."
 
 
-def _metrics(metrics: Mapping[str, float]) -> str:
+def _metrics_section(metrics: Mapping[str, float]) -> str:
     if not metrics:
         return "None are recorded beside these weights."
     rows = [f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items())]
     return "\n".join(["| metric | value |", "|---|---|", *rows])
 
 
-def _recipe(config: ModelConfig, facts: Facts) -> str:
+def _recipe_section(config: ModelConfig, facts: ModelCardData) -> str:
     origin = config.extra.get("imported")
     if origin:
         return f"Brought in from elsewhere ({origin}); how it was trained is not recorded here."
-    job = {key: config.job[key] for key in _RECIPE if key in config.job}
+    job = {key: config.job[key] for key in _SHOWN_SECTIONS if key in config.job}
     if "data" in job:
-        left = (*_PLACES, *_SPEED)
+        left = (*_LOCATION_KEYS, *_RUNTIME_KEYS)
         job["data"] = {key: value for key, value in job["data"].items() if key not in left}
     if "model" in job:
         job["model"] = {key: value for key, value in job["model"].items() if key != "from"}

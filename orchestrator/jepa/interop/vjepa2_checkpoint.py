@@ -15,36 +15,36 @@ import torch
 from torch import Tensor
 
 from orchestrator.jepa.interop.imported_model import (
-    Clip,
-    Foreign,
-    Wishes,
+    ImportedModel,
+    ImportOverrides,
+    TrainingClip,
+    import_error,
     mask_tokens_for,
-    refusal,
-    shape_of,
+    validate_model_section,
 )
-from orchestrator.jepa.model_files import State
-from orchestrator.jepa.weights import odd_tensor
+from orchestrator.jepa.model_files import StateDict
+from orchestrator.jepa.weights import describe_invalid_tensor
 from orchestrator.job.config.masks import VJEPA2_MASKS
 from orchestrator.job.config.model import ENCODER_SIZES
 
 PREDICTOR_HEADS = 12
 """Of all predictors that were published; no tensor tells it."""
 
-COOLED = Clip(size=256, frames=64)
+COOLDOWN_CLIP = TrainingClip(size=256, frames=64)
 """The clips that the published checkpoints ended with (arXiv 2506.09985, section 2.2)."""
 
-_RENAMED = {
+_KEY_MAP = {
     "predictor_embed.": "embed.",
     "predictor_blocks.": "blocks.",
     "predictor_norm.": "norm.",
     "predictor_proj.": "proj.",
 }
 # Sine tables of models without rotary positions, which their loader leaves aside too.
-_LEFT = ("pos_embed", "predictor_pos_embed")
-_OF_2_1 = ("norms_block.", "video_mod_embed", "img_mod_embed", "patch_embed_img.")
+_IGNORED_KEYS = ("pos_embed", "predictor_pos_embed")
+_VJEPA21_PREFIXES = ("norms_block.", "video_mod_embed", "img_mod_embed", "patch_embed_img.")
 
 
-def read_published(path: Path, wishes: Wishes) -> Foreign:
+def read_vjepa2_checkpoint(path: Path, overrides: ImportOverrides) -> ImportedModel:
     """The model of a .pt file. The encoder is the target encoder, where there is one.
 
     Raises:
@@ -53,21 +53,23 @@ def read_published(path: Path, wishes: Wishes) -> Foreign:
     whole = _load(path)
     part = "target_encoder" if "target_encoder" in whole else "encoder"
     encoder, predictor = _tensors(path, whole, part), _tensors(path, whole, "predictor")
-    odd = odd_tensor({f"{part}.{k}": v for k, v in encoder.items()}) or odd_tensor(
-        {f"predictor.{k}": v for k, v in predictor.items()}
-    )
+    odd = describe_invalid_tensor(
+        {f"{part}.{k}": v for k, v in encoder.items()}
+    ) or describe_invalid_tensor({f"predictor.{k}": v for k, v in predictor.items()})
     if odd:
-        raise refusal(path, odd)
-    if any(name.startswith(_OF_2_1) for name in encoder):
-        raise refusal(path, "a V-JEPA 2.1, whose levels and modality tokens are not read")
+        raise import_error(path, odd)
+    if any(name.startswith(_VJEPA21_PREFIXES) for name in encoder):
+        raise import_error(path, "a V-JEPA 2.1, whose levels and modality tokens are not read")
     weight = encoder.get("patch_embed.proj.weight")
     norm = encoder.get("norm.weight")
     patches = weight is not None and weight.ndim == 5 and weight.shape[1] == 3
     if weight is None or not patches or norm is None or norm.ndim != 1:
-        raise refusal(path, f"its {part} is no video transformer over patches of three colours")
-    tokens = _stack_tokens(path, predictor)
+        raise import_error(
+            path, f"its {part} is no video transformer over patches of three colours"
+        )
+    tokens = _pop_mask_tokens(path, predictor)
     shape = {
-        "encoder": _named(path, encoder),
+        "encoder": _published_size(path, encoder),
         "patch": weight.shape[-1],
         "tubelet": weight.shape[2],
         "predictor": {
@@ -75,68 +77,70 @@ def read_published(path: Path, wishes: Wishes) -> Foreign:
             "dim": tokens.shape[-1],
             "heads": PREDICTOR_HEADS,
         },
-        "rope": wishes.rope or "tiled",
+        "rope": overrides.rope or "tiled",
     }
     encoder["patch_embed.proj.weight"] = weight.flatten(1)
     predictor["mask_tokens"] = mask_tokens_for(tokens, len(VJEPA2_MASKS))
     state = {f"encoder.{k}": v for k, v in encoder.items()}
     state |= {f"predictor.{k}": v for k, v in predictor.items()}
-    return Foreign(path, shape_of(path, shape), wishes.of(COOLED), state)
+    return ImportedModel(
+        path, validate_model_section(path, shape), overrides.apply_to(COOLDOWN_CLIP), state
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise refusal(path, f"cannot read it: {error.strerror}") from None
+        raise import_error(path, f"cannot read it: {error.strerror}") from None
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         code = f" ({found[1]})" if found else ""
-        raise refusal(
+        raise import_error(
             path, f"it holds code{code}, which is not run, or is no checkpoint of torch"
         ) from None
     except Exception as error:  # bytes that are no checkpoint raise anything
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise refusal(path, f"no checkpoint of torch: {why}") from None
+        raise import_error(path, f"no checkpoint of torch: {why}") from None
     if not isinstance(whole, dict):
-        raise refusal(path, "no checkpoint of vjepa2: not a dictionary")
+        raise import_error(path, "no checkpoint of vjepa2: not a dictionary")
     return whole
 
 
-def _tensors(path: Path, whole: dict[str, Any], part: str) -> State:
+def _tensors(path: Path, whole: dict[str, Any], part: str) -> StateDict:
     """One module's tensors, under our names."""
     found = whole.get(part)
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise refusal(path, f"no checkpoint of vjepa2: no tensors under '{part}'")
-    state: State = {}
+        raise import_error(path, f"no checkpoint of vjepa2: no tensors under '{part}'")
+    state: StateDict = {}
     for key, value in found.items():
         name = str(key).removeprefix("module.").removeprefix("backbone.")
-        for theirs, ours in _RENAMED.items():
+        for theirs, ours in _KEY_MAP.items():
             if name.startswith(theirs):
                 name = ours + name.removeprefix(theirs)
-        if name not in _LEFT:
+        if name not in _IGNORED_KEYS:
             state[name] = value
     return state
 
 
-def _stack_tokens(path: Path, predictor: State) -> Tensor:
+def _pop_mask_tokens(path: Path, predictor: StateDict) -> Tensor:
     """Take the mask tokens [1, 1, dim] out of a predictor: [n, dim]."""
     names = [f"mask_tokens.{i}" for i in range(len(predictor))]
     tokens = [predictor.pop(name).flatten() for name in names if name in predictor]
     if not tokens or len({token.shape for token in tokens}) > 1:
-        raise refusal(path, "its predictor has no mask tokens of one width")
+        raise import_error(path, "its predictor has no mask tokens of one width")
     return torch.stack(tokens)
 
 
-def _depth(state: State) -> int:
+def _depth(state: StateDict) -> int:
     """Blocks of a stack."""
     return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
 
 
-def _named(path: Path, encoder: State) -> str:
+def _published_size(path: Path, encoder: StateDict) -> str:
     """The published size of this width and depth: heads stand in no tensor."""
     width, depth = len(encoder["norm.weight"]), _depth(encoder)
     for name, size in ENCODER_SIZES.items():
         if (size["dim"], size["depth"]) == (width, depth):
             return name
-    raise refusal(path, f"an encoder {width} wide and {depth} deep is of no published size")
+    raise import_error(path, f"an encoder {width} wide and {depth} deep is of no published size")

@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
-from orchestrator.jepa.objectives.batch_statistic import GaussianObjective, Pool, PooledObjective
+from orchestrator.jepa.objectives.batch_statistic import (
+    BatchStatisticObjective,
+    ClipSets,
+    SIGRegObjective,
+)
 from orchestrator.jepa.objectives.causal.objective import CausalObjective
 from orchestrator.jepa.objectives.dynamics.objective import DynamicsObjective
-from orchestrator.jepa.objectives.frozen.objective import FrozenObjective, untaught_teacher
+from orchestrator.jepa.objectives.frozen.objective import (
+    FrozenObjective,
+    randomly_initialized_teacher,
+)
 from orchestrator.jepa.objectives.lejepa.objective import LeJEPAObjective
 from orchestrator.jepa.objectives.lewm.objective import LeWMObjective
 from orchestrator.jepa.objectives.pixels.objective import PixelsObjective
@@ -20,38 +27,38 @@ from orchestrator.job import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
-    Causal,
-    Dynamics,
-    Frozen,
+    CausalPrediction,
+    FrozenTeacher,
+    LatentDynamics,
     LeJEPA,
     LeWM,
-    Pixels,
+    PixelPrediction,
     Supervised,
     TrainJob,
-    import_part,
-    part_config,
+    component_config,
+    import_component,
 )
 from orchestrator.randomness import generator
 
 __all__ = [
+    "BatchStatisticObjective",
     "CausalObjective",
+    "ClipSets",
     "DynamicsObjective",
     "FrozenObjective",
-    "GaussianObjective",
     "LeJEPAObjective",
     "LeWMObjective",
     "Masks",
     "Objective",
     "ObjectiveOutput",
     "PixelsObjective",
-    "Pool",
-    "PooledObjective",
+    "SIGRegObjective",
     "SupervisedObjective",
     "VJEPA2ACObjective",
     "VJEPA2Objective",
     "VJEPA21Objective",
     "build_objective",
-    "untaught_teacher",
+    "randomly_initialized_teacher",
 ]
 
 
@@ -75,17 +82,19 @@ def build_objective(job: TrainJob) -> Objective:
                 return LeJEPAObjective(job.objective, job)
             case LeWM():
                 return LeWMObjective(job.objective, job)
-            case Frozen():
+            case FrozenTeacher():
                 return FrozenObjective(job.objective, job)
-            case Pixels():
+            case PixelPrediction():
                 return PixelsObjective(job.objective, job)
-            case Causal():
+            case CausalPrediction():
                 return CausalObjective(job.objective, job)
-            case Dynamics():
+            case LatentDynamics():
                 return DynamicsObjective(job.objective, job)
             case VJEPA2AC():
                 return VJEPA2ACObjective(job.objective, job)
             case Supervised():
                 return SupervisedObjective(job.objective, job)
-        objective: Objective = import_part(job.objective.kind)(part_config(job.objective), job)
+        objective: Objective = import_component(job.objective.kind)(
+            component_config(job.objective), job
+        )
         return objective

@@ -2,7 +2,7 @@
 
 An objective of your own is named by its import path (`objective.kind: package.module:Name`): a
 subclass of `Objective` with a pydantic model `Config` of its keys, made by `Name(config, job)`.
-It finds its encoder and predictor with `build_encoder` and `build_predictor`.
+It finds its encoder and predictor with `build_encoder` and `build_masked_predictor`.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Objective(nn.Module):
     def forward(self, video: Tensor, masks: Masks, targets: Any) -> ObjectiveOutput:
         """One loss per clip of a normalised video [B, 3, T, H, W].
 
-        `targets` is what `targets` or `labels` gave, the clips' `Pool`, or None. An objective whose
-        forward also takes `motion: Motion | None = None` is told what was done in the clips
-        (`orchestrator.jepa.action_batch`); None where the job has no `data.act`.
+        `targets` is what `targets` or `labels` gave, the clips' `ClipSets`, or None. An objective
+        whose forward also takes `motion: ActionBatch | None = None` is told what was done in the
+        clips (`orchestrator.jepa.action_batch`); None where the job has no `data.act`.
         """
         raise NotImplementedError
 
@@ -79,21 +79,21 @@ class Objective(nn.Module):
         """torch.compile the blocks of every built-in transformer."""
         for module in self.modules():
             if isinstance(module, Transformer):
-                module.compile_blocks(fixed_shapes=self.fixed_shapes)
+                module.compile_blocks(static_shapes=self.fixed_shapes)
 
 
-def at_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
+def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
     """[B, N, dim] at the ids [B, n] -> [B, n, dim]."""
     return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def grid_of(video: Tensor, patch: int, tubelet: int) -> Grid:
+def token_grid_of(video: Tensor, patch: int, tubelet: int) -> Grid:
     """Tokens of a video [B, 3, T, H, W] along time, height and width: the sources of a training
     may differ in them."""
     frames, height, width = video.shape[2:]
     return frames // tubelet, height // patch, width // patch
 
 
-def shapes_are_fixed(masks: Sequence[object]) -> bool:
+def have_static_shapes(masks: Sequence[object]) -> bool:
     """Whether no mask cuts a batch to its smallest counts."""
     return not any(isinstance(mask, MultiBlock) and mask.truncate for mask in masks)

@@ -14,34 +14,35 @@ import torch
 from torch import Tensor
 
 from orchestrator.jepa.objectives.base import Objective
-from orchestrator.jepa.objectives.sigreg import characteristic_sums, clip_losses, unit_slices
+from orchestrator.jepa.objectives.sigreg import characteristic_sums, per_clip_losses, random_slices
 
 
 @dataclass
-class Pool:
+class ClipSets:
     """The sets that the clips of one micro-batch belong to."""
 
-    member: Tensor
+    set_index: Tensor
     """int64 [B]: the set of each clip; of a row that does not count, any."""
 
-    share: Tensor
+    mean_weight: Tensor
     """float32 [sets, B]: a clip's share in its set's mean. A set's shares over all ranks and
     micro-batches sum to 1."""
 
-    clips: Tensor
+    clips_per_set: Tensor
     """float32 [sets]: clips of all ranks and micro-batches that count in each set."""
 
     seed: int
     """Of what is drawn anew each step; the same on all ranks."""
 
-    add_up: Callable[[Tensor], Tensor]
-    """Sums over the ranks: a collective. Called once in each forward, unless `sums` is known."""
+    all_reduce_sum: Callable[[Tensor], Tensor]
+    """Sums over the ranks: a collective. Called once in each forward, unless `precomputed_sums` is
+    known."""
 
-    sums: Tensor | None = None
+    precomputed_sums: Tensor | None = None
     """What a first pass over all micro-batches summed up; None where there is only one."""
 
     @classmethod
-    def alone(cls, video: Tensor) -> Pool:
+    def single_set(cls, video: Tensor) -> ClipSets:
         """These clips are one whole set."""
         count = len(video)
         return cls(
@@ -49,17 +50,17 @@ class Pool:
             torch.full((1, count), 1 / count, device=video.device),
             torch.full((1,), float(count), device=video.device),
             seed=0,
-            add_up=lambda sums: sums,
+            all_reduce_sum=lambda sums: sums,
         )
 
 
-class PooledObjective(Objective):
-    """An objective with a statistic over sets of clips. Its `forward` takes a `Pool` as targets."""
+class BatchStatisticObjective(Objective):
+    """An objective with a statistic over sets of clips; `ClipSets` are its `forward`'s targets."""
 
     statistic_clips: int
     """Clips of a set."""
 
-    def sums(self, video: Tensor, pool: Pool) -> Tensor:
+    def partial_sums(self, video: Tensor, pool: ClipSets) -> Tensor:
         """What these clips add to the sums of the sets; called without a graph.
 
         Only in a first pass, where a rank has several micro-batches.
@@ -67,12 +68,16 @@ class PooledObjective(Objective):
         raise NotImplementedError
 
     @staticmethod
-    def means(own: Tensor, pool: Pool) -> Tensor:
+    def global_means(own: Tensor, pool: ClipSets) -> Tensor:
         """The sums over all ranks and micro-batches: constants, whatever `own` depends on."""
-        return pool.add_up(own.detach()) if pool.sums is None else pool.sums
+        return (
+            pool.all_reduce_sum(own.detach())
+            if pool.precomputed_sums is None
+            else pool.precomputed_sums
+        )
 
 
-class GaussianObjective(PooledObjective):
+class SIGRegObjective(BatchStatisticObjective):
     """Holds features to N(0, I) by SIGReg: at each of their positions, across the clips of a set.
 
     What LeJEPA calls a view of an image is here a position: a token, or a moment.
@@ -81,27 +86,29 @@ class GaussianObjective(PooledObjective):
     slices: int
     """Random directions, drawn anew each step."""
 
-    def gaussian(self, video: Tensor) -> Tensor:
+    def sigreg_features(self, video: Tensor) -> Tensor:
         """The features that are held, [B, 3, T, H, W] -> [B, positions, dim]."""
         raise NotImplementedError
 
-    def sums(self, video: Tensor, pool: Pool) -> Tensor:
+    def partial_sums(self, video: Tensor, pool: ClipSets) -> Tensor:
         """Of cos(t x) and sin(t x): float32 [knots, 2, sets, positions * slices]."""
-        return characteristic_sums(self._projected(self.gaussian(video), pool), pool.share)
+        return characteristic_sums(
+            self._project_on_slices(self.sigreg_features(video), pool), pool.mean_weight
+        )
 
-    def sigreg(self, features: Tensor, pool: Pool) -> Tensor:
+    def sigreg_loss(self, features: Tensor, pool: ClipSets) -> Tensor:
         """One loss per clip, [B]: over a set their mean is the statistic, their gradient its own.
 
         Args:
-            features: what `gaussian` gives, with a graph.
+            features: what `sigreg_features` gives, with a graph.
             pool: the sets of these clips.
         """
-        x = self._projected(features, pool)
-        means = self.means(characteristic_sums(x.detach(), pool.share), pool)
-        return clip_losses(x, means, pool.clips, pool.member)
+        x = self._project_on_slices(features, pool)
+        means = self.global_means(characteristic_sums(x.detach(), pool.mean_weight), pool)
+        return per_clip_losses(x, means, pool.clips_per_set, pool.set_index)
 
-    def _projected(self, features: Tensor, pool: Pool) -> Tensor:
+    def _project_on_slices(self, features: Tensor, pool: ClipSets) -> Tensor:
         """[B, positions, dim] -> float32 [B, positions * slices], whatever autocast says."""
-        slices = unit_slices(features.shape[-1], self.slices, pool.seed, features.device)
+        slices = random_slices(features.shape[-1], self.slices, pool.seed, features.device)
         with torch.autocast(features.device.type, enabled=False):
             return (features.float() @ slices).flatten(1)

@@ -8,7 +8,7 @@ statistic of Epps and Pulley,
 with C and S the means of cos(t x) and sin(t x) over the set. The integrand is even: the trapezoid
 rule on [0, 3] counts double. T is no mean over clips, but its gradient is known from C and S
 alone: once they are summed over all ranks and micro-batches, every clip has a loss of its own
-(`clip_losses`) whose mean is T and whose gradient is T's.
+(`per_clip_losses`) whose mean is T and whose gradient is T's.
 
 Everywhere below, x is float32 [B, M]: B clips, and M = positions * slices projections of each.
 Each of them is one set of features across clips, as LeJEPA treats each view of an image.
@@ -22,25 +22,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KNOTS, REACH = 17, 3.0
+NUM_KNOTS, T_MAX = 17, 3.0
 
 
-def knots() -> list[tuple[float, float, float]]:
+def quadrature_knots() -> list[tuple[float, float, float]]:
     """(t, exp(-t^2 / 2), weight) of the trapezoid rule over [-3, 3], for t > 0.
 
     At t = 0 both sides are 1: that knot adds nothing.
     """
-    step = REACH / (KNOTS - 1)
+    step = T_MAX / (NUM_KNOTS - 1)
     rows = []
-    for number in range(1, KNOTS):
+    for number in range(1, NUM_KNOTS):
         t = number * step
         normal = math.exp(-t * t / 2)
-        share = step / 2 if number == KNOTS - 1 else step
+        share = step / 2 if number == NUM_KNOTS - 1 else step
         rows.append((t, normal, 2 * share * normal))
     return rows
 
 
-def unit_slices(dim: int, count: int, seed: int, device: torch.device) -> Tensor:
+def random_slices(dim: int, count: int, seed: int, device: torch.device) -> Tensor:
     """Directions drawn evenly from the sphere: float32 [dim, count], the same on every device."""
     draw = torch.Generator().manual_seed(seed)
     directions = torch.randn(dim, count, generator=draw, dtype=torch.float64)
@@ -48,21 +48,21 @@ def unit_slices(dim: int, count: int, seed: int, device: torch.device) -> Tensor
     return unit.float().to(device)
 
 
-def characteristic_sums(x: Tensor, share: Tensor) -> Tensor:
+def characteristic_sums(x: Tensor, mean_weight: Tensor) -> Tensor:
     """What these clips add to C and S of each set: float32 [knots, 2, sets, M].
 
     Args:
         x: [B, M].
-        share: [sets, B], a clip's share in its set's mean.
+        mean_weight: [sets, B], a clip's share in its set's mean.
     """
-    out = x.new_empty(KNOTS - 1, 2, len(share), x.shape[1])
-    for row, (t, _, _) in zip(out, knots(), strict=True):
-        torch.mm(share, torch.cos(t * x), out=row[0])
-        torch.mm(share, torch.sin(t * x), out=row[1])
+    out = x.new_empty(NUM_KNOTS - 1, 2, len(mean_weight), x.shape[1])
+    for row, (t, _, _) in zip(out, quadrature_knots(), strict=True):
+        torch.mm(mean_weight, torch.cos(t * x), out=row[0])
+        torch.mm(mean_weight, torch.sin(t * x), out=row[1])
     return out
 
 
-def statistics(means: Tensor, clips: Tensor) -> Tensor:
+def epps_pulley(means: Tensor, clips: Tensor) -> Tensor:
     """T of each set, averaged over projections: float32 [sets].
 
     Args:
@@ -70,28 +70,28 @@ def statistics(means: Tensor, clips: Tensor) -> Tensor:
         clips: how many clips each set has, [sets].
     """
     total = torch.zeros_like(clips)
-    for (cos, sin), (_, normal, weight) in zip(means, knots(), strict=True):
+    for (cos, sin), (_, normal, weight) in zip(means, quadrature_knots(), strict=True):
         total = total + weight * ((cos - normal).square() + sin.square()).mean(1)
     return clips * total
 
 
-def clip_losses(x: Tensor, means: Tensor, clips: Tensor, member: Tensor) -> Tensor:
+def per_clip_losses(x: Tensor, means: Tensor, clips: Tensor, set_index: Tensor) -> Tensor:
     """One loss per clip, [B]: over a set, their mean is T and its gradient is T's.
 
     Args:
         x: [B, M], with a graph.
         means: C and S over all clips of each set, [knots, 2, sets, M]; constants.
         clips: how many clips each set has, [sets].
-        member: int64 [B], the set of each clip.
+        set_index: int64 [B], the set of each clip.
     """
-    pull: Tensor = _Pull.apply(x, means, member)  # type: ignore[no-untyped-call]
+    pull: Tensor = _CharacteristicFunctionLoss.apply(x, means, set_index)  # type: ignore[no-untyped-call]
     rest = torch.zeros_like(clips)
-    for (cos, sin), (_, normal, weight) in zip(means, knots(), strict=True):
+    for (cos, sin), (_, normal, weight) in zip(means, quadrature_knots(), strict=True):
         rest = rest + weight * (normal**2 - cos.square() - sin.square()).mean(1)
-    return clips[member] * (pull + rest[member])
+    return clips[set_index] * (pull + rest[set_index])
 
 
-class _Pull(torch.autograd.Function):
+class _CharacteristicFunctionLoss(torch.autograd.Function):
     """sum over knots of 2 w ((C - normal) cos(t x) + S sin(t x)), averaged over projections.
 
     Its derivative is made on the way: of all knots nothing is kept but one slope.
@@ -100,7 +100,9 @@ class _Pull(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, means: Tensor, member: Tensor) -> Tensor:
         value, slope = x.new_zeros(len(x)), torch.zeros_like(x)
-        for (cos_mean, sin_mean), (t, normal, weight) in zip(means, knots(), strict=True):
+        for (cos_mean, sin_mean), (t, normal, weight) in zip(
+            means, quadrature_knots(), strict=True
+        ):
             cos, sin = torch.cos(t * x), torch.sin(t * x)
             off, turn = (cos_mean - normal)[member], sin_mean[member]
             value += 2 * weight * (off * cos + turn * sin).mean(1)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.rope import Rotation
-from orchestrator.jepa.transformer import MLP, NORM_EPS, Attention, Past, Residual
-from orchestrator.job import Act, StateReading, Statistics
+from orchestrator.jepa.transformer import MLP, NORM_EPS, Attention, KVCache, ResidualStreamBlock
+from orchestrator.job import Actions, ActionStatistics, StateSupervision
 
-WIDER = 4
+ACTION_MLP_RATIO = 4
 """Width inside an action's embedder, over the width that it gives."""
 
 
-class Standard:
+class Standardizer:
     """(x - mean) / std of every number, in float32 whatever the model computes in.
 
     Constants of the data and no weights: they come from the job, and no checkpoint holds them.
@@ -35,7 +35,7 @@ class Standard:
         return (x.float() - self.mean.to(x.device)) / self.std.to(x.device)
 
 
-def statistics_of(act: Act) -> Statistics:
+def require_statistics(act: Actions) -> ActionStatistics:
     """What actions and states are brought to one scale by.
 
     Raises:
@@ -46,25 +46,25 @@ def statistics_of(act: Act) -> Statistics:
         raise RequestError(
             f"data.act.{missing} is not known before the data is read",
             where=f"data.act.{missing}",
-            mend="run the job, which reads it from the dataset, or write it there",
+            hint="run the job, which reads it from the dataset, or write it there",
         )
     return act.statistics
 
 
-def standard_actions(act: Act) -> Standard:
+def action_standardizer(act: Actions) -> Standardizer:
     """The scale of what is done between two frames: the mean and spread of an action for each of
     the block's control steps, or of a change: the spread of the states, and no mean."""
-    known = statistics_of(act)
+    known = require_statistics(act)
     if act.actions == "change":
-        return Standard((0.0,) * len(known.state_mean), known.state_std)
+        return Standardizer((0.0,) * len(known.state_mean), known.state_std)
     block = act.block or 1
-    return Standard(known.action_mean * block, known.action_std * block)
+    return Standardizer(known.action_mean * block, known.action_std * block)
 
 
-def standard_states(act: Act) -> Standard:
+def state_standardizer(act: Actions) -> Standardizer:
     """The scale of a state."""
-    known = statistics_of(act)
-    return Standard(known.state_mean, known.state_std)
+    known = require_statistics(act)
+    return Standardizer(known.state_mean, known.state_std)
 
 
 class ActionEmbedder(nn.Module):
@@ -73,43 +73,43 @@ class ActionEmbedder(nn.Module):
     torch's own initialisation, as published: an action must be heard from the first step.
     """
 
-    def __init__(self, act: Act, dim: int) -> None:
+    def __init__(self, act: Actions, dim: int) -> None:
         super().__init__()
-        self.standard = standard_actions(act)
-        self.width = len(self.standard.mean)
-        self.fc1 = nn.Linear(self.width, WIDER * dim)
-        self.fc2 = nn.Linear(WIDER * dim, dim)
+        self.standardizer = action_standardizer(act)
+        self.width = len(self.standardizer.mean)
+        self.fc1 = nn.Linear(self.width, ACTION_MLP_RATIO * dim)
+        self.fc2 = nn.Linear(ACTION_MLP_RATIO * dim, dim)
 
     def forward(self, actions: Tensor) -> Tensor:
         """Actions in the data's units [B, n, width] -> [B, n, dim]."""
-        x = self.standard(actions).to(self.fc1.weight.dtype)
+        x = self.standardizer(actions).to(self.fc1.weight.dtype)
         out: Tensor = self.fc2(F.silu(self.fc1(x)))
         return out
 
 
-class InverseDynamics(nn.Module):
+class InverseDynamicsHead(nn.Module):
     """What was done between two moments, read off their embeddings by one linear map (PLDM, arXiv
     2502.14819, section 3). An embedding of which a step is a linear map has room that is even."""
 
-    def __init__(self, act: Act, dim: int) -> None:
+    def __init__(self, act: Actions, dim: int) -> None:
         super().__init__()
-        self.standard = standard_actions(act)
-        self.read = nn.Linear(2 * dim, len(self.standard.mean))
+        self.standardizer = action_standardizer(act)
+        self.read = nn.Linear(2 * dim, len(self.standardizer.mean))
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
         """Mean square error of each clip: [B, n, dim], [B, n - 1, width] -> [B]."""
         told: Tensor = self.read(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
-        apart = F.mse_loss(told.float(), self.standard(actions), reduction="none")
+        apart = F.mse_loss(told.float(), self.standardizer(actions), reduction="none")
         return apart.mean((1, 2))
 
 
-class ToldStates(nn.Module):
+class StateHead(nn.Module):
     """The state at a moment, read off its embedding by one linear map."""
 
-    def __init__(self, act: Act, config: StateReading, dim: int) -> None:
+    def __init__(self, act: Actions, config: StateSupervision, dim: int) -> None:
         super().__init__()
-        width = len(statistics_of(act).state_mean)
-        plain = config.plain(width)
+        width = len(require_statistics(act).state_mean)
+        plain = config.non_angle_dims(width)
         wrong = [n for n in (*plain, *config.angles) if n >= width]
         if not width or wrong:
             has = f"states of {width} numbers" if width else "no states"
@@ -117,22 +117,31 @@ class ToldStates(nn.Module):
             raise RequestError(
                 f"the data has {has}{asked}",
                 where="objective.states",
-                mend="numbers count from 0" if width else "leave it out, or pack data with states",
+                hint="numbers count from 0" if width else "leave it out, or pack data with states",
             )
-        self.standard, self.plain, self.angles = standard_states(act), plain, list(config.angles)
-        self.read = nn.Linear(dim, len(plain) + 2 * len(self.angles))
+        self.standardizer, self.non_angle_dims, self.angle_dims = (
+            state_standardizer(act),
+            plain,
+            list(config.angles),
+        )
+        self.read = nn.Linear(dim, len(plain) + 2 * len(self.angle_dims))
 
     def forward(self, z: Tensor, states: Tensor) -> Tensor:
         """Mean square error of each clip: [B, n, dim], [B, n, S] -> [B]."""
-        angles = states[..., self.angles].float()
+        angles = states[..., self.angle_dims].float()
         wanted = torch.cat(
-            [self.standard(states)[..., self.plain], torch.cos(angles), torch.sin(angles)], dim=-1
+            [
+                self.standardizer(states)[..., self.non_angle_dims],
+                torch.cos(angles),
+                torch.sin(angles),
+            ],
+            dim=-1,
         )
         told: Tensor = self.read(z)
         return F.mse_loss(told.float(), wanted, reduction="none").mean((1, 2))
 
 
-class AdaptiveBlock(Residual):
+class AdaLNZeroBlock(ResidualStreamBlock):
     """Causal attention and MLP, each shifted, scaled and gated by what is done in a moment."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
@@ -145,38 +154,41 @@ class AdaptiveBlock(Residual):
 
     def forward(self, x: Tensor, rotation: Rotation, condition: Tensor) -> Tensor:
         """[B, n, dim], conditioned on [B, n, dim] -> [B, n, dim]."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.turns(condition).chunk(6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation_params(condition).chunk(
+            6, dim=-1
+        )
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, rotation)
         out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
         return out
 
-    def turns(self, condition: Tensor) -> Tensor:
+    def modulation_params(self, condition: Tensor) -> Tensor:
         """Shift, scale and gate of attention, then of the MLP: [B, n, dim] -> [B, n, 6 dim]."""
         out: Tensor = self.modulation(F.silu(condition))
         return out
 
-    def further(
+    def step_with_cache(
         self,
         x: Tensor,
         rotation: Rotation,
-        turns: Tensor,
-        past: Past,
-        asked: int,
-        seen: Tensor | None = None,
+        modulation_params: Tensor,
+        kv_cache: KVCache,
+        num_queries: int,
+        attn_mask: Tensor | None = None,
     ) -> Tensor:
-        """The last `asked` of new tokens, as `Attention.further` takes them; `turns` of all."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
+        """The last `num_queries` of new tokens, as `Attention.step_with_cache` takes them;
+        `modulation_params` of all."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_params.chunk(6, dim=-1)
         inner = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
-        mixed = self.attn.further(inner, rotation, past, asked, seen)
-        x = torch.addcmul(x[:, -asked:], gate1[:, -asked:], mixed)
-        inner = torch.addcmul(shift2[:, -asked:], self.norm2(x), 1 + scale2[:, -asked:])
-        return torch.addcmul(x, gate2[:, -asked:], self.mlp(inner))
+        mixed = self.attn.step_with_cache(inner, rotation, kv_cache, num_queries, attn_mask)
+        x = torch.addcmul(x[:, -num_queries:], gate1[:, -num_queries:], mixed)
+        inner = torch.addcmul(shift2[:, -num_queries:], self.norm2(x), 1 + scale2[:, -num_queries:])
+        return torch.addcmul(x, gate2[:, -num_queries:], self.mlp(inner))
 
-    def close(self) -> None:
+    def zero_init(self) -> None:
         """Begin as nothing: all gates, shifts and scales at zero."""
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def outlets(self) -> list[nn.Linear]:
+    def output_projections(self) -> list[nn.Linear]:
         """Of attention and of the MLP."""
         return [self.attn.proj, self.mlp.fc2]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.jepa.encoders.vision_transformer import encoder_width
-from orchestrator.jepa.rope import Grid, rotation_at
+from orchestrator.jepa.rope import Grid, rotary_for_tokens
 from orchestrator.jepa.transformer import Transformer
 from orchestrator.job import Model
 from orchestrator.job.config.model import Rope
 
 
-class Predictor(Transformer):
+class MaskedPredictor(Transformer):
     """A narrow transformer over the context's tokens and one mask token per target.
 
     Nothing is sorted by position: rotary attention reads positions from the token ids, so the
@@ -35,7 +35,7 @@ class Predictor(Transformer):
         super().__init__(dim, depth, heads, mlp_ratio)
         self.grid, self.heads, self.rope = grid, heads, rope
         self.embed = nn.Linear(encoder_dim, dim)
-        self.masks = mask_tokens
+        self.num_mask_tokens = mask_tokens
         # Learned, one row per mask of the objective; they start at zero as published.
         self.mask_tokens = nn.Parameter(torch.zeros(mask_tokens, dim))
         self.proj = nn.Linear(dim, out or encoder_dim)
@@ -60,23 +60,25 @@ class Predictor(Transformer):
         asked = self.mask_tokens[mask].to(seen.dtype).expand(*target.shape, -1)
         x = torch.cat([seen, asked], dim=1)
         ids = torch.cat([context, target], dim=1)
-        x = self.run_blocks(x, rotation_at(grid or self.grid, ids, self.head_dim, x, self.rope))
+        x = self.run_blocks(
+            x, rotary_for_tokens(grid or self.grid, ids, self.head_dim, x, self.rope)
+        )
         out: Tensor = self.proj(self.norm(x[:, context.shape[1] :]))
         return out
 
 
-def build_predictor(
-    model: Model, *, encoder: nn.Module, grid: Grid, mask_tokens: int, out: int | None = None
-) -> Predictor:
+def build_masked_predictor(
+    model: Model, *, encoder: nn.Module, grid: Grid, mask_tokens: int, output_dim: int | None = None
+) -> MaskedPredictor:
     """The predictor of a job's `model` for an encoder of width `encoder.dim`.
 
     `out` is the width of what it predicts, where that is not the encoder's features.
     """
-    return Predictor(
+    return MaskedPredictor(
         encoder_dim=encoder_width(encoder),
         grid=grid,
         mask_tokens=mask_tokens,
-        out=out,
+        out=output_dim,
         rope=model.rope,
         **model.predictor.model_dump(),
     )

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from orchestrator.job.config.base import Section
 
 
-class Statistics(Section):
+class ActionStatistics(Section):
     """Mean and spread of every number of an action and of a state, over a dataset's rows."""
 
     action_mean: tuple[float, ...] = ()
@@ -25,7 +25,7 @@ class Statistics(Section):
     """Standard deviation; 1 where a number never changes."""
 
     @model_validator(mode="after")
-    def _of_one_length(self) -> Statistics:
+    def _of_one_length(self) -> ActionStatistics:
         if len(self.action_mean) != len(self.action_std):
             raise ValueError(f"{len(self.action_mean)} means, {len(self.action_std)} deviations")
         if len(self.state_mean) != len(self.state_std):
@@ -35,7 +35,7 @@ class Statistics(Section):
         return self
 
 
-class Act(Section):
+class Actions(Section):
     """Which actions a clip comes with: rows of `KEY.actions.npy`, beside `KEY.states.npy`."""
 
     actions: Literal["given", "change"] = "given"
@@ -46,12 +46,12 @@ class Act(Section):
     """Control steps from one frame to the next. Default: the video's frames a second over
     `data.fps`, read from the data when the training begins."""
 
-    statistics: Statistics | None = None
+    statistics: ActionStatistics | None = None
     """What actions and states are normalised by. Default: the dataset's, read when the training
     begins; a run that goes on keeps what it began with."""
 
     @model_validator(mode="after")
-    def _of_what_is_read(self) -> Act:
+    def _of_what_is_read(self) -> Actions:
         known = self.statistics
         if known is not None and not (
             known.action_mean if self.actions == "given" else known.state_mean
@@ -61,7 +61,7 @@ class Act(Section):
         return self
 
     @property
-    def width(self) -> int | None:
+    def action_dim(self) -> int | None:
         """Numbers of what is done between two frames; None: not known before the data is read."""
         if self.statistics is None or self.block is None:
             return None

@@ -35,7 +35,7 @@ class Section(BaseModel):
     )
 
 
-class CustomPart(BaseModel):
+class CustomComponent(BaseModel):
     """A user's own part, named by its import path, with keys of its own.
 
     `kind: package.module:Name`. The named object carries a pydantic model as its attribute
@@ -52,12 +52,12 @@ class CustomPart(BaseModel):
         return dict(self.model_extra or {})
 
 
-def part_tag(value: Any, default: str = "") -> str:
+def component_tag(value: Any, default: str = "") -> str:
     """The discriminator of a part: 'custom' for an import path, else the kind itself."""
     kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", "")
     return "custom" if isinstance(kind, str) and ":" in kind else str(kind)
 
 
-def at(key: str, text: str) -> PydanticCustomError:
+def field_error(key: str, text: str) -> PydanticCustomError:
     """An error about several keys that is shown at one of them (`data.size`), with its line."""
     return PydanticCustomError("at", "{text}", {"key": key, "text": text})

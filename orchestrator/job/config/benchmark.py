@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
-from orchestrator.job.config.base import Section, at, part_tag
+from orchestrator.job.config.base import Section, component_tag, field_error
 
 
-class _Public(Section):
+class _Benchmark(Section):
     """What every benchmark takes."""
 
     folder: str = Field(min_length=1)
@@ -28,14 +28,14 @@ class _Public(Section):
     Each one is named in the report. Above it the job ends."""
 
 
-class _Surprising(_Public):
+class _ViolationOfExpectation(_Benchmark):
     """A set of pairs: something possible and something impossible."""
 
     properties: tuple[str, ...] = ()
     """What is judged, by the benchmark's own names. Default: all that are there."""
 
 
-class IntPhys(_Surprising):
+class IntPhys(_ViolationOfExpectation):
     """IntPhys 2019, dev set: `O1/01/1/scene/scene_001.png` and `O1/01/1/status.json`."""
 
     kind: Literal["intphys"]
@@ -45,7 +45,7 @@ class IntPhys(_Surprising):
     """Frames a second that the PNG files stand for; they do not say it themselves."""
 
 
-class IntPhys2(_Surprising):
+class IntPhys2(_ViolationOfExpectation):
     """IntPhys 2: `Main/metadata.csv` with `Main/Videos/*.mp4`, or `labels.csv` with `Images/`."""
 
     kind: Literal["intphys2"]
@@ -65,21 +65,21 @@ class IntPhys2(_Surprising):
     def _chosen_elsewhere(self) -> IntPhys2:
         if self.choose in ("Main", "HeldOut"):
             text = f"'{self.choose}' is for scoring: choosing on it would flatter the model"
-            raise at("benchmark.choose", f"{text}; write Debug or share")
+            raise field_error("benchmark.choose", f"{text}; write Debug or share")
         if self.choose == self.split:
             text = f"'{self.split}' is what is chosen on"
-            raise at("benchmark.split", f"{text}; score Main, or write choose: share")
+            raise field_error("benchmark.split", f"{text}; score Main, or write choose: share")
         return self
 
 
-class Grasp(_Surprising):
+class Grasp(_ViolationOfExpectation):
     """GRASP, level 2: `P_Collision/000.mp4` beside `IP_Collision/000.mp4`; also its parents."""
 
     kind: Literal["grasp"]
     """GRASP, level 2."""
 
 
-class InfLevel(_Surprising):
+class InfLevel(_ViolationOfExpectation):
     """InfLevel-lab: `continuity/CAMERA__continuity__COVER__OBJECT__vv__LR.mp4` and the like."""
 
     kind: Literal["inflevel"]
@@ -91,14 +91,14 @@ class InfLevel(_Surprising):
     Default: pairs by file name, whole videos."""
 
 
-class MovingMnist(_Public):
+class MovingMnist(_Benchmark):
     """Moving MNIST: `mnist_test_seq.npy`, uint8 [20, 10000, 64, 64]. Rollouts."""
 
     kind: Literal["moving-mnist"]
     """Moving MNIST, its test sequences."""
 
 
-class Clevrer(_Public):
+class Clevrer(_Benchmark):
     """CLEVRER: `video_10000-11000/video_10000.mp4`, `annotation_10000-11000/...json`, anywhere
     below the folder. Rollouts, and a probe of the objects' states."""
 
@@ -116,14 +116,14 @@ class Clevrer(_Public):
     def _chosen_elsewhere(self) -> Clevrer:
         if self.choose in ("validation", "test"):
             text = f"'{self.choose}' is for scoring: choosing on it would flatter the model"
-            raise at("benchmark.choose", f"{text}; write train or share")
+            raise field_error("benchmark.choose", f"{text}; write train or share")
         return self
 
 
-Surprising = IntPhys | IntPhys2 | Grasp | InfLevel
+ViolationOfExpectation = IntPhys | IntPhys2 | Grasp | InfLevel
 """Judged by violated expectations."""
 
-Rolled = MovingMnist | Clevrer
+RolloutBenchmark = MovingMnist | Clevrer
 """Judged by predicted futures."""
 
 AnyBenchmark = Annotated[
@@ -133,5 +133,5 @@ AnyBenchmark = Annotated[
     | Annotated[InfLevel, Tag("inflevel")]
     | Annotated[MovingMnist, Tag("moving-mnist")]
     | Annotated[Clevrer, Tag("clevrer")],
-    Discriminator(part_tag),
+    Discriminator(component_tag),
 ]

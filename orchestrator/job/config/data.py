@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.actions import Act
-from orchestrator.job.config.base import CustomPart, Range, Section, at, part_tag
-from orchestrator.job.config.pack import Encode, WeightedSource, require_one_source
+from orchestrator.job.config.actions import Actions
+from orchestrator.job.config.base import CustomComponent, Range, Section, component_tag, field_error
+from orchestrator.job.config.pack import TranscodeConfig, WeightedSource, require_one_source
 
 
 class Bucket(NamedTuple):
@@ -42,7 +42,7 @@ class ClipSpec(NamedTuple):
         return Bucket(self.frames, self.size)
 
     @property
-    def span(self) -> float:
+    def span_s(self) -> float:
         """Seconds from a clip's first frame to its last; a video must last longer."""
         return (self.frames - 1) / self.fps
 
@@ -90,12 +90,12 @@ class CropFlip(Section):
         return self
 
 
-WHOLE_FRAME = {"scale": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0}
+NO_AUGMENTATION = {"scale": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0}
 """`CropFlip` that changes nothing: the frame, or its centred square where it is none."""
 
 AnyAugment = Annotated[
-    Annotated[CropFlip, Tag("crop-flip")] | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "crop-flip")),
+    Annotated[CropFlip, Tag("crop-flip")] | Annotated[CustomComponent, Tag("custom")],
+    Discriminator(lambda v: component_tag(v, "crop-flip")),
 ]
 
 
@@ -123,7 +123,7 @@ class Data(Section):
     """What is done to a clip before the model sees it. Beside `act`: the whole frame, since a
     mirrored or cropped picture would no longer be the one that the actions lead to."""
 
-    act: Act | None = None
+    act: Actions | None = None
     """Actions and states beside the frames. Default: none are read."""
 
     epoch: PositiveInt | None = None
@@ -141,7 +141,7 @@ class Data(Section):
     prefetch: PositiveInt = 2
     """Steps of decoded batches kept ready per worker."""
 
-    encode: Encode = Encode()
+    encode: TranscodeConfig = TranscodeConfig()
     """How raw video is packed before training."""
 
     @model_validator(mode="before")
@@ -151,30 +151,30 @@ class Data(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_frame_to_act_in(cls, data: Any) -> Any:
+    def _disable_augmentation_for_actions(cls, data: Any) -> Any:
         if not isinstance(data, dict) or data.get("act") is None:
             return data
         augment = data.get("augment", {})
-        if isinstance(augment, dict) and part_tag(augment, "crop-flip") == "crop-flip":
-            return {**data, "augment": {**WHOLE_FRAME, **augment}}
+        if isinstance(augment, dict) and component_tag(augment, "crop-flip") == "crop-flip":
+            return {**data, "augment": {**NO_AUGMENTATION, **augment}}
         return data
 
     @model_validator(mode="after")
-    def _pictures_show_what_is_done(self) -> Data:
+    def _check_augmentation_with_actions(self) -> Data:
         augment = self.augment
         if self.act is None or not isinstance(augment, CropFlip):
             return self
         if augment.flip:
             text = "mirrors the picture and not the actions"
-            raise at("data.augment.flip", f"flip {text}; write 0")
+            raise field_error("data.augment.flip", f"flip {text}; write 0")
         for key, value in (("scale", augment.scale), ("aspect", augment.aspect)):
             if value != (1.0, 1.0):
                 text = f"{list(value)} moves the picture and not the states"
-                raise at(f"data.augment.{key}", f"{text}; write [1, 1] beside data.act")
+                raise field_error(f"data.augment.{key}", f"{text}; write [1, 1] beside data.act")
         return self
 
     @property
-    def specs(self) -> tuple[ClipSpec, ...]:
+    def clip_specs(self) -> tuple[ClipSpec, ...]:
         """How clips are cut from each source, in their order."""
         own = self.sources or (MixedSource(uri=self.source or ""),)
         return tuple(
@@ -186,22 +186,22 @@ class Data(Section):
     def buckets(self) -> tuple[Bucket, ...]:
         """The shapes of clips, each once, in the order of the sources that have them first."""
         if not any(source.frames or source.size for source in self.sources):
-            return (self.own.bucket,)  # a plan of a thousand sizes asks as often
-        return tuple(dict.fromkeys(spec.bucket for spec in self.specs))
+            return (self.default_clip_spec.bucket,)  # a plan of a thousand sizes asks as often
+        return tuple(dict.fromkeys(spec.bucket for spec in self.clip_specs))
 
     @property
-    def own(self) -> ClipSpec:
+    def default_clip_spec(self) -> ClipSpec:
         """How evaluation, export and health look at video."""
         return ClipSpec(self.frames, self.fps, self.size)
 
     @property
-    def shares(self) -> dict[Bucket, float]:
+    def bucket_shares(self) -> dict[Bucket, float]:
         """The share of the steps that is of each bucket; where there are several, every source has
         a weight."""
         if len(self.buckets) == 1:
             return {self.buckets[0]: 1.0}
         shares = dict.fromkeys(self.buckets, 0.0)
         weights = [source.weight or 0.0 for source in self.sources]
-        for spec, weight in zip(self.specs, weights, strict=True):
+        for spec, weight in zip(self.clip_specs, weights, strict=True):
             shares[spec.bucket] += weight / sum(weights)
         return shares

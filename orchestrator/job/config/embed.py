@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from orchestrator.job.config.base import Name, Section
-from orchestrator.job.config.pack import Encode, WeightedSource, require_one_source
+from orchestrator.job.config.pack import TranscodeConfig, WeightedSource, require_one_source
 
 
 class EmbedData(Section):
@@ -40,7 +40,7 @@ class EmbedData(Section):
     """Largest share of clips that may fail before the job stops. All that fail are listed;
     segments shorter than a clip are listed too and do not count."""
 
-    encode: Encode = Encode()
+    encode: TranscodeConfig = TranscodeConfig()
     """How raw video is packed before it is embedded."""
 
     @model_validator(mode="before")

@@ -6,21 +6,21 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from orchestrator.job.config.base import Name, Section, at
+from orchestrator.job.config.base import Name, Section, field_error
 from orchestrator.job.config.benchmark import AnyBenchmark
 from orchestrator.job.config.planning import Planning
-from orchestrator.job.config.probe import Probe
+from orchestrator.job.config.probe import ProbeConfig
 
-Split = Literal["validation", "test", "ood"]
+SuiteSplit = Literal["validation", "test", "ood"]
 
 
 class Suite(Section):
     """Which quadruplets are shown: 2 contexts x 2 outcomes, possible where they match."""
 
-    split: Split = "test"
+    split: SuiteSplit = "test"
     """What the model is scored on. `ood` has shapes, colours, speeds and gravity of its own."""
 
-    choose: Split = "validation"
+    choose: SuiteSplit = "validation"
     """What context and aggregation are chosen on; never what is scored."""
 
     scenarios: tuple[str, ...] = ()
@@ -50,9 +50,11 @@ class Suite(Section):
     def _chosen_elsewhere(self) -> Suite:
         if self.choose != "validation":
             text = f"'{self.choose}' is for scoring: choosing on it would flatter the model"
-            raise at("suite.choose", f"{text}; write validation")
+            raise field_error("suite.choose", f"{text}; write validation")
         if self.split == self.choose:
-            raise at("suite.split", "'validation' is what is chosen on; score 'test' or 'ood'")
+            raise field_error(
+                "suite.split", "'validation' is what is chosen on; score 'test' or 'ood'"
+            )
         return self
 
 
@@ -66,7 +68,7 @@ class Surprise(Section):
     """Frames from one window to the next."""
 
 
-OF_A_SUITE = ("suite", "benchmark", "surprise", "random", "random_quads")
+SUITE_ONLY_KEYS = ("suite", "benchmark", "surprise", "random", "random_quads")
 """Keys that say nothing beside `probe` or `planning`."""
 
 
@@ -97,7 +99,7 @@ class EvaluateJob(Section):
     package.module:Name for one of your own (see `orchestrator.evaluation.evaluable`). Beside
     `probe` it may be left out; features of another model are refused."""
 
-    probe: Probe | None = None
+    probe: ProbeConfig | None = None
     """Read a target off features that an `embed` job has written, in place of `suite`."""
 
     planning: Planning | None = None
@@ -129,27 +131,29 @@ class EvaluateJob(Section):
     """CPU cores of a measuring task."""
 
     @model_validator(mode="after")
-    def _shows_one_thing(self) -> EvaluateJob:
+    def _check_suite_or_benchmark(self) -> EvaluateJob:
         if self.benchmark is not None and "suite" in self.model_fields_set:
-            raise at(
+            raise field_error(
                 "suite", "a suite beside a benchmark: one job shows one of them; leave one out"
             )
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _one_question(cls, job: Any) -> Any:
+    def _check_exclusive_sections(cls, job: Any) -> Any:
         if not isinstance(job, dict):
             return job
         for asked in ("probe", "planning"):
             if job.get(asked) is None:
                 continue
-            others = (*OF_A_SUITE, "planning" if asked == "probe" else "probe")
+            others = (*SUITE_ONLY_KEYS, "planning" if asked == "probe" else "probe")
             beside = [key for key in others if job.get(key) is not None]
             if beside:
-                whose = "a suite" if beside[0] in OF_A_SUITE else f"a {beside[0]}"
+                whose = "a suite" if beside[0] in SUITE_ONLY_KEYS else f"a {beside[0]}"
                 text = f"belongs to {whose}; a job has a suite or a {asked}, not both"
-                raise at(beside[0], text)
+                raise field_error(beside[0], text)
         if job.get("probe") is None and not job.get("model"):
-            raise at("model", "this key is required (features know their model, a suite does not)")
+            raise field_error(
+                "model", "this key is required (features know their model, a suite does not)"
+            )
         return job

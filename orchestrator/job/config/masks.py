@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from orchestrator.errors import RequestError
-from orchestrator.job.config.base import CustomPart, Range, Section, part_tag
+from orchestrator.job.config.base import CustomComponent, Range, Section, component_tag
 
 
 class MultiBlock(Section):
@@ -64,8 +64,8 @@ class Future(Section):
 AnyMask = Annotated[
     Annotated[MultiBlock, Tag("multiblock")]
     | Annotated[Future, Tag("future")]
-    | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "multiblock")),
+    | Annotated[CustomComponent, Tag("custom")],
+    Discriminator(lambda v: component_tag(v, "multiblock")),
 ]
 
 # Counts: what the published sampler leaves after it cuts a batch of 24 to its smallest (mean of
@@ -90,7 +90,7 @@ def mask_counts(mask: MultiBlock | Future, tokens: int) -> tuple[int, int]:
     if n_c + n_t > tokens and not (isinstance(mask, MultiBlock) and mask.truncate):
         raise RequestError(
             f"context {n_c} + targets {n_t} are more than the {tokens} tokens of a clip",
-            mend="lower context or targets, or make more tokens (data.size, data.frames)",
+            hint="lower context or targets, or make more tokens (data.size, data.frames)",
         )
     return n_c, n_t
 
@@ -110,23 +110,23 @@ def check_mask(mask: MultiBlock | Future, grid: tuple[int, int, int]) -> None:
     fewest, most = mask.visible
     if time == 1:
         raise RequestError(
-            "a clip of one moment has no future", mend="take a multiblock mask, or more frames"
+            "a clip of one moment has no future", hint="take a multiblock mask, or more frames"
         )
     if fewest > most or most >= time:
         raise RequestError(
             f"visible {fewest} to {most} tubelets of a clip of {time}",
-            mend=f"give two numbers in rising order between 1 and {time - 1}",
+            hint=f"give two numbers in rising order between 1 and {time - 1}",
         )
     past, future = fewest * height * width, (time - most) * height * width
     if n_c > past:
         raise RequestError(
             f"context {n_c} is more than the {past} tokens of {fewest} visible tubelets",
-            mend="lower context or raise visible",
+            hint="lower context or raise visible",
         )
     if n_t > future:
         raise RequestError(
             f"targets {n_t} are more than the {future} tokens after {most} visible tubelets",
-            mend="lower targets or visible",
+            hint="lower targets or visible",
         )
 
 
@@ -134,12 +134,12 @@ def _check_blocks(mask: MultiBlock) -> None:
     if mask.aspect[0] > mask.aspect[1]:
         raise RequestError(
             f"aspect {mask.aspect[0]} to {mask.aspect[1]} is no range",
-            mend="give two numbers in rising order",
+            hint="give two numbers in rising order",
         )
     if mask.truncate and mask.spatial == 1 and mask.temporal == 1:
         raise RequestError(
             "a block covers the whole clip and leaves no context",
-            mend="lower spatial or temporal",
+            hint="lower spatial or temporal",
         )
 
 
@@ -149,6 +149,6 @@ def _count(share: float, tokens: int, name: str) -> int:
         return max(1, math.floor(share * tokens + 1e-6))
     if share != int(share):
         raise RequestError(
-            f"{name} {share} is no count", mend="a share is below 1, a count is a whole number"
+            f"{name} {share} is no count", hint="a share is below 1, a count is a whole number"
         )
     return int(share)

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from orchestrator.errors import suggest
-from orchestrator.job.config.base import CustomPart, Section, at, part_tag
+from orchestrator.job.config.base import CustomComponent, Section, component_tag, field_error
 
 # V-JEPA 2 (arXiv 2506.09985), table of architectures; tiny and small are the DeiT shapes.
 ENCODER_SIZES: dict[str, dict[str, float]] = {
@@ -41,15 +41,15 @@ def check_heads(dim: int, heads: int) -> None:
         )
 
 
-def named_encoder(name: str, where: str) -> dict[str, Any]:
+def encoder_preset(name: str, where: str) -> dict[str, Any]:
     if ":" in name:
         return {"kind": name}
     if name not in ENCODER_SIZES:
-        raise at(where, f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
+        raise field_error(where, f"unknown encoder '{name}'; {suggest(name, list(ENCODER_SIZES))}")
     return dict(ENCODER_SIZES[name])
 
 
-class Encoder(Section):
+class ViTConfig(Section):
     """A video vision transformer with rotary positions. A bare name picks a published size."""
 
     kind: Literal["vit"] = "vit"
@@ -71,12 +71,12 @@ class Encoder(Section):
     """What a token attends to: its whole clip, or the tokens of its own moment (tubelet) only."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Encoder:
+    def _heads_divide(self) -> ViTConfig:
         check_heads(self.dim, self.heads)
         return self
 
 
-class Conv(Section):
+class ConvEncoderConfig(Section):
     """A convolutional encoder, moment by moment: each stage halves a picture, until a token stands
     for `model.patch` pixels. Its tokens see their neighbours' pixels, so nothing can be masked: it
     is for objectives that predict forwards. In small worlds it learns to see sooner than a `vit`.
@@ -100,7 +100,7 @@ class Conv(Section):
         return (*(min(self.width * 2**i, self.dim) for i in range(stages - 1)), self.dim)
 
 
-class Codes(Section):
+class PCAEncoderConfig(Section):
     """Linear codes of patches: the principal components of the data's own pixels, found before the
     first step and never trained. What is predicted cannot collapse then, and a clip costs next to
     nothing to encode. For `objective.kind: dynamics`.
@@ -116,7 +116,7 @@ class Codes(Section):
     """Clips of the training in which codes are found."""
 
 
-class Predictor(Section):
+class PredictorConfig(Section):
     """The narrow transformer that predicts the targets' features from the context's."""
 
     depth: PositiveInt = 12
@@ -132,31 +132,31 @@ class Predictor(Section):
     """Width of the MLP over `dim`."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Predictor:
+    def _heads_divide(self) -> PredictorConfig:
         check_heads(self.dim, self.heads)
         return self
 
 
 AnyEncoder = Annotated[
-    Annotated[Encoder, Tag("vit")]
-    | Annotated[Conv, Tag("conv")]
-    | Annotated[Codes, Tag("codes")]
-    | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "vit")),
+    Annotated[ViTConfig, Tag("vit")]
+    | Annotated[ConvEncoderConfig, Tag("conv")]
+    | Annotated[PCAEncoderConfig, Tag("codes")]
+    | Annotated[CustomComponent, Tag("custom")],
+    Discriminator(lambda v: component_tag(v, "vit")),
 ]
 
 
-def reads_moments(encoder: AnyEncoder) -> bool:
+def encodes_timesteps_separately(encoder: AnyEncoder) -> bool:
     """Whether a built-in encoder reads every moment by itself."""
-    return isinstance(encoder, Conv | Codes) or (
-        isinstance(encoder, Encoder) and encoder.attention == "moment"
+    return isinstance(encoder, ConvEncoderConfig | PCAEncoderConfig) or (
+        isinstance(encoder, ViTConfig) and encoder.attention == "moment"
     )
 
 
 class Model(Section):
     """Encoder, predictor and how a clip becomes tokens. A bare string means `from`."""
 
-    encoder: AnyEncoder = Encoder()
+    encoder: AnyEncoder = ViTConfig()
     """A size (`vit-tiny` ... `vit-gigantic`), a `vit`, `conv` or `codes` with its own numbers, or
     your own part."""
 
@@ -170,7 +170,7 @@ class Model(Section):
     """Blocks of the encoder, counted from 1, whose outputs the predictor reads and predicts, each
     behind a norm of its own; the last is the deepest. Default: that one alone."""
 
-    predictor: Predictor = Predictor()
+    predictor: PredictorConfig = PredictorConfig()
     """The predictor's shape."""
 
     rope: Rope = "tiled"
@@ -186,22 +186,26 @@ class Model(Section):
         if isinstance(data, str):
             return {"from": data}
         if isinstance(data, dict) and isinstance(data.get("encoder"), str):
-            return {**data, "encoder": named_encoder(data["encoder"], "model.encoder")}
+            return {**data, "encoder": encoder_preset(data["encoder"], "model.encoder")}
         return data
 
     @model_validator(mode="after")
-    def _levels_rise_to_the_last(self) -> Model:
+    def _check_feature_layers(self) -> Model:
         if not self.levels:
             return self
-        if not isinstance(self.encoder, Encoder):
-            raise at("model.levels", f"an encoder '{self.encoder.kind}' has no levels")
+        if not isinstance(self.encoder, ViTConfig):
+            raise field_error("model.levels", f"an encoder '{self.encoder.kind}' has no levels")
         if list(self.levels) != sorted(set(self.levels)) or self.levels[-1] != self.encoder.depth:
             text = f"{list(self.levels)} does not rise to the last block"
-            raise at("model.levels", f"{text}, {self.encoder.depth}")
+            raise field_error("model.levels", f"{text}, {self.encoder.depth}")
         return self
 
     @model_validator(mode="after")
     def _stages_halve(self) -> Model:
-        if isinstance(self.encoder, Conv) and (self.patch < 2 or self.patch & (self.patch - 1)):
-            raise at("model.patch", f"{self.patch} is no power of two, and stages halve a picture")
+        if isinstance(self.encoder, ConvEncoderConfig) and (
+            self.patch < 2 or self.patch & (self.patch - 1)
+        ):
+            raise field_error(
+                "model.patch", f"{self.patch} is no power of two, and stages halve a picture"
+            )
         return self

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import CustomPart, Section, at, part_tag
+from orchestrator.job.config.base import CustomComponent, Section, component_tag, field_error
 from orchestrator.job.config.masks import VJEPA2_MASKS, AnyMask
-from orchestrator.job.config.model import AnyEncoder, named_encoder
+from orchestrator.job.config.model import AnyEncoder, encoder_preset
 
 
 class VJEPA2(Section):
@@ -63,7 +63,7 @@ class VJEPA21(Section):
     def _ramp_rises(self) -> VJEPA21:
         first, last = self.context_ramp
         if first > last:
-            raise at("objective.context_ramp", f"{last} comes before {first}")
+            raise field_error("objective.context_ramp", f"{last} comes before {first}")
         return self
 
 
@@ -91,7 +91,7 @@ class LeJEPA(Section):
     """Masks of one step; all share one forward of the whole clip."""
 
 
-class StateReading(Section):
+class StateSupervision(Section):
     """That embeddings tell, by one linear map, the state which the data has beside each frame.
 
     A label from outside, and no part of LeWorldModel: for data whose states are known, where what
@@ -106,7 +106,7 @@ class StateReading(Section):
     numbers: tuple[NonNegativeInt, ...] = ()
     """Which numbers are told. Default: all."""
 
-    def plain(self, width: int) -> list[int]:
+    def non_angle_dims(self, width: int) -> list[int]:
         """The numbers of a state of `width` that are told as they are."""
         return [n for n in self.numbers or range(width) if n not in self.angles]
 
@@ -148,7 +148,7 @@ class LeWM(Section):
     """Weight of inverse dynamics (PLDM, arXiv 2502.14819): what was done between two moments, read
     linearly off both embeddings. Needs `data.act`. 0: as published."""
 
-    states: StateReading | None = None
+    states: StateSupervision | None = None
     """The states that the data has are told by embeddings too. Needs `data.act`. Default: no."""
 
     rollout: PositiveInt = 1
@@ -156,7 +156,7 @@ class LeWM(Section):
     mean. 1: as published."""
 
 
-class Frozen(Section):
+class FrozenTeacher(Section):
     """A frozen teacher (SALT's second stage): L1 to the features of an encoder that stays as it is.
 
     arXiv 2509.24317. The teacher was trained before, by pixel prediction as published, and may be
@@ -183,16 +183,16 @@ class Frozen(Section):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, data: Any) -> Any:
-        return _with_named_encoder(data)
+        return _with_encoder_preset(data)
 
 
-def _with_named_encoder(data: Any) -> Any:
+def _with_encoder_preset(data: Any) -> Any:
     if isinstance(data, dict) and isinstance(data.get("encoder"), str):
-        return {**data, "encoder": named_encoder(data["encoder"], "objective.encoder")}
+        return {**data, "encoder": encoder_preset(data["encoder"], "objective.encoder")}
     return data
 
 
-class Pixels(Section):
+class PixelPrediction(Section):
     """Pixel prediction as in VideoMAE: hidden patches, each normalised by its own mean and spread.
 
     arXiv 2203.12602, section 3. Encoder, masks and predictor are those of the latent objectives.
@@ -225,13 +225,13 @@ class Supervised(Section):
         try:
             re.compile(self.label)
         except re.error as error:
-            raise at("objective.label", f"no regular expression: {error}") from None
+            raise field_error("objective.label", f"no regular expression: {error}") from None
         if len(set(self.classes)) < len(self.classes):
-            raise at("objective.classes", "a class is named twice")
+            raise field_error("objective.classes", "a class is named twice")
         return self
 
 
-class Causal(Section):
+class CausalPrediction(Section):
     """Past to future: after every moment, an EMA teacher's layer-normed features of the next ones.
 
     DINO-WM (arXiv 2411.04983) and V-JEPA 2-AC (arXiv 2506.09985, section 3) predict so, with
@@ -250,7 +250,7 @@ class Causal(Section):
     predictions."""
 
 
-class Dynamics(Section):
+class LatentDynamics(Section):
     """The next moment's codes, from all that was seen: only what is to come is learnt.
 
     As DINO-WM (arXiv 2411.04983) a mean square error in the space of an encoder that stays as it
@@ -307,7 +307,7 @@ class VJEPA2AC(Section):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, data: Any) -> Any:
-        return _with_named_encoder(data)
+        return _with_encoder_preset(data)
 
 
 AnyObjective = Annotated[
@@ -315,30 +315,30 @@ AnyObjective = Annotated[
     | Annotated[VJEPA21, Tag("vjepa21")]
     | Annotated[LeJEPA, Tag("lejepa")]
     | Annotated[LeWM, Tag("lewm")]
-    | Annotated[Frozen, Tag("frozen")]
-    | Annotated[Pixels, Tag("pixels")]
+    | Annotated[FrozenTeacher, Tag("frozen")]
+    | Annotated[PixelPrediction, Tag("pixels")]
     | Annotated[Supervised, Tag("supervised")]
-    | Annotated[Causal, Tag("causal")]
-    | Annotated[Dynamics, Tag("dynamics")]
+    | Annotated[CausalPrediction, Tag("causal")]
+    | Annotated[LatentDynamics, Tag("dynamics")]
     | Annotated[VJEPA2AC, Tag("vjepa2ac")]
-    | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "vjepa2")),
+    | Annotated[CustomComponent, Tag("custom")],
+    Discriminator(lambda v: component_tag(v, "vjepa2")),
 ]
 
-Predictive = VJEPA2 | VJEPA21 | LeJEPA | Pixels | Frozen
+MaskedPrediction = VJEPA2 | VJEPA21 | LeJEPA | PixelPrediction | FrozenTeacher
 """Objectives that predict hidden tokens by the built-in predictor."""
 
-Masked = Predictive | Dynamics
+DrawsMasks = MaskedPrediction | LatentDynamics
 """Objectives whose steps draw masks."""
 
-Forwards = Causal | LeWM | Dynamics
+Autoregressive = CausalPrediction | LeWM | LatentDynamics
 """Objectives that predict after every moment of a clip from it and all before it."""
 
-Taught = Frozen | VJEPA2AC
+HasPretrainedTeacher = FrozenTeacher | VJEPA2AC
 """Objectives with a teacher that was trained before and stays as it is."""
 
-Fixed = Taught | Dynamics
+HasFrozenTargets = HasPretrainedTeacher | LatentDynamics
 """Objectives whose targets come from an encoder that stays as it is."""
 
-Gaussian = LeJEPA | LeWM
+SIGRegObjective = LeJEPA | LeWM
 """Objectives that hold features to N(0, I) by SIGReg, a statistic over clips."""

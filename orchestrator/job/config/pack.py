@@ -23,7 +23,7 @@ def _is_half(chroma: str) -> bool:
     return chroma == "half"
 
 
-class Encode(Section):
+class TranscodeConfig(Section):
     """How a raw video is cut and stored by packing."""
 
     mode: Literal["h264", "copy"] = "h264"
@@ -78,7 +78,7 @@ class PackJob(Section):
     sources: tuple[WeightedSource, ...] = ()
     """Several sources instead of one; each becomes a dataset of its own."""
 
-    encode: Encode = Encode()
+    encode: TranscodeConfig = TranscodeConfig()
     """How each video is cut and stored."""
 
     unit: PositiveInt = 32

@@ -8,17 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, model_validator
 
 from orchestrator.errors import suggest
-from orchestrator.job.config.base import NAME_PATTERN, Name, Section, at
+from orchestrator.job.config.base import NAME_PATTERN, Name, Section, field_error
 from orchestrator.job.config.embed import EmbedJob
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.pack import PackJob
 from orchestrator.job.config.promote import PromoteJob
 from orchestrator.job.config.stage_references import (
-    LEFT_BY,
-    PREFIX,
-    TAKEN_AT,
+    INPUT_OF_KEY,
+    OUTPUT_OF_KIND,
+    STAGE_URI_PREFIX,
     Reference,
-    references,
+    find_references,
 )
 from orchestrator.job.config.study import StudyJob
 from orchestrator.job.config.train import TrainJob
@@ -29,7 +29,7 @@ StageJob = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob | TuneJob | Pr
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 """A name without dots, so that `stages.NAME.job.KEY` is a key and `stages:/NAME/model` a result."""
 
-_Where = Annotated[
+_StageJobOrPath = Annotated[
     Annotated[StageJob, Field(discriminator="kind")],
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
 ]
@@ -52,7 +52,7 @@ class Stage(Section):
     """Its run is PIPELINE.STAGE; what it leaves is stages:/STAGE/model (of train and tune),
     stages:/STAGE/data (of pack) or stages:/STAGE/features (of embed)."""
 
-    job: _Where
+    job: _StageJobOrPath
     """A job file of any kind but `pipeline`, its path from the working directory, or its keys in
     place (`orchestrator jobs schema KIND` lists them). Its `name`, `storage`, `track.uri` and
     `track.experiment` give way to the pipeline's."""
@@ -65,7 +65,7 @@ class Stage(Section):
     def references(self) -> list[Reference]:
         """What of former stages it takes."""
         given = self.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return [found for found in references(given) if isinstance(found, Reference)]
+        return [found for found in find_references(given) if isinstance(found, Reference)]
 
 
 class PipelineJob(Section):
@@ -92,14 +92,16 @@ class PipelineJob(Section):
     """Where the pipeline and its stages are remembered."""
 
     @model_validator(mode="after")
-    def _each_fits_the_former(self) -> PipelineJob:
+    def _check_stages(self) -> PipelineJob:
         names = [stage.name for stage in self.stages]
         for i, stage in enumerate(self.stages):
             if stage.name in names[:i]:
-                raise at(f"stages.{i}.name", f"'{stage.name}' is the name of a stage before it")
+                raise field_error(
+                    f"stages.{i}.name", f"'{stage.name}' is the name of a stage before it"
+                )
             if not re.fullmatch(NAME_PATTERN, stage.job.name):
                 text = f"the name of its run, '{stage.job.name}', is longer than 100 characters"
-                raise at(f"stages.{i}.name", text)
+                raise field_error(f"stages.{i}.name", text)
         for i in range(len(self.stages)):
             self._check_references(i, names)
         for i, stage in enumerate(self.stages):
@@ -110,19 +112,19 @@ class PipelineJob(Section):
     def _check_references(self, i: int, names: list[str]) -> None:
         stage = self.stages[i]
         given = stage.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        for found in references(given):
+        for found in find_references(given):
             if not isinstance(found, Reference):
                 key, text = found
-                raise at(
+                raise field_error(
                     f"stages.{i}.job.{key}",
-                    f"'{text}' names no result of a stage; write {PREFIX}STAGE/model, /data or"
-                    " /features",
+                    f"'{text}' names no result of a stage; write {STAGE_URI_PREFIX}STAGE/model,"
+                    " /data or /features",
                 )
             where = f"stages.{i}.job.{found.key}"
             said = f"stage '{stage.name}' refers to '{found.stage}'"
             if found.stage not in names:
                 text = f"{said}, and no stage has that name; {suggest(found.stage, names)}"
-                raise at(where, text)
+                raise field_error(where, text)
             self._check_order(i, names.index(found.stage), where, said)
             self._check_output(found, self.stages[names.index(found.stage)], where, said)
 
@@ -130,46 +132,56 @@ class PipelineJob(Section):
         if other < i:
             return
         if other == i:
-            raise at(where, f"{said}, itself")
-        circle = self._way(other, i)
+            raise field_error(where, f"{said}, itself")
+        circle = self._reference_path(other, i)
         if circle:
-            raise at(where, f"a circle of stages: {' -> '.join([self.stages[i].name, *circle])}")
-        raise at(where, f"{said}, which comes after it; put it before")
+            raise field_error(
+                where, f"a circle of stages: {' -> '.join([self.stages[i].name, *circle])}"
+            )
+        raise field_error(where, f"{said}, which comes after it; put it before")
 
-    def _way(self, first: int, last: int, seen: frozenset[int] = frozenset()) -> list[str]:
+    def _reference_path(
+        self, first: int, last: int, seen: frozenset[int] = frozenset()
+    ) -> list[str]:
         """The stages by which `first` refers to `last`, both included; [] if it does not."""
         names = [stage.name for stage in self.stages]
         if first == last:
             return [names[first]]
         for found in self.stages[first].references:
             if found.stage in names and first not in seen:
-                rest = self._way(names.index(found.stage), last, seen | {first})
+                rest = self._reference_path(names.index(found.stage), last, seen | {first})
                 if rest:
                     return [names[first], *rest]
         return []
 
     def _check_output(self, found: Reference, former: Stage, where: str, said: str) -> None:
         kind = former.job.kind
-        left = LEFT_BY.get(kind)
+        left = OUTPUT_OF_KIND.get(kind)
         if found.output != left:
             gives = f"leaves {left}" if left else "leaves nothing that a stage can start from"
-            raise at(where, f"{said} for its {found.output}; a stage of kind {kind} {gives}")
-        takes = TAKEN_AT.get(found.key.rpartition(".")[2])
+            raise field_error(
+                where, f"{said} for its {found.output}; a stage of kind {kind} {gives}"
+            )
+        takes = INPUT_OF_KEY.get(found.key.rpartition(".")[2])
         if takes != left:
             what = f"takes {takes}" if takes else "takes no result of a stage"
-            raise at(where, f"{said} for its {left}, where a key stands that {what}")
+            raise field_error(where, f"{said} for its {left}, where a key stands that {what}")
         if isinstance(former.job, PackJob) and former.job.source is None:
-            raise at(where, f"{said}, which packs several sources into datasets of their own")
+            raise field_error(
+                where, f"{said}, which packs several sources into datasets of their own"
+            )
 
     def _check_promotion(self, i: int, job: PromoteJob) -> None:
         where = f"stages.{i}.job.model"
-        former = next((s for s in self.stages if job.model == f"{PREFIX}{s.name}/model"), None)
+        former = next(
+            (s for s in self.stages if job.model == f"{STAGE_URI_PREFIX}{s.name}/model"), None
+        )
         trained = former.job.train if former and isinstance(former.job, TuneJob) else None
         if former and isinstance(former.job, TrainJob):
             trained = former.job
         if former and trained and trained.track.register_as is None:
             text = f"stage '{former.name}' registers no model; give it track.register"
-            raise at(where, text)
+            raise field_error(where, text)
         judged = any(
             isinstance(before.job, EvaluateJob)
             and before.job.model == job.model
@@ -179,4 +191,4 @@ class PipelineJob(Section):
         )
         if former and job.gated and not judged:
             text = f"no stage before it judges '{job.model}' by the physics suite"
-            raise at(where, f"{text}; add one of kind evaluate, or write gate: false")
+            raise field_error(where, f"{text}; add one of kind evaluate, or write gate: false")

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import CustomPart, Section, at, part_tag
+from orchestrator.job.config.base import CustomComponent, Section, component_tag, field_error
 
 
 class _Sampling(Section):
@@ -70,14 +70,14 @@ class MPPI(_Sampling):
 AnySolver = Annotated[
     Annotated[CEM, Tag("cem")]
     | Annotated[MPPI, Tag("mppi")]
-    | Annotated[CustomPart, Tag("custom")],
-    Discriminator(lambda v: part_tag(v, "cem")),
+    | Annotated[CustomComponent, Tag("custom")],
+    Discriminator(lambda v: component_tag(v, "cem")),
 ]
 
-ArmName = Literal["random", "cloning", "nearest", "oracle"]
+BaselineName = Literal["random", "cloning", "nearest", "oracle"]
 
 
-class Pair(Section):
+class PlanningTask(Section):
     """Where a task begins and where it is to end: states of the world."""
 
     start: tuple[float, ...] = Field(min_length=1)
@@ -99,7 +99,7 @@ class Planning(Section):
     episodes: PositiveInt = 100
     """Tasks that are played: a start and a goal, from the world's own collector."""
 
-    tasks: tuple[Pair, ...] = ()
+    tasks: tuple[PlanningTask, ...] = ()
     """Tasks of your own in place of drawn ones."""
 
     ahead: PositiveInt = 25
@@ -136,7 +136,7 @@ class Planning(Section):
     solver: AnySolver = CEM()
     """Who searches."""
 
-    arms: tuple[ArmName, ...] = ("random", "cloning", "nearest", "oracle")
+    arms: tuple[BaselineName, ...] = ("random", "cloning", "nearest", "oracle")
     """What is played beside the model, on the same tasks. `random`: actions from the whole action
     space; `cloning`: actions learned from `data`, given features of now and of the goal;
     `nearest`: the actions that led from there to there in `data`; `oracle`: the same planner with
@@ -156,14 +156,16 @@ class Planning(Section):
     """Pixels of the world's picture. Default: the model's."""
 
     @property
-    def reads_states(self) -> bool:
+    def needs_state_readout(self) -> bool:
         """Whether states are read off features."""
         return self.goal == "state" or self.compare == "states"
 
     @model_validator(mode="after")
     def _fits(self) -> Planning:
         if self.execute > self.horizon:
-            raise at("planning.execute", f"{self.execute} steps of a plan of {self.horizon}")
+            raise field_error(
+                "planning.execute", f"{self.execute} steps of a plan of {self.horizon}"
+            )
         if len(set(self.arms)) < len(self.arms):
-            raise at("planning.arms", "an arm is named twice")
+            raise field_error("planning.arms", "an arm is named twice")
         return self

@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import Section, at, part_tag
+from orchestrator.job.config.base import Section, component_tag, field_error
 
 
-class Split(Section):
+class ProbeSplit(Section):
     """Which videos are learned from, chosen on and scored: a video is on one side only."""
 
     validation: float = Field(0.2, gt=0, lt=1)
@@ -32,7 +32,7 @@ class Split(Section):
     """Another seed, another split."""
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> Split:
+    def _something_is_left(self) -> ProbeSplit:
         if self.validation + self.test >= 1:
             raise ValueError(
                 f"validation {self.validation:g} and test {self.test:g} leave nothing to fit on"
@@ -40,7 +40,7 @@ class Split(Section):
         return self
 
 
-class Ridge(Section):
+class RidgeHead(Section):
     """A linear map in closed form; its penalty is chosen on the validation videos."""
 
     kind: Literal["ridge"] = "ridge"
@@ -71,12 +71,12 @@ class Attentive(Section):
 
 
 AnyProbe = Annotated[
-    Annotated[Ridge, Tag("ridge")] | Annotated[Attentive, Tag("attentive")],
-    Discriminator(lambda v: part_tag(v, "ridge")),
+    Annotated[RidgeHead, Tag("ridge")] | Annotated[Attentive, Tag("attentive")],
+    Discriminator(lambda v: component_tag(v, "ridge")),
 ]
 
 
-class Probe(Section):
+class ProbeConfig(Section):
     """Read a target off features that an `embed` job has written."""
 
     features: str = Field(min_length=1)
@@ -87,7 +87,7 @@ class Probe(Section):
     object that moves by itself (scenes with several are left out), or what KEY.states.npy holds;
     features pooled as `mean` have no tubelets."""
 
-    head: AnyProbe = Ridge()
+    head: AnyProbe = RidgeHead()
     """What reads."""
 
     test: str | None = None
@@ -101,13 +101,13 @@ class Probe(Section):
     random_test: str | None = None
     """The random model's features of the videos of `test`."""
 
-    split: Split = Split()
+    split: ProbeSplit = ProbeSplit()
     """Which videos are learned from, chosen on and scored."""
 
     @model_validator(mode="after")
-    def _random_sees_the_same(self) -> Probe:
+    def _random_sees_the_same(self) -> ProbeConfig:
         if self.random_test is not None and (self.random is None or self.test is None):
-            raise at("probe.random_test", "goes with probe.random and probe.test")
+            raise field_error("probe.random_test", "goes with probe.random and probe.test")
         if self.random is not None and self.test is not None and self.random_test is None:
-            raise at("probe.random_test", "is needed beside probe.test and probe.random")
+            raise field_error("probe.random_test", "is needed beside probe.test and probe.random")
         return self

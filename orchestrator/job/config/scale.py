@@ -13,10 +13,10 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import Section, at
+from orchestrator.job.config.base import Section, field_error
 
 
-class Elastic(Section):
+class ElasticWorkers(Section):
     """As many workers as the cluster has room for, between two numbers."""
 
     min: PositiveInt = 1
@@ -30,19 +30,19 @@ class Elastic(Section):
     their last checkpoint."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Elastic:
+    def _in_order(self) -> ElasticWorkers:
         if self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
 
 
 Workers = Annotated[
-    Annotated[PositiveInt, Tag("fixed")] | Annotated[Elastic, Tag("elastic")],
-    Discriminator(lambda v: "elastic" if isinstance(v, (dict, Elastic)) else "fixed"),
+    Annotated[PositiveInt, Tag("fixed")] | Annotated[ElasticWorkers, Tag("elastic")],
+    Discriminator(lambda v: "elastic" if isinstance(v, (dict, ElasticWorkers)) else "fixed"),
 ]
 
 
-class Nodes(Section):
+class NodeShape(Section):
     """Nodes of one shape in a cluster that starts and ends them on demand."""
 
     count: PositiveInt
@@ -90,7 +90,7 @@ class Scale(Section):
     Default: it reserves the cluster's cores over its workers, one left for data, and computes with
     its host's cores over the workers there."""
 
-    nodes: tuple[Nodes, ...] = ()
+    nodes: tuple[NodeShape, ...] = ()
     """What a cluster that starts nodes on demand has at most: workers for which there is room
     only then are waited for, not refused. `submit` and `cluster render` write it from the profile.
     Default: the nodes that are there."""
@@ -104,17 +104,19 @@ class Scale(Section):
         return cores if self.cpus is None or self.cpus < 1 else int(self.cpus)
 
     @property
-    def most_workers(self) -> int:
+    def max_workers(self) -> int:
         """The number of workers, or the largest."""
-        return self.workers.max if isinstance(self.workers, Elastic) else self.workers
+        return self.workers.max if isinstance(self.workers, ElasticWorkers) else self.workers
 
     @property
-    def least_workers(self) -> int:
+    def min_workers(self) -> int:
         """The number of workers, or the smallest."""
-        return self.workers.min if isinstance(self.workers, Elastic) else self.workers
+        return self.workers.min if isinstance(self.workers, ElasticWorkers) else self.workers
 
     @model_validator(mode="after")
     def _offload_needs_shards(self) -> Scale:
         if self.offload and self.zero == 0:
-            raise at("scale.offload", "needs a sharded optimizer; set scale.zero to 1, 2 or 3")
+            raise field_error(
+                "scale.offload", "needs a sharded optimizer; set scale.zero to 1, 2 or 3"
+            )
         return self

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PREFIX = "stages:/"
+STAGE_URI_PREFIX = "stages:/"
 
-LEFT_BY: dict[str, str] = {
+OUTPUT_OF_KIND: dict[str, str] = {
     "pack": "data",
     "train": "model",
     "tune": "model",
@@ -17,7 +17,7 @@ LEFT_BY: dict[str, str] = {
 }
 """What a stage of each kind leaves for later ones; other kinds leave nothing but numbers."""
 
-TAKEN_AT: dict[str, str] = {
+INPUT_OF_KEY: dict[str, str] = {
     "from": "model",
     "model": "model",
     "teacher": "model",
@@ -43,31 +43,31 @@ class Reference:
     """`model`, `data` or `features`."""
 
 
-def references(value: Any, prefix: str = "") -> list[Reference | tuple[str, str]]:
+def find_references(value: Any, prefix: str = "") -> list[Reference | tuple[str, str]]:
     """Every reference in a job's plain data; what only looks like one comes as (key, text)."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, (list, tuple)):
         items = [(str(i), item) for i, item in enumerate(value)]
     else:
-        if not isinstance(value, str) or not value.startswith(PREFIX):
+        if not isinstance(value, str) or not value.startswith(STAGE_URI_PREFIX):
             return []
-        match = re.fullmatch(rf"{PREFIX}([^/]+)/([a-z]+)", value)
+        match = re.fullmatch(rf"{STAGE_URI_PREFIX}([^/]+)/([a-z]+)", value)
         return [Reference(prefix, *match.groups()) if match else (prefix, value)]
     return [
         found
         for key, item in items
-        for found in references(item, f"{prefix}.{key}" if prefix else key)
+        for found in find_references(item, f"{prefix}.{key}" if prefix else key)
     ]
 
 
-def replaced(value: Any, left: Callable[[str, str], str]) -> Any:
+def substitute_references(value: Any, resolve: Callable[[str, str], str]) -> Any:
     """Plain data with `left(stage, output)` in place of every reference."""
     if isinstance(value, Mapping):
-        return {key: replaced(item, left) for key, item in value.items()}
+        return {key: substitute_references(item, resolve) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [replaced(item, left) for item in value]
-    found = references(value)
+        return [substitute_references(item, resolve) for item in value]
+    found = find_references(value)
     if found and isinstance(found[0], Reference):
-        return left(found[0].stage, found[0].output)
+        return resolve(found[0].stage, found[0].output)
     return value

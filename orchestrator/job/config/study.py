@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from orchestrator.job.config.base import NAME_PATTERN, Name, Section, at
+from orchestrator.job.config.base import NAME_PATTERN, Name, Section, field_error
 from orchestrator.job.config.data import Data
 from orchestrator.job.config.evaluate import EvaluateTrack
 from orchestrator.job.config.model import Model
@@ -34,7 +34,7 @@ class StudyProbe(Section):
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One model of the study, to be trained (where it has a job) and probed."""
 
     key: str
@@ -109,23 +109,27 @@ class StudyJob(Section):
     @model_validator(mode="after")
     def _composed(self) -> StudyJob:
         if list(self.clips) != sorted(set(self.clips)):
-            raise at("clips", f"{list(self.clips)} do not rise")
+            raise field_error("clips", f"{list(self.clips)} do not rise")
         if len(set(self.seeds)) < len(self.seeds):
-            raise at("seeds", "a seed is named twice")
+            raise field_error("seeds", "a seed is named twice")
         if self.reference not in self.arms or self.arms[self.reference] is None:
-            raise at("reference", f"'{self.reference}' is no trained arm")
+            raise field_error("reference", f"'{self.reference}' is no trained arm")
         source = self.data.source or ""
         if not source.startswith("physics://"):
-            raise at("data.source", "a study needs physics://: only there the states are known")
+            raise field_error(
+                "data.source", "a study needs physics://: only there the states are known"
+            )
         for option in ("clips", "background"):
             if f"{option}=" in source.partition("?")[2]:
-                raise at("data.source", f"'{option}' is set by the study; leave it out")
+                raise field_error("data.source", f"'{option}' is set by the study; leave it out")
         for cell in self.cells():
             if not _is_name(cell.key):
-                raise at("arms", f"'{cell.arm}' makes the name '{cell.key}', which cannot be")
+                raise field_error(
+                    "arms", f"'{cell.arm}' makes the name '{cell.key}', which cannot be"
+                )
         return self
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[StudyCell]:
         """Every model, in the order in which they are trained: whole seeds first.
 
         A study that is stopped has thus whole curves of fewer seeds.
@@ -135,14 +139,14 @@ class StudyJob(Section):
                 for arm, objective in self.arms.items():
                     key = f"{self.name}.{background}.{arm}"
                     if objective is None:
-                        yield Cell(f"{key}.s{seed}", arm, background, seed, None, None)
+                        yield StudyCell(f"{key}.s{seed}", arm, background, seed, None, None)
                         continue
                     for clips in self.clips:
                         name = f"{key}.n{clips}.s{seed}"
                         job = self._train_job(name, arm, objective, background, clips, seed)
-                        yield Cell(name, arm, background, seed, clips, job)
+                        yield StudyCell(name, arm, background, seed, clips, job)
 
-    def source_of(self, background: Background, clips: int | None) -> str:
+    def source_uri(self, background: Background, clips: int | None) -> str:
         """The URI of a cell's videos."""
         source = self.data.source or ""
         options = [f"background={background}"] if background != "still" else []
@@ -159,7 +163,7 @@ class StudyJob(Section):
         clips: int,
         seed: int,
     ) -> TrainJob:
-        data = self.data.model_copy(update={"source": self.source_of(background, clips)})
+        data = self.data.model_copy(update={"source": self.source_uri(background, clips)})
         try:
             return TrainJob(
                 kind="train",
@@ -182,7 +186,7 @@ class StudyJob(Section):
             first = error.errors(include_url=False)[0]
             place = first.get("ctx", {}).get("key") or ".".join(map(str, first["loc"]))
             place = place.replace("objective", f"arms.{arm}", 1)
-            raise at(place, str(first["msg"])) from None
+            raise field_error(place, str(first["msg"])) from None
 
 
 def _is_name(text: str) -> bool:

@@ -15,28 +15,34 @@ from pydantic import (
 )
 
 from orchestrator.errors import RequestError
-from orchestrator.job.config.base import CustomPart, Name, Section, at
+from orchestrator.job.config.base import CustomComponent, Name, Section, field_error
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.masks import Future, MultiBlock, check_mask
 from orchestrator.job.config.mixture_checks import check_mixture
-from orchestrator.job.config.model import Codes, Conv, Encoder, Model, reads_moments
+from orchestrator.job.config.model import (
+    ConvEncoderConfig,
+    Model,
+    PCAEncoderConfig,
+    ViTConfig,
+    encodes_timesteps_separately,
+)
 from orchestrator.job.config.objective import (
     VJEPA2,
     VJEPA2AC,
     VJEPA21,
     AnyObjective,
-    Causal,
-    Dynamics,
-    Forwards,
-    Gaussian,
+    Autoregressive,
+    CausalPrediction,
+    DrawsMasks,
+    LatentDynamics,
     LeWM,
-    Masked,
-    Predictive,
+    MaskedPrediction,
+    SIGRegObjective,
 )
 from orchestrator.job.config.scale import Scale
 
-GROUPED = 8
+CONV_NORM_GROUPS = 8
 """Groups of channels that norms of convolutions are over (`jepa/encoders/convolutional.py`)."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -92,7 +98,7 @@ class Optim(Section):
         return self
 
 
-EVALUATED = "eval/"
+EVAL_METRIC_PREFIX = "eval/"
 """Prefix of the metrics of evaluations while training: `eval/NAME/quad_accuracy`."""
 
 
@@ -123,13 +129,15 @@ class Checkpoint(Section):
 
     @model_validator(mode="after")
     def _known_when_it_is_saved(self) -> Checkpoint:
-        if self.best.startswith(EVALUATED):
+        if self.best.startswith(EVAL_METRIC_PREFIX):
             text = f"'{self.best}' comes after the checkpoint was saved, and cannot rank it"
-            raise at("checkpoint.best", f"{text}; write rankme, feature_std or another of health")
+            raise field_error(
+                "checkpoint.best", f"{text}; write rankme, feature_std or another of health"
+            )
         return self
 
 
-class Evaluation(Section):
+class TrainingEvaluation(Section):
     """Checkpoints that are judged while training goes on, beside the workers."""
 
     every: PositiveInt
@@ -143,7 +151,7 @@ class Evaluation(Section):
     set: dict[str, Any] = Field({})
     """Keys of that job that are others here: `{suite.quads: 4, random: 0}`."""
 
-    def due_after(self, step: int, last: int) -> bool:
+    def is_due(self, step: int, last: int) -> bool:
         """Whether the state after `step` of `last` steps is judged."""
         return step % self.every == 0 or step == last
 
@@ -203,7 +211,7 @@ class TrainJob(Section):
     track: Track = Track()
     """What is remembered."""
 
-    evaluate: tuple[Evaluation, ...] = ()
+    evaluate: tuple[TrainingEvaluation, ...] = ()
     """What is judged on the way. One at a time and never waited for: while one goes on, only the
     newest checkpoint waits. With --local it is done between steps."""
 
@@ -213,91 +221,108 @@ class TrainJob(Section):
         for i, name in enumerate(names):
             if name in names[:i]:
                 text = f"'{name}' is the name of an evaluation before it; give it another with set"
-                raise at(f"evaluate.{i}", text)
+                raise field_error(f"evaluate.{i}", text)
         return self
 
     @model_validator(mode="after")
-    def _clip_becomes_tokens(self) -> TrainJob:
+    def _check_token_grid(self) -> TrainJob:
         if self.data.size % self.model.patch:
-            raise at(
+            raise field_error(
                 "data.size", f"{self.data.size} does not divide by model.patch {self.model.patch}"
             )
         by_frame = isinstance(self.objective, VJEPA2AC)
         if self.data.frames % self.model.tubelet and not by_frame:
-            raise at(
+            raise field_error(
                 "data.frames",
                 f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
             )
-        if isinstance(self.objective, Masked):
+        if isinstance(self.objective, DrawsMasks):
             for i, mask in enumerate(self.objective.masks):
-                if not isinstance(mask, CustomPart):
+                if not isinstance(mask, CustomComponent):
                     self._check_mask(i, mask)
         return self
 
     @model_validator(mode="after")
-    def _time_goes_forwards(self) -> TrainJob:
+    def _check_autoregressive(self) -> TrainJob:
         encoder, objective = self.model.encoder, self.objective
-        moments = reads_moments(encoder)
-        if isinstance(encoder, Codes) != isinstance(objective, Dynamics):
+        moments = encodes_timesteps_separately(encoder)
+        if isinstance(encoder, PCAEncoderConfig) != isinstance(objective, LatentDynamics):
             text = f"{objective.kind} does not go with an encoder '{encoder.kind}'"
-            raise at("model.encoder.kind", f"{text}: codes are for objective.kind: dynamics alone")
-        if isinstance(encoder, Conv) and isinstance(objective, Predictive):
+            raise field_error(
+                "model.encoder.kind", f"{text}: codes are for objective.kind: dynamics alone"
+            )
+        if isinstance(encoder, ConvEncoderConfig) and isinstance(objective, MaskedPrediction):
             text = f"'conv' leaves nothing for the masks of {objective.kind} to hide"
-            raise at("model.encoder.kind", f"{text}; write vit, or objective.kind: lewm or causal")
-        if moments and isinstance(objective, Predictive):
+            raise field_error(
+                "model.encoder.kind", f"{text}; write vit, or objective.kind: lewm or causal"
+            )
+        if moments and isinstance(objective, MaskedPrediction):
             text = f"'moment' leaves nothing for the masks of {objective.kind} to hide from"
-            raise at("model.encoder.attention", f"{text}; write clip, or objective.kind: causal")
-        if not isinstance(objective, Forwards):
+            raise field_error(
+                "model.encoder.attention", f"{text}; write clip, or objective.kind: causal"
+            )
+        if not isinstance(objective, Autoregressive):
             return self
-        if isinstance(encoder, Encoder) and not moments:
+        if isinstance(encoder, ViTConfig) and not moments:
             text = "'clip' lets a moment see the ones it is to predict; write moment"
-            raise at("model.encoder.attention", text)
+            raise field_error("model.encoder.attention", text)
         if self.grid[0] < 2:
             text = f"{self.data.frames} frames are one moment, and nothing comes after it"
-            raise at("data.frames", f"{text}; raise it, or lower model.tubelet")
-        if isinstance(objective, Causal | Dynamics) and objective.horizons >= self.grid[0]:
+            raise field_error("data.frames", f"{text}; raise it, or lower model.tubelet")
+        if (
+            isinstance(objective, CausalPrediction | LatentDynamics)
+            and objective.horizons >= self.grid[0]
+        ):
             text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
-            raise at("objective.horizons", f"{text}; lower it, or raise data.frames")
+            raise field_error("objective.horizons", f"{text}; lower it, or raise data.frames")
         if isinstance(objective, LeWM) and objective.rollout >= self.grid[0]:
             text = f"{objective.rollout} moments ahead of a clip of {self.grid[0]}"
-            raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
+            raise field_error("objective.rollout", f"{text}; lower it, or raise data.frames")
         if isinstance(objective, LeWM) and objective.inverse and not self.data.act:
-            raise at("objective.inverse", "needs the actions of data.act; add it, or write 0")
+            raise field_error(
+                "objective.inverse", "needs the actions of data.act; add it, or write 0"
+            )
         if isinstance(objective, LeWM) and objective.states and not self.data.act:
-            raise at("objective.states", "needs the states of data.act; add it, or leave it out")
+            raise field_error(
+                "objective.states", "needs the states of data.act; add it, or leave it out"
+            )
         if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
             text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
-            raise at("model.tubelet", f"{text}; write 1 beside data.act")
+            raise field_error("model.tubelet", f"{text}; write 1 beside data.act")
         return self
 
     @model_validator(mode="after")
-    def _codes_are_shorter(self) -> TrainJob:
+    def _check_pca_encoder(self) -> TrainJob:
         encoder, objective = self.model.encoder, self.objective
-        if not isinstance(encoder, Codes) or not isinstance(objective, Dynamics):
+        if not isinstance(encoder, PCAEncoderConfig) or not isinstance(objective, LatentDynamics):
             return self
         pixels = 3 * self.model.tubelet * self.model.patch**2
         if encoder.dim > pixels:
             text = f"{encoder.dim} numbers for a patch of {pixels}"
-            raise at("model.encoder.dim", f"{text}: a code is no longer than what it stands for")
-        if self.model.predictor.dim % GROUPED:
-            text = f"{self.model.predictor.dim} channels in {GROUPED} groups"
-            raise at("model.predictor.dim", f"{text}: write a multiple of {GROUPED}")
+            raise field_error(
+                "model.encoder.dim", f"{text}: a code is no longer than what it stands for"
+            )
+        if self.model.predictor.dim % CONV_NORM_GROUPS:
+            text = f"{self.model.predictor.dim} channels in {CONV_NORM_GROUPS} groups"
+            raise field_error(
+                "model.predictor.dim", f"{text}: write a multiple of {CONV_NORM_GROUPS}"
+            )
         if self.data.act is not None:
             text = "dynamics is told no actions"
-            raise at("data.act", f"{text}; leave it out, or write objective.kind: lewm")
+            raise field_error("data.act", f"{text}; leave it out, or write objective.kind: lewm")
         return self
 
     @model_validator(mode="after")
-    def _frames_follow_actions(self) -> TrainJob:
+    def _check_vjepa2ac(self) -> TrainJob:
         objective = self.objective
         if not isinstance(objective, VJEPA2AC):
             return self
         if self.data.act is None:
             text = "vjepa2ac predicts what follows an action"
-            raise at("data.act", f"{text}; write data.act: {{actions: change}} or given")
+            raise field_error("data.act", f"{text}; write data.act: {{actions: change}} or given")
         if objective.rollout >= self.data.frames:
             text = f"{objective.rollout} frames ahead of the first of {self.data.frames}"
-            raise at("objective.rollout", f"{text}; lower it, or raise data.frames")
+            raise field_error("objective.rollout", f"{text}; lower it, or raise data.frames")
         return self
 
     @model_validator(mode="after")
@@ -307,10 +332,12 @@ class TrainJob(Section):
             first, steps = objective.context_ramp[0], self.optim.steps
             if first >= steps and objective.context_weight:
                 text = f"begins at step {first}, and the training has {steps}"
-                raise at("objective.context_ramp", f"{text}; begin earlier, or context_weight: 0")
-        elif self.model.levels and not isinstance(objective, VJEPA2AC | CustomPart):
+                raise field_error(
+                    "objective.context_ramp", f"{text}; begin earlier, or context_weight: 0"
+                )
+        elif self.model.levels and not isinstance(objective, VJEPA2AC | CustomComponent):
             text = f"{objective.kind} reads the last block alone"
-            raise at("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
+            raise field_error("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
         return self
 
     @model_validator(mode="after")
@@ -319,26 +346,31 @@ class TrainJob(Section):
         return self
 
     @model_validator(mode="after")
-    def _sets_fill_the_batch(self) -> TrainJob:
-        if isinstance(self.objective, Gaussian) and self.objective.statistic_clips is not None:
+    def _check_sigreg_clips(self) -> TrainJob:
+        if (
+            isinstance(self.objective, SIGRegObjective)
+            and self.objective.statistic_clips is not None
+        ):
             clips, whole = self.objective.statistic_clips, self.scale.global_batch
             if whole % clips:
                 text = f"{clips} clips do not divide scale.global_batch {whole}"
-                raise at("objective.statistic_clips", f"{text}: every set must be as large")
+                raise field_error(
+                    "objective.statistic_clips", f"{text}: every set must be as large"
+                )
         return self
 
     def _check_mask(self, i: int, mask: MultiBlock | Future) -> None:
         try:
             check_mask(mask, self.grid)
         except RequestError as error:
-            raise at(f"objective.masks.{i}", f"{error.what}; {error.mend}") from None
+            raise field_error(f"objective.masks.{i}", f"{error.what}; {error.hint}") from None
 
-    def saved_after(self, step: int) -> bool:
+    def is_checkpoint_step(self, step: int) -> bool:
         """Whether a checkpoint is due when `step` steps are done: what is judged is one too."""
         every = [self.checkpoint.every, *(one.every for one in self.evaluate)]
         return step == self.optim.steps or any(step % steps == 0 for steps in every)
 
-    def cut_as(self, spec: ClipSpec) -> TrainJob:
+    def with_clip_spec(self, spec: ClipSpec) -> TrainJob:
         """The job as it is for the clips of one of its sources, whose frames, rate and size are
         then data's own. It no longer names its sources: the order is that of the job itself."""
         update = {**spec._asdict(), "sources": ()}
@@ -347,9 +379,9 @@ class TrainJob(Section):
     @property
     def grid(self) -> tuple[int, int, int]:
         """Tokens of a clip of data's own shape along time, height and width."""
-        return self.grid_of((self.data.frames, self.data.size))
+        return self.token_grid_of((self.data.frames, self.data.size))
 
-    def grid_of(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
+    def token_grid_of(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
         """Tokens of a bucket's clip along time, height and width. V-JEPA 2-AC reads each frame by
         itself."""
         frames, size = bucket

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from orchestrator.job.config.base import Section, at
+from orchestrator.job.config.base import Section, field_error
 from orchestrator.job.config.evaluate import Suite
 from orchestrator.job.config.train import TrainJob
 
 METRICS = ("auto", "probe", "retrieval", "quads")
 """What trials can be ranked by."""
 
-PREDICTED = ("retrieval", "quads")
+PREDICTOR_METRICS = ("retrieval", "quads")
 """Metrics that need a predictor."""
 
-PREDICTIVE = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics")
+KINDS_WITH_PREDICTOR = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics")
 """Objectives of a train job whose model keeps a predictor."""
 
-SIMULATED = "physics://"
+SIMULATOR_SCHEME = "physics://"
 
 
 class TrialObjective(Section):
@@ -55,13 +55,13 @@ class TrialObjective(Section):
     quads: PositiveInt = 8
     """Quadruplets of each scenario that `quads` shows; how to look is chosen on others."""
 
-    def simulated(self, train: TrainJob) -> bool:
+    def is_simulated(self, train: TrainJob) -> bool:
         """Whether the held-out videos are drawn by a simulator."""
-        return (self.source or train.data.source or "").startswith(SIMULATED)
+        return (self.source or train.data.source or "").startswith(SIMULATOR_SCHEME)
 
-    def splits(self, train: TrainJob) -> bool:
+    def splits_training_source(self, train: TrainJob) -> bool:
         """Whether a share of the training source is held out."""
-        return self.source is None and not self.simulated(train)
+        return self.source is None and not self.is_simulated(train)
 
     def check(self, train: TrainJob) -> None:
         """Refuse what can be refused without looking at data.
@@ -76,16 +76,20 @@ class TrialObjective(Section):
                 if ema
                 else "losses of different objectives and masks cannot be compared"
             )
-            raise at("objective.metric", f"'loss' is refused: {why}; write auto")
+            raise field_error("objective.metric", f"'loss' is refused: {why}; write auto")
         if self.metric not in METRICS:
-            raise at("objective.metric", f"unknown '{self.metric}'; write {' or '.join(METRICS)}")
+            raise field_error(
+                "objective.metric", f"unknown '{self.metric}'; write {' or '.join(METRICS)}"
+            )
         self.check_predictor(train.objective.kind, "train.objective")
-        if self.metric in PREDICTED and train.data.act is not None:
+        if self.metric in PREDICTOR_METRICS and train.data.act is not None:
             text = f"'{self.metric}' does not say what is done, and the model acts"
-            raise at("objective.metric", f"{text}; rank by probe")
+            raise field_error("objective.metric", f"{text}; rank by probe")
         if self.metric == "quads" and train.data.frames > Suite().frames:
             text = f"'quads' shows videos of {Suite().frames} frames, shorter than a clip"
-            raise at("objective.metric", f"{text} of {train.data.frames}; rank by retrieval")
+            raise field_error(
+                "objective.metric", f"{text} of {train.data.frames}; rank by retrieval"
+            )
 
     def check_predictor(self, kind: str, where: str) -> None:
         """Refuse a train job's objective whose model could not be asked.
@@ -93,12 +97,12 @@ class TrialObjective(Section):
         Raises:
             PydanticCustomError: the metric needs a predictor, and it keeps none.
         """
-        if self.metric in PREDICTED and kind not in PREDICTIVE:
+        if self.metric in PREDICTOR_METRICS and kind not in KINDS_WITH_PREDICTOR:
             text = f"'{self.metric}' needs a predictor, and a model of '{kind}' keeps none"
-            raise at(where, f"{text}; rank by probe")
+            raise field_error(where, f"{text}; rank by probe")
 
 
-class Gates(Section):
+class CollapseGates(Section):
     """What features of held-out videos must be for a trial to go on and to win."""
 
     feature_std: NonNegativeFloat = 0.05

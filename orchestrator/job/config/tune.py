@@ -14,12 +14,16 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import Name, Section, at
-from orchestrator.job.config.scale import Elastic
+from orchestrator.job.config.base import Name, Section, field_error
+from orchestrator.job.config.scale import ElasticWorkers
 from orchestrator.job.config.train import TrainJob
-from orchestrator.job.config.trial_objective import PREDICTIVE, Gates, TrialObjective
+from orchestrator.job.config.trial_objective import (
+    KINDS_WITH_PREDICTOR,
+    CollapseGates,
+    TrialObjective,
+)
 
-OURS = {
+RESERVED_KEYS = {
     "kind": "every trial is a training",
     "name": "the sweep names its trials",
     "storage": "the sweep's own storage holds its trials",
@@ -30,19 +34,19 @@ OURS = {
 }
 """Keys of the train job that no space may name, and why."""
 
-FIXED_DATA = ("data.source", "data.encode")
+PACKING_KEYS = ("data.source", "data.encode")
 """Keys that decide how videos are packed."""
 
-LEARNED_SCALE = "scale.global_batch"
+SEARCHABLE_SCALE_KEY = "scale.global_batch"
 """The one key of `scale` that changes what is learned."""
 
-REDUCTION = 3
+ASHA_REDUCTION_FACTOR = 3
 """ASHA: one in so many goes on from each rung."""
 
-INHERITABLE = ("optim.", "objective.", "data.augment.")
+PBT_MUTABLE_PREFIXES = ("optim.", "objective.", "data.augment.")
 """Keys that may change under weights that stay (`scheduler: pbt`)."""
 
-LEAST_POPULATION = 4
+MIN_POPULATION = 4
 """Members of the smallest population: a quarter of it is one."""
 
 
@@ -88,11 +92,11 @@ class Dimension(Section):
         return self
 
     @property
-    def ends(self) -> tuple[Any, ...]:
+    def extreme_values(self) -> tuple[Any, ...]:
         """The values that must be good ones: both ends, or every choice."""
         return self.choice or self.uniform or self.loguniform or self.whole or ()
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether it may be `value`."""
         if self.choice is not None:
             return value in self.choice
@@ -173,58 +177,66 @@ class TuneJob(Section):
     objective: TrialObjective = TrialObjective()
     """What is compared."""
 
-    gates: Gates = Gates()
+    gates: CollapseGates = CollapseGates()
     """What ends a trial as collapsed; looked at after a tenth of its steps, and whenever it is
     scored."""
 
     @model_validator(mode="after")
     def _composed(self) -> TuneJob:
         self._check_objective()
-        if isinstance(self.train.scale.workers, Elastic):
-            raise at("train.scale.workers", "trials share a cluster: write a number of workers")
+        if isinstance(self.train.scale.workers, ElasticWorkers):
+            raise field_error(
+                "train.scale.workers", "trials share a cluster: write a number of workers"
+            )
         if len(self.name) > 90:
-            raise at("name", f"'{self.name}' leaves no room for the numbers of trials")
+            raise field_error("name", f"'{self.name}' leaves no room for the numbers of trials")
         for key in self.space:
-            for ours, why in OURS.items():
+            for ours, why in RESERVED_KEYS.items():
                 if key == ours or key.startswith(f"{ours}."):
-                    raise at("space", f"'{key}' cannot be searched: {why}")
-            if key.startswith("scale") and key != LEARNED_SCALE:
-                raise at("space", f"'{key}' cannot be searched: it changes nothing that is learned")
+                    raise field_error("space", f"'{key}' cannot be searched: {why}")
+            if key.startswith("scale") and key != SEARCHABLE_SCALE_KEY:
+                raise field_error(
+                    "space", f"'{key}' cannot be searched: it changes nothing that is learned"
+                )
         self._check_order()
         for i, point in enumerate(self.first):
             for key, value in point.items():
                 if key not in self.space:
-                    raise at(f"first.{i}", f"'{key}' is not in the space")
-                if not self.space[key].holds(value):
-                    raise at(f"first.{i}", f"{key}: {value!r} is not one of the space's values")
+                    raise field_error(f"first.{i}", f"'{key}' is not in the space")
+                if not self.space[key].contains(value):
+                    raise field_error(
+                        f"first.{i}", f"{key}: {value!r} is not one of the space's values"
+                    )
         if len(self.first) > self.trials:
-            raise at("first", f"{len(self.first)} points, but {self.trials} trials")
+            raise field_error("first", f"{len(self.first)} points, but {self.trials} trials")
         if self.steps < 2:
-            raise at("budget", "a trial has two steps at least")
+            raise field_error("budget", "a trial has two steps at least")
         if self.scheduler == "pbt":
             self._check_population()
         if self.search == "grid":
             if self.first:
-                raise at("first", "a grid has an order of its own; leave it out")
+                raise field_error("first", "a grid has an order of its own; leave it out")
             for key, one in self.space.items():
                 if one.choice is None and one.whole is None:
-                    raise at("space", f"a grid has no end of values for '{key}'; write choice")
+                    raise field_error(
+                        "space", f"a grid has no end of values for '{key}'; write choice"
+                    )
         return self
 
     def _check_objective(self) -> None:
         self.objective.check(self.train)
         kind = self.train.objective.kind
-        if self.gates.skill_over_copy is not None and kind not in PREDICTIVE:
-            raise at("gates.skill_over_copy", f"a model of '{kind}' keeps no predictor")
-        for value in self.space["objective"].ends if "objective" in self.space else ():
+        if self.gates.skill_over_copy is not None and kind not in KINDS_WITH_PREDICTOR:
+            raise field_error("gates.skill_over_copy", f"a model of '{kind}' keeps no predictor")
+        for value in self.space["objective"].extreme_values if "objective" in self.space else ():
             if isinstance(value, dict):
                 kind = str(value.get("kind", self.train.objective.kind))
                 self.objective.check_predictor(kind, "space")
-        if self.objective.splits(self.train):
+        if self.objective.splits_training_source(self.train):
             for key in self.space:
-                if key.startswith(FIXED_DATA):
+                if key.startswith(PACKING_KEYS):
                     text = "the sweep holds a share of the videos out, as they are packed once"
-                    raise at("space", f"'{key}' cannot be searched: {text}")
+                    raise field_error("space", f"'{key}' cannot be searched: {text}")
 
     def _check_order(self) -> None:
         """A section that is chosen whole replaces what was set inside it before."""
@@ -232,16 +244,24 @@ class TuneJob(Section):
         for i, key in enumerate(keys):
             for later in keys[i + 1 :]:
                 if key.startswith(f"{later}."):
-                    raise at("space", f"'{later}' would replace '{key}': let it stand first")
+                    raise field_error(
+                        "space", f"'{later}' would replace '{key}': let it stand first"
+                    )
 
     def _check_population(self) -> None:
-        if self.trials < LEAST_POPULATION:
-            raise at("trials", f"a population of pbt has {LEAST_POPULATION} members at least")
+        if self.trials < MIN_POPULATION:
+            raise field_error(
+                "trials", f"a population of pbt has {MIN_POPULATION} members at least"
+            )
         if self.search != "random":
-            raise at("search", f"pbt moves values by itself: write random, not {self.search}")
+            raise field_error(
+                "search", f"pbt moves values by itself: write random, not {self.search}"
+            )
         for key, one in self.space.items():
-            if not key.startswith(INHERITABLE) or any(isinstance(v, dict | list) for v in one.ends):
-                raise at(
+            if not key.startswith(PBT_MUTABLE_PREFIXES) or any(
+                isinstance(v, dict | list) for v in one.extreme_values
+            ):
+                raise field_error(
                     "space",
                     f"pbt cannot move '{key}': a child goes on from its parent's weights, so only"
                     " single values of optim, objective and data.augment can change",
@@ -267,6 +287,6 @@ class TuneJob(Section):
             fifths = {-(-self.steps * part // 5) for part in range(1, 6)}
             return tuple(sorted(fifths | {first}))
         steps = [first]
-        while self.scheduler == "asha" and steps[-1] * REDUCTION * 2 <= self.steps:
-            steps.append(steps[-1] * REDUCTION)
+        while self.scheduler == "asha" and steps[-1] * ASHA_REDUCTION_FACTOR * 2 <= self.steps:
+            steps.append(steps[-1] * ASHA_REDUCTION_FACTOR)
         return (*steps, self.steps)

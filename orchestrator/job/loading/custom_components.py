@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.job.config.base import CustomPart
-from orchestrator.job.loading.validation_errors import explain
+from orchestrator.job.config.base import CustomComponent
+from orchestrator.job.loading.validation_errors import validation_request_error
 
 
-def import_part(path: str) -> Any:
+def import_component(path: str) -> Any:
     """The object behind `package.module:Name`. The current folder is searched too.
 
     Raises:
@@ -31,32 +31,32 @@ def import_part(path: str) -> Any:
         raise RequestError(
             f"cannot import '{module_name}': {type(error).__name__}: {error}",
             where=path,
-            mend="an import path is package.module:Name, importable from the current folder",
+            hint="an import path is package.module:Name, importable from the current folder",
         ) from error
     part: Any = module
     for attribute in name.split("."):
         if not hasattr(part, attribute):
             names = [known for known in vars(part) if not known.startswith("_")]
             raise RequestError(
-                f"module '{module_name}' has no '{name}'", where=path, mend=suggest(name, names)
+                f"module '{module_name}' has no '{name}'", where=path, hint=suggest(name, names)
             )
         part = getattr(part, attribute)
     return part
 
 
-def part_config(part: CustomPart) -> BaseModel:
+def component_config(part: CustomComponent) -> BaseModel:
     """The keys beside `kind`, checked by the part's own `Config` model.
 
     Raises:
         RequestError: the part has no `Config`, or a key or value is not what it takes.
     """
-    target = import_part(part.kind)
+    target = import_component(part.kind)
     config = getattr(target, "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
         raise RequestError(
             "a part needs an attribute 'Config', a pydantic model of its keys",
             where=part.kind,
-            mend="add `class Config(pydantic.BaseModel, extra='forbid'): ...` to it",
+            hint="add `class Config(pydantic.BaseModel, extra='forbid'): ...` to it",
         )
     options = part.options()
     # Pydantic ignores unknown keys unless told otherwise; a mistyped key would do nothing.
@@ -65,24 +65,24 @@ def part_config(part: CustomPart) -> BaseModel:
         return config.model_validate(options, extra=extra)
     except ValidationError as error:
         mend = f"its keys: {', '.join(config.model_fields) or 'none'}"
-        raise explain(error, config, options, part.kind, {}, mend) from None
+        raise validation_request_error(error, config, options, part.kind, {}, mend) from None
 
 
-def check_parts(section: BaseModel) -> None:
+def check_components(section: BaseModel) -> None:
     """Import and check every custom part of a job, so that a mistake is found before a start."""
-    for part in _custom_parts(section):
-        part_config(part)
+    for part in _custom_components(section):
+        component_config(part)
 
 
-def _custom_parts(value: Any) -> Iterator[CustomPart]:
-    if isinstance(value, CustomPart):
+def _custom_components(value: Any) -> Iterator[CustomComponent]:
+    if isinstance(value, CustomComponent):
         yield value
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _custom_parts(getattr(value, name))
+            yield from _custom_components(getattr(value, name))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _custom_parts(item)
+            yield from _custom_components(item)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _custom_parts(item)
+            yield from _custom_components(item)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RequestError
-from orchestrator.job.loading.validation_errors import Path as KeyPath
-from orchestrator.job.loading.validation_errors import Spots, dotted, nearest_spot
+from orchestrator.job.loading.validation_errors import KeyPath as KeyPath
+from orchestrator.job.loading.validation_errors import SourceLocations, dotted, nearest_location
 from orchestrator.job.loading.yaml_source import parse_yaml, read_text, set_key
 
 
-def read_within(data: dict[str, Any], spots: Spots) -> None:
+def resolve_includes(data: dict[str, Any], spots: SourceLocations) -> None:
     """Put the contents of the job files that are named in their places, and apply each `set`.
 
     Paths are taken from the working directory, as everywhere in a job. What is no path is left.
@@ -24,13 +24,15 @@ def read_within(data: dict[str, Any], spots: Spots) -> None:
     """
     if data.get("kind") == "tune" and isinstance(data.get("train"), str):
         data["train"] = _read(data["train"], ("train",), "train", spots)
-    for i, entry in entries_within(data):
+    for i, entry in evaluate_entries(data):
         _read_entry(entry, ("evaluate", i), "evaluate", spots)
-    for i, stage in stages_within(data):
+    for i, stage in pipeline_stage_entries(data):
         _read_entry(stage, ("stages", i), None, spots)
 
 
-def _read_entry(entry: dict[str, Any], place: KeyPath, kind: str | None, spots: Spots) -> None:
+def _read_entry(
+    entry: dict[str, Any], place: KeyPath, kind: str | None, spots: SourceLocations
+) -> None:
     """Put the job of an entry in its place, with what is inside it, and apply its `set`."""
     here = (*place, "job")
     if isinstance(entry.get("job"), str):
@@ -38,8 +40,8 @@ def _read_entry(entry: dict[str, Any], place: KeyPath, kind: str | None, spots: 
     if not isinstance(entry.get("job"), dict):
         return
     entry["job"] = copy.deepcopy(entry["job"])  # YAML's `*anchor` shares it with other entries
-    inner, changes = spots_within(spots, here), entry.get("set")
-    read_within(entry["job"], inner)
+    inner, changes = locations_below(spots, here), entry.get("set")
+    resolve_includes(entry["job"], inner)
     if isinstance(changes, dict):
         where = spots.get((*place, "set"), "set")
         for key, value in changes.items():
@@ -48,7 +50,7 @@ def _read_entry(entry: dict[str, Any], place: KeyPath, kind: str | None, spots: 
     spots.update({(*here, *path): spot for path, spot in inner.items()})
 
 
-def stages_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def pipeline_stage_entries(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Position and content of each stage of a pipeline that is a section."""
     entries = data.get("stages") if data.get("kind") == "pipeline" else None
     for i, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -56,7 +58,7 @@ def stages_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
             yield i, entry
 
 
-def entries_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def evaluate_entries(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Position and content of each entry of a training's `evaluate` that is a section."""
     entries = data.get("evaluate") if data.get("kind") == "train" else None
     for i, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -64,15 +66,15 @@ def entries_within(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]
             yield i, entry
 
 
-def spots_within(spots: Spots, here: KeyPath) -> Spots:
-    """Where the keys of the job at `here` were written, by their paths in that job."""
-    length = len(here)
-    return {path[length:]: spot for path, spot in spots.items() if path[:length] == here}
+def locations_below(spots: SourceLocations, prefix: KeyPath) -> SourceLocations:
+    """Where the keys of the job at `prefix` were written, by their paths in that job."""
+    length = len(prefix)
+    return {path[length:]: spot for path, spot in spots.items() if path[:length] == prefix}
 
 
-def _read(path: str, here: KeyPath, kind: str | None, spots: Spots) -> dict[str, Any]:
+def _read(path: str, here: KeyPath, kind: str | None, spots: SourceLocations) -> dict[str, Any]:
     """The job of a file, to be put at `here`; `spots` learns the lines of its keys."""
-    spot = nearest_spot(here, spots) or dotted(here)
+    spot = nearest_location(here, spots) or dotted(here)
     try:
         data, inside = parse_yaml(read_text(Path(path)), path)
     except RequestError as error:
@@ -82,7 +84,7 @@ def _read(path: str, here: KeyPath, kind: str | None, spots: Spots) -> dict[str,
         raise RequestError(
             f"{dotted(here)}: {error.what}: '{path}'",
             where=spot,
-            mend=f"name a job file{of} by its path from the working directory",
+            hint=f"name a job file{of} by its path from the working directory",
         ) from None
     if not isinstance(data, dict):
         raise RequestError("no job: a job is a mapping with a 'kind'", where=path)

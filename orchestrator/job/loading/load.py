@@ -17,14 +17,14 @@ from orchestrator.job.config.promote import PromoteJob
 from orchestrator.job.config.study import StudyJob
 from orchestrator.job.config.train import TrainJob
 from orchestrator.job.config.tune import TuneJob
-from orchestrator.job.loading.custom_components import check_parts
+from orchestrator.job.loading.custom_components import check_components
 from orchestrator.job.loading.includes import (
-    entries_within,
-    read_within,
-    spots_within,
-    stages_within,
+    evaluate_entries,
+    locations_below,
+    pipeline_stage_entries,
+    resolve_includes,
 )
-from orchestrator.job.loading.validation_errors import Spots, explain
+from orchestrator.job.loading.validation_errors import SourceLocations, validation_request_error
 from orchestrator.job.loading.yaml_source import apply_override, parse_yaml, read_text
 from orchestrator.job.search_space import check_space
 
@@ -49,15 +49,15 @@ def load_job(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> J
     """
     path = Path(path)
     data, spots = parse_yaml(read_text(path), str(path))
-    return build_job(data, overrides, where=str(path), spots=spots)
+    return build_job(data, overrides, source=str(path), locations=spots)
 
 
 def build_job(
     data: Any,
     overrides: list[str] | tuple[str, ...] = (),
     *,
-    where: str = "job",
-    spots: Spots | None = None,
+    source: str = "job",
+    locations: SourceLocations | None = None,
 ) -> Job:
     """A checked job from plain data (what YAML or an MLflow run holds).
 
@@ -68,43 +68,45 @@ def build_job(
         what = "the file is empty" if data is None else f"a job is no {type(data).__name__}"
         raise RequestError(
             what,
-            where=where,
-            mend="a job is a mapping with a 'kind': orchestrator jobs schema train",
+            where=source,
+            hint="a job is a mapping with a 'kind': orchestrator jobs schema train",
         )
-    data, spots = copy.deepcopy(data), dict(spots or {})
-    read_within(data, spots)
+    data, locations = copy.deepcopy(data), dict(locations or {})
+    resolve_includes(data, locations)
     for override in overrides:
-        apply_override(data, override, spots)
-    read_within(data, spots)
+        apply_override(data, override, locations)
+    resolve_includes(data, locations)
     if "kind" not in data:
-        raise RequestError("'kind' is missing", where=where, mend=f"add one of: {', '.join(KINDS)}")
+        raise RequestError(
+            "'kind' is missing", where=source, hint=f"add one of: {', '.join(KINDS)}"
+        )
     kind = str(data["kind"])
     if kind not in KINDS:
         raise RequestError(
             f"unknown job kind '{kind}'",
-            where=spots.get(("kind",), where),
-            mend=suggest(kind, list(KINDS)),
+            where=locations.get(("kind",), source),
+            hint=suggest(kind, list(KINDS)),
         )
-    _build_within(data, spots, where)
+    _build_nested_jobs(data, locations, source)
     mend = f"every key, its unit and default: orchestrator jobs schema {kind}"
     try:
         job = KINDS[kind].model_validate(data)
     except ValidationError as error:
-        raise explain(error, KINDS[kind], data, where, spots, mend) from None
-    check_parts(job)
+        raise validation_request_error(error, KINDS[kind], data, source, locations, mend) from None
+    check_components(job)
     if isinstance(job, TuneJob):
-        check_space(job, spots, where, build_job)
+        check_space(job, locations, source, build_job)
     return job
 
 
-def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
+def _build_nested_jobs(data: dict[str, Any], spots: SourceLocations, where: str) -> None:
     """Check the jobs inside a job as if each were run by itself, and put them in their places."""
     if data["kind"] == "tune" and isinstance(data.get("train"), dict):
-        data["train"] = _train_within(data["train"], data, spots, where)
-    for i, stage in stages_within(data):
+        data["train"] = _build_sweep_train_job(data["train"], data, spots, where)
+    for i, stage in pipeline_stage_entries(data):
         if isinstance(stage.get("job"), dict):
-            stage["job"] = _stage_within(stage, ("stages", i, "job"), data, spots, where)
-    for i, entry in entries_within(data):
+            stage["job"] = _build_stage_job(stage, ("stages", i, "job"), data, spots, where)
+    for i, entry in evaluate_entries(data):
         job = entry.get("job")
         if not isinstance(job, dict):
             continue  # the schema says what is wrong with it
@@ -114,14 +116,16 @@ def _build_within(data: dict[str, Any], spots: Spots, where: str) -> None:
             raise RequestError(
                 f"evaluate.{i}.job is of kind '{kind}'",
                 where=spots.get(("evaluate", i, "job", "kind"), spot),
-                mend="name a job of kind evaluate, such as jobs/physics/evaluate.yaml",
+                hint="name a job of kind evaluate, such as jobs/physics/evaluate.yaml",
             )
         job.setdefault("model", "checkpoint")  # of the training; a job of its own must name one
-        entry["job"] = build_job(job, where=spot, spots=spots_within(spots, ("evaluate", i, "job")))
+        entry["job"] = build_job(
+            job, source=spot, locations=locations_below(spots, ("evaluate", i, "job"))
+        )
 
 
-def _train_within(
-    train: dict[str, Any], sweep: dict[str, Any], spots: Spots, where: str
+def _build_sweep_train_job(
+    train: dict[str, Any], sweep: dict[str, Any], spots: SourceLocations, where: str
 ) -> TrainJob:
     """The training that a sweep varies; it needs neither kind nor name."""
     spot = spots.get(("train",), where)
@@ -130,19 +134,19 @@ def _train_within(
         raise RequestError(
             f"train is of kind '{kind}'",
             where=spots.get(("train", "kind"), spot),
-            mend="name a job of kind train, such as jobs/physics/quick.yaml",
+            hint="name a job of kind train, such as jobs/physics/quick.yaml",
         )
     train.setdefault("name", sweep.get("name", "trial"))
-    job = build_job(train, where=spot, spots=spots_within(spots, ("train",)))
+    job = build_job(train, source=spot, locations=locations_below(spots, ("train",)))
     assert isinstance(job, TrainJob)
     return job
 
 
-def _stage_within(
+def _build_stage_job(
     stage: dict[str, Any],
     here: tuple[str | int, ...],
-    row: dict[str, Any],
-    spots: Spots,
+    pipeline: dict[str, Any],
+    spots: SourceLocations,
     where: str,
 ) -> Job:
     """A stage's job, under the pipeline's name and storage, and remembered where that is."""
@@ -154,25 +158,28 @@ def _stage_within(
         raise RequestError(
             f"the job of stage '{stage.get('name')}' is {what}",
             where=spots.get((*here, "kind"), spot),
-            mend=suggest(str(kind), known),
+            hint=suggest(str(kind), known),
         )
-    job["name"] = f"{row.get('name')}.{stage.get('name')}"
+    job["name"] = f"{pipeline.get('name')}.{stage.get('name')}"
     job.pop("storage", None)
-    if "storage" in row:
-        job["storage"] = row["storage"]
+    if "storage" in pipeline:
+        job["storage"] = pipeline["storage"]
     if kind == "tune":
         if isinstance(job.get("train"), dict):
-            job["train"] = {**job["train"], "track": _tracked(job["train"], row)}
+            job["train"] = {
+                **job["train"],
+                "track": _with_pipeline_tracking(job["train"], pipeline),
+            }
     elif kind != "pack":
-        job["track"] = _tracked(job, row)
+        job["track"] = _with_pipeline_tracking(job, pipeline)
         if kind == "embed":
             job["track"].pop("experiment", None)
-    return build_job(job, where=spot, spots=spots_within(spots, here))
+    return build_job(job, source=spot, locations=locations_below(spots, here))
 
 
-def _tracked(job: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+def _with_pipeline_tracking(job: dict[str, Any], pipeline: dict[str, Any]) -> dict[str, Any]:
     """The `track` of a stage's job, with the server and the experiment of its pipeline."""
-    given, theirs = row.get("track"), job.get("track")
+    given, theirs = pipeline.get("track"), job.get("track")
     whole: dict[str, Any] = given if isinstance(given, dict) else {}
     kept: dict[str, Any] = dict(theirs) if isinstance(theirs, dict) else {}
     kept.pop("uri", None)

@@ -8,46 +8,51 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import RequestError, suggest
-from orchestrator.job.config.base import NAME_PATTERN, CustomPart
+from orchestrator.job.config.base import NAME_PATTERN, CustomComponent
 
-Path = tuple[str | int, ...]
-Spots = dict[Path, str]
+KeyPath = tuple[str | int, ...]
+SourceLocations = dict[KeyPath, str]
 """Where each key was written: `job.yaml:12`, or the override that set it."""
 
 
-def explain(
-    error: ValidationError, model: type[BaseModel], data: Any, where: str, spots: Spots, mend: str
+def validation_request_error(
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Any,
+    where: str,
+    locations: SourceLocations,
+    hint: str,
 ) -> RequestError:
     """One line per mistake: where it stands, the key, what is wrong and what was meant."""
     found = error.errors(include_url=False)
-    locations = [item["loc"] for item in found]
+    wrong = [item["loc"] for item in found]
     rows = []
     for item in found:
         # A list whose entries are wrong is reported once more, as too short: once is enough.
-        if any(other[: len(item["loc"])] == item["loc"] != other for other in locations):
+        if any(other[: len(item["loc"])] == item["loc"] != other for other in wrong):
             continue
         if item["type"] == "missing" and _is_mistyped(item["loc"], found, model):
             continue
         path = _written_path(item, data)
-        spot = nearest_spot(path, spots) or where
+        spot = nearest_location(path, locations) or where
         rows.append((spot, f"{dotted(path) or 'job'}: {_reason(item, model, dotted(path))}"))
     if len(rows) == 1:
-        return RequestError(rows[0][1], where=rows[0][0], mend=mend)
+        return RequestError(rows[0][1], where=rows[0][0], hint=hint)
     lines = [f"{spot}: {text}" for spot, text in rows]
-    return RequestError("\n  ".join([f"{len(rows)} mistakes", *lines]), mend=mend)
+    return RequestError("\n  ".join([f"{len(rows)} mistakes", *lines]), hint=hint)
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """`("objective", "masks", 0)` as an override spells it: `objective.masks.0`."""
     return ".".join(map(str, path))
 
 
-def nearest_spot(path: Path, spots: Spots) -> str | None:
+def nearest_location(path: KeyPath, spots: SourceLocations) -> str | None:
     """Where a key was written, or the section around it when it was not."""
     return next((spots[path[:end]] for end in range(len(path), 0, -1) if path[:end] in spots), None)
 
 
-def _written_path(item: Any, data: Any) -> Path:
+def _written_path(item: Any, data: Any) -> KeyPath:
     """The path as the user wrote it: pydantic puts the tag of a chosen union between the keys."""
     if item["type"] == "at":
         return tuple(
@@ -73,7 +78,7 @@ def _is_position(part: str | int, data: Any) -> bool:
 def _reason(item: Any, model: type[BaseModel], written: str) -> str:
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        return f"unknown key; {_meant(item['loc'], model, written)}"
+        return f"unknown key; {_suggest_key(item['loc'], model, written)}"
     if kind == "missing":
         return "this key is required"
     if kind == "union_tag_invalid":
@@ -101,7 +106,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _meant(loc: Path, model: type[BaseModel], written: str) -> str:
+def _suggest_key(loc: KeyPath, model: type[BaseModel], written: str) -> str:
     """What an unknown key may have been: a mistyped neighbour, or one of another section."""
     key, known = str(loc[-1]), _keys_at(model, loc[:-1])
     hint = suggest(key, known) if known else "this section has no keys"
@@ -121,17 +126,17 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _dotted_keys(section, f"{key}.")
 
 
-def _is_mistyped(loc: Path, found: Sequence[Any], model: type[BaseModel]) -> bool:
+def _is_mistyped(loc: KeyPath, found: Sequence[Any], model: type[BaseModel]) -> bool:
     """True when a missing key stands there misspelled, which is told already."""
     return any(
         other["type"] == "extra_forbidden"
         and other["loc"][:-1] == loc[:-1]
-        and f"'{loc[-1]}'" in _meant(other["loc"], model, "")
+        and f"'{loc[-1]}'" in _suggest_key(other["loc"], model, "")
         for other in found
     )
 
 
-def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
+def _keys_at(model: type[BaseModel], loc: KeyPath) -> list[str]:
     """The keys that a section knows, by walking the schema along an error's path."""
     candidates: list[type[BaseModel]] = [model]
     for part in loc:
@@ -151,7 +156,7 @@ def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
 
 
 def _tag_of(model: type[BaseModel]) -> str:
-    if issubclass(model, CustomPart):
+    if issubclass(model, CustomComponent):
         return "custom"
     field = model.model_fields.get("kind")
     return str(field.default) if field else ""

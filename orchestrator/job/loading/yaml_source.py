@@ -9,8 +9,8 @@ import yaml
 
 from orchestrator.errors import RequestError
 from orchestrator.job.config.model import ENCODER_SIZES
-from orchestrator.job.loading.validation_errors import Path as KeyPath
-from orchestrator.job.loading.validation_errors import Spots
+from orchestrator.job.loading.validation_errors import KeyPath as KeyPath
+from orchestrator.job.loading.validation_errors import SourceLocations
 from orchestrator.paths import local_path
 
 # A job file is a page of text. A video that was named by mistake is not read into memory.
@@ -29,26 +29,26 @@ def read_text(path: Path) -> str:
         with place.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
-            raise RequestError("too large for a job file", where=str(path), mend=mend)
+            raise RequestError("too large for a job file", where=str(path), hint=mend)
         return raw.decode("utf-8")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RequestError(
-            f"cannot read the job file: {reason}", where=str(path), mend=mend
+            f"cannot read the job file: {reason}", where=str(path), hint=mend
         ) from None
     except UnicodeDecodeError:
         raise RequestError(
-            "not a text file, so not a job file", where=str(path), mend=mend
+            "not a text file, so not a job file", where=str(path), hint=mend
         ) from None
 
 
-def parse_yaml(text: str, where: str) -> tuple[Any, Spots]:
+def parse_yaml(text: str, where: str) -> tuple[Any, SourceLocations]:
     """YAML as plain data, and the line of every key, by its path.
 
     Raises:
         RequestError: no valid YAML, a key that stands twice, or sections without end.
     """
-    spots: Spots = {}
+    spots: SourceLocations = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None:
@@ -60,11 +60,11 @@ def parse_yaml(text: str, where: str) -> tuple[Any, Spots]:
         raise RequestError(
             f"not valid YAML: {problem}",
             where=f"{where}:{mark.line + 1}" if mark else where,
-            mend=_yaml_hint(problem),
+            hint=_yaml_hint(problem),
         ) from None
     except RecursionError:
         raise RequestError(
-            "sections are nested without end", where=where, mend="a job has five levels at most"
+            "sections are nested without end", where=where, hint="a job has five levels at most"
         ) from None
 
 
@@ -78,7 +78,7 @@ def _yaml_hint(problem: str) -> str:
     return "check colons, brackets, quotes and the indentation around that line"
 
 
-def _collect(node: yaml.Node, path: KeyPath, spots: Spots, where: str) -> None:
+def _collect(node: yaml.Node, path: KeyPath, spots: SourceLocations, where: str) -> None:
     spots.setdefault(path, f"{where}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -89,7 +89,7 @@ def _collect(node: yaml.Node, path: KeyPath, spots: Spots, where: str) -> None:
                 raise RequestError(
                     f"key '{key.value}' stands twice",
                     where=spot,
-                    mend=f"the first is on line {first}; keep one",
+                    hint=f"the first is on line {first}; keep one",
                 )
             spots[here] = spot
             _collect(value, here, spots, where)
@@ -98,7 +98,7 @@ def _collect(node: yaml.Node, path: KeyPath, spots: Spots, where: str) -> None:
             _collect(item, (*path, i), spots, where)
 
 
-def apply_override(data: dict[str, Any], override: str, spots: Spots) -> None:
+def apply_override(data: dict[str, Any], override: str, locations: SourceLocations) -> None:
     """Set one dotted key in place: `scale.workers=4`, `objective.masks.0.blocks=4`.
 
     Raises:
@@ -108,13 +108,15 @@ def apply_override(data: dict[str, Any], override: str, spots: Spots) -> None:
     where = f"override '{override}'"
     if not separator or not all(key.split(".")):
         raise RequestError(
-            "not KEY=VALUE", where=where, mend="write it like scale.workers=4, with no spaces"
+            "not KEY=VALUE", where=where, hint="write it like scale.workers=4, with no spaces"
         )
-    set_key(data, key, _override_value(raw, where), where, spots)
+    set_key(data, key, _override_value(raw, where), where, locations)
 
 
-def set_key(data: dict[str, Any], key: str, value: Any, where: str, spots: Spots) -> None:
-    """Set one dotted key in place; `where` is who wants it.
+def set_key(
+    data: dict[str, Any], key: str, value: Any, source: str, locations: SourceLocations
+) -> None:
+    """Set one dotted key in place; `source` is who wants it.
 
     Raises:
         RequestError: the key leads through a value or past a list's end.
@@ -123,15 +125,15 @@ def set_key(data: dict[str, Any], key: str, value: Any, where: str, spots: Spots
     here: Any = data
     path: KeyPath = ()
     for i, name in enumerate(names[:-1]):
-        step = _position(here, name, where) if isinstance(here, list) else name
+        step = _position(here, name, source) if isinstance(here, list) else name
         path = (*path, step)
-        here = _open(here, step, names[i + 1], where)
-    last = _position(here, names[-1], where) if isinstance(here, list) else names[-1]
+        here = _section_at(here, step, names[i + 1], source)
+    last = _position(here, names[-1], source) if isinstance(here, list) else names[-1]
     if last in ("source", "sources"):
         # One takes the place of the other.
         here.pop("sources" if last == "source" else "source", None)
     here[last] = value
-    spots[(*path, last)] = where
+    locations[(*path, last)] = source
 
 
 def _override_value(raw: str, where: str) -> Any:
@@ -145,18 +147,18 @@ def _override_value(raw: str, where: str) -> Any:
         raise RequestError(
             f"not a valid value: {problem}",
             where=where,
-            mend="inside brackets, quote text that holds one of : ? # , as '...'",
+            hint="inside brackets, quote text that holds one of : ? # , as '...'",
         ) from None
 
 
-def _open(here: Any, step: str | int, below: str, where: str) -> Any:
+def _section_at(here: Any, step: str | int, below: str, where: str) -> Any:
     """The section or list at `step`, made or spelled out where it must be."""
     value = here[step] if isinstance(step, int) else here.get(step)
     if value is None and below.isdigit():
         raise RequestError(
             f"the file gives no list '{step}' to change an entry of",
             where=where,
-            mend=f"give the whole list: {step}=[...]",
+            hint=f"give the whole list: {step}=[...]",
         )
     if value is None:
         value = {}
@@ -167,7 +169,7 @@ def _open(here: Any, step: str | int, below: str, where: str) -> Any:
         value = {"from": value}
     if not isinstance(value, (dict, list)):
         raise RequestError(
-            f"'{step}' is a value ({value!r}), not a section", where=where, mend="check the key"
+            f"'{step}' is a value ({value!r}), not a section", where=where, hint="check the key"
         )
     here[step] = value
     return value
@@ -182,6 +184,6 @@ def _position(here: list[Any], name: str, where: str) -> int:
         raise RequestError(
             f"'{name}' is no position in a list of {len(here)}",
             where=where,
-            mend=f"count from 0 to {len(here) - 1}" if here else "the list is empty",
+            hint=f"count from 0 to {len(here) - 1}" if here else "the list is empty",
         )
     return int(name)

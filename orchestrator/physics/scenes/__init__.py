@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.physics.scene import Scene
 from orchestrator.physics.scenes import collision, drop, launch, lever, occlusion, ramp, wall
 
-FAMILIES: dict[str, Callable[[np.random.Generator], Scene]] = {
+SCENE_BUILDERS: dict[str, Callable[[np.random.Generator], Scene]] = {
     "drop": drop.build,
     "ramp": ramp.build,
     "lever": lever.build,

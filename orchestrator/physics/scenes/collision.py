@@ -5,16 +5,23 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.scene import VIEW, Scene, Solid, Thing, Trajectory, rectangle
-from orchestrator.physics.scenes.common import Palette, thing
+from orchestrator.physics.scene import (
+    VIEW_METERS,
+    RigidBody,
+    Scene,
+    StaticPolygon,
+    Trajectory,
+    rectangle_vertices,
+)
+from orchestrator.physics.scenes.common import Palette, sample_body
 
 
 def build(rng: np.random.Generator) -> Scene:
     """Two to five pucks inside four rails, the first two on their way to each other."""
-    palette = Palette.draw(rng)
+    palette = Palette.sample(rng)
     rail = float(rng.uniform(0.5, 0.9))
-    spots = _spots(rng, int(rng.integers(2, 6)), rail + 1.0)
-    pucks: list[Thing] = []
+    spots = _sample_positions(rng, int(rng.integers(2, 6)), rail + 1.0)
+    pucks: list[RigidBody] = []
     for number, spot in enumerate(spots):
         speed, heading = 0.0, 0.0
         if number < 2:
@@ -24,7 +31,7 @@ def build(rng: np.random.Generator) -> Scene:
         elif rng.random() < 0.5:
             speed, heading = float(rng.uniform(0.5, 3.0)), float(rng.uniform(0, 2 * np.pi))
         pucks.append(
-            thing(
+            sample_body(
                 rng,
                 palette,
                 (float(spot[0]), float(spot[1])),
@@ -44,17 +51,19 @@ def build(rng: np.random.Generator) -> Scene:
     return Scene(
         "collision",
         tuple(pucks),
-        _rails(palette, rail),
-        palette.backdrop(),
-        rim=palette.rim,
+        table_rails(palette, rail),
+        palette.sample_background(),
+        outline_brightness=palette.outline_brightness,
         gravity=0.0,
-        shows=_met,
+        event_occurred=_pucks_collided,
     )
 
 
-def _spots(rng: np.random.Generator, count: int, margin: float) -> list[npt.NDArray[np.float64]]:
+def _sample_positions(
+    rng: np.random.Generator, count: int, margin: float
+) -> list[npt.NDArray[np.float64]]:
     """Places at least two metres from each other, the first two far apart."""
-    low, high = margin, VIEW - margin
+    low, high = margin, VIEW_METERS - margin
     spots = [rng.uniform([low, low], [3.5, high]), rng.uniform([6.5, low], [high, high])]
     while len(spots) < count:
         spot = rng.uniform(low, high, 2)
@@ -64,18 +73,28 @@ def _spots(rng: np.random.Generator, count: int, margin: float) -> list[npt.NDAr
     return [spots[order[0]], spots[order[1]], *spots[2:]]
 
 
-def _rails(palette: Palette, rail: float) -> tuple[Solid, ...]:
-    colour = palette.solid()
-    low, high = -5.0, VIEW + 5.0
+def table_rails(palette: Palette, rail: float) -> tuple[StaticPolygon, ...]:
+    colour = palette.static_colour()
+    low, high = -5.0, VIEW_METERS + 5.0
     return (
-        Solid(rectangle(low, low, high, rail), colour, "near rail", friction=0.3),
-        Solid(rectangle(low, VIEW - rail, high, high), colour, "far rail", friction=0.3),
-        Solid(rectangle(low, low, rail, high), colour, "left rail", friction=0.3),
-        Solid(rectangle(VIEW - rail, low, high, high), colour, "right rail", friction=0.3),
+        StaticPolygon(rectangle_vertices(low, low, high, rail), colour, "near rail", friction=0.3),
+        StaticPolygon(
+            rectangle_vertices(low, VIEW_METERS - rail, high, high),
+            colour,
+            "far rail",
+            friction=0.3,
+        ),
+        StaticPolygon(rectangle_vertices(low, low, rail, high), colour, "left rail", friction=0.3),
+        StaticPolygon(
+            rectangle_vertices(VIEW_METERS - rail, low, high, high),
+            colour,
+            "right rail",
+            friction=0.3,
+        ),
     )
 
 
-def _met(seen: Trajectory) -> bool:
+def _pucks_collided(seen: Trajectory) -> bool:
     """Two pucks met within the first three seconds."""
     return any(
         c.time < 3 and c.a.startswith("thing") and c.b.startswith("thing") for c in seen.contacts

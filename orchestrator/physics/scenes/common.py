@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.physics.scene import VIEW, Backdrop, Colour, Solid, Thing, rectangle
+from orchestrator.physics.scene import (
+    VIEW_METERS,
+    Background,
+    Colour,
+    RigidBody,
+    StaticPolygon,
+    rectangle_vertices,
+)
 
-GOLDEN = 0.618034
-WALL = 0.35  # metres of side wall that are in the picture
+GOLDEN_RATIO = 0.618034
+WALL_THICKNESS = 0.35  # metres of side wall that are in the picture
 # An oblique impact of a corner with friction gains energy under Newton's law of restitution
 # (Kane's paradox) unless the restitution is well below 1.
-CORNER_BOUNCE = 0.78
-OUTSIDE = 6.0  # metres by which walls go on beyond the picture: nothing flies over or through
+MAX_POLYGON_RESTITUTION = 0.78
+WALL_OVERHANG = 6.0  # metres by which walls go on beyond the picture: nothing flies over or through
 
 
 @dataclass
@@ -27,120 +34,124 @@ class Palette:
     hue: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Palette:
+    def sample(cls, rng: np.random.Generator) -> Palette:
         """A new palette."""
         return cls(rng, bool(rng.random() < 0.4), float(rng.random()))
 
-    def thing(self) -> Colour:
+    def body_colour(self) -> Colour:
         """A strong colour; each call is far in hue from the one before."""
-        self.hue = (self.hue + GOLDEN) % 1.0
+        self.hue = (self.hue + GOLDEN_RATIO) % 1.0
         saturation = self.rng.uniform(0.7, 0.95)
         value = self.rng.uniform(0.85, 1.0) if self.dark else self.rng.uniform(0.6, 0.9)
         return colorsys.hsv_to_rgb(self.hue, saturation, value)
 
-    def mark(self) -> Colour:
+    def mark_colour(self) -> Colour:
         """Nearly white, or now and then nearly black."""
         value = 0.97 if self.rng.random() < 0.75 else 0.12
         return (value, value, value)
 
-    def solid(self) -> Colour:
+    def static_colour(self) -> Colour:
         """Floors and walls: dull, and clearly apart from the backdrop."""
         value = self.rng.uniform(0.5, 0.62) if self.dark else self.rng.uniform(0.35, 0.5)
         return colorsys.hsv_to_rgb(self.rng.random(), self.rng.uniform(0.05, 0.3), value)
 
-    def screen(self) -> Colour:
+    def occluder_colour(self) -> Colour:
         """Boards in front: a middle tone that no thing has."""
         value = self.rng.uniform(0.6, 0.75) if self.dark else self.rng.uniform(0.5, 0.7)
         return colorsys.hsv_to_rgb(self.rng.random(), self.rng.uniform(0.2, 0.4), value)
 
-    def backdrop(self) -> Backdrop:
+    def sample_background(self) -> Background:
         """Plain, a gradient, or a mild texture."""
         rng = self.rng
         value = rng.uniform(0.1, 0.24) if self.dark else rng.uniform(0.8, 0.95)
         step = rng.uniform(0.05, 0.14)
         hue, saturation = rng.random(), rng.uniform(0.0, 0.2)
         second = value + step if self.dark else value - step
-        return Backdrop(
+        return Background(
             kind=str(rng.choice(["plain", "gradient", "texture"])),
             colours=(
                 colorsys.hsv_to_rgb(hue, saturation, value),
                 colorsys.hsv_to_rgb(hue, saturation, second),
             ),
-            direction=float(rng.uniform(0, 2 * np.pi)),
-            grain=rng.random((12, 12)),
+            gradient_angle=float(rng.uniform(0, 2 * np.pi)),
+            texture_grid=rng.random((12, 12)),
         )
 
     @property
-    def rim(self) -> float:
-        """Outline of things, see `Scene.rim`."""
+    def outline_brightness(self) -> float:
+        """Outline of things, see `Scene.outline_brightness`."""
         return 1.8 if self.dark else 0.45
 
 
-def polygon(sides: int, size: float) -> npt.NDArray[np.float64]:
+def regular_polygon(sides: int, size: float) -> npt.NDArray[np.float64]:
     """A regular polygon's corners `[sides, 2]` about its centre, lying on an edge at angle 0."""
     angle = 2 * np.pi * (np.arange(sides) + 0.5) / sides - np.pi / 2
     return np.asarray(size * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
-def box(width: float, height: float) -> npt.NDArray[np.float64]:
+def box_vertices(width: float, height: float) -> npt.NDArray[np.float64]:
     """A rectangle's corners `[4, 2]` about its centre."""
-    return rectangle(-width / 2, -height / 2, width / 2, height / 2)
+    return rectangle_vertices(-width / 2, -height / 2, width / 2, height / 2)
 
 
-SHAPES = ("ball", "ball", "box", "box", "triangle", "hexagon")
+DEFAULT_SHAPES = ("ball", "ball", "box", "box", "triangle", "hexagon")
 
 
-def thing(
+def sample_body(
     rng: np.random.Generator,
     palette: Palette,
-    at: tuple[float, float],
+    position: tuple[float, float],
     *,
-    shapes: tuple[str, ...] = SHAPES,
+    shapes: tuple[str, ...] = DEFAULT_SHAPES,
     size: tuple[float, float] = (0.5, 0.9),
     velocity: tuple[float, float, float] = (0.0, 0.0, 0.0),
     restitution: tuple[float, float] = (0.6, 0.9),
     friction: tuple[float, float] = (0.1, 0.6),
     angle: float = 0.0,
     role: str = "mover",
-) -> Thing:
-    """A thing of random shape, size, mass and colour with its centre at `at`."""
+) -> RigidBody:
+    """A thing of random shape, size, mass and colour with its centre at `position`."""
     shape = str(rng.choice(shapes))
     reach = float(rng.uniform(*size))
     corners = None
     if shape == "box":
-        corners = box(2 * reach * 0.72, 2 * reach * 0.72 * float(rng.uniform(0.75, 1.2)))
+        corners = box_vertices(2 * reach * 0.72, 2 * reach * 0.72 * float(rng.uniform(0.75, 1.2)))
         reach = float(np.linalg.norm(corners[0]))
     elif shape != "ball":
-        corners = polygon({"triangle": 3, "hexagon": 6}[shape], reach)
+        corners = regular_polygon({"triangle": 3, "hexagon": 6}[shape], reach)
     bounce = float(rng.uniform(*restitution))
     marking = str(rng.choice(["half", "stripe", "dot"] if shape == "ball" else ["plain", "stripe"]))
-    return Thing(
+    return RigidBody(
         shape=shape,
         size=reach,
         mass=float(rng.uniform(0.5, 2.0)) * reach**2 * 4,
-        pose=(at[0], at[1], angle),
-        colour=palette.thing(),
-        mark=palette.mark(),
+        pose=(position[0], position[1], angle),
+        colour=palette.body_colour(),
+        mark_colour=palette.mark_colour(),
         marking=marking,
         velocity=velocity,
-        restitution=bounce if corners is None else min(bounce, CORNER_BOUNCE),
+        restitution=bounce if corners is None else min(bounce, MAX_POLYGON_RESTITUTION),
         friction=float(rng.uniform(*friction)),
         corners=corners,
         role=role,
     )
 
 
-def foot(thing: Thing) -> float:
+def bottom_offset(thing: RigidBody) -> float:
     """How far the lowest point at angle 0 lies below the centre, in metres."""
     return thing.size if thing.corners is None else -float(thing.corners[:, 1].min())
 
 
-def room(palette: Palette, floor: float) -> list[Solid]:
+def floor_and_walls(palette: Palette, floor: float) -> list[StaticPolygon]:
     """A floor of the given height and a wall on either side, going on outside the picture."""
-    colour = palette.solid()
-    low, high = -OUTSIDE, VIEW + 5 * OUTSIDE
+    colour = palette.static_colour()
+    low, high = -WALL_OVERHANG, VIEW_METERS + 5 * WALL_OVERHANG
     return [
-        Solid(rectangle(low, low, VIEW - low, floor), colour, "floor"),
-        Solid(rectangle(low, low, WALL, high), colour, "left wall"),
-        Solid(rectangle(VIEW - WALL, low, VIEW - low, high), colour, "right wall"),
+        StaticPolygon(rectangle_vertices(low, low, VIEW_METERS - low, floor), colour, "floor"),
+        StaticPolygon(rectangle_vertices(low, low, WALL_THICKNESS, high), colour, "left wall"),
+        StaticPolygon(
+            rectangle_vertices(VIEW_METERS - WALL_THICKNESS, low, VIEW_METERS - low, high),
+            colour,
+            "right wall",
+        ),
     ]

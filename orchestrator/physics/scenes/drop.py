@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from orchestrator.physics.scene import Scene
-from orchestrator.physics.scenes.common import Palette, room, thing
+from orchestrator.physics.scenes.common import Palette, floor_and_walls, sample_body
 
 
 def build(rng: np.random.Generator) -> Scene:
     """One to three things of their own bounciness, let go at different heights."""
-    palette = Palette.draw(rng)
+    palette = Palette.sample(rng)
     floor = float(rng.uniform(0.4, 1.4))
     count = int(rng.integers(1, 4))
     lanes = rng.permutation(np.linspace(1.6, 8.4, count + 1)[:-1] + 6.8 / (2 * (count + 1)))
     things = tuple(
-        thing(
+        sample_body(
             rng,
             palette,
             (float(lane), float(rng.uniform(5.0, 8.8))),
@@ -25,4 +25,10 @@ def build(rng: np.random.Generator) -> Scene:
         )
         for lane in lanes
     )
-    return Scene("drop", things, tuple(room(palette, floor)), palette.backdrop(), rim=palette.rim)
+    return Scene(
+        "drop",
+        things,
+        tuple(floor_and_walls(palette, floor)),
+        palette.sample_background(),
+        outline_brightness=palette.outline_brightness,
+    )

@@ -6,21 +6,33 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.physics.scene import Scene, Solid, Trajectory, rectangle
-from orchestrator.physics.scenes.common import WALL, Palette, foot, room, thing
+from orchestrator.physics.scene import Scene, StaticPolygon, Trajectory, rectangle_vertices
+from orchestrator.physics.scenes.common import (
+    WALL_THICKNESS,
+    Palette,
+    bottom_offset,
+    floor_and_walls,
+    sample_body,
+)
 
 
 def build(rng: np.random.Generator) -> Scene:
     """A striker comes in along a ledge or the floor; one or two things wait in its way."""
-    palette = Palette.draw(rng)
+    palette = Palette.sample(rng)
     floor = float(rng.uniform(0.4, 0.9))
     ledge = rng.random() < 0.6
     ground = floor + float(rng.uniform(1.8, 4.0)) if ledge else floor
     end = float(rng.uniform(5.2, 6.8))
-    solids = room(palette, floor)
+    solids = floor_and_walls(palette, floor)
     if ledge:
-        solids.append(Solid(rectangle(WALL, floor, end, ground), palette.solid(), "ledge"))
-    striker = thing(
+        solids.append(
+            StaticPolygon(
+                rectangle_vertices(WALL_THICKNESS, floor, end, ground),
+                palette.static_colour(),
+                "ledge",
+            )
+        )
+    striker = sample_body(
         rng,
         palette,
         (0.0, 0.0),
@@ -35,13 +47,13 @@ def build(rng: np.random.Generator) -> Scene:
         striker, spin = replace(striker, friction=float(rng.uniform(0.01, 0.04))), 0.0
     striker = replace(
         striker,
-        pose=(WALL + 0.3 + striker.size, ground + foot(striker) + 0.005, 0.0),
+        pose=(WALL_THICKNESS + 0.3 + striker.size, ground + bottom_offset(striker) + 0.005, 0.0),
         velocity=(speed, 0.0, spin),
     )
     things = [striker]
     x = end - float(rng.uniform(0.6, 1.6)) if ledge else float(rng.uniform(4.5, 6.0))
     for _ in range(1 if ledge or rng.random() < 0.6 else 2):
-        target = thing(
+        target = sample_body(
             rng,
             palette,
             (0.0, 0.0),
@@ -51,15 +63,20 @@ def build(rng: np.random.Generator) -> Scene:
             restitution=(0.75, 0.95),
             role="target",
         )
-        things.append(replace(target, pose=(x, ground + foot(target) + 0.005, 0.0)))
+        things.append(replace(target, pose=(x, ground + bottom_offset(target) + 0.005, 0.0)))
         x += float(rng.uniform(1.8, 2.4))
     scene = Scene(
-        "launch", tuple(things), tuple(solids), palette.backdrop(), rim=palette.rim, shows=_struck
+        "launch",
+        tuple(things),
+        tuple(solids),
+        palette.sample_background(),
+        outline_brightness=palette.outline_brightness,
+        event_occurred=_target_launched,
     )
     return scene.mirrored() if rng.random() < 0.5 else scene
 
 
-def _struck(seen: Trajectory) -> bool:
+def _target_launched(seen: Trajectory) -> bool:
     """The striker met the first target within two seconds, and that then moved fast."""
     met = [c.time for c in seen.contacts if {c.a, c.b} == {"thing 0", "thing 1"}]
     if not met or met[0] > 2:

@@ -6,35 +6,41 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.physics.scene import Scene, Solid, Thing, Trajectory
-from orchestrator.physics.scenes.common import Palette, box, foot, room, thing
+from orchestrator.physics.scene import RigidBody, Scene, StaticPolygon, Trajectory
+from orchestrator.physics.scenes.common import (
+    Palette,
+    bottom_offset,
+    box_vertices,
+    floor_and_walls,
+    sample_body,
+)
 
-THICK = 0.26
+PLANK_THICKNESS = 0.26
 
 
 def build(rng: np.random.Generator) -> Scene:
     """A plank on a fulcrum, a light thing on its low end, a heavier one above the high end."""
-    palette = Palette.draw(rng)
+    palette = Palette.sample(rng)
     floor = float(rng.uniform(0.4, 0.9))
     height = float(rng.uniform(0.9, 1.5))
     half = float(rng.uniform(2.6, 3.2))
     middle = float(rng.uniform(4.6, 5.4))
     pivot = (middle, floor + height)
     # The low (left) end touches the floor with its under side.
-    tilt = float(np.arcsin((height - THICK / 2) / half)) * 0.97
-    plank = Thing(
+    tilt = float(np.arcsin((height - PLANK_THICKNESS / 2) / half)) * 0.97
+    plank = RigidBody(
         "plank",
         size=half,
         mass=float(rng.uniform(1.0, 2.0)),
         pose=(*pivot, tilt),
-        colour=palette.solid(),
-        mark=palette.mark(),
+        colour=palette.static_colour(),
+        mark_colour=palette.mark_colour(),
         restitution=0.1,
         friction=0.9,
-        corners=box(2 * half, THICK),
+        corners=box_vertices(2 * half, PLANK_THICKNESS),
         role="plank",
     )
-    light = thing(
+    light = sample_body(
         rng,
         palette,
         (0.0, 0.0),
@@ -45,8 +51,8 @@ def build(rng: np.random.Generator) -> Scene:
         angle=tilt,
         role="target",
     )
-    light = _resting(replace(light, mass=float(rng.uniform(0.5, 1.2))), plank, 0.55 - half)
-    heavy = thing(
+    light = _place_on_plank(replace(light, mass=float(rng.uniform(0.5, 1.2))), plank, 0.55 - half)
+    heavy = sample_body(
         rng,
         palette,
         (middle + half * float(rng.uniform(0.72, 0.88)), float(rng.uniform(6.5, 8.6))),
@@ -55,34 +61,34 @@ def build(rng: np.random.Generator) -> Scene:
         friction=(0.3, 0.8),
     )
     heavy = replace(heavy, mass=float(rng.uniform(2.5, 6.0)))
-    under = height - THICK / 2
-    fulcrum = Solid(
+    under = height - PLANK_THICKNESS / 2
+    fulcrum = StaticPolygon(
         np.array([[middle - 0.55, floor], [middle + 0.55, floor], [middle, floor + under]]),
-        palette.solid(),
+        palette.static_colour(),
         "fulcrum",
     )
     scene = Scene(
         "lever",
         (plank, light, heavy),
-        (*room(palette, floor), fulcrum),
-        palette.backdrop(),
-        rim=palette.rim,
-        pins=((0, pivot),),
-        unmet=((0, "fulcrum"),),
-        shows=_flung,
+        (*floor_and_walls(palette, floor), fulcrum),
+        palette.sample_background(),
+        outline_brightness=palette.outline_brightness,
+        pivot_anchors=((0, pivot),),
+        ignored_contacts=((0, "fulcrum"),),
+        event_occurred=_load_thrown,
     )
     return scene.mirrored() if rng.random() < 0.5 else scene
 
 
-def _resting(load: Thing, plank: Thing, along: float) -> Thing:
+def _place_on_plank(load: RigidBody, plank: RigidBody, along: float) -> RigidBody:
     """Put `load` on the plank, `along` metres from the pivot."""
     x, y, tilt = plank.pose
-    up = THICK / 2 + foot(load) + 0.005
+    up = PLANK_THICKNESS / 2 + bottom_offset(load) + 0.005
     cos, sin = np.cos(tilt), np.sin(tilt)
     return replace(load, pose=(x + along * cos - up * sin, y + along * sin + up * cos, tilt))
 
 
-def _flung(seen: Trajectory) -> bool:
+def _load_thrown(seen: Trajectory) -> bool:
     """The light thing rose by more than a metre."""
     height = seen.poses[:, 1, 1]
     return bool(height.max() > height[0] + 1.0)

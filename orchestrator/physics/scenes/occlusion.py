@@ -6,33 +6,37 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.physics.scene import Scene, Screen, Thing, Trajectory
-from orchestrator.physics.scenes.common import Palette, foot, room, thing
+from orchestrator.physics.scene import Occluder, RigidBody, Scene, Trajectory
+from orchestrator.physics.scenes.common import Palette, bottom_offset, floor_and_walls, sample_body
 
 
 def build(rng: np.random.Generator) -> Scene:
     """Rolling, sliding or hopping things and one screen, two screens, or a hanging board."""
-    palette = Palette.draw(rng)
+    palette = Palette.sample(rng)
     floor = float(rng.uniform(0.4, 1.2))
     hang = rng.random() < 0.3
-    screens = _board(rng, palette, floor) if hang else _screens(rng, palette, floor)
+    screens = (
+        _hanging_occluder(rng, palette, floor) if hang else _standing_occluders(rng, palette, floor)
+    )
     sides = [(1.3, 1), (8.7, -1)] if rng.random() < 0.5 else [(8.7, -1), (1.3, 1)]
     count = 2 if rng.random() < 0.45 else 1
-    things = [_passer(rng, palette, floor, x, way, hang) for x, way in sides[:count]]
+    things = [_moving_body(rng, palette, floor, x, way, hang) for x, way in sides[:count]]
     return Scene(
         "occlusion",
         tuple(things),
-        tuple(room(palette, floor)),
-        palette.backdrop(),
-        rim=palette.rim,
+        tuple(floor_and_walls(palette, floor)),
+        palette.sample_background(),
+        outline_brightness=palette.outline_brightness,
         screens=screens,
-        shows=lambda seen: _passed(seen, screens, things),
+        event_occurred=lambda seen: _was_occluded(seen, screens, things),
     )
 
 
-def _screens(rng: np.random.Generator, palette: Palette, floor: float) -> tuple[Screen, ...]:
+def _standing_occluders(
+    rng: np.random.Generator, palette: Palette, floor: float
+) -> tuple[Occluder, ...]:
     """One or two boards that stand on the floor."""
-    colour = palette.screen()
+    colour = palette.occluder_colour()
     centres = [float(rng.uniform(3.8, 6.2))]
     if rng.random() < 0.4:
         centres = [3.45 + float(rng.uniform(-0.2, 0.2)), 6.65 + float(rng.uniform(-0.2, 0.2))]
@@ -40,22 +44,28 @@ def _screens(rng: np.random.Generator, palette: Palette, floor: float) -> tuple[
     for centre in centres:
         half = float(rng.uniform(1.2, 1.8) if len(centres) == 1 else rng.uniform(1.0, 1.15))
         top = floor + float(rng.uniform(2.6, 5.0))
-        boards.append(Screen(centre - half, floor - 0.12, centre + half, top, colour))
+        boards.append(Occluder(centre - half, floor - 0.12, centre + half, top, colour))
     return tuple(boards)
 
 
-def _board(rng: np.random.Generator, palette: Palette, floor: float) -> tuple[Screen, ...]:
+def _hanging_occluder(
+    rng: np.random.Generator, palette: Palette, floor: float
+) -> tuple[Occluder, ...]:
     """A board across the room at mid height: hopping things vanish behind it and come down."""
     bottom = floor + float(rng.uniform(2.0, 2.6))
-    return (Screen(1.6, bottom, 8.4, bottom + float(rng.uniform(1.9, 2.4)), palette.screen()),)
+    return (
+        Occluder(
+            1.6, bottom, 8.4, bottom + float(rng.uniform(1.9, 2.4)), palette.occluder_colour()
+        ),
+    )
 
 
-def _passer(
+def _moving_body(
     rng: np.random.Generator, palette: Palette, floor: float, x: float, way: int, hang: bool
-) -> Thing:
+) -> RigidBody:
     """A thing near one wall on its way to the other."""
     hops = hang or rng.random() < 0.25
-    mover = thing(
+    mover = sample_body(
         rng,
         palette,
         (x, 0.0),
@@ -68,14 +78,14 @@ def _passer(
     spin = -speed / mover.size if mover.corners is None else 0.0
     if mover.corners is not None and not hops:
         mover = replace(mover, friction=float(rng.uniform(0.01, 0.04)))
-    height = floor + foot(mover) + 0.005
+    height = floor + bottom_offset(mover) + 0.005
     if hops:
         height, spin = floor + float(rng.uniform(6.5, 7.8) if hang else rng.uniform(2.5, 5.0)), 0.0
         speed *= 0.5 if hang else 0.8
     return replace(mover, pose=(x, height, 0.0), velocity=(speed, 0.0, spin))
 
 
-def _passed(seen: Trajectory, screens: tuple[Screen, ...], things: list[Thing]) -> bool:
+def _was_occluded(seen: Trajectory, screens: tuple[Occluder, ...], things: list[RigidBody]) -> bool:
     """The first thing was wholly hidden for a while, and in the open before and after."""
     x, y, reach = seen.poses[:, 0, 0], seen.poses[:, 0, 1], things[0].size
     hidden, apart = np.zeros(len(x), bool), np.ones(len(x), bool)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Scores = npt.NDArray[np.floating]
 
 
-def _lower(possible: Scores, impossible: Scores) -> npt.NDArray[np.float64]:
+def _win_rate(possible: Scores, impossible: Scores) -> npt.NDArray[np.float64]:
     """1 where the possible cell surprises less, half for a tie; NaN surprises count as ties."""
     unknown = np.isnan(possible) | np.isnan(impossible)
     right = (possible < impossible) + 0.5 * (possible == impossible)
@@ -27,10 +27,10 @@ def pair_accuracy(scores: Scores) -> npt.NDArray[np.float64]:
     scores = np.asarray(scores, np.float64)
     possible = (scores[:, 0, 0], scores[:, 1, 1])
     impossible = (scores[:, 0, 1], scores[:, 1, 0])
-    return np.asarray(np.mean([_lower(p, i) for p in possible for i in impossible], axis=0))
+    return np.asarray(np.mean([_win_rate(p, i) for p in possible for i in impossible], axis=0))
 
 
-def quad_right(scores: Scores) -> npt.NDArray[np.float64]:
+def quad_correct(scores: Scores) -> npt.NDArray[np.float64]:
     """Whether both outcomes surprise less in their own context, so that oddness cancels.
 
     Args:
@@ -40,6 +40,6 @@ def quad_right(scores: Scores) -> npt.NDArray[np.float64]:
         `[n]` in 0..1: 1 if s[0, 0] < s[1, 0] and s[1, 1] < s[0, 1]; a tie counts half in each.
     """
     scores = np.asarray(scores, np.float64)
-    first = _lower(scores[:, 0, 0], scores[:, 1, 0])
-    second = _lower(scores[:, 1, 1], scores[:, 0, 1])
+    first = _win_rate(scores[:, 0, 0], scores[:, 1, 0])
+    second = _win_rate(scores[:, 1, 1], scores[:, 0, 1])
     return np.asarray(first * second)

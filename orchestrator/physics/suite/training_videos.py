@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.physics.scene import Scene, Trajectory
-from orchestrator.physics.suite.quads import BUILDERS, CONTEXT, OUTCOME, SCENARIOS, TRIES
-from orchestrator.physics.suite.render_quad import parting, with_bystanders
-from orchestrator.physics.suite.scenario import Draft, Lab, mirrored
+from orchestrator.physics.suite.quads import (
+    MAX_ATTEMPTS,
+    MIN_CONTEXT_SECONDS,
+    MIN_OUTCOME_SECONDS,
+    SCENARIO_BUILDERS,
+    SCENARIOS,
+)
+from orchestrator.physics.suite.render_quad import first_divergent_frame, with_distractors
+from orchestrator.physics.suite.scenario import ScenarioDraft, ScenarioSampler, mirror
 from orchestrator.randomness import generator
 
-_PARTS = 2**21  # far from the draws of the quadruplets, and from those of the other families
+_PART_OFFSET = 2**21  # far from the draws of the quadruplets, and from those of the other families
 
 
-def lesson(
-    scenario: str, number: int, *, fps: float, frames: int, seed: int, distractors: int
+def sample_training_scene(
+    scenario: str, index: int, *, fps: float, frames: int, seed: int, distractors: int
 ) -> tuple[Scene, Trajectory]:
     """One possible video of a scenario: its scene, and how things move in it.
 
@@ -25,24 +31,29 @@ def lesson(
         RuntimeError: no draw has its break inside the video (a fault of the scenario).
     """
     # The last part of a scenario's run of parts is kept for this: the same for every attempt.
-    first = _PARTS + SCENARIOS.index(scenario) * (TRIES + 1)
-    bits = generator(seed, number, "physics", first + TRIES).integers(0, 2, 3)
+    first = _PART_OFFSET + SCENARIOS.index(scenario) * (MAX_ATTEMPTS + 1)
+    bits = generator(seed, index, "physics", first + MAX_ATTEMPTS).integers(0, 2, 3)
     coin, turned, context = bool(bits[0]), bool(bits[1]), int(bits[2])
-    for part in range(first, first + TRIES):
-        rng = generator(seed, number, "physics", part)
-        draft = BUILDERS[scenario](Lab(rng, novel=False, coin=coin, frames=frames, fps=fps))
-        if draft is None or not _breaks_inside(draft, frames, fps):
+    for part in range(first, first + MAX_ATTEMPTS):
+        rng = generator(seed, index, "physics", part)
+        draft = SCENARIO_BUILDERS[scenario](
+            ScenarioSampler(rng, ood=False, counterbalance=coin, frames=frames, fps=fps)
+        )
+        if draft is None or not _break_is_in_video(draft, frames, fps):
             continue
-        draft = with_bystanders(rng, mirrored(draft) if turned else draft, distractors)
-        return replace(draft.scenes[context], family=f"suite-{scenario}"), draft.runs[context][
+        draft = with_distractors(rng, mirror(draft) if turned else draft, distractors)
+        return replace(draft.scenes[context], family=f"suite-{scenario}"), draft.trajectories[
             context
-        ]
-    raise RuntimeError(f"no usable video {number} of '{scenario}' for seed {seed}")
+        ][context]
+    raise RuntimeError(f"no usable video {index} of '{scenario}' for seed {seed}")
 
 
-def _breaks_inside(draft: Draft, frames: int, fps: float) -> bool:
+def _break_is_in_video(draft: ScenarioDraft, frames: int, fps: float) -> bool:
     """Whether cause and effect are both in the video. Behind a screen they are by construction."""
-    if draft.hidden:
+    if draft.break_is_occluded:
         return True
-    t_break = parting(draft.runs)
-    return t_break is not None and CONTEXT * fps <= t_break <= frames - OUTCOME * fps
+    t_break = first_divergent_frame(draft.trajectories)
+    return (
+        t_break is not None
+        and MIN_CONTEXT_SECONDS * fps <= t_break <= frames - MIN_OUTCOME_SECONDS * fps
+    )

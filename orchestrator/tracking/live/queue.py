@@ -75,27 +75,27 @@ class Standing:
     size: int = 0
 
 
-Entry = Row | Sample | Picture | Kept | Dropped | Standing
+LogEntry = Row | Sample | Picture | Kept | Dropped | Standing
 
 
-class Backlog:
+class LogQueue:
     """Entries in order, in memory, bounded: when it is full the oldest rows and pictures go.
 
-    What is read with `head` stays until `done` says that it has arrived.
+    What is read with `peek` stays until `acknowledge` says that it has arrived.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.lost: list[Entry] = []
-        self._entries: deque[Entry] = deque()
+        self.lost_entries: list[LogEntry] = []
+        self._entries: deque[LogEntry] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: Entry) -> None:
-        """Append; may drop what is oldest (see `lost`)."""
+    def add(self, entry: LogEntry) -> None:
+        """Append; may drop what is oldest (see `lost_entries`)."""
         with self._lock:
             self._entries.append(entry)
             self._bytes += entry.size
@@ -107,19 +107,19 @@ class Backlog:
         victim = next(entry for entry in self._entries if entry.size)
         self._entries.remove(victim)
         self._bytes -= victim.size
-        self.lost.append(_bare(victim))
+        self.lost_entries.append(_without_payload(victim))
 
-    def head(self, count: int) -> list[Entry]:
+    def peek(self, count: int) -> list[LogEntry]:
         """Up to `count` of the oldest entries."""
         with self._lock:
             return [self._entries[i] for i in range(min(count, len(self._entries)))]
 
-    def waiting(self) -> list[Entry]:
+    def pending(self) -> list[LogEntry]:
         """All entries, oldest first."""
         with self._lock:
             return list(self._entries)
 
-    def done(self, entries: list[Entry]) -> None:
+    def acknowledge(self, entries: list[LogEntry]) -> None:
         """These have arrived (or were refused for good)."""
         with self._lock:
             for entry in entries:
@@ -128,15 +128,15 @@ class Backlog:
                     self._entries.popleft()
                     self._bytes -= entry.size
 
-    def give_up(self) -> None:
+    def discard_all(self) -> None:
         """Count everything that is left as lost."""
         with self._lock:
-            self.lost.extend(_bare(entry) for entry in self._entries)
+            self.lost_entries.extend(_without_payload(entry) for entry in self._entries)
             self._entries.clear()
             self._bytes = 0
 
 
-def _bare(entry: Entry) -> Entry:
+def _without_payload(entry: LogEntry) -> LogEntry:
     """The entry without its payload: enough to say what was lost."""
     if isinstance(entry, Row):
         return Row(entry.step, entry.timestamp, {})
@@ -147,7 +147,7 @@ def _bare(entry: Entry) -> Entry:
     return entry
 
 
-def describe(entries: list[Entry]) -> str:
+def describe_entries(entries: list[LogEntry]) -> str:
     """One phrase: '12 rows of metrics (steps 10 to 120), 1 picture'."""
     rows = [entry.step for entry in entries if isinstance(entry, Row)]
     parts = [f"{len(rows)} rows of metrics (steps {min(rows)} to {max(rows)})"] if rows else []

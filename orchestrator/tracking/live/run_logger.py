@@ -11,26 +11,26 @@ from collections.abc import Callable, Iterable, Sequence
 from PIL import Image
 
 from orchestrator.tracking.live.queue import (
-    Backlog,
     Dropped,
-    Entry,
     Kept,
+    LogEntry,
+    LogQueue,
     Picture,
     Row,
     Sample,
     Standing,
 )
-from orchestrator.tracking.live.queue import describe as describe_entries
-from orchestrator.tracking.live.sender import Sender
+from orchestrator.tracking.live.queue import describe_entries as describe_entries
+from orchestrator.tracking.live.sender import MlflowSender
 from orchestrator.tracking.live.spool import Spool
 from orchestrator.tracking.live.system_metrics import SystemMonitor
 from orchestrator.tracking.run import RunRef
 
 log = logging.getLogger(__name__)
 
-ROW_BYTES, PICTURE_BYTES = 32_000_000, 64_000_000
+METRIC_QUEUE_BYTES, PICTURE_QUEUE_BYTES = 32_000_000, 64_000_000
 ENTRIES_PER_SEND = 200
-FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 30.0
+MIN_BACKOFF_S, MAX_BACKOFF_S = 1.0, 30.0
 GIF_FRAME_MS = 250
 
 
@@ -41,9 +41,9 @@ class RunLogger:
     step that the run already has keep their first values, and count as `replayed_steps`.
     With a `node_id` the system metrics of this node are logged too; one process per node
     should give one. While MLflow is away everything is kept in bounded memory and sent when it
-    is back. With a `spool` what is not sent outlives the process: `sealed` keeps it when a
-    checkpoint is saved, `close` when MLflow does not come back within `patience` seconds;
-    with `takes_over` what earlier starts left there is sent first.
+    is back. With a `spool` what is not sent outlives the process: `pending_writer` keeps it when a
+    checkpoint is saved, `close` when MLflow does not come back within `close_timeout_s` seconds;
+    with `collect_earlier` what earlier starts left there is sent first.
     """
 
     def __init__(
@@ -53,34 +53,34 @@ class RunLogger:
         node_id: str | None = None,
         *,
         spool: Spool | None = None,
-        takes_over: bool = False,
-        pause: float = 1.0,
-        patience: float = 60.0,
-        sample_every: float = 10.0,
+        collect_earlier: bool = False,
+        poll_interval_s: float = 1.0,
+        close_timeout_s: float = 60.0,
+        sample_interval_s: float = 10.0,
     ) -> None:
         self.ref, self.start_step = ref, start_step
-        self.pause, self.patience = pause, patience
+        self.poll_interval_s, self.close_timeout_s = poll_interval_s, close_timeout_s
         # Two queues: pictures go to the artifact store, whose troubles must not hold up rows.
-        self.facts = Backlog(ROW_BYTES)
-        self.pictures = Backlog(PICTURE_BYTES)
+        self.metric_queue = LogQueue(METRIC_QUEUE_BYTES)
+        self.picture_queue = LogQueue(PICTURE_QUEUE_BYTES)
         self._spool = spool
-        for entry in spool.take_over() if spool and takes_over else []:
-            (self.pictures if isinstance(entry, Picture) else self.facts).add(entry)
-        self._sender: Sender | None = None
+        for entry in spool.collect_earlier() if spool and collect_earlier else []:
+            (self.picture_queue if isinstance(entry, Picture) else self.metric_queue).add(entry)
+        self._sender: MlflowSender | None = None
         self._warned = False
         self._closing = threading.Event()
         self._deadline = float("inf")
-        self._system = SystemMonitor(node_id, self._sample, sample_every) if node_id else None
+        self._system = SystemMonitor(node_id, self._sample, sample_interval_s) if node_id else None
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-logger")
         self._thread.start()
 
     # -- what a worker calls ---------------------------------------------------------------
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def log_metrics(self, step: int, values: dict[str, float]) -> None:
         """One row of metrics, stamped now."""
-        self.facts.add(Row(step, _now(), dict(values)))
+        self.metric_queue.add(Row(step, _now(), dict(values)))
 
-    def picture(self, step: int, name: str, image: Image.Image | Sequence[Image.Image]) -> None:
+    def log_picture(self, step: int, name: str, image: Image.Image | Sequence[Image.Image]) -> None:
         """A picture of a step (`pictures/NAME/step-00000500.png`); several images make a GIF."""
         stream = io.BytesIO()
         if isinstance(image, Image.Image):
@@ -92,81 +92,83 @@ class RunLogger:
             first.save(
                 stream, "GIF", save_all=True, append_images=rest, duration=GIF_FRAME_MS, loop=0
             )
-        self.pictures.add(Picture(step, name, suffix, stream.getvalue()))
+        self.picture_queue.add(Picture(step, name, suffix, stream.getvalue()))
 
-    def checkpoint(self, step: int, uri: str, metrics: dict[str, float]) -> None:
+    def log_checkpoint(self, step: int, uri: str, metrics: dict[str, float]) -> None:
         """A complete checkpoint at `uri`: a LoggedModel of the run, `metrics` linked to it."""
-        self.facts.add(Kept(step, _now(), uri, dict(metrics)))
+        self.metric_queue.add(Kept(step, _now(), uri, dict(metrics)))
 
-    def checkpoint_dropped(self, step: int) -> None:
+    def log_checkpoint_deleted(self, step: int) -> None:
         """The checkpoint of `step` is deleted: so is its LoggedModel."""
-        self.facts.add(Dropped(step))
+        self.metric_queue.add(Dropped(step))
 
-    def checkpoints_standing(self, steps: Iterable[int]) -> None:
+    def log_checkpoint_list(self, steps: Iterable[int]) -> None:
         """No other checkpoints are there: LoggedModels of others are deleted."""
-        self.facts.add(Standing(tuple(steps)))
+        self.metric_queue.add(Standing(tuple(steps)))
 
-    def sealed(self) -> Callable[[], None]:
+    def pending_writer(self) -> Callable[[], None]:
         """Writes to the spool what waits now; called where there is time for it."""
-        waiting, spool = [*self.facts.waiting(), *self.pictures.waiting()], self._spool
+        waiting, spool = [*self.metric_queue.pending(), *self.picture_queue.pending()], self._spool
         return (lambda: spool.write(waiting)) if spool else (lambda: None)
 
-    def close(self) -> list[Entry]:
-        """Send what waits, for at most `patience` seconds; returns (and says) what was lost.
+    def close(self) -> list[LogEntry]:
+        """Send what waits, for at most `close_timeout_s` seconds; returns (and says) what was lost.
 
         With a spool nothing is: the next start sends what is left.
         """
         if self._system is not None:
             self._system.close()
-        self._deadline = time.monotonic() + self.patience
+        self._deadline = time.monotonic() + self.close_timeout_s
         self._closing.set()
-        self._thread.join(self.patience + self.pause)
+        self._thread.join(self.close_timeout_s + self.poll_interval_s)
         if self._spool is not None:
-            left = [*self.facts.waiting(), *self.pictures.waiting()]
+            left = [*self.metric_queue.pending(), *self.picture_queue.pending()]
             self._spool.write(left)
             if left:
                 log.warning("MLflow is away: %s are kept and sent later", describe_entries(left))
-            return self.facts.lost + self.pictures.lost
-        self.facts.give_up()
-        self.pictures.give_up()
-        lost = self.facts.lost + self.pictures.lost
+            return self.metric_queue.lost_entries + self.picture_queue.lost_entries
+        self.metric_queue.discard_all()
+        self.picture_queue.discard_all()
+        lost = self.metric_queue.lost_entries + self.picture_queue.lost_entries
         if lost:
-            log.warning("%s never reached MLflow at %s", describe_entries(lost), self.ref.uri)
+            log.warning(
+                "%s never reached MLflow at %s", describe_entries(lost), self.ref.tracking_uri
+            )
         return lost
 
     # -- the thread ------------------------------------------------------------------------
 
     def _sample(self, values: dict[str, float]) -> None:
-        self.facts.add(Sample(_now(), values))
+        self.metric_queue.add(Sample(_now(), values))
 
     def _work(self) -> None:
-        backoff = FIRST_BACKOFF_S
+        backoff = MIN_BACKOFF_S
         while True:
             # Read before draining: what was added before `close` is then surely seen.
             last_round = self._closing.is_set()
-            trouble = self._drain(self.facts) or self._drain(self.pictures)
+            trouble = self._drain(self.metric_queue) or self._drain(self.picture_queue)
             if trouble is None:
-                self._tell_it_is_back()
-                backoff = FIRST_BACKOFF_S
+                self._log_recovered()
+                backoff = MIN_BACKOFF_S
                 if last_round:
                     return
-                self._closing.wait(self.pause)
+                self._closing.wait(self.poll_interval_s)
                 continue
             self._warn_once(trouble)
             if time.monotonic() + backoff > self._deadline:
                 return
             self._sleep(backoff)
-            backoff = min(2 * backoff, FIRST_BACKOFF_S if last_round else LAST_BACKOFF_S)
+            backoff = min(2 * backoff, MIN_BACKOFF_S if last_round else MAX_BACKOFF_S)
 
-    def _drain(self, backlog: Backlog) -> Exception | None:
+    def _drain(self, backlog: LogQueue) -> Exception | None:
         """Send all of a queue; returns what stopped it, if anything did."""
         try:
             while len(backlog):
                 if self._sender is None:
-                    self._sender = Sender(self.ref, self.start_step)
-                entries = backlog.head(ENTRIES_PER_SEND)
-                backlog.lost.extend(self._sender.send(entries))
-                backlog.done(entries)
+                    self._sender = MlflowSender(self.ref, self.start_step)
+                entries = backlog.peek(ENTRIES_PER_SEND)
+                backlog.lost_entries.extend(self._sender.send(entries))
+                backlog.acknowledge(entries)
         except Exception as error:  # stores raise errors of many libraries; training goes on
             return error
         return None
@@ -184,14 +186,14 @@ class RunLogger:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning(
                 "MLflow at %s cannot be written; what it should get is kept and sent later (%s)",
-                self.ref.uri,
+                self.ref.tracking_uri,
                 reason[:200],
             )
 
-    def _tell_it_is_back(self) -> None:
+    def _log_recovered(self) -> None:
         if self._warned:
             self._warned = False
-            log.warning("MLflow at %s has everything again", self.ref.uri)
+            log.warning("MLflow at %s has everything again", self.ref.tracking_uri)
 
 
 def _now() -> int:

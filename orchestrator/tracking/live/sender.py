@@ -12,22 +12,22 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
-from orchestrator.job.config.train import EVALUATED
-from orchestrator.tracking.live.queue import Dropped, Entry, Kept, Picture, Row, Sample, Standing
-from orchestrator.tracking.mlflow_errors import refused
-from orchestrator.tracking.run import PICTURES, RunRef
-from orchestrator.tracking.server import client_of, is_server
+from orchestrator.job.config.train import EVAL_METRIC_PREFIX
+from orchestrator.tracking.live.queue import Dropped, Kept, LogEntry, Picture, Row, Sample, Standing
+from orchestrator.tracking.mlflow_errors import is_permanent
+from orchestrator.tracking.run import PICTURES_FOLDER, RunRef
+from orchestrator.tracking.server import is_server, mlflow_client
 
 log = logging.getLogger(__name__)
-T = TypeVar("T", bound=Entry)
+T = TypeVar("T", bound=LogEntry)
 
 METRICS_PER_BATCH = 1000  # MLflow's limit of one request
-REPLAYED = "replayed_steps"
-SYSTEM = "system/"
-STEP_TAG = "checkpoint.step"
+REPLAYED_STEPS = "replayed_steps"
+SYSTEM_PREFIX = "system/"
+CHECKPOINT_STEP_TAG = "checkpoint.step"
 
 
-class Sender:
+class MlflowSender:
     """Sends entries of one run. Made when the run can be reached: it asks for the last steps.
 
     A metric keeps its first value at a step: what is at or below the last step of its name
@@ -40,44 +40,52 @@ class Sender:
 
     def __init__(self, ref: RunRef, start_step: int) -> None:
         self.ref, self.start_step = ref, start_step
-        self.client = client_of(ref.uri)
+        self.client = mlflow_client(ref.tracking_uri)
         run = self.client.get_run(ref.run_id)
-        self._began = int(run.info.start_time)
+        self._run_start_ms = int(run.info.start_time)
         # The last step per name is in the run itself; its history would be read as a whole.
         last = {metric.key: int(metric.step) for metric in run.data._metric_objs}
-        trained = [step for key, step in last.items() if _is_trained(key)]
+        trained = [step for key, step in last.items() if _is_training_metric(key)]
         self._last = last
-        self._frontier = max(trained, default=start_step)
-        self._replayed_before = int(run.data.metrics.get(REPLAYED, 0))
+        self._last_logged_step = max(trained, default=start_step)
+        self._replayed_before = int(run.data.metrics.get(REPLAYED_STEPS, 0))
         self._replayed = 0
-        self._drawn: dict[str, set[str]] = {}
+        self._sent_pictures: dict[str, set[str]] = {}
 
-    def send(self, entries: Sequence[Entry]) -> list[Entry]:
+    def send(self, entries: Sequence[LogEntry]) -> list[LogEntry]:
         """Send entries in order; returns those that the server refuses for good."""
         rows = [entry for entry in entries if isinstance(entry, (Row, Sample))]
-        losses = self._refused_of(rows, self._send_rows)
+        losses = self._send_or_split(rows, self._send_rows)
         for entry in entries:
             if isinstance(entry, Picture):
-                losses += self._refused_of([entry], lambda one: self._send_picture(one[0]))
+                losses += self._send_or_split([entry], lambda one: self._send_picture(one[0]))
             elif isinstance(entry, Kept):
-                losses += self._refused_of([entry], lambda one: self._send_kept(one[0]))
+                losses += self._send_or_split(
+                    [entry], lambda one: self._send_checkpoint_added(one[0])
+                )
             elif isinstance(entry, Dropped):
-                losses += self._refused_of([entry], lambda one: self._send_dropped(one[0]))
+                losses += self._send_or_split(
+                    [entry], lambda one: self._send_checkpoint_deleted(one[0])
+                )
             elif isinstance(entry, Standing):
-                losses += self._refused_of([entry], lambda one: self._send_standing(one[0]))
+                losses += self._send_or_split(
+                    [entry], lambda one: self._send_checkpoint_list(one[0])
+                )
         return losses
 
-    def _refused_of(self, entries: Sequence[T], send: Callable[[Sequence[T]], None]) -> list[Entry]:
+    def _send_or_split(
+        self, entries: Sequence[T], send: Callable[[Sequence[T]], None]
+    ) -> list[LogEntry]:
         """Send together; when that is refused, one by one, so that only the culprit is lost."""
         if not entries:
             return []
         try:
             send(entries)
         except MlflowException as error:
-            if not refused(error, by_server=is_server(self.ref.uri)):
+            if not is_permanent(error, by_server=is_server(self.ref.tracking_uri)):
                 raise
             if len(entries) > 1:
-                return [lost for entry in entries for lost in self._refused_of([entry], send)]
+                return [lost for entry in entries for lost in self._send_or_split([entry], send)]
             log.warning("MLflow refuses %s: %s", entries[0], error.message)
             return list(entries)
         return []
@@ -87,46 +95,48 @@ class Sender:
     def _send_rows(self, rows: Sequence[Row | Sample]) -> None:
         last, replayed, metrics = dict(self._last), self._replayed, []
         for row in rows:
-            step = row.step if isinstance(row, Row) else self._second(row.timestamp)
+            step = row.step if isinstance(row, Row) else self._seconds_since_start(row.timestamp)
             for key, value in row.values.items():
                 if step > last.get(key, -1):
                     last[key] = step
                     metrics.append(Metric(key, float(value), row.timestamp, step))
-            if isinstance(row, Row) and row.step <= self._frontier:
+            if isinstance(row, Row) and row.step <= self._last_logged_step:
                 again = row.step - self.start_step
                 if again > replayed:
                     replayed = again
                     total = float(self._replayed_before + replayed)
-                    metrics.append(Metric(REPLAYED, total, row.timestamp, self._frontier))
+                    metrics.append(
+                        Metric(REPLAYED_STEPS, total, row.timestamp, self._last_logged_step)
+                    )
         for first in range(0, len(metrics), METRICS_PER_BATCH):
             batch = metrics[first : first + METRICS_PER_BATCH]
             self.client.log_batch(self.ref.run_id, metrics=batch)
         # Only now: a batch that failed must find its steps unsent when it comes again.
         self._last, self._replayed = last, replayed
 
-    def _second(self, timestamp: int) -> int:
+    def _seconds_since_start(self, timestamp: int) -> int:
         """System metrics are charted by second of the run: the same after any restart."""
-        return max(0, (timestamp - self._began) // 1000)
+        return max(0, (timestamp - self._run_start_ms) // 1000)
 
     # -- pictures --------------------------------------------------------------------------
 
     def _send_picture(self, picture: Picture) -> None:
-        folder = f"{PICTURES}/{picture.name}"
+        folder = f"{PICTURES_FOLDER}/{picture.name}"
         file = f"step-{picture.step:08d}.{picture.suffix}"
-        if folder not in self._drawn:
+        if folder not in self._sent_pictures:
             listed = self.client.list_artifacts(self.ref.run_id, folder)
-            self._drawn[folder] = {Path(info.path).name for info in listed}
-        if file in self._drawn[folder]:
+            self._sent_pictures[folder] = {Path(info.path).name for info in listed}
+        if file in self._sent_pictures[folder]:
             return
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / file
             path.write_bytes(picture.data)
             self.client.log_artifact(self.ref.run_id, str(path), folder)
-        self._drawn[folder].add(file)
+        self._sent_pictures[folder].add(file)
 
     # -- checkpoints -----------------------------------------------------------------------
 
-    def _send_kept(self, kept: Kept) -> None:
+    def _send_checkpoint_added(self, kept: Kept) -> None:
         """A LoggedModel whose files stay in the storage; made once however often it is told."""
         model = self._model_of(kept.step)
         if model is None:
@@ -137,7 +147,7 @@ class Sender:
                 tags={
                     "mlflow.model.isExternal": "true",
                     "checkpoint.uri": kept.uri,
-                    STEP_TAG: str(kept.step),
+                    CHECKPOINT_STEP_TAG: str(kept.step),
                 },
                 model_type="checkpoint",
             )
@@ -154,12 +164,12 @@ class Sender:
         self.client.log_outputs(self.ref.run_id, [LoggedModelOutput(model.model_id, kept.step)])
         self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
-    def _send_dropped(self, dropped: Dropped) -> None:
+    def _send_checkpoint_deleted(self, dropped: Dropped) -> None:
         model = self._model_of(dropped.step)
         if model is not None:
             self.client.delete_logged_model(model.model_id)
 
-    def _send_standing(self, standing: Standing) -> None:
+    def _send_checkpoint_list(self, standing: Standing) -> None:
         token: str | None = None
         gone = []
         while True:
@@ -168,7 +178,7 @@ class Sender:
                 f"source_run_id = '{self.ref.run_id}'",
                 page_token=token,
             )
-            steps = [(model, model.tags.get(STEP_TAG)) for model in page]
+            steps = [(model, model.tags.get(CHECKPOINT_STEP_TAG)) for model in page]
             gone += [m for m, step in steps if step and int(step) not in standing.steps]
             token = page.token
             if not token:
@@ -177,10 +187,10 @@ class Sender:
             self.client.delete_logged_model(model.model_id)
 
     def _model_of(self, step: int) -> LoggedModel | None:
-        return model_of_checkpoint(self.client, self.ref, step)
+        return find_checkpoint_model(self.client, self.ref, step)
 
 
-def model_of_checkpoint(client: MlflowClient, ref: RunRef, step: int) -> LoggedModel | None:
+def find_checkpoint_model(client: MlflowClient, ref: RunRef, step: int) -> LoggedModel | None:
     """The LoggedModel of a run's checkpoint, where it has been told of and not dropped."""
     found = client.search_logged_models(
         [ref.experiment_id],
@@ -194,5 +204,8 @@ def _model_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _is_trained(key: str) -> bool:
-    return not key.startswith((SYSTEM, "checkpoint/", EVALUATED)) and key != REPLAYED
+def _is_training_metric(key: str) -> bool:
+    return (
+        not key.startswith((SYSTEM_PREFIX, "checkpoint/", EVAL_METRIC_PREFIX))
+        and key != REPLAYED_STEPS
+    )

@@ -12,10 +12,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.storage import Storage, patiently
-from orchestrator.tracking.live.queue import Dropped, Entry, Kept, Picture, Row, Sample, Standing
+from orchestrator.storage import Storage, with_retries
+from orchestrator.tracking.live.queue import Dropped, Kept, LogEntry, Picture, Row, Sample, Standing
 
-_KINDS: dict[str, type[Entry]] = {
+_KINDS: dict[str, type[LogEntry]] = {
     kind.__name__: kind for kind in (Row, Sample, Picture, Kept, Dropped, Standing)
 }
 
@@ -27,7 +27,7 @@ class Spool:
         self._storage, self._file = storage, f"{name}.jsonl"
         self._written = False
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[LogEntry]) -> None:
         """Keep these, in place of what was kept before; no entries, no file.
 
         Raises:
@@ -35,12 +35,12 @@ class Spool:
         """
         if entries:
             text = "".join(f"{_encode(entry)}\n" for entry in entries)
-            patiently(self._storage.write_bytes, self._file, text.encode())
+            with_retries(self._storage.write_bytes, self._file, text.encode())
         elif self._written:
-            patiently(self._storage.delete, self._file)
+            with_retries(self._storage.delete, self._file)
         self._written = bool(entries)
 
-    def take_over(self) -> list[Entry]:
+    def collect_earlier(self) -> list[LogEntry]:
         """What earlier starts left, oldest first. It is this process's now: call it on one rank."""
         files = [entry.path for entry in self._storage.files() if entry.path < self._file]
         entries = [entry for file in files for entry in read_spool(self._storage, file)]
@@ -50,19 +50,19 @@ class Spool:
         return entries
 
 
-def read_spool(storage: Storage, file: str) -> list[Entry]:
+def read_spool(storage: Storage, file: str) -> list[LogEntry]:
     """What waits in a file of a `spool` folder, oldest first."""
     return [_decode(line) for line in storage.read_bytes(file).decode().splitlines()]
 
 
-def _encode(entry: Entry) -> str:
+def _encode(entry: LogEntry) -> str:
     values: dict[str, Any] = dict(vars(entry))
     if isinstance(entry, Picture):
         values["data"] = base64.b64encode(entry.data).decode()
     return json.dumps({"kind": type(entry).__name__, **values})
 
 
-def _decode(line: str) -> Entry:
+def _decode(line: str) -> LogEntry:
     values = json.loads(line)
     kind = _KINDS[values.pop("kind")]
     if kind is Picture:

@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 
 class SystemMonitor:
-    """Calls `give` with MLflow's system metrics of this node every `interval` seconds.
+    """Calls `on_sample` with MLflow's system metrics of this node every `interval_s` seconds.
 
     MLflow's own monitor ends for good at the first request that fails; here the samples go
     through the logger's backlog like everything else.
     """
 
     def __init__(
-        self, node_id: str, give: Callable[[dict[str, float]], None], interval: float = 10.0
+        self, node_id: str, on_sample: Callable[[dict[str, float]], None], interval_s: float = 10.0
     ) -> None:
-        self.prefix, self.give, self.interval = f"system/{node_id}/", give, interval
+        self.prefix, self.on_sample, self.interval_s = f"system/{node_id}/", on_sample, interval_s
         self.monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
         try:
             self.monitors.append(GPUMonitor())
@@ -43,9 +43,9 @@ class SystemMonitor:
 
     def _work(self) -> None:
         self._collect()  # processor load is measured between two calls: the first says nothing
-        while not self._stop.wait(self.interval):
-            self.give(self._collect())
-        self.give(self._collect())
+        while not self._stop.wait(self.interval_s):
+            self.on_sample(self._collect())
+        self.on_sample(self._collect())
 
     def _collect(self) -> dict[str, float]:
         values: dict[str, float] = {}

@@ -7,43 +7,49 @@ from typing import Any
 
 from orchestrator.job import EvaluateJob
 from orchestrator.storage import Storage
-from orchestrator.tracking.results.evaluation import REPORT, SCORES, VERDICT, Result, record_result
+from orchestrator.tracking.results.evaluation import (
+    REPORT_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+    EvaluationRecord,
+    record_evaluation_run,
+)
 from orchestrator.tracking.run import RunRef
 
 
-def record_acting(
+def record_planning(
     job: EvaluateJob,
     storage: Storage,
-    verdict: Mapping[str, Any],
+    summary: Mapping[str, Any],
     scores: Mapping[str, Any],
-    page: str,
-    parent: str | None = None,
+    report_html: str,
+    parent_run_id: str | None = None,
 ) -> RunRef:
-    """A run with metrics, report and numbers, as `record_result` makes it."""
-    world, protocol = str(verdict["world"]), str(verdict["protocol"])
-    success, name = verdict["overall"]["success"]["value"], _plain(world)
-    result = Result(
-        note=_note(verdict),
-        metrics=acting_headline(verdict),
-        page=page,
-        numbers={VERDICT: verdict, SCORES: scores},
+    """A run with metrics, report and numbers, as `record_evaluation_run` makes it."""
+    world, protocol = str(summary["world"]), str(summary["protocol"])
+    success, name = summary["overall"]["success"]["value"], _tag_name(world)
+    result = EvaluationRecord(
+        description=_description(summary),
+        metrics=planning_metrics(summary),
+        report_html=report_html,
+        json_files={SUMMARY_FILE: summary, SCORES_FILE: scores},
         tags={"world": world, "protocol": protocol},
-        of_model={f"{name}_success": success},
-        of_version={f"{name}.protocol": protocol, f"{name}.success": f"{success:.4f}"},
-        run_tag=f"{name}.run",
+        model_metrics={f"{name}_success": success},
+        version_tags={f"{name}.protocol": protocol, f"{name}.success": f"{success:.4f}"},
+        version_run_tag=f"{name}.run",
     )
-    return record_result(job, storage, result, parent)
+    return record_evaluation_run(job, storage, result, parent_run_id)
 
 
-def _plain(world: str) -> str:
+def _tag_name(world: str) -> str:
     """A world's name as part of a tag's: no slash, no colon."""
     return world.replace("/", "-").replace(":", "-")
 
 
-def acting_headline(verdict: Mapping[str, Any]) -> dict[str, float]:
+def planning_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """The verdict as MLflow's metrics: `success`, `random/success`, `gain/random`, ..."""
     rows: dict[str, float] = {}
-    for name, arm in verdict["arms"].items():
+    for name, arm in summary["arms"].items():
         prefix = "" if name == "model" else f"{name}/"
         found = arm["success"]
         rows |= {
@@ -55,17 +61,17 @@ def acting_headline(verdict: Mapping[str, Any]) -> dict[str, float]:
         }
         if arm["steps"] is not None:
             rows[f"{prefix}steps"] = arm["steps"]
-    for name, gain in verdict["gain"].items():
+    for name, gain in summary["gain"].items():
         rows |= {f"gain/{name}": gain["value"], f"gain/{name}_low": gain["low"]}
     return rows
 
 
-def _note(verdict: Mapping[str, Any]) -> str:
+def _description(verdict: Mapping[str, Any]) -> str:
     lines = [
         f"- {name}: **{100 * arm['success']['value']:.1f}%** of {arm['tasks']} goals reached"
         f" [{100 * arm['success']['low']:.0f}, {100 * arm['success']['high']:.0f}]"
         for name, arm in verdict["arms"].items()
     ]
     head = f"`{verdict['model']}` planning in {verdict['world']}"
-    tail = f"The whole report: artifact `{REPORT}`. Protocol `{verdict['protocol']}`."
+    tail = f"The whole report: artifact `{REPORT_FILE}`. Protocol `{verdict['protocol']}`."
     return "\n".join([head, "", *lines, "", tail])

@@ -11,13 +11,13 @@ import yaml
 from mlflow.entities import Metric, RunTag
 
 from orchestrator.job import TuneJob, job_dict
-from orchestrator.tracking.metrics import metric_rows
-from orchestrator.tracking.mlflow_errors import recording
-from orchestrator.tracking.run import SENT_AGAIN, RunRef, Status
+from orchestrator.tracking.metrics import to_mlflow_metrics
+from orchestrator.tracking.mlflow_errors import mlflow_write
+from orchestrator.tracking.run import RESEND_HINT, MlflowStatus, RunRef
 from orchestrator.tracking.run_inputs import JOB_FILE
-from orchestrator.tracking.server import client_of, require_answer
+from orchestrator.tracking.server import mlflow_client, require_reachable
 
-STATUS = {
+MLFLOW_STATUS = {
     "done": "FINISHED",
     "pruned": "KILLED",
     "collapsed": "KILLED",
@@ -31,7 +31,7 @@ def record_sweep(
     job: TuneJob,
     result: Mapping[str, Any],
     files: Mapping[str, bytes],
-    status: Status,
+    status: MlflowStatus,
 ) -> None:
     """Put the job, the result, the pages and the best trial on the run, and end it.
 
@@ -40,15 +40,15 @@ def record_sweep(
     Raises:
         NotRecorded: MLflow did not take them; they are in the storage all the same.
     """
-    with recording(ref.uri, f"the {job.kind} job", SENT_AGAIN):
-        require_answer(ref.uri)
-        client = client_of(ref.uri)
+    with mlflow_write(ref.tracking_uri, f"the {job.kind} job", RESEND_HINT):
+        require_reachable(ref.tracking_uri)
+        client = mlflow_client(ref.tracking_uri)
         now = client.get_run(ref.run_id).info.start_time
         client.log_text(ref.run_id, yaml.safe_dump(job_dict(job), sort_keys=False), JOB_FILE)
         if result:
             client.log_dict(ref.run_id, dict(result), "sweep.json")
-            metrics, tags = _best(result)
-            rows = metric_rows(metrics, now, 0)
+            metrics, tags = _best_trial(result)
+            rows = to_mlflow_metrics(metrics, now, 0)
             client.log_batch(ref.run_id, rows, tags=[RunTag(*pair) for pair in tags.items()])
             for row in result["trials"]:
                 _record_trial(ref, row)
@@ -59,14 +59,14 @@ def record_sweep(
         client.set_terminated(ref.run_id, status)
 
 
-def headline(result: Mapping[str, Any]) -> dict[str, float]:
+def sweep_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """The best objective, and how trials ended, as MLflow's metrics."""
-    return _best(result)[0]
+    return _best_trial(result)[0]
 
 
-def _best(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+def _best_trial(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
     states = [row["state"] for row in result["trials"]]
-    metrics = {f"trials/{state}": float(states.count(state)) for state in STATUS}
+    metrics = {f"trials/{state}": float(states.count(state)) for state in MLFLOW_STATUS}
     if result["best"] is None:
         return metrics, {}
     best = next(row for row in result["trials"] if row["number"] == result["best"])
@@ -79,7 +79,7 @@ def _record_trial(ref: RunRef, row: Mapping[str, Any]) -> None:
     """The objective by step, and how the trial ended, on its own run."""
     if not row["run_id"]:
         return
-    client = client_of(ref.uri)
+    client = mlflow_client(ref.tracking_uri)
     run = client.get_run(row["run_id"])
     start = run.info.start_time
     metrics = [
@@ -101,5 +101,5 @@ def _record_trial(ref: RunRef, row: Mapping[str, Any]) -> None:
             if isinstance(value, int | float)
         ]
     client.log_batch(row["run_id"], metrics, tags=[RunTag(*pair) for pair in tags.items()])
-    if run.info.status != STATUS[row["state"]]:
-        client.set_terminated(row["run_id"], STATUS[row["state"]])
+    if run.info.status != MLFLOW_STATUS[row["state"]]:
+        client.set_terminated(row["run_id"], MLFLOW_STATUS[row["state"]])

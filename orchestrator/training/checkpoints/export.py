@@ -10,9 +10,9 @@ import torch
 from orchestrator.errors import DataError
 from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import Objective, build_objective
-from orchestrator.job import VJEPA2AC, Dynamics, TrainJob
+from orchestrator.job import VJEPA2AC, LatentDynamics, TrainJob
 from orchestrator.storage import Storage
-from orchestrator.training.checkpoints.manager import export_tensors
+from orchestrator.training.checkpoints.manager import read_full_tensors
 from orchestrator.training.resolve.frozen_teacher import load_teacher
 
 
@@ -24,19 +24,19 @@ def export_model(job: TrainJob, checkpoints: Storage, name: str, folder: Path) -
     Raises:
         DataError: the checkpoint is damaged, or holds other tensors than the job's model.
     """
-    tensors = export_tensors(checkpoints, name)
+    tensors = read_full_tensors(checkpoints, name)
     objective = build_objective(job)
-    _fill(objective, tensors, "student/", name)
+    _copy_parameters(objective, tensors, "student/", name)
     teacher: torch.nn.Module | None = None
     if objective.averaged is not None:
         teacher = copy.deepcopy(objective.get_submodule(objective.averaged))
-        _fill(teacher, tensors, "teacher/", name)
-    if isinstance(job.objective, VJEPA2AC | Dynamics):
+        _copy_parameters(teacher, tensors, "teacher/", name)
+    if isinstance(job.objective, VJEPA2AC | LatentDynamics):
         teacher = load_teacher(job, checkpoints.parent)
     save_model(folder, objective, teacher, job, {"checkpoint": name})
 
 
-def _fill(
+def _copy_parameters(
     module: Objective | torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, name: str
 ) -> None:
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -46,7 +46,7 @@ def _fill(
         raise DataError(
             f"the checkpoint's {prefix[:-1]} does not hold the model's parameters: {odd}",
             where=name,
-            mend="export with the job that wrote it",
+            hint="export with the job that wrote it",
         )
     with torch.no_grad():
         for key, parameter in own.items():

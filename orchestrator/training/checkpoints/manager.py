@@ -23,55 +23,55 @@ from torch import Tensor
 
 from orchestrator.errors import DataError, JobFailed, OrchestratorError
 from orchestrator.job.config.train import Checkpoint as Policy
-from orchestrator.storage import Storage, patiently
-from orchestrator.training.checkpoints.retention import Kept, to_drop
+from orchestrator.storage import Storage, with_retries
+from orchestrator.training.checkpoints.retention import CheckpointEntry, checkpoints_to_delete
 from orchestrator.training.engine import snapshot as training_state
 from orchestrator.training.engine.snapshot import Snapshot
 from orchestrator.training.engine.tensor_slices import SliceReader, write_slices
-from orchestrator.training.health import finite
-from orchestrator.unexpected import one_line, traceback_of
+from orchestrator.training.health import finite_values
+from orchestrator.unexpected import format_traceback, one_line
 
 if TYPE_CHECKING:
     from orchestrator.training.engine.engine import Engine
 
-LAYOUT = 1
-COMPLETE = "COMPLETE"
-STATE = "state.json"
-POLL_S = 0.2
+FORMAT_VERSION = 1
+COMPLETE_FILE = "COMPLETE"
+STATE_FILE = "state.json"
+POLL_INTERVAL_S = 0.2
 # The slowest rank may be this much later than rank 0 before the checkpoint is given up.
-PATIENCE_S = 1800.0
-CHUNK = 16 * 2**20
+COMMIT_TIMEOUT_S = 1800.0
+HASH_CHUNK_BYTES = 16 * 2**20
 
 
-def folder_name(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     """`step-00001200`."""
     return f"step-{step:08d}"
 
 
-def step_of(name: str) -> int:
+def checkpoint_step(name: str) -> int:
     """The step of a folder's name."""
     return int(name.removeprefix("step-"))
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run in `storage`. Every rank makes one; rank 0 commits.
 
-    `fence` is called before each commit and raises where another driver has taken the run over:
-    of two writers only the later one may commit. A checkpoint that is `held` is not dropped, unless
-    the policy's cap wants it.
+    `check_owner` is called before each commit and raises where another driver has taken the run
+    over: of two writers only the later one may commit. A checkpoint that `is_protected` is not
+    dropped, unless the policy's cap wants it.
     """
 
     def __init__(
         self,
         storage: Storage,
         rank: int,
-        world: int,
+        world_size: int,
         policy: Policy,
-        fence: Callable[[], None] = lambda: None,
-        held: Callable[[str], bool] = lambda name: False,
+        check_owner: Callable[[], None] = lambda: None,
+        is_protected: Callable[[str], bool] = lambda name: False,
     ) -> None:
-        self.storage, self.rank, self.world, self.policy = storage, rank, world, policy
-        self._fence, self._held = fence, held
+        self.storage, self.rank, self.world_size, self.policy = storage, rank, world_size, policy
+        self._check_owner, self._is_protected = check_owner, is_protected
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._saved = -1
@@ -85,34 +85,34 @@ class Checkpoints:
         state: dict[str, Any],
         metrics: dict[str, float],
         wait: bool = False,
-        first: Sequence[Callable[[], None]] = (),
+        before_commit: Sequence[Callable[[], None]] = (),
     ) -> None:
         """Write a snapshot in the background; waits for the one before it.
 
-        `state` and `metrics` are those of rank 0. `first` is done before the checkpoint can
+        `state` and `metrics` are those of rank 0. `before_commit` is done before the checkpoint can
         count: what must not be missing once it does. A step that is complete already is left.
 
         Raises:
             JobFailed: the checkpoint before this one could not be written.
         """
         self.wait()
-        name = folder_name(snapshot.step)
-        if snapshot.step == self._saved or self.storage.exists(f"{name}/{COMPLETE}"):
-            for write in first:
+        name = checkpoint_name(snapshot.step)
+        if snapshot.step == self._saved or self.storage.exists(f"{name}/{COMPLETE_FILE}"):
+            for write in before_commit:
                 write()
             return
         self._saved = snapshot.step
         document = {
             **state,
-            "layout": LAYOUT,
+            "layout": FORMAT_VERSION,
             "step": snapshot.step,
             "adam_step": snapshot.adam_step,
-            "world": self.world,
+            "world": self.world_size,
             "metrics": metrics,
         }
         self._thread = threading.Thread(
             target=self._write,
-            args=(name, snapshot, document, first),
+            args=(name, snapshot, document, before_commit),
             name="checkpoint",
             daemon=True,
         )
@@ -137,11 +137,11 @@ class Checkpoints:
             raise JobFailed(
                 f"a checkpoint could not be written: {error if outage else one_line(error)}",
                 where=self.storage.root,
-                mend="free some space or mend the access; the checkpoints before it stand",
-                details="" if outage else traceback_of(error),
+                hint="free some space or mend the access; the checkpoints before it stand",
+                details="" if outage else format_traceback(error),
             ) from error
 
-    def committed(self) -> list[tuple[str, int, dict[str, float]]]:
+    def pop_committed(self) -> list[tuple[str, int, dict[str, float]]]:
         """Name, step and metrics of what rank 0 completed since the last call."""
         done, self._committed = self._committed, []
         return done
@@ -158,8 +158,8 @@ class Checkpoints:
                 write()
             file = f"{name}/rank-{self.rank:05d}"
             path = f"{file}.safetensors"
-            entry = patiently(write_slices, self.storage, path, snapshot.slices)
-            patiently(self.storage.write_json, f"{file}.DONE", entry)
+            entry = with_retries(write_slices, self.storage, path, snapshot.slices)
+            with_retries(self.storage.write_json, f"{file}.DONE", entry)
             if self.rank == 0:
                 self._commit(name, document)
         except BaseException as error:  # surfaces on the main thread, at the next call
@@ -168,30 +168,30 @@ class Checkpoints:
     def _commit(self, name: str, document: dict[str, Any]) -> None:
         """Wait for every rank's DONE, then write COMPLETE, then drop what is no longer kept."""
         text = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
-        patiently(self.storage.write_bytes, f"{name}/{STATE}", text)
+        with_retries(self.storage.write_bytes, f"{name}/{STATE_FILE}", text)
         entry = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-        files: dict[str, Any] = {STATE: entry}
-        deadline = time.monotonic() + PATIENCE_S
-        waiting = [f"rank-{rank:05d}" for rank in range(self.world)]
+        files: dict[str, Any] = {STATE_FILE: entry}
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        waiting = [f"rank-{rank:05d}" for rank in range(self.world_size)]
         while waiting:
-            done = patiently(self._done, name, waiting)
+            done = with_retries(self._finished_ranks, name, waiting)
             files |= {f"{rank}.safetensors": entry for rank, entry in done.items()}
             waiting = [rank for rank in waiting if rank not in done]
             if waiting and time.monotonic() > deadline:
                 raise JobFailed(
                     f"checkpoint {name} is torn: no word from {', '.join(waiting[:3])}",
                     where=self.storage.uri(name),
-                    mend="the checkpoints before it stand; look at those ranks' logs",
+                    hint="the checkpoints before it stand; look at those ranks' logs",
                 )
             if waiting:
-                time.sleep(POLL_S)
-        self._fence()
-        marker = {"layout": LAYOUT, "files": files}
-        patiently(self.storage.write_json, f"{name}/{COMPLETE}", marker)
+                time.sleep(POLL_INTERVAL_S)
+        self._check_owner()
+        marker = {"layout": FORMAT_VERSION, "files": files}
+        with_retries(self.storage.write_json, f"{name}/{COMPLETE_FILE}", marker)
         self._committed.append((name, int(document["step"]), document["metrics"]))
-        patiently(self._prune)
+        with_retries(self._prune)
 
-    def _done(self, name: str, ranks: list[str]) -> dict[str, Any]:
+    def _finished_ranks(self, name: str, ranks: list[str]) -> dict[str, Any]:
         """What the ranks that are done have written."""
         return {
             rank: self.storage.read_json(f"{name}/{rank}.DONE")
@@ -201,36 +201,37 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Drop what the policy does not keep; COMPLETE goes first."""
-        there = [self._kept(name) for name in self.complete()]
-        if self.policy.max_bytes is not None and 2 * there[-1].size > self.policy.max_bytes:
+        there = [self._retention_entry(name) for name in self.complete_names()]
+        if self.policy.max_bytes is not None and 2 * there[-1].size_bytes > self.policy.max_bytes:
             raise JobFailed(
-                f"a checkpoint takes {there[-1].size:,} bytes, and {self.policy.max_bytes:,} are"
-                " allowed for all: one must stand while the next is written",
+                f"a checkpoint takes {there[-1].size_bytes:,} bytes, and"
+                f" {self.policy.max_bytes:,} are allowed for all: one must stand while the next is"
+                " written",
                 where="checkpoint.max_bytes",
-                mend="allow twice as much as one takes",
+                hint="allow twice as much as one takes",
             )
-        for name in to_drop(there, self.policy):
-            self.storage.delete(f"{name}/{COMPLETE}")
+        for name in checkpoints_to_delete(there, self.policy):
+            self.storage.delete(f"{name}/{COMPLETE_FILE}")
             self.storage.delete_tree(name)
 
-    def _kept(self, name: str) -> Kept:
+    def _retention_entry(self, name: str) -> CheckpointEntry:
         size, score = 0, None
         if self.policy.max_bytes is not None:
             size = sum(entry.size for entry in self.storage.files(name))
         if self.policy.keep_best:
             score = self.metrics(name).get(self.policy.best)
-        return Kept(name, step_of(name), size, score, self._held(name))
+        return CheckpointEntry(name, checkpoint_step(name), size, score, self._is_protected(name))
 
     # -- reading ---------------------------------------------------------------------------
 
     def newest(self) -> str | None:
         """The newest complete checkpoint, or None."""
-        complete = self.complete()
+        complete = self.complete_names()
         return complete[-1] if complete else None
 
-    def remove_torn(self) -> list[str]:
+    def remove_incomplete(self) -> list[str]:
         """Delete what an earlier start did not finish; gives the names. For rank 0, at a start."""
-        complete = self.complete()
+        complete = self.complete_names()
         torn = [n for n in self.storage.folders() if n.startswith("step-") and n not in complete]
         for name in torn:
             self.storage.delete_tree(name)
@@ -245,25 +246,25 @@ class Checkpoints:
             DataError: the checkpoint is damaged, or is another model's.
             JobFailed: DeepSpeed did not take the values.
         """
-        files = _files(self.storage, name)
-        wrong = _mismatches(self.storage, name, files, self.rank, self.world)
+        files = _committed_files(self.storage, name)
+        wrong = _mismatches(self.storage, name, files, self.rank, self.world_size)
         found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(found, wrong)
         damage = [file for part in found for file in part]
         if damage:
-            raise self._damaged(name, damage)
-        state: dict[str, Any] = self.storage.read_json(f"{name}/{STATE}")
+            raise self._damage_error(name, damage)
+        state: dict[str, Any] = self.storage.read_json(f"{name}/{STATE_FILE}")
         try:
             reader = SliceReader(self.storage, _slice_files(name, files))
         except DataError as error:  # its bytes are those that were written, and are no tensors
-            raise self._damaged(name, [f"{error.where}: {error.what}"]) from error
-        training_state.restore(engine, reader, int(state["step"]), int(state["adam_step"]))
+            raise self._damage_error(name, [f"{error.where}: {error.what}"]) from error
+        training_state.restore_snapshot(engine, reader, int(state["step"]), int(state["adam_step"]))
         return state
 
-    def _damaged(self, name: str, damage: list[str]) -> DataError:
+    def _damage_error(self, name: str, damage: list[str]) -> DataError:
         """Names what is damaged, and the newest checkpoint that is whole."""
-        older = [other for other in reversed(self.complete()) if other < name]
-        good = next((name for name in older if not _damage(self.storage, name)), None)
+        older = [other for other in reversed(self.complete_names()) if other < name]
+        good = next((name for name in older if not _damaged_files(self.storage, name)), None)
         mend = (
             f"{good} is whole: delete the folder above, and the same command continues from it"
             if good
@@ -272,33 +273,33 @@ class Checkpoints:
         return DataError(
             f"the checkpoint is damaged: {'; '.join(damage[:3])}",
             where=self.storage.uri(name),
-            mend=mend,
+            hint=mend,
         )
 
     def metrics(self, name: str) -> dict[str, float]:
         """What a complete checkpoint scored, as far as it is finite."""
-        scores: dict[str, float] = self.storage.read_json(f"{name}/{STATE}")["metrics"]
-        return finite(scores)
+        scores: dict[str, float] = self.storage.read_json(f"{name}/{STATE_FILE}")["metrics"]
+        return finite_values(scores)
 
-    def row(self, name: str) -> dict[str, float]:
+    def last_metric_row(self, name: str) -> dict[str, float]:
         """The last row of metrics before a complete checkpoint, as MLflow has it."""
-        state = self.storage.read_json(f"{name}/{STATE}")
+        state = self.storage.read_json(f"{name}/{STATE_FILE}")
         health = {f"health/{key}": value for key, value in state["metrics"].items()}
         row: dict[str, float] = state.get("row") or health  # older checkpoints have no row
         return row
 
-    def complete(self) -> list[str]:
+    def complete_names(self) -> list[str]:
         """Names of the complete checkpoints, oldest first."""
-        return complete_checkpoints(self.storage)
+        return list_complete_checkpoints(self.storage)
 
 
-def complete_checkpoints(storage: Storage) -> list[str]:
+def list_complete_checkpoints(storage: Storage) -> list[str]:
     """Names of the complete checkpoints in a run's `checkpoints` folder, oldest first."""
     folders = (name for name in storage.folders() if name.startswith("step-"))
-    return [name for name in folders if storage.exists(f"{name}/{COMPLETE}")]
+    return [name for name in folders if storage.exists(f"{name}/{COMPLETE_FILE}")]
 
 
-def export_tensors(storage: Storage, name: str) -> dict[str, Tensor]:
+def read_full_tensors(storage: Storage, name: str) -> dict[str, Tensor]:
     """Every whole fp32 tensor of a checkpoint's student and teacher; no process group needed.
 
     Keys are `student/NAME` (as in the objective) and `teacher/NAME` (as in the module that the
@@ -307,33 +308,34 @@ def export_tensors(storage: Storage, name: str) -> dict[str, Tensor]:
     Raises:
         DataError: the checkpoint is damaged or not complete.
     """
-    files = _files(storage, name)
-    damage = _damage(storage, name)
+    files = _committed_files(storage, name)
+    damage = _damaged_files(storage, name)
     if damage:
         raise DataError(
             f"the checkpoint is damaged: {'; '.join(damage[:3])}", where=storage.uri(name)
         )
     reader = SliceReader(storage, _slice_files(name, files))
     return {
-        f"{kind}/{tensor}": reader.tensor(kind, tensor)
+        f"{kind}/{tensor}": reader.read_tensor(kind, tensor)
         for kind, tensor in reader.shapes
         if kind in ("student", "teacher")
     }
 
 
-def _files(storage: Storage, name: str) -> dict[str, dict[str, Any]]:
-    if not storage.exists(f"{name}/{COMPLETE}"):
+def _committed_files(storage: Storage, name: str) -> dict[str, dict[str, Any]]:
+    if not storage.exists(f"{name}/{COMPLETE_FILE}"):
         raise DataError(
             "this checkpoint is not complete",
             where=storage.uri(name),
-            mend="name one whose folder holds COMPLETE",
+            hint="name one whose folder holds COMPLETE",
         )
-    marker = storage.read_json(f"{name}/{COMPLETE}")
-    if marker["layout"] > LAYOUT:
+    marker = storage.read_json(f"{name}/{COMPLETE_FILE}")
+    if marker["layout"] > FORMAT_VERSION:
         raise DataError(
-            f"this checkpoint has layout {marker['layout']}, this version reads up to {LAYOUT}",
+            f"this checkpoint has layout {marker['layout']}, this version reads up to"
+            f" {FORMAT_VERSION}",
             where=storage.uri(name),
-            mend="use the version of orchestrator that wrote it, or a newer one",
+            hint="use the version of orchestrator that wrote it, or a newer one",
         )
     files: dict[str, dict[str, Any]] = marker["files"]
     return files
@@ -349,9 +351,9 @@ def _mismatches(
     """Files of this rank's share whose bytes are not those that COMPLETE names."""
     wrong = []
     for file in sorted(files)[rank::world]:
-        path = storage.at(f"{name}/{file}")
+        path = storage.fs_path(f"{name}/{file}")
         try:
-            digest = patiently(_sha256, storage, path)
+            digest = with_retries(_sha256, storage, path)
         except FileNotFoundError:
             wrong.append(f"{file} is missing")
             continue
@@ -360,13 +362,13 @@ def _mismatches(
     return wrong
 
 
-def _damage(storage: Storage, name: str) -> list[str]:
-    return _mismatches(storage, name, _files(storage, name), 0, 1)
+def _damaged_files(storage: Storage, name: str) -> list[str]:
+    return _mismatches(storage, name, _committed_files(storage, name), 0, 1)
 
 
 def _sha256(storage: Storage, path: str) -> str:
     digest = hashlib.sha256()
     with storage.fs.open_input_stream(path) as stream:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

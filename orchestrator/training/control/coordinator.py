@@ -13,23 +13,23 @@ from typing import Any, Protocol
 
 from orchestrator.errors import JobFailed, OrchestratorError
 
-MOST_IN_VAIN = 4
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 4
 """Attempts that may begin at the same step: a training that gets no further is not started again.
 One that does may be interrupted any number of times."""
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """What a rank was doing when it was last heard of."""
 
     rank: int
     node: str
     pid: int
     step: int
-    doing: str
+    phase: str
     """`starting`, `data`, `step`, `saving`, `judging`."""
 
-    since_s: float
+    seconds_in_phase: float
     """Seconds it had been doing that."""
 
     stack: str = ""
@@ -37,7 +37,7 @@ class Beat:
 
 
 @dataclass
-class News:
+class RunStatus:
     """The state that the driver shows."""
 
     step: int = 0
@@ -45,247 +45,251 @@ class News:
     first_step_at: float | None = None
     """When the first step of the first attempt was done; seconds since 1970."""
 
-    stepped_at: float | None = None
+    attempt_first_step_at: float | None = None
     """The same of the present attempt."""
 
-    facts: dict[str, float | str] = field(default_factory=dict)
+    progress_facts: dict[str, float | str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
-    fatal: OrchestratorError | None = None
+    fatal_error: OrchestratorError | None = None
     outcome: dict[str, Any] = field(default_factory=dict)
-    stop: bool = False
+    stop_requested: bool = False
     """The driver wants the training to be saved and ended."""
 
     stopped_at: int | None = None
     """The step at which that was done."""
 
     rollbacks: int = 0
-    began_at: int = -1
-    in_vain: int = 0
+    resume_step: int = -1
+    attempts_without_progress: int = 0
     """Attempts in a row that began at that step."""
 
-    unbegun: int = 0
+    attempts_without_start: int = 0
     """Attempts in a row that ended before they had gone on from any step."""
 
-    death: str = ""
+    last_worker_error: str = ""
     """What the last worker that raised said."""
 
-    death_details: str = ""
+    last_worker_traceback: str = ""
     """Its traceback."""
 
-    beats: dict[int, tuple[float, Beat]] = field(default_factory=dict)
+    heartbeats: dict[int, tuple[float, Heartbeat]] = field(default_factory=dict)
     """By rank, what was heard last; as read: with the seconds since then."""
 
 
-class Board(Protocol):
+class RunCoordinator(Protocol):
     """Where a worker posts."""
 
-    def begin_attempt(self) -> int: ...
-    def post(self, step: int, facts: dict[str, float | str]) -> None: ...
-    def beat(self, beat: Beat) -> bool: ...
-    def ask_stop(self) -> None: ...
-    def stopped(self, step: int) -> None: ...
-    def roll_back(self) -> bool: ...
-    def begins_at(self, step: int) -> None: ...
-    def died(self, reason: str, details: str = "") -> None: ...
-    def first_step(self, at: float) -> None: ...
-    def message(self, text: str) -> None: ...
-    def fail(self, error: OrchestratorError) -> None: ...
-    def finish(self, outcome: dict[str, Any]) -> None: ...
-    def read(self) -> News: ...
+    def start_attempt(self) -> int: ...
+    def report_progress(self, step: int, facts: dict[str, float | str]) -> None: ...
+    def heartbeat(self, beat: Heartbeat) -> bool: ...
+    def request_stop(self) -> None: ...
+    def report_stopped(self, step: int) -> None: ...
+    def request_rollback(self) -> bool: ...
+    def report_resume_step(self, step: int) -> None: ...
+    def report_worker_error(self, reason: str, details: str = "") -> None: ...
+    def report_first_step(self, at: float) -> None: ...
+    def notify(self, text: str) -> None: ...
+    def report_fatal(self, error: OrchestratorError) -> None: ...
+    def report_finished(self, outcome: dict[str, Any]) -> None: ...
+    def read_status(self) -> RunStatus: ...
 
 
-class LocalBoard:
+class LocalCoordinator:
     """The board's state; used directly in a local run, inside an actor under Ray."""
 
     def __init__(self) -> None:
-        self.news = News()
+        self.status = RunStatus()
         # In a local run the trainer posts while another thread reads.
         self._lock = threading.Lock()
 
-    def begin_attempt(self) -> int:
+    def start_attempt(self) -> int:
         """A new start of the worker group: its number, from 1; 0 where none is wanted any more,
         because of an error that no start mends, or as none gets as far as a step."""
         with self._lock:
-            if self.news.unbegun >= MOST_IN_VAIN:
-                text = f"the workers died {MOST_IN_VAIN} times before the first step"
-                self.news.fatal = self.news.fatal or self._in_vain(text)
-            if self.news.fatal is not None:
+            if self.status.attempts_without_start >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
+                text = (
+                    f"the workers died {MAX_ATTEMPTS_WITHOUT_PROGRESS} times before the first step"
+                )
+                self.status.fatal_error = self.status.fatal_error or self._no_progress_error(text)
+            if self.status.fatal_error is not None:
                 return 0
-            self.news.attempt += 1
-            self.news.unbegun += 1
-            self.news.beats, self.news.stepped_at = {}, None
-        return self.news.attempt
+            self.status.attempt += 1
+            self.status.attempts_without_start += 1
+            self.status.heartbeats, self.status.attempt_first_step_at = {}, None
+        return self.status.attempt
 
-    def post(self, step: int, facts: dict[str, float | str]) -> None:
+    def report_progress(self, step: int, facts: dict[str, float | str]) -> None:
         """Progress: `step` optimizer steps are done."""
         with self._lock:
-            self.news.step, self.news.facts = step, facts
+            self.status.step, self.status.progress_facts = step, facts
 
-    def beat(self, beat: Beat) -> bool:
+    def heartbeat(self, beat: Heartbeat) -> bool:
         """A rank lives. Gives whether the training should stop."""
         with self._lock:
-            self.news.beats = {**self.news.beats, beat.rank: (time.monotonic(), beat)}
-        return self.news.stop
+            self.status.heartbeats = {**self.status.heartbeats, beat.rank: (time.monotonic(), beat)}
+        return self.status.stop_requested
 
-    def ask_stop(self) -> None:
+    def request_stop(self) -> None:
         """Save and end the training, soon."""
         with self._lock:
-            self.news.stop = True
+            self.status.stop_requested = True
 
-    def stopped(self, step: int) -> None:
+    def report_stopped(self, step: int) -> None:
         """It was saved after `step` steps and ended, as was asked."""
         with self._lock:
-            self.news.stopped_at = step
+            self.status.stopped_at = step
 
-    def begins_at(self, step: int) -> None:
+    def report_resume_step(self, step: int) -> None:
         """The present attempt goes on from `step`.
 
         Raises:
             JobFailed: the attempts before it went on from there too, and got no further.
         """
         with self._lock:
-            news, self.news.unbegun = self.news, 0
-            news.in_vain = news.in_vain + 1 if step == news.began_at else 1
-            news.began_at = step
-            if news.in_vain > MOST_IN_VAIN:
-                raise self._in_vain(
-                    f"the workers died {MOST_IN_VAIN} times without getting from step {step} to"
-                    " another checkpoint"
+            news, self.status.attempts_without_start = self.status, 0
+            news.attempts_without_progress = (
+                news.attempts_without_progress + 1 if step == news.resume_step else 1
+            )
+            news.resume_step = step
+            if news.attempts_without_progress > MAX_ATTEMPTS_WITHOUT_PROGRESS:
+                raise self._no_progress_error(
+                    f"the workers died {MAX_ATTEMPTS_WITHOUT_PROGRESS} times without getting from"
+                    f" step {step} to another checkpoint"
                 )
 
-    def _in_vain(self, text: str) -> JobFailed:
-        news = self.news
+    def _no_progress_error(self, text: str) -> JobFailed:
+        news = self.status
         return JobFailed(
-            f"{text}; the last: {news.death}" if news.death else text,
-            mend="what is saved stands: the same command continues from it; --debug shows more",
-            details=news.death_details,
+            f"{text}; the last: {news.last_worker_error}" if news.last_worker_error else text,
+            hint="what is saved stands: the same command continues from it; --debug shows more",
+            details=news.last_worker_traceback,
         )
 
-    def died(self, reason: str, details: str = "") -> None:
+    def report_worker_error(self, reason: str, details: str = "") -> None:
         """A worker ends with an error that a new start may mend; `details` is its traceback."""
         with self._lock:
-            self.news.death, self.news.death_details = reason, details
+            self.status.last_worker_error, self.status.last_worker_traceback = reason, details
 
-    def roll_back(self) -> bool:
+    def request_rollback(self) -> bool:
         """May the training go back to its last checkpoint? Once in a launch it may."""
         with self._lock:
-            self.news.rollbacks += 1
-        return self.news.rollbacks == 1
+            self.status.rollbacks += 1
+        return self.status.rollbacks == 1
 
-    def first_step(self, at: float) -> None:
+    def report_first_step(self, at: float) -> None:
         """Wall-clock time (seconds) at which the first step ended."""
         with self._lock:
-            self.news.first_step_at = self.news.first_step_at or at
-            self.news.stepped_at = at
+            self.status.first_step_at = self.status.first_step_at or at
+            self.status.attempt_first_step_at = at
 
-    def message(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """A line for the person at the terminal."""
         with self._lock:
-            self.news.messages.append(text)
+            self.status.messages.append(text)
 
-    def fail(self, error: OrchestratorError) -> None:
+    def report_fatal(self, error: OrchestratorError) -> None:
         """An error that starting again cannot mend."""
         with self._lock:
-            self.news.fatal = error
+            self.status.fatal_error = error
 
-    def finish(self, outcome: dict[str, Any]) -> None:
+    def report_finished(self, outcome: dict[str, Any]) -> None:
         """The last step is done and saved."""
         with self._lock:
-            self.news.outcome = outcome
+            self.status.outcome = outcome
 
-    def read(self) -> News:
+    def read_status(self) -> RunStatus:
         """Everything so far; messages are handed over once."""
         with self._lock:
-            news = self.news
-            self.news = replace(news, messages=[])
+            news = self.status
+            self.status = replace(news, messages=[])
             now = time.monotonic()
-            ages = {rank: (now - at, beat) for rank, (at, beat) in news.beats.items()}
-        return replace(news, beats=ages)
+            ages = {rank: (now - at, beat) for rank, (at, beat) in news.heartbeats.items()}
+        return replace(news, heartbeats=ages)
 
 
 class ClusterLost(JobFailed):
     """The driver's cluster no longer answers."""
 
     @classmethod
-    def by(cls, error: Exception) -> ClusterLost:
+    def from_ray_error(cls, error: Exception) -> ClusterLost:
         """What Ray raised, for a person."""
         return cls(
             f"the Ray cluster is gone: {str(error).splitlines()[0]}",
-            mend="when it is back, the same command continues from the last checkpoint",
+            hint="when it is back, the same command continues from the last checkpoint",
         )
 
 
-class RayBoard:
+class RayCoordinator:
     """A handle on the board's actor, as workers hold it. Posting progress never waits."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
     @classmethod
-    def create(cls) -> RayBoard:
+    def create(cls) -> RayCoordinator:
         """Start the actor beside the driver; it dies with the driver, and with no other node."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(LocalBoard)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(LocalCoordinator)
         return cls(actor.remote())
 
-    def begin_attempt(self) -> int:
+    def start_attempt(self) -> int:
         import ray
 
-        return int(ray.get(self.actor.begin_attempt.remote()))
+        return int(ray.get(self.actor.start_attempt.remote()))
 
-    def post(self, step: int, facts: dict[str, float | str]) -> None:
-        self.actor.post.remote(step, facts)
+    def report_progress(self, step: int, facts: dict[str, float | str]) -> None:
+        self.actor.report_progress.remote(step, facts)
 
-    def beat(self, beat: Beat) -> bool:
+    def heartbeat(self, beat: Heartbeat) -> bool:
         """Waits for the answer, so it is for a thread of its own."""
         import ray
 
-        return bool(ray.get(self.actor.beat.remote(beat)))
+        return bool(ray.get(self.actor.heartbeat.remote(beat)))
 
-    def ask_stop(self) -> None:
-        self.actor.ask_stop.remote()
+    def request_stop(self) -> None:
+        self.actor.request_stop.remote()
 
-    def stopped(self, step: int) -> None:
+    def report_stopped(self, step: int) -> None:
         import ray
 
-        ray.get(self.actor.stopped.remote(step))
+        ray.get(self.actor.report_stopped.remote(step))
 
-    def begins_at(self, step: int) -> None:
+    def report_resume_step(self, step: int) -> None:
         import ray
 
         try:
-            ray.get(self.actor.begins_at.remote(step))
+            ray.get(self.actor.report_resume_step.remote(step))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
 
-    def died(self, reason: str, details: str = "") -> None:
-        self.actor.died.remote(reason, details)
+    def report_worker_error(self, reason: str, details: str = "") -> None:
+        self.actor.report_worker_error.remote(reason, details)
 
-    def roll_back(self) -> bool:
+    def request_rollback(self) -> bool:
         import ray
 
-        return bool(ray.get(self.actor.roll_back.remote()))
+        return bool(ray.get(self.actor.request_rollback.remote()))
 
-    def first_step(self, at: float) -> None:
-        self.actor.first_step.remote(at)
+    def report_first_step(self, at: float) -> None:
+        self.actor.report_first_step.remote(at)
 
-    def message(self, text: str) -> None:
-        self.actor.message.remote(text)
+    def notify(self, text: str) -> None:
+        self.actor.notify.remote(text)
 
-    def fail(self, error: OrchestratorError) -> None:
+    def report_fatal(self, error: OrchestratorError) -> None:
         import ray
 
-        ray.get(self.actor.fail.remote(error))
+        ray.get(self.actor.report_fatal.remote(error))
 
-    def finish(self, outcome: dict[str, Any]) -> None:
+    def report_finished(self, outcome: dict[str, Any]) -> None:
         import ray
 
-        ray.get(self.actor.finish.remote(outcome))
+        ray.get(self.actor.report_finished.remote(outcome))
 
-    def read(self) -> News:
+    def read_status(self) -> RunStatus:
         """For the driver.
 
         Raises:
@@ -294,7 +298,7 @@ class RayBoard:
         import ray
 
         try:
-            news: News = ray.get(self.actor.read.remote())
+            news: RunStatus = ray.get(self.actor.read_status.remote())
         except ray.exceptions.RayError as error:
-            raise ClusterLost.by(error) from None
+            raise ClusterLost.from_ray_error(error) from None
         return news

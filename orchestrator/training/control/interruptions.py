@@ -10,49 +10,54 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from orchestrator.training.control.heartbeat import Pulse
-from orchestrator.training.distributed import Group
+from orchestrator.training.control.heartbeat import HeartbeatThread
+from orchestrator.training.distributed import DistributedContext
 
-LOOK_EVERY_S = 1.0
-_LOOK, _STOP = 1.0, 2.0
+PREEMPTION_CHECK_INTERVAL_S = 1.0
+CHECK_PREEMPTION, STOP = 1.0, 2.0
 
-Turn = Literal["go on", "save", "stop"]
+LoopDecision = Literal["go on", "save", "stop"]
 
 
 class Interruptions:
     """Asked before and after each step, on every rank."""
 
-    def __init__(self, pulse: Pulse, group: Group, tell: Callable[[str], None]) -> None:
-        self._pulse, self._group, self._tell = pulse, group, tell
-        self._looked = time.monotonic()
-        self._known: Any = None
+    def __init__(
+        self, pulse: HeartbeatThread, group: DistributedContext, notify: Callable[[str], None]
+    ) -> None:
+        self._pulse, self._group, self._tell = pulse, group, notify
+        self._checked_at = time.monotonic()
+        self._last_preemption: Any = None
 
-    def word(self) -> float:
+    def control_signal(self) -> float:
         """What this rank says with the coming step; 0 where it has nothing to say."""
-        if not self._group.leads:
+        if not self._group.is_main:
             return 0.0
-        if self._pulse.stop_asked:
-            return _STOP
-        if self._group.exchange is not None and time.monotonic() - self._looked > LOOK_EVERY_S:
-            self._looked = time.monotonic()
-            return _LOOK
+        if self._pulse.stop_requested:
+            return STOP
+        if (
+            self._group.broadcast is not None
+            and time.monotonic() - self._checked_at > PREEMPTION_CHECK_INTERVAL_S
+        ):
+            self._checked_at = time.monotonic()
+            return CHECK_PREEMPTION
         return 0.0
 
-    def turn(self, word: float) -> Turn:
-        """What to do now; `word` is rank 0's, as every rank has it after the step."""
-        if word == _STOP:
+    def decide(self, control: float) -> LoopDecision:
+        """What to do now; `control` is rank 0's, as every rank has it after the step."""
+        if control == STOP:
             return "stop"
-        return "save" if word == _LOOK and self._taken_away() else "go on"
+        return "save" if control == CHECK_PREEMPTION and self._is_preempted() else "go on"
 
-    def _taken_away(self) -> bool:
+    def _is_preempted(self) -> bool:
         """A node is being drained that was not the last time. Ray's call meets all ranks."""
         import ray.train
 
         info = ray.train.get_preemption_info()
-        if info is None or info == self._known:
+        if info is None or info == self._last_preemption:
             return False
-        self._known = info
-        if self._group.leads:
+        self._last_preemption = info
+        if self._group.is_main:
             left = "soon"
             if info.deadline_ms is not None:
                 left = f"in {max(0.0, info.deadline_ms / 1000 - time.time()):.0f} s"

@@ -6,24 +6,24 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.training.control.coordinator import Board
+from orchestrator.training.control.coordinator import RunCoordinator
 
-ROOT = "orchestrator"
+PACKAGE_LOGGER = "orchestrator"
 
 
-class _Board(logging.Handler):
-    def __init__(self, board: Board, rank: int) -> None:
+class _CoordinatorHandler(logging.Handler):
+    def __init__(self, board: RunCoordinator, rank: int) -> None:
         super().__init__(logging.WARNING)
         self._board, self._rank = board, rank
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._board.message(f"rank {self._rank}: {record.getMessage()}")
+        self._board.notify(f"rank {self._rank}: {record.getMessage()}")
 
 
 @contextmanager
-def warnings_told(board: Board, rank: int) -> Iterator[None]:
+def forward_warnings(board: RunCoordinator, rank: int) -> Iterator[None]:
     """Within it, warnings of this package go to the board as well as where they went."""
-    handler, logger = _Board(board, rank), logging.getLogger(ROOT)
+    handler, logger = _CoordinatorHandler(board, rank), logging.getLogger(PACKAGE_LOGGER)
     logger.addHandler(handler)
     try:
         yield

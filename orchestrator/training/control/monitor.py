@@ -11,30 +11,35 @@ from typing import Any
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
-from orchestrator.tracking.alerts import alert
-from orchestrator.training.control.coordinator import ClusterLost, LocalBoard, News, RayBoard
+from orchestrator.tracking.alerts import send_alert
+from orchestrator.training.control.coordinator import (
+    ClusterLost,
+    LocalCoordinator,
+    RayCoordinator,
+    RunStatus,
+)
 from orchestrator.training.control.stall import stall_report
-from orchestrator.training.health import COLLAPSED
+from orchestrator.training.health import COLLAPSE_MESSAGE
 
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 
 
 @contextmanager
-def watching(
-    board: LocalBoard | RayBoard,
+def monitor_workers(
+    coordinator: LocalCoordinator | RayCoordinator,
     progress: Progress,
     job: TrainJob,
     folder: Storage,
-    closing: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Show what the workers post, until they are done; where `closing`, ask them to end.
+    """Show what the workers post, until they are done; where `should_stop`, ask them to end.
 
     In the run's folder, `workers.json` says where each rank of the present start is (node and
     process id), once it has done a step; a stall is told once and kept as `stalls/SECONDS.txt`,
     named by the time in seconds since 1970.
     """
     stop = threading.Event()
-    told, noted = _Told(), 0
+    told, noted = _StallReporter(), 0
 
     def write(call: Callable[[str, Any], None], path: str, what: Any) -> None:
         try:
@@ -43,28 +48,28 @@ def watching(
             progress.message(f"{folder.uri(path)} cannot be written: {error}")
 
     def show() -> None:
-        news = board.read()
+        news = coordinator.read_status()
         for text in news.messages:
             progress.message(text)
-            if COLLAPSED in text:
-                alert(f"{job.name}: {text}")
-        progress.update("train", news.step, job.optim.steps, news.facts)
+            if COLLAPSE_MESSAGE in text:
+                send_alert(f"{job.name}: {text}")
+        progress.update("train", news.step, job.optim.steps, news.progress_facts)
         nonlocal noted
-        if news.stepped_at is not None and news.attempt > noted:
+        if news.attempt_first_step_at is not None and news.attempt > noted:
             noted = news.attempt
-            write(folder.write_json, "workers.json", _where(news))
+            write(folder.write_json, "workers.json", _worker_locations(news))
         report = told.new_report(news, job.scale.timeout / 2)
         if report is not None:
             progress.message(report)
-            alert(f"{job.name}: {report}")
+            send_alert(f"{job.name}: {report}")
             write(folder.write_bytes, f"stalls/{time.time():.0f}.txt", f"{report}\n".encode())
 
     def watch() -> None:
         with suppress(ClusterLost):  # the main thread finds out by itself, and says so
-            while not stop.wait(LOOK_EVERY_S):
+            while not stop.wait(POLL_INTERVAL_S):
                 show()
-                if closing():
-                    board.ask_stop()
+                if should_stop():
+                    coordinator.request_stop()
 
     thread = threading.Thread(target=watch, daemon=True, name="watch-board")
     thread.start()
@@ -81,25 +86,25 @@ def watching(
     show()
 
 
-def _where(news: News) -> dict[str, Any]:
-    ranks = [beat for _, beat in news.beats.values()]
+def _worker_locations(news: RunStatus) -> dict[str, Any]:
+    ranks = [beat for _, beat in news.heartbeats.values()]
     return {
         "attempt": news.attempt,
-        "first_step_at": news.stepped_at,
+        "first_step_at": news.attempt_first_step_at,
         "ranks": [{"rank": b.rank, "node": b.node, "pid": b.pid} for b in ranks],
     }
 
 
-class _Told:
+class _StallReporter:
     """One report for each stall: the next only after some rank has moved."""
 
     def __init__(self) -> None:
-        self._at: tuple[int, int] | None = None
+        self._last_reported: tuple[int, int] | None = None
 
-    def new_report(self, news: News, slow_s: float) -> str | None:
-        report = stall_report(news.beats, slow_s)
-        at = (news.attempt, max((b.step for _, b in news.beats.values()), default=0))
-        if report is None or at == self._at:
+    def new_report(self, news: RunStatus, stall_after_s: float) -> str | None:
+        report = stall_report(news.heartbeats, stall_after_s)
+        at = (news.attempt, max((b.step for _, b in news.heartbeats.values()), default=0))
+        if report is None or at == self._last_reported:
             return None
-        self._at = at
+        self._last_reported = at
         return report

@@ -15,33 +15,33 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SAME_WISH_S = 10.0
+DUPLICATE_SIGTERM_S = 10.0
 
 
-class Asked:
+class StopRequest:
     """The signal that asked for the end, once one has."""
 
     signal: signal.Signals | None = None
-    at: float = 0.0
+    requested_at: float = 0.0
 
-    def repeats(self, number: int) -> bool:
+    def is_duplicate(self, number: int) -> bool:
         """The same supervisor, or another one, asks for what is under way."""
         again = self.signal == number == signal.SIGTERM
-        return again and time.monotonic() - self.at < SAME_WISH_S
+        return again and time.monotonic() - self.requested_at < DUPLICATE_SIGTERM_S
 
 
 @contextmanager
-def stopping_cleanly(
+def graceful_shutdown(
     stop: Callable[[], None],
-    tell: Callable[[str], None],
-    what: str = "saving and ending after this step",
-) -> Iterator[Asked]:
-    """Within it the first signal calls `stop`, which does `what`; the second does what signals do
-    anyway, but for a SIGTERM that follows another at once.
+    notify: Callable[[str], None],
+    description: str = "saving and ending after this step",
+) -> Iterator[StopRequest]:
+    """Within it the first signal calls `stop`, which does `description`; the second does what
+    signals do anyway, but for a SIGTERM that follows another at once.
 
     Elsewhere than on the main thread, where Python gives no signals, it does nothing.
     """
-    asked = Asked()
+    asked = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
@@ -52,14 +52,14 @@ def stopping_cleanly(
             signal.signal(number, handler)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.repeats(number):
+        if asked.is_duplicate(number):
             return
         if asked.signal is not None:
             restore()
             signal.raise_signal(number)
             return
-        asked.signal, asked.at = signal.Signals(number), time.monotonic()
-        tell(f"{asked.signal.name}: {what}; again to end at once")
+        asked.signal, asked.requested_at = signal.Signals(number), time.monotonic()
+        notify(f"{asked.signal.name}: {description}; again to end at once")
         stop()
 
     for number in SIGNALS:

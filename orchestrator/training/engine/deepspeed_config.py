@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from orchestrator.errors import RequestError
-from orchestrator.estimate import BatchPlan
+from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob
 
 # Elements reduced at a time. ZeRO-3 allocates one such buffer for good, so it is bounded.
-REDUCE_BUCKET = 50_000_000
+BUCKET_ELEMENTS = 50_000_000
 
 
-def wrap(
+def initialize_deepspeed(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: dict[str, Any],
@@ -48,9 +48,9 @@ def wrap(
 
 
 def deepspeed_config(
-    job: TrainJob, batch: BatchPlan, device: torch.device, elements: int
+    job: TrainJob, batch: BatchSizes, device: torch.device, num_parameters: int
 ) -> dict[str, Any]:
-    """The configuration of one engine for a model of `elements` weights.
+    """The configuration of one engine for a model of `num_parameters` weights.
 
     bf16 computes in bf16 over fp32 masters and accumulates and reduces gradients in fp32, so
     that the sum does not depend on how many ranks share it. Stage 0 keeps fp32 parameters
@@ -64,13 +64,13 @@ def deepspeed_config(
         raise RequestError(
             "scale.offload needs a sharded optimizer",
             where="scale.zero = 0",
-            mend="set scale.zero to 1, 2 or 3, or scale.offload to false",
+            hint="set scale.zero to 1, 2 or 3, or scale.offload to false",
         )
     zero: dict[str, Any] = {
         "stage": stage,
-        "reduce_bucket_size": min(REDUCE_BUCKET, elements),
-        "allgather_bucket_size": REDUCE_BUCKET,
-        "stage3_prefetch_bucket_size": REDUCE_BUCKET,
+        "reduce_bucket_size": min(BUCKET_ELEMENTS, num_parameters),
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+        "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
     }
     if scale.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}

@@ -19,15 +19,15 @@ class GuardedAdamW(torch.optim.AdamW):
     the engine reads all stages in one way. DeepSpeed itself checks nothing at stage 0.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], clip: float, **options: Any) -> None:
+    def __init__(self, groups: list[dict[str, Any]], max_norm: float, **options: Any) -> None:
         super().__init__(groups, **options)
-        self.clip = clip
+        self.max_norm = max_norm
         self.overflow = False
         self._global_grad_norm = 0.0
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Clip to `clip`, then update; skipped and marked `overflow` for NaN or infinity."""
+        """Clip to `max_norm`, then update; skipped and marked `overflow` for NaN or infinity."""
         gradients = [p.grad for group in self.param_groups for p in group["params"]]
         found = [g for g in gradients if g is not None]
         norm = nn.utils.get_total_norm(found)
@@ -35,8 +35,8 @@ class GuardedAdamW(torch.optim.AdamW):
         self.overflow = not bool(torch.isfinite(norm))
         if self.overflow:
             return
-        if 0 < self.clip < self._global_grad_norm:
-            torch._foreach_mul_(found, self.clip / (self._global_grad_norm + 1e-6))
+        if 0 < self.max_norm < self._global_grad_norm:
+            torch._foreach_mul_(found, self.max_norm / (self._global_grad_norm + 1e-6))
         super().step(closure)
 
 
@@ -44,18 +44,18 @@ def build_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]],
     optim: Optim,
     *,
-    followed: str | None,
-    stage: int,
+    ema_module: str | None,
+    zero_stage: int,
 ) -> torch.optim.AdamW:
     """AdamW over the trained parameters, as up to four groups.
 
-    `followed` is the submodule that the teacher follows: its parameters fill groups of their
+    `ema_module` is the submodule that the teacher follows: its parameters fill groups of their
     own, so that its shards can be told from the rest. Vectors (biases, norms) do not decay.
     """
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
-            part = "followed" if followed and name.startswith(f"{followed}.") else "rest"
+            part = "followed" if ema_module and name.startswith(f"{ema_module}.") else "rest"
             decays = "decay" if parameter.ndim > 1 else "fixed"
             groups.setdefault(f"{part}-{decays}", []).append(parameter)
     settings: list[dict[str, Any]] = [
@@ -69,12 +69,14 @@ def build_optimizer(
         "weight_decay": 0.0,
         "fused": True,
     }
-    if stage == 0:
+    if zero_stage == 0:
         return GuardedAdamW(settings, optim.clip, **options)
     return torch.optim.AdamW(settings, **options)
 
 
-def set_schedule(optimizer: torch.optim.Optimizer, optim: Optim, step: int) -> tuple[float, float]:
+def apply_schedule(
+    optimizer: torch.optim.Optimizer, optim: Optim, step: int
+) -> tuple[float, float]:
     """Set learning rate and weight decay of step `step`; gives both."""
     rate, decay = learning_rate(optim, step), weight_decay(optim, step)
     for group in optimizer.param_groups:

@@ -7,7 +7,7 @@ import math
 from orchestrator.job import Optim
 
 # A warm-up that names no start begins at a fifth of the peak (V-JEPA 2: 1e-4 to 5.25e-4).
-DEFAULT_START = 1 / 5
+DEFAULT_WARMUP_START_RATIO = 1 / 5
 
 
 def learning_rate(optim: Optim, step: int) -> float:
@@ -17,11 +17,13 @@ def learning_rate(optim: Optim, step: int) -> float:
     `warmup-constant-decay` stays at `lr` and falls linearly over the last `decay` steps;
     `cosine` falls along half a cosine. Both reach `lr_end` at step `steps - 1`.
     """
-    start = optim.lr * DEFAULT_START if optim.lr_start is None else optim.lr_start
+    start = optim.lr * DEFAULT_WARMUP_START_RATIO if optim.lr_start is None else optim.lr_start
     if step < optim.warmup:
         return start + (optim.lr - start) * step / optim.warmup
     if optim.schedule == "cosine":
-        return half_cosine(optim.lr, optim.lr_end, step - optim.warmup, optim.steps - optim.warmup)
+        return cosine_anneal(
+            optim.lr, optim.lr_end, step - optim.warmup, optim.steps - optim.warmup
+        )
     left = optim.steps - 1 - step
     if left >= optim.decay:
         return optim.lr
@@ -32,10 +34,10 @@ def weight_decay(optim: Optim, step: int) -> float:
     """Weight decay of step `step`: half a cosine from `weight_decay` to `weight_decay_end`."""
     if optim.weight_decay_end is None:
         return optim.weight_decay
-    return half_cosine(optim.weight_decay, optim.weight_decay_end, step, optim.steps)
+    return cosine_anneal(optim.weight_decay, optim.weight_decay_end, step, optim.steps)
 
 
-def half_cosine(first: float, last: float, step: int, steps: int) -> float:
-    """`first` at step 0, `last` at step `steps - 1` and after it."""
+def cosine_anneal(start: float, end: float, step: int, steps: int) -> float:
+    """`start` at step 0, `end` at step `steps - 1` and after it."""
     share = min(step / max(steps - 1, 1), 1.0)
-    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))

@@ -14,18 +14,18 @@ from orchestrator.errors import JobFailed
 WINDOW = 64
 """Losses that a spike is measured against."""
 
-LEAST = 16
+MIN_LOSSES = 16
 """Losses that are needed before anything is called a spike."""
 
 MAX_SKIPPED = 10
 """Steps in a row that may be skipped."""
 
 
-ONLY = ""
+SINGLE_BUCKET = ""
 """The bucket of a training that has no others."""
 
 
-class Diverged(JobFailed):
+class TrainingDiverged(JobFailed):
     """Too many steps in a row could not be applied."""
 
 
@@ -36,12 +36,12 @@ class SpikeGuard:
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit, self._bucket = limit, ONLY
+        self.limit, self._bucket = limit, SINGLE_BUCKET
         self._losses: dict[str, deque[float]] = {}
-        self.skipped = 0
+        self.consecutive_skipped = 0
         """Steps in a row that were not applied."""
 
-    def turn_to(self, bucket: str) -> None:
+    def set_bucket(self, bucket: str) -> None:
         """The steps from now on are of this bucket."""
         self._bucket = bucket
 
@@ -50,26 +50,26 @@ class SpikeGuard:
         """The losses of the present bucket."""
         return self._losses.setdefault(self._bucket, deque(maxlen=WINDOW))
 
-    def state(self) -> list[float] | dict[str, list[float]]:
+    def state_dict(self) -> list[float] | dict[str, list[float]]:
         """The recent losses, for a checkpoint; by bucket where there are several."""
-        if self._losses.keys() <= {ONLY}:
+        if self._losses.keys() <= {SINGLE_BUCKET}:
             return list(self.recent)
         return {bucket: list(losses) for bucket, losses in self._losses.items()}
 
-    def remember(self, state: list[float] | dict[str, list[float]]) -> None:
-        """What `state` gave in an earlier start."""
-        by_bucket = state if isinstance(state, dict) else {ONLY: state}
+    def load_state_dict(self, state: list[float] | dict[str, list[float]]) -> None:
+        """What `state_dict` gave in an earlier start."""
+        by_bucket = state if isinstance(state, dict) else {SINGLE_BUCKET: state}
         for bucket, losses in by_bucket.items():
             self._losses[bucket] = deque(losses, maxlen=WINDOW)
 
     @property
-    def bound(self) -> float | None:
+    def threshold(self) -> float | None:
         """The largest loss that is no spike; None where none can be told."""
-        if not self.limit or len(self.recent) < LEAST:
+        if not self.limit or len(self.recent) < MIN_LOSSES:
             return None
         return self.limit * statistics.median(self.recent)
 
-    def count(self, loss: float, applied: bool, step: int) -> None:
+    def record_step(self, loss: float, applied: bool, step: int) -> None:
         """One step is done; its loss is the mean over all ranks' clips.
 
         Raises:
@@ -77,17 +77,17 @@ class SpikeGuard:
         """
         if applied and math.isfinite(loss):
             self.recent.append(loss)
-            self.skipped = 0
+            self.consecutive_skipped = 0
             return
-        self.skipped += 1
-        if self.skipped >= MAX_SKIPPED:
+        self.consecutive_skipped += 1
+        if self.consecutive_skipped >= MAX_SKIPPED:
             usual = ""
             if self.recent:
                 usual = f"; before that it was about {statistics.median(self.recent):.4g}"
-            raise Diverged(
-                f"{self.skipped} steps in a row could not be applied: the loss is {loss:.4g}"
-                f" or the gradient not finite{usual}",
+            raise TrainingDiverged(
+                f"{self.consecutive_skipped} steps in a row could not be applied: the loss is"
+                f" {loss:.4g} or the gradient not finite{usual}",
                 where=f"step {step}",
-                mend="lower optim.lr, set optim.clip, or train in fp32; where the loss may jump so"
+                hint="lower optim.lr, set optim.clip, or train in fp32; where the loss may jump so"
                 " far, raise optim.spike_limit; the last checkpoint is untouched",
             )

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from orchestrator.jepa.objectives import Pool, PooledObjective
+from orchestrator.jepa.objectives import BatchStatisticObjective, ClipSets
 from orchestrator.randomness import generator
 
 if TYPE_CHECKING:
@@ -18,66 +18,69 @@ if TYPE_CHECKING:
     from orchestrator.training.engine.engine import Engine
 
 
-def pools_of(engine: Engine, micro: Sequence[Batch]) -> Sequence[Pool | None]:
+def build_statistic_pools(engine: Engine, micro: Sequence[Batch]) -> Sequence[ClipSets | None]:
     """What each micro-batch of this rank knows of all others: a collective.
 
     None where the loss does not join clips. Several micro-batches take two passes: the first,
     without a graph, sums up what the statistic depends on.
     """
-    if not isinstance(engine.objective, PooledObjective):
+    if not isinstance(engine.objective, BatchStatisticObjective):
         return [None] * len(micro)
-    pools = _pools(engine.objective, micro, engine)
+    pools = _local_pools(engine.objective, micro, engine)
     if len(micro) == 1:
         return pools
     sums: Tensor | None = None
     for batch, pool in zip(micro, pools, strict=True):
         with torch.no_grad():
-            own, _ = engine.deepspeed(engine.video(batch), None, pool, None)
+            own, _ = engine.deepspeed(engine.device_video(batch), None, pool, None)
         sums = own if sums is None else sums.add_(own)
     assert sums is not None
     dist.all_reduce(sums)
-    return [replace(pool, sums=sums) for pool in pools]
+    return [replace(pool, precomputed_sums=sums) for pool in pools]
 
 
-def _pools(objective: PooledObjective, micro: Sequence[Batch], engine: Engine) -> list[Pool]:
+def _local_pools(
+    objective: BatchStatisticObjective, micro: Sequence[Batch], engine: Engine
+) -> list[ClipSets]:
     """The set of a clip follows from its position in the global batch alone."""
     job, device = engine.job, engine.device
     whole, each = job.scale.global_batch, objective.statistic_clips
-    members = [_members(batch, whole, each) for batch in micro]
+    members = [_pool_index(batch, whole, each) for batch in micro]
     weights = [
-        _by_set(batch.weight, at, whole // each) for batch, at in zip(micro, members, strict=True)
+        _weights_by_pool(batch.weight, at, whole // each)
+        for batch, at in zip(micro, members, strict=True)
     ]
     clips = torch.stack([rows.sum(1) for rows in weights]).sum(0).to(device)
     dist.all_reduce(clips)
     seed = int(generator(job.seed, engine.step, "slices").integers(2**63))
     return [
-        Pool(
-            member=at.to(device),
+        ClipSets(
+            set_index=at.to(device),
             # A set whose clips all failed has weight 0 everywhere: 0 / 1, not 0 / 0.
-            share=rows.to(device) / clips.clamp_min(1.0)[:, None],
-            clips=clips,
+            mean_weight=rows.to(device) / clips.clamp_min(1.0)[:, None],
+            clips_per_set=clips,
             seed=seed,
-            add_up=_added,
+            all_reduce_sum=_all_reduce_sum,
         )
         for at, rows in zip(members, weights, strict=True)
     ]
 
 
-def _members(batch: Batch, whole: int, each: int) -> Tensor:
+def _pool_index(batch: Batch, whole: int, each: int) -> Tensor:
     """The set of each clip: step s trains the positions from s * whole on. 0 for padding, which
     has no position and weight 0."""
     at = torch.from_numpy(batch.position) % whole // each
     return torch.where(batch.weight > 0, at, 0)
 
 
-def _by_set(weight: Tensor, member: Tensor, sets: int) -> Tensor:
+def _weights_by_pool(weight: Tensor, member: Tensor, sets: int) -> Tensor:
     """[B] -> [sets, B]: a clip's weight in its own set's row."""
     rows = torch.zeros(sets, len(weight))
     rows[member, torch.arange(len(weight))] = weight
     return rows
 
 
-def _added(sums: Tensor) -> Tensor:
+def _all_reduce_sum(sums: Tensor) -> Tensor:
     """Summed over the ranks, in place."""
     dist.all_reduce(sums)
     return sums

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.action_batch import Motion
-from orchestrator.jepa.objectives import Objective, Pool, PooledObjective
+from orchestrator.jepa.action_batch import ActionBatch
+from orchestrator.jepa.objectives import BatchStatisticObjective, ClipSets, Objective
 
 
 @dataclass
@@ -24,20 +24,20 @@ class StepResult:
 
     lr: float
     weight_decay: float
-    clips: float
+    num_clips: float
     """Sum of the weights: clips that counted."""
 
     applied: bool
     """False when the gradient was not finite or the loss a spike: weights, moments and teacher
     stay as they were."""
 
-    word: float
+    control: float
     """Rank 0's word for this step (`training/control/interruptions.py`), on every rank."""
 
     features: Tensor
     """[B, n, dim], detached: this rank's student features of its first micro-batch."""
 
-    times: dict[str, float] = field(default_factory=dict)
+    phase_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of this rank: teacher, student (forward and backward), update, step."""
 
 
@@ -48,15 +48,15 @@ class StepModule(nn.Module):
         super().__init__()
         self.objective = objective
         self.autocast = autocast
-        self._acts = "motion" in inspect.signature(objective.forward).parameters
+        self._takes_actions = "motion" in inspect.signature(objective.forward).parameters
 
     def forward(
         self,
         video: Tensor,
         masks: list[tuple[Tensor, Tensor]],
-        targets: Tensor | Pool | None,
+        targets: Tensor | ClipSets | None,
         weight: Tensor | None,
-        motion: Motion | None = None,
+        actions: ActionBatch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the clips' losses (scalar), and the features [B, n, dim].
 
@@ -65,10 +65,10 @@ class StepModule(nn.Module):
         """
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.autocast):
             if weight is None:
-                assert isinstance(self.objective, PooledObjective)
-                assert isinstance(targets, Pool)
-                sums = self.objective.sums(video, targets)
+                assert isinstance(self.objective, BatchStatisticObjective)
+                assert isinstance(targets, ClipSets)
+                sums = self.objective.partial_sums(video, targets)
                 return sums, sums
-            told = {"motion": motion} if self._acts and motion is not None else {}
+            told = {"motion": actions} if self._takes_actions and actions is not None else {}
             output = self.objective(video, masks, targets, **told)
         return (output.loss.float() * weight).sum(), output.features

@@ -7,7 +7,7 @@ import time
 import torch
 
 
-class StepClock:
+class StepTimer:
     """Sums seconds by part. `mark(part)` ends the part that ran since the last mark.
 
     On a GPU the marks are events on its stream: read `seconds` after the step has been waited
@@ -22,9 +22,9 @@ class StepClock:
         """Begin a step."""
         self._marks = [("", self._now())]
 
-    def mark(self, part: str) -> None:
-        """What ran since the last mark was `part`."""
-        self._marks.append((part, self._now()))
+    def mark(self, phase: str) -> None:
+        """What ran since the last mark was `phase`."""
+        self._marks.append((phase, self._now()))
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each part of the step, and `step`, their sum."""

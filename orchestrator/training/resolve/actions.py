@@ -5,25 +5,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.data.action_stats import Motions, motions_of
-from orchestrator.data.loader.action_data import steps_between
-from orchestrator.data.packing.prepare import Prepared
-from orchestrator.data.running_moments import pooled
-from orchestrator.data.store.sidecar_arrays import ACTIONS, STATES
+from orchestrator.data.action_stats import ActionStats, load_or_measure
+from orchestrator.data.loader.action_data import control_steps_per_frame
+from orchestrator.data.packing.prepare import PreparedData
+from orchestrator.data.running_moments import pooled_mean_std
+from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, STATES_FILE
 from orchestrator.errors import RequestError
-from orchestrator.job import Act, Statistics, TrainJob
+from orchestrator.job import Actions, ActionStatistics, TrainJob
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.training.run_record import RunRecord
 
 
-def know_actions(
+def resolve_actions(
     job: TrainJob,
-    prepared: Prepared,
+    prepared: PreparedData,
     progress: Progress,
     *,
     local: bool,
-    begun: RunRecord | None = None,
+    existing_record: RunRecord | None = None,
 ) -> TrainJob:
     """The job with `data.act.block` and `data.act.statistics` written in, so that they are part of
     its identity and of what is exported; a job without `data.act` as it is.
@@ -32,7 +32,7 @@ def know_actions(
     is compared with the data in its widths; statistics of its own are used as they are.
 
     Args:
-        begun: the record of the run that goes on.
+        existing_record: the record of the run that goes on.
 
     Raises:
         RequestError: the data has no actions, or not those that the job describes; or the sources
@@ -42,40 +42,44 @@ def know_actions(
     act = job.data.act
     if act is None:
         return job
-    kept = ((begun.job.get("data") or {}).get("act") or {}) if begun is not None else {}
+    kept = (
+        ((existing_record.job.get("data") or {}).get("act") or {})
+        if existing_record is not None
+        else {}
+    )
     if kept.get("actions") == act.actions:
         known = {**kept, **act.model_dump(mode="json", exclude_none=True)}
-        return _with(job, Act.model_validate(known))
-    datasets = Storage(job.storage).sub("datasets")
-    measured = [motions_of(i, datasets, progress, local=local) for i in prepared.indexes]
+        return _with_actions(job, Actions.model_validate(known))
+    datasets = Storage(job.storage).subfolder("datasets")
+    measured = [load_or_measure(i, datasets, progress, local=local) for i in prepared.indexes]
     uris = [index.uri for index in prepared.indexes]
     for uri, motions in zip(uris, measured, strict=True):
-        _refuse_missing(act, uri, motions)
-        _tell_lost(act, uri, motions, progress)
+        _check_actions_exist(act, uri, motions)
+        _report_missing(act, uri, motions, progress)
     shares = [
-        index.clips if weight is None else weight
+        index.num_clips if weight is None else weight
         for index, weight in zip(prepared.indexes, prepared.weights, strict=True)
     ]
-    block = _block(job, act, measured, uris)
-    return _with(
+    block = _resolve_block(job, act, measured, uris)
+    return _with_actions(
         job,
         act.model_copy(
-            update={"block": block, "statistics": _statistics(act, measured, uris, shares)}
+            update={"block": block, "statistics": _resolve_statistics(act, measured, uris, shares)}
         ),
     )
 
 
-def _with(job: TrainJob, act: Act) -> TrainJob:
+def _with_actions(job: TrainJob, act: Actions) -> TrainJob:
     return job.model_copy(update={"data": job.data.model_copy(update={"act": act})})
 
 
-def _needed(act: Act) -> str:
-    return ACTIONS if act.actions == "given" else STATES
+def _required_array(act: Actions) -> str:
+    return ACTIONS_FILE if act.actions == "given" else STATES_FILE
 
 
-def _refuse_missing(act: Act, uri: str, motions: Motions) -> None:
-    name = _needed(act)
-    if motions.usual(name) is not None:
+def _check_actions_exist(act: Actions, uri: str, motions: ActionStats) -> None:
+    name = _required_array(act)
+    if motions.most_common(name) is not None:
         return
     reasons = [reason for reason, _ in motions.reasons.most_common() if reason.startswith(name)]
     bad = [reason for reason in reasons if reason != name]
@@ -85,15 +89,15 @@ def _refuse_missing(act: Act, uri: str, motions: Motions) -> None:
         else f"data.act asks for what was done in the clips, and there is no KEY.{name} beside"
         " their videos",
         where=uri,
-        mend="leave data.act out, or name data with actions; with actions: change, states are"
+        hint="leave data.act out, or name data with actions; with actions: change, states are"
         " enough",
     )
 
 
-def _tell_lost(act: Act, uri: str, motions: Motions, progress: Progress) -> None:
-    found = motions.usual(_needed(act))
+def _report_missing(act: Actions, uri: str, motions: ActionStats, progress: Progress) -> None:
+    found = motions.most_common(_required_array(act))
     assert found is not None
-    lost = motions.clips - min(found[0], motions.rates[motions.rate])
+    lost = motions.clips - min(found[0], motions.rates[motions.most_common_fps])
     if lost:
         progress.message(
             f"{lost} of {motions.clips} clips of {uri} have no actions like the others', or"
@@ -101,16 +105,18 @@ def _tell_lost(act: Act, uri: str, motions: Motions, progress: Progress) -> None
         )
 
 
-def _block(job: TrainJob, act: Act, measured: list[Motions], uris: list[str]) -> int:
-    rates = [motions.rate for motions in measured]
-    blocks = [steps_between(rate, job.data.fps) for rate in rates]
+def _resolve_block(
+    job: TrainJob, act: Actions, measured: list[ActionStats], uris: list[str]
+) -> int:
+    rates = [motions.most_common_fps for motions in measured]
+    blocks = [control_steps_per_frame(rate, job.data.fps) for rate in rates]
     for rate, block, uri in zip(rates, blocks, uris, strict=True):
         if block is None:
             raise RequestError(
                 f"the video has {rate:.6g} frames a second, no whole multiple of {job.data.fps:g}:"
                 " no whole number of actions leads from one frame to the next",
                 where="data.fps",
-                mend=f"set data.fps to {', '.join(f'{rate / k:.6g}' for k in (1, 2, 3))} or the"
+                hint=f"set data.fps to {', '.join(f'{rate / k:.6g}' for k in (1, 2, 3))} or the"
                 f" like ({uri})",
             )
     if len(set(blocks)) > 1:
@@ -118,7 +124,7 @@ def _block(job: TrainJob, act: Act, measured: list[Motions], uris: list[str]) ->
             f"the sources have {' and '.join(f'{rate:.6g}' for rate in rates)} frames a second,"
             " so that other numbers of actions lead from one frame to the next",
             where="data.sources",
-            mend="mix sources of one rate",
+            hint="mix sources of one rate",
         )
     block = blocks[0]
     assert block is not None
@@ -126,39 +132,39 @@ def _block(job: TrainJob, act: Act, measured: list[Motions], uris: list[str]) ->
         raise RequestError(
             f"{block} control steps lead from one frame to the next, the job says {act.block}",
             where="data.act.block",
-            mend=f"leave it out, or set data.fps={rates[0] / (act.block or 1):.6g}",
+            hint=f"leave it out, or set data.fps={rates[0] / (act.block or 1):.6g}",
         )
     return block
 
 
-def _statistics(
-    act: Act, measured: list[Motions], uris: list[str], shares: list[float]
-) -> Statistics:
+def _resolve_statistics(
+    act: Actions, measured: list[ActionStats], uris: list[str], shares: list[float]
+) -> ActionStatistics:
     """Of each source as it is drawn: a share of the positions, not of the rows."""
     found: dict[str, Any] = {}
-    for name, key in ((ACTIONS, "action"), (STATES, "state")):
-        spreads = [one[1] if (one := m.usual(name)) else None for m in measured]
+    for name, key in ((ACTIONS_FILE, "action"), (STATES_FILE, "state")):
+        spreads = [one[1] if (one := m.most_common(name)) else None for m in measured]
         widths = [0 if spread is None else len(spread.mean) for spread in spreads]
-        if name == ACTIONS and act.actions == "change":
+        if name == ACTIONS_FILE and act.actions == "change":
             continue
         if len(set(widths)) > 1:
             which = ", ".join(f"{width} in {uri}" for width, uri in zip(widths, uris, strict=True))
             raise RequestError(
                 f"the sources differ in the numbers of a row of {name}: {which}",
                 where="data.sources",
-                mend="mix sources of one kind",
+                hint="mix sources of one kind",
             )
         there = [spread for spread in spreads if spread is not None]
         if there:
-            found[f"{key}_mean"], found[f"{key}_std"] = pooled(there, shares)
-    known = Statistics.model_validate(found)
+            found[f"{key}_mean"], found[f"{key}_std"] = pooled_mean_std(there, shares)
+    known = ActionStatistics.model_validate(found)
     if act.statistics is None:
         return known
-    _refuse_other_widths(act.statistics, known)
+    _check_widths(act.statistics, known)
     return act.statistics
 
 
-def _refuse_other_widths(given: Statistics, known: Statistics) -> None:
+def _check_widths(given: ActionStatistics, known: ActionStatistics) -> None:
     for key in ("action_mean", "state_mean"):
         said, there = len(getattr(given, key)), len(getattr(known, key))
         # States may be left unread.
@@ -166,5 +172,5 @@ def _refuse_other_widths(given: Statistics, known: Statistics) -> None:
             raise RequestError(
                 f"{said} numbers are given, a row of the data has {there}",
                 where=f"data.act.statistics.{key}",
-                mend="leave data.act.statistics out, to have them measured",
+                hint="leave data.act.statistics out, to have them measured",
             )

@@ -15,17 +15,23 @@ from typing import Any
 from torch import nn
 
 from orchestrator.errors import DataError, JobFailed, RequestError
-from orchestrator.jepa.model_files import CONFIG, WEIGHTS, WorldModel, digest_of, load_folder
-from orchestrator.job import VJEPA2AC, Fixed, Model, Taught, TrainJob
-from orchestrator.job.config.base import CustomPart
-from orchestrator.storage import Storage, patiently
+from orchestrator.jepa.model_files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    WorldModel,
+    load_folder,
+    weights_digest,
+)
+from orchestrator.job import VJEPA2AC, HasFrozenTargets, HasPretrainedTeacher, Model, TrainJob
+from orchestrator.job.config.base import CustomComponent
+from orchestrator.storage import Storage, with_retries
 from orchestrator.tracking.model_uri import model_folder
 from orchestrator.tracking.server import tracking_uri
 
-FOLDER = "teacher"
+TEACHER_FOLDER = "teacher"
 
 
-def know_teacher(job: TrainJob, storage: Storage) -> TrainJob:
+def resolve_teacher(job: TrainJob, storage: Storage) -> TrainJob:
     """The job with its teacher's shape and digest written in, so that they are part of its
     identity; a job without a frozen teacher as it is.
 
@@ -35,33 +41,33 @@ def know_teacher(job: TrainJob, storage: Storage) -> TrainJob:
         DataError: its folder is damaged.
     """
     config = job.objective
-    if not isinstance(config, Taught):
+    if not isinstance(config, HasPretrainedTeacher):
         return job
-    with _teacher(config, job, storage) as folder:
-        model, digest = load_folder(folder), digest_of(folder)
-    _refuse_other_tokens(config, model, job)
+    with _teacher_folder(config, job, storage) as folder:
+        model, digest = load_folder(folder), weights_digest(folder)
+    _check_token_grid(config, model, job)
     found = model.config.model.encoder
     if config.encoder is not None and config.encoder != found:
         raise RequestError(
             f"the teacher '{config.teacher}' has another encoder than the job says",
             where="objective.encoder",
-            mend=f"write {found.model_dump(exclude={'kind'})}, leave it out, or name another one",
+            hint=f"write {found.model_dump(exclude={'kind'})}, leave it out, or name another one",
         )
     if config.digest is not None and config.digest != digest:
         raise RequestError(
             f"the teacher '{config.teacher}' has the digest {digest}, the job asks for"
             f" {config.digest}",
             where="objective.digest",
-            mend="name the teacher that was meant, or leave the digest out",
+            hint="name the teacher that was meant, or leave the digest out",
         )
     known = config.model_copy(update={"encoder": found, "digest": digest})
     update: dict[str, Any] = {"objective": known}
     if isinstance(config, VJEPA2AC):
-        update["model"] = _with_its_encoder(model.config.model, job)
+        update["model"] = _with_teacher_encoder(model.config.model, job)
     return job.model_copy(update=update)
 
 
-def _with_its_encoder(theirs: Model, job: TrainJob) -> Model:
+def _with_teacher_encoder(theirs: Model, job: TrainJob) -> Model:
     """The job's model, whose encoder is the teacher.
 
     Raises:
@@ -73,44 +79,44 @@ def _with_its_encoder(theirs: Model, job: TrainJob) -> Model:
             raise RequestError(
                 f"the model's encoder is the teacher, and the job describes another (model.{key})",
                 where=f"model.{key}",
-                mend="leave it out, or name another teacher",
+                hint="leave it out, or name another teacher",
             )
     update = {key: getattr(theirs, key) for key in ("encoder", "rope", "levels")}
     return job.model.model_copy(update=update)
 
 
-def keep_teacher(job: TrainJob, storage: Storage, folder: Storage) -> None:
+def materialize_teacher(job: TrainJob, storage: Storage, folder: Storage) -> None:
     """Copy the teacher to `runs/NAME/teacher`, where every node and every later launch reads it.
 
     Raises:
-        JobFailed: it has changed since `know_teacher` looked at it.
+        JobFailed: it has changed since `resolve_teacher` looked at it.
     """
-    config, kept = job.objective, folder.sub(FOLDER)
-    if not isinstance(config, Taught) or kept.exists(CONFIG):
+    config, kept = job.objective, folder.subfolder(TEACHER_FOLDER)
+    if not isinstance(config, HasPretrainedTeacher) or kept.exists(CONFIG_FILE):
         return
-    with _teacher(config, job, storage) as source:
-        if digest_of(source) != config.digest:
+    with _teacher_folder(config, job, storage) as source:
+        if weights_digest(source) != config.digest:
             raise JobFailed(
                 f"the teacher '{config.teacher}' changed while it was read",
                 where=job.name,
-                mend="run it again",
+                hint="run it again",
             )
-        keep_folder(source, kept)
+        copy_model_folder(source, kept)
 
 
-def keep_folder(source: Path, place: Storage) -> None:
+def copy_model_folder(source: Path, place: Storage) -> None:
     """Copy a model's folder, its config last: a folder with one is whole."""
-    for name in (WEIGHTS, CONFIG):
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
         place.write_bytes(name, (source / name).read_bytes())
 
 
 @contextmanager
-def fetched(place: Storage) -> Iterator[Path]:
+def local_copy(place: Storage) -> Iterator[Path]:
     """A kept folder on this disk, for as long as it is looked at."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in (WEIGHTS, CONFIG):
-            (folder / name).write_bytes(patiently(place.read_bytes, name))
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            (folder / name).write_bytes(with_retries(place.read_bytes, name))
         yield folder
 
 
@@ -120,20 +126,20 @@ def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
     Raises:
         DataError: its files are damaged, or are not those that the run began with.
     """
-    config, kept = job.objective, folder.sub(FOLDER)
-    if not isinstance(config, Fixed):
+    config, kept = job.objective, folder.subfolder(TEACHER_FOLDER)
+    if not isinstance(config, HasFrozenTargets):
         return None
-    with fetched(kept) as place:
-        if digest_of(place) != config.digest:
+    with local_copy(kept) as place:
+        if weights_digest(place) != config.digest:
             raise DataError(
                 "the teacher's weights are not those that the run began with",
-                where=kept.uri(WEIGHTS),
-                mend="remove this folder, so that the teacher is copied again",
+                where=kept.uri(WEIGHTS_FILE),
+                hint="remove this folder, so that the teacher is copied again",
             )
         return load_folder(place).encoder
 
 
-def _refuse_other_tokens(config: Taught, model: WorldModel, job: TrainJob) -> None:
+def _check_token_grid(config: HasPretrainedTeacher, model: WorldModel, job: TrainJob) -> None:
     made = model.config
     theirs, ours = made.model, job.model
     if made.objective == "lewm":
@@ -144,7 +150,7 @@ def _refuse_other_tokens(config: Taught, model: WorldModel, job: TrainJob) -> No
             f" job's {ours.patch} and {ours.tubelet}"
         )
         mend = f"set model.patch={theirs.patch} model.tubelet={theirs.tubelet}"
-    elif isinstance(theirs.encoder, CustomPart) and len(job.data.buckets) > 1:
+    elif isinstance(theirs.encoder, CustomComponent) and len(job.data.buckets) > 1:
         text = "its encoder is somebody's own, built for clips of one shape, and data has several"
         mend = "give all sources the frames and size of data, or name another teacher"
     elif isinstance(config, VJEPA2AC) and made.size != job.data.size:
@@ -157,14 +163,16 @@ def _refuse_other_tokens(config: Taught, model: WorldModel, job: TrainJob) -> No
     else:
         return
     raise RequestError(
-        f"'{config.teacher}' cannot teach this job: {text}", where="objective.teacher", mend=mend
+        f"'{config.teacher}' cannot teach this job: {text}", where="objective.teacher", hint=mend
     )
 
 
 @contextmanager
-def _teacher(config: Taught, job: TrainJob, storage: Storage) -> Iterator[Path]:
+def _teacher_folder(
+    config: HasPretrainedTeacher, job: TrainJob, storage: Storage
+) -> Iterator[Path]:
     """Its folder; one on this disk is found without MLflow."""
     named = config.teacher.startswith(("models:/", "runs:/"))
     server = tracking_uri(job.track.uri, storage) if named else None
-    with model_folder(config.teacher, tracking=server) as folder:
+    with model_folder(config.teacher, tracking_uri=server) as folder:
         yield folder

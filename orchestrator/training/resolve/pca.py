@@ -16,44 +16,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.data.loader.clip_decoder import LocalMaker, Recipe, coded_rows
+from orchestrator.data.loader.clip_decoder import (
+    InProcessDecoder,
+    TrainDecodeConfig,
+    rows_to_encoded_clips,
+)
 from orchestrator.data.loader.order import Order
-from orchestrator.data.packing.prepare import Prepared
-from orchestrator.data.store.clip_reader import ClipReader, Span
+from orchestrator.data.packing.prepare import PreparedData
+from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.jepa.encoders.pca import CodesEncoder
+from orchestrator.jepa.encoders.pca import PCAPatchEncoder
 from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.jepa.model_files import (
-    CONFIG,
+    CONFIG_FILE,
     ModelConfig,
-    check_start,
-    digest_of,
+    check_initial_weights,
     load_folder,
+    weights_digest,
     write_model,
 )
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.job import Codes, Dynamics, TrainJob, identity, job_dict
-from orchestrator.progress import Progress, Silent
+from orchestrator.job import LatentDynamics, PCAEncoderConfig, TrainJob, identity, job_dict
+from orchestrator.progress import Progress, SilentProgress
 from orchestrator.storage import Storage
 from orchestrator.tracking.model_uri import model_folder
-from orchestrator.training.resolve.frozen_teacher import FOLDER, fetched, keep_folder
-from orchestrator.training.resolve.initial_model import looked_up_at
+from orchestrator.training.resolve.frozen_teacher import (
+    TEACHER_FOLDER,
+    copy_model_folder,
+    local_copy,
+)
+from orchestrator.training.resolve.initial_model import tracking_uri_for_model
 from orchestrator.training.run_record import RunRecord
 
 _DECIDING = ("seed", "data.", "model.encoder", "model.patch", "model.tubelet")
 """Keys of a job that decide which codes are found."""
 
-AT_ONCE = 16
+CLIPS_PER_BATCH = 16
 """Clips that are read and decoded together."""
 
 
-def know_codes(
+def resolve_pca(
     job: TrainJob,
-    prepared: Prepared,
+    prepared: PreparedData,
     storage: Storage,
     progress: Progress,
     *,
-    begun: RunRecord | None,
+    existing_record: RunRecord | None,
 ) -> TrainJob:
     """The job with its codes' digest written in, so that they are part of its identity; a job that
     needs none as it is. A run that goes on keeps those that it began with.
@@ -62,89 +70,99 @@ def know_codes(
         RequestError: the job asks for others than are found, or begins with a model without codes.
         JobFailed: no clip can be decoded.
     """
-    if not isinstance(job.objective, Dynamics):
+    if not isinstance(job.objective, LatentDynamics):
         return job
-    digest = ((begun.job.get("objective") or {}) if begun is not None else {}).get("digest")
+    digest = (
+        (existing_record.job.get("objective") or {}) if existing_record is not None else {}
+    ).get("digest")
     if digest is None:
-        with fetched(_codes(job, prepared, storage, progress)) as folder:
-            digest = digest_of(folder)
+        with local_copy(_pca_folder(job, prepared, storage, progress)) as folder:
+            digest = weights_digest(folder)
     if job.objective.digest not in (None, digest):
         raise RequestError(
             f"the codes have the digest {digest}, the job asks for {job.objective.digest}",
             where="objective.digest",
-            mend="leave it out, or name the data (and model.from) that they were found in",
+            hint="leave it out, or name the data (and model.from) that they were found in",
         )
     return job.model_copy(update={"objective": job.objective.model_copy(update={"digest": digest})})
 
 
-def keep_codes(job: TrainJob, prepared: Prepared, storage: Storage, folder: Storage) -> None:
+def materialize_pca(
+    job: TrainJob, prepared: PreparedData, storage: Storage, folder: Storage
+) -> None:
     """Copy the codes to `runs/NAME/teacher`, where every node and every later launch reads them.
 
     Raises:
         JobFailed: those that are found now are not those of the job.
     """
-    kept = folder.sub(FOLDER)
-    if not isinstance(job.objective, Dynamics) or kept.exists(CONFIG):
+    kept = folder.subfolder(TEACHER_FOLDER)
+    if not isinstance(job.objective, LatentDynamics) or kept.exists(CONFIG_FILE):
         return
-    with fetched(_codes(job, prepared, storage, Silent())) as source:
-        if digest_of(source) != job.objective.digest:
+    with local_copy(_pca_folder(job, prepared, storage, SilentProgress())) as source:
+        if weights_digest(source) != job.objective.digest:
             raise JobFailed(
                 f"the codes that are found are not those of the job ({job.objective.digest})",
                 where=job.name,
-                mend="start again with --fresh",
+                hint="start again with --fresh",
             )
-        keep_folder(source, kept)
+        copy_model_folder(source, kept)
 
 
-def _codes(job: TrainJob, prepared: Prepared, storage: Storage, progress: Progress) -> Storage:
+def _pca_folder(
+    job: TrainJob, prepared: PreparedData, storage: Storage, progress: Progress
+) -> Storage:
     """Where a job's codes are: those of the model that it begins with, or found in its data."""
-    datasets = storage.sub("datasets")
+    datasets = storage.subfolder("datasets")
     if job.model.start is not None:
-        with model_folder(job.model.start, tracking=looked_up_at(job, storage)) as source:
-            check_start(job, source)
-            place = datasets.sub(f"codes-{digest_of(source)}")
-            if not place.exists(CONFIG):
+        with model_folder(
+            job.model.start, tracking_uri=tracking_uri_for_model(job, storage)
+        ) as source:
+            check_initial_weights(job, source)
+            place = datasets.subfolder(f"codes-{weights_digest(source)}")
+            if not place.exists(CONFIG_FILE):
                 encoder = load_folder(source).encoder
-                assert isinstance(encoder, CodesEncoder)
-                _write(encoder, job, place)
+                assert isinstance(encoder, PCAPatchEncoder)
+                _write_pca_model(encoder, job, place)
         return place
-    place = datasets.sub(f"codes-{_key(job, prepared)}")
-    if not place.exists(CONFIG):
-        encoder = find_codes(job, prepared, progress)
-        _write(encoder, job, place)
+    place = datasets.subfolder(f"codes-{_pca_key(job, prepared)}")
+    if not place.exists(CONFIG_FILE):
+        encoder = fit_pca(job, prepared, progress)
+        _write_pca_model(encoder, job, place)
     return place
 
 
-def find_codes(job: TrainJob, prepared: Prepared, progress: Progress) -> CodesEncoder:
+def fit_pca(job: TrainJob, prepared: PreparedData, progress: Progress) -> PCAPatchEncoder:
     """The principal components of some of the clips that the job will train on.
 
     Raises:
         JobFailed: none of them can be decoded.
     """
     encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-    assert isinstance(encoder, CodesEncoder)
-    share = encoder.fit(_videos(job, prepared))
+    assert isinstance(encoder, PCAPatchEncoder)
+    share = encoder.fit(_sample_clips(job, prepared))
     progress.message(
         f"codes of {encoder.dim} numbers a patch hold {100 * share:.2f}% of its variance"
     )
     return encoder
 
 
-def _videos(job: TrainJob, prepared: Prepared) -> Iterator[Tensor]:
+def _sample_clips(job: TrainJob, prepared: PreparedData) -> Iterator[Tensor]:
     """Clips from the first to the last position of the training, as it will see them."""
     config, indexes = job.model.encoder, prepared.indexes
-    assert isinstance(config, Codes)
-    order = Order.of(job, [index.counts for index in indexes], prepared.weights)
+    assert isinstance(config, PCAEncoderConfig)
+    order = Order.from_job(job, [index.clips_per_shard for index in indexes], prepared.weights)
     reader = ClipReader(indexes, job.data.window + 2)
-    maker = LocalMaker(Recipe.of(job), AT_ONCE)
+    maker = InProcessDecoder(TrainDecodeConfig.from_job(job), CLIPS_PER_BATCH)
     last = job.optim.steps * job.scale.global_batch - 1
     positions = np.unique(np.linspace(0, last, config.clips).astype(np.int64))
     reason: str | None = None
     found = False
-    for at in range(0, len(positions), AT_ONCE):
-        rows = coded_rows(reader.read(Span.of(order, positions[at : at + AT_ONCE])))
-        canvas = maker.canvas()
-        clips = maker.make(rows, canvas, 0)
+    for at in range(0, len(positions), CLIPS_PER_BATCH):
+        rows = rows_to_encoded_clips(
+            reader.read(ClipLocations.from_order(order, positions[at : at + CLIPS_PER_BATCH]))
+        )
+        canvas = maker.new_buffer()
+        clips = maker.decode(rows, canvas, 0)
         good = [i for i, clip in enumerate(clips) if clip.reason is None]
         reason = next((clip.reason for clip in clips if clip.reason is not None), reason)
         if good:
@@ -154,11 +172,11 @@ def _videos(job: TrainJob, prepared: Prepared) -> Iterator[Tensor]:
         raise JobFailed(
             f"no clip can be decoded to find codes in: {reason}",
             where=", ".join(index.uri for index in indexes),
-            mend="orchestrator data verify lists what is wrong",
+            hint="orchestrator data verify lists what is wrong",
         )
 
 
-def _key(job: TrainJob, prepared: Prepared) -> str:
+def _pca_key(job: TrainJob, prepared: PreparedData) -> str:
     """Of what decides the codes, 16 hex digits."""
     what = [
         prepared.digest,
@@ -169,7 +187,7 @@ def _key(job: TrainJob, prepared: Prepared) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(encoder: CodesEncoder, job: TrainJob, place: Storage) -> None:
+def _write_pca_model(encoder: PCAPatchEncoder, job: TrainJob, place: Storage) -> None:
     config = ModelConfig(
         model=job.model.model_copy(update={"start": None}),
         size=job.data.size,
@@ -182,4 +200,4 @@ def _write(encoder: CodesEncoder, job: TrainJob, place: Storage) -> None:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "codes"
         write_model(folder, state, config)
-        keep_folder(folder, place)
+        copy_model_folder(folder, place)

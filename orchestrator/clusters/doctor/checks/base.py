@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from orchestrator.clusters.doctor.facts import Facts, Finding
+from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts
 
 
 class Check(Protocol):
@@ -12,5 +12,5 @@ class Check(Protocol):
 
     name: str
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """At least one finding."""

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from orchestrator.clusters.doctor.facts import Facts, Finding
-from orchestrator.clusters.doctor.words import these
+from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts
+from orchestrator.clusters.doctor.words import join_names
 
 
-class Mlflow:
+class MlflowAccess:
     """Every node reaches the place where runs are tracked, and may write there."""
 
     name = "MLflow"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Why it cannot be used."""
         if facts.mlflow_error:
             mend = "name a server that all nodes reach: track.uri=http://HOST:5000"
-            return [Finding(self.name, "fail", facts.mlflow_error, mend)]
+            return [CheckResult(self.name, "fail", facts.mlflow_error, mend)]
         sqlite = facts.mlflow.startswith("sqlite")
         if sqlite and len(facts.nodes) > 1:
             text = f"{len(facts.nodes)} nodes cannot write one sqlite file ({facts.mlflow})"
             mend = "start a server that all nodes reach and name it: track.uri=http://HOST:5000"
-            return [Finding(self.name, "fail", text, mend)]
+            return [CheckResult(self.name, "fail", text, mend)]
         cut_off = {n.name: n.mlflow_error for n in facts.nodes if n.mlflow_error}
         if cut_off:
             why = next(iter(cut_off.values()))
-            text = f"{facts.mlflow} does not serve {these(cut_off)}: {why}"
-            return [Finding(self.name, "fail", text, _mend(why))]
+            text = f"{facts.mlflow} does not serve {join_names(cut_off)}: {why}"
+            return [CheckResult(self.name, "fail", text, _mend(why))]
         served = f"{facts.mlflow}" if sqlite else f"{facts.mlflow} serves every node"
-        return [Finding(self.name, "ok", served)]
+        return [CheckResult(self.name, "ok", served)]
 
 
 def _mend(why: str) -> str:
@@ -38,55 +38,56 @@ def _mend(why: str) -> str:
     return "start it, or correct track.uri (MLFLOW_TRACKING_URI); nodes must reach its port"
 
 
-class Dataset:
+class DatasetAccess:
     """Every node reads the same data."""
 
     name = "data"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Datasets that a node cannot read, or reads another version of."""
         if facts.data_error:
             mend = "correct data.source: the driver's node must reach it too"
-            return [Finding(self.name, "fail", facts.data_error, mend)]
-        found = [finding for uri in facts.datasets for finding in self._of(uri, facts)]
+            return [CheckResult(self.name, "fail", facts.data_error, mend)]
+        found = [finding for uri in facts.datasets for finding in self._check_dataset(uri, facts)]
         if found:
             return found
         parts = []
         if facts.datasets:
             digests = {n.digests[uri] for n in facts.nodes for uri in facts.datasets}
-            parts.append(f"read alike on every node: digest {these(sorted(digests))}")
-        if facts.unpacked:
-            parts.append(f"packed first by run: {these(facts.unpacked)}")
-        return [Finding(self.name, "ok", "; ".join(parts) or "no job that trains was named")]
+            parts.append(f"read alike on every node: digest {join_names(sorted(digests))}")
+        if facts.unpacked_sources:
+            parts.append(f"packed first by run: {join_names(facts.unpacked_sources)}")
+        return [CheckResult(self.name, "ok", "; ".join(parts) or "no job that trains was named")]
 
-    def _of(self, uri: str, facts: Facts) -> list[Finding]:
+    def _check_dataset(self, uri: str, facts: ClusterFacts) -> list[CheckResult]:
         failed = {n.name: n.data_errors[uri] for n in facts.nodes if uri in n.data_errors}
         if failed:
             why = next(iter(failed.values()))
-            text = f"{uri} cannot be read on {these(failed)}: {why}"
+            text = f"{uri} cannot be read on {join_names(failed)}: {why}"
             mend = "put it where every node reaches it (mount, s3://), or restore it and pack again"
-            return [Finding(self.name, "fail", text, mend)]
+            return [CheckResult(self.name, "fail", text, mend)]
         digests = {node.name: node.digests[uri] for node in facts.nodes}
         if len(set(digests.values())) < 2:
             return []
-        text = (
-            f"{uri} is not the same everywhere: {these(f'{v} on {k}' for k, v in digests.items())}"
-        )
+        each = join_names(f"{digest} on {name}" for name, digest in digests.items())
+        text = f"{uri} is not the same everywhere: {each}"
         mend = "copy one version to all nodes, or name a place that they share"
-        return [Finding(self.name, "fail", text, mend)]
+        return [CheckResult(self.name, "fail", text, mend)]
 
 
-class Token:
+class RayTokenRequired:
     """Who is not known must not be able to run code on the nodes."""
 
     name = "token"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Whether Ray asks for one. That it is accepted is shown by there being an answer."""
-        if all(node.auth for node in facts.nodes):
-            return [Finding(self.name, "ok", "asked for, and ours is accepted")]
+        if all(node.requires_token for node in facts.nodes):
+            return [CheckResult(self.name, "ok", "asked for, and ours is accepted")]
         if all(node.name.startswith("127.") for node in facts.nodes):
-            return [Finding(self.name, "ok", "not asked for, on this machine's own addresses only")]
+            return [
+                CheckResult(self.name, "ok", "not asked for, on this machine's own addresses only")
+            ]
         text = "Ray asks for none: whoever reaches its ports can run code on the nodes"
         mend = "start every node with RAY_AUTH_MODE=token and one token (ray get-auth-token)"
-        return [Finding(self.name, "warn", text, mend)]
+        return [CheckResult(self.name, "warn", text, mend)]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from orchestrator.clusters.doctor.facts import Facts, Finding, Node
-from orchestrator.clusters.doctor.words import these
+from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts, NodeFacts
+from orchestrator.clusters.doctor.words import join_names
 
 
-class Versions:
+class SameVersions:
     """All nodes run the same: ranks that do not agree fail late, or compute something else."""
 
     name = "versions"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """A line for each part that is not the same everywhere."""
         parts = sorted({part for node in facts.nodes for part in node.versions})
         skews = [self._skew(part, facts.nodes) for part in parts]
@@ -21,9 +21,9 @@ class Versions:
         if found or not facts.nodes:
             return found
         same = ", ".join(f"{part} {value}" for part, value in facts.nodes[0].versions.items())
-        return [Finding(self.name, "ok", same)]
+        return [CheckResult(self.name, "ok", same)]
 
-    def _skew(self, part: str, nodes: tuple[Node, ...]) -> Finding | None:
+    def _skew(self, part: str, nodes: tuple[NodeFacts, ...]) -> CheckResult | None:
         # Only nodes with GPUs have a driver, and may have another build of torch than the others.
         if part in ("driver", "nccl"):
             nodes = tuple(node for node in nodes if node.gpus)
@@ -34,11 +34,11 @@ class Versions:
         if len(by_value) < 2:
             return None
         usual = max(by_value, key=lambda value: len(by_value[value]))
-        others = [f"{v} on {these(names)}" for v, names in by_value.items() if v != usual]
+        others = [f"{v} on {join_names(names)}" for v, names in by_value.items() if v != usual]
         mend = (
             f"install {part} {usual} there, best by one image for all nodes"
             if part not in ("driver", "nccl")
             else f"bring these nodes to {part} {usual}, or leave them out"
         )
         text = f"{part} {usual} on most nodes, but {'; '.join(others)}"
-        return Finding(self.name, "fail", text, mend)
+        return CheckResult(self.name, "fail", text, mend)

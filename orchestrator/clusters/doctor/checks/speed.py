@@ -5,49 +5,49 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from orchestrator.clusters.doctor.facts import Facts, Finding, Node
-from orchestrator.clusters.doctor.job_datasets import training_of
-from orchestrator.clusters.doctor.words import rate, size, these
+from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts, NodeFacts
+from orchestrator.clusters.doctor.job_datasets import training_job_of
+from orchestrator.clusters.doctor.words import join_names, per_second, size
 
-SLOW = 0.75
+SLOW_FRACTION = 0.75
 """A share of its like's median below which a node is named."""
 
-HELD = 0.05
+MAX_DRIVER_MEMORY_FRACTION = 0.05
 """Share of a GPU's memory that a driver takes for itself, at most."""
 
 
-class Gpus:
+class GpuHealth:
     """Ray, torch and the driver agree on the GPUs, and each computes."""
 
     name = "GPUs"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """A line for each fault; that none are there is well unless the job wants them."""
-        found = [finding for node in facts.nodes for finding in self._of(node)]
+        found = [finding for node in facts.nodes for finding in self._check_node(node)]
         if found:
             return found
         count = sum(node.gpus for node in facts.nodes)
-        job = training_of(facts.job)
+        job = training_job_of(facts.job)
         if not count and job is not None and any(group.gpus for group in job.scale.nodes):
-            return [Finding(self.name, "ok", "none yet: nodes with GPUs start when a job asks")]
+            return [CheckResult(self.name, "ok", "none yet: nodes with GPUs start when a job asks")]
         if not count and job is not None and job.scale.device == "gpu":
             mend = "add nodes with GPUs, or set scale.device=cpu"
-            return [Finding(self.name, "fail", "none, and the job asks for them", mend)]
+            return [CheckResult(self.name, "fail", "none, and the job asks for them", mend)]
         if not count:
-            return [Finding(self.name, "ok", "none, and none asked for: the cores compute")]
+            return [CheckResult(self.name, "ok", "none, and none asked for: the cores compute")]
         kinds = sorted({gpu.name for node in facts.nodes for gpu in node.gpu_list})
-        return [Finding(self.name, "ok", f"{count} seen and healthy: {', '.join(kinds)}")]
+        return [CheckResult(self.name, "ok", f"{count} seen and healthy: {', '.join(kinds)}")]
 
-    def _of(self, node: Node) -> Iterator[Finding]:
+    def _check_node(self, node: NodeFacts) -> Iterator[CheckResult]:
         if len(node.gpu_list) < node.gpus:
-            yield Finding(
+            yield CheckResult(
                 self.name,
                 "fail",
                 f"{node.name}: Ray deals out {node.gpus}, the driver shows {len(node.gpu_list)}",
                 "see nvidia-smi there; a GPU that fell off the bus comes back with a reboot",
             )
         if len(node.gpu_list) > node.gpus:
-            yield Finding(
+            yield CheckResult(
                 self.name,
                 "warn",
                 f"{node.name}: the driver shows {len(node.gpu_list)}, Ray deals out {node.gpus}",
@@ -57,76 +57,82 @@ class Gpus:
             where = f"{node.name}, GPU {gpu.index}"
             if gpu.error:
                 mend = "drain the node and reset the GPU; a torch built for CPUs sees none at all"
-                yield Finding(self.name, "fail", f"{where}: {gpu.error}", mend)
-            if gpu.uncorrected:
-                text = f"{where}: {gpu.uncorrected} memory errors that could not be corrected"
-                yield Finding(self.name, "fail", text, "drain the node and reset or replace it")
-            if gpu.used > HELD * gpu.memory:
+                yield CheckResult(self.name, "fail", f"{where}: {gpu.error}", mend)
+            if gpu.uncorrected_ecc_errors:
+                count = gpu.uncorrected_ecc_errors
+                text = f"{where}: {count} memory errors that could not be corrected"
+                yield CheckResult(self.name, "fail", text, "drain the node and reset or replace it")
+            if gpu.used > MAX_DRIVER_MEMORY_FRACTION * gpu.memory:
                 text = f"{where}: other processes hold {size(gpu.used)} of {size(gpu.memory)}"
-                yield Finding(self.name, "warn", text, "end them, or wait: nvidia-smi shows them")
+                yield CheckResult(
+                    self.name, "warn", text, "end them, or wait: nvidia-smi shows them"
+                )
 
 
-class MatrixRate:
+class MatmulSpeed:
     """What each node computes, beside others of its kind."""
 
     name = "matrix rate"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """The slow ones by name: one holds all others up."""
         groups: dict[str, dict[str, float]] = defaultdict(dict)
         for node in facts.nodes:
             for gpu in node.gpu_list:
-                if gpu.flops is not None:
-                    groups[gpu.name][f"{node.name} GPU {gpu.index}"] = gpu.flops
-            if node.flops is not None and node.cpus:
-                groups[f"{node.cores} cores"][node.name] = node.flops
+                if gpu.bf16_flops_per_s is not None:
+                    groups[gpu.name][f"{node.name} GPU {gpu.index}"] = gpu.bf16_flops_per_s
+            if node.fp32_flops_per_s is not None and node.cpus:
+                groups[f"{node.cores} cores"][node.name] = node.fp32_flops_per_s
         found = []
         for kind, rates in groups.items():
-            text = slow_ones(rates, lambda value: rate(value, "FLOP"))
+            text = describe_slow(rates, lambda value: per_second(value, "FLOP"))
             if text:
                 mend = "see what else runs there, and its clock and cooling; or leave the node out"
-                found.append(Finding(self.name, "warn", f"{kind}: {text}", mend))
+                found.append(CheckResult(self.name, "warn", f"{kind}: {text}", mend))
         if found:
             return found
         each = "; ".join(
-            f"{kind} {rate(median(rates), 'FLOP')}" for kind, rates in sorted(groups.items())
+            f"{kind} {per_second(upper_median(rates), 'FLOP')}"
+            for kind, rates in sorted(groups.items())
         )
-        return [Finding(self.name, "ok", each or "nothing to measure")]
+        return [CheckResult(self.name, "ok", each or "nothing to measure")]
 
 
-class AllReduce:
+class AllReduceSpeed:
     """What nodes add up together, and the one that the others wait for."""
 
     name = "all-reduce"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Its rate over all nodes; nodes that are slow with both neighbours."""
         network = facts.network
         if network is None:
-            return [Finding(self.name, "ok", "one node computes: nothing goes between nodes")]
+            return [CheckResult(self.name, "ok", "one node computes: nothing goes between nodes")]
         if network.error:
             mend = (
                 "name the network between the nodes by GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
                 " (a profile's env; `ip addr` lists them), and open its ports"
             )
             text = f"the nodes do not meet over {network.backend}: {network.error}"
-            return [Finding(self.name, "fail", text, mend)]
-        slow = slow_ones(network.nodes, lambda value: rate(value, "B"))
+            return [CheckResult(self.name, "fail", text, mend)]
+        slow = describe_slow(network.per_node, lambda value: per_second(value, "B"))
         if slow:
             mend = "look at its cable, its switch port and what else uses its network"
-            return [Finding(self.name, "warn", f"{network.backend}: {slow}", mend)]
-        whole = rate(network.whole or 0.0, "B")
-        text = f"{whole} a node over {len(network.nodes)} nodes by {network.backend}"
-        return [Finding(self.name, "ok", text)]
+            return [CheckResult(self.name, "warn", f"{network.backend}: {slow}", mend)]
+        whole = per_second(network.over_all_nodes or 0.0, "B")
+        text = f"{whole} a node over {len(network.per_node)} nodes by {network.backend}"
+        return [CheckResult(self.name, "ok", text)]
 
 
-def slow_ones(rates: dict[str, float], show: Callable[[float], str]) -> str:
+def describe_slow(rates: dict[str, float], show: Callable[[float], str]) -> str:
     """Those far below the median, in words; empty where there are none."""
-    usual = median(rates)
-    slow = [f"{name} {show(value)}" for name, value in rates.items() if value < SLOW * usual]
-    return f"{these(slow)}, the median is {show(usual)}" if slow else ""
+    usual = upper_median(rates)
+    slow = [
+        f"{name} {show(value)}" for name, value in rates.items() if value < SLOW_FRACTION * usual
+    ]
+    return f"{join_names(slow)}, the median is {show(usual)}" if slow else ""
 
 
-def median(rates: dict[str, float]) -> float:
+def upper_median(rates: dict[str, float]) -> float:
     """The upper one of an even number: of two, the slower is the outlier."""
     return sorted(rates.values())[len(rates) // 2]

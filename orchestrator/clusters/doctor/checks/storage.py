@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.clusters.doctor.facts import Facts, Finding
-from orchestrator.clusters.doctor.job_datasets import training_of
-from orchestrator.clusters.doctor.words import size, these
-from orchestrator.estimate import plan
+from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts
+from orchestrator.clusters.doctor.job_datasets import training_job_of
+from orchestrator.clusters.doctor.words import join_names, size
+from orchestrator.estimate import estimate_job
 from orchestrator.job import TrainJob
 from orchestrator.storage import is_remote
 
@@ -15,30 +15,29 @@ class SharedStorage:
 
     name = "storage"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Nodes that cannot write, or do not see what others wrote."""
         found = []
         for node in facts.nodes:
             if node.write_error:
                 text = f"{node.name} cannot write to {facts.storage}: {node.write_error}"
                 mend = "mount it there, with the right to write; object stores: credentials there"
-                found.append(Finding(self.name, "fail", text, mend))
-            if node.unseen:
-                text = (
-                    f"{node.name} does not see in {facts.storage} what {these(node.unseen)} wrote"
-                )
+                found.append(CheckResult(self.name, "fail", text, mend))
+            if node.missing_writers:
+                writers = join_names(node.missing_writers)
+                text = f"{node.name} does not see in {facts.storage} what {writers} wrote"
                 mend = "name a storage that all nodes share: a mounted folder, s3:// or gs://"
-                found.append(Finding(self.name, "fail", text, mend))
-        firsts = [node.name for node in facts.nodes if node.created]
+                found.append(CheckResult(self.name, "fail", text, mend))
+        firsts = [node.name for node in facts.nodes if node.created_first]
         if not found and len(firsts) > 1 and not is_remote(facts.storage):
-            text = f"{these(firsts)} created the same file, each as the first"
+            text = f"{join_names(firsts)} created the same file, each as the first"
             mend = "use a file system with hard links (NFS 4, Lustre, a local disk), or s3://"
-            found.append(Finding(self.name, "fail", text, mend))
+            found.append(CheckResult(self.name, "fail", text, mend))
         if found:
             return found
         who = "every node" if len(facts.nodes) > 1 else "this machine"
         text = f"{facts.storage}: {who} writes, creates and reads"
-        return [Finding(self.name, "ok", text)]
+        return [CheckResult(self.name, "ok", text)]
 
 
 class FreeSpace:
@@ -46,21 +45,21 @@ class FreeSpace:
 
     name = "free space"
 
-    def look(self, facts: Facts) -> list[Finding]:
+    def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Whether what is free holds them."""
         free = min((node.free for node in facts.nodes if node.free is not None), default=None)
         if free is None:
-            return [Finding(self.name, "ok", "an object store has no end")]
-        job = training_of(facts.job)
+            return [CheckResult(self.name, "ok", "an object store has no end")]
+        job = training_job_of(facts.job)
         need = checkpoints_bytes(job) if job else None
         if need is None:
-            return [Finding(self.name, "ok", f"{size(free)} free")]
+            return [CheckResult(self.name, "ok", f"{size(free)} free")]
         if need > free:
             mend = "free some, name another storage, or lower checkpoint.keep_last or max_bytes"
             text = f"{size(free)} free, the job's checkpoints take {size(need)}"
-            return [Finding(self.name, "fail", text, mend)]
+            return [CheckResult(self.name, "fail", text, mend)]
         text = f"{size(free)} free, the job's checkpoints take {size(need)}"
-        return [Finding(self.name, "ok", text)]
+        return [CheckResult(self.name, "ok", text)]
 
 
 def checkpoints_bytes(job: TrainJob) -> int | None:
@@ -68,7 +67,7 @@ def checkpoints_bytes(job: TrainJob) -> int | None:
 
     None where a part is the user's own, whose size only building it shows.
     """
-    one = plan(job).checkpoint_bytes
+    one = estimate_job(job).checkpoint_bytes
     if one is None:
         return None
     keep = job.checkpoint

@@ -12,15 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.sources.base import Rejected
-from orchestrator.data.sources.inputs import open_native, refuse_pointer
-from orchestrator.data.sources.lerobot.info import EPISODES, INDICES, WHOLE, Info
+from orchestrator.data.sources.inputs import check_not_lfs_pointer, open_arrow_file
+from orchestrator.data.sources.lerobot.info import (
+    EPISODES_FOLDER,
+    INCOMPLETE_COPY_HINT,
+    INDEX_FIELDS,
+    LeRobotInfo,
+)
 from orchestrator.data.sources.listing import extension_of, is_hidden
 from orchestrator.errors import DataError, RequestError
 from orchestrator.storage import Storage
 
 
 @dataclass(frozen=True)
-class RobotEpisode:
+class LeRobotEpisode:
     """Where one episode lies: rows of one table, and seconds `begin` to `end` of one video."""
 
     index: int
@@ -31,69 +36,71 @@ class RobotEpisode:
     end: float
     tasks: list[str] = field(default_factory=list)
 
-    def encode(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
-    def decode(cls, text: str) -> RobotEpisode:
+    def from_json(cls, text: str) -> LeRobotEpisode:
         return cls(**json.loads(text))
 
 
-def read_episodes(storage: Storage, info: Info) -> list[RobotEpisode]:
+def read_episodes(storage: Storage, info: LeRobotInfo) -> list[LeRobotEpisode]:
     """Every episode, in order.
 
     Raises:
         RequestError: their tables are missing, cannot be read, or lack a column.
     """
-    where = storage.uri(EPISODES)
-    found: list[RobotEpisode] = []
-    with _readable(where):
-        tables = _tables(storage)
+    where = storage.uri(EPISODES_FOLDER)
+    found: list[LeRobotEpisode] = []
+    with _convert_table_errors(where):
+        tables = _list_episode_tables(storage)
     for path in tables:
         place = storage.uri(path)
-        with _readable(place):
-            table = _read(storage, path, info)
+        with _convert_table_errors(place):
+            table = _read_episode_table(storage, path, info)
             rows = table.to_pylist()
         for column in table.column_names:
             if column != "tasks" and table[column].null_count:
                 raise RequestError(
                     f"'{column}' is empty in some rows",
                     where=place,
-                    mend="every episode must say where it lies: write the folder again",
+                    hint="every episode must say where it lies: write the folder again",
                 )
-        found += [_episode(info, row) for row in rows]
+        found += [_parse_episode(info, row) for row in rows]
     if not found:
-        raise RequestError("no table of episodes", where=where, mend=WHOLE)
+        raise RequestError("no table of episodes", where=where, hint=INCOMPLETE_COPY_HINT)
     return sorted(found, key=lambda episode: episode.index)
 
 
-def left_out(storage: Storage, info: Info, episodes: list[RobotEpisode]) -> list[Rejected]:
+def skipped_files(
+    storage: Storage, info: LeRobotInfo, episodes: list[LeRobotEpisode]
+) -> list[Rejected]:
     """Rows for episodes that `meta/info.json` counts and no table lists, and for videos of the
     camera and tables that no episode names."""
     rows = []
-    missing = (info.episodes or 0) - len(episodes)
+    missing = (info.num_episodes or 0) - len(episodes)
     if missing > 0:
-        reason = f"lists {len(episodes)} episodes, meta/info.json counts {info.episodes}"
-        rows.append(Rejected(storage.uri(EPISODES), reason, float(missing)))
+        reason = f"lists {len(episodes)} episodes, meta/info.json counts {info.num_episodes}"
+        rows.append(Rejected(storage.uri(EPISODES_FOLDER), reason, float(missing)))
     named = {path for episode in episodes for path in (episode.video, episode.table)}
     video_path = info.video_path.replace("{video_key}", info.camera)
     for template in (video_path, info.data_path):
         folder = template.partition("{")[0].rpartition("/")[0]
         extension = template.rpartition(".")[2].lower()
-        for file in storage.files(folder, refused=lambda *_: None) if folder else ():
+        for file in storage.files(folder, on_unreadable=lambda *_: None) if folder else ():
             if extension_of(file.path) == extension and file.path not in named:
                 rows.append(Rejected(storage.uri(file.path), "left out: no episode names it", 0.0))
     return rows
 
 
-def _tables(storage: Storage) -> list[str]:
+def _list_episode_tables(storage: Storage) -> list[str]:
     """The tables of episodes, hidden files left out."""
-    found = [file.path for file in storage.files(EPISODES) if file.path.endswith(".parquet")]
+    found = [file.path for file in storage.files(EPISODES_FOLDER) if file.path.endswith(".parquet")]
     return [path for path in found if not is_hidden(path)]
 
 
 @contextmanager
-def _readable(where: str) -> Iterator[None]:
+def _convert_table_errors(where: str) -> Iterator[None]:
     """Whatever is wrong with a table of episodes, as one line that names it.
 
     Raises:
@@ -102,33 +109,35 @@ def _readable(where: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise RequestError(error.what, where=where, mend=WHOLE) from None
+        raise RequestError(error.what, where=where, hint=INCOMPLETE_COPY_HINT) from None
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or ["no reason"])[0]
-        raise RequestError(f"cannot be read: {reason}", where=where, mend=WHOLE) from None
+        raise RequestError(
+            f"cannot be read: {reason}", where=where, hint=INCOMPLETE_COPY_HINT
+        ) from None
 
 
-def _read(storage: Storage, path: str, info: Info) -> pa.Table:
+def _read_episode_table(storage: Storage, path: str, info: LeRobotInfo) -> pa.Table:
     """The columns of a table of episodes that say where each lies, and its tasks."""
-    with open_native(storage, path) as file:
-        refuse_pointer(file)
+    with open_arrow_file(storage, path) as file:
+        check_not_lfs_pointer(file)
         table = pq.ParquetFile(file)
-        there, columns = table.schema_arrow, _columns(info.camera)
+        there, columns = table.schema_arrow, _required_columns(info.camera)
         for name, whole in columns.items():
             kind = there.field(name).type if name in there.names else None
-            if kind is None or not is_number(kind, whole=whole):
+            if kind is None or not is_numeric(kind, integer_only=whole):
                 raise RequestError(
                     f"'{name}' is {kind}, not a number" if kind else f"no column '{name}'",
                     where=storage.uri(path),
-                    mend="a v3 table of episodes has it for every camera",
+                    hint="a v3 table of episodes has it for every camera",
                 )
         return table.read(columns=[*columns, *({"tasks"} & set(there.names))])
 
 
-def _columns(camera: str) -> dict[str, bool]:
+def _required_columns(camera: str) -> dict[str, bool]:
     """The columns that are read, and whether they hold whole numbers."""
     video = f"videos/{camera}"
-    places = (f"{kind}/{name}" for kind in ("data", video) for name in INDICES)
+    places = (f"{kind}/{name}" for kind in ("data", video) for name in INDEX_FIELDS)
     return {
         **dict.fromkeys(("episode_index", "length", *places), True),
         f"{video}/from_timestamp": False,
@@ -136,14 +145,14 @@ def _columns(camera: str) -> dict[str, bool]:
     }
 
 
-def is_number(kind: pa.DataType, *, whole: bool = False) -> bool:
+def is_numeric(kind: pa.DataType, *, integer_only: bool = False) -> bool:
     """Whether a column holds numbers, or whole ones."""
-    return bool(pa.types.is_integer(kind) or (not whole and pa.types.is_floating(kind)))
+    return bool(pa.types.is_integer(kind) or (not integer_only and pa.types.is_floating(kind)))
 
 
-def _episode(info: Info, row: dict[str, Any]) -> RobotEpisode:
+def _parse_episode(info: LeRobotInfo, row: dict[str, Any]) -> LeRobotEpisode:
     video, tasks = f"videos/{info.camera}", row.get("tasks") or []
-    return RobotEpisode(
+    return LeRobotEpisode(
         index=row["episode_index"],
         length=row["length"],
         table=info.data_path.format(

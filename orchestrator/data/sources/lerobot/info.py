@@ -10,35 +10,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.data.sources.inputs import refuse_pointer
+from orchestrator.data.sources.inputs import check_not_lfs_pointer
 from orchestrator.errors import DataError, RequestError, suggest
 from orchestrator.storage import Storage
 
-INFO, EPISODES = "meta/info.json", "meta/episodes"
-ACTION, STATE = "action", "observation.state"
-CONVERT = (
+INFO_FILE, EPISODES_FOLDER = "meta/info.json", "meta/episodes"
+ACTION_FEATURE, STATE_FEATURE = "action", "observation.state"
+CONVERT_HINT = (
     "convert it with LeRobot itself: python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
     " --repo-id=NAME"
 )
-WHOLE = "is the folder copied whole? For its videos alone, name the folder 'videos' in it"
+INCOMPLETE_COPY_HINT = (
+    "is the folder copied whole? For its videos alone, name the folder 'videos' in it"
+)
 
-_MOST_FPS = 1e6
-INDICES = ("chunk_index", "file_index")
-_OWN_KEYS = {"data_path", "fps", "features", "robot_type", "total_episodes"}
-_BESIDE_INFO = (EPISODES, "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/tasks.parquet")
+_MAX_FPS = 1e6
+INDEX_FIELDS = ("chunk_index", "file_index")
+_LEROBOT_KEYS = {"data_path", "fps", "features", "robot_type", "total_episodes"}
+_OTHER_MARKERS = (EPISODES_FOLDER, "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/tasks.parquet")
 
 
 @dataclass(frozen=True)
-class Info:
+class LeRobotInfo:
     """`camera`: the feature that is read; `names`: what each number of action and state is;
-    `episodes`: how many there should be, where the folder says so."""
+    `num_episodes`: how many there should be, where the folder says so."""
 
     fps: float
     camera: str
     data_path: str
     video_path: str
     names: dict[str, Any]
-    episodes: int | None = None
+    num_episodes: int | None = None
 
 
 def is_lerobot(storage: Storage) -> bool:
@@ -47,13 +49,13 @@ def is_lerobot(storage: Storage) -> bool:
     By `meta/info.json`, or by what stands beside it. A JSON object with nothing of LeRobot's in it
     says no: other tools write such files too.
     """
-    if storage.exists(INFO):
+    if storage.exists(INFO_FILE):
         try:
-            found = _read_object(storage)
+            found = _read_info_json(storage)
         except RequestError:
             return True
-        return "codebase_version" in found or len(_OWN_KEYS & found.keys()) > 1
-    if any(storage.exists(path) for path in _BESIDE_INFO):
+        return "codebase_version" in found or len(_LEROBOT_KEYS & found.keys()) > 1
+    if any(storage.exists(path) for path in _OTHER_MARKERS):
         return True
     if not (storage.is_dir("data") and storage.is_dir("videos")):
         return False
@@ -61,129 +63,147 @@ def is_lerobot(storage: Storage) -> bool:
     return any(file.path.endswith(".parquet") for path in chunks for file in storage.files(path))
 
 
-def _read_object(storage: Storage) -> dict[str, Any]:
+def _read_info_json(storage: Storage) -> dict[str, Any]:
     """The object in meta/info.json.
 
     Raises:
         RequestError: it is missing, cannot be read, or is no JSON object.
     """
-    where = storage.uri(INFO)
+    where = storage.uri(INFO_FILE)
     try:
-        body = storage.read_bytes(INFO)
+        body = storage.read_bytes(INFO_FILE)
     except FileNotFoundError:
-        raise RequestError("not a LeRobot folder: no such file", where=where, mend=WHOLE) from None
+        raise RequestError(
+            "not a LeRobot folder: no such file", where=where, hint=INCOMPLETE_COPY_HINT
+        ) from None
     except OSError as error:
-        raise RequestError(f"cannot be read: {error}", where=where, mend=WHOLE) from None
+        raise RequestError(
+            f"cannot be read: {error}", where=where, hint=INCOMPLETE_COPY_HINT
+        ) from None
     try:
-        refuse_pointer(io.BytesIO(body))
+        check_not_lfs_pointer(io.BytesIO(body))
         found = json.loads(body)
     except DataError as error:
-        raise RequestError(error.what, where=where, mend=WHOLE) from None
+        raise RequestError(error.what, where=where, hint=INCOMPLETE_COPY_HINT) from None
     except (ValueError, RecursionError) as error:
         reason = f"is cut or no JSON: {error}" if body.strip() else "is empty"
-        raise RequestError(reason, where=where, mend=WHOLE) from None
+        raise RequestError(reason, where=where, hint=INCOMPLETE_COPY_HINT) from None
     if not isinstance(found, dict):
         kind = type(found).__name__
-        raise RequestError(f"is no JSON object but a {kind}", where=where, mend=WHOLE)
+        raise RequestError(
+            f"is no JSON object but a {kind}", where=where, hint=INCOMPLETE_COPY_HINT
+        )
     return found
 
 
-def read_info(storage: Storage, camera: str | None) -> Info:
+def read_info(storage: Storage, camera: str | None) -> LeRobotInfo:
     """The folder's description, for one of its cameras; None: the only one.
 
     Raises:
         RequestError: it cannot be read, is of another version, has no such camera or several, or
             a key of it is not what it must be.
     """
-    where = storage.uri(INFO)
-    info = _read_object(storage)
+    where = storage.uri(INFO_FILE)
+    info = _read_info_json(storage)
     _check_version(info.get("codebase_version"), where)
     fps, features = info.get("fps"), info.get("features")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < _MOST_FPS:
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < _MAX_FPS:
         raise RequestError(
-            f"fps is {json.dumps(fps)}", where=where, mend="it is frames a second, a number above 0"
+            f"fps is {json.dumps(fps)}", where=where, hint="it is frames a second, a number above 0"
         )
     if not isinstance(features, dict):
-        raise RequestError("'features' is no object", where=where, mend=WHOLE)
+        raise RequestError("'features' is no object", where=where, hint=INCOMPLETE_COPY_HINT)
     for key, value in features.items():
         if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
-            raise RequestError(f"the feature '{key}' has no dtype", where=where, mend=WHOLE)
-    chosen = _camera(features, camera, where)
+            raise RequestError(
+                f"the feature '{key}' has no dtype", where=where, hint=INCOMPLETE_COPY_HINT
+            )
+    chosen = _select_camera(features, camera, where)
     paths = {
-        name: checked_template(info.get(name), name, known, where)
-        for name, known in (("data_path", INDICES), ("video_path", (*INDICES, "video_key")))
+        name: validate_path_template(info.get(name), name, known, where)
+        for name, known in (
+            ("data_path", INDEX_FIELDS),
+            ("video_path", (*INDEX_FIELDS, "video_key")),
+        )
     }
     video_path = paths["video_path"].replace("{video_key}", chosen)
-    if unsafe(video_path):
+    if leaves_folder(video_path):
         raise RequestError(f"the camera '{chosen}' is outside of the folder", where=where)
-    return Info(
+    return LeRobotInfo(
         fps=float(fps),
         camera=chosen,
         data_path=paths["data_path"],
         video_path=paths["video_path"],
-        names={key: features[key].get("names") for key in (STATE, ACTION) if key in features},
-        episodes=total if isinstance(total := info.get("total_episodes"), int) else None,
+        names={
+            key: features[key].get("names")
+            for key in (STATE_FEATURE, ACTION_FEATURE)
+            if key in features
+        },
+        num_episodes=total if isinstance(total := info.get("total_episodes"), int) else None,
     )
 
 
 def _check_version(version: Any, where: str) -> None:
     if version is None:
-        raise RequestError("no 'codebase_version'", where=where, mend=WHOLE)
+        raise RequestError("no 'codebase_version'", where=where, hint=INCOMPLETE_COPY_HINT)
     number = str(version).removeprefix("v")
     if number.partition(".")[0] != "3":
         raise RequestError(
             f"LeRobot {version}: only v3 is read",
             where=where,
-            mend=CONVERT if number.startswith("2") else "write it as v3.0",
+            hint=CONVERT_HINT if number.startswith("2") else "write it as v3.0",
         )
 
 
-def checked_template(value: Any, name: str, known: Sequence[str], where: str) -> str:
+def validate_path_template(value: Any, name: str, allowed_fields: Sequence[str], where: str) -> str:
     """A path with places for numbers, e.g. `data/chunk-{chunk_index:03d}/...`.
 
     Raises:
         RequestError: it is no such text, has a place that v3 does not know, or leaves the folder.
     """
     if not isinstance(value, str) or not value:
-        raise RequestError(f"no '{name}'", where=where, mend="it says where the files lie")
+        raise RequestError(f"no '{name}'", where=where, hint="it says where the files lie")
     text = f"'{name}' is {value}"
     try:
         places = [place for place in string.Formatter().parse(value) if place[1] is not None]
     except ValueError as error:
-        raise RequestError(f"{text}: {error}", where=where, mend=WHOLE) from None
+        raise RequestError(f"{text}: {error}", where=where, hint=INCOMPLETE_COPY_HINT) from None
     for _, place, form, conversion in places:
-        if place not in known:
+        if place not in allowed_fields:
             raise RequestError(
                 f"{text}, and v3 knows no '{{{place}}}'",
                 where=where,
-                mend=f"{CONVERT}, if an older version wrote it; v3 has {', '.join(known)}",
+                hint=f"{CONVERT_HINT}, if an older version wrote it; v3 has"
+                f" {', '.join(allowed_fields)}",
             )
-        number = place in INDICES and re.fullmatch(r"(0?\d{1,2})?d?", form or "")
+        number = place in INDEX_FIELDS and re.fullmatch(r"(0?\d{1,2})?d?", form or "")
         if conversion or not (number or not form):
-            raise RequestError(f"{text}: '{form}' is no form of a number", where=where, mend=WHOLE)
-    if unsafe(value):
-        raise RequestError(f"{text}, outside of the folder", where=where, mend=WHOLE)
+            raise RequestError(
+                f"{text}: '{form}' is no form of a number", where=where, hint=INCOMPLETE_COPY_HINT
+            )
+    if leaves_folder(value):
+        raise RequestError(f"{text}, outside of the folder", where=where, hint=INCOMPLETE_COPY_HINT)
     return value
 
 
-def unsafe(path: str) -> bool:
+def leaves_folder(path: str) -> bool:
     """Whether a path leaves its folder."""
     return path.startswith("/") or ".." in path.split("/")
 
 
-def _camera(features: dict[str, Any], wanted: str | None, where: str) -> str:
+def _select_camera(features: dict[str, Any], wanted: str | None, where: str) -> str:
     """The feature that is the camera's video."""
     cameras = [key for key, value in features.items() if value["dtype"] == "video"]
     if not cameras:
         raise RequestError(
-            "no camera is kept as video", where=where, mend="pictures in the table are not read"
+            "no camera is kept as video", where=where, hint="pictures in the table are not read"
         )
     if wanted is not None and wanted not in cameras:
-        raise RequestError(f"no camera '{wanted}'", where=where, mend=suggest(wanted, cameras))
+        raise RequestError(f"no camera '{wanted}'", where=where, hint=suggest(wanted, cameras))
     if wanted is None and len(cameras) > 1:
         raise RequestError(
             f"{len(cameras)} cameras: {', '.join(cameras)}",
             where=where,
-            mend=f"say which one: lerobot://PATH?camera={cameras[0]}",
+            hint=f"say which one: lerobot://PATH?camera={cameras[0]}",
         )
     return wanted or cameras[0]

@@ -7,26 +7,34 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.sources.inputs import one_input, open_native, refuse_pointer
-from orchestrator.data.sources.lerobot.episodes import RobotEpisode, is_number
-from orchestrator.data.sources.lerobot.info import Info
+from orchestrator.data.sources.inputs import (
+    check_not_lfs_pointer,
+    convert_input_errors,
+    open_arrow_file,
+)
+from orchestrator.data.sources.lerobot.episodes import LeRobotEpisode, is_numeric
+from orchestrator.data.sources.lerobot.info import LeRobotInfo
 from orchestrator.errors import DataError
 from orchestrator.storage import Storage
 
-_COUNTERS = ("frame_index", "timestamp")
+_ORDER_COLUMNS = ("frame_index", "timestamp")
 
 Floats = npt.NDArray[np.float32]
 
 
-def read_rows(storage: Storage, episode: RobotEpisode, info: Info) -> dict[str, Floats]:
+def read_states_and_actions(
+    storage: Storage, episode: LeRobotEpisode, info: LeRobotInfo
+) -> dict[str, Floats]:
     """States and actions of an episode, float32 [length, numbers], by the column's name.
 
     Raises:
         DataError: the table is missing or damaged, has another number of rows or another rate
             than it should, or something in it is no finite number.
     """
-    table = _read(storage, episode, [*info.names, *_COUNTERS]).sort_by(_COUNTERS[0])
-    for name in _COUNTERS:
+    table = _read_table_rows(storage, episode, [*info.names, *_ORDER_COLUMNS]).sort_by(
+        _ORDER_COLUMNS[0]
+    )
+    for name in _ORDER_COLUMNS:
         if table[name].null_count:
             raise DataError(f"'{name}' is empty in some rows")
     frames = table["frame_index"].to_numpy()
@@ -40,25 +48,25 @@ def read_rows(storage: Storage, episode: RobotEpisode, info: Info) -> dict[str, 
     times = table["timestamp"].to_numpy()
     if not (np.abs(times - frames / info.fps) < 0.5 / info.fps).all():
         raise DataError(f"the table's times are not {info.fps:g} rows a second")
-    return {name: _numbers(table[name], name) for name in info.names}
+    return {name: _to_float32(table[name], name) for name in info.names}
 
 
-def _read(storage: Storage, episode: RobotEpisode, wanted: list[str]) -> pa.Table:
+def _read_table_rows(storage: Storage, episode: LeRobotEpisode, wanted: list[str]) -> pa.Table:
     """The rows of an episode with the columns that are read.
 
     Raises:
         DataError: there is no such table, it is damaged, or a column is missing or has no numbers.
     """
     try:
-        with one_input(storage), open_native(storage, episode.table) as file:
-            refuse_pointer(file)
+        with convert_input_errors(storage), open_arrow_file(storage, episode.table) as file:
+            check_not_lfs_pointer(file)
             schema = pq.read_schema(file)
             for name in (*wanted, "episode_index"):
                 count = schema.names.count(name)
                 if count != 1:
                     raise DataError(f"{count} columns '{name}'" if count else f"no column '{name}'")
-            for name in (*_COUNTERS, "episode_index"):
-                if not is_number(schema.field(name).type):
+            for name in (*_ORDER_COLUMNS, "episode_index"):
+                if not is_numeric(schema.field(name).type):
                     raise DataError(f"'{name}' holds {schema.field(name).type}, not numbers")
             file.seek(0)
             own = [("episode_index", "=", episode.index)]
@@ -70,7 +78,7 @@ def _read(storage: Storage, episode: RobotEpisode, wanted: list[str]) -> pa.Tabl
         raise DataError(f"{episode.table}: cannot be read: {reason}") from None
 
 
-def _numbers(column: pa.ChunkedArray, name: str) -> Floats:
+def _to_float32(column: pa.ChunkedArray, name: str) -> Floats:
     """A column of numbers, or of lists of one length, as float32 [rows, numbers]."""
     try:
         found = np.array(column.to_pylist(), np.float32)

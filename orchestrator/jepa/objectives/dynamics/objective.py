@@ -5,22 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput, shapes_are_fixed
-from orchestrator.jepa.objectives.dynamics.predictor import build_recurrent
-from orchestrator.job import Dynamics, TrainJob
+from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput, have_static_shapes
+from orchestrator.jepa.objectives.dynamics.predictor import build_recurrent_predictor
+from orchestrator.job import LatentDynamics, TrainJob
 
 
 class DynamicsObjective(Objective):
     """Mean square error of the next moment's codes (DINO-WM, arXiv 2411.04983, equation 2).
 
     Only the predictor is trained and part of the module: whoever trains finds the codes
-    (`CodesEncoder.fit`) and hands their encoder to `targets`.
+    (`PCAPatchEncoder.fit`) and hands their encoder to `targets`.
     """
 
-    def __init__(self, config: Dynamics, job: TrainJob) -> None:
+    def __init__(self, config: LatentDynamics, job: TrainJob) -> None:
         super().__init__()
-        self.fixed_shapes = shapes_are_fixed(config.masks)
-        self.predictor = build_recurrent(job.model, grid=job.grid, horizons=config.horizons)
+        self.fixed_shapes = have_static_shapes(config.masks)
+        self.predictor = build_recurrent_predictor(
+            job.model, grid=job.grid, horizons=config.horizons
+        )
 
     @torch.no_grad()
     def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ class DynamicsObjective(Objective):
         """
         assert targets is not None
         hidden = masks[0][1] if masks else None
-        told, _ = self.predictor.next(targets, hidden)
+        told, _ = self.predictor.predict_one_step(targets, hidden)
         area = self.predictor.grid[1] * self.predictor.grid[2]
         apart = (told[:, :-area] - targets[:, area:]).square()
         return ObjectiveOutput(apart.mean((1, 2)), told.detach())

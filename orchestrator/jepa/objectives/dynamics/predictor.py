@@ -14,42 +14,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.jepa.encoders.convolutional import GROUPS, KERNEL, ResidualBlock
+from orchestrator.jepa.encoders.convolutional import KERNEL_SIZE, NORM_GROUPS, ConvResidualBlock
 from orchestrator.jepa.rope import Grid
-from orchestrator.job import Codes, Model
+from orchestrator.job import Model, PCAEncoderConfig
 
-FIRST_CHANGE = 1e-3
+OUTPUT_INIT_STD = 1e-3
 """Deviation of the weights that say what changes, at first: next to nothing does."""
 
 
 @dataclass(frozen=True)
-class Recalled:
+class RecurrentState:
     """What is carried on from each of some moments."""
 
-    codes: Tensor
+    last_latents: Tensor
     """As they were seen: [moments, B, codes, H, W]."""
 
-    memories: list[Tensor]
+    hidden_states: list[Tensor]
     """[moments * B, dim, H, W] each."""
 
-    def last(self) -> Recalled:
+    def at_last_timestep(self) -> RecurrentState:
         """From the last moment alone."""
-        batch = self.codes.shape[1]
-        return Recalled(self.codes[-1:], [memory[-batch:] for memory in self.memories])
+        batch = self.last_latents.shape[1]
+        return RecurrentState(
+            self.last_latents[-1:], [memory[-batch:] for memory in self.hidden_states]
+        )
 
-    def apart(self) -> Recalled:
+    def per_timestep(self) -> RecurrentState:
         """From every moment as if it were the last one of a clip of its own."""
-        return Recalled(self.codes.flatten(0, 1)[None], self.memories)
+        return RecurrentState(self.last_latents.flatten(0, 1)[None], self.hidden_states)
 
 
-class Memory(nn.Module):
+class ConvGatedUnit(nn.Module):
     """x + what is read off a state that every moment changes."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, dim)
-        self.see = nn.Conv2d(dim, 2 * dim, KERNEL, padding="same")
-        self.recall = nn.Conv2d(dim, 2 * dim, KERNEL, padding="same", bias=False)
+        self.norm = nn.GroupNorm(NORM_GROUPS, dim)
+        self.see = nn.Conv2d(dim, 2 * dim, KERNEL_SIZE, padding="same")
+        self.recall = nn.Conv2d(dim, 2 * dim, KERNEL_SIZE, padding="same", bias=False)
         self.first = nn.Parameter(torch.zeros(dim, 1, 1))
         self.tell = nn.Conv2d(dim, dim, 1)
 
@@ -71,39 +73,41 @@ class RecurrentPredictor(nn.Module):
     """Memories between residual blocks, moment by moment.
 
     Args:
-        codes: numbers of a code.
+        latent_dim: numbers of a code.
         dim: channels inside.
         depth: memories.
-        horizons: moments ahead that `ahead` gives.
+        horizons: moments ahead that `predict_next` gives.
     """
 
-    masks = 1
+    num_mask_tokens = 1
     """There is one way to ask: what comes next."""
 
-    def __init__(self, *, codes: int, grid: Grid, dim: int, depth: int, horizons: int = 1) -> None:
+    def __init__(
+        self, *, latent_dim: int, grid: Grid, dim: int, depth: int, horizons: int = 1
+    ) -> None:
         super().__init__()
-        self.grid, self.horizons = grid, horizons
+        self.grid, self.num_horizons = grid, horizons
         # A code, what changed in it, and whether it is hidden.
-        self.embed = nn.Conv2d(2 * codes + 1, dim, KERNEL, padding="same")
-        self.blocks = nn.ModuleList(ResidualBlock(dim) for _ in range(depth + 1))
-        self.memories = nn.ModuleList(Memory(dim) for _ in range(depth))
-        self.norm = nn.GroupNorm(GROUPS, dim)
-        self.proj = nn.Conv2d(dim, codes, KERNEL, padding="same")
-        nn.init.trunc_normal_(self.proj.weight, std=FIRST_CHANGE)
+        self.embed = nn.Conv2d(2 * latent_dim + 1, dim, KERNEL_SIZE, padding="same")
+        self.blocks = nn.ModuleList(ConvResidualBlock(dim) for _ in range(depth + 1))
+        self.memories = nn.ModuleList(ConvGatedUnit(dim) for _ in range(depth))
+        self.norm = nn.GroupNorm(NORM_GROUPS, dim)
+        self.proj = nn.Conv2d(dim, latent_dim, KERNEL_SIZE, padding="same")
+        nn.init.trunc_normal_(self.proj.weight, std=OUTPUT_INIT_STD)
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
-    def next(
-        self, z: Tensor, hidden: Tensor | None = None, past: Recalled | None = None
-    ) -> tuple[Tensor, Recalled]:
+    def predict_one_step(
+        self, z: Tensor, hidden_ids: Tensor | None = None, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         """What follows each moment, from it and all before.
 
         Args:
             z: codes of whole moments, float32 [B, n, codes]: in bf16 what stays as it is would
                 not stay.
-            hidden: ids of tokens that are not seen, int64 [B, n_h]; the last code seen at a place
-                stands for them.
-            past: what is carried on from the moment before these.
+            hidden_ids: ids of tokens that are not seen, int64 [B, n_h]; the last code seen at a
+                place stands for them.
+            state: what is carried on from the moment before these.
 
         Returns:
             [B, n, codes], and what may be carried on from each.
@@ -111,33 +115,33 @@ class RecurrentPredictor(nn.Module):
         batch, _, height, width = len(z), *self.grid
         moments = z.view(batch, -1, height, width, z.shape[-1]).permute(1, 0, 4, 2, 3)
         marked = torch.zeros_like(moments[:, :, :1])
-        if hidden is not None:
-            flags = torch.zeros_like(z[..., 0]).scatter_(1, hidden, 1.0)
+        if hidden_ids is not None:
+            flags = torch.zeros_like(z[..., 0]).scatter_(1, hidden_ids, 1.0)
             marked = flags.view(batch, -1, 1, height, width).transpose(0, 1)
-            moments = _held(moments, marked)
-        before = moments[:1] if past is None else past.codes  # of one moment
+            moments = _fill_hidden_with_last_seen(moments, marked)
+        before = moments[:1] if state is None else state.last_latents  # of one moment
         changed = moments - torch.cat([before, moments[:-1]])
         read = torch.cat([moments, changed, marked], dim=2).flatten(0, 1)
         x = self.embed(read.to(self.embed.weight.dtype))
         x, states = self.blocks[0](x), []
         for i, memory in enumerate(self.memories):
-            x, state = memory(x, batch, None if past is None else past.memories[i])
+            x, hidden = memory(x, batch, None if state is None else state.hidden_states[i])
             x = self.blocks[i + 1](x)
-            states.append(state)
+            states.append(hidden)
         change = self.proj(F.gelu(self.norm(x))).view(moments.shape)
         after = moments + change.float()
         told = after.permute(1, 0, 3, 4, 2).reshape(z.shape)
-        return told, Recalled(moments, states)
+        return told, RecurrentState(moments, states)
 
-    def ahead(self, features: Tensor) -> Tensor:
+    def predict_next(self, features: Tensor) -> Tensor:
         """What follows each moment, beyond the next one from predictions: [B, n, codes], n tokens
         of whole moments, to [B, moments, places, horizons, codes]."""
-        told, past = self.next(features)
+        told, past = self.predict_one_step(features)
         moments = told.view(len(told), -1, self.grid[1] * self.grid[2], told.shape[-1])
-        steps, past = [moments], past.apart()
-        while len(steps) < self.horizons:
+        steps, past = [moments], past.per_timestep()
+        while len(steps) < self.num_horizons:
             each = steps[-1].transpose(0, 1)
-            told, past = self.next(each.flatten(0, 1), past=past)
+            told, past = self.predict_one_step(each.flatten(0, 1), state=past)
             steps.append(told.view(each.shape).transpose(0, 1))
         return torch.stack(steps, dim=3)
 
@@ -154,15 +158,15 @@ class RecurrentPredictor(nn.Module):
             [B, n_t, codes].
         """
         area = self.grid[1] * self.grid[2]
-        told, past = self.next(z)
+        told, past = self.predict_one_step(z)
         after = [told[:, -area:]]
         while len(after) * area < target.shape[1]:
-            told, past = self.next(after[-1], past=past.last())
+            told, past = self.predict_one_step(after[-1], state=past.at_last_timestep())
             after.append(told)
         return torch.cat(after, dim=1)
 
 
-def _held(moments: Tensor, marked: Tensor) -> Tensor:
+def _fill_hidden_with_last_seen(moments: Tensor, marked: Tensor) -> Tensor:
     """Codes [T, B, codes, H, W] whose hidden ones ([T, B, 1, H, W] is 1) are those last seen
     at their place; zeros where none were."""
     times = torch.arange(len(moments), device=moments.device).view(-1, 1, 1, 1, 1)
@@ -171,10 +175,10 @@ def _held(moments: Tensor, marked: Tensor) -> Tensor:
     return torch.where(last < 0, 0, held)
 
 
-def build_recurrent(model: Model, *, grid: Grid, horizons: int) -> RecurrentPredictor:
+def build_recurrent_predictor(model: Model, *, grid: Grid, horizons: int) -> RecurrentPredictor:
     """The predictor of a job's `model`, whose encoder is `codes`."""
-    assert isinstance(model.encoder, Codes)
+    assert isinstance(model.encoder, PCAEncoderConfig)
     shape = model.predictor
     return RecurrentPredictor(
-        codes=model.encoder.dim, grid=grid, dim=shape.dim, depth=shape.depth, horizons=horizons
+        latent_dim=model.encoder.dim, grid=grid, dim=shape.dim, depth=shape.depth, horizons=horizons
     )

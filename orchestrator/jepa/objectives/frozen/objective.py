@@ -12,12 +12,19 @@ from orchestrator.jepa.objectives.base import (
     Masks,
     Objective,
     ObjectiveOutput,
-    at_tokens,
-    grid_of,
-    shapes_are_fixed,
+    gather_tokens,
+    have_static_shapes,
+    token_grid_of,
 )
-from orchestrator.jepa.predictors.masked import build_predictor
-from orchestrator.job import Conv, Dynamics, Encoder, Frozen, Taught, TrainJob
+from orchestrator.jepa.predictors.masked import build_masked_predictor
+from orchestrator.job import (
+    ConvEncoderConfig,
+    FrozenTeacher,
+    HasPretrainedTeacher,
+    LatentDynamics,
+    TrainJob,
+    ViTConfig,
+)
 
 
 class FrozenObjective(Objective):
@@ -27,17 +34,17 @@ class FrozenObjective(Objective):
     one of its shape, and whoever trains hands it to `targets`.
     """
 
-    def __init__(self, config: Frozen, job: TrainJob) -> None:
+    def __init__(self, config: FrozenTeacher, job: TrainJob) -> None:
         super().__init__()
         self.patch, self.tubelet = job.model.patch, job.model.tubelet
-        self.fixed_shapes = shapes_are_fixed(config.masks)
+        self.fixed_shapes = have_static_shapes(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-        self.predictor = build_predictor(
+        self.predictor = build_masked_predictor(
             job.model,
             encoder=self.encoder,
             grid=job.grid,
             mask_tokens=len(config.masks),
-            out=teacher_width(config, job),
+            output_dim=teacher_width(config, job),
         )
 
     @torch.no_grad()
@@ -56,24 +63,28 @@ class FrozenObjective(Objective):
         """
         assert targets is not None
         losses, seen = [], []
-        grid = grid_of(video, self.patch, self.tubelet)
+        grid = token_grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
             predicted = self.predictor(z, context, target, i, grid)
-            apart = F.l1_loss(predicted.float(), at_tokens(targets, target), reduction="none")
+            apart = F.l1_loss(predicted.float(), gather_tokens(targets, target), reduction="none")
             losses.append(apart.mean((1, 2)))
             seen.append(z)
         return ObjectiveOutput(torch.stack(losses).mean(0), seen[0].detach())
 
 
-def untaught_teacher(job: TrainJob) -> nn.Module | None:
+def randomly_initialized_teacher(job: TrainJob) -> nn.Module | None:
     """What costs as much as the job's frozen teacher and knows nothing; None: it has none."""
-    if isinstance(job.objective, Dynamics):
+    if isinstance(job.objective, LatentDynamics):
         return build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-    return build_teacher(job.objective, job) if isinstance(job.objective, Taught) else None
+    return (
+        build_teacher(job.objective, job)
+        if isinstance(job.objective, HasPretrainedTeacher)
+        else None
+    )
 
 
-def build_teacher(config: Taught, job: TrainJob) -> nn.Module:
+def build_teacher(config: HasPretrainedTeacher, job: TrainJob) -> nn.Module:
     """An encoder of the teacher's shape, freshly initialised; its tokens are those of the job.
 
     Raises:
@@ -83,14 +94,14 @@ def build_teacher(config: Taught, job: TrainJob) -> nn.Module:
         raise RequestError(
             f"the shape of the teacher '{config.teacher}' is not known before it is read",
             where="objective.encoder",
-            mend="write the teacher's encoder there, as its own job has it under model.encoder",
+            hint="write the teacher's encoder there, as its own job has it under model.encoder",
         )
     model = job.model.model_copy(update={"encoder": config.encoder})
     return build_encoder(model, size=job.data.size, frames=job.data.frames)
 
 
-def teacher_width(config: Taught, job: TrainJob) -> int:
+def teacher_width(config: HasPretrainedTeacher, job: TrainJob) -> int:
     """The width of the teacher's tokens."""
-    if isinstance(config.encoder, Encoder | Conv):
+    if isinstance(config.encoder, ViTConfig | ConvEncoderConfig):
         return config.encoder.dim
     return encoder_width(build_teacher(config, job))

@@ -10,16 +10,16 @@ from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.jepa.objectives.base import (
     Masks,
     ObjectiveOutput,
-    at_tokens,
-    grid_of,
-    shapes_are_fixed,
+    gather_tokens,
+    have_static_shapes,
+    token_grid_of,
 )
-from orchestrator.jepa.objectives.batch_statistic import GaussianObjective, Pool
-from orchestrator.jepa.predictors.masked import build_predictor
+from orchestrator.jepa.objectives.batch_statistic import ClipSets, SIGRegObjective
+from orchestrator.jepa.predictors.masked import build_masked_predictor
 from orchestrator.job import LeJEPA, TrainJob
 
 
-class LeJEPAObjective(GaussianObjective):
+class LeJEPAObjective(SIGRegObjective):
     """(1 - weight) * MSE between predicted and encoded tokens + weight * SIGReg.
 
     The wanted tokens are the same encoder's, of the whole clip, and gradients flow into them. What
@@ -30,21 +30,21 @@ class LeJEPAObjective(GaussianObjective):
     def __init__(self, config: LeJEPA, job: TrainJob) -> None:
         super().__init__()
         self.patch, self.tubelet = job.model.patch, job.model.tubelet
-        self.weight, self.slices = config.weight, config.slices
+        self.sigreg_weight, self.slices = config.weight, config.slices
         self.statistic_clips = config.statistic_clips or job.scale.global_batch
-        self.fixed_shapes = shapes_are_fixed(config.masks)
+        self.fixed_shapes = have_static_shapes(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-        self.predictor = build_predictor(
+        self.predictor = build_masked_predictor(
             job.model, encoder=self.encoder, grid=job.grid, mask_tokens=len(config.masks)
         )
 
-    def gaussian(self, video: Tensor) -> Tensor:
+    def sigreg_features(self, video: Tensor) -> Tensor:
         """Every token of the clip: [B, N, dim]."""
         features: Tensor = self.encoder(video, None)
         return features
 
     def forward(
-        self, video: Tensor, masks: Masks, targets: Tensor | Pool | None
+        self, video: Tensor, masks: Masks, targets: Tensor | ClipSets | None
     ) -> ObjectiveOutput:
         """Prediction and statistic of each clip.
 
@@ -53,18 +53,18 @@ class LeJEPAObjective(GaussianObjective):
             masks: per mask, context [B, n_c] and target [B, n_t] ids.
             targets: the clips' pool; None: they are one whole set.
         """
-        pool = targets if isinstance(targets, Pool) else Pool.alone(video)
+        pool = targets if isinstance(targets, ClipSets) else ClipSets.single_set(video)
         latents = self.encoder(video, None)
         losses, seen = [], []
-        grid = grid_of(video, self.patch, self.tubelet)
+        grid = token_grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
             predicted = self.predictor(z, context, target, i, grid)
-            wanted = at_tokens(latents, target).float()
+            wanted = gather_tokens(latents, target).float()
             apart = F.mse_loss(predicted.float(), wanted, reduction="none")
             losses.append(apart.mean((1, 2)))
             seen.append(z)
-        statistic = self.sigreg(latents, pool)
+        statistic = self.sigreg_loss(latents, pool)
         prediction = torch.stack(losses).mean(0)
-        loss = (1 - self.weight) * prediction + self.weight * statistic
+        loss = (1 - self.sigreg_weight) * prediction + self.sigreg_weight * statistic
         return ObjectiveOutput(loss, seen[0].detach())

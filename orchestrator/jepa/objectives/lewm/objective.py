@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from orchestrator.jepa.action_batch import Motion
+from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.objectives.base import Masks, ObjectiveOutput
-from orchestrator.jepa.objectives.batch_statistic import GaussianObjective, Pool
-from orchestrator.jepa.objectives.lewm.predictor import build_frame_encoder, build_frame_predictor
-from orchestrator.jepa.predictors.action_conditioning import InverseDynamics, ToldStates
+from orchestrator.jepa.objectives.batch_statistic import ClipSets, SIGRegObjective
+from orchestrator.jepa.objectives.lewm.predictor import build_lewm_encoder, build_lewm_predictor
+from orchestrator.jepa.predictors.action_conditioning import InverseDynamicsHead, StateHead
 from orchestrator.job import LeWM, TrainJob
 
 
-class LeWMObjective(GaussianObjective):
+class LeWMObjective(SIGRegObjective):
     """MSE of the next embedding + weight * SIGReg of the embeddings, at every moment of its own,
     and, if asked for, inverse * the error of what was done as embeddings tell it, and the error of
     the state that the data has.
@@ -25,23 +25,23 @@ class LeWMObjective(GaussianObjective):
 
     def __init__(self, config: LeWM, job: TrainJob) -> None:
         super().__init__()
-        self.weight, self.slices = config.weight, config.slices
+        self.sigreg_weight, self.slices = config.weight, config.slices
         self.rollout = config.rollout
         self.statistic_clips = config.statistic_clips or job.scale.global_batch
-        self.encoder = build_frame_encoder(
+        self.encoder = build_lewm_encoder(
             job.model, config, size=job.data.size, frames=job.data.frames
         )
-        self.predictor = build_frame_predictor(
-            job.model, config, encoder=self.encoder, act=job.data.act
+        self.predictor = build_lewm_predictor(
+            job.model, config, encoder=self.encoder, actions=job.data.act
         )
-        self.inverse = config.inverse
+        self.inverse_dynamics_weight = config.inverse
         act = job.data.act
-        self.done = InverseDynamics(act, self.encoder.dim) if act and config.inverse else None
+        self.done = InverseDynamicsHead(act, self.encoder.dim) if act and config.inverse else None
         told = config.states
-        self.told_weight = told.weight if told else 0.0
-        self.told = ToldStates(act, told, self.encoder.dim) if act and told else None
+        self.state_weight = told.weight if told else 0.0
+        self.told = StateHead(act, told, self.encoder.dim) if act and told else None
 
-    def gaussian(self, video: Tensor) -> Tensor:
+    def sigreg_features(self, video: Tensor) -> Tensor:
         """The embedding of every moment: [B, moments, dim]."""
         features: Tensor = self.encoder(video)
         return features
@@ -50,8 +50,8 @@ class LeWMObjective(GaussianObjective):
         self,
         video: Tensor,
         masks: Masks,
-        targets: Tensor | Pool | None,
-        motion: Motion | None = None,
+        targets: Tensor | ClipSets | None,
+        motion: ActionBatch | None = None,
     ) -> ObjectiveOutput:
         """Prediction (a mean over moments and channels, then over the rollout's steps) and
         statistic of each clip.
@@ -62,23 +62,23 @@ class LeWMObjective(GaussianObjective):
             targets: the clips' pool; None: they are one whole set.
             motion: what is done between the moments, where the job has `data.act`.
         """
-        pool = targets if isinstance(targets, Pool) else Pool.alone(video)
+        pool = targets if isinstance(targets, ClipSets) else ClipSets.single_set(video)
         z = self.encoder(video)
-        actions = None if motion is None else motion.actions
-        loss = self._errors(z, actions) + self.weight * self.sigreg(z, pool)
-        if self.done is not None and actions is not None:
-            loss = loss + self.inverse * self.done(z, actions)
+        done = None if motion is None else motion.actions
+        loss = self._prediction_loss(z, done) + self.sigreg_weight * self.sigreg_loss(z, pool)
+        if self.done is not None and motion is not None:
+            loss = loss + self.inverse_dynamics_weight * self.done(z, motion.actions)
         if self.told is not None and motion is not None:
-            loss = loss + self.told_weight * self.told(z, motion.states)
+            loss = loss + self.state_weight * self.told(z, motion.states)
         return ObjectiveOutput(loss, z.detach())
 
-    def _errors(self, z: Tensor, actions: Tensor | None) -> Tensor:
+    def _prediction_loss(self, z: Tensor, actions: Tensor | None) -> Tensor:
         """Mean square of what is predicted one moment ahead and, from those predictions, further
         ahead, up to `rollout`: [B]."""
         known, steps = z, []
         for ahead in range(1, self.rollout + 1):
             done = None if actions is None else actions[:, ahead - 1 :]
-            known = self.predictor.next(known[:, :-1], done)
+            known = self.predictor.predict_one_step(known[:, :-1], done)
             apart = F.mse_loss(known.float(), z[:, ahead:].float(), reduction="none")
             steps.append(apart.mean((1, 2)))
         return torch.stack(steps).mean(0)

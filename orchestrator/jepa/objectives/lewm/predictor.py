@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.jepa.encoders.vision_transformer import build_encoder, encoder_width
-from orchestrator.jepa.predictors.action_conditioning import ActionEmbedder, AdaptiveBlock
-from orchestrator.jepa.rope import rotation_at
-from orchestrator.jepa.transformer import INIT_STD, NORM_EPS, Block, Past, Transformer
-from orchestrator.job import Act, LeWM, Model
+from orchestrator.jepa.predictors.action_conditioning import ActionEmbedder, AdaLNZeroBlock
+from orchestrator.jepa.rope import rotary_for_tokens
+from orchestrator.jepa.transformer import INIT_STD, NORM_EPS, Block, KVCache, Transformer
+from orchestrator.job import Actions, LeWM, Model
 
 
-class Projection(nn.Module):
+class Projector(nn.Module):
     """Linear, norm, GELU, linear: its last map lets features take any spread."""
 
     def __init__(self, dim: int, hidden: int, out: int) -> None:
@@ -45,21 +45,21 @@ class Projection(nn.Module):
         return out
 
 
-class FrameEncoder(nn.Module):
+class LeWMEncoder(nn.Module):
     """A clip's moments, each a token: the projected patches of a moment.
 
     Args:
-        places: patches of a moment that are projected side by side; 1: their mean is.
+        num_patches: patches of a moment that are projected side by side; 1: their mean is.
         out: numbers of an embedding.
     """
 
     def __init__(
-        self, patches: nn.Module, tubelet: int, *, hidden: int, places: int, out: int
+        self, patches: nn.Module, tubelet: int, *, hidden: int, num_patches: int, out: int
     ) -> None:
         super().__init__()
-        self.dim, self.tubelet, self.places = out, tubelet, places
+        self.dim, self.tubelet, self.num_patches = out, tubelet, num_patches
         self.patches = patches
-        self.projection = Projection(places * encoder_width(patches), hidden, out)
+        self.projection = Projector(num_patches * encoder_width(patches), hidden, out)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalised video [B, 3, T, H, W] -> [B, moments, dim], or the moments `keep` [B, n]."""
@@ -69,7 +69,7 @@ class FrameEncoder(nn.Module):
             x = moments[clip, keep].transpose(1, 2).flatten(2, 3)
         tokens: Tensor = self.patches(x, None)
         moments = tokens.view(len(x), x.shape[2] // self.tubelet, -1, tokens.shape[-1])
-        read = moments.mean(2) if self.places == 1 else moments.flatten(2)
+        read = moments.mean(2) if self.num_patches == 1 else moments.flatten(2)
         out: Tensor = self.projection(read)
         return out
 
@@ -82,10 +82,10 @@ class CausalBlock(Block):
         self.attn.causal = True
 
 
-class FramePredictor(Transformer):
+class LeWMPredictor(Transformer):
     """From the embeddings of the moments so far to that of the next."""
 
-    masks, horizons = 1, 1
+    num_mask_tokens, num_horizons = 1, 1
     """One way to ask, and one moment ahead."""
 
     def __init__(
@@ -97,29 +97,29 @@ class FramePredictor(Transformer):
         depth: int,
         heads: int,
         mlp_ratio: float = 4.0,
-        act: Act | None = None,
+        act: Actions | None = None,
     ) -> None:
-        super().__init__(dim, depth, heads, mlp_ratio, AdaptiveBlock if act else CausalBlock)
+        super().__init__(dim, depth, heads, mlp_ratio, AdaLNZeroBlock if act else CausalBlock)
         self.embed = nn.Linear(encoder_dim, dim)
         self.init_weights()
-        self.projection = Projection(dim, hidden, encoder_dim)
+        self.projection = Projector(dim, hidden, encoder_dim)
         self.action = ActionEmbedder(act, dim) if act else None
         for block in self.blocks:
-            if isinstance(block, AdaptiveBlock):
-                block.close()
+            if isinstance(block, AdaLNZeroBlock):
+                block.zero_init()
 
-    def next(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
+    def predict_one_step(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """What follows each moment, from it and all before: [B, n, encoder_dim] -> the same.
 
         `actions` [B, n, D], where the model acts: what is done in each moment.
         """
         x = self.embed(z)
-        rotation = rotation_at((x.shape[1], 1, 1), None, self.head_dim, x)
+        rotation = rotary_for_tokens((x.shape[1], 1, 1), None, self.head_dim, x)
         done = () if self.action is None else (self.action(actions),)
         out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation, *done)))
         return out
 
-    def follow(self, z: Tensor, actions: Tensor, history: int) -> Tensor:
+    def rollout(self, z: Tensor, actions: Tensor, history: int) -> Tensor:
         """What follows moment by moment, each from the last `history` moments and predictions.
 
         Args:
@@ -131,17 +131,17 @@ class FramePredictor(Transformer):
             [B, m - h + 1, encoder_dim].
         """
         assert self.action is not None
-        blocks = [block for block in self.blocks if isinstance(block, AdaptiveBlock)]
+        blocks = [block for block in self.blocks if isinstance(block, AdaLNZeroBlock)]
         told = self.action(actions)
         # What is done is known beforehand: each block's turns by it are made once.
-        turns = [block.turns(told) for block in blocks]
-        cos, sin = rotation_at((history, 1, 1), None, self.head_dim, z)
-        known, pasts = z, [Past() for _ in blocks]
+        turns = [block.modulation_params(told) for block in blocks]
+        cos, sin = rotary_for_tokens((history, 1, 1), None, self.head_dim, z)
+        known, pasts = z, [KVCache() for _ in blocks]
         for now in range(z.shape[1], actions.shape[1] + 1):
             first = max(0, now - history)
             new = slice(first, now)
             if first or now == z.shape[1]:
-                pasts = [Past() for _ in blocks]  # a window that moves is read anew
+                pasts = [KVCache() for _ in blocks]  # a window that moves is read anew
             else:
                 new = slice(now - 1, now)
             count = new.stop - new.start
@@ -152,14 +152,14 @@ class FramePredictor(Transformer):
             for block, turn, past in zip(blocks, turns, pasts, strict=True):
                 asked = 1 if block is blocks[-1] else count
                 mask = None if count == 1 else seen[-asked:]
-                x = block.further(x, rotation, turn[:, new], past, asked, mask)
+                x = block.step_with_cache(x, rotation, turn[:, new], past, asked, mask)
             after = self.projection(self.norm(x))
             known = torch.cat([known, after.to(z.dtype)], dim=1)
         return known[:, z.shape[1] :]
 
-    def ahead(self, features: Tensor) -> Tensor:
+    def predict_next(self, features: Tensor) -> Tensor:
         """The same as `CausalPredictor` gives it: [B, moments, 1, 1, encoder_dim]."""
-        return self.next(features)[:, :, None, None]
+        return self.predict_one_step(features)[:, :, None, None]
 
     def forward(self, z: Tensor, context: Tensor, target: Tensor, mask: int = 0) -> Tensor:
         """All that follows the first moments, beyond the next one from predictions.
@@ -175,29 +175,29 @@ class FramePredictor(Transformer):
         """
         known = z
         for _ in range(target.shape[1]):
-            known = torch.cat([known, self.next(known)[:, -1:].to(z.dtype)], dim=1)
+            known = torch.cat([known, self.predict_one_step(known)[:, -1:].to(z.dtype)], dim=1)
         return known[:, z.shape[1] :]
 
 
-def build_frame_encoder(model: Model, config: LeWM, *, size: int, frames: int) -> FrameEncoder:
+def build_lewm_encoder(model: Model, config: LeWM, *, size: int, frames: int) -> LeWMEncoder:
     """The job's encoder with a projection behind it."""
     patches = build_encoder(model, size=size, frames=frames)
-    return FrameEncoder(
+    return LeWMEncoder(
         patches,
         model.tubelet,
         hidden=config.hidden,
-        places=(size // model.patch) ** 2 if config.pool == "places" else 1,
+        num_patches=(size // model.patch) ** 2 if config.pool == "places" else 1,
         out=config.embed or encoder_width(patches),
     )
 
 
-def build_frame_predictor(
-    model: Model, config: LeWM, *, encoder: nn.Module, act: Act | None = None
-) -> FramePredictor:
+def build_lewm_predictor(
+    model: Model, config: LeWM, *, encoder: nn.Module, actions: Actions | None = None
+) -> LeWMPredictor:
     """The predictor of a job's `model` for embeddings of width `encoder.dim`."""
-    return FramePredictor(
+    return LeWMPredictor(
         encoder_dim=encoder_width(encoder),
         hidden=config.hidden,
-        act=act,
+        act=actions,
         **model.predictor.model_dump(),
     )

@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from orchestrator.jepa.encoders.patch_embed import pixel_patches
+from orchestrator.jepa.encoders.patch_embed import patchify
 from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.jepa.objectives.base import (
     Masks,
     Objective,
     ObjectiveOutput,
-    at_tokens,
-    grid_of,
-    shapes_are_fixed,
+    gather_tokens,
+    have_static_shapes,
+    token_grid_of,
 )
-from orchestrator.jepa.predictors.masked import build_predictor
-from orchestrator.job import Pixels, TrainJob
+from orchestrator.jepa.predictors.masked import build_masked_predictor
+from orchestrator.job import PixelPrediction, TrainJob
 
 EPSILON = 1e-6
 
@@ -27,17 +27,17 @@ EPSILON = 1e-6
 class PixelsObjective(Objective):
     """MSE between predicted and true pixels of the target tokens' patches."""
 
-    def __init__(self, config: Pixels, job: TrainJob) -> None:
+    def __init__(self, config: PixelPrediction, job: TrainJob) -> None:
         super().__init__()
         self.patch, self.tubelet = job.model.patch, job.model.tubelet
-        self.fixed_shapes = shapes_are_fixed(config.masks)
+        self.fixed_shapes = have_static_shapes(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-        self.predictor = build_predictor(
+        self.predictor = build_masked_predictor(
             job.model,
             encoder=self.encoder,
             grid=job.grid,
             mask_tokens=len(config.masks),
-            out=3 * self.tubelet * self.patch**2,
+            output_dim=3 * self.tubelet * self.patch**2,
         )
 
     def forward(self, video: Tensor, masks: Masks, targets: Any) -> ObjectiveOutput:
@@ -48,26 +48,26 @@ class PixelsObjective(Objective):
             masks: per mask, context [B, n_c] and target [B, n_t] ids.
             targets: not used: the video is its own target.
         """
-        patches = normed_patches(video, self.patch, self.tubelet)
+        patches = normalize_patches(video, self.patch, self.tubelet)
         losses, seen = [], []
-        grid = grid_of(video, self.patch, self.tubelet)
+        grid = token_grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
             predicted = self.predictor(z, context, target, i, grid)
-            wanted = at_tokens(patches, target)
+            wanted = gather_tokens(patches, target)
             apart = F.mse_loss(predicted.float(), wanted, reduction="none")
             losses.append(apart.mean((1, 2)))
             seen.append(z)
         return ObjectiveOutput(torch.stack(losses).mean(0), seen[0].detach())
 
 
-def normed_patches(video: Tensor, patch: int, tubelet: int) -> Tensor:
+def normalize_patches(video: Tensor, patch: int, tubelet: int) -> Tensor:
     """Every token's pixels, each channel less its mean and over its standard deviation.
 
     Mean and deviation are those of the patch (section 3.2: normalised cubes), so that a plain
     patch is all zeros. [B, 3, T, H, W] -> float32 [B, N, 3 * tubelet * patch^2].
     """
-    channels = pixel_patches(video.float(), patch, tubelet).flatten(1, 3).flatten(3)
+    channels = patchify(video.float(), patch, tubelet).flatten(1, 3).flatten(3)
     channels = channels - channels[..., :1]  # exact: a plain patch must not become rounding noise
     mean, spread = channels.mean(-1, keepdim=True), channels.std(-1, keepdim=True)
     return ((channels - mean) / (spread + EPSILON)).flatten(2)

@@ -21,7 +21,7 @@ class SupervisedObjective(Objective):
 
     def __init__(self, config: Supervised, job: TrainJob) -> None:
         super().__init__()
-        self.label = re.compile(config.label)
+        self.label_pattern = re.compile(config.label)
         self.classes = {name: number for number, name in enumerate(config.classes)}
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
         self.head = nn.Linear(encoder_width(self.encoder), len(self.classes))
@@ -34,16 +34,16 @@ class SupervisedObjective(Objective):
         Raises:
             DataError: a key holds no class, or one that the job does not name.
         """
-        return torch.tensor([self._label(key) if key else 0 for key in keys])
+        return torch.tensor([self._class_index(key) if key else 0 for key in keys])
 
-    def _label(self, key: str) -> int:
-        found = self.label.search(key)
+    def _class_index(self, key: str) -> int:
+        found = self.label_pattern.search(key)
         if found is None or found[0] not in self.classes:
             what = f"the class '{found[0]}'" if found else "no class"
             raise DataError(
                 f"the key of a clip holds {what}, the job names {', '.join(self.classes)}",
                 where=key,
-                mend="set objective.classes and objective.label to what the keys hold",
+                hint="set objective.classes and objective.label to what the keys hold",
             )
         return self.classes[found[0]]
 

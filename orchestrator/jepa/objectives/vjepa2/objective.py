@@ -11,11 +11,11 @@ from orchestrator.jepa.objectives.base import (
     Masks,
     Objective,
     ObjectiveOutput,
-    at_tokens,
-    grid_of,
-    shapes_are_fixed,
+    gather_tokens,
+    have_static_shapes,
+    token_grid_of,
 )
-from orchestrator.jepa.predictors.masked import build_predictor
+from orchestrator.jepa.predictors.masked import build_masked_predictor
 from orchestrator.job import VJEPA2, TrainJob
 
 
@@ -28,9 +28,9 @@ class VJEPA2Objective(Objective):
         super().__init__()
         self.patch, self.tubelet = job.model.patch, job.model.tubelet
         self.momentum = config.ema
-        self.fixed_shapes = shapes_are_fixed(config.masks)
+        self.fixed_shapes = have_static_shapes(config.masks)
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-        self.predictor = build_predictor(
+        self.predictor = build_masked_predictor(
             job.model, encoder=self.encoder, grid=job.grid, mask_tokens=len(config.masks)
         )
 
@@ -53,11 +53,11 @@ class VJEPA2Objective(Objective):
         """
         assert targets is not None
         losses, seen = [], []
-        grid = grid_of(video, self.patch, self.tubelet)
+        grid = token_grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context)
             predicted = self.predictor(z, context, target, i, grid)
-            wanted = at_tokens(targets, target)
+            wanted = gather_tokens(targets, target)
             losses.append(F.l1_loss(predicted.float(), wanted, reduction="none").mean((1, 2)))
             seen.append(z)
         return ObjectiveOutput(torch.stack(losses).mean(0), seen[0].detach())

@@ -11,11 +11,11 @@ from orchestrator.jepa.objectives.base import (
     Masks,
     Objective,
     ObjectiveOutput,
-    at_tokens,
-    grid_of,
-    shapes_are_fixed,
+    gather_tokens,
+    have_static_shapes,
+    token_grid_of,
 )
-from orchestrator.jepa.objectives.vjepa21.predictor import build_dense
+from orchestrator.jepa.objectives.vjepa21.predictor import build_dense_predictor
 from orchestrator.jepa.rope import Grid
 from orchestrator.job import VJEPA21, TrainJob
 
@@ -29,10 +29,10 @@ class VJEPA21Objective(Objective):
         super().__init__()
         self.config, self.patch, self.tubelet = config, job.model.patch, job.model.tubelet
         self.momentum = config.ema
-        self.fixed_shapes = shapes_are_fixed(config.masks)
-        self.levels = max(1, len(job.model.levels))
+        self.fixed_shapes = have_static_shapes(config.masks)
+        self.num_feature_layers = max(1, len(job.model.levels))
         self.encoder = build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-        self.predictor = build_dense(
+        self.predictor = build_dense_predictor(
             job.model, encoder=self.encoder, grid=job.grid, mask_tokens=len(config.masks)
         )
         self.at_step(0)
@@ -47,7 +47,7 @@ class VJEPA21Objective(Objective):
     def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
         """Levels of all tokens, each normed without affine terms: float32 [B, N, levels * dim]."""
         features = teacher(video, None, levels=True).float()
-        apart = features.unflatten(-1, (self.levels, -1))
+        apart = features.unflatten(-1, (self.num_feature_layers, -1))
         return F.layer_norm(apart, apart.shape[-1:]).flatten(-2)
 
     def forward(self, video: Tensor, masks: Masks, targets: Tensor | None) -> ObjectiveOutput:
@@ -60,28 +60,30 @@ class VJEPA21Objective(Objective):
         """
         assert targets is not None
         losses, seen = [], []
-        grid = grid_of(video, self.patch, self.tubelet)
+        grid = token_grid_of(video, self.patch, self.tubelet)
         for i, (context, target) in enumerate(masks):
             z = self.encoder(video, context, levels=True)
             hidden, shown = self.predictor(z, context, target, i, grid)
-            far = F.l1_loss(hidden.float(), at_tokens(targets, target), reduction="none")
-            near = F.l1_loss(shown.float(), at_tokens(targets, context), reduction="none")
-            weight = nearest(context, target, grid).rsqrt()
+            far = F.l1_loss(hidden.float(), gather_tokens(targets, target), reduction="none")
+            near = F.l1_loss(shown.float(), gather_tokens(targets, context), reduction="none")
+            weight = distance_to_nearest_target(context, target, grid).rsqrt()
             dense = (near.mean(2) * weight).mean(1)
             losses.append(far.mean((1, 2)) + self.context_weight * dense)
-            seen.append(z.chunk(self.levels, dim=-1)[-1])
+            seen.append(z.chunk(self.num_feature_layers, dim=-1)[-1])
         return ObjectiveOutput(torch.stack(losses).mean(0), seen[0].detach())
 
 
-def nearest(context: Tensor, target: Tensor, grid: Grid) -> Tensor:
+def distance_to_nearest_target(context: Tensor, target: Tensor, grid: Grid) -> Tensor:
     """Distance of each context token to the nearest target, in tokens: float32 [B, n_c]."""
     apart = torch.cdist(
-        places(context, grid), places(target, grid), compute_mode="donot_use_mm_for_euclid_dist"
+        token_coordinates(context, grid),
+        token_coordinates(target, grid),
+        compute_mode="donot_use_mm_for_euclid_dist",
     )
     return apart.amin(2)
 
 
-def places(ids: Tensor, grid: Grid) -> Tensor:
+def token_coordinates(ids: Tensor, grid: Grid) -> Tensor:
     """Where tokens lie in time, height and width: ids [B, n] -> float32 [B, n, 3]."""
     _, height, width = grid
     axes = (ids // (height * width), ids // width % height, ids % width)

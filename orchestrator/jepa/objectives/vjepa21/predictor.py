@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.jepa.encoders.vision_transformer import encoder_width
-from orchestrator.jepa.rope import Grid, rotation_at
+from orchestrator.jepa.rope import Grid, rotary_for_tokens
 from orchestrator.jepa.transformer import Transformer
 from orchestrator.job import Model
 from orchestrator.job.config.model import Rope
@@ -22,7 +22,7 @@ class DensePredictor(Transformer):
         self,
         *,
         encoder_dim: int,
-        levels: int,
+        num_feature_layers: int,
         grid: Grid,
         dim: int,
         depth: int,
@@ -33,9 +33,9 @@ class DensePredictor(Transformer):
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
         self.grid, self.rope = grid, rope
-        width = levels * encoder_dim
+        width = num_feature_layers * encoder_dim
         self.embed: nn.Module = nn.Linear(encoder_dim, dim)
-        if levels > 1:
+        if num_feature_layers > 1:
             self.embed = nn.Sequential(
                 nn.Linear(width, encoder_dim), nn.GELU(), nn.Linear(encoder_dim, dim)
             )
@@ -69,19 +69,21 @@ class DensePredictor(Transformer):
         ids = torch.cat([context, target], dim=1)
         x = torch.cat([seen, asked], dim=1)
         x = self.norm(
-            self.run_blocks(x, rotation_at(grid or self.grid, ids, self.head_dim, x, self.rope))
+            self.run_blocks(
+                x, rotary_for_tokens(grid or self.grid, ids, self.head_dim, x, self.rope)
+            )
         )
         shown, hidden = x.split([context.shape[1], target.shape[1]], dim=1)
         return self.proj(hidden), self.proj_context(shown)
 
 
-def build_dense(
+def build_dense_predictor(
     model: Model, *, encoder: nn.Module, grid: Grid, mask_tokens: int
 ) -> DensePredictor:
     """The predictor of a job's `model` for the levels of its encoder."""
     return DensePredictor(
         encoder_dim=encoder_width(encoder),
-        levels=max(1, len(model.levels)),
+        num_feature_layers=max(1, len(model.levels)),
         grid=grid,
         mask_tokens=mask_tokens,
         rope=model.rope,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from orchestrator.jepa.action_batch import Motion
+from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
 from orchestrator.jepa.objectives.frozen.objective import teacher_width
-from orchestrator.jepa.objectives.vjepa2ac.predictor import build_block_causal, each_frame
+from orchestrator.jepa.objectives.vjepa2ac.predictor import (
+    build_action_conditioned_predictor,
+    encode_frames_separately,
+)
 from orchestrator.job import VJEPA2AC, TrainJob
 
 
@@ -23,7 +26,7 @@ class VJEPA2ACObjective(Objective):
         super().__init__()
         assert job.data.act is not None
         self.tubelet, self.rollout = job.model.tubelet, config.rollout
-        self.predictor = build_block_causal(
+        self.predictor = build_action_conditioned_predictor(
             job.model,
             encoder_dim=teacher_width(config, job),
             side=job.grid[1],
@@ -33,10 +36,14 @@ class VJEPA2ACObjective(Objective):
     @torch.no_grad()
     def targets(self, teacher: nn.Module, video: Tensor) -> Tensor:
         """Layer-normed features of every frame by itself: float32 [B, T * area, dim]."""
-        return each_frame(teacher, video, self.tubelet)
+        return encode_frames_separately(teacher, video, self.tubelet)
 
     def forward(
-        self, video: Tensor, masks: Masks, targets: Tensor | None, motion: Motion | None = None
+        self,
+        video: Tensor,
+        masks: Masks,
+        targets: Tensor | None,
+        motion: ActionBatch | None = None,
     ) -> ObjectiveOutput:
         """Mean of |prediction - target| with the teacher's own features as the past, plus the
         same over `rollout` frames whose past, but for the first frame, is predicted.
@@ -49,26 +56,26 @@ class VJEPA2ACObjective(Objective):
         """
         assert targets is not None
         assert motion is not None
-        area, actions = self.predictor.area, motion.actions
-        states = motion.states if self.predictor.changes else None
+        area, given = self.predictor.patches_per_frame, motion.actions
+        states = motion.states if self.predictor.actions_are_state_deltas else None
         told = None if states is None else states[:, :-1]
-        forced = self.predictor.next(_like(targets[:, :-area], video), actions, told)
-        loss = _apart(forced, targets[:, area:])
-        known = torch.cat([_like(targets[:, :area], forced), forced[:, :area]], 1)
+        forced = self.predictor.predict_one_step(_cast_like(targets[:, :-area], video), given, told)
+        loss = _l1_per_clip(forced, targets[:, area:])
+        known = torch.cat([_cast_like(targets[:, :area], forced), forced[:, :area]], 1)
         for frames in range(2, self.rollout + 1):
             told = None if states is None else states[:, :frames]
-            after = self.predictor.next(known, actions[:, :frames], told)[:, -area:]
+            after = self.predictor.predict_one_step(known, given[:, :frames], told)[:, -area:]
             known = torch.cat([known, after], 1)
         if self.rollout > 1:
-            loss = loss + _apart(known[:, area:], targets[:, area : known.shape[1]])
+            loss = loss + _l1_per_clip(known[:, area:], targets[:, area : known.shape[1]])
         return ObjectiveOutput(loss, forced.detach())
 
 
-def _apart(predicted: Tensor, wanted: Tensor) -> Tensor:
+def _l1_per_clip(predicted: Tensor, wanted: Tensor) -> Tensor:
     """[B, n, dim] each -> float32 [B]."""
     return (predicted.float() - wanted).abs().mean((1, 2))
 
 
-def _like(features: Tensor, other: Tensor) -> Tensor:
+def _cast_like(features: Tensor, other: Tensor) -> Tensor:
     """In the compute dtype."""
     return features.to(other.dtype)

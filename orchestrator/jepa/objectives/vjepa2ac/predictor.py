@@ -15,20 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.jepa.predictors.action_conditioning import (
-    Standard,
-    standard_actions,
-    standard_states,
+    Standardizer,
+    action_standardizer,
+    state_standardizer,
 )
-from orchestrator.jepa.rope import Rotation, rotation_at
-from orchestrator.jepa.transformer import Block, Past, Transformer
-from orchestrator.job import Act, Model
+from orchestrator.jepa.rope import Rotation, rotary_for_tokens
+from orchestrator.jepa.transformer import Block, KVCache, Transformer
+from orchestrator.job import Actions, Model
 from orchestrator.job.config.model import Rope
 
 
-class BlockCausalPredictor(Transformer):
+class ActionConditionedPredictor(Transformer):
     """From the features of the frames so far, and what is done in each, to those of the next."""
 
-    masks = horizons = 0
+    num_mask_tokens = num_horizons = 0
     """It must be told what is done: it answers no mask."""
 
     def __init__(
@@ -36,7 +36,7 @@ class BlockCausalPredictor(Transformer):
         *,
         encoder_dim: int,
         side: int,
-        act: Act,
+        act: Actions,
         dim: int,
         depth: int,
         heads: int,
@@ -44,22 +44,30 @@ class BlockCausalPredictor(Transformer):
         rope: Rope = "tiled",
     ) -> None:
         super().__init__(dim, depth, heads, mlp_ratio)
-        self.side, self.rope, self.changes = side, rope, act.actions == "change"
+        self.grid_side, self.rope, self.actions_are_state_deltas = (
+            side,
+            rope,
+            act.actions == "change",
+        )
         self.embed = nn.Linear(encoder_dim, dim)
-        self.told: Standard = standard_actions(act)
-        self.action = nn.Linear(len(self.told.mean), dim)
+        self.action_standardizer: Standardizer = action_standardizer(act)
+        self.action = nn.Linear(len(self.action_standardizer.mean), dim)
         # Of given actions nobody can say which states follow: none are read.
-        self.stands: Standard | None = standard_states(act) if self.changes else None
-        self.state = nn.Linear(len(self.stands.mean), dim) if self.stands else None
+        self.state_standardizer: Standardizer | None = (
+            state_standardizer(act) if self.actions_are_state_deltas else None
+        )
+        self.state = (
+            nn.Linear(len(self.state_standardizer.mean), dim) if self.state_standardizer else None
+        )
         self.proj = nn.Linear(dim, encoder_dim)
         self.init_weights()
 
     @property
-    def area(self) -> int:
+    def patches_per_frame(self) -> int:
         """Patches of a frame."""
-        return self.side**2
+        return self.grid_side**2
 
-    def next(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
+    def predict_one_step(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
         """The features of the frame after each.
 
         Args:
@@ -71,34 +79,36 @@ class BlockCausalPredictor(Transformer):
             Layer-normed [B, n * area, encoder_dim].
         """
         frames = actions.shape[1]
-        x = self._frames(z, actions, states)
+        x = self._embed_frames(z, actions, states)
         each = x.shape[2]
-        seen = block_causal(frames, each, x.device)
+        seen = block_causal_mask(frames, each, x.device)
         x = self.run_blocks(x.flatten(1, 2), self._rotation(frames, each, x), seen)
-        return self._said(x.view(len(x), frames, each, -1))
+        return self._to_features(x.view(len(x), frames, each, -1))
 
-    def _frames(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
+    def _embed_frames(self, z: Tensor, actions: Tensor, states: Tensor | None) -> Tensor:
         """Every frame's tokens, what is told first: [B, n, each, dim]."""
         dtype = self.embed.weight.dtype
-        tokens = [self.action(self.told(actions).to(dtype))[:, :, None]]
-        if self.state is not None and self.stands is not None:
+        tokens = [self.action(self.action_standardizer(actions).to(dtype))[:, :, None]]
+        if self.state is not None and self.state_standardizer is not None:
             assert states is not None
-            tokens.append(self.state(self.stands(states).to(dtype))[:, :, None])
-        patches = self.embed(z).view(len(z), actions.shape[1], self.area, -1)
+            tokens.append(self.state(self.state_standardizer(states).to(dtype))[:, :, None])
+        patches = self.embed(z).view(len(z), actions.shape[1], self.patches_per_frame, -1)
         return torch.cat([*(token.to(patches.dtype) for token in tokens), patches], 2)
 
     def _rotation(self, frames: int, each: int, like: Tensor) -> Rotation:
-        grid = (frames, self.side, self.side)
-        ids = positions(frames, self.area, each - self.area, like.device)
-        return rotation_at(grid, ids, self.head_dim, like, self.rope)
+        grid = (frames, self.grid_side, self.grid_side)
+        ids = token_ids_with_conditioning(
+            frames, self.patches_per_frame, each - self.patches_per_frame, like.device
+        )
+        return rotary_for_tokens(grid, ids, self.head_dim, like, self.rope)
 
-    def _said(self, x: Tensor) -> Tensor:
+    def _to_features(self, x: Tensor) -> Tensor:
         """From the blocks' output [B, n, each, dim] to features, [B, n * area, encoder_dim]."""
-        patches = x[:, :, x.shape[2] - self.area :].flatten(1, 2)
+        patches = x[:, :, x.shape[2] - self.patches_per_frame :].flatten(1, 2)
         out: Tensor = self.proj(self.norm(patches))
         return F.layer_norm(out, out.shape[-1:])
 
-    def follow(
+    def rollout(
         self, z: Tensor, actions: Tensor, history: int, states: Tensor | None = None
     ) -> Tensor:
         """What follows frame by frame, each from the last `history` frames and predictions.
@@ -113,39 +123,43 @@ class BlockCausalPredictor(Transformer):
         Returns:
             [B, (m - h + 1) * area, encoder_dim].
         """
-        known, start = z, z.shape[1] // self.area
-        pasts: list[Past] = []
+        known, start = z, z.shape[1] // self.patches_per_frame
+        pasts: list[KVCache] = []
         for now in range(start, actions.shape[1] + 1):
             if states is not None and now > start:
                 states = torch.cat([states, states[:, -1:] + actions[:, now - 2, None]], 1)
             first = new = max(0, now - history)
             if first or now == start:
-                pasts = [Past() for _ in self.blocks]  # a window that moves is read anew
+                pasts = [KVCache() for _ in self.blocks]  # a window that moves is read anew
             else:
                 new = now - 1
             stood = None if states is None else states[:, new:]
-            x = self._frames(known[:, new * self.area :], actions[:, new:now], stood)
+            x = self._embed_frames(
+                known[:, new * self.patches_per_frame :], actions[:, new:now], stood
+            )
             each = x.shape[2]
-            x = self._further(x.flatten(1, 2), new - first, each, pasts)
-            after = self._said(x[:, -each:].view(len(x), 1, each, -1))
+            x = self._step_with_cache(x.flatten(1, 2), new - first, each, pasts)
+            after = self._to_features(x[:, -each:].view(len(x), 1, each, -1))
             known = torch.cat([known, after.to(z.dtype)], dim=1)
         return known[:, z.shape[1] :]
 
-    def _further(self, x: Tensor, skipped: int, each: int, pasts: list[Past]) -> Tensor:
+    def _step_with_cache(self, x: Tensor, skipped: int, each: int, pasts: list[KVCache]) -> Tensor:
         """The last of new frames [B, n, dim] behind `skipped` ones of the same window."""
         count = x.shape[1] // each
         cos, sin = self._rotation(skipped + count, each, x)
         rotation = cos[:, skipped * each :], sin[:, skipped * each :]
-        seen = block_causal(count, each, x.device)
+        seen = block_causal_mask(count, each, x.device)
         for block, past in zip(self.blocks, pasts, strict=True):
             assert isinstance(block, Block)
             asked = each if block is self.blocks[-1] else x.shape[1]
-            x = block.further(x, rotation, past, asked, None if count == 1 else seen[-asked:])
+            x = block.step_with_cache(
+                x, rotation, past, asked, None if count == 1 else seen[-asked:]
+            )
         return x
 
 
 @functools.lru_cache(maxsize=32)
-def positions(frames: int, area: int, extra: int, device: torch.device) -> Tensor:
+def token_ids_with_conditioning(frames: int, area: int, extra: int, device: torch.device) -> Tensor:
     """Ids on the grid of patches of all tokens, int64 [1, frames * (extra + area)]: action and
     state stand where a frame's first patch does, whose place turns nothing."""
     with torch.inference_mode(False):
@@ -155,14 +169,14 @@ def positions(frames: int, area: int, extra: int, device: torch.device) -> Tenso
 
 
 @functools.lru_cache(maxsize=32)
-def block_causal(frames: int, each: int, device: torch.device) -> Tensor:
+def block_causal_mask(frames: int, each: int, device: torch.device) -> Tensor:
     """Which token (row) attends to which, bool [n, n], n = frames * each: its frame and earlier."""
     with torch.inference_mode(False):
         frame = torch.arange(frames * each, device=device) // each
         return frame[:, None] >= frame
 
 
-def each_frame(encoder: nn.Module, video: Tensor, tubelet: int) -> Tensor:
+def encode_frames_separately(encoder: nn.Module, video: Tensor, tubelet: int) -> Tensor:
     """The features of every frame by itself, as if it stood still for a tubelet.
 
     Args:
@@ -177,11 +191,11 @@ def each_frame(encoder: nn.Module, video: Tensor, tubelet: int) -> Tensor:
     return F.layer_norm(features, features.shape[-1:])
 
 
-def build_block_causal(
-    model: Model, *, encoder_dim: int, side: int, act: Act
-) -> BlockCausalPredictor:
+def build_action_conditioned_predictor(
+    model: Model, *, encoder_dim: int, side: int, act: Actions
+) -> ActionConditionedPredictor:
     """The predictor of a job's `model` for features of `side` x `side` patches a frame."""
-    return BlockCausalPredictor(
+    return ActionConditionedPredictor(
         encoder_dim=encoder_dim,
         side=side,
         act=act,
