@@ -24,9 +24,9 @@ from orchestrator.job.loading.includes import (
     pipeline_stage_entries,
     resolve_includes,
 )
+from orchestrator.job.loading.search_space import check_space
 from orchestrator.job.loading.validation_errors import SourceLocations, validation_request_error
 from orchestrator.job.loading.yaml_source import apply_override, parse_yaml, read_text
-from orchestrator.job.search_space import check_space
 
 Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob | TuneJob | PipelineJob | PromoteJob
 KINDS: dict[str, type[Job]] = {
