@@ -20,9 +20,10 @@ from orchestrator import load_model
 from orchestrator.data.auditing.clip_ledger import read_clip_ledger
 from orchestrator.errors import RequestError
 from orchestrator.job import build_job
+from orchestrator.outcome import Outcome
 from orchestrator.progress import SilentProgress
 from orchestrator.ray_session import ray_session
-from orchestrator.runner import RunSummary, run
+from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoints.manager import read_full_tensors
 
@@ -64,7 +65,7 @@ class RecordingProgress(SilentProgress):
         self.lines.append(text)
 
 
-def weights(summary: RunSummary) -> dict[str, np.ndarray[Any, Any]]:
+def weights(summary: Outcome) -> dict[str, np.ndarray[Any, Any]]:
     storage = Storage(summary.storage).subfolder("runs", summary.name, "checkpoints")
     return {k: v.numpy() for k, v in read_full_tensors(storage, summary.checkpoint).items()}
 

@@ -44,11 +44,12 @@ def feed(
     """
     from orchestrator.bench.feed import bench_feed
     from orchestrator.cli.data import train_job_of
-    from orchestrator.cli.output import format_bytes, print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
     from orchestrator.cli.progress_display import open_progress
     from orchestrator.data.packing.prepare import prepare_data
     from orchestrator.job import require_single_clip_spec
     from orchestrator.ray_session import ray_session
+    from orchestrator.text import format_bytes
     from orchestrator.training.resolve.actions import resolve_actions
 
     checked = require_single_clip_spec(train_job_of(job, overrides or []), "bench feed")
@@ -114,7 +115,7 @@ def step(
 
 
 def _rates(found: dict[str, Any]) -> str:
-    from orchestrator.cli.output import format_number
+    from orchestrator.text import format_number
 
     parts = [f"{found['clips_per_s']:.4g} clips/s"]
     if "flops_per_s" in found:
@@ -139,8 +140,9 @@ def memory(
     """
     from orchestrator.bench.memory import bench_memory
     from orchestrator.cli.data import train_job_of
-    from orchestrator.cli.output import format_bytes, print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
     from orchestrator.job import require_single_clip_spec
+    from orchestrator.text import format_bytes
 
     found = bench_memory(
         require_single_clip_spec(train_job_of(job, overrides or []), "bench memory"), ranks
@@ -227,7 +229,8 @@ def chaos(
         draw_faults,
     )
     from orchestrator.cli.data import train_job_of
-    from orchestrator.cli.output import format_bytes, print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
+    from orchestrator.text import format_bytes
 
     checked = train_job_of(job, overrides or [])
     victims = FAULT_TARGETS if nodes else FAULT_TARGETS[:2]

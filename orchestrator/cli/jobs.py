@@ -32,7 +32,8 @@ def list_jobs(
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """What was sent to a cluster, or to every cluster that has a profile here; newest first."""
-    from orchestrator.cli.output import format_duration, print_json, print_table
+    from orchestrator.cli.output import print_json, print_table
+    from orchestrator.text import format_duration
 
     rows = _rows(to)
     if json:

@@ -65,35 +65,3 @@ def _print_line(head: str, comment: str) -> None:
     print(f"{head:<{_COMMENT_COLUMN}}# {first}" if comment else head)
     for text in rest:
         print(f"{'':<{_COMMENT_COLUMN}}#   {text}")
-
-
-def format_bytes(count: float) -> str:
-    """Bytes as a person reads them: `3.4 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 100 else f"{count:.3g} {unit}"
-
-
-def format_number(value: float) -> str:
-    """A count or rate in three digits: `12.3 M`, `1.85e+14` as `185 T`."""
-    for factor, unit in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M")):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g}{unit}"
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:.4g}"
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: `3 min 12 s`."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

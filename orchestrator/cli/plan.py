@@ -169,7 +169,7 @@ def _clip(plan: JobEstimate) -> Rows:
 
 def _buckets(plan: JobEstimate) -> Rows:
     """Shapes of clips, where there are several: a step is of one."""
-    from orchestrator.cli.output import format_number
+    from orchestrator.text import format_number
 
     rows = []
     for one in plan.buckets:
@@ -182,7 +182,7 @@ def _buckets(plan: JobEstimate) -> Rows:
 
 
 def _model(plan: JobEstimate) -> Rows:
-    from orchestrator.cli.output import format_bytes, format_number
+    from orchestrator.text import format_bytes, format_number
 
     if plan.parameters is None or plan.flops is None or plan.checkpoint_bytes is None:
         return [("", "a part is your own: what it costs is known when it is built")]
@@ -208,7 +208,7 @@ def _model(plan: JobEstimate) -> Rows:
 
 
 def _data(plan: JobEstimate) -> Rows:
-    from orchestrator.cli.output import format_bytes, format_duration, format_number
+    from orchestrator.text import format_bytes, format_duration, format_number
 
     feed = plan.feed
     whole = f"; the dataset about {format_bytes(feed.dataset_bytes)}" if feed.dataset_bytes else ""
@@ -230,8 +230,8 @@ def _data(plan: JobEstimate) -> Rows:
 
 
 def _memory(plan: JobEstimate, job: TrainJob) -> None:
-    from orchestrator.cli.output import format_bytes
     from orchestrator.cli.plan_memory import print_memory_table
+    from orchestrator.text import format_bytes
 
     rows = [(m, f"ZeRO {m.stage}{' (the job)' if m.stage == job.scale.zero else ''}")
             for m in plan.memory]  # fmt: skip
@@ -241,7 +241,7 @@ def _memory(plan: JobEstimate, job: TrainJob) -> None:
 
 
 def _advice(plan: JobEstimate, job: TrainJob) -> str:
-    from orchestrator.cli.output import format_bytes
+    from orchestrator.text import format_bytes
 
     found = plan.recommended
     if found is None:

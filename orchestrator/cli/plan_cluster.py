@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.output import format_bytes, format_duration, print_table
+from orchestrator.cli.output import print_table
 from orchestrator.cli.plan_memory import print_memory_table
+from orchestrator.text import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from orchestrator.cluster_profile import Profile

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.output import format_bytes, print_table
+from orchestrator.cli.output import print_table
+from orchestrator.text import format_bytes
 
 if TYPE_CHECKING:
     from orchestrator.estimate import MemoryEstimate

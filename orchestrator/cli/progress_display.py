@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestrator.cli.output import console, format_duration
+from orchestrator.cli.output import console
 from orchestrator.progress import Progress, SilentProgress
+from orchestrator.text import format_duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -73,7 +73,7 @@ def submit(
 
 def status_line(row: SubmissionStatus) -> str:
     """One line of how a job stands or ended."""
-    from orchestrator.cli.output import format_duration
+    from orchestrator.text import format_duration
 
     text = f"{row.state} {row.name} ({row.id} on {row.cluster})"
     if row.ended_at and row.submitted_at:
@@ -112,7 +112,7 @@ def _follow(
 
 
 def _show(sent: SubmitResult, to: str) -> None:
-    from orchestrator.cli.output import format_bytes
+    from orchestrator.text import format_bytes
 
     row = sent.row
     if sent.attached:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.cluster_profile import Profile
 from orchestrator.errors import RequestError
 from orchestrator.estimate.placement import WorkerPlacement
-from orchestrator.job import Job, PipelineJob, StudyJob, TrainJob, TuneJob
+from orchestrator.job import Job, Scale
 
 
 def require_capacity(job: Job, profile: Profile) -> None:
@@ -14,24 +14,20 @@ def require_capacity(job: Job, profile: Profile) -> None:
     Raises:
         RequestError: fewer of its workers find room than it needs, with all nodes there.
     """
-    if isinstance(job, PipelineJob):
-        for stage in job.stages:
-            require_capacity(stage.job, profile)
+    for name, key, scale in job.scales():
+        _require_workers(name, key, scale, profile)
+
+
+def _require_workers(name: str, key: str, scale: Scale, profile: Profile) -> None:
+    placement, workers = WorkerPlacement(profile, scale), scale.min_workers
+    most = placement.max_workers
+    if most >= workers:
         return
-    trained = job.train if isinstance(job, TuneJob) else job
-    if not isinstance(trained, TrainJob | StudyJob):
-        return
-    place, workers = WorkerPlacement(profile, trained.scale), trained.scale.min_workers
-    if place.max_workers >= workers:
-        return
-    within = "train." if isinstance(job, TuneJob) else ""
-    each = f"{place.cpus:g} cores" + (" and a GPU" if place.on_gpus else "")
-    fewer = (
-        f"set {within}scale.workers={place.max_workers}, lower" if place.max_workers else "lower"
-    )
+    each = f"{placement.cpus:g} cores" + (" and a GPU" if placement.on_gpus else "")
+    fewer = f"set {key}.workers={most}, lower" if most else "lower"
     raise RequestError(
-        f"{workers} workers of {each} each; '{profile.name}' has room for {place.max_workers},"
+        f"{workers} workers of {each} each; '{profile.name}' has room for {most},"
         " all its nodes being there",
-        where=f"{job.name}: {within}scale.workers",
-        hint=f"{fewer} {within}scale.cpus, or name a larger cluster (`max` of its groups)",
+        where=f"{name}: {key}.workers",
+        hint=f"{fewer} {key}.cpus, or name a larger cluster (`max` of its groups)",
     )

@@ -7,7 +7,6 @@ from functools import partial
 
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.in_training.scheduler import (
-    check_evaluations,
     check_suite_fits,
     untrained_model,
 )
@@ -17,9 +16,8 @@ from orchestrator.job import (
     EvaluateJob,
     PipelineJob,
     Stage,
-    TrainJob,
-    TuneJob,
 )
+from orchestrator.kinds import kind_named
 
 INIT_KEY = "model.from"
 """The key of what a training begins with. Of a teacher only its tokens must fit, which is seen when
@@ -33,10 +31,11 @@ def check_stages(job: PipelineJob, *, local: bool) -> None:
         RequestError: names the stage, and the former one that it does not fit.
     """
     for stage in job.stages:
-        if isinstance(stage.job, TuneJob) and local:
-            raise _refusal(stage, "Ray Tune starts its trials", "leave --local out")
-        if isinstance(stage.job, TrainJob):
-            _check_named(stage, partial(check_evaluations, stage.job))
+        kind = kind_named(stage.job.kind)
+        if local and "local" in kind.unsupported:
+            reason = f"a {stage.job.kind} job cannot be: {kind.unsupported['local']}"
+            raise _refusal(stage, f"--local: {reason}", "leave --local out")
+        _check_named(stage, partial(kind.check, stage.job))
         for found in stage.references:
             former = next(one for one in job.stages if one.name == found.stage)
             _check_pair(stage, former, found.key)
@@ -45,16 +44,13 @@ def check_stages(job: PipelineJob, *, local: bool) -> None:
 def _check_pair(stage: Stage, former: Stage, key: str) -> None:
     if key == "probe.features":
         _check_probe(stage, former)
-    trained = _trained(former)
+    trained = former.job.exported_training
     if trained is None:
         return
-    asked = stage.job
-    if isinstance(asked, EvaluateJob) and not any(
-        getattr(asked, other, None) for other in ("benchmark", "probe", "planning")
-    ):
+    asked, begins = stage.job, stage.job.training
+    if isinstance(asked, EvaluateJob) and asked.question == "suite":
         _check_named(stage, lambda: check_suite_fits(asked, untrained_model(trained)), former)
-    begins = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
-    if isinstance(begins, TrainJob) and key.endswith(INIT_KEY):
+    if begins is not None and key.endswith(INIT_KEY):
         misfit = initial_weights_mismatch(trained, begins)
         if misfit:
             raise _refusal(
@@ -63,16 +59,6 @@ def _check_pair(stage: Stage, former: Stage, key: str) -> None:
                 "give both the same `model`, kind of objective and number of masks; data.frames"
                 " and data.size may differ",
             )
-
-
-def _trained(former: Stage) -> TrainJob | None:
-    """The training whose model a stage leaves, as far as its shape is known before."""
-    if isinstance(former.job, TrainJob):
-        return former.job
-    if isinstance(former.job, TuneJob):
-        shapes = [key for key in former.job.space if key.startswith(("model", "objective"))]
-        return None if shapes else former.job.train
-    return None
 
 
 def _check_probe(stage: Stage, former: Stage) -> None:

@@ -1,4 +1,4 @@
-"""`kind: pipeline`: one stage after the other, from what the former ones left."""
+"""Runs the stages of a pipeline in order, each from the outputs of former ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.errors import OrchestratorError, RequestError
 from orchestrator.job import PipelineJob, Stage, StageJob, build_job, explicit_job_dict
 from orchestrator.job.config.stage_references import substitute_references
+from orchestrator.kinds import RunContext, run_job
 from orchestrator.pipeline.compatibility import check_stages
 from orchestrator.pipeline.stage_store import StageOutputs, StageStore, archive_stages
-from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.mlflow_errors import report_mlflow_errors
@@ -25,13 +25,10 @@ from orchestrator.tracking.run import RunRef, finish_run
 from orchestrator.training.control.signals import StopRequest
 from orchestrator.training.driver import Stopped
 
-RunStage = Callable[[StageJob, str], StageOutputs]
-"""Runs one job to its end, or goes on with it; takes the id of the pipeline's MLflow run."""
-
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a pipeline leaves."""
+    """A pipeline that has ended."""
 
     rows: list[dict[str, Any]]
     """Of each stage: name, kind, state (`done` now, `kept` from before), and what it left."""
@@ -39,50 +36,50 @@ class PipelineResult:
     tracking: RunRef
 
 
-def run_pipeline(
-    job: PipelineJob, progress: Progress, run_stage: RunStage, *, fresh: bool, local: bool
-) -> PipelineResult:
-    """Run every stage that is not done yet; what is known stands in `pipelines/NAME`.
+def run_pipeline(job: PipelineJob, context: RunContext) -> PipelineResult:
+    """Run every stage that is not done yet; the stages' records are in `pipelines/NAME`.
 
     Raises:
         RequestError: a stage does not fit another, or differs from what has begun under its name.
-        JobFailed: a stage failed; running it again goes on there.
+        JobFailed: a stage failed; running the pipeline again resumes it.
         Stopped: a signal asked for it.
     """
     storage = Storage(job.storage)
     folder = storage.subfolder("pipelines", job.name)
-    check_stages(job, local=local)
-    if fresh:
+    check_stages(job, local=context.local)
+    if context.fresh:
         archive_stages(job, storage)
     ledger = StageStore(folder)
     ledger.check_unchanged(job)
     # One cluster for all stages.
-    with nullcontext() if local else ray_session(), _sigterm_as_interrupt() as asked:
+    with nullcontext() if context.local else ray_session(), _sigterm_as_interrupt() as asked:
         tracking = open_pipeline(job, storage, folder)
-        with _finishing_run(tracking, job.name, asked, progress.message):
-            rows = _run_stages(job, ledger, tracking, progress, run_stage)
+        with _finishing_run(tracking, job.name, asked, context.progress.message):
+            rows = _run_stages(job, ledger, tracking, context)
     return PipelineResult(rows, tracking)
 
 
 def _run_stages(
-    job: PipelineJob, ledger: StageStore, tracking: RunRef, progress: Progress, run_stage: RunStage
+    job: PipelineJob, ledger: StageStore, tracking: RunRef, context: RunContext
 ) -> list[dict[str, Any]]:
+    progress = context.progress
+    stage_context = replace(context, fresh=False, profile=False, parent_run_id=tracking.run_id)
     left: dict[str, StageOutputs] = {}
     rows = [_row(stage, "waits", None) for stage in job.stages]
     for i, stage in enumerate(job.stages):
         head = f"stage {i + 1}/{len(job.stages)} {stage.name}"
         entry = ledger.read(stage)
         if entry is not None and entry.left is not None:
-            progress.message(f"{head}: done before")
+            progress.message(f"{head}: already done")
             left[stage.name] = entry.left
             rows[i] = _row(stage, "kept", entry.left)
             continue
-        progress.message(f"{head}: {stage.job.kind}{', goes on' if entry else ''}")
-        write_stage_table(tracking, [*rows[:i], _row(stage, "goes on", None), *rows[i + 1 :]])
+        progress.message(f"{head}: {stage.job.kind}{', resuming' if entry else ''}")
+        write_stage_table(tracking, [*rows[:i], _row(stage, "running", None), *rows[i + 1 :]])
         ledger.mark_started(stage)
         with _errors_name_stage(stage, ledger):
-            found = run_stage(_resolve_references(stage, left), tracking.run_id)
-            found = _tell(job, stage, found, tracking)
+            outcome = run_job(_resolve_references(stage, left), stage_context)
+            found = _record(job, stage, StageOutputs.from_outcome(outcome), tracking)
         ledger.mark_done(stage, found)
         left[stage.name] = found
         rows[i] = _row(stage, "done", found)
@@ -97,12 +94,10 @@ def _resolve_references(stage: Stage, left: dict[str, StageOutputs]) -> StageJob
     data = substitute_references(
         explicit_job_dict(stage.job), lambda name, output: left[name].output(output)
     )
-    job = build_job(data, source=f"stage '{stage.name}'")
-    assert not isinstance(job, PipelineJob)
-    return job
+    return cast("StageJob", build_job(data, source=f"stage '{stage.name}'"))
 
 
-def _tell(job: PipelineJob, stage: Stage, found: StageOutputs, tracking: RunRef) -> StageOutputs:
+def _record(job: PipelineJob, stage: Stage, found: StageOutputs, tracking: RunRef) -> StageOutputs:
     outputs = {"model": found.model, "data": found.data, "features": found.features}
     run_id = record_stage(tracking, job, stage, found.run_id, found.seconds, found.metrics, outputs)
     return replace(found, run_id=run_id)
@@ -112,11 +107,8 @@ def _row(stage: Stage, state: str, left: StageOutputs | None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": stage.name, "kind": stage.job.kind, "state": state, "text": ""}
     if left is None:
         return row
-    text = left.model or left.features or left.data
-    if left.note or stage.job.kind not in ("train", "tune", "embed", "pack"):
-        text = left.note or left.report
     return row | {
-        "text": text,
+        "text": left.note or left.model or left.features or left.data or left.report,
         "seconds": left.seconds,
         "run_id": left.run_id,
         "model": left.model,
@@ -156,7 +148,7 @@ def _finishing_run(
         raise Stopped(
             "stopped; stages that are done are kept",
             where=name,
-            hint="the same command goes on with the stage that was stopped",
+            hint="the same command resumes the stage that was stopped",
         ).with_signal(asked.signal) from None
     except BaseException:
         with report_mlflow_errors(tell):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orchestrator.errors import RequestError
-from orchestrator.job import PipelineJob, Stage, StudyJob, TuneJob, differences, identity
-from orchestrator.job.loading.search_space import trial_name
+from orchestrator.job import PipelineJob, Stage, differences, identity
+from orchestrator.kinds import archive_folders, kind_named
+from orchestrator.outcome import Outcome
 from orchestrator.storage import Storage
-from orchestrator.tracking.results.studies import RUN_REF_FILE
+from orchestrator.tracking.results.studies import noted_run
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,20 @@ class StageOutputs:
     metrics: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     """One line for a person."""
+
+    @classmethod
+    def from_outcome(cls, outcome: Outcome) -> StageOutputs:
+        """What later stages, and the pipeline's own page, need of a job that has ended."""
+        return cls(
+            seconds=outcome.seconds,
+            run_id=outcome.run_id,
+            model=outcome.outputs.model,
+            data=outcome.outputs.data,
+            features=outcome.outputs.features,
+            report=outcome.report,
+            metrics=outcome.metrics,
+            note=outcome.note,
+        )
 
     def output(self, name: str) -> str:
         """What `stages:/STAGE/NAME` stands for."""
@@ -98,27 +112,9 @@ class StageStore:
 
 
 def archive_stages(job: PipelineJob, storage: Storage) -> None:
-    """--fresh loses nothing: what the stages left moves beside, and then what is known of them."""
-    noted = storage.subfolder("pipelines", job.name)
-    run = (
-        noted.read_json(RUN_REF_FILE)["run_id"] if noted.exists(RUN_REF_FILE) else uuid.uuid4().hex
-    )
-    traces = [path for stage in job.stages for path in _resume_folders(stage)]
-    for path in [*traces, f"pipelines/{job.name}"]:
-        if storage.exists(path):
-            storage.move_tree(path, f"{path}.until-{run[:8]}")
-
-
-def _resume_folders(stage: Stage) -> list[str]:
-    """Folders under which a stage is continued. Datasets are named by content: they stay."""
-    job, name = stage.job, stage.job.name
-    if isinstance(job, TuneJob):
-        runs = [f"runs/{trial_name(job, number)}" for number in range(job.trials)]
-        return [f"sweeps/{name}", *runs]
-    if isinstance(job, StudyJob):
-        return [f"studies/{name}", *(f"runs/{cell.key}" for cell in job.cells())]
-    room = {"train": "runs", "embed": "features", "evaluate": "evaluations"}.get(job.kind)
-    return [f"{room}/{name}"] if room else []
+    """Move what the stages continue in, and then what is known of them, to FOLDER.until-MARK."""
+    noted = noted_run(storage.subfolder("pipelines", job.name))
+    archive_folders(storage, kind_named(job.kind).archive(job), noted)
 
 
 def _path(stage: Stage) -> str:

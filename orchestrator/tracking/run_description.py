@@ -40,7 +40,7 @@ _OBJECTIVE_TITLES = {
 
 
 class FinishedRun(Protocol):
-    """What the note reads of a finished run (`orchestrator.runner.RunSummary` is one)."""
+    """What the note reads of a finished run (`orchestrator.outcome.Outcome` is one)."""
 
     @property
     def seconds(self) -> float: ...

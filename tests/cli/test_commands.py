@@ -14,10 +14,12 @@ import pytest
 
 import orchestrator.runner
 from orchestrator.cli import main
+from orchestrator.data.packing.kind import dataset_rows
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Job, build_job
+from orchestrator.outcome import Outcome
 from orchestrator.progress import Progress
-from orchestrator.runner import RunSummary
+from orchestrator.training.kind import metric_rows, next_steps, train_headline
 from orchestrator.training.run_record import RunRecord
 from tests.support.waiting import cpu_seconds
 
@@ -29,12 +31,14 @@ model: {encoder: vit-tiny, patch: 8}
 optim: {steps: 20}
 """
 
-SUMMARY = RunSummary(
+DATASET = {"clips": 1200, "hours": 1.5, "bytes": 3e7, "uris": ["d/ab12"], "quarantined": 3}
+METRICS = {"train/loss": 0.51234, "health/rankme": 12.5}
+SUMMARY = Outcome(
     kind="train",
     name="seen",
     storage=".orchestrator",
     seconds=192.0,
-    dataset={"clips": 1200, "hours": 1.5, "bytes": 3e7, "uris": ["d/ab12"], "quarantined": 3},
+    dataset=DATASET,
     run_id="f00d",
     tracking_uri="sqlite:///mlflow.db",
     model_uri="models:/seen/3",
@@ -42,8 +46,11 @@ SUMMARY = RunSummary(
     steps=20,
     seconds_to_first_step=14.2,
     clips_per_s=25.25,
-    metrics={"train/loss": 0.51234, "health/rankme": 12.5},
+    metrics=METRICS,
     next_steps=["orchestrator ui"],
+    headline=train_headline(20, 192.0, 25.25, 14.2),
+    rows=[*dataset_rows(DATASET), *metric_rows(METRICS)],
+    result="model models:/seen/3",
 )
 
 Call = Callable[..., tuple[int, str, str]]
@@ -75,7 +82,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The runner is replaced: what it was called with."""
     calls: list[dict[str, Any]] = []
 
-    def run(job: Job, *, progress: Progress, **options: Any) -> RunSummary:
+    def run(job: Job, *, progress: Progress, **options: Any) -> Outcome:
         calls.append({"job": job, **options})
         progress.message("looking at 3 videos")
         progress.update("train", 20, 20, {"loss": 0.5})
@@ -86,7 +93,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def run(*_: Any, **__: Any) -> RunSummary:
+    def run(*_: Any, **__: Any) -> Outcome:
         raise error
 
     monkeypatch.setattr(orchestrator.runner, "run", run)
@@ -257,7 +264,7 @@ def test_hints_work_in_a_shell_as_they_stand(storage: str) -> None:
     )
     record = RunRecord("t", "f", {}, {}, "d", model_uri=f"{storage}/runs/t/model")
     record.mlflow_uri = f"sqlite:///{storage}/mlflow.db"
-    ui, load, trace = orchestrator.runner._next_steps(job, record, profile=True)
+    ui, load, trace = next_steps(job, record, profile=True)
     assert shlex.split(ui, comments=True) == ["orchestrator", "ui", "--storage", storage]
     variable, *command = shlex.split(load)
     assert variable == f"MLFLOW_TRACKING_URI={record.mlflow_uri}"

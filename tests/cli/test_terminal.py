@@ -7,9 +7,9 @@ import io
 import pytest
 
 from orchestrator.cli import progress_display as terminal
-from orchestrator.cli.output import format_bytes, format_duration, format_number
 from orchestrator.cli.progress_display import ProgressBars, ProgressLines, open_progress
 from orchestrator.progress import SilentProgress
+from orchestrator.text import format_bytes, format_duration, format_number
 
 
 class Clock:

@@ -17,8 +17,9 @@ import yaml
 from mlflow import MlflowClient
 
 from orchestrator.job import TrainJob, build_job
+from orchestrator.outcome import Outcome
 from orchestrator.progress import SilentProgress
-from orchestrator.runner import RunSummary, run
+from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoints.manager import list_complete_checkpoints, read_full_tensors
 
@@ -91,7 +92,7 @@ class Heard(SilentProgress):
         self.act(text)
 
 
-def steps_of(summary: RunSummary, key: str) -> list[int]:
+def steps_of(summary: Outcome, key: str) -> list[int]:
     history = MlflowClient(summary.tracking_uri).get_metric_history(
         summary.run_id, f"eval/physics/{key}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.job import Job, PipelineJob, TrainJob, TuneJob
+from orchestrator.job import Job, TrainJob
 from orchestrator.job.config.stage_references import STAGE_URI_PREFIX
 from orchestrator.storage import Storage
 
@@ -19,19 +19,9 @@ class JobDatasets:
     error: str = ""
 
 
-def training_job_of(job: Job | None) -> TrainJob | None:
-    """The training that a job is, that a sweep repeats, or the largest of a pipeline's stages."""
-    if isinstance(job, PipelineJob):
-        each = [one for one in (training_job_of(stage.job) for stage in job.stages) if one]
-        return max(each, key=lambda one: one.scale.min_workers, default=None)
-    if isinstance(job, TuneJob):
-        return job.train
-    return job if isinstance(job, TrainJob) else None
-
-
 def find_datasets(job: Job | None, storage: Storage) -> JobDatasets:
     """The datasets of a job that trains; nothing is packed."""
-    training = training_job_of(job)
+    training = job.training if job else None
     if training is None:
         return JobDatasets()
     from orchestrator.data.packing.prepare import sources_of

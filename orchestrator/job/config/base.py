@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from orchestrator.job.config.scale import Scale
+    from orchestrator.job.config.train import TrainJob
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -33,6 +37,27 @@ class Section(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+
+class JobSection(Section):
+    """The whole of a job file, of any kind: what is asked of every kind without naming one."""
+
+    output: ClassVar[Literal["model", "data", "features", ""]] = ""
+    """What later stages of a pipeline can start from; "": nothing but numbers."""
+
+    @property
+    def training(self) -> TrainJob | None:
+        """The training that the job is, or repeats; the largest of several stages."""
+        return None
+
+    @property
+    def exported_training(self) -> TrainJob | None:
+        """The training whose model the job makes; None where its shape is not known before."""
+        return None
+
+    def scales(self) -> list[tuple[str, str, Scale]]:
+        """Of each group of training workers: the job's name, the key of its scale, the scale."""
+        return []
 
 
 class CustomComponent(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     ByteSize,
@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import Name, Section
+from orchestrator.job.config.base import JobSection, Name, Section
 from orchestrator.job.config.pack import TranscodeConfig, WeightedSource, require_one_source
 
 
@@ -73,8 +73,10 @@ class EmbedTrack(Section):
     """MLflow server or database. Default: MLFLOW_TRACKING_URI, else a database in `storage`."""
 
 
-class EmbedJob(Section):
+class EmbedJob(JobSection):
     """Write the features of every clip of a dataset to Parquet."""
+
+    output: ClassVar = "features"
 
     kind: Literal["embed"]
     """The job's kind."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from orchestrator.job.config.base import Name, Section, field_error
+from orchestrator.job.config.base import JobSection, Name, Section, field_error
 from orchestrator.job.config.benchmark import AnyBenchmark
 from orchestrator.job.config.planning import Planning
 from orchestrator.job.config.probe import ProbeConfig
@@ -82,7 +82,7 @@ class EvaluateTrack(Section):
     """MLflow experiment."""
 
 
-class EvaluateJob(Section):
+class EvaluateJob(JobSection):
     """Judge a trained model by physics that is possible and physics that is not."""
 
     kind: Literal["evaluate"]
@@ -129,6 +129,15 @@ class EvaluateJob(Section):
 
     cpus: PositiveFloat = 1.0
     """CPU cores of a measuring task."""
+
+    @property
+    def question(self) -> Literal["suite", "benchmark", "probe", "planning"]:
+        """Which evaluation it is, by the section that is given."""
+        if self.probe is not None:
+            return "probe"
+        if self.planning is not None:
+            return "planning"
+        return "suite" if self.benchmark is None else "benchmark"
 
     @model_validator(mode="after")
     def _check_suite_or_benchmark(self) -> EvaluateJob:

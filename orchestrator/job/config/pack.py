@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, model_validator
 
-from orchestrator.job.config.base import Name, Section
+from orchestrator.job.config.base import JobSection, Name, Section
 
 
 class WeightedSource(Section):
@@ -60,8 +60,10 @@ def require_one_source(data: Any) -> Any:
     return data
 
 
-class PackJob(Section):
+class PackJob(JobSection):
     """Cut, re-encode and shard raw video with Ray Data."""
+
+    output: ClassVar = "data"
 
     kind: Literal["pack"]
     """The job's kind."""

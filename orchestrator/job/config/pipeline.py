@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, model_validator
 
 from orchestrator.errors import suggest
-from orchestrator.job.config.base import NAME_PATTERN, Name, Section, field_error
+from orchestrator.job.config.base import NAME_PATTERN, JobSection, Name, Section, field_error
 from orchestrator.job.config.embed import EmbedJob
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.pack import PackJob
 from orchestrator.job.config.promote import PromoteJob
+from orchestrator.job.config.scale import Scale
 from orchestrator.job.config.stage_references import (
     INPUT_OF_KEY,
-    OUTPUT_OF_KIND,
     STAGE_URI_PREFIX,
     Reference,
     find_references,
@@ -68,7 +68,7 @@ class Stage(Section):
         return [found for found in find_references(given) if isinstance(found, Reference)]
 
 
-class PipelineJob(Section):
+class PipelineJob(JobSection):
     """Several jobs in a row, each from the results of former ones.
 
     A stage that is done is never run again; a pipeline that was stopped, killed or failed goes on
@@ -90,6 +90,18 @@ class PipelineJob(Section):
 
     track: PipelineTrack = PipelineTrack()
     """Where the pipeline and its stages are remembered."""
+
+    @property
+    def training(self) -> TrainJob | None:
+        """The stage's training with the most workers."""
+        each = [stage.job.training for stage in self.stages]
+        return max(
+            (one for one in each if one), key=lambda one: one.scale.min_workers, default=None
+        )
+
+    def scales(self) -> list[tuple[str, str, Scale]]:
+        """The workers of every stage."""
+        return [one for stage in self.stages for one in stage.job.scales()]
 
     @model_validator(mode="after")
     def _check_stages(self) -> PipelineJob:
@@ -155,8 +167,7 @@ class PipelineJob(Section):
         return []
 
     def _check_output(self, found: Reference, former: Stage, where: str, said: str) -> None:
-        kind = former.job.kind
-        left = OUTPUT_OF_KIND.get(kind)
+        kind, left = former.job.kind, former.job.output
         if found.output != left:
             gives = f"leaves {left}" if left else "leaves nothing that a stage can start from"
             raise field_error(
@@ -176,9 +187,7 @@ class PipelineJob(Section):
         former = next(
             (s for s in self.stages if job.model == f"{STAGE_URI_PREFIX}{s.name}/model"), None
         )
-        trained = former.job.train if former and isinstance(former.job, TuneJob) else None
-        if former and isinstance(former.job, TrainJob):
-            trained = former.job
+        trained = former.job.training if former else None
         if former and trained and trained.track.register_as is None:
             text = f"stage '{former.name}' registers no model; give it track.register"
             raise field_error(where, text)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.job.config.base import Name, Section
+from orchestrator.job.config.base import JobSection, Name, Section
 
 
 class PromoteTrack(Section):
@@ -19,7 +19,7 @@ class PromoteTrack(Section):
     """MLflow experiment of the pipeline that this is a stage of."""
 
 
-class PromoteJob(Section):
+class PromoteJob(JobSection):
     """Point an alias of a registered model at a version."""
 
     kind: Literal["promote"]

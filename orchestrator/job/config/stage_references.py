@@ -9,14 +9,6 @@ from typing import Any
 
 STAGE_URI_PREFIX = "stages:/"
 
-OUTPUT_OF_KIND: dict[str, str] = {
-    "pack": "data",
-    "train": "model",
-    "tune": "model",
-    "embed": "features",
-}
-"""What a stage of each kind leaves for later ones; other kinds leave nothing but numbers."""
-
 INPUT_OF_KEY: dict[str, str] = {
     "from": "model",
     "model": "model",

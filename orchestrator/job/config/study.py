@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from orchestrator.job.config.base import NAME_PATTERN, Name, Section, field_error
+from orchestrator.job.config.base import NAME_PATTERN, JobSection, Name, Section, field_error
 from orchestrator.job.config.data import Data
 from orchestrator.job.config.evaluate import EvaluateTrack
 from orchestrator.job.config.model import Model
@@ -49,7 +49,7 @@ class StudyCell:
     job: TrainJob | None
 
 
-class StudyJob(Section):
+class StudyJob(JobSection):
     """Train the same encoder by several objectives on ever more video, and probe what it knows.
 
     A cell is an objective (arm), a number of videos, a background and a seed; its training is a
@@ -105,6 +105,10 @@ class StudyJob(Section):
 
     track: EvaluateTrack = EvaluateTrack()
     """Where study and trainings are remembered."""
+
+    def scales(self) -> list[tuple[str, str, Scale]]:
+        """The workers of one cell."""
+        return [(self.name, "scale", self.scale)]
 
     @model_validator(mode="after")
     def _composed(self) -> StudyJob:

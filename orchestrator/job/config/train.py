@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     ByteSize,
@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.errors import RequestError
-from orchestrator.job.config.base import CustomComponent, Name, Section, field_error
+from orchestrator.job.config.base import CustomComponent, JobSection, Name, Section, field_error
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.masks import Future, MultiBlock, check_mask
@@ -175,8 +175,10 @@ class Track(Section):
     """Steps between pictures of masks and features; 0: only at the end."""
 
 
-class TrainJob(Section):
+class TrainJob(JobSection):
     """Train a world model and register it."""
+
+    output: ClassVar = "model"
 
     kind: Literal["train"]
     """The job's kind."""
@@ -214,6 +216,20 @@ class TrainJob(Section):
     evaluate: tuple[TrainingEvaluation, ...] = ()
     """What is judged on the way. One at a time and never waited for: while one goes on, only the
     newest checkpoint waits. With --local it is done between steps."""
+
+    @property
+    def training(self) -> TrainJob:
+        """The job itself."""
+        return self
+
+    @property
+    def exported_training(self) -> TrainJob:
+        """The job itself."""
+        return self
+
+    def scales(self) -> list[tuple[str, str, Scale]]:
+        """Its own workers."""
+        return [(self.name, "scale", self.scale)]
 
     @model_validator(mode="after")
     def _evaluations_have_names(self) -> TrainJob:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Discriminator,
@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.job.config.base import Name, Section, field_error
-from orchestrator.job.config.scale import ElasticWorkers
+from orchestrator.job.config.base import JobSection, Name, Section, field_error
+from orchestrator.job.config.scale import ElasticWorkers, Scale
 from orchestrator.job.config.train import TrainJob
 from orchestrator.job.config.trial_objective import (
     KINDS_WITH_PREDICTOR,
@@ -125,12 +125,14 @@ AnyBudget = Annotated[
 ]
 
 
-class TuneJob(Section):
+class TuneJob(JobSection):
     """Search for the values of a train job's keys that give the best features.
 
     Every trial is a training with a run of its own. A trial that collapses is stopped and never
     wins; the best one is registered as candidate where the train job names a model.
     """
+
+    output: ClassVar = "model"
 
     kind: Literal["tune"]
     """The job's kind."""
@@ -180,6 +182,21 @@ class TuneJob(Section):
     gates: CollapseGates = CollapseGates()
     """What ends a trial as collapsed; looked at after a tenth of its steps, and whenever it is
     scored."""
+
+    @property
+    def training(self) -> TrainJob:
+        """The training that every trial varies."""
+        return self.train
+
+    @property
+    def exported_training(self) -> TrainJob | None:
+        """The same, unless the space changes the shape of the model."""
+        shapes = [key for key in self.space if key.startswith(("model", "objective"))]
+        return None if shapes else self.train
+
+    def scales(self) -> list[tuple[str, str, Scale]]:
+        """The workers of one trial."""
+        return [(self.name, "train.scale", self.train.scale)]
 
     @model_validator(mode="after")
     def _composed(self) -> TuneJob:

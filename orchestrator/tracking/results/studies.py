@@ -70,6 +70,11 @@ def open_parent_run(
     return ref
 
 
+def noted_run(folder: Storage) -> str:
+    """Id of the run that `open_parent_run` noted in a folder; "" where it noted none."""
+    return str(folder.read_json(RUN_REF_FILE)["run_id"]) if folder.exists(RUN_REF_FILE) else ""
+
+
 def attach_to_parent(ref: RunRef, run_id: str) -> None:
     """Show a training beneath the job that it belongs to.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts
-from orchestrator.clusters.doctor.job_datasets import training_job_of
 from orchestrator.clusters.doctor.words import join_names
 from orchestrator.errors import RequestError
 from orchestrator.estimate import estimate_job
@@ -19,7 +18,7 @@ class WorkerCapacity:
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """Where the job is larger than the cluster."""
-        job = training_job_of(facts.job)
+        job = facts.job.training if facts.job else None
         if job is None:
             return [CheckResult(self.name, "ok", "no job that trains was named")]
         return [_check_workers(job, [NodeResources(node.cpus, node.gpus) for node in facts.nodes])]
@@ -55,7 +54,10 @@ class DecodeCores:
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
         """What `plan` says of these GPUs, beside the cores that are there."""
-        job, hosts = training_job_of(facts.job), [node for node in facts.nodes if node.gpus]
+        job, hosts = (
+            (facts.job.training if facts.job else None),
+            [node for node in facts.nodes if node.gpus],
+        )
         kinds = sorted({gpu.name for node in hosts for gpu in node.gpu_list})
         if job is None or not kinds or job.scale.device == "cpu":
             return [CheckResult(self.name, "ok", "beside the step, on the workers' cores")]

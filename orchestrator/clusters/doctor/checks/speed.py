@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts, NodeFacts
-from orchestrator.clusters.doctor.job_datasets import training_job_of
 from orchestrator.clusters.doctor.words import join_names, per_second, size
 
 SLOW_FRACTION = 0.75
@@ -27,7 +26,7 @@ class GpuHealth:
         if found:
             return found
         count = sum(node.gpus for node in facts.nodes)
-        job = training_job_of(facts.job)
+        job = facts.job.training if facts.job else None
         if not count and job is not None and any(group.gpus for group in job.scale.nodes):
             return [CheckResult(self.name, "ok", "none yet: nodes with GPUs start when a job asks")]
         if not count and job is not None and job.scale.device == "gpu":

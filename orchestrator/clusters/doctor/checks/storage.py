@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts
-from orchestrator.clusters.doctor.job_datasets import training_job_of
 from orchestrator.clusters.doctor.words import join_names, size
 from orchestrator.estimate import estimate_job
 from orchestrator.job import TrainJob
@@ -50,7 +49,7 @@ class FreeSpace:
         free = min((node.free for node in facts.nodes if node.free is not None), default=None)
         if free is None:
             return [CheckResult(self.name, "ok", "an object store has no end")]
-        job = training_job_of(facts.job)
+        job = facts.job.training if facts.job else None
         need = checkpoints_bytes(job) if job else None
         if need is None:
             return [CheckResult(self.name, "ok", f"{size(free)} free")]

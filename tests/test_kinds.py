@@ -1,0 +1,124 @@
+"""The registry of job kinds: what it imports, what it refuses, and what `--fresh` archives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import RequestError
+from orchestrator.job import Job, build_job
+from orchestrator.job.loading.load import KINDS
+from orchestrator.kinds import KIND_PATHS, RunContext, archive_folders, kind_named, run_job
+from orchestrator.progress import SilentProgress
+from orchestrator.runner import run
+from orchestrator.storage import Storage
+
+TRAIN: dict[str, Any] = {"data": {"source": "videos"}, "optim": {"steps": 1}}
+JOBS: dict[str, dict[str, Any]] = {
+    "pack": {"source": "videos"},
+    "train": TRAIN,
+    "embed": {"model": "models:/m@champion", "data": {"source": "videos"}},
+    "evaluate": {"model": "models:/m@champion"},
+    "study": {
+        "arms": {"pixels": {"kind": "pixels"}, "random": None},
+        "clips": [10, 20],
+        "seeds": [0],
+        "backgrounds": ["still"],
+        "data": {"source": "physics://drop"},
+        "optim": {"steps": 1},
+    },
+    "tune": {
+        "train": TRAIN,
+        "trials": 2,
+        "budget": 10,
+        "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
+    },
+    "promote": {"model": "models:/m/1"},
+}
+JOBS["pipeline"] = {
+    "stages": [
+        {"name": "train", "job": {"kind": "train", **TRAIN}},
+        {"name": "judge", "job": {"kind": "evaluate", "model": "stages:/train/model"}},
+    ]
+}
+ARCHIVED = {
+    "train": ["runs/one"],
+    "embed": ["features/one"],
+    "evaluate": ["evaluations/one"],
+    "study": [
+        "studies/one",
+        "runs/one.still.pixels.n10.s0",
+        "runs/one.still.pixels.n20.s0",
+        "runs/one.still.random.s0",
+    ],
+    "tune": ["sweeps/one", "runs/one.t0000", "runs/one.t0001"],
+    "pipeline": ["runs/one.train", "evaluations/one.judge", "pipelines/one"],
+    "pack": [],
+    "promote": [],
+}
+
+
+def job_of(kind: str, storage: Path | str = "nowhere") -> Job:
+    return build_job({"kind": kind, "name": "one", "storage": str(storage), **JOBS[kind]})
+
+
+def test_every_schema_has_a_kind() -> None:
+    assert KIND_PATHS.keys() == KINDS.keys() == JOBS.keys()
+
+
+def test_kinds_are_imported_without_torch_ray_or_mlflow() -> None:
+    script = (
+        "import sys; from orchestrator.kinds import KIND_PATHS, kind_named;"
+        " before = set(sys.modules); [kind_named(name) for name in KIND_PATHS];"
+        " print(sorted({'torch', 'ray', 'mlflow', 'deepspeed', 'av'} & set(sys.modules)),"
+        " any(name.startswith('orchestrator.training') for name in before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[] False"
+
+
+def test_an_unknown_kind_is_one_line() -> None:
+    with pytest.raises(RequestError, match="unknown job kind 'trian'") as caught:
+        kind_named("trian")
+    assert "train" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_what_fresh_archives(kind: str) -> None:
+    assert kind_named(kind).archive(job_of(kind)) == ARCHIVED[kind]
+
+
+@pytest.mark.parametrize("kind", sorted(JOBS.keys() - {"train"}))
+def test_a_profile_is_of_a_training_only(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=f"--profile is not for {kind} jobs") as caught:
+        run(job_of(kind, tmp_path), profile=True)
+    assert caught.value.where == "one"
+
+
+@pytest.mark.parametrize(("kind", "option"), [("tune", "local"), ("pack", "fresh")])
+def test_an_option_without_meaning_is_refused_with_its_reason(
+    kind: str, option: str, tmp_path: Path
+) -> None:
+    context = RunContext(SilentProgress(), **{option: True})
+    reason = kind_named(kind).unsupported[option]
+    with pytest.raises(RequestError) as caught:
+        run_job(job_of(kind, tmp_path), context)
+    assert caught.value.what == f"--{option} is not for {kind} jobs: {reason}"
+
+
+def test_archiving_deletes_nothing_and_is_marked_by_the_run(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write_json("runs/one/run.json", {"a": 1})
+    moved = archive_folders(storage, ["runs/one", "runs/two"], "0123456789abcdef")
+    assert moved == ["runs/one"]
+    assert storage.read_json("runs/one.until-01234567/run.json") == {"a": 1}
+    assert not storage.exists("runs/one")
+    storage.write_json("runs/one/run.json", {"a": 2})
+    archive_folders(storage, ["runs/one"])  # of no MLflow run: a mark of its own
+    assert len(storage.folders("runs")) == 2
