@@ -35,6 +35,7 @@ from orchestrator.job import (
     build_job,
     differences,
     identity,
+    require_kind,
     require_single_clip_spec,
 )
 from orchestrator.job.loading.search_space import Point, trial_job_data
@@ -192,9 +193,7 @@ class TrialTrainer:
 
     def train_job(self, number: int, point: Point) -> TrainJob:
         """A trial's train job; all have the first one's seed, as trials of a sweep do."""
-        job = build_job(trial_job_data(self.job, number, point))
-        assert isinstance(job, TrainJob)
-        return job
+        return require_kind(build_job(trial_job_data(self.job, number, point)), TrainJob)
 
     def clips(self, train: TrainJob) -> ClipsInMemory:
         """What it is trained on."""

@@ -30,7 +30,7 @@ from orchestrator.errors import RequestError
 from orchestrator.estimate import BatchSizes, MemoryEstimate, estimate_job
 from orchestrator.estimate.memory import ZERO_STAGES, ZeroStage
 from orchestrator.jepa.objectives import build_objective, randomly_initialized_teacher
-from orchestrator.job import TrainJob, job_dict, load_job
+from orchestrator.job import TrainJob, job_dict, load_job, require_kind
 from orchestrator.training.engine.engine import Engine
 
 STEPS = 3
@@ -165,8 +165,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _rank(file: str) -> None:
-    job = load_job(file)
-    assert isinstance(job, TrainJob)
+    job = require_kind(load_job(file), TrainJob)
     rank, _, device = join_process_group(job.scale)
     found = [_measure(_with_zero_stage(job, stage, device), rank, device) for stage in ZERO_STAGES]
     print(json.dumps(found))

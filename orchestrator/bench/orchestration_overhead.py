@@ -114,10 +114,9 @@ def _bare_rank(file: str, steps: int) -> None:
         random_batch,
         single_process_job,
     )
-    from orchestrator.job import load_job
+    from orchestrator.job import load_job, require_kind
 
-    job = load_job(file)
-    assert isinstance(job, TrainJob)
+    job = require_kind(load_job(file), TrainJob)
     rank, world, device = join_process_group(job.scale)
     step = deepspeed_step(single_process_job(job), device)
     batches = [random_batch(job, world * i + rank, device) for i in range(NUM_BATCHES)]

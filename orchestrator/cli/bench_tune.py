@@ -128,10 +128,6 @@ def _short(value: Any) -> str:
 
 
 def _tune_job(source: str, overrides: list[str]) -> Any:
-    from orchestrator.errors import RequestError
-    from orchestrator.job import TuneJob, load_job
+    from orchestrator.job import TuneJob, load_job, require_kind
 
-    job = load_job(source, overrides)
-    if not isinstance(job, TuneJob):
-        raise RequestError(f"a job of kind '{job.kind}'", where=source, hint="name a tune job")
-    return job
+    return require_kind(load_job(source, overrides), TuneJob, source)

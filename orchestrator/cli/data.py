@@ -114,16 +114,11 @@ def audit(
 
 def train_job_of(source: str, overrides: list[str]) -> TrainJob:
     """The train job of a file, or of a video source with every other key at its default."""
-    from orchestrator.errors import RequestError
-    from orchestrator.job import TrainJob, build_job, load_job
+    from orchestrator.job import TrainJob, build_job, load_job, require_kind
 
     if source.endswith((".yaml", ".yml")):
         job = load_job(source, overrides)
     else:
         data = {"kind": "train", "name": "look", "data": {"source": source}, "optim": {"steps": 1}}
         job = build_job(data, overrides, source=source)
-    if not isinstance(job, TrainJob):
-        raise RequestError(
-            f"a job of kind '{job.kind}'", where=source, hint="name a train job, or its source"
-        )
-    return job
+    return require_kind(job, TrainJob, source)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster_profile import Local, Profile
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job, explicit_job_dict
+from orchestrator.job import Job, Scale, build_job, explicit_job_dict
+from orchestrator.job.loading.load import KINDS
 from orchestrator.storage import is_remote
 
 # Keys that name a file or folder, and those that may name one, where such a one is here.
@@ -62,13 +63,14 @@ def _add_node_limits(data: dict[str, Any], profile: Profile) -> None:
 
 def _training_jobs(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The jobs with workers in a job's data: itself, a sweep's, those of stages."""
-    if data["kind"] in ("train", "study"):
-        yield data
-    elif data["kind"] == "tune":
-        yield data["train"]
-    elif data["kind"] == "pipeline":
+    fields = KINDS[data["kind"]].model_fields
+    if "stages" in fields:
         for stage in data["stages"]:
             yield from _training_jobs(stage["job"])
+    elif "train" in fields:
+        yield data["train"]
+    elif "scale" in fields and fields["scale"].annotation is Scale:
+        yield data
 
 
 def job_environment(profile: Profile) -> dict[str, str]:

@@ -47,7 +47,7 @@ from orchestrator.job.fingerprint import (
     job_dict,
 )
 from orchestrator.job.loading.custom_components import component_config, import_component
-from orchestrator.job.loading.load import Job, build_job, load_job
+from orchestrator.job.loading.load import Job, build_job, load_job, require_kind
 from orchestrator.job.schema_listing import job_schema
 
 __all__ = [
@@ -108,5 +108,6 @@ __all__ = [
     "job_schema",
     "load_job",
     "mask_counts",
+    "require_kind",
     "require_single_clip_spec",
 ]

@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import Any
 
-from orchestrator.job.config.pipeline import PipelineJob
 from orchestrator.job.loading.load import Job
 
 # A run may be moved, resized and watched differently and still be the same run.
@@ -47,11 +46,10 @@ def explicit_job_dict(job: Job) -> dict[str, Any]:
 
 def identity(job: Job) -> dict[str, Any]:
     """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`."""
-    if isinstance(job, PipelineJob):
+    stages = job.stage_jobs()
+    if stages:
         return {
-            f"{stage.name}.{key}": value
-            for stage in job.stages
-            for key, value in identity(stage.job).items()
+            f"{name}.{key}": value for name, one in stages for key, value in identity(one).items()
         }
     flat = flatten(job_dict(job))
     return {

@@ -8,7 +8,7 @@ from orchestrator.data.loader.order import Order
 from orchestrator.data.store.clip_reader import ClipIndex
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
-from orchestrator.job import TrainJob, build_job
+from orchestrator.job import TrainJob, build_job, require_kind
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoints.manager import checkpoint_step, list_complete_checkpoints
 from orchestrator.training.run_record import INHERITED_FILE, read_record
@@ -38,8 +38,7 @@ def audit_run(storage: Storage, name: str) -> AuditReport:
         raise RequestError(
             "no step is saved yet", where=folder.root, hint="wait for its first checkpoint"
         )
-    job = build_job(record.job, source=folder.uri("run.json"))
-    assert isinstance(job, TrainJob)
+    job = require_kind(build_job(record.job, source=folder.uri("run.json")), TrainJob)
     indexes: list[ClipIndex] = [DatasetIndex.open(uri) for uri in record.datasets]
     counts = [index.clips_per_shard for index in indexes]
     order = Order.from_job(job, counts, record.weights)

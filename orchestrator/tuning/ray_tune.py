@@ -18,7 +18,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from orchestrator.job import TuneJob, build_job, job_dict
+from orchestrator.job import TuneJob, build_job, job_dict, require_kind
 from orchestrator.job.config.tune import ASHA_REDUCTION_FACTOR
 from orchestrator.job.loading.search_space import trial_name
 from orchestrator.ray_session import add_to_sys_path, custom_code_folders
@@ -49,8 +49,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Find the trial; nothing is trained."""
         add_to_sys_path(config["python_path"])
-        job = build_job(config["job"])
-        assert isinstance(job, TuneJob)
+        job = require_kind(build_job(config["job"]), TuneJob)
         number, folder = config["number"], Storage(config["folder"])
         gate = TrialSlot(config["desk"], number)
         self._trial = Trial(job, number, folder, config["cpus"], config["parent"], slot=gate)

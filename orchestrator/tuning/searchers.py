@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from orchestrator.data.packing.prepare import prepare_data
-from orchestrator.job import TrainJob, TuneJob, build_job
+from orchestrator.job import TrainJob, TuneJob, build_job, require_kind
 from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.training.resolve.actions import resolve_actions
 from orchestrator.tuning.sampling import sample_point
@@ -47,8 +47,7 @@ class TrialSearcher(Searcher):  # type: ignore[misc]
         if found is None or found == Searcher.FINISHED:
             return found
         entry = here.reload_trial(found)
-        train = build_job(trial_job_data(here.job, found, entry.point))
-        assert isinstance(train, TrainJob)
+        train = require_kind(build_job(trial_job_data(here.job, found, entry.point)), TrainJob)
         # Here, since all that a trial's process starts must fit into what that reserves.
         resolve_actions(train, prepare_data(train, here.progress), here.progress, local=False)
         self._running[trial_id] = found

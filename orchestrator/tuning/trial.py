@@ -14,7 +14,7 @@ import torch
 from orchestrator.errors import OrchestratorError
 from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler
 from orchestrator.jepa.model_files import load_folder
-from orchestrator.job import TrainJob, TuneJob, build_job
+from orchestrator.job import TrainJob, TuneJob, build_job, require_kind
 from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
@@ -59,8 +59,8 @@ class Trial:
         """The training of this trial's values."""
         entry = self.ledger.read(self.number)
         assert entry is not None, "the driver writes a trial down before it starts"
-        job = build_job(trial_job_data(self.job, self.number, entry.point))
-        assert isinstance(job, TrainJob)
+        data = trial_job_data(self.job, self.number, entry.point)
+        job = require_kind(build_job(data), TrainJob)
         scale = job.scale.model_copy(update={"cpus": self.cpus_per_worker})
         return job.model_copy(update={"scale": scale})
 
@@ -182,9 +182,7 @@ class Trial:
     def _resolved_job(self) -> TrainJob:
         """The trial's job with what was read when its training began: a teacher, statistics."""
         record = self._record()
-        known = self.train if record is None else build_job(record.job)
-        assert isinstance(known, TrainJob)
-        return known
+        return self.train if record is None else require_kind(build_job(record.job), TrainJob)
 
     def _record(self) -> RunRecord | None:
         return read_record(self.run_folder)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
+    from orchestrator.job.config.pipeline import StageJob
     from orchestrator.job.config.scale import Scale
     from orchestrator.job.config.train import TrainJob
 
@@ -54,6 +55,10 @@ class JobSection(Section):
     def exported_training(self) -> TrainJob | None:
         """The training whose model the job makes; None where its shape is not known before."""
         return None
+
+    def stage_jobs(self) -> list[tuple[str, StageJob]]:
+        """The jobs that it runs in order, by name; empty unless it is a pipeline."""
+        return []
 
     def scales(self) -> list[tuple[str, str, Scale]]:
         """Of each group of training workers: the job's name, the key of its scale, the scale."""

@@ -99,6 +99,10 @@ class PipelineJob(JobSection):
             (one for one in each if one), key=lambda one: one.scale.min_workers, default=None
         )
 
+    def stage_jobs(self) -> list[tuple[str, StageJob]]:
+        """The job of every stage, by the stage's name."""
+        return [(stage.name, stage.job) for stage in self.stages]
+
     def scales(self) -> list[tuple[str, str, Scale]]:
         """The workers of every stage."""
         return [one for stage in self.stages for one in stage.job.scales()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -39,6 +39,10 @@ KINDS: dict[str, type[Job]] = {
     "pipeline": PipelineJob,
     "promote": PromoteJob,
 }
+STAGE_KINDS = tuple(kind for kind in KINDS if kind != "pipeline")
+"""What a stage of a pipeline may be."""
+
+J = TypeVar("J", bound=Job)
 
 
 def load_job(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Job:
@@ -99,6 +103,20 @@ def build_job(
     return job
 
 
+def require_kind(job: Job, schema: type[J], where: str = "job") -> J:
+    """The same job, known to be of one kind.
+
+    Raises:
+        RequestError: it is of another kind.
+    """
+    if isinstance(job, schema):
+        return job
+    wanted = next(kind for kind, known in KINDS.items() if known is schema)
+    raise RequestError(
+        f"a job of kind '{job.kind}'", where=where, hint=f"name a job of kind {wanted}"
+    )
+
+
 def _build_nested_jobs(data: dict[str, Any], spots: SourceLocations, where: str) -> None:
     """Check the jobs inside a job as if each were run by itself, and put them in their places."""
     if data["kind"] == "tune" and isinstance(data.get("train"), dict):
@@ -111,13 +129,7 @@ def _build_nested_jobs(data: dict[str, Any], spots: SourceLocations, where: str)
         if not isinstance(job, dict):
             continue  # the schema says what is wrong with it
         spot = spots.get(("evaluate", i, "job"), where)
-        kind = job.setdefault("kind", "evaluate")
-        if kind != "evaluate":
-            raise RequestError(
-                f"evaluate.{i}.job is of kind '{kind}'",
-                where=spots.get(("evaluate", i, "job", "kind"), spot),
-                hint="name a job of kind evaluate, such as jobs/physics/evaluate.yaml",
-            )
+        _require_nested_kind(job, "evaluate", ("evaluate", i, "job"), spots, spot)
         job.setdefault("model", "checkpoint")  # of the training; a job of its own must name one
         entry["job"] = build_job(
             job, source=spot, locations=locations_below(spots, ("evaluate", i, "job"))
@@ -129,17 +141,28 @@ def _build_sweep_train_job(
 ) -> TrainJob:
     """The training that a sweep varies; it needs neither kind nor name."""
     spot = spots.get(("train",), where)
-    kind = train.setdefault("kind", "train")
-    if kind != "train":
-        raise RequestError(
-            f"train is of kind '{kind}'",
-            where=spots.get(("train", "kind"), spot),
-            hint="name a job of kind train, such as jobs/physics/quick.yaml",
-        )
+    _require_nested_kind(train, "train", ("train",), spots, spot)
     train.setdefault("name", sweep.get("name", "trial"))
     job = build_job(train, source=spot, locations=locations_below(spots, ("train",)))
-    assert isinstance(job, TrainJob)
-    return job
+    return require_kind(job, TrainJob)
+
+
+def _require_nested_kind(
+    job: dict[str, Any],
+    kind: str,
+    here: tuple[str | int, ...],
+    spots: SourceLocations,
+    where: str,
+) -> None:
+    """A job inside another one may leave its kind out, and must not be of a different one."""
+    given = job.setdefault("kind", kind)
+    if given != kind:
+        example = {"evaluate": "jobs/physics/evaluate.yaml", "train": "jobs/physics/quick.yaml"}
+        raise RequestError(
+            f"{'.'.join(map(str, here))} is of kind '{given}'",
+            where=spots.get((*here, "kind"), where),
+            hint=f"name a job of kind {kind}, such as {example[kind]}",
+        )
 
 
 def _build_stage_job(
@@ -152,28 +175,26 @@ def _build_stage_job(
     """A stage's job, under the pipeline's name and storage, and remembered where that is."""
     spot, job = spots.get(here, where), dict(stage["job"])
     kind = job.get("kind")
-    if kind not in KINDS or kind == "pipeline":
-        known = [name for name in KINDS if name != "pipeline"]
-        what = "itself a pipeline" if kind == "pipeline" else f"of unknown kind '{kind}'"
+    if kind not in STAGE_KINDS:
+        what = f"itself a {kind}" if kind in KINDS else f"of unknown kind '{kind}'"
         raise RequestError(
             f"the job of stage '{stage.get('name')}' is {what}",
             where=spots.get((*here, "kind"), spot),
-            hint=suggest(str(kind), known),
+            hint=suggest(str(kind), list(STAGE_KINDS)),
         )
     job["name"] = f"{pipeline.get('name')}.{stage.get('name')}"
     job.pop("storage", None)
     if "storage" in pipeline:
         job["storage"] = pipeline["storage"]
-    if kind == "tune":
-        if isinstance(job.get("train"), dict):
-            job["train"] = {
-                **job["train"],
-                "track": _with_pipeline_tracking(job["train"], pipeline),
-            }
-    elif kind != "pack":
+    fields = KINDS[kind].model_fields
+    if isinstance(job.get("train"), dict):  # a sweep: its trials are what is tracked
+        track = _with_pipeline_tracking(job["train"], pipeline)
+        job["train"] = {**job["train"], "track": track}
+    elif "track" in fields:
         job["track"] = _with_pipeline_tracking(job, pipeline)
-        if kind == "embed":
-            job["track"].pop("experiment", None)
+        track_schema: Any = fields["track"].annotation
+        if "experiment" not in track_schema.model_fields:
+            job["track"].pop("experiment")
     return build_job(job, source=spot, locations=locations_below(spots, here))
 
 

@@ -59,7 +59,7 @@ def open_parent_run(
     run = create_run(client, uri, experiment, job.name, {"kind": job.kind}, parent_run_id)
     ref = RunRef(uri, run.info.run_id, run.info.experiment_id)
     # What four stages leave at its default would hide what they do not.
-    given = explicit_job_dict(job) if isinstance(job, PipelineJob) else job_dict(job)
+    given = explicit_job_dict(job) if job.stage_jobs() else job_dict(job)
     with mlflow_write(uri, f"the {job.kind} job", RESEND_HINT):
         params = [Param(key, value) for key, value in flat_params(given).items()]
         tags = [RunTag(key, value) for key, value in git_tags(Path.cwd()).items()]
