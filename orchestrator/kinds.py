@@ -19,6 +19,8 @@ from orchestrator.progress import Progress
 from orchestrator.unexpected import error_context
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
     from orchestrator.job import Job
     from orchestrator.storage import Storage
 
@@ -78,6 +80,16 @@ class Kind(Protocol[J]):
             JobFailed: the job stopped; running it again continues.
         """
         ...
+
+    def estimate(
+        self, job: J, profile: Profile | None, options: EstimateOptions
+    ) -> Estimate | None:
+        """What the job needs and costs, by arithmetic alone; None: nothing to speak of.
+
+        Raises:
+            RequestError: an option names what is not known.
+        """
+        return None
 
     def archive(self, job: J) -> list[str]:
         """Folders of the storage in which the job continues: what `--fresh` archives."""

@@ -122,3 +122,53 @@ def test_archiving_deletes_nothing_and_is_marked_by_the_run(tmp_path: Path) -> N
     storage.write_json("runs/one/run.json", {"a": 2})
     archive_folders(storage, ["runs/one"])  # of no MLflow run: a mark of its own
     assert len(storage.folders("runs")) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "driver"),
+    [
+        ("embed", "orchestrator.features.driver.run_embed"),
+        ("evaluate", "orchestrator.evaluation.suite.driver.run_suite"),
+        ("study", "orchestrator.study.driver.run_study"),
+        ("tune", "orchestrator.tuning.sweep.run_tune"),
+    ],
+)
+def test_fresh_archives_before_the_job_begins(
+    kind: str, driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(str(tmp_path))
+    for folder in ARCHIVED[kind]:
+        storage.write_json(f"{folder}/old.json", {"kept": True})
+    storage.write_json(f"{ARCHIVED[kind][0]}/mlflow.json", {"run_id": "0123456789abcdef"})
+    seen = []
+
+    def begin(*_: Any, **__: Any) -> None:
+        seen.append([storage.exists(folder) for folder in ARCHIVED[kind]])
+        raise RequestError("begun")
+
+    monkeypatch.setattr(driver, begin)
+    job, local = job_of(kind, tmp_path), kind != "tune"
+    with pytest.raises(RequestError, match="begun"):
+        run(job, local=local)
+    with pytest.raises(RequestError, match="begun"):
+        run(job, local=local, fresh=True)
+    count = len(ARCHIVED[kind])
+    assert seen == [[True] * count, [False] * count]
+    for folder in ARCHIVED[kind]:
+        parent, name = folder.split("/")
+        (archived,) = [one for one in storage.folders(parent) if one.startswith(f"{name}.until-")]
+        assert storage.read_json(f"{parent}/{archived}/old.json") == {"kept": True}
+
+
+def test_fresh_leaves_features_alone_that_another_process_writes(tmp_path: Path) -> None:
+    from orchestrator.features.driver import EMBEDDING_LEASE
+    from orchestrator.storage.lease import try_lease
+
+    folder = Storage(str(tmp_path)).subfolder("features", "one")
+    folder.write_json("identity.json", {})
+    job = job_of("embed", tmp_path)
+    with try_lease(folder, EMBEDDING_LEASE) as mine:
+        assert mine
+        with pytest.raises(RequestError, match="another process is writing the features 'one'"):
+            run(job, local=True, fresh=True)
+    assert folder.exists("identity.json")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
     from orchestrator.estimate import JobEstimate
-    from orchestrator.job import TrainJob
+    from orchestrator.estimate.cluster_estimate import Problem
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions, KindEstimate
+    from orchestrator.job import Job, PipelineJob, TrainJob
 
 Rows = list[tuple[str, str]]
 
 
 def plan(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A train job or a pipeline.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job file (YAML).")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values in place of the file's."),
@@ -44,88 +47,102 @@ def plan(
 ) -> None:
     """Show what a job needs.
 
-    The batch, tokens, parameters, FLOPs, memory by ZeRO stage and decoding; with --to also what
-    fits the cluster, at every number of workers, and the time and cost. Pure arithmetic: nothing
-    is started or asked. Exit code 2, after the plan, where the job does not fit the cluster.
+    Of a training the batch, tokens, parameters, FLOPs, memory by ZeRO stage and decoding; of a
+    sweep or a study its trainings; of other kinds what can be counted. With --to also what fits
+    the cluster, and the time and cost. Pure arithmetic: nothing is started or asked, and what is
+    not known is said to be unknown. Exit code 2, after the plan, where the job does not fit.
     """
+    from orchestrator.cluster_profile import load_profile
     from orchestrator.errors import RequestError
-    from orchestrator.job import PipelineJob, TrainJob, load_job
+    from orchestrator.estimate.kinds import EstimateOptions
+    from orchestrator.job import load_job
 
-    given = {"clips": clips, "gpu": gpu, "mfu": mfu, "step_s": step_s}
+    options = EstimateOptions(clips=clips, gpu=gpu, mfu=mfu, step_s=step_s)
     checked = load_job(job, overrides or [])
-    if isinstance(checked, PipelineJob):
+    profile = load_profile(to) if to is not None else None
+    if checked.stage_jobs():
         from orchestrator.cli.plan_pipeline import plan_pipeline
 
         plan_pipeline(
-            checked,
-            lambda one: _plan_one(one, to, json=False, **given),
-            lambda one: _plain(one, to, **given),
+            cast("PipelineJob", checked),
+            lambda one: _show_estimate(one, _estimate(one, profile, options), profile),
+            lambda one: _plain(one, _estimate(one, profile, options)),
             json=json,
         )
         return
-    if not isinstance(checked, TrainJob):
+    found = _estimate(checked, profile, options)
+    if found is None:
         raise RequestError(
-            f"a plan of kind '{checked.kind}'",
+            f"a job of kind '{checked.kind}' has no plan",
             where=job,
-            hint="only train jobs, and those of a pipeline, have a plan",
+            hint="it takes no more than a look at the registry",
         )
-    _plan_one(checked, to, json=json, **given)
-
-
-def _plan_one(job: TrainJob, to: str | None, *, json: bool, **given: Any) -> None:
-    """Show one training's plan, on a cluster where one is named."""
-    from orchestrator.estimate import estimate_job as make_plan
-
-    if to is not None:
-        _plan_on(job, to, json=json, **given)
-        return
-    result = make_plan(job, **given)
     if json:
         from orchestrator.cli.output import print_json
 
-        print_json(result.to_dict())
-        return
-    _show(result)
-    if result.memory:
-        print()
-        _memory(result, job)
+        print_json(found.to_dict())
+        _refuse_problem(checked, found)
+    else:
+        _show_estimate(checked, found, profile)
 
 
-def _plain(job: TrainJob, to: str | None, **given: Any) -> dict[str, Any]:
-    """One training's plan as plain data.
+def _estimate(job: Job, profile: Profile | None, options: EstimateOptions) -> Estimate | None:
+    from orchestrator.kinds import kind_named
+
+    return kind_named(job.kind).estimate(job, profile, options)
+
+
+def _plain(job: Job, found: Estimate | None) -> dict[str, Any] | None:
+    """The estimate as plain data.
 
     Raises:
-        RequestError: it does not fit the cluster.
+        RequestError: the job does not fit the cluster.
     """
-    from orchestrator.cluster_profile import load_profile
-    from orchestrator.errors import RequestError
-    from orchestrator.estimate import estimate_job as make_plan
-    from orchestrator.estimate import estimate_on_cluster
-
-    if to is None:
-        return make_plan(job, **given).to_dict()
-    found = estimate_on_cluster(job, load_profile(to), **given)
-    if found.problem:
-        raise RequestError(found.problem.what, where=job.name, hint=found.problem.mend)
+    if found is None:
+        return None
+    _refuse_problem(job, found)
     return found.to_dict()
 
 
-def _plan_on(job: TrainJob, to: str, *, json: bool, **given: Any) -> None:
-    from orchestrator.cli.output import print_json
-    from orchestrator.cli.plan_cluster import show_cluster
-    from orchestrator.cluster_profile import load_profile
+def _refuse_problem(job: Job, found: Estimate) -> None:
     from orchestrator.errors import RequestError
-    from orchestrator.estimate import estimate_on_cluster
 
-    profile = load_profile(to)
-    found = estimate_on_cluster(job, profile, **given)
-    if json:
-        print_json(found.to_dict())
-    else:
+    problem: Problem | None = getattr(found, "problem", None)
+    if problem:
+        raise RequestError(problem.what, where=job.name, hint=problem.mend)
+
+
+def _show_estimate(job: Job, found: Estimate | None, profile: Profile | None) -> None:
+    """Print an estimate of any shape.
+
+    Raises:
+        RequestError: after it is shown: the job does not fit the cluster.
+    """
+    from orchestrator.estimate import ClusterEstimate, JobEstimate
+    from orchestrator.estimate.kinds import KindEstimate
+
+    if isinstance(found, KindEstimate):
+        _show_rows(found)
+    elif isinstance(found, JobEstimate) and job.training is not None:
+        _show(found)
+        if found.memory:
+            print()
+            _memory(found, job.training)
+    elif isinstance(found, ClusterEstimate) and job.training is not None and profile is not None:
+        from orchestrator.cli.plan_cluster import show_cluster
+
         _show(found.plan)
-        show_cluster(found, job, profile)
-    if found.problem:
-        raise RequestError(found.problem.what, where=job.name, hint=found.problem.mend)
+        show_cluster(found, job.training, profile)
+    if found is not None:
+        _refuse_problem(job, found)
+
+
+def _show_rows(found: KindEstimate) -> None:
+    print(f"{found.name}")
+    for name, text in found.rows:
+        print(f"  {name:<12}{text}")
+    for line in found.unknown:
+        print(f"- not known: {line}")
 
 
 def _show(plan: JobEstimate) -> None:

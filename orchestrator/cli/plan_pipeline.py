@@ -1,4 +1,4 @@
-"""`orchestrator plan` of a pipeline: a plan for each stage that trains, a line for each other."""
+"""`orchestrator plan` of a pipeline: the plan of every stage that has one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.job import PipelineJob, Stage, TrainJob
+    from orchestrator.job import Job, PipelineJob, Stage
 
 
 def plan_pipeline(
     job: PipelineJob,
-    show: Callable[[TrainJob], None],
-    plain: Callable[[TrainJob], dict[str, Any]],
+    show: Callable[[Job], None],
+    plain: Callable[[Job], dict[str, Any] | None],
     *,
     json: bool,
 ) -> None:
     """Check that the stages fit each other, then show the plan of each.
 
     Args:
-        show: prints the plan of one training.
-        plain: the plan of one training as plain data.
+        show: prints the plan of one stage's job.
+        plain: the same as plain data; None where its kind has no plan.
 
     Raises:
         RequestError: a stage does not fit a former one, or the cluster.
@@ -30,34 +30,22 @@ def plan_pipeline(
 
     check_stages(job, local=False)
     if json:
-        print_json(
+        stages = [
             {
-                "name": job.name,
-                "stages": [
-                    {
-                        "name": stage.name,
-                        "kind": stage.job.kind,
-                        "from": _stage_inputs(stage),
-                        "plan": plain(training) if (training := _training(stage)) else None,
-                    }
-                    for stage in job.stages
-                ],
+                "name": stage.name,
+                "kind": stage.job.kind,
+                "from": _stage_inputs(stage),
+                "plan": plain(stage.job),
             }
-        )
+            for stage in job.stages
+        ]
+        print_json({"name": job.name, "stages": stages})
         return
     for i, stage in enumerate(job.stages):
-        takes = ", ".join(_stage_inputs(stage)) or "of no former stage"
+        inputs = ", ".join(_stage_inputs(stage)) or "of no former stage"
         gap = "\n" if i else ""
-        print(f"{gap}stage {i + 1}/{len(job.stages)} {stage.name}: {stage.job.kind}, {takes}")
-        training = _training(stage)
-        if training is not None:
-            show(training)
-
-
-def _training(stage: Stage) -> TrainJob | None:
-    from orchestrator.job import TrainJob
-
-    return stage.job if isinstance(stage.job, TrainJob) else None
+        print(f"{gap}stage {i + 1}/{len(job.stages)} {stage.name}: {stage.job.kind}, {inputs}")
+        show(stage.job)
 
 
 def _stage_inputs(stage: Stage) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from orchestrator.estimate.batch import BatchSizes
-from orchestrator.job import ClipSpec, TrainJob
+from orchestrator.job import ClipSpec, TrainJob, TranscodeConfig
 from orchestrator.paths import split_uri
 
 # Measured with PyAV on one core of a server: clips of 16 frames at 4 fps (4 s of video) out of
@@ -46,22 +47,33 @@ def estimate_input(job: TrainJob, batch: BatchSizes, clips: int | None) -> Input
     clips = clips or clips_named_in_uris(job)
     epoch = job.data.epoch or clips
     per_epoch = epoch / batch.global_batch if epoch else None
-    encode, scale = job.data.encode, job.data.encode.short_side / _CORE_SHORT_SIDE
+    encode = job.data.encode
     # A clip is seldom longer than its segment; a longer request repeats no decoding.
     decoded_s = sum(
         share * min(spec.frames / spec.fps, encode.segment) for spec, share in _spec_shares(job)
     )
-    clip_bytes = _BYTES_PER_S * encode.segment * scale**2
+    clip_bytes = segment_bytes(encode)
     return InputEstimate(
         clips=clips,
         steps_per_epoch=per_epoch,
         epochs=job.optim.steps / per_epoch if per_epoch else None,
-        core_clips_per_s=_CORE_CLIPS_PER_S * _CORE_CLIP_S / decoded_s / scale**2,
+        core_clips_per_s=core_clips_per_s(decoded_s, encode.short_side),
         clip_bytes=clip_bytes,
         step_bytes=clip_bytes * batch.global_batch,
         dataset_bytes=clip_bytes * clips if clips else None,
         decoded_bytes=batch.micro * max(3 * b.frames * b.size**2 for b in job.data.buckets),
     )
+
+
+def core_clips_per_s(clip_s: float, short_side: int) -> float:
+    """Clips of `clip_s` seconds of video that one core decodes in a second."""
+    scale = short_side / _CORE_SHORT_SIDE
+    return _CORE_CLIPS_PER_S * _CORE_CLIP_S / clip_s / scale**2
+
+
+def segment_bytes(encode: TranscodeConfig) -> float:
+    """Bytes of one encoded segment of the longest duration."""
+    return _BYTES_PER_S * encode.segment * (encode.short_side / _CORE_SHORT_SIDE) ** 2
 
 
 def _spec_shares(job: TrainJob) -> list[tuple[ClipSpec, float]]:
@@ -77,10 +89,14 @@ def _spec_shares(job: TrainJob) -> list[tuple[ClipSpec, float]]:
 def clips_named_in_uris(job: TrainJob) -> int | None:
     """The number of clips where the sources name it (`physics://mixed?clips=2000`), or the number
     of episodes (`world://two-rooms?episodes=200`)."""
-    uris = [job.data.source] if job.data.source else [s.uri for s in job.data.sources]
+    return clips_named([job.data.source or "", *(s.uri for s in job.data.sources)])
+
+
+def clips_named(uris: Sequence[str]) -> int | None:
+    """The same of any sources; empty URIs are left out."""
     total = 0
-    for uri in uris:
-        parts = split_uri(uri or "")
+    for uri in filter(None, uris):
+        parts = split_uri(uri)
         if not parts.scheme:
             return None  # a folder, whose name may hold anything
         option = "episodes" if parts.scheme == "world" else "clips"

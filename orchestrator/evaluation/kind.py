@@ -14,6 +14,8 @@ from orchestrator.storage import Storage
 from orchestrator.text import format_duration
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
     from orchestrator.evaluation.result_store import SavedEvaluation
 
 _EVALUATION_PATHS = {
@@ -35,6 +37,10 @@ class Evaluation(Protocol):
 
     def run(self, job: EvaluateJob, context: RunContext) -> SavedEvaluation:
         """Measure, save the result in `evaluations/NAME` and record it in MLflow."""
+        ...
+
+    def size(self, job: EvaluateJob) -> tuple[list[Row], dict[str, Any]]:
+        """How much is measured: lines for the terminal, and the same in numbers."""
         ...
 
     def model_uri(self, summary: Mapping[str, Any]) -> str:
@@ -59,6 +65,34 @@ class EvaluateKind(Kind[EvaluateJob]):
     def archive(self, job: EvaluateJob) -> list[str]:
         """The folder of the result."""
         return [f"evaluations/{job.name}"]
+
+    def estimate(
+        self, job: EvaluateJob, profile: Profile | None, options: EstimateOptions
+    ) -> Estimate:
+        """What is measured, and on how many cores; the model is not opened."""
+        from orchestrator.estimate.kinds import KindEstimate, cluster_cores
+
+        rows, figures = evaluation_of(job).size(job)
+        at_once = int(cluster_cores(profile) // job.cpus) if profile else None
+        task = f"{job.cpus:g} cores"
+        rows.append(("task", task if at_once is None else f"{task}, {at_once:,} at a time"))
+        return KindEstimate(
+            kind=job.kind,
+            name=job.name,
+            rows=tuple(rows),
+            figures={
+                **figures,
+                "cpus_per_task": job.cpus,
+                "tasks_at_once": at_once,
+                "memory": None,
+                "hours": None,
+                "cost": None,
+            },
+            unknown=(
+                "memory, time and cost: the model is named by its URI, its size and its window are"
+                " known once it is loaded",
+            ),
+        )
 
     def run(self, job: EvaluateJob, context: RunContext) -> Outcome:
         """Evaluate, or send to MLflow what an earlier run measured and could not send."""

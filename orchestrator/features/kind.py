@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from shlex import quote
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.errors import RequestError
 from orchestrator.job import EmbedJob
@@ -13,6 +13,10 @@ from orchestrator.kinds import Kind, RunContext, archive_folders
 from orchestrator.outcome import Outcome, Outputs, Row
 from orchestrator.storage import Storage
 from orchestrator.text import format_bytes, format_duration, python_command
+
+if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
 
 _SHOWN = ("rows", "shape", "bytes", "failed", "short", "quarantined", "digest", "data")
 
@@ -26,6 +30,14 @@ class EmbedKind(Kind[EmbedJob]):
     def archive(self, job: EmbedJob) -> list[str]:
         """The features' folder."""
         return [f"features/{job.name}"]
+
+    def estimate(
+        self, job: EmbedJob, profile: Profile | None, options: EstimateOptions
+    ) -> Estimate:
+        """Clips, and how long decoding them takes at least."""
+        from orchestrator.estimate.dataset_jobs import estimate_embedding
+
+        return estimate_embedding(job, profile, options)
 
     def run(self, job: EmbedJob, context: RunContext) -> Outcome:
         """Embed what is not embedded yet."""

@@ -15,6 +15,8 @@ from orchestrator.storage import Storage
 from orchestrator.text import format_duration
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
     from orchestrator.study.driver import TrainedCell
 
 
@@ -27,6 +29,30 @@ class StudyKind(Kind[StudyJob]):
     def archive(self, job: StudyJob) -> list[str]:
         """The study's folder and the runs of its cells."""
         return [f"studies/{job.name}", *(f"runs/{cell.key}" for cell in job.cells())]
+
+    def estimate(
+        self, job: StudyJob, profile: Profile | None, options: EstimateOptions
+    ) -> Estimate:
+        """The trainings of every arm; the probes are counted, not timed."""
+        from orchestrator.estimate.many_trainings import TrainingGroup, estimate_many_trainings
+
+        cells = [(cell.arm, cell.job) for cell in job.cells()]
+        trained = [arm for arm, one in cells if one is not None]
+        first = {arm: one for arm, one in reversed(cells) if one is not None}
+        groups = [
+            TrainingGroup(arm, trained.count(arm), first[arm]) for arm in dict.fromkeys(trained)
+        ]
+        videos = job.probe.fit + job.probe.score
+        probed = f"{len(cells):,} models on {videos:,} videos of each background"
+        return estimate_many_trainings(
+            job.kind,
+            job.name,
+            groups,
+            profile,
+            options,
+            rows=[("probed", probed)],
+            unknown=["time of the probes: it is not counted"],
+        )
 
     def run(self, job: StudyJob, context: RunContext) -> Outcome:
         """Measure the cells that are not measured yet."""

@@ -15,6 +15,8 @@ from orchestrator.outcome import Outcome, Outputs, Row
 from orchestrator.text import format_duration, python_command
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
     from orchestrator.training.driver import TrainResult
     from orchestrator.training.run_record import RunRecord
 
@@ -43,6 +45,14 @@ class TrainKind(Kind[TrainJob]):
     def archive(self, job: TrainJob) -> list[str]:
         """The run's folder."""
         return [f"runs/{job.name}"]
+
+    def estimate(
+        self, job: TrainJob, profile: Profile | None, options: EstimateOptions
+    ) -> Estimate:
+        """Batch, tokens, parameters, FLOPs, memory, decoding; time and cost on a cluster."""
+        from orchestrator.estimate.kinds import estimate_training
+
+        return estimate_training(job, profile, options)
 
     def run(self, job: TrainJob, context: RunContext) -> Outcome:
         """Train to the last step. With `fresh` the driver archives the old run itself, once the

@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from shlex import quote
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestrator.job import TuneJob
+from orchestrator.errors import RequestError
+from orchestrator.job import TrainJob, TuneJob
 from orchestrator.job.loading.search_space import trial_name
 from orchestrator.kinds import Kind, RunContext, archive_folders
 from orchestrator.outcome import Outcome, Outputs, Row
 from orchestrator.storage import Storage
 from orchestrator.text import format_duration
+
+if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
 
 
 class TuneKind(Kind[TuneJob]):
@@ -29,6 +34,28 @@ class TuneKind(Kind[TuneJob]):
         """The sweep's folder and the runs of its trials."""
         trials = [f"runs/{trial_name(job, number)}" for number in range(job.trials)]
         return [f"sweeps/{job.name}", *trials]
+
+    def estimate(self, job: TuneJob, profile: Profile | None, options: EstimateOptions) -> Estimate:
+        """All trials to their last step: a scheduler ends some of them earlier."""
+        from orchestrator.estimate.many_trainings import TrainingGroup, estimate_many_trainings
+
+        optim = job.train.optim.model_copy(update={"steps": job.steps})
+        trial = job.train.model_copy(update={"optim": optim})
+        trial, at_once = _on_cluster(trial, profile)
+        unknown = ["time of scoring the trials: it is not counted"]
+        if job.exported_training is None:
+            unknown.append("trials of other shapes: the space may change the model, the figures are"
+                           " those of the train job as it stands")  # fmt: skip
+        return estimate_many_trainings(
+            job.kind,
+            job.name,
+            [TrainingGroup("trials", job.trials, trial)],
+            profile,
+            options,
+            at_once=at_once,
+            rows=_budget_rows(job),
+            unknown=unknown,
+        )
 
     def run(self, job: TuneJob, context: RunContext) -> Outcome:
         """Run the trials that have not ended, and register the best."""
@@ -62,6 +89,30 @@ class TuneKind(Kind[TuneJob]):
             result=f"model {sweep.model_uri}",
             outputs=Outputs(model=sweep.model_uri),
         )
+
+
+def _on_cluster(trial: TrainJob, profile: Profile | None) -> tuple[TrainJob, int]:
+    """A trial with its share of the cluster's cores, and how many run at a time there."""
+    if profile is None:
+        return trial, 1
+    from orchestrator.estimate.placement import WorkerPlacement
+    from orchestrator.tuning.capacity import sweep_capacity
+
+    try:
+        capacity = sweep_capacity(trial.scale, WorkerPlacement(profile, trial.scale).nodes)
+    except RequestError:
+        return trial, 1  # not even one trial fits: the estimate says so, and why
+    scale = trial.scale.model_copy(update={"cpus": capacity.cpus_per_worker})
+    return trial.model_copy(update={"scale": scale}), capacity.max_concurrent_trials
+
+
+def _budget_rows(job: TuneJob) -> list[Row]:
+    """How the search may end before every trial has taken all of its steps."""
+    rows = [("search", f"{job.search}, {job.scheduler}")]
+    limits = job.limits
+    parts = [f"{limits.hours:g} hours"] if limits.hours else []
+    parts += [f"{limits.gpu_hours:g} worker-hours"] if limits.gpu_hours else []
+    return [*rows, ("limit", ", ".join(parts))] if parts else rows
 
 
 def next_steps(job: TuneJob, best: Mapping[str, Any], uri: str) -> list[str]:

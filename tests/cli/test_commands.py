@@ -206,11 +206,22 @@ def test_plan_is_a_table_or_json(call: Call, job_file: str) -> None:
 
 
 def test_plan_refuses_what_it_cannot_plan(call: Call, tmp_path: Path) -> None:
+    promote = tmp_path / "promote.yaml"
+    promote.write_text("kind: promote\nname: p\nmodel: models:/m/1\n")
+    code, _, err = call("plan", str(promote))
+    assert code == 2
+    assert "a job of kind 'promote' has no plan" in err
+
+
+def test_plan_of_another_kind_says_what_is_not_known(call: Call, tmp_path: Path) -> None:
     pack = tmp_path / "pack.yaml"
     pack.write_text("kind: pack\nname: p\nsource: videos\n")
-    code, _, err = call("plan", str(pack))
-    assert code == 2
-    assert "only train jobs" in err
+    code, out, _ = call("plan", str(pack))
+    assert code == 0
+    assert "- not known: clips and bytes of the dataset" in out
+    code, out, _ = call("plan", str(pack), "--clips", "64", "--json")
+    assert code == 0
+    assert (json.loads(out)["units"], json.loads(out)["hours"]) == (2, None)
 
 
 def test_schema_lists_every_key_with_its_meaning(call: Call) -> None:

@@ -13,7 +13,9 @@ from orchestrator.outcome import Outcome, Outputs, Row
 from orchestrator.text import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    from orchestrator.cluster_profile import Profile
     from orchestrator.data.store.index import DatasetIndex
+    from orchestrator.estimate.kinds import Estimate, EstimateOptions
 
 
 class PackKind(Kind[PackJob]):
@@ -23,6 +25,12 @@ class PackKind(Kind[PackJob]):
         "fresh": "datasets are named by their content, nothing continues under the job's name",
         "profile": "only a training has steps",
     }
+
+    def estimate(self, job: PackJob, profile: Profile | None, options: EstimateOptions) -> Estimate:
+        """Work units, tasks and bytes."""
+        from orchestrator.estimate.dataset_jobs import estimate_pack
+
+        return estimate_pack(job, profile, options)
 
     def run(self, job: PackJob, context: RunContext) -> Outcome:
         """Pack what is not packed yet."""

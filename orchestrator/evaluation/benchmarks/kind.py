@@ -33,6 +33,15 @@ class BenchmarkEvaluation:
             parent=context.parent_run_id,
         )
 
+    def size(self, job: EvaluateJob) -> tuple[list[Row], dict[str, Any]]:
+        """The benchmark; how many scenes it has only its folder says."""
+        assert job.benchmark is not None
+        rows = [
+            ("benchmark", f"{job.benchmark.kind}: its folder says how many scenes it has"),
+            ("random", f"{job.random} random models"),
+        ]
+        return rows, {"benchmark": job.benchmark.kind, "scenes": None, "random": job.random}
+
     def model_uri(self, summary: Mapping[str, Any]) -> str:
         """URI of the model that was evaluated."""
         return str(summary["model"])

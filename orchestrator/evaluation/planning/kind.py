@@ -33,6 +33,22 @@ class PlanningEvaluation:
             parent=context.parent_run_id,
         )
 
+    def size(self, job: EvaluateJob) -> tuple[list[Row], dict[str, Any]]:
+        """Tasks, control steps at most, and plans that are tried for a decision."""
+        assert job.planning is not None
+        planning = job.planning
+        tasks = len(planning.tasks) or planning.episodes
+        steps = tasks * planning.budget * (1 + len(planning.arms))
+        solver = planning.solver.model_dump(mode="json")
+        tried = None
+        if "candidates" in solver:
+            tried = solver["candidates"] * solver["iterations"]
+        text = f"{tasks:,} for the model and {len(planning.arms)} arms beside it"
+        rows = [("tasks", text), ("acting", f"at most {steps:,} control steps")]
+        if tried is not None:
+            rows.append(("a decision", f"{tried:,} plans of {planning.horizon} model steps"))
+        return rows, {"tasks": tasks, "control_steps": steps, "plans_per_decision": tried}
+
     def model_uri(self, summary: Mapping[str, Any]) -> str:
         """URI of the model that was evaluated."""
         return str(summary["model"])

@@ -32,6 +32,17 @@ class ProbeEvaluation:
             parent=context.parent_run_id,
         )
 
+    def size(self, job: EvaluateJob) -> tuple[list[Row], dict[str, Any]]:
+        """Arms, and the heads that are fitted on each."""
+        assert job.probe is not None
+        head = job.probe.head
+        options = head.model_dump(mode="json")
+        heads = len(options.get("lrs", [1])) * len(options.get("weight_decays", [1]))
+        arms = 1 + (job.probe.random is not None)
+        rows = [("probe", f"{head.kind} for {job.probe.target}, {heads} heads on each of {arms}"
+                 " sets of features")]  # fmt: skip
+        return rows, {"head": head.kind, "heads": heads, "arms": arms, "clips": None}
+
     def model_uri(self, summary: Mapping[str, Any]) -> str:
         """URI of the model that was probed."""
         return str(summary["features"]["model"]["model_uri"])

@@ -26,6 +26,23 @@ class SuiteEvaluation:
 
         return run_suite(job, context.progress, local=context.local, parent=context.parent_run_id)
 
+    def size(self, job: EvaluateJob) -> tuple[list[Row], dict[str, Any]]:
+        """Videos that are scored, chosen on, and shown to random models."""
+        from orchestrator.physics.suite.quads import EXPERIMENTAL_SCENARIOS, SCENARIOS
+
+        suite = job.suite
+        scenarios = suite.scenarios or [s for s in SCENARIOS if s not in EXPERIMENTAL_SCENARIOS]
+        videos = {
+            "scored": 4 * suite.quads * len(scenarios),
+            "chosen_on": 4 * suite.choose_quads * len(scenarios),
+            "random": 4 * job.random_quads * len(scenarios) * job.random,
+        }
+        text = f"{videos['scored']:,} scored, {videos['chosen_on']:,} chosen on, {suite.frames}"
+        text += f" frames each; {videos['random']:,} for {job.random} random models"
+        tiers = f"{suite.sanity} sets of sanity, {suite.arrow} videos of each kind of arrow"
+        rows = [("scenarios", f"{len(scenarios)}"), ("videos", text), ("tiers", tiers)]
+        return rows, {"scenarios": len(scenarios), "videos": videos}
+
     def model_uri(self, summary: Mapping[str, Any]) -> str:
         """URI of the model that was evaluated."""
         return str(summary["model"])
