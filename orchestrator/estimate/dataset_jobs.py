@@ -24,9 +24,9 @@ def estimate_pack(job: PackJob, profile: Profile | None, options: EstimateOption
     """Work units, tasks at a time and bytes of a packing; no rate of encoding is assumed."""
     uris = [job.source or "", *(one.uri for one in job.sources)]
     clips = options.clips or clips_named(uris)
-    units = math.ceil(clips / job.unit) if clips else None
+    units = math.ceil(clips / job.videos_per_unit) if clips else None
     size = clips * segment_bytes(job.encode) if clips else None
-    rows: list[Row] = [("task", f"{job.cpus:g} cores, {job.unit:,} videos")]
+    rows: list[Row] = [("task", f"{job.cpus:g} cores, {job.videos_per_unit:,} videos")]
     unknown = []
     if clips and units and size:
         rows.append(("clips", f"{clips:,}, in {units:,} work units or more"))
@@ -55,7 +55,7 @@ def estimate_embedding(
 ) -> KindEstimate:
     """Clips and their decoding, below which an embedding cannot stay; the model is not opened."""
     segments = options.clips or clips_named([job.data.source or "", *_uris(job)])
-    clips = segments * job.data.clips if segments else None
+    clips = segments * job.data.clips_per_segment if segments else None
     core_s = _decode_core_seconds(job, clips)
     cores = cluster_cores(profile) if profile else None
     hours = core_s / cores / 3600 if core_s and cores else None

@@ -114,6 +114,6 @@ def _next_steps(job: EmbedJob, uri: str) -> list[str]:
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
         steps.append(
             f"orchestrator run jobs/physics/probe.yaml {quote(f'storage={job.storage}')}"
-            f" probe.features={job.name} probe.random=null"
+            f" probe.features={job.name} probe.random_features=null"
         )
     return steps

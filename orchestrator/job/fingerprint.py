@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from orchestrator.job.config.former_names import former_dict
 from orchestrator.job.loading.load import Job
 
 # A run may be moved, resized and watched differently and still be the same run.
@@ -45,13 +46,16 @@ def explicit_job_dict(job: Job) -> dict[str, Any]:
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`."""
+    """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`.
+
+    Keys that were renamed have their former names here, as in the records of earlier versions.
+    """
     stages = job.stage_jobs()
     if stages:
         return {
             f"{name}.{key}": value for name, one in stages for key, value in identity(one).items()
         }
-    flat = flatten(job_dict(job))
+    flat = flatten(former_dict(job, job_dict(job)))
     return {
         key: value
         for key, value in flat.items()

@@ -42,7 +42,7 @@ class StudyKind(Kind[StudyJob]):
         groups = [
             TrainingGroup(arm, trained.count(arm), first[arm]) for arm in dict.fromkeys(trained)
         ]
-        videos = job.probe.fit + job.probe.score
+        videos = job.probe.fit_videos + job.probe.scored_videos
         probed = f"{len(cells):,} models on {videos:,} videos of each background"
         return estimate_many_trainings(
             job.kind,

@@ -230,7 +230,7 @@ def test_schema_lists_every_key_with_its_meaning(call: Call) -> None:
     assert "lr: 0.000525" in out
     assert "Clips per optimizer step over all workers" in " ".join(out.replace("#", "").split())
     code, out, _ = call("jobs", "schema", "pack", "--json")
-    assert json.loads(out)["properties"]["unit"]["default"] == 32
+    assert json.loads(out)["properties"]["videos_per_unit"]["default"] == 32
     code, _, err = call("jobs", "schema", "trian")
     assert code == 2
     assert "did you mean 'train'" in err

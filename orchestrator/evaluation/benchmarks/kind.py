@@ -38,9 +38,9 @@ class BenchmarkEvaluation:
         assert job.benchmark is not None
         rows = [
             ("benchmark", f"{job.benchmark.kind}: its folder says how many scenes it has"),
-            ("random", f"{job.random} random models"),
+            ("random", f"{job.random_models} random models"),
         ]
-        return rows, {"benchmark": job.benchmark.kind, "scenes": None, "random": job.random}
+        return rows, {"benchmark": job.benchmark.kind, "scenes": None, "random": job.random_models}
 
     def model_uri(self, summary: Mapping[str, Any]) -> str:
         """URI of the model that was evaluated."""

@@ -38,12 +38,12 @@ class PlanningEvaluation:
         assert job.planning is not None
         planning = job.planning
         tasks = len(planning.tasks) or planning.episodes
-        steps = tasks * planning.budget * (1 + len(planning.arms))
+        steps = tasks * planning.budget * (1 + len(planning.baselines))
         solver = planning.solver.model_dump(mode="json")
         tried = None
         if "candidates" in solver:
             tried = solver["candidates"] * solver["iterations"]
-        text = f"{tasks:,} for the model and {len(planning.arms)} arms beside it"
+        text = f"{tasks:,} for the model and {len(planning.baselines)} baselines beside it"
         rows = [("tasks", text), ("acting", f"at most {steps:,} control steps")]
         if tried is not None:
             rows.append(("a decision", f"{tried:,} plans of {planning.horizon} model steps"))

@@ -38,7 +38,7 @@ class ProbeEvaluation:
         head = job.probe.head
         options = head.model_dump(mode="json")
         heads = len(options.get("lrs", [1])) * len(options.get("weight_decays", [1]))
-        arms = 1 + (job.probe.random is not None)
+        arms = 1 + (job.probe.random_features is not None)
         rows = [("probe", f"{head.kind} for {job.probe.target}, {heads} heads on each of {arms}"
                  " sets of features")]  # fmt: skip
         return rows, {"head": head.kind, "heads": heads, "arms": arms, "clips": None}

@@ -34,12 +34,12 @@ class SuiteEvaluation:
         scenarios = suite.scenarios or [s for s in SCENARIOS if s not in EXPERIMENTAL_SCENARIOS]
         videos = {
             "scored": 4 * suite.quads * len(scenarios),
-            "chosen_on": 4 * suite.choose_quads * len(scenarios),
-            "random": 4 * job.random_quads * len(scenarios) * job.random,
+            "chosen_on": 4 * suite.selection_quads * len(scenarios),
+            "random": 4 * job.random_quads * len(scenarios) * job.random_models,
         }
         text = f"{videos['scored']:,} scored, {videos['chosen_on']:,} chosen on, {suite.frames}"
-        text += f" frames each; {videos['random']:,} for {job.random} random models"
-        tiers = f"{suite.sanity} sets of sanity, {suite.arrow} videos of each kind of arrow"
+        text += f" frames each; {videos['random']:,} for {job.random_models} random models"
+        tiers = f"{suite.sanity} sets of sanity, {suite.arrow_of_time} videos of each kind of arrow"
         rows = [("scenarios", f"{len(scenarios)}"), ("videos", text), ("tiers", tiers)]
         return rows, {"scenarios": len(scenarios), "videos": videos}
 

@@ -18,6 +18,7 @@ from orchestrator.job.config.study import StudyJob
 from orchestrator.job.config.train import TrainJob
 from orchestrator.job.config.tune import TuneJob
 from orchestrator.job.loading.custom_components import check_components
+from orchestrator.job.loading.former_keys import rename_former_keys
 from orchestrator.job.loading.includes import (
     evaluate_entries,
     locations_below,
@@ -77,8 +78,13 @@ def build_job(
         )
     data, locations = copy.deepcopy(data), dict(locations or {})
     resolve_includes(data, locations)
+    model = KINDS.get(str(data.get("kind")))
+    if model is not None:
+        rename_former_keys(data, model, locations)
     for override in overrides:
         apply_override(data, override, locations)
+        if model is not None:
+            rename_former_keys(data, model, locations)
     resolve_includes(data, locations)
     if "kind" not in data:
         raise RequestError(
