@@ -10,41 +10,13 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.job import Job, build_job
 from orchestrator.job.loading.load import KINDS
 from orchestrator.kinds import KIND_PATHS, RunContext, archive_folders, kind_named, run_job
 from orchestrator.progress import SilentProgress
 from orchestrator.runner import run
 from orchestrator.storage import Storage
+from tests.support.job_kinds import JOBS, job_of
 
-TRAIN: dict[str, Any] = {"data": {"source": "videos"}, "optim": {"steps": 1}}
-JOBS: dict[str, dict[str, Any]] = {
-    "pack": {"source": "videos"},
-    "train": TRAIN,
-    "embed": {"model": "models:/m@champion", "data": {"source": "videos"}},
-    "evaluate": {"model": "models:/m@champion"},
-    "study": {
-        "arms": {"pixels": {"kind": "pixels"}, "random": None},
-        "clips": [10, 20],
-        "seeds": [0],
-        "backgrounds": ["still"],
-        "data": {"source": "physics://drop"},
-        "optim": {"steps": 1},
-    },
-    "tune": {
-        "train": TRAIN,
-        "trials": 2,
-        "budget": 10,
-        "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
-    },
-    "promote": {"model": "models:/m/1"},
-}
-JOBS["pipeline"] = {
-    "stages": [
-        {"name": "train", "job": {"kind": "train", **TRAIN}},
-        {"name": "judge", "job": {"kind": "evaluate", "model": "stages:/train/model"}},
-    ]
-}
 ARCHIVED = {
     "train": ["runs/one"],
     "embed": ["features/one"],
@@ -60,10 +32,6 @@ ARCHIVED = {
     "pack": [],
     "promote": [],
 }
-
-
-def job_of(kind: str, storage: Path | str = "nowhere") -> Job:
-    return build_job({"kind": kind, "name": "one", "storage": str(storage), **JOBS[kind]})
 
 
 def test_every_schema_has_a_kind() -> None:

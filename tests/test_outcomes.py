@@ -19,7 +19,7 @@ from orchestrator.kinds import RunContext, kind_named
 from orchestrator.outcome import Outcome, Outputs
 from orchestrator.pipeline.stage_store import StageOutputs
 from orchestrator.progress import SilentProgress
-from tests.test_kinds import JOBS, job_of
+from tests.support.job_kinds import JOBS, job_of
 
 SHARE = {"value": 0.625, "low": 0.48, "high": 0.75}
 RUN = SimpleNamespace(run_id="f00d", tracking_uri="sqlite:///m.db")

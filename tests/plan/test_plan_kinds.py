@@ -13,8 +13,8 @@ from orchestrator.cluster_profile import load_profile
 from orchestrator.estimate.kinds import EstimateOptions, KindEstimate, cluster_hourly_price
 from orchestrator.job import build_job, load_job
 from orchestrator.kinds import kind_named
+from tests.support.job_kinds import JOBS
 from tests.support.waiting import cpu_seconds
-from tests.test_kinds import JOBS
 
 CLUSTER = """\
 kind: onprem
