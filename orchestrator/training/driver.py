@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.data.packing.prepare import PreparedData, prepare_data
 from orchestrator.errors import JobFailed, OrchestratorError
@@ -22,6 +21,7 @@ from orchestrator.tracking.live.pending import send_spooled
 from orchestrator.tracking.mlflow_errors import report_mlflow_errors
 from orchestrator.tracking.registry import register_model
 from orchestrator.tracking.run import RunRef, finish_run
+from orchestrator.training.callbacks.custom import check_callbacks
 from orchestrator.training.checkpoints.export import export_model
 from orchestrator.training.control.coordinator import (
     ClusterLost,
@@ -31,18 +31,24 @@ from orchestrator.training.control.coordinator import (
     RunStatus,
 )
 from orchestrator.training.control.monitor import monitor_workers
-from orchestrator.training.control.signals import graceful_shutdown
+from orchestrator.training.control.signals import Stopped, graceful_shutdown
 from orchestrator.training.placement import (
     scaling_config,
     set_ray_train_timeouts,
     total_reserved_cpus,
+)
+from orchestrator.training.protocols import (
+    InTrainingEvaluations,
+    OpenEvaluations,
+    UnlimitedSlot,
+    WorkerSlot,
 )
 from orchestrator.training.resolve.actions import resolve_actions
 from orchestrator.training.resolve.frozen_teacher import resolve_teacher
 from orchestrator.training.resolve.pca import resolve_pca
 from orchestrator.training.run_record import RunRecord, RunTakenOver, read_record
 from orchestrator.training.run_setup import set_up_run
-from orchestrator.training.worker import WorkerConfig
+from orchestrator.training.worker_config import WorkerConfig
 from orchestrator.unexpected import error_context, format_traceback, one_line
 
 log = logging.getLogger(__name__)
@@ -58,57 +64,6 @@ class TrainResult:
     first_step_at: float | None
     evaluated: dict[str, float] = field(default_factory=dict)
     """What evaluations on the way say of the last step."""
-
-
-class InTrainingEvaluations(Protocol):
-    """Evaluates checkpoints during a training (`evaluation/in_training/scheduler.py`)."""
-
-    def running(self) -> AbstractContextManager[None]:
-        """Within it checkpoints are judged; left early, what goes on is given up."""
-
-    def evaluate_due(self) -> None:
-        """In a local run: judge what is due, now."""
-
-    def cancel(self) -> None:
-        """Give up what goes on; the next launch judges it."""
-
-    def finish(self) -> dict[str, float]:
-        """Wait for what is still to be judged; gives the metrics of the last step."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the last step was left to the next launch by `cancel`."""
-
-
-class WorkerSlot(Protocol):
-    """When workers may start, and when they shall end: the trials of a sweep have one."""
-
-    def acquired(self) -> AbstractContextManager[None]:
-        """Within it the workers run.
-
-        Raises:
-            Stopped: they shall not start any more.
-        """
-
-    def should_stop(self) -> bool:
-        """Whether the training shall be saved and ended; asked twice a second."""
-
-
-class UnlimitedSlot:
-    """Workers start at once, and nobody but a signal ends them."""
-
-    def acquired(self) -> AbstractContextManager[None]:
-        """Nothing is waited for."""
-        return nullcontext()
-
-    def should_stop(self) -> bool:
-        """Never."""
-        return False
-
-
-OpenEvaluations = Callable[
-    [TrainJob, Storage, RunRef, Progress, int, float | None], InTrainingEvaluations
-]
 
 
 def run_train(
@@ -137,6 +92,7 @@ def run_train(
         JobFailed: the training stopped; what it had saved stays and is continued next time.
         Stopped: a signal or `stop_after_step` asked for it; the state of the last step is saved.
     """
+    check_callbacks(job)
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
     folder = storage.subfolder("runs", job.name)
@@ -181,17 +137,6 @@ def run_train(
                 record.save(folder)
                 evaluated = _finish_evaluations(evaluations, job, progress)
     return TrainResult(record, tracking, prepared, first_step_at, evaluated)
-
-
-class Stopped(OrchestratorError):
-    """What there was was saved and ended, as a signal asked: an end, but no error."""
-
-    prefix = ""
-
-    def with_signal(self, asked: signal.Signals | None) -> Stopped:
-        """With the exit code by which shells tell of a signal; 130 is Ctrl-C."""
-        self.exit_code = 128 + (asked or signal.SIGINT)
-        return self
 
 
 @contextmanager
@@ -289,7 +234,8 @@ def _finish_evaluations(
 
 def _fit_local(assignment: WorkerConfig) -> None:
     from orchestrator.training.distributed import local_context
-    from orchestrator.training.worker import RollbackRequested, run_worker
+    from orchestrator.training.engine.spike_guard import RollbackRequested
+    from orchestrator.training.worker import run_worker
 
     group = local_context(assignment.job.scale.device)
     try:

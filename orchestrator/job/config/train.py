@@ -16,6 +16,7 @@ from pydantic import (
 
 from orchestrator.errors import RequestError
 from orchestrator.job.config.base import CustomComponent, Name, Section, field_error
+from orchestrator.job.config.callbacks import AnyCallback
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.masks import Future, MultiBlock, check_mask
@@ -214,6 +215,11 @@ class TrainJob(Section):
     evaluate: tuple[TrainingEvaluation, ...] = ()
     """What is judged on the way. One at a time and never waited for: while one goes on, only the
     newest checkpoint waits. With --local it is done between steps."""
+
+    callbacks: tuple[AnyCallback, ...] = ()
+    """Your own code beside the training step: classes that derive from
+    `orchestrator.training.callbacks.base.Callback`, by import path
+    (`[mylab.hooks:Mine, {kind: mylab.hooks:Mine, every: 10}]`), called in this order."""
 
     @model_validator(mode="after")
     def _evaluations_have_names(self) -> TrainJob:
