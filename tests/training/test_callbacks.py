@@ -1,4 +1,4 @@
-"""Callbacks: the order of their hooks, a user's own in a real run, and those that cannot be used."""
+"""Callbacks: the order of their hooks, a user's own in a real run, and unusable ones."""
 
 from __future__ import annotations
 
