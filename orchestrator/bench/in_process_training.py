@@ -37,7 +37,7 @@ from orchestrator.job import (
     identity,
     require_single_clip_spec,
 )
-from orchestrator.job.search_space import Point, trial_job_data
+from orchestrator.job.loading.search_space import Point, trial_job_data
 from orchestrator.progress import Progress
 from orchestrator.randomness import generator
 from orchestrator.training.distributed import local_context

@@ -22,7 +22,7 @@ from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import DataError, RequestError
 from orchestrator.features.clip_annotations import ClipAnnotations, read_annotations
 from orchestrator.job import TrainJob, TuneJob, WeightedSource
-from orchestrator.job.search_space import train_split_path
+from orchestrator.job.loading.search_space import train_split_path
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.tuning.trial_store import SWEEP_FILE

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job
 from orchestrator.job.config.tune import Dimension
-from orchestrator.job.search_space import Point, build_point, grid_points, trial_job_data
+from orchestrator.job.loading.search_space import Point, build_point, grid_points, trial_job_data
 from orchestrator.randomness import generator
 from orchestrator.tuning.trial_store import TrialRecord
 

@@ -23,7 +23,7 @@ from orchestrator.evaluation.suite.units import QuadUnit
 from orchestrator.jepa.model_files import ModelConfig, WorldModel, randomly_initialized_model
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
-from orchestrator.job.search_space import trial_job_data
+from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.progress import SilentProgress
 from orchestrator.report.statistics import quad_correct
 from orchestrator.storage import Storage
