@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +22,22 @@ from orchestrator.tracking.server import mlflow_client
 from orchestrator.training import callbacks as registry
 from orchestrator.training.callbacks.base import Callback, CheckpointPart
 from orchestrator.training.callbacks.checkpoint_schedule import CheckpointSchedule
+from orchestrator.training.callbacks.clip_ledger import ClipLedger
 from orchestrator.training.callbacks.custom import (
     HOOKS,
     CustomCallback,
     check_callbacks,
     make_custom_callbacks,
 )
+from orchestrator.training.callbacks.finite_features import FiniteFeatureCheck
+from orchestrator.training.callbacks.first_step import FirstStepReport
 from orchestrator.training.callbacks.interruptions import Interruptions
+from orchestrator.training.callbacks.local_evaluation import LocalEvaluation
 from orchestrator.training.control.control_signal import ControlSignal, LoopDecision
+from orchestrator.training.control.stall import EVALUATING
+from orchestrator.training.engine.spike_guard import TrainingDiverged
 from orchestrator.training.trainer import Trainer
+from orchestrator.training.worker import make_callbacks
 
 JOB: dict[str, Any] = {
     "kind": "train",
@@ -294,6 +302,84 @@ def test_two_callbacks_cannot_save_one_entry() -> None:
     for name in ("recent_losses", "world"):
         with pytest.raises(JobFailed, match=f"Recording saves what is saved already: {name}"):
             make_trainer(Recording(name, calls), CheckpointSchedule()).run()
+
+
+@pytest.mark.parametrize(
+    ("step", "finite", "raises"), [(1, False, False), (2, True, False), (2, False, True)]
+)
+def test_features_that_are_not_finite_after_the_last_step_are_refused(
+    step: int, finite: bool, raises: bool
+) -> None:
+    trainer = make_trainer(steps=2)
+    cast(Any, trainer.engine).step = step
+    check = FiniteFeatureCheck(cast(Any, SimpleNamespace(features_not_finite=lambda: not finite)))
+    with pytest.raises(TrainingDiverged) if raises else nullcontext():
+        check.on_step_end(trainer, cast(Any, None), cast(Any, None))
+
+
+def test_the_verdict_of_rank_0_on_features_counts_on_every_rank() -> None:
+    trainer = make_trainer(steps=1)
+    cast(Any, trainer.engine).step = 1
+    cast(Any, trainer.group).broadcast = lambda mine: True
+    check = FiniteFeatureCheck(cast(Any, SimpleNamespace(features_not_finite=lambda: False)))
+    with pytest.raises(TrainingDiverged, match="not finite"):
+        check.on_step_end(trainer, cast(Any, None), cast(Any, None))
+
+
+def test_a_local_run_evaluates_what_is_due_but_not_the_last_step_nor_when_it_stops() -> None:
+    evaluated: list[int] = []
+    trainer = make_trainer(steps=6)
+    trainer.job = job_with(optim={"steps": 6}, checkpoint={"every": 2})
+    trainer.callbacks = [
+        CheckpointSchedule(), LocalEvaluation(lambda: evaluated.append(trainer.step)),
+    ]  # fmt: skip
+    trainer.run()
+    assert evaluated == [2, 4]
+    assert [step for step, *_ in saved(trainer)] == [2, 4, 6]
+
+    evaluated.clear()
+    stopped = make_trainer(steps=6)
+    stopped.job = trainer.job
+    stopped.callbacks = [
+        interruptions(stopped, stop_after_step=4), CheckpointSchedule(),
+        LocalEvaluation(lambda: evaluated.append(stopped.step)),
+    ]  # fmt: skip
+    stopped.run()
+    assert evaluated == [2]
+
+
+def test_the_heartbeat_is_told_each_phase() -> None:
+    phases: list[tuple[int, str]] = []
+    trainer = make_trainer(steps=4)
+    trainer.job = job_with(optim={"steps": 4}, checkpoint={"every": 2})
+    cast(Any, trainer.heartbeat).set_phase = lambda step, phase: phases.append((step, phase))
+    trainer.callbacks = [CheckpointSchedule(), LocalEvaluation(lambda: None)]
+    trainer.run()
+    assert phases == [
+        (0, "data"), (0, "step"), (1, "data"), (1, "step"), (2, "saving"), (2, EVALUATING),
+        (2, "data"), (2, "step"), (3, "data"), (3, "step"), (4, "saving"),
+        (4, "data"), (4, "saving"),
+    ]  # fmt: skip
+
+
+def test_a_run_s_callbacks_stand_in_the_documented_order(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    config: Any = SimpleNamespace(
+        run_folder=Storage(str(tmp_path)),
+        coordinator=trainer.coordinator,
+        stop_after_step=None,
+        evaluate_due=lambda: None,
+    )
+    group: Any = SimpleNamespace(rank=0, is_main=True, broadcast=None)
+    recorder: Any = Callback()
+    mine = Recording("mine", [])
+    made = make_callbacks(config, group, trainer.heartbeat, "0001-0001", recorder, [mine])
+    assert [type(one) for one in made] == [
+        ClipLedger, FirstStepReport, Callback, Recording, FiniteFeatureCheck, Interruptions,
+        CheckpointSchedule, LocalEvaluation,
+    ]  # fmt: skip
+    config.evaluate_due = None
+    assert len(make_callbacks(config, group, trainer.heartbeat, "a", recorder, [])) == 6
 
 
 # -- control signals ------------------------------------------------------------------------
