@@ -140,7 +140,7 @@ def test_quads_are_judged_as_an_evaluation_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = objectives.SUITE_JOB.suite.model_copy(
-        update={"scenarios": ("permanence",), "choose_quads": 1}
+        update={"scenarios": ("permanence",), "selection_quads": 1}
     )
     monkeypatch.setattr(
         objectives, "SUITE_JOB", objectives.SUITE_JOB.model_copy(update={"suite": suite})

@@ -7,7 +7,7 @@ began is still the same run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -68,6 +68,15 @@ def former_dict(model: BaseModel, dumped: Mapping[str, Any]) -> dict[str, Any]:
         mark = former_name_of(info)
         former[mark.key or key] = _former_value(getattr(model, name), value, mark)
     return former
+
+
+def former_dump(model: BaseModel, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """A section as plain data under former names, as digests and protocols hash it.
+
+    `without`: former names of keys that are left out.
+    """
+    whole = former_dict(model, model.model_dump(mode="json", by_alias=True))
+    return {key: value for key, value in whole.items() if key not in without}
 
 
 def _former_value(value: Any, dumped: Any, mark: FormerName) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import re
@@ -48,6 +49,13 @@ def rename_former_keys(
             below = (*path, key) if position is None else (*path, key, position)
             for section in matching_sections(info.annotation, entry):
                 rename_former_keys(entry, section, locations, below)
+
+
+def with_present_names(data: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A copy of recorded plain data of a job, under the present names."""
+    present = copy.deepcopy(data)
+    rename_former_keys(present, model, {})
+    return present
 
 
 def _rename_key(
