@@ -87,7 +87,8 @@ def save_model(
         size=job.data.size,
         frames=job.data.frames,
         objective=job.objective.kind,
-        job=job_dict(job),
+        # Who loads the model need not have the code that watched its training.
+        job=job_dict(job.model_copy(update={"callbacks": ()})),
         extra=extra,
     )
     write_model(folder, state, config)

@@ -15,6 +15,7 @@ _NOT_IDENTITY = (
     "track",
     "checkpoint",
     "evaluate",
+    "callbacks",
     "scale.workers",
     "scale.zero",
     "scale.offload",

@@ -37,10 +37,12 @@ class TrainKind(Kind[TrainJob]):
     folder = "runs"
 
     def check(self, job: TrainJob) -> None:
-        """The evaluations during training fit the model that is trained."""
+        """The evaluations during training fit the model, and its callbacks can be imported."""
         from orchestrator.evaluation.in_training.scheduler import check_evaluations
+        from orchestrator.training.callbacks.custom import check_callbacks
 
         check_evaluations(job)
+        check_callbacks(job)
 
     def archive(self, job: TrainJob) -> list[str]:
         """The run's folder."""

@@ -30,6 +30,12 @@ class TuneKind(Kind[TuneJob]):
         "profile": "only a training has steps",
     }
 
+    def check(self, job: TuneJob) -> None:
+        """The callbacks of its trials can be imported."""
+        from orchestrator.training.callbacks.custom import check_callbacks
+
+        check_callbacks(job.train)
+
     def archive(self, job: TuneJob) -> list[str]:
         """The sweep's folder and the runs of its trials."""
         trials = [f"runs/{trial_name(job, number)}" for number in range(job.trials)]

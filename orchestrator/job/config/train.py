@@ -16,6 +16,7 @@ from pydantic import (
 
 from orchestrator.errors import RequestError
 from orchestrator.job.config.base import CustomComponent, JobSection, Name, Section, field_error
+from orchestrator.job.config.callbacks import AnyCallback
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.former_names import FormerName
@@ -217,6 +218,11 @@ class TrainJob(JobSection):
     evaluate: tuple[TrainingEvaluation, ...] = ()
     """What is judged on the way. One at a time and never waited for: while one goes on, only the
     newest checkpoint waits. With --local it is done between steps."""
+
+    callbacks: tuple[AnyCallback, ...] = ()
+    """Your own code beside the training step: classes that derive from
+    `orchestrator.training.callbacks.base.Callback`, by import path
+    (`[mylab.hooks:Mine, {kind: mylab.hooks:Mine, every: 10}]`), called in this order."""
 
     @property
     def training(self) -> TrainJob:
