@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.encoders.vision_transformer import encoder_width
-from orchestrator.jepa.model_config import AnyPredictor, ModelConfig, randomly_initialized_modules
+from orchestrator.jepa.model_config import ModelConfig, randomly_initialized_modules
 from orchestrator.jepa.objectives.lewm.branching import rollout_plans
 from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
 from orchestrator.jepa.objectives.vjepa2ac.predictor import (
@@ -34,7 +34,7 @@ class ActionConditionedModel(WorldModel):
     """
 
     def __init__(
-        self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+        self, config: ModelConfig, encoder: nn.Module, predictor: nn.Module | None
     ) -> None:
         super().__init__(config, encoder, predictor)
         assert config.actions is not None
@@ -213,7 +213,7 @@ class ActionConditionedModel(WorldModel):
 
 
 def build_world_model(
-    config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+    config: ModelConfig, encoder: nn.Module, predictor: nn.Module | None
 ) -> WorldModel:
     """The model of these parts, ready to encode; one to plan with where it was told of actions."""
     kind = WorldModel if config.actions is None else ActionConditionedModel

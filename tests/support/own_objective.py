@@ -1,0 +1,41 @@
+"""A user's own objectives: one states its capabilities, the other has plain keys."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
+from orchestrator.job import VJEPA2, ObjectiveConfig, TrainJob
+from orchestrator.job.config.masks import VJEPA2_MASKS, AnyMask
+
+
+class StatedObjective(VJEPA2Objective):
+    """V-JEPA 2 under another name, with all that a built-in objective states."""
+
+    class Config(ObjectiveConfig):
+        title: ClassVar[str] = "Mine"
+        cost_class: ClassVar[str] = "orchestrator.estimate.objective_cost:ObjectiveCost"
+        predictor_builder: ClassVar[str] = "orchestrator.jepa.predictors.masked:rebuild_predictor"
+        predicts_masked_tokens: ClassVar[bool] = True
+        single_clip_shape: ClassVar[bool] = False
+        teacher_type: ClassVar[Any] = "ema"
+        prediction_target: ClassVar[Any] = "normalized_features"
+        collapse_hints: ClassVar[tuple[str, str]] = ("raise objective.ema", "ask its author")
+
+        ema: float = 0.99
+        masks: tuple[AnyMask, ...] = VJEPA2_MASKS
+
+    def __init__(self, config: Config, job: TrainJob) -> None:
+        super().__init__(VJEPA2(ema=config.ema, masks=config.masks), job)
+
+
+class PlainObjective(VJEPA2Objective):
+    """The same, whose keys state nothing."""
+
+    class Config(BaseModel):
+        ema: float = 0.99
+
+    def __init__(self, config: Config, job: TrainJob) -> None:
+        super().__init__(VJEPA2(ema=config.ema), job)
