@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,11 @@ from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.job import Actions, Model, TrainJob, import_component, job_dict
 from orchestrator.job.config.base import CustomComponent, Section
 from orchestrator.job.config.objective import objective_config_class
-from orchestrator.job.config.objective_base import ObjectiveConfig, UnstatedObjective
+from orchestrator.job.config.objective_base import (
+    MODEL_CAPABILITIES,
+    ObjectiveConfig,
+    UnstatedObjective,
+)
 
 
 class ModelConfig(Section):
@@ -38,8 +43,8 @@ class ModelConfig(Section):
     """The whole training job, for the record."""
 
     extra: dict[str, Any]
-    """Whatever the writer knew besides: the checkpoint, the run, and, where a user's own objective
-    states its capabilities, the import path of the class that does (`objective_config`)."""
+    """Whatever the writer knew besides: the checkpoint, the run, and what a user's own objective
+    states of its models (`capabilities`), so that they load where it cannot be imported."""
 
     @classmethod
     def from_job(cls, job: TrainJob, **extra: Any) -> ModelConfig:
@@ -47,7 +52,7 @@ class ModelConfig(Section):
         if isinstance(job.objective, CustomComponent) and not isinstance(
             job.objective_config, UnstatedObjective
         ):
-            extra["objective_config"] = f"{job.objective.kind}.Config"
+            extra["capabilities"] = _capabilities_to_save(job.objective_config)
         return cls(
             model=job.model,
             size=job.data.size,
@@ -59,16 +64,11 @@ class ModelConfig(Section):
 
     @property
     def objective_config_class(self) -> type[ObjectiveConfig]:
-        """The objective's capabilities.
-
-        Raises:
-            RequestError: a user's own objective states them, and cannot be imported here.
-        """
-        path = self.extra.get("objective_config")
-        if path is None:
+        """The objective's capabilities."""
+        stated = self.extra.get("capabilities")
+        if stated is None:
             return objective_config_class(self.objective)
-        config: type[ObjectiveConfig] = import_component(path)
-        return config
+        return _saved_capabilities(tuple(sorted(stated.items())))
 
     @property
     def actions(self) -> Actions | None:
@@ -143,8 +143,19 @@ def build_model_predictor(
 
 def _num_masks(config: ModelConfig) -> int:
     """Masks of a step of the training."""
-    keys = {key: value for key, value in config.job["objective"].items() if key != "kind"}
-    # A user's own objective has only those keys in the record that its job file gave.
-    if "masks" in keys:
-        return len(keys["masks"])
-    return len(config.objective_config_class.model_validate(keys).mask_configs)
+    stated = config.extra.get("capabilities")
+    masks = config.job["objective"].get("masks", ())
+    return len(masks) if stated is None else int(stated["num_masks"])
+
+
+def _capabilities_to_save(config: ObjectiveConfig) -> dict[str, Any]:
+    """What a saved model needs of its objective."""
+    stated = {name: getattr(config, name) for name in MODEL_CAPABILITIES}
+    return {**stated, "num_masks": len(config.mask_configs)}
+
+
+@cache
+def _saved_capabilities(stated: tuple[tuple[str, Any], ...]) -> type[ObjectiveConfig]:
+    """As they were stated when the model was saved."""
+    known = {name: value for name, value in stated if name in MODEL_CAPABILITIES}
+    return type("SavedCapabilities", (ObjectiveConfig,), {**known, "__module__": __name__})

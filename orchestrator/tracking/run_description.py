@@ -12,6 +12,7 @@ from orchestrator.job import (
     TrainJob,
     ViTConfig,
 )
+from orchestrator.job.config.base import CustomComponent
 from orchestrator.job.config.model import AnyEncoder
 
 # Metrics worth a line of their own, with the name a person reads.
@@ -84,7 +85,9 @@ def _headline(job: TrainJob) -> str:
 
 
 def _objective(job: TrainJob) -> str:
-    return job.objective_config.title or job.objective.kind
+    title, kind = job.objective_config.title, job.objective.kind
+    own = isinstance(job.objective, CustomComponent)
+    return f"{title} ({kind})" if own and title else title or kind
 
 
 def _model_rows(job: TrainJob) -> list[tuple[str, str]]:

@@ -48,10 +48,21 @@ def test_a_model_saved_before_objectives_stated_anything_still_loads(tmp_path: P
     assert load_folder(folder).masks == 0
 
 
-def test_what_states_the_capabilities_must_be_importable(tmp_path: Path) -> None:
+def test_it_predicts_where_its_objective_cannot_be_imported(tmp_path: Path) -> None:
     folder = saved_model(STATED, tmp_path / "model")
     config = json.loads((folder / CONFIG_FILE).read_text())
-    config["extra"]["objective_config"] = "lab_that_is_gone:Loss.Config"
+    config["objective"] = config["job"]["objective"]["kind"] = "lab_that_is_gone:Loss"
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    model = load_folder(folder)
+    assert model.masks == 2
+    assert model.untaught(0).masks == 2
+    assert model.config.objective_config_class.prediction_target == "normalized_features"
+
+
+def test_a_predictor_that_cannot_be_built_is_refused_with_its_import_path(tmp_path: Path) -> None:
+    folder = saved_model(STATED, tmp_path / "model")
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["extra"]["capabilities"]["predictor_builder"] = "lab_that_is_gone:build"
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     with pytest.raises(RequestError, match="cannot import 'lab_that_is_gone'"):
         load_folder(folder)

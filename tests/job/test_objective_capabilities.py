@@ -57,6 +57,7 @@ def test_every_objective_states_what_it_is(kind: str) -> None:
 def test_every_import_path_of_an_objective_exists(kind: str) -> None:
     config = objective_config_class(kind)
     paths = [config.cost_class, config.predictor_builder, config.encoder_builder]
+    paths.append(config.plan_rollout)
     paths.append(config.objective_class)  # type: ignore[attr-defined]
     for path in filter(None, paths):
         assert callable(import_component(path))

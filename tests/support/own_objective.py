@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from pydantic import BaseModel
 
 from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
@@ -15,14 +13,14 @@ class StatedObjective(VJEPA2Objective):
     """V-JEPA 2 under another name, with all that a built-in objective states."""
 
     class Config(ObjectiveConfig):
-        title: ClassVar[str] = "Mine"
-        cost_class: ClassVar[str] = "orchestrator.estimate.objective_cost:ObjectiveCost"
-        predictor_builder: ClassVar[str] = "orchestrator.jepa.predictors.masked:rebuild_predictor"
-        predicts_masked_tokens: ClassVar[bool] = True
-        single_clip_shape: ClassVar[bool] = False
-        teacher_type: ClassVar[Any] = "ema"
-        prediction_target: ClassVar[Any] = "normalized_features"
-        collapse_hints: ClassVar[tuple[str, str]] = ("raise objective.ema", "ask its author")
+        title = "Mine"
+        cost_class = "orchestrator.estimate.objective_cost:ObjectiveCost"
+        predictor_builder = "orchestrator.jepa.predictors.masked:rebuild_predictor"
+        predicts_masked_tokens = True
+        single_clip_shape = False
+        teacher_type = "ema"
+        prediction_target = "normalized_features"
+        collapse_hints = ("raise objective.ema", "ask its author")
 
         ema: float = 0.99
         masks: tuple[AnyMask, ...] = VJEPA2_MASKS

@@ -67,6 +67,10 @@ class ObjectiveConfig(Section):
     """Import path of a function `(ModelConfig) -> encoder` for a saved model. Default: the encoder
     of the job's `model` section."""
 
+    plan_rollout: ClassVar[str | None] = None
+    """Import path of a function `(predictor, features, past_actions, action_plans) -> features`
+    that predicts many plans from one past. Default: each plan is predicted by itself."""
+
     predicts_masked_tokens: ClassVar[bool] = False
     """Whether hidden tokens are predicted from those seen, by a predictor with mask tokens."""
 
@@ -74,7 +78,9 @@ class ObjectiveConfig(Section):
     """Whether every timestep of a clip is predicted from those before it."""
 
     reads_actions: ClassVar[bool] = False
-    """Whether the predictor reads actions where the job has `data.act`."""
+    """Whether the predictor reads actions where the job has `data.act`: it then has a method
+    `rollout(features, actions, history)`, which takes states too where its attribute
+    `actions_are_state_deltas` is true."""
 
     requires_actions: ClassVar[bool] = False
     """Whether nothing can be predicted without them."""
@@ -204,6 +210,21 @@ class ObjectiveConfig(Section):
         if key is not None and getattr(self, key) >= timesteps:
             text = f"{getattr(self, key)} moments ahead of a clip of {timesteps}"
             raise field_error(f"objective.{key}", f"{text}; lower it, or raise data.frames")
+
+
+MODEL_CAPABILITIES = (
+    "predictor_builder",
+    "encoder_builder",
+    "plan_rollout",
+    "predicts_masked_tokens",
+    "autoregressive",
+    "reads_actions",
+    "requires_actions",
+    "encodes_single_frames",
+    "one_token_per_timestep",
+    "prediction_target",
+)
+"""Those that a saved model needs."""
 
 
 class UnstatedObjective(ObjectiveConfig):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from orchestrator.job.config.objective_base import (
-    EMA_HINTS,
-    BuiltInObjective,
-    PredictionTarget,
-    TeacherType,
-)
+from orchestrator.job.config.objective_base import EMA_HINTS, BuiltInObjective
 
 
 class CausalPrediction(BuiltInObjective):
@@ -22,17 +17,15 @@ class CausalPrediction(BuiltInObjective):
     each of its moments. Needs `model.encoder.attention: moment`.
     """
 
-    title: ClassVar[str] = "Causal"
-    objective_class: ClassVar[str] = "orchestrator.jepa.objectives.causal.objective:CausalObjective"
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.causal.cost:CausalCost"
-    predictor_builder: ClassVar[str] = (
-        "orchestrator.jepa.objectives.causal.predictor:rebuild_predictor"
-    )
-    autoregressive: ClassVar[bool] = True
-    teacher_type: ClassVar[TeacherType] = "ema"
-    single_clip_shape: ClassVar[bool] = True
-    prediction_target: ClassVar[PredictionTarget] = "normalized_features"
-    collapse_hints: ClassVar[tuple[str, str]] = EMA_HINTS
+    title = "Causal"
+    objective_class = "orchestrator.jepa.objectives.causal.objective:CausalObjective"
+    cost_class = "orchestrator.jepa.objectives.causal.cost:CausalCost"
+    predictor_builder = "orchestrator.jepa.objectives.causal.predictor:rebuild_predictor"
+    autoregressive = True
+    teacher_type = "ema"
+    single_clip_shape = True
+    prediction_target = "normalized_features"
+    collapse_hints = EMA_HINTS
 
     kind: Literal["causal"] = "causal"
     """The objective."""

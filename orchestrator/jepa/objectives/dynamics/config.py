@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
 from orchestrator.job.config.base import field_error
 from orchestrator.job.config.masks import AnyMask
 from orchestrator.job.config.model import PCAEncoderConfig, PredictorConfig
-from orchestrator.job.config.objective_base import BuiltInObjective, TeacherType
+from orchestrator.job.config.objective_base import BuiltInObjective
 
 if TYPE_CHECKING:
     from orchestrator.job.config.train import TrainJob
@@ -27,18 +27,14 @@ class LatentDynamics(BuiltInObjective):
     has to remember and go on by itself. Of `model.predictor` it reads `depth` (memories) and `dim`.
     """
 
-    title: ClassVar[str] = "Dynamics of codes"
-    objective_class: ClassVar[str] = (
-        "orchestrator.jepa.objectives.dynamics.objective:DynamicsObjective"
-    )
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.dynamics.cost:DynamicsCost"
-    predictor_builder: ClassVar[str] = (
-        "orchestrator.jepa.objectives.dynamics.predictor:rebuild_predictor"
-    )
-    autoregressive: ClassVar[bool] = True
-    teacher_type: ClassVar[TeacherType] = "fitted"
-    trains_encoder: ClassVar[bool] = False
-    single_clip_shape: ClassVar[bool] = True
+    title = "Dynamics of codes"
+    objective_class = "orchestrator.jepa.objectives.dynamics.objective:DynamicsObjective"
+    cost_class = "orchestrator.jepa.objectives.dynamics.cost:DynamicsCost"
+    predictor_builder = "orchestrator.jepa.objectives.dynamics.predictor:rebuild_predictor"
+    autoregressive = True
+    teacher_type = "fitted"
+    trains_encoder = False
+    single_clip_shape = True
 
     kind: Literal["dynamics"] = "dynamics"
     """The objective."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,10 +17,10 @@ class FrozenTeacher(PretrainedTeacherObjective):
     smaller than the student. No moving average: the loss can be compared between runs.
     """
 
-    title: ClassVar[str] = "SALT, a frozen teacher"
-    objective_class: ClassVar[str] = "orchestrator.jepa.objectives.frozen.objective:FrozenObjective"
-    cost_class: ClassVar[str] = "orchestrator.estimate.objective_cost:ObjectiveCost"
-    predicts_masked_tokens: ClassVar[bool] = True
+    title = "SALT, a frozen teacher"
+    objective_class = "orchestrator.jepa.objectives.frozen.objective:FrozenObjective"
+    cost_class = "orchestrator.estimate.objective_cost:ObjectiveCost"
+    predicts_masked_tokens = True
 
     kind: Literal["frozen"] = "frozen"
     """The objective."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -24,14 +24,14 @@ class LeJEPA(BuiltInObjective):
     (1 - weight) * prediction + weight * SIGReg.
     """
 
-    title: ClassVar[str] = "LeJEPA"
-    objective_class: ClassVar[str] = "orchestrator.jepa.objectives.lejepa.objective:LeJEPAObjective"
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.lejepa.cost:LeJEPACost"
-    predictor_builder: ClassVar[str] = "orchestrator.jepa.predictors.masked:rebuild_predictor"
-    predicts_masked_tokens: ClassVar[bool] = True
-    huggingface_exportable: ClassVar[bool] = True
-    features_start_collapsed: ClassVar[bool] = True
-    collapse_hints: ClassVar[tuple[str, str]] = SIGREG_HINTS
+    title = "LeJEPA"
+    objective_class = "orchestrator.jepa.objectives.lejepa.objective:LeJEPAObjective"
+    cost_class = "orchestrator.jepa.objectives.lejepa.cost:LeJEPACost"
+    predictor_builder = "orchestrator.jepa.predictors.masked:rebuild_predictor"
+    predicts_masked_tokens = True
+    huggingface_exportable = True
+    features_start_collapsed = True
+    collapse_hints = SIGREG_HINTS
 
     kind: Literal["lejepa"] = "lejepa"
     """The objective."""

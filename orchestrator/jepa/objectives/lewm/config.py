@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -46,19 +46,18 @@ class LeWM(BuiltInObjective):
     done; without, the next embedding follows from those before it.
     """
 
-    title: ClassVar[str] = "LeWorldModel"
-    objective_class: ClassVar[str] = "orchestrator.jepa.objectives.lewm.objective:LeWMObjective"
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.lewm.cost:LeWMCost"
-    predictor_builder: ClassVar[str] = (
-        "orchestrator.jepa.objectives.lewm.predictor:rebuild_predictor"
-    )
-    encoder_builder: ClassVar[str] = "orchestrator.jepa.objectives.lewm.predictor:rebuild_encoder"
-    autoregressive: ClassVar[bool] = True
-    reads_actions: ClassVar[bool] = True
-    one_token_per_timestep: ClassVar[bool] = True
-    single_clip_shape: ClassVar[bool] = True
-    features_start_collapsed: ClassVar[bool] = True
-    collapse_hints: ClassVar[tuple[str, str]] = SIGREG_HINTS
+    title = "LeWorldModel"
+    objective_class = "orchestrator.jepa.objectives.lewm.objective:LeWMObjective"
+    cost_class = "orchestrator.jepa.objectives.lewm.cost:LeWMCost"
+    predictor_builder = "orchestrator.jepa.objectives.lewm.predictor:rebuild_predictor"
+    plan_rollout = "orchestrator.jepa.objectives.lewm.branching:rollout_plans"
+    encoder_builder = "orchestrator.jepa.objectives.lewm.predictor:rebuild_encoder"
+    autoregressive = True
+    reads_actions = True
+    one_token_per_timestep = True
+    single_clip_shape = True
+    features_start_collapsed = True
+    collapse_hints = SIGREG_HINTS
 
     kind: Literal["lewm"] = "lewm"
     """The objective."""

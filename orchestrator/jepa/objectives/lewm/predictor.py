@@ -94,6 +94,9 @@ class LeWMPredictor(Transformer):
     num_mask_tokens, num_horizons = 1, 1
     """One way to ask, and one moment ahead."""
 
+    actions_are_state_deltas = False
+    """States are not read."""
+
     def __init__(
         self,
         *,

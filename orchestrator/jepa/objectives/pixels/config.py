@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from orchestrator.job.config.masks import VJEPA2_MASKS, AnyMask
-from orchestrator.job.config.objective_base import BuiltInObjective, PredictionTarget
+from orchestrator.job.config.objective_base import BuiltInObjective
 
 
 class PixelPrediction(BuiltInObjective):
@@ -16,14 +16,12 @@ class PixelPrediction(BuiltInObjective):
     arXiv 2203.12602, section 3. Encoder, masks and predictor are those of the latent objectives.
     """
 
-    title: ClassVar[str] = "Pixel prediction"
-    objective_class: ClassVar[str] = "orchestrator.jepa.objectives.pixels.objective:PixelsObjective"
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.pixels.cost:PixelsCost"
-    predictor_builder: ClassVar[str] = (
-        "orchestrator.jepa.objectives.pixels.objective:rebuild_predictor"
-    )
-    predicts_masked_tokens: ClassVar[bool] = True
-    prediction_target: ClassVar[PredictionTarget] = "pixels"
+    title = "Pixel prediction"
+    objective_class = "orchestrator.jepa.objectives.pixels.objective:PixelsObjective"
+    cost_class = "orchestrator.jepa.objectives.pixels.cost:PixelsCost"
+    predictor_builder = "orchestrator.jepa.objectives.pixels.objective:rebuild_predictor"
+    predicts_masked_tokens = True
+    prediction_target = "pixels"
 
     kind: Literal["pixels"] = "pixels"
     """The objective."""

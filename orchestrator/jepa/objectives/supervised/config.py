@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -17,11 +17,9 @@ class Supervised(BuiltInObjective):
     The class stands in the clip's key: a packed dataset's keys begin with it, or hold it.
     """
 
-    title: ClassVar[str] = "Supervised"
-    objective_class: ClassVar[str] = (
-        "orchestrator.jepa.objectives.supervised.objective:SupervisedObjective"
-    )
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.supervised.cost:SupervisedCost"
+    title = "Supervised"
+    objective_class = "orchestrator.jepa.objectives.supervised.objective:SupervisedObjective"
+    cost_class = "orchestrator.jepa.objectives.supervised.cost:SupervisedCost"
 
     kind: Literal["supervised"] = "supervised"
     """The objective."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from orchestrator.job.config.masks import VJEPA2_MASKS, AnyMask
-from orchestrator.job.config.objective_base import (
-    EMA_HINTS,
-    BuiltInObjective,
-    PredictionTarget,
-    TeacherType,
-)
+from orchestrator.job.config.objective_base import EMA_HINTS, BuiltInObjective
 
 
 class VJEPA2(BuiltInObjective):
@@ -21,15 +16,15 @@ class VJEPA2(BuiltInObjective):
     arXiv 2506.09985, equation 1.
     """
 
-    title: ClassVar[str] = "V-JEPA 2"
-    objective_class: ClassVar[str] = "orchestrator.jepa.objectives.vjepa2.objective:VJEPA2Objective"
-    cost_class: ClassVar[str] = "orchestrator.estimate.objective_cost:ObjectiveCost"
-    predictor_builder: ClassVar[str] = "orchestrator.jepa.predictors.masked:rebuild_predictor"
-    predicts_masked_tokens: ClassVar[bool] = True
-    teacher_type: ClassVar[TeacherType] = "ema"
-    prediction_target: ClassVar[PredictionTarget] = "normalized_features"
-    huggingface_exportable: ClassVar[bool] = True
-    collapse_hints: ClassVar[tuple[str, str]] = EMA_HINTS
+    title = "V-JEPA 2"
+    objective_class = "orchestrator.jepa.objectives.vjepa2.objective:VJEPA2Objective"
+    cost_class = "orchestrator.estimate.objective_cost:ObjectiveCost"
+    predictor_builder = "orchestrator.jepa.predictors.masked:rebuild_predictor"
+    predicts_masked_tokens = True
+    teacher_type = "ema"
+    prediction_target = "normalized_features"
+    huggingface_exportable = True
+    collapse_hints = EMA_HINTS
 
     kind: Literal["vjepa2"] = "vjepa2"
     """The objective."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from orchestrator.job.config.base import field_error
 from orchestrator.job.config.masks import VJEPA2_MASKS, AnyMask
-from orchestrator.job.config.objective_base import EMA_HINTS, BuiltInObjective, TeacherType
+from orchestrator.job.config.objective_base import EMA_HINTS, BuiltInObjective
 
 if TYPE_CHECKING:
     from orchestrator.job.config.train import TrainJob
@@ -21,15 +21,13 @@ class VJEPA21(BuiltInObjective):
     `context_weight` / sqrt(its distance to the nearest hidden one, in tokens).
     """
 
-    title: ClassVar[str] = "V-JEPA 2.1"
-    objective_class: ClassVar[str] = (
-        "orchestrator.jepa.objectives.vjepa21.objective:VJEPA21Objective"
-    )
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.vjepa21.cost:VJEPA21Cost"
-    predicts_masked_tokens: ClassVar[bool] = True
-    teacher_type: ClassVar[TeacherType] = "ema"
-    reads_feature_layers: ClassVar[bool] = True
-    collapse_hints: ClassVar[tuple[str, str]] = EMA_HINTS
+    title = "V-JEPA 2.1"
+    objective_class = "orchestrator.jepa.objectives.vjepa21.objective:VJEPA21Objective"
+    cost_class = "orchestrator.jepa.objectives.vjepa21.cost:VJEPA21Cost"
+    predicts_masked_tokens = True
+    teacher_type = "ema"
+    reads_feature_layers = True
+    collapse_hints = EMA_HINTS
 
     kind: Literal["vjepa21"] = "vjepa21"
     """The objective."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -23,20 +23,16 @@ class VJEPA2AC(PretrainedTeacherObjective):
     kept beside the predictor.
     """
 
-    title: ClassVar[str] = "V-JEPA 2-AC, a frozen encoder"
-    objective_class: ClassVar[str] = (
-        "orchestrator.jepa.objectives.vjepa2ac.objective:VJEPA2ACObjective"
-    )
-    cost_class: ClassVar[str] = "orchestrator.jepa.objectives.vjepa2ac.cost:VJEPA2ACCost"
-    predictor_builder: ClassVar[str] = (
-        "orchestrator.jepa.objectives.vjepa2ac.predictor:rebuild_predictor"
-    )
-    reads_actions: ClassVar[bool] = True
-    requires_actions: ClassVar[bool] = True
-    trains_encoder: ClassVar[bool] = False
-    encodes_single_frames: ClassVar[bool] = True
-    single_clip_shape: ClassVar[bool] = True
-    reads_feature_layers: ClassVar[bool] = True
+    title = "V-JEPA 2-AC, a frozen encoder"
+    objective_class = "orchestrator.jepa.objectives.vjepa2ac.objective:VJEPA2ACObjective"
+    cost_class = "orchestrator.jepa.objectives.vjepa2ac.cost:VJEPA2ACCost"
+    predictor_builder = "orchestrator.jepa.objectives.vjepa2ac.predictor:rebuild_predictor"
+    reads_actions = True
+    requires_actions = True
+    trains_encoder = False
+    encodes_single_frames = True
+    single_clip_shape = True
+    reads_feature_layers = True
 
     kind: Literal["vjepa2ac"] = "vjepa2ac"
     """The objective."""
