@@ -38,7 +38,7 @@ class ParameterCounts:
 
 def count_parameters(job: TrainJob) -> ParameterCounts:
     """Parameters of a job whose parts are `countable`."""
-    cost, act = objective_cost(job), job.data.act
+    cost, act = objective_cost(job), job.data.actions
     teacher = cost.frozen_teacher
     return ParameterCounts(
         encoder=sum(cost.encoder_tensors()),

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, field_validator
 from torch import nn
 
 from orchestrator.jepa.encoders.vision_transformer import build_encoder
@@ -19,6 +19,7 @@ from orchestrator.job.config.objective_base import (
     ObjectiveConfig,
     UnstatedObjective,
 )
+from orchestrator.job.loading.former_keys import with_present_names
 
 
 class ModelConfig(Section):
@@ -45,6 +46,11 @@ class ModelConfig(Section):
     extra: dict[str, Any]
     """Whatever the writer knew besides: the checkpoint, the run, and what a user's own objective
     states of its models (`capabilities`), so that they load where it cannot be imported."""
+
+    @field_validator("job")
+    @classmethod
+    def _present_names(cls, job: dict[str, Any]) -> dict[str, Any]:
+        return with_present_names(job, TrainJob)  # of a model that an earlier version saved
 
     @classmethod
     def from_job(cls, job: TrainJob, **extra: Any) -> ModelConfig:
@@ -74,7 +80,7 @@ class ModelConfig(Section):
     def actions(self) -> Actions | None:
         """What the model was told of actions; None where its objective reads none."""
         reads = self.objective_config_class.reads_actions
-        act = self.job["data"].get("act") if reads else None
+        act = self.job["data"].get("actions") if reads else None
         return None if act is None else Actions.model_validate(act)
 
     @property

@@ -68,7 +68,7 @@ def check_evaluations(job: TrainJob) -> None:
     """
     if not job.evaluate:
         return
-    if job.data.act is not None:
+    if job.data.actions is not None:
         raise needs_actions_error("evaluate")
     model = untrained_model(job)
     for i, one in enumerate(job.evaluate):
@@ -102,7 +102,7 @@ def untrained_model(job: TrainJob) -> WorldModel:
     Raises:
         RequestError: it acts, and no suite says what is done.
     """
-    if job.data.act is not None:
+    if job.data.actions is not None:
         raise needs_actions_error("model")
     config = ModelConfig.from_job(job)
     # A user's own encoder may need real memory to be made.

@@ -78,7 +78,7 @@ class ObjectiveConfig(Section):
     """Whether every timestep of a clip is predicted from those before it."""
 
     reads_actions: ClassVar[bool] = False
-    """Whether the predictor reads actions where the job has `data.act`: it then has a method
+    """Whether the predictor reads actions where the job has `data.actions`: it then has a method
     `rollout(features, actions, history)`, which takes states too where its attribute
     `actions_are_state_deltas` is true."""
 

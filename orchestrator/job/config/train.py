@@ -17,6 +17,7 @@ from pydantic import (
 from orchestrator.job.config.base import Name, Section, field_error
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.mixture_checks import check_mixture
 from orchestrator.job.config.model import Model
 from orchestrator.job.config.objective import (
@@ -130,7 +131,7 @@ class TrainingEvaluation(Section):
     `model`, `storage` and `track` give way to the training's; `cpus` is what its task takes where
     the workers leave as much, and it shares their cores where they do not."""
 
-    set: dict[str, Any] = Field({})
+    overrides: Annotated[dict[str, Any], FormerName("set")] = Field({})
     """Keys of that job that are others here: `{suite.quads: 4, random: 0}`."""
 
     def is_due(self, step: int, last: int) -> bool:

@@ -78,6 +78,8 @@ class LatentDynamics(BuiltInObjective):
             raise field_error(
                 "model.predictor.dim", f"{text}: write a multiple of {CONV_NORM_GROUPS}"
             )
-        if job.data.act is not None:
+        if job.data.actions is not None:
             text = "dynamics is told no actions"
-            raise field_error("data.act", f"{text}; leave it out, or write objective.kind: lewm")
+            raise field_error(
+                "data.actions", f"{text}; leave it out, or write objective.kind: lewm"
+            )

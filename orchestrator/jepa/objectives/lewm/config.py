@@ -42,7 +42,7 @@ class LeWM(BuiltInObjective):
 
     arXiv 2603.19312. The mean error of the next embedding + weight * SIGReg, end to end: no
     teacher, no stop-gradient. Needs `model.encoder.attention: moment`; with `model.tubelet: 1`, as
-    published, a moment is a frame. With `data.act`, as published, the prediction knows what is
+    published, a moment is a frame. With `data.actions`, as published, the prediction knows what is
     done; without, the next embedding follows from those before it.
     """
 
@@ -85,10 +85,10 @@ class LeWM(BuiltInObjective):
 
     inverse: NonNegativeFloat = 0.0
     """Weight of inverse dynamics (PLDM, arXiv 2502.14819): what was done between two moments, read
-    linearly off both embeddings. Needs `data.act`. 0: as published."""
+    linearly off both embeddings. Needs `data.actions`. 0: as published."""
 
     states: StateSupervision | None = None
-    """The states that the data has are told by embeddings too. Needs `data.act`. Default: no."""
+    """Embeddings also predict the states of the data. Needs `data.actions`. Default: no."""
 
     rollout: PositiveInt = 1
     """Moments ahead that are predicted, all but the first from predictions; the loss is their
@@ -101,15 +101,15 @@ class LeWM(BuiltInObjective):
     def check(self, job: TrainJob) -> None:
         """Actions and states are there where they are read, and lead from timestep to timestep."""
         super().check(job)
-        if self.inverse and not job.data.act:
+        if self.inverse and not job.data.actions:
             raise field_error(
-                "objective.inverse", "needs the actions of data.act; add it, or write 0"
+                "objective.inverse", "needs the actions of data.actions; add it, or write 0"
             )
-        if self.states and not job.data.act:
+        if self.states and not job.data.actions:
             raise field_error(
-                "objective.states", "needs the states of data.act; add it, or leave it out"
+                "objective.states", "needs the states of data.actions; add it, or leave it out"
             )
-        if job.data.act and job.model.tubelet != 1:
+        if job.data.actions and job.model.tubelet != 1:
             text = f"actions lead from frame to frame, a moment has {job.model.tubelet}"
-            raise field_error("model.tubelet", f"{text}; write 1 beside data.act")
+            raise field_error("model.tubelet", f"{text}; write 1 beside data.actions")
         check_statistic_clips(job, self.statistic_clips)

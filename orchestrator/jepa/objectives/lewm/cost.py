@@ -17,7 +17,7 @@ class LeWMCost(ObjectiveCost):
 
     @cached_property
     def predictor(self) -> TransformerCost:
-        adaptive = self.job.data.act is not None
+        adaptive = self.job.data.actions is not None
         return TransformerCost.from_config(self.model.predictor, adaptive=adaptive)
 
     @property
@@ -48,7 +48,7 @@ class LeWMCost(ObjectiveCost):
 
     @property
     def action_input_maps(self) -> list[LinearMap]:
-        act = self.job.data.act
+        act = self.job.data.actions
         if act is None:
             return []
         return [(act.action_dim or 0, ACTION_MLP_RATIO * self.model.predictor.dim)]
@@ -61,7 +61,7 @@ class LeWMCost(ObjectiveCost):
     @property
     def inverse_dynamics_head(self) -> list[LinearMap]:
         """From two embeddings to the action between them."""
-        act = self.job.data.act
+        act = self.job.data.actions
         if act is None or not self.keys.inverse:
             return []
         return [(2 * self.embedding_dim, act.action_dim or 0)]
@@ -69,7 +69,7 @@ class LeWMCost(ObjectiveCost):
     @property
     def state_head(self) -> list[LinearMap]:
         """From an embedding to its timestep's state."""
-        act, states = self.job.data.act, self.keys.states
+        act, states = self.job.data.actions, self.keys.states
         if act is None or states is None:
             return []
         width = len(act.statistics.state_mean) if act.statistics else 0

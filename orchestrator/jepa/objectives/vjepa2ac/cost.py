@@ -17,9 +17,9 @@ class VJEPA2ACCost(ObjectiveCost):
 
     @property
     def action_input_maps(self) -> list[LinearMap]:
-        act = self.job.data.act
+        act = self.job.data.actions
         assert act is not None
-        reads = 2 if act.actions == "change" else 1
+        reads = 2 if act.representation == "change" else 1
         return [(act.action_dim or 0, self.predictor.dim)] * reads
 
     @property
