@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from orchestrator.jepa.objectives.frozen.objective import FrozenObjective
 from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
-from orchestrator.job import VJEPA2, ObjectiveConfig, TrainJob
+from orchestrator.job import VJEPA2, FrozenTeacher, ObjectiveConfig, TrainJob
 from orchestrator.job.config.masks import VJEPA2_MASKS, AnyMask
 
 
@@ -37,3 +38,10 @@ class PlainObjective(VJEPA2Objective):
 
     def __init__(self, config: Config, job: TrainJob) -> None:
         super().__init__(VJEPA2(ema=config.ema), job)
+
+
+class OwnFrozenTeacher(FrozenObjective):
+    """A frozen teacher as the built-in one has it."""
+
+    class Config(FrozenTeacher):
+        temperature: float = 1.0

@@ -18,7 +18,7 @@ class VJEPA2AC(PretrainedTeacherObjective):
 
     arXiv 2506.09985, section 3.1. Every frame is encoded by itself. L1 of the next frame's
     features, told the ones so far (teacher forcing), + L1 of a rollout that goes on from
-    predictions. Needs `data.actions`; with `actions: change` the state of a frame is told too, and
+    predictions. Needs `data.actions`; with `representation: change` the state of a frame is told too, and
     follows from the change when the model plans. The teacher's encoder is the model's own: it is
     kept beside the predictor.
     """
@@ -51,7 +51,7 @@ class VJEPA2AC(PretrainedTeacherObjective):
         if job.data.actions is None:
             text = "vjepa2ac predicts what follows an action"
             raise field_error(
-                "data.actions", f"{text}; write data.actions: {{actions: change}} or given"
+                "data.actions", f"{text}; write data.actions: {{representation: change}} or given"
             )
         if self.rollout >= job.data.frames:
             text = f"{self.rollout} frames ahead of the first of {job.data.frames}"
