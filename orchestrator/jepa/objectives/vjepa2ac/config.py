@@ -18,9 +18,9 @@ class VJEPA2AC(PretrainedTeacherObjective):
 
     arXiv 2506.09985, section 3.1. Every frame is encoded by itself. L1 of the next frame's
     features, told the ones so far (teacher forcing), + L1 of a rollout that goes on from
-    predictions. Needs `data.actions`; with `representation: change` the state of a frame is told too, and
-    follows from the change when the model plans. The teacher's encoder is the model's own: it is
-    kept beside the predictor.
+    predictions. Needs `data.actions`; with `representation: change` the state of a frame is told
+    too, and follows from the change when the model plans. The teacher's encoder is the model's own:
+    it is kept beside the predictor.
     """
 
     title = "V-JEPA 2-AC, a frozen encoder"
