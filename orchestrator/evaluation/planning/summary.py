@@ -14,7 +14,7 @@ from orchestrator.environments.base import Environment
 from orchestrator.evaluation.planning.episodes import EpisodeBatch, EpisodeResult
 from orchestrator.evaluation.planning.units import EPISODES_PER_UNIT, EpisodeUnit, PlanningContext
 from orchestrator.job import EvaluateJob
-from orchestrator.report.intervals import paired_difference, wilson_interval
+from orchestrator.report.statistics import paired_difference, wilson_interval
 
 PROTOCOL_VERSION = 1
 """Raised when the same model and the same job would give other numbers."""
