@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 STRIP_FRAMES = 12
 GIF_FRAME_MS = 125
-COLOURS = ("#2f6fdb", "#8a94a3", "#d98324", "#2a9d5c", "#c2473f", "#8d63d2")
+COLOURS = (
+    "#2f6fdb", "#8a94a3", "#d98324", "#2a9d5c", "#c2473f",
+    "#8d63d2", "#1f9fb5", "#b86f9c", "#7f942c", "#8f6b4a",
+)  # fmt: skip
 GREEN, RED = COLOURS[3], COLOURS[4]
 TEXT_COLOUR = "#123454"
 """Stands for the page's text colour: `svg` writes `currentColor` for it."""
@@ -88,6 +91,11 @@ def svg(figure: Figure, css_class: str = "chart") -> Markup:
     return Markup(drawn.replace("<svg", f'<svg class="{css_class}"{stretch}', 1))
 
 
+def literal(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
 def surprise_curve(values: np.ndarray, low: float, high: float, break_frame: int) -> Markup:
     """Surprise by frame, as wide as the filmstrip above it, with a gap where nothing is predicted.
 
@@ -123,10 +131,10 @@ def bar_chart(
         at = [i + width * number for i, group in enumerate(groups.values()) if name in group]
         values = [group[name] for group in groups.values() if name in group]
         heights = np.clip(values, low, high)
-        bars = axes.bar(at, heights, 0.9 * width, color=_colour(number), label=name)
+        bars = axes.bar(at, heights, 0.9 * width, color=_colour(number), label=literal(name))
         axes.bar_label(bars, [f"{round(v, 2) + 0.0:.2f}" for v in values], fontsize=8, padding=1)
     middle = (width * (len(names) - 1)) / 2
-    axes.set_xticks(np.arange(len(groups)) + middle, list(groups))
+    axes.set_xticks(np.arange(len(groups)) + middle, [literal(name) for name in groups])
     axes.axhline(0, color=TEXT_COLOUR, linewidth=0.8)
     margin = 0.12 * (high - low)  # for the numbers
     axes.set(ylim=(low - margin, high + margin), ylabel=label)
@@ -137,7 +145,9 @@ def share_chart(shares: Mapping[str, float], label: str) -> Markup:
     """One horizontal bar for each share, the first on top."""
     figure = new_figure(6.4, 0.7 + 0.32 * len(shares))
     axes = figure.subplots()
-    bars = axes.barh(list(shares), list(shares.values()), 0.6, color=COLOURS[0])
+    bars = axes.barh(
+        [literal(name) for name in shares], list(shares.values()), 0.6, color=COLOURS[0]
+    )
     axes.bar_label(bars, [f"{share:.2f}" for share in shares.values()], fontsize=8, padding=3)
     axes.set(xlabel=label, xlim=(0, 1.1 * max(shares.values())))
     axes.invert_yaxis()
@@ -159,7 +169,9 @@ def interval_chart(
         middle = np.array([v["value"] for v in values])
         ends = np.abs([[v[key] for v in values] for key in ("low", "high")] - middle)
         at = np.arange(len(values)) + 0.04 * number
-        axes.errorbar(at, middle, ends, color=_colour(number), marker="o", markersize=4, label=name)
+        axes.errorbar(
+            at, middle, ends, color=_colour(number), marker="o", markersize=4, label=literal(name)
+        )
     axes.set_xticks(range(len(ticks)), list(ticks))
     axes.axhline(0, color=TEXT_COLOUR, linewidth=0.8)
     axes.set(ylim=(floor, 1.0), ylabel=y_label, xlabel=x_label)
@@ -194,10 +206,10 @@ def seed_curves(
                 [values.mean()] * 2,
                 color=colour,
                 linestyle="--",
-                label=name,
+                label=literal(name),
             )
             continue
-        axes.plot(places, values.mean(0), color=colour, linewidth=2, label=name)
+        axes.plot(places, values.mean(0), color=colour, linewidth=2, label=literal(name))
         axes.scatter(np.tile(places, len(values)), values, s=12, color=colour, alpha=0.6)
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [f"{place:,}" for place in places])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from orchestrator.report.figures import COLOURS, GREEN, RED, new_figure, share_chart, svg
+from orchestrator.report.figures import COLOURS, GREEN, RED, literal, new_figure, share_chart, svg
 from orchestrator.report.page import render_page
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def render_html(result: Mapping[str, Any]) -> str:
 def render_png(result: Mapping[str, Any]) -> bytes:
     """Objective by trial number and by each key, as a PNG."""
     figure = slice_figure(result)
-    figure.suptitle(f"Sweep {result['name']}")
+    figure.suptitle(literal(f"Sweep {result['name']}"))
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
@@ -79,7 +79,7 @@ def slice_figure(result: Mapping[str, Any]) -> Figure:
             if name in result["log"] and points:
                 axes.set_xscale("log")
         _scatter(axes, points, result)
-        axes.set_xlabel(name)
+        axes.set_xlabel(literal(name))
         axes.tick_params(labelleft=True)
     for axes in every[len(names) :]:
         axes.remove()
@@ -92,7 +92,7 @@ def _points(result: Mapping[str, Any], key: str) -> list[tuple[Any, Row]]:
     rows = [row for row in _scored(result["trials"]) if key in row["values"]]
     if _is_categorical(_tried(result, key)):
         rows.sort(key=lambda row: _text(row["values"][key]))
-        return [(_text(row["values"][key]), row) for row in rows]
+        return [(literal(_text(row["values"][key])), row) for row in rows]
     return [(row["values"][key], row) for row in rows]
 
 
@@ -152,7 +152,7 @@ def rebuild_study(result: Mapping[str, Any]) -> optuna.Study:
             study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
             continue
         params = {
-            key: _text(value) if _is_categorical(_tried(result, key)) else value
+            key: literal(_text(value)) if _is_categorical(_tried(result, key)) else value
             for key, value in row["values"].items()
             if key in distributions
         }
@@ -175,7 +175,7 @@ def _distribution(result: Mapping[str, Any], key: str) -> optuna.distributions.B
 
     values = _tried(result, key)
     if _is_categorical(values):
-        return CategoricalDistribution(sorted({_text(value) for value in values}) or [""])
+        return CategoricalDistribution(sorted({literal(_text(value)) for value in values}) or [""])
     log = key in result["log"]
     if all(isinstance(value, int) for value in values):
         return IntDistribution(min(values), max(values), log=log)

@@ -44,7 +44,7 @@ def test_curves_are_drawn_inside_the_frame_and_rise_where_scores_do() -> None:
     points = [use for use in svg.iter(f"{SVG}use") if "fill-opacity: 0.6" in use.get("style", "")]
     assert len(points) == 2 * 2 * 3, "a point for each seed of each trained arm"
     words = [element.text for element in svg.iter(f"{SVG}text")]
-    assert {"ema", "pixels", "ran<dom", "R2", "videos trained on", "4,096"} <= set(words)
+    assert {"ema", "pixels", r"ran<dom $\nope$", "R2", "videos trained on", "4,096"} <= set(words)
 
 
 def test_a_ratio_without_a_claim_says_so() -> None:

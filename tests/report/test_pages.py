@@ -86,7 +86,7 @@ PAGES: dict[str, tuple[Callable[[], str], list[str]]] = {
         [
             "1,234 steps", "8 clips", "2 seeds", "physics://mixed?size=48&amp;fps=8", "10 videos",
             "4 others", "position, moving background", "4,096 videos", "0.550", "0.050",
-            "ran&lt;dom", "(untrained)", "0.060", "N(pixels) / N(ema) = 4.20 [2.00, 9.00]",
+            r"ran&lt;dom $\nope$", "(untrained)", "0.060", "N(pixels) / N(ema) = 4.20 [2.00, 9.00]",
             "videos trained on",
         ],
     ),
@@ -95,7 +95,8 @@ PAGES: dict[str, tuple[Callable[[], str], list[str]]] = {
         [
             "12 trials of 2,000 steps", "search tpe", "scheduler", "mean of place, speed",
             "Best: trial", "importance", "0.70", "collapsed", "pruned",
-            "rankme_share 0.1 is below 0.2", "out of memory", "depth&lt;b&gt;", "gru&lt;script&gt;",
+            "rankme_share 0.1 is below 0.2", "out of memory", "depth&lt;b&gt;",
+            r"gru&lt;script&gt;$\nope$",
             "objective.ema", "Not every complete trial has objective.ema", "0.0300",
         ],
     ),

@@ -189,7 +189,7 @@ def study_result() -> dict[str, Any]:
         "arms": {
             "ema": [[0.1, 0.3, 0.5], [0.2, 0.3, 0.6]],
             "pixels": [[-0.4, 0.0, 0.2], [0.0, 0.1, 0.1]],
-            "ran<dom": [[0.05], [0.07]],
+            r"ran<dom $\nope$": [[0.05], [0.07]],
         },
         "ratios": {"ema": {"value": 4.2, "low": 2.0, "high": 9.0, "claim": True, "why": ""}},
     }  # fmt: skip
@@ -208,7 +208,7 @@ def sweep_result(trials: int = 12, seed: int = 0) -> dict[str, Any]:
         values: dict[str, Any] = {
             "optim.lr": 10 ** draw.uniform(-4, -2),
             "depth<b>": draw.randint(1, 6),
-            "predictor": draw.choice([{"kind": "vit"}, {"kind": "gru<script>"}]),
+            "predictor": draw.choice([{"kind": "vit"}, {"kind": r"gru<script>$\nope$"}]),
         }
         if number % 2:
             values["objective.ema"] = draw.choice([0.9, 0.99])
