@@ -57,7 +57,7 @@ PAGES: dict[str, tuple[Callable[[], str], list[str]]] = {
         lambda: rollouts_report(made.rollouts_summary()),
         [
             "CLEVRER", "12 scenes scored", "none excluded", "0.234", "0.345", "over copy", "0.017",
-            "best 0.022", "31%", "(6.2%)", "62%", "(31%)", "44%", "0.81", "0.00", "4 clips",
+            "best 0.022", "31%", "(6.25%)", "62%", "(100%)", "44%", "0.81", "0.00", "4 clips",
             "seconds ahead", "0.75",
         ],
     ),

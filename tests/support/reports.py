@@ -28,7 +28,7 @@ def interval(value: float, width: float = 0.1) -> dict[str, float]:
 
 
 def rollout_rows() -> list[dict[str, Any]]:
-    shares = {"@1": 0.31, "chance@1": 0.0625, "@5": 0.62, "chance@5": 0.3125}
+    shares = {"@1": 0.31, "chance@1": 0.0625, "@5": 0.62, "chance@5": 1.0}
     return [
         {
             "tubelets_ahead": ahead,
