@@ -184,7 +184,7 @@ class Recorder(Callback):
         momentum = self._trainer.engine.objective.momentum
         rate = self._last.lr if self._last is not None else 0.0
         told = values and health.collapse_warning(
-            values, objective=self.job.objective.kind, lr=rate, momentum=momentum
+            values, objective=self.job.objective_config, lr=rate, momentum=momentum
         )
         if told and not self._collapse_reported:
             self._collapse_reported = True
