@@ -160,7 +160,7 @@ def _group_row(one: _GroupEstimate) -> Row:
 
 
 def _time_rows(figures: dict[str, Any]) -> list[Row]:
-    hours, at_once = figures["hours"], figures["at_once"]
+    hours, at_once = figures["hours"], min(figures["at_once"], figures["trainings"])
     if hours is None:
         return []
     order = f"{at_once:,} at a time" if at_once > 1 else "one after the other"

@@ -71,7 +71,7 @@ def test_a_sweep_on_a_cluster_has_a_price_and_trials_at_a_time(profile: Any) -> 
     # Head and both GPU nodes are always there, so they are paid.
     assert found.figures["cost"] == pytest.approx(0.1 * 21.0)
     (text,) = [text for title, text in found.rows if title == "time"]
-    assert "4 at a time" in text
+    assert "2 at a time" in text, "there are no more"
     assert found.problem is None
 
 
