@@ -171,8 +171,8 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
     folder = Storage(str(tmp_path)).subfolder("runs", "acting")
     record = read_record(folder)
     assert record is not None
-    began = record.job["data"]["act"]
-    assert began["block"] == 2
+    began = record.job["data"]["actions"]
+    assert began["frameskip"] == 2
     assert len(began["statistics"]["state_mean"]) == 3
     assert record.identity["data.actions.block"] == 2
     # Measured differently meanwhile: it is not looked at again.
@@ -183,18 +183,18 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
     summary = run(job, local=True)
     record = read_record(folder)
     assert record is not None
-    assert record.job["data"]["act"] == began
+    assert record.job["data"]["actions"] == began
     report = audit_run(Storage(str(tmp_path)), "acting")
     assert (report.wrong, report.trained, report.failed) == ([], 16, 0)
     exported = json.loads(Path(summary.model_uri, "config.json").read_text())
     assert began in _values(exported)
 
     other = job_dict(job)
-    other["data"]["act"] = {"actions": "change"}
+    other["data"]["actions"] = {"representation": "change"}
     with pytest.raises(RequestError, match=r"data\.actions\.actions: 'given' -> 'change'"):
         run(build_job(other), local=True)
-    other["data"]["act"] = {"block": 2, "statistics": dict(began["statistics"])}
-    other["data"]["act"]["statistics"]["action_mean"] = [0.0, 0.0, 0.0]
+    other["data"]["actions"] = {"frameskip": 2, "statistics": dict(began["statistics"])}
+    other["data"]["actions"]["statistics"]["action_mean"] = [0.0, 0.0, 0.0]
     with pytest.raises(
         RequestError, match=r"differs in:\s+data\.actions\.statistics\.action_mean\.0"
     ):
