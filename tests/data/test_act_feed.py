@@ -19,7 +19,8 @@ from orchestrator.data.auditing.audit import audit_ledger
 from orchestrator.data.auditing.clip_ledger import ClipLedgerWriter, read_clip_ledger
 from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.loader.batch import Batch, StepBatch
-from orchestrator.data.loader.clip_decoder import TrainDecodeConfig, rows_to_encoded_clips
+from orchestrator.data.loader.clip import rows_to_encoded_clips
+from orchestrator.data.loader.clip_decoder import TrainDecodeConfig
 from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder

@@ -13,8 +13,8 @@ from PIL import Image
 from orchestrator.data.inspection.report import inspect_dataset
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import open_source
 from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.sources.tars import TarSource
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed

@@ -16,8 +16,9 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, open_source
+from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected
 from orchestrator.data.sources.lerobot.source import LeRobotSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig

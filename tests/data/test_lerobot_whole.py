@@ -15,9 +15,10 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.base import RawClip, Rejected, Source
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.data.sources.lerobot.source import LeRobotSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
 from orchestrator.progress import SilentProgress
@@ -196,11 +197,11 @@ def test_another_tool_s_info_beside_videos_is_a_row(tmp_path: Path, body: str) -
 
 
 def test_a_robot_s_folder_inside_of_a_source_is_refused_by_name(folder: Path) -> None:
-    with pytest.raises(RequestError, match="is a LeRobot folder inside of the source") as raised:
+    with pytest.raises(RequestError, match="a LeRobot folder is inside the source") as raised:
         open_source(str(folder.parent))
     assert raised.value.where == str(folder)
     (folder / INFO).write_text("{")
-    with pytest.raises(RequestError, match="is a LeRobot folder inside of the source"):
+    with pytest.raises(RequestError, match="a LeRobot folder is inside the source"):
         open_source(str(folder.parent))
 
 

@@ -16,13 +16,7 @@ from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.verify import verify_dataset
 from orchestrator.data.sources import inputs
-from orchestrator.data.sources.base import (
-    CHANGED_WHILE_PACKING,
-    RawClip,
-    Rejected,
-    Source,
-    open_source,
-)
+from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, Source
 from orchestrator.data.sources.inputs import (
     clip_key_prefix,
     file_identity,
@@ -30,6 +24,7 @@ from orchestrator.data.sources.inputs import (
     path_to_utf8,
     printable_path,
 )
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.verify import verify_dataset
-from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.sources.tar_samples import ClipsBySample, SidecarFile, sample_key
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError

@@ -11,16 +11,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from orchestrator.data.sources.base import (
-    PackedSource,
-    RawClip,
-    Rejected,
-    Source,
-    WorkUnit,
-    open_source,
-)
+from orchestrator.data.sources.base import PackedSource, RawClip, Rejected, Source, WorkUnit
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.data.sources.manifest import ManifestSource, parse_line
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.sources.tars import TarSource, expand_braces
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
@@ -156,7 +150,7 @@ def test_a_source_of_ones_own_by_import_path() -> None:
 @pytest.mark.parametrize(
     ("make", "what"),
     [
-        (lambda p: p / "gone", "nothing is there"),
+        (lambda p: p / "gone", "no such file or folder"),
         (lambda p: p, "the folder is empty"),
         (lambda p: (p / "a.doc").write_bytes(b"1") and p, "no video among 1 files"),
         (lambda p: (p / "a.doc").write_bytes(b"1") and p / "a.doc", r"'\.doc' is not a source"),

@@ -18,13 +18,8 @@ from orchestrator.data.packing.dataset import dataset_folder, is_complete, read_
 from orchestrator.data.packing.pack import pack_source
 from orchestrator.data.packing.prepare import sources_of
 from orchestrator.data.packing.subset import filter_by_duration
-from orchestrator.data.sources.base import (
-    RawClip,
-    Rejected,
-    ReportsSkippedInputs,
-    Source,
-    open_source,
-)
+from orchestrator.data.sources.base import RawClip, Rejected, ReportsSkippedInputs, Source
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, ArraySummary, find_extra
 from orchestrator.errors import DataError, RequestError

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.data.loader.clip import ClipActions, EncodedClip
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, STATES_FILE, Floats, read_array
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import Actions, ActionStatistics, Data
-
-if TYPE_CHECKING:
-    from orchestrator.data.loader.clip_decoder import EncodedClip
 
 IntArray = npt.NDArray[np.int64]
 
@@ -82,17 +77,6 @@ def sample_frame_indices(
     if frames <= span:
         raise DataError(f"has {frames} frames, a clip needs {span + 1}")
     return rng.integers(frames - span) + np.arange(data.frames, dtype=np.int64) * steps
-
-
-@dataclass(frozen=True)
-class ClipActions:
-    """What was done in a clip; float32, in the data's own units."""
-
-    actions: Floats
-    """[T - 1, D]."""
-
-    states: Floats
-    """[T, S]."""
 
 
 class ActionReader:

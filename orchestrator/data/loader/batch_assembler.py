@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from orchestrator.data.loader.action_data import ClipActions
 from orchestrator.data.loader.batch import Batch, ClipFailure
-from orchestrator.data.loader.clip_decoder import ClipDecoder, DecodedClip, rows_to_encoded_clips
+from orchestrator.data.loader.clip import ClipActions, DecodedClip, rows_to_encoded_clips
+from orchestrator.data.loader.clip_decoder import ClipDecoder
 from orchestrator.data.loader.multi_spec import SpecLookup, decode_config_of, jobs_by_clip_spec
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from orchestrator.jepa.action_batch import ActionBatch

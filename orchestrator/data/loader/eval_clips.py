@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.data.codec.decode import Crop, decode_clip
-from orchestrator.data.loader.clip_decoder import EncodedClip, InProcessDecoder
+from orchestrator.data.loader.clip import EncodedClip
+from orchestrator.data.loader.clip_decoder import InProcessDecoder
 from orchestrator.data.loader.pixel_buffer import VideoShape
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import Ids

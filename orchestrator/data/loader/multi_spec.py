@@ -8,13 +8,8 @@ from itertools import chain
 
 import numpy as np
 
-from orchestrator.data.loader.clip_decoder import (
-    DecodeConfig,
-    DecodedClip,
-    EncodedClip,
-    InProcessDecoder,
-    TrainDecodeConfig,
-)
+from orchestrator.data.loader.clip import DecodedClip, EncodedClip
+from orchestrator.data.loader.clip_decoder import DecodeConfig, InProcessDecoder, TrainDecodeConfig
 from orchestrator.data.loader.order import PADDING, Order
 from orchestrator.data.loader.pixel_buffer import PixelBuffer, VideoShape
 from orchestrator.job import TrainJob

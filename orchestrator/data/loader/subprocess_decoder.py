@@ -21,7 +21,8 @@ from multiprocessing.reduction import recv_handle, send_handle
 
 import numpy as np
 
-from orchestrator.data.loader.clip_decoder import DecodeConfig, DecodedClip, EncodedClip
+from orchestrator.data.loader.clip import DecodedClip, EncodedClip
+from orchestrator.data.loader.clip_decoder import DecodeConfig
 from orchestrator.data.loader.pixel_buffer import PixelBuffer, PixelBufferPool, map_shared_memory
 
 REQUEST_BYTES = 1_000_000

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from orchestrator.data.codec.split_video import split_into_clips
 from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, WorkUnit
 from orchestrator.data.sources.images import read_image
+from orchestrator.data.sources.split_video import split_into_clips
 from orchestrator.errors import DataError
 from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage

@@ -16,11 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.data.loader.clip_decoder import (
-    InProcessDecoder,
-    TrainDecodeConfig,
-    rows_to_encoded_clips,
-)
+from orchestrator.data.loader.clip import rows_to_encoded_clips
+from orchestrator.data.loader.clip_decoder import InProcessDecoder, TrainDecodeConfig
 from orchestrator.data.loader.order import Order
 from orchestrator.data.packing.prepare import PreparedData
 from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
