@@ -21,10 +21,10 @@ from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.loader.batch import Batch, StepBatch
 from orchestrator.data.loader.clip import rows_to_encoded_clips
 from orchestrator.data.loader.clip_decoder import TrainDecodeConfig
+from orchestrator.data.loader.clip_reader import ROW_SCHEMA, ClipLocations, ClipReader
 from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
-from orchestrator.data.store.clip_reader import ROW_SCHEMA, ClipLocations, ClipReader
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.data.store.index_schema import CLIP_SCHEMA
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, ARRAY_FILES

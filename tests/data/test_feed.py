@@ -13,10 +13,10 @@ import torch
 from pydantic import BaseModel
 
 from orchestrator.data.loader.batch import StepBatch
+from orchestrator.data.loader.clip_reader import ClipLocations, ClipReader
 from orchestrator.data.loader.data_loader import check_rank_positions, open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.rank_assignment import MAX_BLOCK_BYTES, RankAssignment
-from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
 from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob

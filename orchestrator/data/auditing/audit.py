@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.data.auditing.clip_ledger import read_clip_ledger
+from orchestrator.data.loader.clip_reader import ClipIndex
 from orchestrator.data.loader.order import Order
-from orchestrator.data.store.clip_reader import ClipIndex
 from orchestrator.data.store.sidecar_arrays import expected_content_hash
 from orchestrator.storage import Storage
 

@@ -17,7 +17,7 @@ from ray.data._internal.execution.backpressure_policy import (
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from orchestrator.data.store.clip_reader import ClipIndex, ClipLocations, ClipReader
+from orchestrator.data.loader.clip_reader import ClipIndex, ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
 
 

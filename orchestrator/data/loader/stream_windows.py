@@ -21,10 +21,10 @@ import pyarrow as pa
 import ray
 import ray.exceptions
 
+from orchestrator.data.loader.clip_reader import ClipIndex, ClipLocations
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.rank_assignment import RankAssignment
 from orchestrator.data.loader.ray_datasource import IndexReaderCache, window_dataset
-from orchestrator.data.store.clip_reader import ClipIndex, ClipLocations
 from orchestrator.errors import JobFailed, OrchestratorError
 
 MAX_TASKS_PER_WINDOW = 2000
