@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from orchestrator.data.packing.unit import DATASET_FILE
-from orchestrator.data.running_moments import Moments
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, ARRAY_FILES, find_extra, read_array
 from orchestrator.errors import DataError
@@ -23,6 +25,7 @@ from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 
 ACTION_STATS_FILE, FORMAT_VERSION = "motion.json", 1
+
 
 _MAX_TASKS = 4096
 """Most tasks of a measurement; what is added up, and in which order, follows from the index."""
@@ -189,3 +192,66 @@ def _add_array(
         return
     counted = rows[:-1] if name == ACTIONS_FILE and len(rows) > 1 else rows
     motions.add(name, 1, Moments.from_rows(counted))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of rows of n numbers each; float64 [n].
+
+    Sums are of differences (Chan, Golub and LeVeque 1979): numbers far from zero lose nothing, and
+    one that never changes has a deviation of exactly 0.
+    """
+
+    rows: int
+    mean: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    """Sum of the squared differences from the mean."""
+
+    @classmethod
+    def from_rows(cls, rows: npt.NDArray[Any]) -> Moments:
+        """Of rows [m, n], one at least."""
+        first = rows[0].astype(np.float64)
+        apart = rows.astype(np.float64) - first
+        mean = apart.mean(0)
+        return cls(len(rows), first + mean, ((apart - mean) ** 2).sum(0))
+
+    def merged(self, other: Moments) -> Moments:
+        """Of the rows of both."""
+        rows = self.rows + other.rows
+        apart = other.mean - self.mean
+        share = other.rows / rows
+        squares = self.squares + other.squares + apart**2 * (self.rows * share)
+        return Moments(rows, self.mean + apart * share, squares)
+
+    @property
+    def std(self) -> npt.NDArray[np.float64]:
+        """Standard deviation; 0 where a number never changes."""
+        return np.asarray(np.sqrt(self.squares / self.rows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; numbers come back exactly."""
+        return {
+            "rows": self.rows,
+            "mean": self.mean.tolist(),
+            "squares": self.squares.tolist(),
+            "std": self.std.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Moments:
+        """What `to_dict` gave."""
+        return cls(data["rows"], np.array(data["mean"]), np.array(data["squares"]))
+
+
+def pooled_mean_std(
+    moments: Sequence[Moments], weights: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of what is drawn from several sources with such shares; 1 where
+    a number never changes."""
+    part = np.asarray(weights, np.float64)[:, None] / sum(weights)
+    first = moments[0].mean
+    apart = np.stack([spread.mean - first for spread in moments])
+    mean = (part * apart).sum(0)
+    variance = (part * (np.stack([s.std for s in moments]) ** 2 + (apart - mean) ** 2)).sum(0)
+    std = np.sqrt(variance)
+    return (first + mean).tolist(), np.where(std > 0, std, 1.0).tolist()

@@ -26,7 +26,7 @@ from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from orchestrator.data.store.index import DatasetIndex
-from orchestrator.data.store.index_schema import CLIP_SCHEMA
+from orchestrator.data.store.index_files import CLIP_SCHEMA
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, ARRAY_FILES
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.estimate import BatchSizes

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.data.codec import transcode
 from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.sources.base import RawClip, Rejected
-from orchestrator.data.sources.split_video import split_into_clips
+from orchestrator.data.sources.raw_clips import split_into_clips
 from orchestrator.errors import DataError
 from orchestrator.job import TranscodeConfig
 from tests.support.videos import (

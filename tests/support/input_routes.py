@@ -11,7 +11,7 @@ import numpy as np
 
 from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.sources.base import RawClip
-from orchestrator.data.sources.split_video import split_into_clips
+from orchestrator.data.sources.raw_clips import split_into_clips
 from orchestrator.data.sources.tars import TarSource
 from orchestrator.errors import DataError
 from orchestrator.job import TranscodeConfig

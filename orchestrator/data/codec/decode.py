@@ -14,10 +14,14 @@ import av
 import numpy as np
 
 from orchestrator.data.codec.container import ffmpeg_reason, open_container, select_video_stream
+from orchestrator.data.codec.display import (
+    image_orientation,
+    is_image_file,
+    orientation_of,
+    sanitize_pixel_aspect,
+)
 from orchestrator.data.codec.filter_graph import ClipFilterGraph, Crop, CropFunction
-from orchestrator.data.codec.orientation import image_orientation, is_image_file, orientation_of
 from orchestrator.data.codec.packet_reader import read_packets_by_index, read_packets_by_time
-from orchestrator.data.codec.video_probe import sanitize_pixel_aspect
 from orchestrator.errors import DataError
 
 __all__ = ["STILL_IMAGE_DURATION_S", "Crop", "CropFunction", "decode_clip", "sample_frame_times"]

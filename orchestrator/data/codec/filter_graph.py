@@ -11,8 +11,12 @@ from typing import Any
 import av
 import numpy as np
 
-from orchestrator.data.codec.color_matrix import FFMPEG_MATRIX_NAMES, color_matrix_of
-from orchestrator.data.codec.orientation import Orientation
+from orchestrator.data.codec.display import (
+    FFMPEG_MATRIX_NAMES,
+    Orientation,
+    color_matrix_of,
+    square_pixel_size,
+)
 
 _MAX_CACHED_GRAPHS = 8
 """Filter graphs of a thread: enough for whole frames, mirrored or not, of some sizes; random crops
@@ -107,14 +111,6 @@ class ClipFilterGraph:
         if (width, height) == (frame.width, frame.height):
             return []
         return [("scale", f"{width}:{height}:flags=bicubic")]
-
-
-def square_pixel_size(width: int, height: int, pixel: float) -> tuple[int, int]:
-    """Size of a frame once its pixels, `pixel` times as wide as high, are square: one side
-    shrinks."""
-    if pixel >= 1:
-        return width, max(1, round(height / pixel))
-    return max(1, round(width * pixel)), height
 
 
 def _chroma_format(frame: Any) -> str:

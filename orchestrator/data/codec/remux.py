@@ -12,11 +12,12 @@ import numpy as np
 from av.error import FFmpegError
 
 from orchestrator.data.codec.container import ffmpeg_reason, open_video
-from orchestrator.data.codec.copy_segments import CopySegment
+from orchestrator.data.codec.display import DisplayFormat, display_format_of
 from orchestrator.data.codec.mp4 import set_edit_end
+from orchestrator.data.codec.segments import CopySegment
 from orchestrator.data.codec.timeline import Ticks
 from orchestrator.data.codec.transcode import EncodedSegment
-from orchestrator.data.codec.video_probe import DisplayFormat, VideoInfo, display_format_of
+from orchestrator.data.codec.video_probe import VideoInfo
 
 _FORMAT_LOST_REASON = (
     "a copy would lose the aspect or the colours that only its container names: use"

@@ -17,8 +17,16 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from orchestrator.data.codec import color_matrix as colour
 from orchestrator.data.codec.container import open_video
+from orchestrator.data.codec.display import (
+    BT470BG,
+    BT709,
+    BT2020,
+    FCC,
+    SMPTE170M,
+    SMPTE240M,
+    color_matrix_of,
+)
 from orchestrator.data.codec.encode import PIXEL_FORMATS, Chroma, add_h264_stream
 from orchestrator.data.codec.segments import Segment
 from orchestrator.data.codec.timeline import Seconds, Ticks
@@ -32,12 +40,12 @@ _FINE_TIME_BASE = Fraction(1, 90_000)
 """Seconds of a tick where frames keep their own times."""
 
 _COLORSPACES = {
-    colour.BT709: Colorspace.ITU709,
-    colour.FCC: Colorspace.FCC,
-    colour.BT470BG: Colorspace.ITU601,
-    colour.SMPTE170M: Colorspace.ITU601,
-    colour.SMPTE240M: Colorspace.SMPTE240M,
-    colour.BT2020: Colorspace.BT2020,
+    BT709: Colorspace.ITU709,
+    FCC: Colorspace.FCC,
+    BT470BG: Colorspace.ITU601,
+    SMPTE170M: Colorspace.ITU601,
+    SMPTE240M: Colorspace.SMPTE240M,
+    BT2020: Colorspace.BT2020,
 }
 
 
@@ -160,7 +168,7 @@ class FrameConverter:
             width=self._size[0],
             height=self._size[1],
             format=self._pixels,
-            src_colorspace=_COLORSPACES[colour.color_matrix_of(picture) or colour.SMPTE170M],
+            src_colorspace=_COLORSPACES[color_matrix_of(picture) or SMPTE170M],
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             interpolation="BICUBIC",

@@ -16,10 +16,16 @@ from typing import IO, Any
 import numpy as np
 from av.error import FFmpegError
 
-from orchestrator.data.codec.color_matrix import color_matrix_of
 from orchestrator.data.codec.container import ffmpeg_reason, open_video
+from orchestrator.data.codec.display import (
+    DisplayFormat,
+    Orientation,
+    display_format_of,
+    orientation_of,
+    sanitize_pixel_aspect,
+    square_pixel_size,
+)
 from orchestrator.data.codec.mp4 import Mp4TrackInfo, read_track_info
-from orchestrator.data.codec.orientation import Orientation, orientation_of
 from orchestrator.data.codec.packet_table import MAX_PACKETS_BEFORE_JOIN, PacketTable
 from orchestrator.data.codec.timeline import (
     FrameSpan,
@@ -36,34 +42,8 @@ _MAX_MISSING_FRACTION, _MAX_MISSING_S = 0.02, 1.0
 _AVI_REORDERED_CODECS = ("h264", "hevc")
 """AVI stores when frames are decoded; FFmpeg guesses from it when these are shown, a frame off."""
 
-_FULL_RANGE = 2
-"""FFmpeg's code of full-range colours."""
-
 _CONTAINERS_WITH_DURATION = ("mp4", "matroska", "avi", "flv", "asf")
 """Containers whose header says how long they are. Others are asked for their last timestamp."""
-
-
-@dataclass(frozen=True)
-class DisplayFormat:
-    """What decides how a decoded frame is shown: its size, the aspect of a pixel, the code of its
-    colour matrix, whether its range is full, and whether its colours are from a palette."""
-
-    width: int
-    height: int
-    pixel_aspect: Fraction
-    color_matrix: int | None
-    full_range: bool
-    has_palette: bool
-
-
-def display_format_of(stream: Any, frame: Any) -> DisplayFormat:
-    """The look of a stream's decoded frame."""
-    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    pixel, palette = (
-        sanitize_pixel_aspect(stream.sample_aspect_ratio),
-        bool(frame.format.has_palette),
-    )
-    return DisplayFormat(frame.width, frame.height, pixel, color_matrix_of(frame), full, palette)
 
 
 @dataclass(frozen=True)
@@ -120,11 +100,7 @@ class VideoInfo:
     def display_size(self) -> tuple[int, int]:
         """Width and height of the frames that are shown: upright, with square pixels, for which
         one side shrinks."""
-        width, height = self.width, self.height
-        if self.pixel_aspect >= 1:
-            height = max(1, round(height / self.pixel_aspect))
-        else:
-            width = max(1, round(width * self.pixel_aspect))
+        width, height = square_pixel_size(self.width, self.height, self.pixel_aspect)
         return (height, width) if self.orientation.transpose else (width, height)
 
 
@@ -191,11 +167,6 @@ def verify_frame_order(file: IO[bytes], facts: VideoInfo) -> VideoInfo:
     if whole and all(len(own) < 2 or has_constant_rate(own, float(mean_fps(own))) for own in spans):
         return facts
     return probe_video(file, decode_all=True)
-
-
-def sanitize_pixel_aspect(ratio: Fraction | None) -> Fraction:
-    """Aspect ratio of a pixel; none or an absurd one counts as square."""
-    return ratio if ratio and Fraction(1, 4) <= ratio <= 4 else Fraction(1)
 
 
 def mean_fps(times: Seconds) -> Fraction:

@@ -11,15 +11,24 @@ import pyarrow as pa
 import torch
 
 from orchestrator.data.loader.batch import Batch, ClipFailure
-from orchestrator.data.loader.clip import ClipActions, DecodedClip, rows_to_encoded_clips
-from orchestrator.data.loader.clip_decoder import ClipDecoder
-from orchestrator.data.loader.multi_spec import SpecLookup, decode_config_of, jobs_by_clip_spec
+from orchestrator.data.loader.clip import (
+    ClipActions,
+    DecodedClip,
+    rows_to_encoded_clips,
+)
+from orchestrator.data.loader.clip_decoder import (
+    ClipDecoder,
+    decode_config_of,
+    jobs_by_clip_spec,
+)
+from orchestrator.data.loader.order import PADDING, Order
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.masks import Ids, build_mask_samplers, truncate_to_minimum
 from orchestrator.job import TrainJob
 
 SampledMasks = list[tuple[Ids, Ids]]
+
 
 _NOTED = ("position", "weight", "key", "shard")
 
@@ -137,3 +146,24 @@ def _stack(drawn: SampledMasks, fixed: bool) -> tuple[torch.Tensor, torch.Tensor
         drawn = truncate_to_minimum(drawn)
     context, target = zip(*drawn, strict=True)
     return torch.from_numpy(np.stack(context)), torch.from_numpy(np.stack(target))
+
+
+class SpecLookup:
+    """By which `spec` the rows of a step are made."""
+
+    def __init__(self, job: TrainJob, order: Order) -> None:
+        distinct = list(dict.fromkeys(job.data.clip_specs))
+        self._order, self._several = order, len(distinct) > 1
+        self._of_source = np.array([distinct.index(spec) for spec in job.data.clip_specs])
+        buckets = [spec.bucket for spec in distinct]
+        self._of_bucket = [buckets.index(bucket) for bucket in job.data.buckets]
+
+    def indices_of(self, step: int, positions: np.ndarray) -> list[int]:
+        """Of each row at int64 `positions`; padding is made like any clip of the step's shape."""
+        if not self._several:
+            return [0] * len(positions)
+        found = np.full(len(positions), self._of_bucket[self._order.bucket_of_step(step)])
+        real = positions != PADDING
+        found[real] = self._of_source[self._order.source_of(positions[real])]
+        specs: list[int] = found.tolist()
+        return specs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -138,3 +140,58 @@ class InProcessDecoder:
             sampler(generator(self._seed, row.position, "masks", part))
             for part, sampler in enumerate(self._samplers)
         ]
+
+
+def decode_config_of(job: TrainJob) -> DecodeConfig:
+    """How a job's clips are made, whatever source they are of."""
+    jobs = jobs_by_clip_spec(job)
+    if len(jobs) == 1:
+        return TrainDecodeConfig.from_job(jobs[0])
+    return MultiSpecDecodeConfig(tuple(map(TrainDecodeConfig.from_job, jobs)))
+
+
+def jobs_by_clip_spec(job: TrainJob) -> list[TrainJob]:
+    """The job as each way of cutting clips sees it; a row's `spec` counts through them."""
+    return [job.with_clip_spec(spec) for spec in dict.fromkeys(job.data.clip_specs)]
+
+
+@dataclass(frozen=True)
+class MultiSpecDecodeConfig:
+    """One recipe for each way of cutting clips."""
+
+    configs: tuple[TrainDecodeConfig, ...]
+
+    @property
+    def shapes(self) -> tuple[VideoShape, ...]:
+        """Of a clip's pixels, by the `spec` of its row."""
+        return tuple(chain.from_iterable(recipe.shapes for recipe in self.configs))
+
+    def build_decoder(self, micro: int) -> MultiSpecDecoder:
+        """What makes their clips in the process that asks."""
+        return MultiSpecDecoder(self.configs, micro)
+
+
+class MultiSpecDecoder:
+    """Makes each clip by the recipe of its own row, in this process."""
+
+    def __init__(self, recipes: Sequence[TrainDecodeConfig], micro: int) -> None:
+        self._makers = [InProcessDecoder(recipe, micro) for recipe in recipes]
+
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
+        return self._makers[spec].new_buffer()
+
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
+        return [
+            clip
+            for i, row in enumerate(rows)
+            for clip in self._makers[row.spec_index].decode([row], buffer, first_row + i)
+        ]
+
+    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
+        """The clip of a row that cannot be used: black, and masked like any other."""
+        return self._makers[row.spec_index].failed_clip(row, reason, out)
+
+    def close(self) -> None:
+        """Nothing runs."""

@@ -13,9 +13,8 @@ import pyarrow as pa
 
 from orchestrator.data.loader.action_data import required_arrays
 from orchestrator.data.loader.batch import Batch, ClipFailure, StepBatch
-from orchestrator.data.loader.batch_assembler import BatchAssembler, PendingBatch
+from orchestrator.data.loader.batch_assembler import BatchAssembler, PendingBatch, SpecLookup
 from orchestrator.data.loader.clip_reader import ClipIndex, ClipLocations, ClipReader
-from orchestrator.data.loader.multi_spec import SpecLookup
 from orchestrator.data.loader.order import PADDING, Order
 from orchestrator.data.loader.rank_assignment import RankAssignment
 from orchestrator.errors import JobFailed

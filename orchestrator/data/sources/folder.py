@@ -12,14 +12,9 @@ from orchestrator.data.sources.base import (
     Rejected,
     WorkUnit,
 )
-from orchestrator.data.sources.inputs import (
-    file_identity,
-    make_units,
-    path_from_utf8,
-    path_to_utf8,
-    read_clips,
-)
+from orchestrator.data.sources.inputs import file_identity, make_units, path_from_utf8, path_to_utf8
 from orchestrator.data.sources.listing import list_folder, skipped_files
+from orchestrator.data.sources.raw_clips import read_clips
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage

@@ -6,18 +6,14 @@ import errno
 import hashlib
 import io
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, WorkUnit
-from orchestrator.data.sources.images import read_image
-from orchestrator.data.sources.split_video import split_into_clips
+from orchestrator.data.sources.base import WorkUnit
 from orchestrator.errors import DataError
-from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage
 
 MISSING = "missing"
@@ -94,58 +90,6 @@ def file_identity(storage: Storage, path: str) -> str:
     if info.type != pafs.FileType.File:
         return MISSING
     return f"{info.size or 0}:{info.mtime_ns or 0}"
-
-
-def clip_key_prefix(path: str) -> str:
-    """A readable key that is unique to a path: its stem and 8 hex digits of its hash."""
-    stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:64] or "video"
-    return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-
-
-def read_clips(
-    storage: Storage,
-    path: str,
-    identity: str,
-    encode: TranscodeConfig,
-    extras: dict[str, bytes] | None = None,
-    *,
-    is_image: bool = False,
-) -> Iterator[RawClip | Rejected]:
-    """The clips of one video file, or the one of a picture, or why it has none.
-
-    The file must be, before and after it is read, what it was when it was listed.
-    """
-    source = printable_path(storage.uri(path))
-    if identity == MISSING:
-        yield Rejected(source, "no such file")
-        return
-    if identity.startswith(UNREADABLE_PREFIX):
-        yield Rejected(source, f"cannot be read: {identity.removeprefix(UNREADABLE_PREFIX)}")
-        return
-    if file_identity(storage, path) != identity:
-        yield Rejected(source, CHANGED_WHILE_PACKING)
-        return
-    if identity.startswith("0:"):
-        yield Rejected(source, "zero bytes")
-        return
-    lost = 0.0
-    try:
-        with convert_input_errors(storage), open_buffered(storage, path) as file:
-            check_not_lfs_pointer(file)
-            clips: Iterator[RawClip | Rejected] = (
-                iter([read_image(file, clip_key_prefix(path), source)])
-                if is_image
-                else split_into_clips(file, clip_key_prefix(path), source, encode, extras or {})
-            )
-            for clip in clips:
-                lost += clip.share if isinstance(clip, Rejected) else 0
-                yield clip
-    except DataError as error:
-        yield Rejected(source, error.what, max(0.0, 1 - lost))
-        lost = 1.0
-    if file_identity(storage, path) != identity:
-        yield Rejected(source, CHANGED_WHILE_PACKING, max(0.0, 1 - lost))
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from orchestrator.data.sources.inputs import (
     file_identity,
     make_units,
     printable_path,
-    read_clips,
 )
+from orchestrator.data.sources.raw_clips import read_clips
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage, is_remote

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,19 +17,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from orchestrator.data.store.index_schema import (
+from orchestrator.data.store.index_files import (
     INDEX_FILE,
     REQUIRED_COLUMNS,
     SHARD_SCHEMA,
     SHARDS_FILE,
-    ContentDigest,
+    content_digest_of,
+    list_parts,
+    open_parquet,
+    read_column,
+    read_counts,
 )
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.storage import Storage, is_remote, with_retries
 
-_PART = re.compile(r"part-(\d+)\.parquet$")
 _MAX_OPEN_TARS = 8
 
 T = TypeVar("T")
@@ -93,16 +94,18 @@ class DatasetIndex:
                 where=uri,
                 hint="name a folder that `kind: pack` has written",
             )
-        file = _open_parquet(storage, SHARDS_FILE)
+        file = open_parquet(storage, SHARDS_FILE)
         absent = [c for c in SHARD_SCHEMA.names[:4] if c not in file.schema_arrow.names]
         if absent:
             raise DataError(f"columns missing: {', '.join(absent)}", where=storage.uri(SHARDS_FILE))
         has_seconds = "seconds" in file.schema_arrow.names
-        counts = _read_counts(file)
+        counts = read_counts(file)
         meta = file.schema_arrow.metadata or {}
-        digest = meta[b"digest"].decode() if b"digest" in meta else _digest_of_file(file)
-        seconds = sum(float(np.sum(c)) for c in _column(file, "seconds")) if has_seconds else 0.0
-        size = sum(int(np.sum(c)) for c in _column(file, "bytes"))
+        digest = meta[b"digest"].decode() if b"digest" in meta else content_digest_of(file)
+        seconds = (
+            sum(float(np.sum(c)) for c in read_column(file, "seconds")) if has_seconds else 0.0
+        )
+        size = sum(int(np.sum(c)) for c in read_column(file, "bytes"))
         index = cls(storage.root, digest, int(counts.sum()), seconds, size)
         index._counts = counts
         index._check_parts()
@@ -114,7 +117,7 @@ class DatasetIndex:
     def clips_per_shard(self) -> np.ndarray:
         """int64 [shards]: clips per shard, in shard order."""
         if self._counts is None:
-            self._counts = _read_counts(_open_parquet(self._storage, SHARDS_FILE))
+            self._counts = read_counts(open_parquet(self._storage, SHARDS_FILE))
         return self._counts
 
     @property
@@ -130,7 +133,7 @@ class DatasetIndex:
         """
         part, group = self._row_group_of(shard)
         with self._lock:
-            file = self._tables.get(part, lambda: _open_parquet(self._storage, part))
+            file = self._tables.get(part, lambda: open_parquet(self._storage, part))
             if group >= file.num_row_groups:
                 raise DataError(
                     f"no row group for shard {shard}",
@@ -151,10 +154,10 @@ class DatasetIndex:
 
     def duration_range(self) -> tuple[float, float]:
         """Seconds of the shortest and of the longest clip."""
-        file = _open_parquet(self._storage, SHARDS_FILE)
+        file = open_parquet(self._storage, SHARDS_FILE)
         if {"shortest", "longest"} <= set(file.schema_arrow.names):
-            shortest = min(float(np.min(c)) for c in _column(file, "shortest"))
-            return shortest, max(float(np.max(c)) for c in _column(file, "longest"))
+            shortest = min(float(np.min(c)) for c in read_column(file, "shortest"))
+            return shortest, max(float(np.max(c)) for c in read_column(file, "longest"))
         seconds = [s.to_numpy() for s in self._all_seconds()]
         return float(min(map(np.min, seconds))), float(max(map(np.max, seconds)))
 
@@ -164,7 +167,7 @@ class DatasetIndex:
             raise IndexError(f"shard {shard} of {self.num_shards}")
         with self._lock:
             if self._shards_file is None:
-                self._shards_file = _open_parquet(self._storage, SHARDS_FILE)
+                self._shards_file = open_parquet(self._storage, SHARDS_FILE)
             file, group, row = self._shards_file, 0, shard
             while row >= file.metadata.row_group(group).num_rows:
                 row -= file.metadata.row_group(group).num_rows
@@ -261,12 +264,12 @@ class DatasetIndex:
 
     def _part_table(self) -> tuple[list[int], list[str]]:
         if self._parts is None:
-            self._parts = _list_parts(self._storage)
+            self._parts = list_parts(self._storage)
         return self._parts
 
     def _check_parts(self) -> None:
         starts, names = self._part_table()
-        last = _open_parquet(self._storage, names[-1])
+        last = open_parquet(self._storage, names[-1])
         absent = [c for c in REQUIRED_COLUMNS if c not in last.schema_arrow.names]
         if absent:
             raise DataError(
@@ -285,7 +288,7 @@ class DatasetIndex:
 
     def _all_seconds(self) -> Iterator[Any]:
         for name in self._part_table()[1]:
-            file = _open_parquet(self._storage, name)
+            file = open_parquet(self._storage, name)
             yield file.read(columns=["duration_s"])["duration_s"]
 
 
@@ -308,59 +311,3 @@ class _LRUCache:
 
     def clear(self) -> None:
         self._items.clear()
-
-
-def _open_parquet(storage: Storage, name: str) -> Any:
-    try:
-        return pq.ParquetFile(storage.fs.open_input_file(storage.fs_path(name)))
-    except (OSError, pa.ArrowException) as error:
-        raise RequestError(
-            f"cannot be read: {str(error).splitlines()[0]}",
-            where=storage.uri(name),
-            hint="restore the file, or pack again",
-        ) from None
-
-
-def _column(file: Any, name: str) -> Iterator[np.ndarray]:
-    """One column, a row group at a time: never more than that is in memory."""
-    for group in range(file.num_row_groups):
-        yield file.read_row_group(group, columns=[name], use_threads=False)[name].to_numpy()
-
-
-def _read_counts(file: Any) -> np.ndarray:
-    counts = np.empty(file.metadata.num_rows, dtype=np.int64)
-    at = 0
-    for part in _column(file, "count"):
-        counts[at : at + len(part)] = part
-        at += len(part)
-    return counts
-
-
-def _list_parts(storage: Storage) -> tuple[list[int], list[str]]:
-    """First shard and name of every file of the index.
-
-    Our own parts carry their first shard in the name, so that a folder of thousands is
-    opened by listing it; for others the footers are read.
-    """
-    if not storage.is_dir(INDEX_FILE):
-        return [0], [INDEX_FILE]
-    names = [e.path for e in storage.files(INDEX_FILE) if e.path.endswith(".parquet")]
-    if not names:
-        raise RequestError(
-            "the folder holds no parquet file", where=storage.uri(INDEX_FILE), hint="pack again"
-        )
-    found = [_PART.search(name) for name in names]
-    if all(found):
-        return [int(m.group(1)) for m in found if m], names
-    starts = [0]
-    for name in names:
-        starts.append(starts[-1] + _open_parquet(storage, name).num_row_groups)
-    return starts[:-1], names
-
-
-def _digest_of_file(file: Any) -> str:
-    digest = ContentDigest()
-    for batch in file.iter_batches(columns=["count", "bytes", "sha256"]):
-        for row in batch.to_pylist():
-            digest.add(row["count"], row["bytes"], row["sha256"])
-    return digest.value()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.store.index import DatasetIndex
-from orchestrator.data.store.index_schema import (
+from orchestrator.data.store.index_files import (
     CLIP_SCHEMA,
     INDEX_FILE,
     SHARD_SCHEMA,

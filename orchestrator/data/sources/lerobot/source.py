@@ -34,14 +34,19 @@ from orchestrator.data.sources.inputs import (
     make_units,
     open_buffered,
 )
-from orchestrator.data.sources.lerobot.episodes import LeRobotEpisode, read_episodes, skipped_files
+from orchestrator.data.sources.lerobot.episodes import (
+    Floats,
+    LeRobotEpisode,
+    read_episodes,
+    read_states_and_actions,
+    skipped_files,
+)
 from orchestrator.data.sources.lerobot.info import (
     ACTION_FEATURE,
     STATE_FEATURE,
     LeRobotInfo,
     read_info,
 )
-from orchestrator.data.sources.lerobot.table import Floats, read_states_and_actions
 from orchestrator.errors import DataError, RequestError, suggest
 from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from orchestrator.errors import DataError
 _QUARTER_TURN_TOLERANCE = math.tan(math.radians(1))
 """A display matrix within a degree of a quarter turn is one, as for FFmpeg's command line."""
 
+
 _EXIF_TAG = 0x0112
+
+
 _IMAGE_CODECS = ("mjpeg", "png", "webp")
+
 
 Box = tuple[float, float, float, float]
 """Left, top, width, height in pixels."""
@@ -63,6 +68,7 @@ _TRANSPOSE = {
     (False, True): "cclock",
     (True, True): "clock_flip",
 }
+
 
 # EXIF orientation 1 to 8.
 _BY_EXIF = {
@@ -130,3 +136,76 @@ def image_orientation(payload: bytes | memoryview) -> Orientation:
     except Exception:  # damaged EXIF data raises whatever struct and Pillow raise
         value = 1
     return _BY_EXIF.get(value, Orientation()) if isinstance(value, int) else Orientation()
+
+
+BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 1, 4, 5, 6, 7, 9
+"""Matrix coefficients by their codes in ISO/IEC 23091-2."""
+
+
+FFMPEG_MATRIX_NAMES = {
+    BT709: "bt709",
+    FCC: "fcc",
+    BT470BG: "bt470bg",
+    SMPTE170M: "smpte170m",
+    SMPTE240M: "smpte240m",
+    BT2020: "bt2020nc",
+}
+"""As FFmpeg's filters call them."""
+
+
+_HD_MIN_WIDTH, _SD_MAX_HEIGHT = 1280, 576
+
+
+def color_matrix_of(frame: Any) -> int | None:
+    """The code of a frame's colour matrix; where it is not named, what players assume: BT.709
+    from 1280 columns or 577 lines on, BT.601 below. None: RGB and grey have no matrix."""
+    if frame.format.is_rgb or len(frame.format.components) < 3:
+        return None
+    named = int(frame.colorspace)
+    if named in FFMPEG_MATRIX_NAMES:
+        return named
+    large = frame.width >= _HD_MIN_WIDTH or frame.height > _SD_MAX_HEIGHT
+    return BT709 if large else SMPTE170M
+
+
+_FULL_RANGE = 2
+"""FFmpeg's code of full-range colours."""
+
+
+@dataclass(frozen=True)
+class DisplayFormat:
+    """What decides how a decoded frame is shown: its size, the aspect of a pixel, the code of its
+    colour matrix, whether its range is full, and whether its colours are from a palette."""
+
+    width: int
+    height: int
+    pixel_aspect: Fraction
+    color_matrix: int | None
+    full_range: bool
+    has_palette: bool
+
+
+def display_format_of(stream: Any, frame: Any) -> DisplayFormat:
+    """The look of a stream's decoded frame."""
+    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    pixel, palette = (
+        sanitize_pixel_aspect(stream.sample_aspect_ratio),
+        bool(frame.format.has_palette),
+    )
+    return DisplayFormat(frame.width, frame.height, pixel, color_matrix_of(frame), full, palette)
+
+
+def sanitize_pixel_aspect(ratio: Fraction | None) -> Fraction:
+    """Aspect ratio of a pixel; none or an absurd one counts as square."""
+    return ratio if ratio and Fraction(1, 4) <= ratio <= 4 else Fraction(1)
+
+
+def square_pixel_size(width: int, height: int, pixel_aspect: Fraction | float) -> tuple[int, int]:
+    """Width and height of a frame scaled to square pixels: one of its sides shrinks.
+
+    Args:
+        pixel_aspect: width of a stored pixel over its height.
+    """
+    if pixel_aspect >= 1:
+        return width, max(1, round(height / pixel_aspect))
+    return max(1, round(width * pixel_aspect)), height
