@@ -207,7 +207,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="not a LeRobot folder"):
         open_source(f"lerobot://{tmp_path}")
     folder = write_lerobot_dataset(tmp_path / "robot", without=(CAMERA,))
-    with pytest.raises(RequestError, match="no camera is kept as video"):
+    with pytest.raises(RequestError, match="no camera is stored as video"):
         open_source(str(folder))
     listed = write_lerobot_dataset(tmp_path / "listed") / "meta/episodes/chunk-000/file-000.parquet"
     source = open_source(str(tmp_path / "listed"))

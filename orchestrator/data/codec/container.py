@@ -1,4 +1,4 @@
-"""Opening a video file with FFmpeg, and which of its streams is the picture."""
+"""Opens video files with FFmpeg and selects their video stream."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from av.stream import Disposition
 from orchestrator.errors import DataError
 
 MAX_PIXELS = 2**26
-"""Largest frame that is decoded: 8K passes, 16k x 16k (gigabytes of reference frames) does not."""
+"""Largest frame that is decoded, in pixels: 8K passes; 16k x 16k, whose reference frames take
+gigabytes, does not."""
 
 _CODEC_FLAG_UNALIGNED = 1
-"""FFmpeg's AV_CODEC_FLAG_UNALIGNED: else columns that a stream crops at the left are shown."""
+"""FFmpeg's AV_CODEC_FLAG_UNALIGNED: without it cropped left columns are shown."""
 
 _DEFAULT_STREAM_BONUS = 5_000_000
-"""Pixels that a stream marked as the default one is preferred by, as FFmpeg's command line does."""
+"""Pixels added to the size of the stream marked as default, as FFmpeg's command line does."""
 
 
 @contextmanager
 def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
-    """A PyAV container and its picture stream, decoding with one thread.
+    """Open a video: a PyAV container and its video stream, which decodes with one thread.
 
     Raises:
-        DataError: not a video, no video stream (cover pictures do not count), frames larger
-            than `MAX_PIXELS`, or a codec that cannot be decoded.
+        DataError: not a video, no video stream (cover images do not count), frames larger than
+            `MAX_PIXELS`, or a codec that cannot be decoded.
     """
     try:
         container = open_container(file)
@@ -51,21 +52,26 @@ def open_video(file: IO[bytes]) -> Iterator[tuple[Any, Any]]:
 
 
 def open_container(file: IO[bytes]) -> Any:
-    """A PyAV container for reading, whatever encoding its titles have. A playlist that is named
-    like a video opens no other files or addresses."""
-    given = file if isinstance(file, io.BytesIO) else _SeekClampedFile(file)
-    return av.open(given, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
+    """Open a PyAV container for reading.
+
+    Metadata in any text encoding is accepted. A playlist with a video's name cannot open other
+    files or addresses.
+    """
+    seekable = file if isinstance(file, io.BytesIO) else _SeekClampedFile(file)
+    return av.open(seekable, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
 
 
 class _SeekClampedFile:
-    """A file in which a seek behind the end goes to the end: damaged headers ask for places that
-    no file has, which must not look like a storage that fails."""
+    """A file in which a seek past the end goes to the end.
+
+    Damaged headers seek past the end, which must not be taken for a failing storage.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.read, self.tell = file, file.read, file.tell
-        at = file.tell()
+        start = file.tell()
         self._size = file.seek(0, io.SEEK_END)
-        file.seek(at)
+        file.seek(start)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET:
@@ -74,7 +80,7 @@ class _SeekClampedFile:
 
 
 def select_video_stream(container: Any) -> Any:
-    """The video stream that is shown: the largest, or the one that is marked as the default.
+    """The video stream that players show: the largest, or the one marked as default.
 
     Raises:
         DataError: there is none, or its codec cannot be decoded.
@@ -91,7 +97,7 @@ def select_video_stream(container: Any) -> Any:
 
 
 def ffmpeg_reason(error: Exception) -> str:
-    """FFmpeg's own words, without numbers and addresses."""
+    """FFmpeg's message, without error numbers and addresses."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0]
 

@@ -1,4 +1,4 @@
-"""Which of eight ways a stored frame is turned and mirrored to be shown."""
+"""How a decoded frame is displayed: orientation, pixel aspect ratio and colour matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from orchestrator.errors import DataError
 
 _QUARTER_TURN_TOLERANCE = math.tan(math.radians(1))
-"""A display matrix within a degree of a quarter turn is one, as for FFmpeg's command line."""
+"""A display matrix within one degree of a quarter turn counts as one, as in the ffmpeg command."""
 
 
 _EXIF_TAG = 0x0112
@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Orientation:
-    """From the stored to the shown frame: transposed first, then mirrored, then flipped."""
+    """How a stored frame is turned for display: transposed first, then mirrored, then flipped."""
 
     transpose: bool = False
     """Rows become columns."""
@@ -41,11 +41,15 @@ class Orientation:
     """Top and bottom are swapped."""
 
     def display_size(self, width: float, height: float) -> tuple[float, float]:
-        """Width and height of the shown frame."""
+        """Width and height of the displayed frame, from those of the stored one."""
         return (height, width) if self.transpose else (width, height)
 
     def stored_box(self, box: Box, display_size: tuple[float, float]) -> Box:
-        """Where a box of the shown frame, which is `display_size` pixels large, is stored."""
+        """The box in the stored frame of a `box` in the displayed one.
+
+        Args:
+            display_size: width and height of the displayed frame.
+        """
         x, y, width, height = box
         if self.hflip:
             x = display_size[0] - x - width
@@ -55,7 +59,7 @@ class Orientation:
 
     @property
     def ffmpeg_filters(self) -> list[tuple[str, str | None]]:
-        """FFmpeg filters (name, arguments) that turn a stored frame into the shown one."""
+        """FFmpeg filters (name, arguments) that turn a stored frame into the displayed one."""
         if self.transpose:
             return [("transpose", _TRANSPOSE[self.hflip, self.vflip])]
         mirror: list[tuple[str, str | None]] = [("hflip", None)] if self.hflip else []
@@ -84,7 +88,7 @@ _BY_EXIF = {
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """How a decoded video frame is turned, by its display matrix.
+    """The orientation of a decoded video frame, from its display matrix.
 
     Raises:
         DataError: the matrix is no quarter turn, or cannot be read.
@@ -93,7 +97,9 @@ def orientation_of(frame: Any) -> Orientation:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18.1 has no name for some newer kinds of side data
         if frame.rotation:
-            raise DataError("its display matrix stands beside unknown side data") from None
+            raise DataError(
+                "its display matrix cannot be read: the frame has unknown side data"
+            ) from None
         return Orientation()
     if matrix is None:
         return Orientation()
@@ -101,14 +107,14 @@ def orientation_of(frame: Any) -> Orientation:
 
 
 def orientation_from_matrix(matrix: np.ndarray) -> Orientation:
-    """The orientation of a display matrix, int32 [9], rows a b u, c d v, x y w.
+    """The orientation that a display matrix describes; int32 [9], rows a b u, c d v, x y w.
 
     Raises:
         DataError: it turns by another angle than a quarter turn.
     """
-    a, b, c, d = (float(matrix[at]) for at in (0, 1, 3, 4))
+    a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
     if not math.hypot(a, c) or not math.hypot(b, d):
-        return Orientation()  # it shows nothing at all: players ignore it
+        return Orientation()  # a degenerate matrix: players ignore it
     if abs(b) <= _QUARTER_TURN_TOLERANCE * abs(a) and abs(c) <= _QUARTER_TURN_TOLERANCE * abs(d):
         return Orientation(hflip=a < 0, vflip=d < 0)
     if abs(a) <= _QUARTER_TURN_TOLERANCE * abs(b) and abs(d) <= _QUARTER_TURN_TOLERANCE * abs(c):
@@ -120,19 +126,19 @@ def orientation_from_matrix(matrix: np.ndarray) -> Orientation:
 
 
 def is_image_file(container: Any, codec: str) -> bool:
-    """Whether a container is a single picture file, whose orientation stands in its EXIF data."""
+    """Whether a container is a single image file, whose orientation is in its EXIF data."""
     name: str = container.format.name
     return codec in _IMAGE_CODECS and (name.endswith("_pipe") or name.startswith("image2"))
 
 
 def image_orientation(payload: bytes | memoryview) -> Orientation:
-    """How a jpeg, png or webp picture is turned, by EXIF tag 274; one without it is upright.
+    """The orientation of a jpeg, png or webp image, from EXIF tag 274; upright without one.
 
-    PyAV 18.1 cannot tell: it refuses the side data of frames that carry EXIF data.
+    PyAV 18.1 cannot read it: it refuses the side data of frames that carry EXIF data.
     """
     try:
-        with Image.open(io.BytesIO(payload)) as picture:
-            value = picture.getexif().get(_EXIF_TAG, 1)
+        with Image.open(io.BytesIO(payload)) as image:
+            value = image.getexif().get(_EXIF_TAG, 1)
     except Exception:  # damaged EXIF data raises whatever struct and Pillow raise
         value = 1
     return _BY_EXIF.get(value, Orientation()) if isinstance(value, int) else Orientation()
@@ -150,15 +156,17 @@ FFMPEG_MATRIX_NAMES = {
     SMPTE240M: "smpte240m",
     BT2020: "bt2020nc",
 }
-"""As FFmpeg's filters call them."""
-
+"""Names of the matrices in FFmpeg's filters."""
 
 _HD_MIN_WIDTH, _SD_MAX_HEIGHT = 1280, 576
 
 
 def color_matrix_of(frame: Any) -> int | None:
-    """The code of a frame's colour matrix; where it is not named, what players assume: BT.709
-    from 1280 columns or 577 lines on, BT.601 below. None: RGB and grey have no matrix."""
+    """The code of a frame's colour matrix; None for RGB and grey, which have none.
+
+    Where the video does not name it, what players assume: BT.709 from 1280 columns or 577 lines
+    on, BT.601 below.
+    """
     if frame.format.is_rgb or len(frame.format.components) < 3:
         return None
     named = int(frame.colorspace)
@@ -169,34 +177,40 @@ def color_matrix_of(frame: Any) -> int | None:
 
 
 _FULL_RANGE = 2
-"""FFmpeg's code of full-range colours."""
+"""FFmpeg's code for full-range colours."""
 
 
 @dataclass(frozen=True)
 class DisplayFormat:
-    """What decides how a decoded frame is shown: its size, the aspect of a pixel, the code of its
-    colour matrix, whether its range is full, and whether its colours are from a palette."""
+    """The properties of a decoded frame that decide how it is displayed."""
 
     width: int
     height: int
     pixel_aspect: Fraction
+    """Width of a pixel over its height."""
+
     color_matrix: int | None
+    """Code of the matrix (`color_matrix_of`)."""
+
     full_range: bool
     has_palette: bool
 
 
 def display_format_of(stream: Any, frame: Any) -> DisplayFormat:
-    """The look of a stream's decoded frame."""
-    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    pixel, palette = (
-        sanitize_pixel_aspect(stream.sample_aspect_ratio),
-        bool(frame.format.has_palette),
+    """The display format of a frame that was decoded from a stream."""
+    full_range = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    return DisplayFormat(
+        width=frame.width,
+        height=frame.height,
+        pixel_aspect=sanitize_pixel_aspect(stream.sample_aspect_ratio),
+        color_matrix=color_matrix_of(frame),
+        full_range=full_range,
+        has_palette=bool(frame.format.has_palette),
     )
-    return DisplayFormat(frame.width, frame.height, pixel, color_matrix_of(frame), full, palette)
 
 
 def sanitize_pixel_aspect(ratio: Fraction | None) -> Fraction:
-    """Aspect ratio of a pixel; none or an absurd one counts as square."""
+    """The aspect ratio of a pixel; a missing or implausible one counts as square."""
     return ratio if ratio and Fraction(1, 4) <= ratio <= 4 else Fraction(1)
 
 

@@ -16,100 +16,109 @@ VIDEO_EXTENSIONS = frozenset((
     "ogm", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m",
 ))
 # fmt: on
-"""Names that are taken for videos in folders and tars, lower case, without the dot."""
+"""Extensions of videos in folders and tars, lower case, without the dot."""
 
 IMAGE_EXTENSIONS = frozenset(("jpeg", "jpg", "png", "webp"))
-"""Names that are taken for pictures in folders."""
+"""Extensions of images in folders."""
 
 MANIFEST_EXTENSIONS = ("csv", "tsv", "txt")
 
 CHANGED_WHILE_PACKING = "changed while packing"
-"""Reason of an input that is not, when it is read, what it was when the job listed it."""
+"""Reason for rejecting an input whose size or modification time differs from when it was listed."""
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A fixed list of inputs that is packed and committed as a whole.
-
-    `id`: safe as part of a file name, unique in its source, sorted as the source is.
-    `inputs`: what the source needs to find each input. `identity`: changes when any input
-    does (sizes and modification times).
-    """
+    """A fixed list of inputs that is packed and committed together."""
 
     id: str
+    """Safe as part of a file name, unique in its source, in the source's sort order."""
+
     inputs: tuple[str, ...]
+    """What the source needs to find each input, such as a path."""
+
     identity: str
+    """Text that changes when any input does (sizes and modification times)."""
 
 
 @dataclass(frozen=True)
 class RawClip:
-    """One clip on its way into a tar: `KEY.mp4`, `KEY.json` and whatever stands beside it.
-
-    `payload`: an mp4, or a picture, which has another `extension`. `frames`, `fps` (average),
-    `duration_s`, `width` and `height` (upright) describe it. `extras`: extension to bytes, e.g.
-    "states.npy"; a "json" among them is an object that is merged into KEY.json.
-    """
+    """One clip to be written to a tar: `KEY.mp4`, `KEY.json` and sidecar files."""
 
     key: str
     payload: bytes
+    """An mp4, or an image if `extension` says so."""
+
     frames: int
     fps: float
+    """Average frames per second; 0 for an image."""
+
     width: int
+    """Pixels of the upright frame, as is `height`."""
+
     height: int
     duration_s: float
     source: str
+    """Where it comes from, for people: a path or URI."""
+
     extras: dict[str, bytes] = field(default_factory=dict)
+    """Sidecar files by extension, such as "states.npy". "json" is an object that is merged into
+    KEY.json."""
+
     codec: str = "h264"
     extension: str = "mp4"
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An input, or a part of it, that cannot be used. `share`: how much of one input is lost."""
+    """An input, or a part of one, that cannot be used."""
 
     source: str
     reason: str
     share: float = 1.0
+    """Share of one input that is lost; 0: it counts as no failure."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Raw video that packing turns into tars. Travels to Ray tasks, so it is small to pickle."""
+    """Raw video that packing turns into tars. Sent to Ray tasks: it must be small to pickle."""
 
     uri: str
 
     def units(self) -> list[WorkUnit]:
-        """Every input, in fixed lists; the same lists each time while nothing changes."""
+        """All inputs in fixed lists, which stay the same while no input changes."""
 
     def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
-        """The clips of a unit, one at a time, in a fixed order. Runs inside a Ray task."""
+        """The clips of a unit, one at a time, in a fixed order. Called in a Ray task."""
 
 
 @runtime_checkable
 class InPlaceSource(Protocol):
-    """Tars that are indexed where they lie; nothing is written but the index."""
+    """Tars that are indexed in place; only the index is written."""
 
     uri: str
 
     def units(self) -> list[WorkUnit]:
-        """Every tar, in fixed lists."""
+        """All tars in fixed lists, which stay the same while no tar changes."""
 
     def shards(self, unit: WorkUnit) -> Iterator[IndexedShard | Rejected]:
-        """The shards of a unit with their clips, and what cannot be used in them."""
+        """The shards of a unit with their clips, and the members that cannot be used."""
 
 
 @runtime_checkable
 class ReportsSkippedInputs(Protocol):
-    """A source that knows what stands beside its inputs and is not read."""
+    """A source that reports files among its inputs that it does not read."""
 
     def left_out(self) -> list[Rejected]:
-        """A row for each file that the last `units` found and left out; rows with a share are
-        inputs that cannot be read."""
+        """A row for each file that the last call of `units` skipped.
+
+        Rows with a share above 0 are inputs that cannot be read.
+        """
 
 
 @dataclass(frozen=True)
 class PackedSource:
-    """A dataset that was packed before: there is nothing to do."""
+    """A dataset that is already packed."""
 
     uri: str
 

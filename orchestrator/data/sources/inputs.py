@@ -1,4 +1,4 @@
-"""Single inputs of a source: their identity, their key, and the clips in one video."""
+"""Single input files of a source: identity, names that are not UTF-8, opening, read errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from orchestrator.errors import DataError
 from orchestrator.storage import Storage
 
 MISSING = "missing"
-"""Identity of an input that is not there."""
+"""Identity of an input that does not exist."""
 
 UNREADABLE_PREFIX = "unusable: "
-"""Begins the identity of an input that cannot be looked at; the reason follows."""
+"""Begins the identity of an input that cannot be read; the reason follows."""
 
 _READ_AHEAD_BYTES = 4 << 20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -28,9 +28,9 @@ _COMPRESSION_MAGIC = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
     b"\x04\"M\x18": "lz4", b"PK\x03\x04": "zip",
 }  # fmt: skip
-_NON_UTF8_PREFIX = "\0"  # begins the text of a name that is not UTF-8; no path holds it
+_NON_UTF8_PREFIX = "\0"  # begins the text of a name that is not UTF-8; no path contains it
 
-# Errors of one file; others are the storage's or the machine's, and stop the job.
+# Errors of a single file. Others are errors of the storage or the machine and stop the job.
 _PER_FILE_ERRNOS = frozenset((
     errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
     errno.ENOTDIR, errno.ENXIO, errno.EPERM,
@@ -38,7 +38,7 @@ _PER_FILE_ERRNOS = frozenset((
 
 
 def make_units(inputs: Sequence[tuple[str, str]], size: int) -> list[WorkUnit]:
-    """Deal (input, identity) pairs into units of `size`, in order."""
+    """Group (input, identity) pairs into units of `size` inputs, in order."""
     units = []
     for first in range(0, len(inputs), size):
         part = inputs[first : first + size]
@@ -50,7 +50,7 @@ def make_units(inputs: Sequence[tuple[str, str]], size: int) -> list[WorkUnit]:
 
 
 def path_to_utf8(path: str) -> str:
-    """A path as UTF-8 text, one to one: most are it already, local ones may hold any bytes."""
+    """A path as UTF-8 text, reversibly: local paths may contain any bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -59,33 +59,33 @@ def path_to_utf8(path: str) -> str:
 
 
 def path_from_utf8(text: str) -> str:
-    """The path that `path_to_utf8` was given."""
+    """The path that `path_to_utf8` converted."""
     if not text.startswith(_NON_UTF8_PREFIX):
         return text
     return os.fsdecode(unquote_to_bytes(text.removeprefix(_NON_UTF8_PREFIX)))
 
 
 def printable_path(path: str) -> str:
-    """A path for people and for the index: what is not UTF-8 is written as `\\xe9`."""
-    shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return shown.replace("\0", "\\x00")
+    """A path for messages and for the index: bytes that are not UTF-8 are written as `\\xe9`."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return text.replace("\0", "\\x00")
 
 
 def file_identity(storage: Storage, path: str) -> str:
-    """Size and modification time of a file, `MISSING`, or `UNREADABLE_PREFIX` and why."""
+    """Size and modification time of a file, `MISSING`, or `UNREADABLE_PREFIX` and the reason."""
     import pyarrow.fs as pafs
 
     if "\0" in path:
         return f"{UNREADABLE_PREFIX}a NUL byte in its name"
     if not storage.is_remote:
         try:
-            found = os.stat(storage.fs_path(path))
+            info = os.stat(storage.fs_path(path))
         except (FileNotFoundError, NotADirectoryError):
             return MISSING
         except OSError as error:
             return f"{UNREADABLE_PREFIX}{error.strerror}"
-        plain = stat.S_ISREG(found.st_mode)
-        return f"{found.st_size}:{found.st_mtime_ns}" if plain else MISSING
+        is_file = stat.S_ISREG(info.st_mode)
+        return f"{info.st_size}:{info.st_mtime_ns}" if is_file else MISSING
     info = storage.fs.get_file_info(storage.fs_path(path))
     if info.type != pafs.FileType.File:
         return MISSING
@@ -94,13 +94,14 @@ def file_identity(storage: Storage, path: str) -> str:
 
 @contextmanager
 def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
-    """Whatever goes wrong with one input, as the reason why it cannot be used.
+    """Convert any error of one input to a DataError with the reason.
 
-    `storage`: where it is read. Without one, every OSError is the machine's.
+    Args:
+        storage: where the input is read; None: every OSError is an error of the machine.
 
     Raises:
-        DataError: the reason.
-        OSError: the storage or the machine fails, not the input.
+        DataError: the input cannot be used.
+        OSError: the storage or the machine failed, not the input.
     """
     try:
         yield
@@ -111,9 +112,11 @@ def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
             raise
         raise DataError("no such file") from error
     except OSError as error:
-        final = isinstance(error, PermissionError)
-        local = storage is not None and not storage.is_remote and error.errno in _PER_FILE_ERRNOS
-        if storage is None or not (final or local):
+        is_permission = isinstance(error, PermissionError)
+        is_local_file_error = (
+            storage is not None and not storage.is_remote and error.errno in _PER_FILE_ERRNOS
+        )
+        if storage is None or not (is_permission or is_local_file_error):
             raise
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DataError(f"cannot be read: {reason}") from None
@@ -123,10 +126,10 @@ def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
 
 
 def check_not_lfs_pointer(file: IO[bytes]) -> None:
-    """Find out that a file is what Git LFS left in place of a large one.
+    """Check that a file is not a Git LFS pointer, which stands in for a file not downloaded.
 
     Raises:
-        DataError: it is.
+        DataError: it is one.
     """
     file.seek(0)
     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
@@ -135,18 +138,18 @@ def check_not_lfs_pointer(file: IO[bytes]) -> None:
 
 
 def detect_compression(head: bytes) -> str | None:
-    """How a file is compressed, by its first bytes."""
+    """The compression format of a file, from its first bytes; None if it is not compressed."""
     return next(
         (kind for magic, kind in _COMPRESSION_MAGIC.items() if head.startswith(magic)), None
     )
 
 
 def open_buffered(storage: Storage, path: str) -> IO[bytes]:
-    """A seekable reader with read-ahead, so that a remote file costs few requests."""
+    """Open a file with read-ahead, so that a remote file takes few requests."""
     return cast(IO[bytes], io.BufferedReader(open_arrow_file(storage, path), _READ_AHEAD_BYTES))
 
 
 def open_arrow_file(storage: Storage, path: str) -> Any:
-    """A file as pyarrow reads it: its threads call no Python, as they would for `open_buffered`."""
-    place = storage.fs_path(path)
-    return storage.fs.open_input_file(place if storage.is_remote else os.fsencode(place))
+    """Open a file for pyarrow, whose threads read it without calling Python."""
+    full_path = storage.fs_path(path)
+    return storage.fs.open_input_file(full_path if storage.is_remote else os.fsencode(full_path))

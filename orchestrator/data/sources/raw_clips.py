@@ -1,4 +1,4 @@
-"""One video into clips: re-encoded, or its coded stream cut at key frames."""
+"""Makes raw clips of one input file: a video is re-encoded or copied, an image becomes one clip."""
 
 from __future__ import annotations
 
@@ -41,93 +41,102 @@ from orchestrator.storage import Storage
 def split_into_clips(
     file: IO[bytes], key: str, source: str, encode: TranscodeConfig, extras: dict[str, bytes]
 ) -> Iterator[RawClip | Rejected]:
-    """Clips `KEY-000`, `KEY-001`, ... of one video, or `Rejected` for a part that cannot be used.
+    """Split one video into clips `KEY-000`, `KEY-001`, ...; `Rejected` for unusable parts.
+
+    Args:
+        file: the video.
+        key: prefix of the clips' keys.
+        source: where the video comes from, for people.
+        extras: sidecar files of every clip.
 
     Raises:
-        DataError: nothing of the video can be used.
+        DataError: no part of the video can be used.
     """
     try:
-        facts = verify_frame_order(file, probe_video(file))
-        yield from _clips_of_video(file, facts, key, source, encode, extras)
+        info = verify_frame_order(file, probe_video(file))
+        yield from _clips_of_video(file, info, key, source, encode, extras)
     except FFmpegError as error:
         raise DataError(f"cannot be decoded: {ffmpeg_reason(error)}") from None
 
 
 def _clips_of_video(
     file: IO[bytes],
-    facts: VideoInfo,
+    info: VideoInfo,
     key: str,
     source: str,
     encode: TranscodeConfig,
     extras: dict[str, bytes],
 ) -> Iterator[RawClip | Rejected]:
-    yield from _rejected_frames(facts, source)
-    count, pieces = _encode_segments(file, facts, encode)
+    yield from _rejected_frames(info, source)
+    count, segments = _encode_segments(file, info, encode)
     digits = max(3, len(str(count)))
-    for number, piece in enumerate(pieces):
-        if isinstance(piece, str):
-            yield Rejected(source, f"segment {number} of {count}: {piece}", 1 / count)
+    for index, segment in enumerate(segments):
+        if isinstance(segment, str):
+            yield Rejected(source, f"segment {index} of {count}: {segment}", 1 / count)
             continue
-        if piece.missing_frames:
-            reason = f"{piece.missing_frames} frames cannot be decoded, the others are kept"
-            yield Rejected(source, f"segment {number} of {count}: {reason}", 0.0)
+        if segment.missing_frames:
+            reason = f"{segment.missing_frames} frames cannot be decoded, the others are kept"
+            yield Rejected(source, f"segment {index} of {count}: {reason}", 0.0)
         yield RawClip(
-            key=f"{key}-{number:0{digits}d}",
-            payload=piece.payload,
-            frames=piece.frames,
-            fps=piece.fps,
-            width=piece.width,
-            height=piece.height,
-            duration_s=piece.duration_s,
+            key=f"{key}-{index:0{digits}d}",
+            payload=segment.payload,
+            frames=segment.frames,
+            fps=segment.fps,
+            width=segment.width,
+            height=segment.height,
+            duration_s=segment.duration_s,
             source=source,
             extras=extras,
-            codec=piece.codec,
+            codec=segment.codec,
         )
 
 
 def _encode_segments(
-    file: IO[bytes], facts: VideoInfo, encode: TranscodeConfig
+    file: IO[bytes], info: VideoInfo, encode: TranscodeConfig
 ) -> tuple[int, Iterator[EncodedSegment | str]]:
-    """How many segments there are, and each."""
+    """The number of segments, and an iterator that encodes them.
+
+    Raises:
+        DataError: the video cannot be split or copied.
+    """
     if encode.mode == "copy":
-        if facts.duration_s > encode.max_duration:
+        if info.duration_s > encode.max_duration:
             raise DataError(
-                f"too long to copy: {facts.duration_s:.1f} s, encode.max_duration is"
+                f"too long to copy: {info.duration_s:.1f} s, encode.max_duration is"
                 f" {encode.max_duration:g} s"
             )
-        parts = find_copy_segments(facts, encode.segment)
-        return len(parts), remux_segments(file, facts, parts)
-    segments = find_segments(facts, encode.segment)
+        copy_segments = find_copy_segments(info, encode.segment)
+        return len(copy_segments), remux_segments(file, info, copy_segments)
+    segments = find_segments(info, encode.segment)
     if not segments:
         raise DataError("its timestamps jump: no two frames follow each other")
-    return len(segments), transcode_segments(file, facts, encode, segments)
+    return len(segments), transcode_segments(file, info, encode, segments)
 
 
-def _rejected_frames(facts: VideoInfo, source: str) -> Iterator[Rejected]:
+def _rejected_frames(info: VideoInfo, source: str) -> Iterator[Rejected]:
     """Rows for the frames that are in no segment."""
-    whole = facts.frames + facts.undecodable_at_start
-    if facts.undecodable_at_start:
-        reason = f"{facts.undecodable_at_start} frames before the first one that can be decoded"
-        yield Rejected(source, reason, facts.undecodable_at_start / whole)
-    if lone := count_isolated_frames(facts):
-        reason = f"{lone} of {whole} frames stand alone between jumps of the timestamps"
-        yield Rejected(source, reason, lone / whole)
+    total = info.frames + info.undecodable_at_start
+    if info.undecodable_at_start:
+        reason = f"{info.undecodable_at_start} frames before the first one that can be decoded"
+        yield Rejected(source, reason, info.undecodable_at_start / total)
+    if isolated := count_isolated_frames(info):
+        reason = f"{isolated} of {total} are single frames between jumps of the timestamps"
+        yield Rejected(source, reason, isolated / total)
 
 
 EXTENSION_BY_CODEC = {"mjpeg": "jpg", "png": "png", "webp": "webp"}
-"""Of a picture's name, by its codec."""
+"""File extensions of images, by codec."""
 
 
 MAX_IMAGE_BYTES = 2**28
-"""Largest file that is read: it is held in memory as a whole."""
+"""Largest image file in bytes: it is read into memory at once."""
 
 
 def read_image(file: IO[bytes], key: str, source: str) -> RawClip:
-    """A picture as a clip of one frame, its bytes as they are; decoded once to see that it is
-    whole.
+    """Read an image as a clip of one frame, its bytes unchanged; decoded once to check it.
 
     Raises:
-        DataError: it is no jpeg, png or webp, is damaged, too large, or moves.
+        DataError: it is not a jpeg, png or webp, is damaged, too large, or animated.
     """
     payload = file.read(MAX_IMAGE_BYTES + 1)
     if len(payload) > MAX_IMAGE_BYTES:
@@ -140,17 +149,17 @@ def read_image(file: IO[bytes], key: str, source: str) -> RawClip:
             if context.name not in EXTENSION_BY_CODEC:
                 raise DataError(f"is {context.name}, not a jpeg, png or webp picture")
             _check_pixel_count(context.width, context.height)
-            # Without it FFmpeg fills what is missing of a jpeg with grey.
+            # Without "explode" FFmpeg fills the missing part of a truncated jpeg with grey.
             context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
             context.thread_count = 1
             frames = list(container.decode(video=0))
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"damaged, or not a readable picture: {ffmpeg_reason(error)}") from None
-    # Phones put a second jpeg behind the first (MPO, gain maps): viewers show the first.
+    # Phones append a second jpeg to the first (MPO, gain maps); viewers show the first.
     if not frames or (len(frames) > 1 and context.name != "mjpeg"):
         raise DataError(f"{len(frames)} frames are not a picture")
-    still = image_orientation(payload)
-    width, height = map(int, still.display_size(frames[0].width, frames[0].height))
+    orientation = image_orientation(payload)
+    width, height = map(int, orientation.display_size(frames[0].width, frames[0].height))
     return RawClip(
         key=key,
         payload=payload,
@@ -171,7 +180,7 @@ def _check_pixel_count(width: int, height: int) -> None:
 
 
 def clip_key_prefix(path: str) -> str:
-    """A readable key that is unique to a path: its stem and 8 hex digits of its hash."""
+    """A readable key that is unique to a path: the file name's stem and 8 hex digits of a hash."""
     stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:64] or "video"
     return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
@@ -186,9 +195,12 @@ def read_clips(
     *,
     is_image: bool = False,
 ) -> Iterator[RawClip | Rejected]:
-    """The clips of one video file, or the one of a picture, or why it has none.
+    """The clips of one file, or the reason why it has none.
 
-    The file must be, before and after it is read, what it was when it was listed.
+    Args:
+        path: the file, a video unless `is_image`.
+        identity: that of the file when it was listed; it must be the same before and after reading.
+        extras: sidecar files of every clip.
     """
     source = printable_path(storage.uri(path))
     if identity == MISSING:

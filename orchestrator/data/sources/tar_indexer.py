@@ -1,4 +1,4 @@
-"""Reading a tar from front to back: hashed as it goes, and past its end mark."""
+"""Indexes one tar in a single pass: its clips, sidecar files, hashes and unusable members."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from orchestrator.errors import DataError
 from orchestrator.storage import Storage
 
 READ_CHUNK_BYTES = 1 << 20
-"""Bytes that are read at a time."""
+"""Bytes per read."""
 
 
-# What tarfile raises, beside its own errors, for a header whose numbers are none.
+# What tarfile raises, besides its own errors, for a header with fields that are not numbers.
 _HEADER_ERRORS = (ValueError, IndexError, OverflowError)
 
 
 def open_tar(stream: HashingReader) -> tarfile.TarFile:
-    """The tar that begins where a stream stands.
+    """Open the tar that begins at the position of a stream.
 
     Raises:
-        tarfile.ReadError: there is none.
+        tarfile.ReadError: no tar begins there.
     """
     try:
         return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=READ_CHUNK_BYTES)
@@ -56,7 +56,7 @@ def next_member(members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
     """The next member; None at the end.
 
     Raises:
-        tarfile.ReadError: the tar is cut or damaged.
+        tarfile.ReadError: the tar is truncated or damaged.
     """
     try:
         return next(members, None)
@@ -65,35 +65,35 @@ def next_member(members: Iterator[tarfile.TarInfo]) -> tarfile.TarInfo | None:
 
 
 class HashingReader:
-    """A reader that hashes each byte once, however often it is read; it never leaves a gap."""
+    """A file reader that hashes every byte exactly once, in order, however often it is read."""
 
     def __init__(self, file: IO[bytes], digest: Any) -> None:
         self._file, self._digest = file, digest
         self._offset = self._hashed = 0
 
     def seek(self, offset: int) -> None:
-        """Go to a byte that was read before, or follows such a one."""
+        """Go to an offset up to which all bytes have been read."""
         self._file.seek(offset)
         self._offset = offset
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        new = self._offset + len(data) - self._hashed
-        if new > 0:
-            self._digest.update(data[-new:])
-            self._hashed += new
+        num_new = self._offset + len(data) - self._hashed
+        if num_new > 0:
+            self._digest.update(data[-num_new:])
+            self._hashed += num_new
         self._offset += len(data)
         return data
 
     def skip_zeros(self) -> int | None:
-        """Where the next byte is that is not 0; None at the end of the file."""
+        """Offset of the next byte that is not 0; None at the end of the file."""
         while block := self.read(READ_CHUNK_BYTES):
             if rest := block.lstrip(b"\0"):
                 return self._offset - len(rest)
         return None
 
     def finish(self) -> int:
-        """Read to the end; the file's size."""
+        """Read to the end of the file and return its size in bytes."""
         self.seek(self._hashed)
         while self.read(READ_CHUNK_BYTES):
             pass
@@ -107,24 +107,24 @@ _MAX_IN_MEMORY_BYTES = 64 << 20
 
 
 class TarIndexer:
-    """What one tar holds, read from front to back once."""
+    """Collects the clips, sidecar files and unusable members of one tar, in one pass."""
 
     def __init__(self, tar: str) -> None:
         self._tar = tar
         self._clips: dict[str, dict[str, Any]] = {}
         self._files: list[SidecarFile] = []
-        self._files_by_name: dict[str, SidecarFile] = {}  # by name, for links
-        self._arrays_by_offset: dict[int, ArraySummary] = {}  # by offset
+        self._files_by_name: dict[str, SidecarFile] = {}  # for hard links
+        self._arrays_by_offset: dict[int, ArraySummary] = {}
         self._lost_inputs: list[tuple[str, str]] = []
         self._skipped_files: list[tuple[str, str]] = []
         self._bad_samples: set[str] = set()
         self._hash, self._size = hashlib.sha256(), 0
 
     def read(self, storage: Storage, name: str) -> None:
-        """Walk the tar, and others that are joined to its end.
+        """Read the tar, and others that are concatenated to it.
 
         Raises:
-            DataError: it is no tar at all.
+            DataError: the file is not a tar.
         """
         with open_buffered(storage, name) as file:
             check_not_lfs_pointer(file)
@@ -135,7 +135,11 @@ class TarIndexer:
             self._size = stream.finish()
 
     def _scan_tar(self, stream: HashingReader, start: int) -> int | None:
-        """Walk one tar from its first byte; where the next one begins, or None."""
+        """Read the tar that begins at `start`; the offset of the next one, or None.
+
+        Raises:
+            DataError: the file does not begin with a tar.
+        """
         stream.seek(start)
         try:
             tar = open_tar(stream)
@@ -145,7 +149,7 @@ class TarIndexer:
                 kind = detect_compression(stream.read(16))
                 reason = f"{kind} data: unpack it" if kind else str(error)
                 raise DataError(f"not a tar: {reason}") from None
-            reason = f"what stands behind the end mark, from byte {start} on, is no tar"
+            reason = f"the data after the end-of-archive mark, from byte {start} on, is not a tar"
             self._skipped_files.append((self._tar, reason))
             return None
         with tar:
@@ -155,23 +159,27 @@ class TarIndexer:
         stream.seek(end)
         block = stream.read(tarfile.BLOCKSIZE)
         if not block:
-            self._lost_inputs.append((self._tar, "the tar is cut: it has no end mark"))
+            self._lost_inputs.append(
+                (self._tar, "the tar is truncated: it has no end-of-archive mark")
+            )
         elif block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
-            reason = f"the tar is cut or damaged at byte {end}; the rest is lost"
+            reason = f"the tar is truncated or damaged at byte {end}; the rest is lost"
             self._lost_inputs.append((self._tar, reason))
         else:
             return stream.skip_zeros()
         return None
 
     def _scan_members(self, tar: tarfile.TarFile, start: int) -> int | None:
-        """Read every member; where the walk ended, or None when it was cut inside a member."""
+        """Read all members; the offset after the last, or None if the tar ends inside a member."""
         members = iter(tar)
         try:
             while member := next_member(members):
                 self._add_member(tar, member, start + member.offset_data)
-                tar.members = []  # type: ignore[attr-defined]  # keeps memory flat
+                tar.members = []  # type: ignore[attr-defined]  # bounds the memory
         except tarfile.ReadError as error:
-            self._lost_inputs.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
+            self._lost_inputs.append(
+                (self._tar, f"the tar is truncated: {error}; the rest is lost")
+            )
             return None
         return start + int(tar.offset)
 
@@ -184,8 +192,8 @@ class TarIndexer:
         array = next((one for one in ARRAY_FILES if name.lower().endswith(f".{one}")), None)
         if name.startswith("/") or ".." in name.split("/"):
             self._reject(name, "unsafe name: absolute or with '..'", is_video)
-        elif member.islnk() and not is_video and (there := self._resolve_hard_link(member, array)):
-            self._files.append(SidecarFile(name, there.offset, there.size))
+        elif member.islnk() and not is_video and (target := self._resolve_hard_link(member, array)):
+            self._files.append(SidecarFile(name, target.offset, target.size))
         elif member.sparse is not None:
             self._reject(name, "is stored sparse: make the tar without --sparse", is_video)
         elif not member.isreg():
@@ -197,7 +205,7 @@ class TarIndexer:
             self._files_by_name[name] = SidecarFile(name, offset, member.size)
             self._files.append(self._files_by_name[name])
         elif name.rpartition("/")[2].startswith("._"):
-            self._reject(name, "metadata of macOS, no video", counts_as_lost=False)
+            self._reject(name, "macOS metadata, not a video", counts_as_lost=False)
         elif key in self._clips:
             self._reject(name, f"duplicate key '{key}'")
         elif member.size == 0:
@@ -206,10 +214,12 @@ class TarIndexer:
             self._add_clip(tar, member, name, key, offset)
 
     def _resolve_hard_link(self, member: tarfile.TarInfo, array: str | None) -> SidecarFile | None:
-        """The earlier side file that a hard link names; None: it is none, or no such array."""
-        there = self._files_by_name.get(printable_path(member.linkname.removeprefix("./")))
+        """The earlier sidecar file that a hard link names; None if it names no such file."""
+        target = self._files_by_name.get(printable_path(member.linkname.removeprefix("./")))
         return (
-            there if there and (array is None or there.offset in self._arrays_by_offset) else None
+            target
+            if target and (array is None or target.offset in self._arrays_by_offset)
+            else None
         )
 
     def _add_clip(
@@ -224,24 +234,24 @@ class TarIndexer:
             try:
                 with convert_input_errors():
                     check_not_lfs_pointer(cast(IO[bytes], payload))
-                    facts = probe_seekable(cast(IO[bytes], payload))
+                    info = probe_seekable(cast(IO[bytes], payload))
             except DataError as error:
                 self._reject(name, error.what)
                 return
-        width, height = facts.display_size
+        width, height = info.display_size
         self._clips[key] = {
             "key": key,
             "shard": self._tar,
             "offset": offset,
             "bytes": member.size,
-            "frames": facts.frames,
-            "fps": float(facts.fps),
+            "frames": info.frames,
+            "fps": float(info.fps),
             "width": width,
             "height": height,
-            "duration_s": facts.duration_s,
+            "duration_s": info.duration_s,
             "sha256": digest.hexdigest(),
             "source": f"{self._tar}/{name}",
-            "codec": facts.codec,
+            "codec": info.codec,
             "extras": [],
         }
 
@@ -253,7 +263,7 @@ class TarIndexer:
             self._bad_samples.add(sample_key(name))
 
     def rejected(self) -> Iterator[Rejected]:
-        """What cannot be used, each weighed as its share of the tar, and what is left out."""
+        """Members that cannot be used, with their share of the tar; skipped files with share 0."""
         share = 1 / max(1, len(self._clips) + len(self._lost_inputs))
         for source, reason in self._lost_inputs:
             yield Rejected(source, reason, share)
@@ -263,16 +273,18 @@ class TarIndexer:
             yield Rejected(self._tar, "holds no video", 0.0)
 
     def shard(self) -> IndexedShard:
-        """The tar's clips in its order, each with what stands beside it; those whose actions
-        cannot be used are rejected."""
-        found = ClipsBySample(self._clips).assign(self._files)
-        for key, beside in found.by_clip.items():
-            for extension, file in sorted(beside.items(), key=lambda item: item[1].offset):
+        """The tar's clips in its order, each with its sidecar files.
+
+        Clips whose actions or states cannot be used are rejected.
+        """
+        assignment = ClipsBySample(self._clips).assign(self._files)
+        for key, sidecars in assignment.by_clip.items():
+            for extension, file in sorted(sidecars.items(), key=lambda item: item[1].offset):
                 extra = {"name": extension, "offset": file.offset, "bytes": file.size}
                 if extension in ARRAY_FILES:
                     extra |= self._arrays_by_offset[file.offset].indexed()
                 self._clips[key]["extras"].append(extra)
-        for file, reason in found.unused:
+        for file, reason in assignment.unused:
             self._skip_file(file.name, reason)
         self._reject_unusable_arrays()
         return IndexedShard(
@@ -280,7 +292,7 @@ class TarIndexer:
         )
 
     def _skip_file(self, name: str, reason: str) -> None:
-        """A row for a file that no clip has; where its clip is a row itself, that says enough."""
+        """Report a file that belongs to no clip, unless its sample is reported already."""
         if is_document(name) or is_hidden(name) or sample_key(name) in self._bad_samples:
             return
         if extension_of(name) in IMAGE_EXTENSIONS:
@@ -289,10 +301,12 @@ class TarIndexer:
 
     def _reject_unusable_arrays(self) -> None:
         for key, clip in list(self._clips.items()):
-            places = {e["name"]: e["offset"] for e in reversed(clip["extras"])}
-            beside = {
-                name: self._arrays_by_offset[places[name]] for name in ARRAY_FILES if name in places
+            offsets = {e["name"]: e["offset"] for e in reversed(clip["extras"])}
+            arrays = {
+                name: self._arrays_by_offset[offsets[name]]
+                for name in ARRAY_FILES
+                if name in offsets
             }
-            if fault := find_unusable_array(beside, clip["frames"]):
-                self._reject(f"{key}.{fault[0]}", fault[1])
+            if unusable := find_unusable_array(arrays, clip["frames"]):
+                self._reject(f"{key}.{unusable[0]}", unusable[1])
                 del self._clips[key]

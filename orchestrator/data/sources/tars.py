@@ -1,4 +1,4 @@
-"""WebDataset tars from elsewhere, indexed where they lie: read once, never written."""
+"""Source: WebDataset tars that are indexed in place, read once and never written."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _MAX_UNITS = 4096
 class TarSource:
     """One tar, a folder of tars, or a pattern such as `s3://bucket/clips-{000..127}.tar`.
 
-    A clip is a member with a video's extension, and its key is its name up to the last dot; what
-    else belongs to it: `orchestrator.data.sources.tar_samples`.
+    A clip is a member with the extension of a video; its key is its name up to the last dot.
+    `orchestrator.data.sources.tar_samples` says which other members belong to it.
     """
 
     def __init__(self, uri: str) -> None:
@@ -47,44 +47,44 @@ class TarSource:
         return {**self.__dict__, "_skipped_inputs": []}
 
     def units(self) -> list[WorkUnit]:
-        """Units of one tar, or of a few where there are thousands.
+        """Work units of one tar, or of several if there are thousands of tars.
 
         Raises:
-            RequestError: a tar that the pattern names is missing.
+            RequestError: a tar of the pattern is missing, or the pattern or the folder is invalid.
         """
-        found = [(tar, file_identity(*_storage_and_name(tar))) for tar in self._list_tars()]
-        missing = [tar for tar, state in found if state == MISSING]
+        inputs = [(tar, file_identity(*_storage_and_name(tar))) for tar in self._list_tars()]
+        missing = [tar for tar, identity in inputs if identity == MISSING]
         if missing:
             raise RequestError(
-                f"{len(missing)} of {len(found)} tars are missing",
+                f"{len(missing)} of {len(inputs)} tars are missing",
                 where=missing[0],
                 hint="check the pattern's numbers, or restore the files",
             )
-        return make_units(found, 1 + len(found) // _MAX_UNITS)
+        return make_units(inputs, 1 + len(inputs) // _MAX_UNITS)
 
     def left_out(self) -> list[Rejected]:
-        """What the last `units` found beside the tars."""
+        """Files that the last call of `units` skipped."""
         return self._skipped_inputs
 
     def shards(self, unit: WorkUnit) -> Iterator[IndexedShard | Rejected]:
-        """Each tar's clips, and a row for each member or rest of a tar that cannot be used."""
+        """The clips of each tar, and a row for each member or remainder that cannot be used."""
         for tar, identity in zip(unit.inputs, unit.identity.split("\n"), strict=True):
-            place = _storage_and_name(tar)
-            if file_identity(*place) != identity:
+            location = _storage_and_name(tar)
+            if file_identity(*location) != identity:
                 yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
-            found = TarIndexer(tar)
+            indexer = TarIndexer(tar)
             try:
-                with convert_input_errors(place[0]):
-                    found.read(*place)
+                with convert_input_errors(location[0]):
+                    indexer.read(*location)
             except DataError as error:
                 yield Rejected(tar, error.what)
                 continue
-            if file_identity(*place) != identity:
+            if file_identity(*location) != identity:
                 yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
-            shard = found.shard()
-            yield from found.rejected()
+            shard = indexer.shard()
+            yield from indexer.rejected()
             yield shard
 
     def _list_tars(self) -> list[str]:
@@ -97,7 +97,7 @@ class TarSource:
         self._skipped_inputs = skipped_files(folder, listing, ("tar",), "tars")
         tars = listing.tars()
         unnamed = [entry.path for entry in tars if path_to_utf8(entry.path) != entry.path]
-        reason = "its name is not UTF-8, and the index must hold it: rename the tar"
+        reason = "its name is not UTF-8, so the index cannot contain it: rename the tar"
         self._skipped_inputs += [
             Rejected(printable_path(folder.uri(path)), reason) for path in unnamed
         ]
@@ -110,7 +110,7 @@ def _storage_and_name(tar: str) -> tuple[Storage, str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`a-{000..010}.tar` and `{x,y}.tar` as lists, like a shell.
+    """Expand `a-{000..010}.tar` and `{x,y}.tar` to lists, as a shell does.
 
     Raises:
         RequestError: braces that are neither a range nor a list.

@@ -1,9 +1,9 @@
-"""The index of a dataset: where every clip lies inside its tar, and what it is.
+"""The index of a dataset: the location of every clip in its tar, and its properties.
 
-A dataset folder holds `index.parquet` (a file, or a folder of parts; one row group per
-shard, in shard order) and `shards.parquet` (one row per shard: path, count, bytes, sha256,
-seconds). Opening reads three numbers per shard; clip rows are read one shard at a time, so
-memory does not grow with the number of clips.
+A dataset folder contains `index.parquet` (a file, or a folder of parts; one row group per shard,
+in shard order) and `shards.parquet` (one row per shard: path, count, bytes, sha256, seconds).
+Opening reads three numbers per shard; rows of clips are read one shard at a time, so memory does
+not grow with the number of clips.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 class DatasetIndex:
-    """One dataset, packed or indexed in place. Pickles as its address and totals.
+    """One dataset, packed or indexed in place. Pickled as its URI and totals.
 
-    `clips_per_shard`: int64 [shards], in shard order; `num_clips`, `seconds`, `num_bytes`: totals;
-    `digest`: 16 hex digits of the shards' content, the same wherever it is copied.
+    `num_clips`, `seconds` and `num_bytes` are totals; `digest` has 16 hex digits and depends on the
+    content of the shards only, not on where they are.
     """
 
     def __init__(self, uri: str, digest: str, clips: int, seconds: float, size: int) -> None:
@@ -83,7 +83,7 @@ class DatasetIndex:
         """Open the dataset folder at `uri`.
 
         Raises:
-            RequestError: there is no dataset, or its files cannot be read.
+            RequestError: there is no dataset at `uri`, or its files cannot be read.
             DataError: `index.parquet` and `shards.parquet` do not belong together.
         """
         storage = Storage(uri)
@@ -153,7 +153,7 @@ class DatasetIndex:
         return table
 
     def duration_range(self) -> tuple[float, float]:
-        """Seconds of the shortest and of the longest clip."""
+        """Duration in seconds of the shortest and of the longest clip."""
         file = open_parquet(self._storage, SHARDS_FILE)
         if {"shortest", "longest"} <= set(file.schema_arrow.names):
             shortest = min(float(np.min(c)) for c in read_column(file, "shortest"))
@@ -181,16 +181,16 @@ class DatasetIndex:
         return self.resolve_tar_uri(str(self.shard_info(shard)["shard"]))
 
     def resolve_tar_uri(self, name: str) -> str:
-        """Full path or URI of the tar that a row's `shard` column names."""
+        """Full path or URI of the tar in a row's `shard` column."""
         return name if is_remote(name) or name.startswith("/") else self._storage.uri(name)
 
     def read_bytes(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
         """`length` payload bytes from `offset` of the shard's tar.
 
         Raises:
-            DataError: the tar is gone, shorter than the index says, or (with `sha256`) holds
+            DataError: the tar is missing, shorter than the index says, or (with `sha256`) contains
                 other bytes than were indexed.
-            JobFailed: the object store did not answer for minutes: no fault of the clip's.
+            JobFailed: the object store did not answer for minutes.
         """
         try:
             payload = self._read_with_retries(
@@ -215,10 +215,10 @@ class DatasetIndex:
         return payload
 
     def close(self) -> None:
-        """Close every open file; the index opens them again when it is used."""
+        """Close all open files; the index opens them again when it is used."""
         with self._lock:
-            for recent in (self._tables, self._names, self._tars):
-                recent.clear()
+            for cache in (self._tables, self._names, self._tars):
+                cache.clear()
 
     def _read_tar(self, shard: int, offset: int, length: int) -> bytes:
         with self._lock:
@@ -239,7 +239,7 @@ class DatasetIndex:
             ) from None
 
     def _read_with_retries(self, call: Callable[[], T], where: Callable[[], str]) -> T:
-        """`call`, repeated while an object store fails. A disk's errors are its own."""
+        """The result of `call`, retried while an object store fails; errors of disks are raised."""
         try:
             return call()
         except OSError as error:
@@ -251,11 +251,11 @@ class DatasetIndex:
             raise JobFailed(
                 f"the storage does not answer: {str(error).splitlines()[0]}",
                 where=where(),
-                hint="when it does again, the same command continues",
+                hint="run the same command again once it does: it continues",
             ) from None
 
     def _row_group_of(self, shard: int) -> tuple[str, int]:
-        """The parquet file that holds a shard's rows, and the row group in it."""
+        """The parquet file with a shard's rows, and the row group in it."""
         if not 0 <= shard < self.num_shards:
             raise IndexError(f"shard {shard} of {self.num_shards}")
         starts, names = self._part_table()
@@ -293,7 +293,7 @@ class DatasetIndex:
 
 
 class _LRUCache:
-    """The last few things opened."""
+    """Keeps the most recently used items."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -302,7 +302,7 @@ class _LRUCache:
     def get(self, key: Any, make: Callable[[], T]) -> T:
         if key not in self._items:
             self._items[key] = make()
-            # Dropping the reference closes the file once no other thread still reads it.
+            # Dropping the reference closes the file when no thread reads it any more.
             if len(self._items) > self._size:
                 self._items.popitem(last=False)
         self._items.move_to_end(key)

@@ -1,4 +1,4 @@
-"""What the files of a dataset's index hold, and the digest of its content."""
+"""The parquet files of a dataset's index: columns, reading, and the digest of the content."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ INDEX_FILE, SHARDS_FILE = "index.parquet", "shards.parquet"
 CLIP_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
-        ("shard", pa.string()),  # the tar: relative to the dataset's folder, or a full path or URI
-        ("offset", pa.int64()),  # of the payload's first byte in the tar
+        (
+            "shard",
+            pa.string(),
+        ),  # path of the tar, relative to the dataset's folder or absolute, or a URI
+        ("offset", pa.int64()),  # first byte of the payload in the tar
         ("bytes", pa.int64()),
         ("frames", pa.int64()),
         ("fps", pa.float64()),  # average
@@ -31,7 +34,7 @@ CLIP_SCHEMA = pa.schema(
         ("sha256", pa.string()),  # of the payload
         ("source", pa.string()),
         ("codec", pa.string()),
-        # What stands beside the payload under the same key: "json", "states.npy", ...
+        # Sidecar files with the same key: "json", "states.npy", ...
         (
             "extras",
             pa.list_(
@@ -40,9 +43,9 @@ CLIP_SCHEMA = pa.schema(
                         ("name", pa.string()),
                         ("offset", pa.int64()),
                         ("bytes", pa.int64()),
-                        # Of actions and states only; older indexes lack both.
+                        # For actions and states only; missing in older indexes.
                         ("sha256", pa.string()),
-                        ("width", pa.int64()),  # numbers of a row
+                        ("width", pa.int64()),  # numbers per row
                     ]
                 )
             ),
@@ -54,8 +57,8 @@ SHARD_SCHEMA = pa.schema(
     [
         ("shard", pa.string()),
         ("count", pa.int64()),
-        ("bytes", pa.int64()),  # of the whole tar
-        ("sha256", pa.string()),  # of the whole tar
+        ("bytes", pa.int64()),  # of the tar
+        ("sha256", pa.string()),  # of the tar
         ("seconds", pa.float64()),
         ("shortest", pa.float64()),  # seconds of the shortest clip
         ("longest", pa.float64()),
@@ -66,7 +69,7 @@ REQUIRED_COLUMNS = CLIP_SCHEMA.names[:11]
 
 
 class ContentDigest:
-    """Digest of a dataset's content: the shards' counts, sizes and hashes, not their names."""
+    """Digest of a dataset's content: the clip counts, sizes and hashes of its shards, not names."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -83,6 +86,11 @@ _PART = re.compile(r"part-(\d+)\.parquet$")
 
 
 def open_parquet(storage: Storage, name: str) -> Any:
+    """Open a parquet file.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
     try:
         return pq.ParquetFile(storage.fs.open_input_file(storage.fs_path(name)))
     except (OSError, pa.ArrowException) as error:
@@ -94,12 +102,13 @@ def open_parquet(storage: Storage, name: str) -> Any:
 
 
 def read_column(file: Any, name: str) -> Iterator[np.ndarray]:
-    """One column, a row group at a time: never more than that is in memory."""
+    """Read one column, one row group at a time, to bound the memory."""
     for group in range(file.num_row_groups):
         yield file.read_row_group(group, columns=[name], use_threads=False)[name].to_numpy()
 
 
 def read_counts(file: Any) -> np.ndarray:
+    """Clips per shard, int64 [shards], from `shards.parquet`."""
     counts = np.empty(file.metadata.num_rows, dtype=np.int64)
     at = 0
     for part in read_column(file, "count"):
@@ -109,10 +118,13 @@ def read_counts(file: Any) -> np.ndarray:
 
 
 def list_parts(storage: Storage) -> tuple[list[int], list[str]]:
-    """First shard and name of every file of the index.
+    """First shard and name of every file of `index.parquet`.
 
-    Our own parts carry their first shard in the name, so that a folder of thousands is
-    opened by listing it; for others the footers are read.
+    Parts written by `index_writer` have their first shard in the name, so a folder of thousands is
+    opened by listing it. For other names the footers are read.
+
+    Raises:
+        RequestError: the folder has no parquet file.
     """
     if not storage.is_dir(INDEX_FILE):
         return [0], [INDEX_FILE]
@@ -121,9 +133,9 @@ def list_parts(storage: Storage) -> tuple[list[int], list[str]]:
         raise RequestError(
             "the folder holds no parquet file", where=storage.uri(INDEX_FILE), hint="pack again"
         )
-    found = [_PART.search(name) for name in names]
-    if all(found):
-        return [int(m.group(1)) for m in found if m], names
+    matches = [_PART.search(name) for name in names]
+    if all(matches):
+        return [int(m.group(1)) for m in matches if m], names
     starts = [0]
     for name in names:
         starts.append(starts[-1] + open_parquet(storage, name).num_row_groups)
@@ -131,6 +143,7 @@ def list_parts(storage: Storage) -> tuple[list[int], list[str]]:
 
 
 def content_digest_of(file: Any) -> str:
+    """The `ContentDigest` of the rows of `shards.parquet`."""
     digest = ContentDigest()
     for batch in file.iter_batches(columns=["count", "bytes", "sha256"]):
         for row in batch.to_pylist():
