@@ -67,7 +67,7 @@ def test_a_full_disk_is_waited_out(fault_arena: RunHarness, disk: Path, tmp_path
         except OSError:
             pass
     mine.wait_for(
-        process, "full", lambda: "the storage fails and is tried again" in log(mine, "full")
+        process, "full", lambda: "the storage fails, retrying" in log(mine, "full")
     )
     stood = newest(mine.storage, "full")
     filler.unlink()
@@ -97,7 +97,7 @@ def test_a_storage_that_turns_read_only_is_waited_out(
     process = mine.start("ro", "--local", track__uri=uri)
     mine.wait_for(process, "ro", lambda: newest(mine.storage, "ro") >= 10)
     remount(disk, "ro")
-    mine.wait_for(process, "ro", lambda: "the storage fails and is tried again" in log(mine, "ro"))
+    mine.wait_for(process, "ro", lambda: "the storage fails, retrying" in log(mine, "ro"))
     stood = newest(mine.storage, "ro")
     remount(disk, "rw")
     mine.finish(process, "ro")

@@ -364,5 +364,5 @@ def _payload_hash(index: DatasetIndex, key: str) -> str:
 
 def test_a_job_that_was_not_completed_is_refused(dataset: tuple[Path, DatasetIndex]) -> None:
     _, index = dataset
-    with pytest.raises(RequestError, match="not known yet"):
+    with pytest.raises(RequestError, match="are not resolved"):
         fed(action_job(index.uri), index)

@@ -143,7 +143,7 @@ class InProcessDecoder:
 
 
 def decode_config_of(job: TrainJob) -> DecodeConfig:
-    """How a job's clips are made, whatever source they are of."""
+    """How a job's clips are decoded, for all of its sources."""
     jobs = jobs_by_clip_spec(job)
     if len(jobs) == 1:
         return TrainDecodeConfig.from_job(jobs[0])
@@ -151,34 +151,34 @@ def decode_config_of(job: TrainJob) -> DecodeConfig:
 
 
 def jobs_by_clip_spec(job: TrainJob) -> list[TrainJob]:
-    """The job as each way of cutting clips sees it; a row's `spec` counts through them."""
+    """The job with each of its distinct clip specs; a row's `spec_index` is an index into them."""
     return [job.with_clip_spec(spec) for spec in dict.fromkeys(job.data.clip_specs)]
 
 
 @dataclass(frozen=True)
 class MultiSpecDecodeConfig:
-    """One recipe for each way of cutting clips."""
+    """How clips are decoded if sources differ in frames, rate or size: one config per clip spec."""
 
     configs: tuple[TrainDecodeConfig, ...]
 
     @property
     def shapes(self) -> tuple[VideoShape, ...]:
-        """Of a clip's pixels, by the `spec` of its row."""
-        return tuple(chain.from_iterable(recipe.shapes for recipe in self.configs))
+        """Shape [T, H, W, 3] of a clip's pixels, by the `spec_index` of its row."""
+        return tuple(chain.from_iterable(config.shapes for config in self.configs))
 
     def build_decoder(self, micro: int) -> MultiSpecDecoder:
-        """What makes their clips in the process that asks."""
+        """A decoder in the calling process, for micro-batches of `micro` clips."""
         return MultiSpecDecoder(self.configs, micro)
 
 
 class MultiSpecDecoder:
-    """Makes each clip by the recipe of its own row, in this process."""
+    """Decodes each clip with the config of its row's `spec_index`, in the calling process."""
 
-    def __init__(self, recipes: Sequence[TrainDecodeConfig], micro: int) -> None:
-        self._makers = [InProcessDecoder(recipe, micro) for recipe in recipes]
+    def __init__(self, configs: Sequence[TrainDecodeConfig], micro: int) -> None:
+        self._decoders = [InProcessDecoder(config, micro) for config in configs]
 
     def new_buffer(self, spec: int = 0) -> PixelBuffer:
-        return self._makers[spec].new_buffer()
+        return self._decoders[spec].new_buffer()
 
     def decode(
         self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
@@ -186,12 +186,12 @@ class MultiSpecDecoder:
         return [
             clip
             for i, row in enumerate(rows)
-            for clip in self._makers[row.spec_index].decode([row], buffer, first_row + i)
+            for clip in self._decoders[row.spec_index].decode([row], buffer, first_row + i)
         ]
 
     def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
-        """The clip of a row that cannot be used: black, and masked like any other."""
-        return self._makers[row.spec_index].failed_clip(row, reason, out)
+        """The result for a row that cannot be used: black pixels, with masks like any other."""
+        return self._decoders[row.spec_index].failed_clip(row, reason, out)
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
