@@ -32,14 +32,16 @@ def required_arrays(data: Data) -> tuple[str, ...]:
     """The sidecar arrays that a job reads with each clip.
 
     Raises:
-        RequestError: the job's `data.act` is not resolved.
+        RequestError: the job's `data.actions` is not resolved.
     """
-    if data.act is None:
+    if data.actions is None:
         return ()
-    if data.act.actions == "change":
+    if data.actions.representation == "change":
         return (STATES_FILE,)
     return (
-        (ACTIONS_FILE, STATES_FILE) if require_resolved(data.act)[0].state_mean else (ACTIONS_FILE,)
+        (ACTIONS_FILE, STATES_FILE)
+        if require_resolved(data.actions)[0].state_mean
+        else (ACTIONS_FILE,)
     )
 
 
@@ -49,13 +51,13 @@ def require_resolved(act: Actions) -> tuple[ActionStatistics, int, int]:
     Raises:
         RequestError: they have not been resolved from the data.
     """
-    if act.statistics is None or act.block is None or act.action_dim is None:
+    if act.statistics is None or act.frameskip is None or act.action_dim is None:
         raise RequestError(
             "the statistics of the data's actions are not resolved",
-            where="data.act",
+            where="data.actions",
             hint="orchestrator.training.resolve.actions.resolve_actions does it",
         )
-    return act.statistics, act.block, act.action_dim
+    return act.statistics, act.frameskip, act.action_dim
 
 
 def sample_frame_indices(
@@ -73,10 +75,11 @@ def sample_frame_indices(
     Raises:
         DataError: the video is shorter than a clip, or its rate does not fit the job's.
     """
-    steps, block = control_steps_per_frame(video_fps, data.fps), data.act and data.act.block
-    if steps is None or steps != (block or steps):
+    steps = control_steps_per_frame(video_fps, data.fps)
+    frameskip = data.actions and data.actions.frameskip
+    if steps is None or steps != (frameskip or steps):
         found = f"{steps} control steps lead" if steps else "no whole number of control steps leads"
-        wanted = f", the job reads {block}" if block else ""
+        wanted = f", the job reads {frameskip}" if frameskip else ""
         raise DataError(
             f"has {video_fps:.5g} frames a second: {found} from one to the next of"
             f" {data.fps:g} a second{wanted}"
@@ -91,14 +94,14 @@ class ActionReader:
     """Reads the actions and states of a job's clips. Small enough to send to other processes.
 
     Raises:
-        RequestError: the job's `data.act` is not resolved.
+        RequestError: the job's `data.actions` is not resolved.
     """
 
     def __init__(self, data: Data) -> None:
-        assert data.act is not None
-        statistics, _, self._width = require_resolved(data.act)
+        assert data.actions is not None
+        statistics, _, self._width = require_resolved(data.actions)
         self._data, self._frames = data, data.frames
-        self._state_differences = data.act.actions == "change"
+        self._state_differences = data.actions.representation == "change"
         self._action_width = len(statistics.action_mean)
         self._state_width = len(statistics.state_mean)
 

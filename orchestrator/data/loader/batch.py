@@ -48,7 +48,7 @@ class Batch:
     """The clips that could not be used."""
 
     actions: ActionBatch | None = None
-    """Actions and states of the clips, zeros where the weight is 0; None: no `data.act`."""
+    """Actions and states of the clips, zeros where the weight is 0; None: no `data.actions`."""
 
     @property
     def bucket(self) -> Bucket:

@@ -90,7 +90,7 @@ class InProcessDecoder:
         self._shape = (micro, *config.shapes[0])
         self._read_frames = build_frame_reader(config.data)
         self._samplers = samplers_for(config.masks, config.grid)
-        if config.data.act is not None:
+        if config.data.actions is not None:
             self._action_reader = ActionReader(config.data)
 
     def new_buffer(self, spec: int = 0) -> PixelBuffer:
