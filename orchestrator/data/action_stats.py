@@ -43,13 +43,13 @@ class ActionStats:
     reasons: Counter[str] = field(default_factory=Counter)
     """Number of arrays that cannot be used, by reason; by file name for missing ones."""
 
-    found: dict[str, dict[int, tuple[int, Moments]]] = field(default_factory=dict)
+    moments_by_width: dict[str, dict[int, tuple[int, Moments]]] = field(default_factory=dict)
     """Per array and row width: number of clips, and the moments of their rows. The last row of
     actions leads to no frame and is not counted."""
 
     def most_common(self, name: str) -> tuple[int, Moments] | None:
         """Number of clips and moments of the commonest row width; None: no clip has the array."""
-        widths = self.found.get(name, {})
+        widths = self.moments_by_width.get(name, {})
         return max(widths.values(), key=lambda one: (one[0], len(one[1].mean)), default=None)
 
     @property
@@ -65,7 +65,7 @@ class ActionStats:
             clips: number of clips.
             moments: those of their rows.
         """
-        widths = self.found.setdefault(name, {})
+        widths = self.moments_by_width.setdefault(name, {})
         before = widths.get(len(moments.mean))
         widths[len(moments.mean)] = (
             (clips, moments) if before is None else (before[0] + clips, before[1].merged(moments))
@@ -76,7 +76,7 @@ class ActionStats:
         self.clips += other.clips
         self.rates += other.rates
         self.reasons += other.reasons
-        for name, widths in other.found.items():
+        for name, widths in other.moments_by_width.items():
             for clips, moments in widths.values():
                 self.add(name, clips, moments)
         return self
@@ -89,7 +89,7 @@ class ActionStats:
             "reasons": dict(self.reasons),
             "arrays": {
                 name: [{"clips": clips, **moments.to_dict()} for clips, moments in widths.values()]
-                for name, widths in self.found.items()
+                for name, widths in self.moments_by_width.items()
             },
         }
 

@@ -67,6 +67,12 @@ def join_path(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *[part.strip("/") for part in parts if part]])
 
 
+def split_file_uri(uri: str) -> tuple[Storage, str]:
+    """The folder of a file and the file's name in it, for a full path or URI."""
+    folder, _, name = uri.rpartition("/")
+    return Storage(folder or "/"), name
+
+
 class Storage:
     """A folder, local or remote. Cheap to pickle: the file system is opened when it is used.
 

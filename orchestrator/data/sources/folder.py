@@ -17,7 +17,7 @@ from orchestrator.data.sources.listing import list_folder, skipped_files
 from orchestrator.data.sources.raw_clips import read_clips
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, split_file_uri
 
 _IMAGES_PER_VIDEO = 64
 """Images in a work unit per video it would hold: images are small, and shards should not be."""
@@ -81,5 +81,4 @@ class FolderSource:
     def _storage_and_name(self) -> tuple[Storage, str]:
         if not self.is_single_file:
             return Storage(self.uri), ""
-        folder, _, name = self.uri.rpartition("/")
-        return Storage(folder or "/"), name
+        return split_file_uri(self.uri)

@@ -20,7 +20,7 @@ from orchestrator.data.sources.inputs import (
 from orchestrator.data.sources.raw_clips import read_clips
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
-from orchestrator.storage import Storage, is_remote
+from orchestrator.storage import Storage, is_remote, split_file_uri
 
 _HEADER_NAMES = {"path", "video", "videos", "file", "filename", "video_path", "filepath"}
 _DUPLICATE = "again"
@@ -95,8 +95,7 @@ class ManifestSource:
         if is_remote(path) or is_remote(self.folder):
             path = path.replace("/./", "/").removeprefix("./")  # object stores take "." for a name
         if is_remote(path) or path.startswith("/"):
-            folder, _, name = path.rpartition("/")
-            return Storage(folder or "/"), name
+            return split_file_uri(path)
         return Storage(self.folder), path
 
     def _canonical_paths(self, paths: set[str]) -> dict[str, str]:

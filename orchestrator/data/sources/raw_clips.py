@@ -77,18 +77,25 @@ def _clips_of_video(
         if segment.missing_frames:
             reason = f"{segment.missing_frames} frames cannot be decoded, the others are kept"
             yield Rejected(source, f"segment {index} of {count}: {reason}", 0.0)
-        yield RawClip(
-            key=f"{key}-{index:0{digits}d}",
-            payload=segment.payload,
-            frames=segment.frames,
-            fps=segment.fps,
-            width=segment.width,
-            height=segment.height,
-            duration_s=segment.duration_s,
-            source=source,
-            extras=extras,
-            codec=segment.codec,
-        )
+        yield clip_of_segment(segment, f"{key}-{index:0{digits}d}", source, extras)
+
+
+def clip_of_segment(
+    segment: EncodedSegment, key: str, source: str, extras: dict[str, bytes]
+) -> RawClip:
+    """The raw clip of an encoded segment."""
+    return RawClip(
+        key=key,
+        payload=segment.payload,
+        frames=segment.frames,
+        fps=segment.fps,
+        width=segment.width,
+        height=segment.height,
+        duration_s=segment.duration_s,
+        source=source,
+        extras=extras,
+        codec=segment.codec,
+    )
 
 
 def _encode_segments(

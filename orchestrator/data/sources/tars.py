@@ -27,7 +27,7 @@ from orchestrator.data.sources.listing import (
 from orchestrator.data.sources.tar_indexer import TarIndexer
 from orchestrator.data.store.index_writer import IndexedShard
 from orchestrator.errors import DataError, RequestError
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, split_file_uri
 
 _MAX_UNITS = 4096
 
@@ -52,7 +52,7 @@ class TarSource:
         Raises:
             RequestError: a tar of the pattern is missing, or the pattern or the folder is invalid.
         """
-        inputs = [(tar, file_identity(*_storage_and_name(tar))) for tar in self._list_tars()]
+        inputs = [(tar, file_identity(*split_file_uri(tar))) for tar in self._list_tars()]
         missing = [tar for tar, identity in inputs if identity == MISSING]
         if missing:
             raise RequestError(
@@ -69,7 +69,7 @@ class TarSource:
     def shards(self, unit: WorkUnit) -> Iterator[IndexedShard | Rejected]:
         """The clips of each tar, and a row for each member or remainder that cannot be used."""
         for tar, identity in zip(unit.inputs, unit.identity.split("\n"), strict=True):
-            location = _storage_and_name(tar)
+            location = split_file_uri(tar)
             if file_identity(*location) != identity:
                 yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
@@ -102,11 +102,6 @@ class TarSource:
             Rejected(printable_path(folder.uri(path)), reason) for path in unnamed
         ]
         return [folder.uri(entry.path) for entry in tars if entry.path not in set(unnamed)]
-
-
-def _storage_and_name(tar: str) -> tuple[Storage, str]:
-    folder, _, name = tar.rpartition("/")
-    return Storage(folder or "/"), name
 
 
 def expand_braces(pattern: str) -> list[str]:

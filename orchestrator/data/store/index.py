@@ -30,7 +30,7 @@ from orchestrator.data.store.index_files import (
     read_counts,
 )
 from orchestrator.errors import DataError, JobFailed, RequestError
-from orchestrator.storage import Storage, is_remote, with_retries
+from orchestrator.storage import Storage, is_remote, split_file_uri, with_retries
 
 _MAX_OPEN_TARS = 8
 
@@ -227,8 +227,7 @@ class DatasetIndex:
 
     def _open_tar(self, shard: int) -> Any:
         uri = self.tar_uri(shard)
-        folder, _, name = uri.rpartition("/")
-        storage = Storage(folder)
+        storage, name = split_file_uri(uri)
         try:
             return storage.fs.open_input_file(storage.fs_path(name))
         except OSError as error:

@@ -47,6 +47,7 @@ from orchestrator.data.sources.lerobot.info import (
     LeRobotInfo,
     read_info,
 )
+from orchestrator.data.sources.raw_clips import clip_of_segment
 from orchestrator.errors import DataError, RequestError, suggest
 from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage
@@ -212,16 +213,11 @@ class LeRobotSource:
         for number, (segment, (first, last)) in enumerate(
             zip(segments, pairwise(bounds), strict=True)
         ):
-            yield RawClip(
-                key=f"episode-{episode.index:06d}-{number:03d}",
-                payload=segment.payload,
-                frames=segment.frames,
-                fps=segment.fps,
-                width=segment.width,
-                height=segment.height,
-                duration_s=segment.duration_s,
-                source=self._episode_uri(episode),
-                extras=self._sidecars(episode, columns, first, last),
+            yield clip_of_segment(
+                segment,
+                f"episode-{episode.index:06d}-{number:03d}",
+                self._episode_uri(episode),
+                self._sidecars(episode, columns, first, last),
             )
 
     def _sidecars(
