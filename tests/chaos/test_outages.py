@@ -66,9 +66,7 @@ def test_a_full_disk_is_waited_out(fault_arena: RunHarness, disk: Path, tmp_path
                 out.write(bytes(65536))
         except OSError:
             pass
-    mine.wait_for(
-        process, "full", lambda: "the storage fails, retrying" in log(mine, "full")
-    )
+    mine.wait_for(process, "full", lambda: "the storage fails, retrying" in log(mine, "full"))
     stood = newest(mine.storage, "full")
     filler.unlink()
     mine.finish(process, "full")

@@ -1,24 +1,29 @@
-"""Opens video files with FFmpeg and selects their video stream."""
+"""Opens video files with FFmpeg, selects their video stream, and decodes its frames."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import IO, Any
 
 import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from orchestrator.data.codec.packet_table import MAX_PACKETS_BEFORE_JOIN
 from orchestrator.errors import DataError
 
 MAX_PIXELS = 2**26
 """Largest frame that is decoded, in pixels: 8K passes; 16k x 16k, whose reference frames take
 gigabytes, does not."""
 
+
 _CODEC_FLAG_UNALIGNED = 1
 """FFmpeg's AV_CODEC_FLAG_UNALIGNED: without it cropped left columns are shown."""
+
 
 _DEFAULT_STREAM_BONUS = 5_000_000
 """Pixels added to the size of the stream marked as default, as FFmpeg's command line does."""
@@ -108,3 +113,37 @@ def _stream_score(stream: Any) -> int:
         return -1
     area = int(context.width * context.height)
     return area + _DEFAULT_STREAM_BONUS * bool(stream.disposition & Disposition.default)
+
+
+def decode_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
+    """Decode a stream: (frame, whether it is damaged), in display order.
+
+    After a decoding error all frames count as damaged until the next key frame.
+    """
+    damaged = False
+    for packet, last in _mark_near_keyframe(container.demux(stream)):
+        damaged = damaged or (packet.is_corrupt and not last)
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            damaged, frames = True, []
+        for frame in frames:
+            if frame.is_corrupt:
+                damaged = True
+            elif frame.key_frame and (last or not packet.is_corrupt):
+                damaged = False
+            yield frame, damaged
+
+
+def _mark_near_keyframe(packets: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """(packet, whether one of the next few is a key frame) for each packet.
+
+    Where transport streams are joined, their counters restart, so one of the last packets before
+    the joint is marked corrupt. If the decoder reports no error there, the frame is good.
+    """
+    window: deque[Any] = deque()
+    for packet in chain(packets, [None] * MAX_PACKETS_BEFORE_JOIN):
+        window.append(packet)
+        if len(window) > MAX_PACKETS_BEFORE_JOIN:
+            first = window.popleft()
+            yield first, any(p is not None and p.size and p.is_keyframe for p in window)

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from orchestrator.data.codec.timeline import FrameSpan, Seconds, Ticks, has_constant_rate
-from orchestrator.data.codec.video_probe import VideoInfo, mean_fps
+from orchestrator.data.codec.timeline import FrameSpan, Seconds, Ticks, has_constant_rate, mean_fps
+from orchestrator.data.codec.video_probe import VideoInfo
 from orchestrator.errors import DataError
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -17,20 +18,26 @@ import numpy.typing as npt
 from orchestrator.errors import DataError
 
 Seconds = npt.NDArray[np.float64]
+
 Ticks = npt.NDArray[np.int64]
+
 
 MAX_FRAME_GAP_S = 10.0
 """Longest time in seconds between two frames of a clip. A longer gap splits the timeline, unless
 the video has a frame rate that low."""
 
+
 _SLOW_VIDEO_GAP_FACTOR = 8.0
 """A gap of at most this many median intervals is never a jump, however long it is."""
+
 
 _MAX_CONSECUTIVE_OUTLIERS = 2
 """Frames in a row whose timestamps may be outliers between timestamps that fit together."""
 
+
 _MAX_REORDER_DISTANCE = 16
 """Most frames by which an encoder reorders a frame."""
+
 
 _MAX_OUTLIER_FRACTION = 0.05
 """Largest share of a video's timestamps that may be outliers; with more, the video is rejected."""
@@ -214,3 +221,9 @@ def _interpolate(times: Seconds, typical: float) -> None:
     times[first:last] = np.interp(i[first:last], known, times[known])
     times[:first] = times[first] - (first - i[:first]) * typical
     times[last + 1 :] = times[last] + (i[last + 1 :] - last) * typical
+
+
+def mean_fps(times: Seconds) -> Fraction:
+    """Average frames per second of increasing times (seconds)."""
+    measured = (len(times) - 1) / float(times[-1] - times[0])
+    return Fraction(measured).limit_denominator(1001) or Fraction(1, 1001)

@@ -17,7 +17,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from orchestrator.data.codec.container import open_video
+from orchestrator.data.codec.container import decode_frames, open_video
 from orchestrator.data.codec.display import (
     BT470BG,
     BT709,
@@ -30,7 +30,7 @@ from orchestrator.data.codec.display import (
 from orchestrator.data.codec.encode import PIXEL_FORMATS, Chroma, add_h264_stream
 from orchestrator.data.codec.segments import Segment
 from orchestrator.data.codec.timeline import Seconds, Ticks
-from orchestrator.data.codec.video_probe import VideoInfo, decode_frames
+from orchestrator.data.codec.video_probe import VideoInfo
 from orchestrator.job import TranscodeConfig
 
 _MAX_MISSING_FRACTION = 0.02

@@ -6,17 +6,14 @@ numbers per frame are kept, so a ten-hour video takes megabytes of memory.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 from av.error import FFmpegError
 
-from orchestrator.data.codec.container import ffmpeg_reason, open_video
+from orchestrator.data.codec.container import decode_frames, ffmpeg_reason, open_video
 from orchestrator.data.codec.display import (
     DisplayFormat,
     Orientation,
@@ -26,13 +23,14 @@ from orchestrator.data.codec.display import (
     square_pixel_size,
 )
 from orchestrator.data.codec.mp4 import Mp4TrackInfo, read_track_info
-from orchestrator.data.codec.packet_table import MAX_PACKETS_BEFORE_JOIN, PacketTable
+from orchestrator.data.codec.packet_table import PacketTable
 from orchestrator.data.codec.timeline import (
     FrameSpan,
     Seconds,
     Timeline,
     exact_timeline,
     has_constant_rate,
+    mean_fps,
     repair_timeline,
 )
 from orchestrator.errors import DataError
@@ -187,46 +185,6 @@ def verify_frame_order(file: IO[bytes], info: VideoInfo) -> VideoInfo:
     ):
         return info
     return probe_video(file, decode_all=True)
-
-
-def mean_fps(times: Seconds) -> Fraction:
-    """Average frames per second of increasing times (seconds)."""
-    measured = (len(times) - 1) / float(times[-1] - times[0])
-    return Fraction(measured).limit_denominator(1001) or Fraction(1, 1001)
-
-
-def decode_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
-    """Decode a stream: (frame, whether it is damaged), in display order.
-
-    After a decoding error all frames count as damaged until the next key frame.
-    """
-    damaged = False
-    for packet, last in _mark_near_keyframe(container.demux(stream)):
-        damaged = damaged or (packet.is_corrupt and not last)
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            damaged, frames = True, []
-        for frame in frames:
-            if frame.is_corrupt:
-                damaged = True
-            elif frame.key_frame and (last or not packet.is_corrupt):
-                damaged = False
-            yield frame, damaged
-
-
-def _mark_near_keyframe(packets: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
-    """(packet, whether one of the next few is a key frame) for each packet.
-
-    Where transport streams are joined, their counters restart, so one of the last packets before
-    the joint is marked corrupt. If the decoder reports no error there, the frame is good.
-    """
-    window: deque[Any] = deque()
-    for packet in chain(packets, [None] * MAX_PACKETS_BEFORE_JOIN):
-        window.append(packet)
-        if len(window) > MAX_PACKETS_BEFORE_JOIN:
-            first = window.popleft()
-            yield first, any(p is not None and p.size and p.is_keyframe for p in window)
 
 
 def _read_packets(container: Any, stream: Any) -> tuple[PacketTable, Any, float]:
