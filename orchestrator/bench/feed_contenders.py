@@ -17,10 +17,10 @@ import torch
 
 from orchestrator.data.codec.decode import sample_frame_times
 from orchestrator.data.loader.augment import FrameReader, build_frame_reader
+from orchestrator.data.loader.clip_reader import ClipLocations
 from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.packing.prepare import PreparedData
-from orchestrator.data.store.clip_reader import ClipLocations
 from orchestrator.errors import DataError, RequestError
 from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.data.loader.action_data import ClipActions, required_arrays
+from orchestrator.data.loader.action_data import required_arrays
 from orchestrator.data.loader.batch import Batch
 from orchestrator.data.loader.batch_assembler import stack_actions
-from orchestrator.data.loader.clip_decoder import TrainDecodeConfig, rows_to_encoded_clips
+from orchestrator.data.loader.clip import ClipActions, rows_to_encoded_clips
+from orchestrator.data.loader.clip_decoder import TrainDecodeConfig
+from orchestrator.data.loader.clip_reader import ClipLocations, ClipReader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.packing.prepare import prepare_data
-from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
 from orchestrator.errors import RequestError
 from orchestrator.estimate import BatchSizes
 from orchestrator.jepa.masks import build_mask_samplers

@@ -12,7 +12,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from orchestrator.data.loader.clip_decoder import ClipDecoder, DecodedClip, EncodedClip
+from orchestrator.data.loader.clip import DecodedClip, EncodedClip
+from orchestrator.data.loader.clip_decoder import ClipDecoder
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.features.clip_annotations import ClipAnnotations, read_annotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.data.store.clip_reader import ROW_SCHEMA, ClipLocations, ClipReader
+from orchestrator.data.loader.clip_reader import ROW_SCHEMA, ClipLocations, ClipReader
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import DataError
 from orchestrator.features.spec import EmbeddingSpec

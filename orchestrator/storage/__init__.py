@@ -1,8 +1,8 @@
-"""One way to reach a folder wherever it is: a local path, `s3://` or `gs://` (pyarrow.fs).
+"""Files in a local folder or on an object store: `s3://` or `gs://` (pyarrow.fs).
 
-A `Storage` is a root plus the operations that the house needs. Paths are relative to the
-root and use '/'. Credentials come from the environment as pyarrow reads them
-(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), never from a job file.
+A `Storage` is a root and operations on paths relative to it, which use '/'. Credentials come from
+the environment as pyarrow reads them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), never from a
+job file.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 RETRY_TIMEOUT_S = 180.0
-"""How long a storage that fails is tried again, before what needs it gives up."""
+"""Seconds for which a failing storage is retried."""
 
 FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S = 0.5, 15.0
 
-# What trying again does not mend.
+# Errors that retrying does not fix.
 _NOT_RETRIED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 P = ParamSpec("P")
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 
 def with_retries(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """The result of `call(*args)`, tried again while the storage fails: a full disk, an outage.
+    """The result of `call(*args)`, retried while the storage fails (a full disk, an outage).
 
-    The pauses double from half a second to fifteen. `call` must be safe to repeat.
+    The delays double from half a second to fifteen. `call` must be safe to repeat.
 
     Raises:
-        OSError: it still fails after PATIENCE_S seconds, or what it needs is not there, which
-            no waiting mends.
+        OSError: it still fails after `RETRY_TIMEOUT_S` seconds, or a file is missing or exists
+            already, which retrying does not fix.
     """
     deadline = time.monotonic() + RETRY_TIMEOUT_S
     pause = FIRST_RETRY_DELAY_S
@@ -57,7 +57,7 @@ def with_retries(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         except OSError as error:
             if time.monotonic() + pause > deadline:
                 raise
-            logger.warning("the storage fails and is tried again: %s", str(error)[:200])
+            logger.warning("the storage fails, retrying: %s", str(error)[:200])
             time.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_DELAY_S)
 
@@ -67,11 +67,17 @@ def join_path(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *[part.strip("/") for part in parts if part]])
 
 
+def split_file_uri(uri: str) -> tuple[Storage, str]:
+    """The folder of a file and the file's name in it, for a full path or URI."""
+    folder, _, name = uri.rpartition("/")
+    return Storage(folder or "/"), name
+
+
 class Storage:
-    """A folder, local or remote. Cheap to pickle: the file system is opened where it is used.
+    """A folder, local or remote. Cheap to pickle: the file system is opened when it is used.
 
     Raises:
-        RequestError: `root` is no path and no URI (`orchestrator.paths`).
+        RequestError: `root` is not a path or URI (`orchestrator.paths`).
     """
 
     def __init__(self, root: str) -> None:
@@ -95,11 +101,11 @@ class Storage:
 
     @property
     def parent(self) -> Storage:
-        """The storage whose folder this one is."""
+        """The storage whose root is the parent folder."""
         return Storage(self.root.rsplit("/", 1)[0])
 
     def uri(self, path: str = "") -> str:
-        """The full path or URI of `path`, as other tools take it."""
+        """The full path or URI of `path`, for other tools."""
         return join_path(self.root, path) if path else self.root
 
     @property
@@ -110,7 +116,7 @@ class Storage:
         return self._fs
 
     def fs_path(self, path: str = "") -> str:
-        """`path` as `self.fs` names it."""
+        """`path` as a path of `self.fs`."""
         _ = self.fs
         return join_path(self._base, path) if path else self._base
 
@@ -125,9 +131,6 @@ class Storage:
         import pyarrow.fs as pafs
 
         return bool(self.fs.get_file_info(self.fs_path(path)).type == pafs.FileType.Directory)
-
-    def size(self, path: str) -> int:
-        return int(self.fs.get_file_info(self.fs_path(path)).size or 0)
 
     def read_bytes(self, path: str) -> bytes:
         with self.fs.open_input_file(self.fs_path(path)) as file:
@@ -148,15 +151,15 @@ class Storage:
         recursive: bool = True,
         on_unreadable: Callable[[str, str], None] | None = None,
     ) -> Iterator[FileEntry]:
-        """Files below `path`, sorted by path; nothing when the folder does not exist.
+        """Files below `path`, sorted by path; none if the folder does not exist.
 
         On a local disk, links to folders are followed, each folder is read once, and names that
-        are not UTF-8 look as `os.fsdecode` gives them.
+        are not UTF-8 are decoded by `os.fsdecode`.
 
         Args:
-            on_unreadable: called with the path and the reason of whatever cannot be read: a link
-                that leads nowhere, a pipe, a folder without rights (its path ends with "/").
-                Without it, they are passed over.
+            recursive: include subfolders.
+            on_unreadable: called with path and reason of what cannot be read: a broken link, a
+                pipe, a folder without permission (its path ends with "/"). None: skip them.
 
         Raises:
             OSError: a folder cannot be listed, and there is no `on_unreadable`.
@@ -195,10 +198,9 @@ class Storage:
             os.makedirs(self.fs_path(path), exist_ok=True)
 
     def write_bytes(self, path: str, data: bytes | memoryview) -> None:
-        """Write a whole file: a reader sees the old one or the new one, never a part.
+        """Write a file atomically: a reader gets the old or the new content, never a part.
 
-        On a local disk that is a temporary file, fsync and rename; on an object store a put
-        is atomic by itself.
+        On a local disk by a temporary file, fsync and rename; on an object store a put is atomic.
         """
         if self.is_remote:
             with self.fs.open_output_stream(self.fs_path(path)) as stream:
@@ -222,13 +224,12 @@ class Storage:
         self.write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def write_if_absent(self, path: str, data: bytes) -> bool:
-        """Write `path` only if it does not exist: True when this call made it (first wins).
+        """Write `path` only if it does not exist; True if this call created it (first wins).
 
-        Local disks: a hard link, which fails when the name is taken. Object stores:
-        pyarrow has no conditional put, so the check and the put are two requests, and of two
-        writers in that instant the later replaces the earlier. What such a file names must
-        carry names of its own, and be read by nobody before all writers are done (as in
-        `orchestrator.data.packing.unit`).
+        Local disks: a hard link, which fails if the name exists. Object stores: pyarrow has no
+        conditional put, so check and put are two requests, and if two writers race, the later
+        replaces the earlier. The files that such a file refers to must therefore have unique names
+        and not be read before all writers are done (as in `orchestrator.data.packing.unit`).
         """
         if self.is_remote:
             if self.exists(path):
@@ -247,7 +248,7 @@ class Storage:
         return True
 
     def move_tree(self, path: str, target: str) -> None:
-        """Rename a folder; on an object store: a server-side copy of each object, then delete."""
+        """Rename a folder; on an object store copy each object on the server, then delete it."""
         if not self.is_remote:
             os.rename(self.fs_path(path), self.fs_path(target))
             return
@@ -265,18 +266,18 @@ class Storage:
             fsync_path(self.fs_path(target))
 
     def delete(self, path: str) -> None:
-        """Delete one file; nothing happens when it is gone already."""
+        """Delete a file if it exists."""
         if self.exists(path):
             self.fs.delete_file(self.fs_path(path))
 
     def delete_tree(self, path: str) -> None:
-        """Delete a folder with all below it; nothing happens when it is gone already."""
+        """Delete a folder and everything in it, if it exists."""
         if self.is_dir(path):
             self.fs.delete_dir(self.fs_path(path))
 
 
 def fsync_path(path: str) -> None:
-    """Bring a local file, or the names in a local folder, to the disk."""
+    """Flush a local file, or the entries of a local folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

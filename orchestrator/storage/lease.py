@@ -1,10 +1,10 @@
-"""One process at a time makes a thing in a storage; others that want it wait.
+"""Leases: one process at a time creates something in a storage, others wait for it.
 
-The owner holds a lease, a small file that it renews. A lease that is not renewed for `STALE_S`, or
-whose process on this host has ended, is taken over. Object stores have no lock and a lock on a
-network file system may outlive its host; a lease needs neither. It spares double work. What is made
-under it must stay right when two processes hold it, because a process that was stopped for a minute
-goes on without knowing that it lost its lease.
+The owner holds a lease, a small file that it renews. A lease that is not renewed for `STALE_S`
+seconds, or whose process on this host has ended, is taken over. Object stores have no locks, and a
+lock on a network file system may outlive its host; a lease needs neither. It only avoids duplicate
+work: the result must be correct even if two processes hold the lease, because a process that was
+suspended for a minute does not notice that it lost it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RENEW_S = 5.0
 STALE_S = 60.0
 POLL_S = 0.5
 SETTLE_S = 1.0
-"""After a write that another process may have replaced, before it is read back."""
+"""Seconds before a write that another process may have replaced is read back."""
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,12 @@ def lease(
     is_done: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = log.info,
 ) -> Iterator[bool]:
-    """Hold the lease `path`, waiting for its owner; False once `is_done` says that the owner has
-    made what is wanted, and nothing is held then.
+    """Hold the lease `path` (True), or wait until its owner is done (False: nothing is held).
 
-    `notify` gets one line when there is an owner to wait for; `owner_activity` says what that one
-    does.
+    Args:
+        owner_activity: what the owner does, for the message.
+        is_done: whether the result exists; asked while another process holds the lease.
+        notify: called with one line if there is an owner to wait for.
 
     Raises:
         OSError: the storage cannot be read or written.
@@ -60,7 +61,7 @@ def lease(
 
 @contextmanager
 def try_lease(storage: Storage, path: str) -> Iterator[bool]:
-    """Hold the lease `path` if nobody does; True if it is held.
+    """Hold the lease `path` if it is free; True if it is held.
 
     Raises:
         OSError: the storage cannot be read or written.
@@ -76,7 +77,7 @@ def try_lease(storage: Storage, path: str) -> Iterator[bool]:
 
 
 class _Lease:
-    """One process's side of a lease."""
+    """A lease as held or awaited by this process."""
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage, self._path = storage, path
@@ -90,13 +91,13 @@ class _Lease:
         self, owner_activity: str, is_done: Callable[[], bool], notify: Callable[[str], None]
     ) -> bool:
         """Wait until the lease is this process's (True), or until `is_done` (False)."""
-        told = False
+        notified = False
         while not is_done():
             if self.try_acquire():
                 return True
             owner = self._last_owner[0]
-            if owner is not None and not told:
-                told = True
+            if owner is not None and not notified:
+                notified = True
                 notify(
                     f"process {owner['pid']} on {owner['host']} {owner_activity}: waiting for it"
                 )
@@ -121,13 +122,13 @@ class _Lease:
         return mine
 
     def release(self) -> None:
-        """Let go of the lease, if it is still this process's."""
+        """Delete the lease, if it is still this process's."""
         self._released.set()
         self._thread.join()
         try:
             if self._is_mine():
                 self._storage.delete(self._path)
-        except OSError as error:  # it goes stale by itself
+        except OSError as error:  # it becomes stale by itself
             log.info("%s cannot be removed: %s", self._storage.uri(self._path), error)
 
     def _renew(self) -> None:
@@ -159,7 +160,7 @@ class _Lease:
             owner: dict[str, Any] = json.loads(self._storage.read_bytes(self._path))
         except FileNotFoundError:
             return None
-        except ValueError:  # not written by `_text`: it is not renewed either, and goes stale
+        except ValueError:  # not written by `_text`: it is not renewed and becomes stale
             return {"id": "", "pid": 0, "host": "an unknown host", "processes": ""}
         return owner
 
@@ -168,7 +169,7 @@ class _Lease:
 
 
 def _host_identity() -> dict[str, str]:
-    """The host, and what tells its process ids from those of another container or boot."""
+    """The host name, and an id of the boot and process namespace that process ids belong to."""
     host = {"host": socket.gethostname(), "processes": ""}
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -179,7 +180,7 @@ def _host_identity() -> dict[str, str]:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Whether the owner was a process of this host that is no more."""
+    """Whether the owner was a process of this host that has ended."""
     if {key: owner[key] for key in ("host", "processes")} != _host_identity() or not owner[
         "processes"
     ]:

@@ -1,4 +1,4 @@
-"""Listing folders on a local disk: names of any bytes, links, and what cannot be read."""
+"""Lists folders on a local disk: names of any bytes, links, and what cannot be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_A_REGULAR_FILE = "not a plain file (a pipe, a socket or a device)"
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: path relative to the storage root, bytes, and when it changed."""
+    """One file: path relative to the storage root, size in bytes, modification time in ns."""
 
     path: str
     size: int
@@ -25,27 +25,32 @@ class FileEntry:
 
 
 class LocalFileLister:
-    """The files below a local folder."""
+    """Lists the files below a local folder.
+
+    Args:
+        root: the folder.
+        on_unreadable: called with path and reason of what cannot be read; None: skip it.
+    """
 
     def __init__(self, root: str, on_unreadable: Callable[[str, str], None] | None) -> None:
-        self._root, self._refused = root, on_unreadable
+        self._root, self._on_unreadable = root, on_unreadable
         self._entries: list[FileEntry] = []
         self._folders: list[tuple[str, str]] = []  # path below the root, real path
-        self._folder_links: list[str] = []  # to folders
+        self._folder_links: list[str] = []  # paths of links to folders
 
     def files(self, path: str, recursive: bool) -> list[FileEntry]:
         """See `Storage.files`."""
-        read: set[str] = set()
+        scanned: set[str] = set()
         self._folder_links.append(path)
         while self._folders or self._folder_links:
-            # Links come last, so that a folder's files are named by its own path.
-            linked = not self._folders
-            path = self._folder_links.pop(0) if linked else self._folders[-1][0]
-            real = os.path.realpath(self._full_path(path)) if linked else self._folders.pop()[1]
-            if real not in read:
-                read.add(real)
+            # Links come last, so that the files of a folder get its own path, not that of a link.
+            is_link = not self._folders
+            path = self._folder_links.pop(0) if is_link else self._folders[-1][0]
+            real = os.path.realpath(self._full_path(path)) if is_link else self._folders.pop()[1]
+            if real not in scanned:
+                scanned.add(real)
                 self._scan_folder(path, real, recursive)
-            elif linked:
+            elif is_link:
                 self._report_unreadable(path, "a link to a folder that is read already")
         return sorted(self._entries, key=lambda entry: entry.path)
 
@@ -61,7 +66,7 @@ class LocalFileLister:
         except FileNotFoundError:
             return
         except OSError as error:
-            if self._refused is None:
+            if self._on_unreadable is None:
                 raise
             self._report_unreadable(f"{path}/", f"cannot be listed: {error.strerror}")
 
@@ -70,10 +75,10 @@ class LocalFileLister:
             info = entry.stat()
         except OSError as error:
             if entry.is_symlink():
-                circle = error.errno == errno.ELOOP
-                leads = "in a circle" if circle else f"nowhere: {error.strerror}"
+                is_loop = error.errno == errno.ELOOP
+                leads = "in a circle" if is_loop else f"nowhere: {error.strerror}"
                 self._report_unreadable(path, f"a link that leads {leads}")
-            elif not isinstance(error, FileNotFoundError):  # that was deleted meanwhile
+            elif not isinstance(error, FileNotFoundError):  # deleted in the meantime
                 self._report_unreadable(path, f"cannot be read: {error.strerror}")
             return
         if stat.S_ISREG(info.st_mode):
@@ -86,5 +91,5 @@ class LocalFileLister:
             self._folders.append((path, real))
 
     def _report_unreadable(self, path: str, reason: str) -> None:
-        if self._refused is not None:
-            self._refused(path, reason)
+        if self._on_unreadable is not None:
+            self._on_unreadable(path, reason)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from orchestrator.data.auditing.audit import AuditReport, audit_ledger
 from orchestrator.data.loader.action_data import required_arrays
+from orchestrator.data.loader.clip_reader import ClipIndex
 from orchestrator.data.loader.order import Order
-from orchestrator.data.store.clip_reader import ClipIndex
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob, build_job, require_kind

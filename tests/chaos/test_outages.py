@@ -66,9 +66,7 @@ def test_a_full_disk_is_waited_out(fault_arena: RunHarness, disk: Path, tmp_path
                 out.write(bytes(65536))
         except OSError:
             pass
-    mine.wait_for(
-        process, "full", lambda: "the storage fails and is tried again" in log(mine, "full")
-    )
+    mine.wait_for(process, "full", lambda: "the storage fails, retrying" in log(mine, "full"))
     stood = newest(mine.storage, "full")
     filler.unlink()
     mine.finish(process, "full")
@@ -97,7 +95,7 @@ def test_a_storage_that_turns_read_only_is_waited_out(
     process = mine.start("ro", "--local", track__uri=uri)
     mine.wait_for(process, "ro", lambda: newest(mine.storage, "ro") >= 10)
     remount(disk, "ro")
-    mine.wait_for(process, "ro", lambda: "the storage fails and is tried again" in log(mine, "ro"))
+    mine.wait_for(process, "ro", lambda: "the storage fails, retrying" in log(mine, "ro"))
     stood = newest(mine.storage, "ro")
     remount(disk, "rw")
     mine.finish(process, "ro")

@@ -19,13 +19,14 @@ from orchestrator.data.auditing.audit import audit_ledger
 from orchestrator.data.auditing.clip_ledger import ClipLedgerWriter, read_clip_ledger
 from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.loader.batch import Batch, StepBatch
-from orchestrator.data.loader.clip_decoder import TrainDecodeConfig, rows_to_encoded_clips
+from orchestrator.data.loader.clip import rows_to_encoded_clips
+from orchestrator.data.loader.clip_decoder import TrainDecodeConfig
+from orchestrator.data.loader.clip_reader import ROW_SCHEMA, ClipLocations, ClipReader
 from orchestrator.data.loader.data_loader import open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
-from orchestrator.data.store.clip_reader import ROW_SCHEMA, ClipLocations, ClipReader
 from orchestrator.data.store.index import DatasetIndex
-from orchestrator.data.store.index_schema import CLIP_SCHEMA
+from orchestrator.data.store.index_files import CLIP_SCHEMA
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, ARRAY_FILES
 from orchestrator.errors import DataError, JobFailed, RequestError
 from orchestrator.estimate import BatchSizes
@@ -367,5 +368,5 @@ def _payload_hash(index: DatasetIndex, key: str) -> str:
 
 def test_a_job_that_was_not_completed_is_refused(dataset: tuple[Path, DatasetIndex]) -> None:
     _, index = dataset
-    with pytest.raises(RequestError, match="not known yet"):
+    with pytest.raises(RequestError, match="are not resolved"):
         fed(action_job(index.uri), index)

@@ -13,10 +13,10 @@ import torch
 from pydantic import BaseModel
 
 from orchestrator.data.loader.batch import StepBatch
+from orchestrator.data.loader.clip_reader import ClipLocations, ClipReader
 from orchestrator.data.loader.data_loader import check_rank_positions, open_data_loader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.loader.rank_assignment import MAX_BLOCK_BYTES, RankAssignment
-from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
 from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob
@@ -142,7 +142,7 @@ def test_rows_that_are_not_a_ranks_own_stop_the_job() -> None:
     check_rank_positions(layout, 5, 0, rows[0])
     check_rank_positions(layout, 5, 1, rows[1])
     for wrong in (rows[1], rows[0].slice(0, 3), rows[0].take([1, 0, 2, 3])):
-        with pytest.raises(JobFailed, match="rank 0 was dealt positions"):
+        with pytest.raises(JobFailed, match="rank 0 got positions"):
             check_rank_positions(layout, 5, 0, wrong)
 
 
@@ -199,7 +199,9 @@ def test_no_more_than_the_prefetch_is_decoded_ahead() -> None:
     assert Counting.reads == 4 * (1 + 3)
     feed.close()  # in the middle: nothing is left running
     wait_until(
-        lambda: not [t for t in threading.enumerate() if t.name.startswith(("feed", "decode"))]
+        lambda: (
+            not [t for t in threading.enumerate() if t.name.startswith(("data-loader", "decode"))]
+        )
     )
 
 

@@ -62,5 +62,5 @@ def test_tars_from_elsewhere_and_short_clips(tmp_path: Path) -> None:
 def test_nothing_to_show_says_why(tmp_path: Path) -> None:
     write_video(tmp_path / "in/a.mp4", frames=20, fps=20)
     job = data_job(tmp_path / "out", source=str(tmp_path / "in"))
-    with pytest.raises(RequestError, match=r"not one clip can be shown: none lasts 1\.75 s"):
+    with pytest.raises(RequestError, match=r"no clip can be shown: none lasts 1\.75 s"):
         inspect_dataset(job, tmp_path / "s.png", 4)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.data.loader.clip_decoder import EncodedClip, InProcessDecoder, TrainDecodeConfig
+from orchestrator.data.loader.clip import EncodedClip
+from orchestrator.data.loader.clip_decoder import InProcessDecoder, TrainDecodeConfig
 from orchestrator.data.loader.pixel_buffer import PixelBufferPool
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from tests.support.clips import encode_video, feed_job, small_video

@@ -13,8 +13,8 @@ from PIL import Image
 from orchestrator.data.inspection.report import inspect_dataset
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import open_source
 from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.sources.tars import TarSource
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed
@@ -63,19 +63,19 @@ UNPACK = "left out: a compressed tar, which cannot be read at random: unpack it 
 @pytest.mark.parametrize(
     ("names", "clips", "wanted"),
     [
-        (["a.mp4", "1.tar"], 1, {"1.tar": f"left out: a tar beside videos: {ALONE}"}),
-        (["a.mp4", "1.tar", "2.tar"], 2, {"a.mp4": f"left out: a video beside tars: {ALONE}"}),
+        (["a.mp4", "1.tar"], 1, {"1.tar": f"left out: a tar among videos: {ALONE}"}),
+        (["a.mp4", "1.tar", "2.tar"], 2, {"a.mp4": f"left out: a video among tars: {ALONE}"}),
         (["1.tar", "2.tar.gz", "d/3.tgz"], 1, {"2.tar.gz": UNPACK, "d/3.tgz": UNPACK}),
         (["a.mp4", "2.tar.gz"], 1, {"2.tar.gz": UNPACK}),
-        (["a.mp4", "a.png"], 1, {"a.png": f"left out: a picture beside videos: {ALONE}"}),
-        (["1.tar", "a.png"], 1, {"a.png": f"left out: a picture beside tars: {ALONE}"}),
+        (["a.mp4", "a.png"], 1, {"a.png": f"left out: a picture among videos: {ALONE}"}),
+        (["1.tar", "a.png"], 1, {"a.png": f"left out: a picture among tars: {ALONE}"}),
         (["a.png", "2.tar.gz"], 1, {"2.tar.gz": UNPACK}),
-        (["a.mp4", "a.json"], 1, {"a.json": "left out: a .json beside videos is not read: labels"
-            " stand in a manifest or in tars"}),
-        (["a.mp4", "a.srt"], 1, {"a.srt": "left out: by its name not one of the videos"}),
-        (["a.mp4", "mp4.d/none"], 1, {"mp4.d/none": "left out: by its name not one of the videos"}),
-        (["a.png", "a.txt"], 1, {"a.txt": "left out: a .txt beside pictures is not read: labels"
-            " stand in a manifest or in tars"}),
+        (["a.mp4", "a.json"], 1, {"a.json": "left out: a .json among videos is not read: put"
+            " labels in a manifest or in tars"}),
+        (["a.mp4", "a.srt"], 1, {"a.srt": "left out: no extension of videos"}),
+        (["a.mp4", "mp4.d/none"], 1, {"mp4.d/none": "left out: no extension of videos"}),
+        (["a.png", "a.txt"], 1, {"a.txt": "left out: a .txt among pictures is not read: put"
+            " labels in a manifest or in tars"}),
         (["a.mp4", "README.md", "license", "NOTES.txt", ".hidden/b.mp4", "Thumbs.db"], 1, {}),
     ],
 )  # fmt: skip
@@ -138,7 +138,7 @@ def test_inspecting_raw_video_counts_what_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "in/a.srt").write_text("1")
     job = data_job(tmp_path / "out", source=str(tmp_path / "in"), frames=2)
     report = inspect_dataset(job, tmp_path / "sheet.png", 1)
-    assert report.quarantine == {"left out: by its name not one of the videos": 1}
+    assert report.quarantine == {"left out: no extension of videos": 1}
 
 
 def test_an_input_that_cannot_be_read_counts_as_one_that_is_lost(

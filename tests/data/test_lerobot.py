@@ -16,8 +16,9 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, open_source
+from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected
 from orchestrator.data.sources.lerobot.source import LeRobotSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
@@ -206,7 +207,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="not a LeRobot folder"):
         open_source(f"lerobot://{tmp_path}")
     folder = write_lerobot_dataset(tmp_path / "robot", without=(CAMERA,))
-    with pytest.raises(RequestError, match="no camera is kept as video"):
+    with pytest.raises(RequestError, match="no camera is stored as video"):
         open_source(str(folder))
     listed = write_lerobot_dataset(tmp_path / "listed") / "meta/episodes/chunk-000/file-000.parquet"
     source = open_source(str(tmp_path / "listed"))

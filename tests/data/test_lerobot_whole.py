@@ -15,9 +15,10 @@ import pytest
 
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.base import RawClip, Rejected, Source
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.data.sources.lerobot.source import LeRobotSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
 from orchestrator.progress import SilentProgress
@@ -73,15 +74,15 @@ def _reasons(folder: Path) -> dict[str, str]:
     [
         ("", "is empty"),
         ("\n \n", "is empty"),
-        ('{"codebase_version": "v3.0", "fps": 10, "feat', "is cut or no JSON: Unterminated string"),
-        ("{", "is cut or no JSON"),
+        ('{"codebase_version": "v3.0", "fps": 10, "feat', "is truncated or not JSON: "),
+        ("{", "is truncated or not JSON"),
         (POINTER, "a Git LFS pointer, not the file itself"),
-        ("[]", "is no JSON object but a list"),
-        ('"v3.0"', "is no JSON object but a str"),
-        ("null", "is no JSON object but a NoneType"),
-        ("[" * 100_000, "is cut or no JSON"),
-        (b"\xff\xfe\x00", "is cut or no JSON"),
-        (b"\x00" * 300, "is cut or no JSON"),
+        ("[]", "is not a JSON object but a list"),
+        ('"v3.0"', "is not a JSON object but a str"),
+        ("null", "is not a JSON object but a NoneType"),
+        ("[" * 100_000, "is truncated or not JSON"),
+        (b"\xff\xfe\x00", "is truncated or not JSON"),
+        (b"\x00" * 300, "is truncated or not JSON"),
     ],
 )
 def test_an_info_that_cannot_be_read_is_refused(folder: Path, body: str | bytes, says: str) -> None:
@@ -112,28 +113,28 @@ MISSING = object()
         ("fps", True, "fps is true"),
         ("fps", [10], "fps is [10]"),
         ("fps", 10**400, "fps is 1000"),
-        ("features", MISSING, "'features' is no object"),
-        ("features", ["action"], "'features' is no object"),
+        ("features", MISSING, "'features' is not a JSON object"),
+        ("features", ["action"], "'features' is not a JSON object"),
         ("features", {"action": "float32"}, "the feature 'action' has no dtype"),
         ("features", {CAMERA: {"shape": [1]}}, f"the feature '{CAMERA}' has no dtype"),
         ("features", {CAMERA: {"dtype": 3}}, f"the feature '{CAMERA}' has no dtype"),
-        ("features", {}, "no camera is kept as video"),
-        ("features", {"../up": {"dtype": "video"}}, "the camera '../up' is outside of the folder"),
+        ("features", {}, "no camera is stored as video"),
+        ("features", {"../up": {"dtype": "video"}}, "the camera '../up' is outside the folder"),
         ("data_path", MISSING, "no 'data_path'"),
         ("data_path", 7, "no 'data_path'"),
-        ("data_path", OLD_PATH, f"'data_path' is {OLD_PATH}, and v3 knows no '{{episode_chunk}}'"),
-        ("data_path", "data/{}.parquet", "'data_path' is data/{}.parquet, and v3 knows no '{}'"),
-        ("data_path", "data/{0}.parquet", "'data_path' is data/{0}.parquet, and v3 knows no '{0}'"),
+        ("data_path", OLD_PATH, f"'data_path' is {OLD_PATH}, and v3 has no '{{episode_chunk}}'"),
+        ("data_path", "data/{}.parquet", "'data_path' is data/{}.parquet, and v3 has no '{}'"),
+        ("data_path", "data/{0}.parquet", "'data_path' is data/{0}.parquet, and v3 has no '{0}'"),
         ("data_path", "data/{chunk_index", "'data_path' is data/{chunk_index: expected '}'"),
-        ("data_path", "{chunk_index.x}", "'data_path' is {chunk_index.x}, and v3 knows no"),
-        ("data_path", "{chunk_index:q}", "'data_path' is {chunk_index:q}: 'q' is no form of"),
+        ("data_path", "{chunk_index.x}", "'data_path' is {chunk_index.x}, and v3 has no"),
+        ("data_path", "{chunk_index:q}", "'data_path' is {chunk_index:q}: 'q' is not a"),
         ("data_path", "{chunk_index:0999999999d}", "'data_path' is {chunk_index:0999999999d}: '0"),
         ("data_path", "{chunk_index!r}", "'data_path' is {chunk_index!r}: "),
-        ("data_path", "../{chunk_index}", "'data_path' is ../{chunk_index}, outside of"),
-        ("data_path", "/data/{chunk_index}", "'data_path' is /data/{chunk_index}, outside of"),
+        ("data_path", "../{chunk_index}", "'data_path' is ../{chunk_index}, outside"),
+        ("data_path", "/data/{chunk_index}", "'data_path' is /data/{chunk_index}, outside"),
         ("video_path", MISSING, "no 'video_path'"),
         ("video_path", None, "no 'video_path'"),
-        ("video_path", OLD_VIDEO, f"'video_path' is {OLD_VIDEO}, and v3 knows no"),
+        ("video_path", OLD_VIDEO, f"'video_path' is {OLD_VIDEO}, and v3 has no"),
         ("video_path", "videos/../../{video_key}.mp4", "'video_path' is videos/../../{video_key}"),
     ],
 )  # fmt: skip
@@ -196,11 +197,11 @@ def test_another_tool_s_info_beside_videos_is_a_row(tmp_path: Path, body: str) -
 
 
 def test_a_robot_s_folder_inside_of_a_source_is_refused_by_name(folder: Path) -> None:
-    with pytest.raises(RequestError, match="is a LeRobot folder inside of the source") as raised:
+    with pytest.raises(RequestError, match="a LeRobot folder is inside the source") as raised:
         open_source(str(folder.parent))
     assert raised.value.where == str(folder)
     (folder / INFO).write_text("{")
-    with pytest.raises(RequestError, match="is a LeRobot folder inside of the source"):
+    with pytest.raises(RequestError, match="a LeRobot folder is inside the source"):
         open_source(str(folder.parent))
 
 

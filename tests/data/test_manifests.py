@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.sources.base import RawClip, Rejected, Source, open_source
+from orchestrator.data.sources.base import RawClip, Rejected, Source
 from orchestrator.data.sources.manifest import ManifestSource, parse_line
+from orchestrator.data.sources.open import open_source
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
 from tests.support.videos import write_video

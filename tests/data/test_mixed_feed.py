@@ -17,9 +17,9 @@ from PIL import Image
 from orchestrator.data.auditing.audit import audit_ledger
 from orchestrator.data.auditing.clip_ledger import ClipLedgerWriter
 from orchestrator.data.loader.batch import StepBatch
-from orchestrator.data.loader.clip_decoder import EncodedClip, TrainDecodeConfig
+from orchestrator.data.loader.clip import EncodedClip
+from orchestrator.data.loader.clip_decoder import TrainDecodeConfig, decode_config_of
 from orchestrator.data.loader.data_loader import estimate_clip_bytes, open_data_loader
-from orchestrator.data.loader.multi_spec import decode_config_of
 from orchestrator.data.loader.order import INTERLEAVE_SLOTS, Order
 from orchestrator.data.loader.subprocess_decoder import SubprocessDecoder
 from orchestrator.estimate import BatchSizes

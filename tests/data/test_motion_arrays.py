@@ -52,12 +52,12 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "flat": (npy(ROWS[:, 0].copy()), "is [20], not [frames, numbers]"),
     "deep": (npy(ROWS[:, :, None]), "is [20, 3, 1], not [frames, numbers]"),
     "empty": (npy(ROWS[:, :0]), "is [20, 0], not [frames, numbers]"),
-    "text": (b"0,1,2\n3,4,5\n", "is no .npy file"),
-    "nothing": (b"", "is no .npy file"),
-    "noise": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(99), "is no .npy file"),
-    "zip": (zipped(), "is no .npy file"),
+    "text": (b"0,1,2\n3,4,5\n", "is not a .npy file"),
+    "nothing": (b"", "is not a .npy file"),
+    "noise": (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(99), "is not a .npy file"),
+    "zip": (zipped(), "is not a .npy file"),
     "pickle": (npy(np.array([[None]] * 20), allow_pickle=True), "is pickled"),
-    "cut": (npy(ROWS)[:-8], "is cut or damaged"),
+    "cut": (npy(ROWS)[:-8], "is truncated or damaged"),
 }
 
 
@@ -82,7 +82,7 @@ def test_a_header_is_not_believed() -> None:
 
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (20, 1000000000000), }\n"
     body = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(80)
-    with pytest.raises(DataError, match="cut or damaged"):
+    with pytest.raises(DataError, match="truncated or damaged"):
         read_array(ACTIONS_FILE, body, 20)
 
 
@@ -198,4 +198,4 @@ def test_a_tar_that_is_cut_inside_an_array_gives_what_came_before(tmp_path: Path
     extras = {row["key"]: len(row["extras"]) for row in index.shard_rows(0).to_pylist()}
     assert extras == {one.key: 2, two.key: 0}
     (row,) = read_quarantine(Storage(index.uri))
-    assert "the tar is cut" in row.reason
+    assert "the tar is truncated" in row.reason

@@ -13,10 +13,11 @@ import pytest
 from orchestrator.data.action_stats import (
     ACTION_STATS_FILE,
     ActionStats,
+    Moments,
     load_or_measure,
     measure_action_stats,
+    pooled_mean_std,
 )
-from orchestrator.data.running_moments import Moments, pooled_mean_std
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, STATES_FILE
 from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage

@@ -15,21 +15,16 @@ import pytest
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.verify import verify_dataset
-from orchestrator.data.sources import inputs
-from orchestrator.data.sources.base import (
-    CHANGED_WHILE_PACKING,
-    RawClip,
-    Rejected,
-    Source,
-    open_source,
-)
+from orchestrator.data.sources import raw_clips, tar_indexer
+from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, Source
 from orchestrator.data.sources.inputs import (
-    clip_key_prefix,
     file_identity,
     path_from_utf8,
     path_to_utf8,
     printable_path,
 )
+from orchestrator.data.sources.open import open_source
+from orchestrator.data.sources.raw_clips import clip_key_prefix
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
@@ -195,14 +190,14 @@ def test_folders_deeper_than_a_path_can_be_long(folder: Path) -> None:
 
 def _denied(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Reading a file of that name fails; root may read everything, so rights cannot."""
-    real = inputs.open_buffered
+    real = raw_clips.open_buffered
 
     def opened(storage: Storage, path: str) -> Any:
         if path.endswith(name):
             raise OSError(number, os.strerror(number), path)
         return real(storage, path)
 
-    monkeypatch.setattr(inputs, "open_buffered", opened)
+    monkeypatch.setattr(raw_clips, "open_buffered", opened)
 
 
 @pytest.mark.parametrize(
@@ -228,14 +223,14 @@ def test_an_unforeseen_error_of_one_file_is_a_row(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(folder / "a.mp4", folder / "b.mp4")
-    real = inputs.split_into_clips
+    real = raw_clips.split_into_clips
 
     def cut(file: Any, key: str, source: str, *rest: Any) -> Any:
         if source.endswith("a.mp4"):
             raise IndexError("list index out of range")
         return real(file, key, source, *rest)
 
-    monkeypatch.setattr(inputs, "split_into_clips", cut)
+    monkeypatch.setattr(raw_clips, "split_into_clips", cut)
     index, reasons = packed(folder)
     assert sources_of(index) == ["b.mp4"]
     assert reasons == {"a.mp4": "cannot be read: IndexError: list index out of range"}
@@ -296,14 +291,14 @@ def test_a_file_that_changes_while_it_is_read_costs_one_input(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
 ) -> None:
     shutil.copy(folder / "a.mp4", folder / "b.mp4")
-    real = inputs.check_not_lfs_pointer
+    real = raw_clips.check_not_lfs_pointer
 
     def first(file: Any) -> None:
         if (folder / "a.mp4").exists() and (folder / "a.mp4").stat().st_size > 600:
             change(folder / "a.mp4")
         real(file)
 
-    monkeypatch.setattr(inputs, "check_not_lfs_pointer", first)
+    monkeypatch.setattr(raw_clips, "check_not_lfs_pointer", first)
     job = pack_job(folder, folder.parent / "out", bad_limit=0.5)
     (index,) = run_pack(job, RecordingProgress(), local=True)
     assert sources_of(index) == ["b.mp4"]
@@ -327,18 +322,17 @@ def test_a_pointer_of_git_lfs_is_told_to_be_one(folder: Path, tmp_path: Path) ->
 def test_a_tar_that_cannot_be_read_costs_itself_only(
     tmp_path: Path, movie: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.data.sources import tars
 
     for name in ("1.tar", "2.tar"):
         write_tar(tmp_path / "in" / name, {"a.mp4": movie})
-    real = tars.open_buffered
+    real = tar_indexer.open_buffered
 
     def opened(storage: Storage, path: str) -> Any:
         if path == "1.tar":
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return real(storage, path)
 
-    monkeypatch.setattr(tars, "open_buffered", opened)
+    monkeypatch.setattr(tar_indexer, "open_buffered", opened)
     index, reasons = packed(tmp_path / "in")
     assert index.num_clips == 1
     assert reasons == {"1.tar": "cannot be read: Permission denied"}

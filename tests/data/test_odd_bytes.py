@@ -14,7 +14,7 @@ import pytest
 from orchestrator.data.codec import container, packet_reader
 from orchestrator.data.codec.decode import decode_clip
 from orchestrator.data.codec.seekable import probe_seekable
-from orchestrator.data.codec.split_video import split_into_clips
+from orchestrator.data.sources.raw_clips import split_into_clips
 from orchestrator.errors import DataError
 from orchestrator.job import TranscodeConfig
 from tests.support.unusual_videos import set_edit_list, write_with_timestamps

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from orchestrator.data.codec.decode import Crop, decode_clip
-from orchestrator.data.codec.orientation import Orientation, orientation_from_matrix
+from orchestrator.data.codec.display import Orientation, orientation_from_matrix
 from orchestrator.data.codec.video_probe import probe_video
 from orchestrator.data.sources.base import RawClip
 from orchestrator.data.sources.folder import FolderSource

@@ -28,8 +28,9 @@ from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.shard_writer import ShardWriter
 from orchestrator.data.packing.unit import UnitManifest, pack_unit
 from orchestrator.data.packing.verify import verify_dataset
-from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit, open_source
+from orchestrator.data.sources.base import RawClip, Rejected, WorkUnit
 from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TranscodeConfig

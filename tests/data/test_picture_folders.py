@@ -16,9 +16,9 @@ from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.prepare import prepare_data
 from orchestrator.data.packing.verify import verify_dataset
-from orchestrator.data.sources import images as pictures
-from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources import raw_clips as pictures
 from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.storage import Storage

@@ -15,8 +15,8 @@ import pytest
 
 from orchestrator.data.codec import transcode
 from orchestrator.data.codec.decode import decode_clip
-from orchestrator.data.codec.split_video import split_into_clips
 from orchestrator.data.sources.base import RawClip, Rejected
+from orchestrator.data.sources.raw_clips import split_into_clips
 from orchestrator.errors import DataError
 from orchestrator.job import TranscodeConfig
 from tests.support.videos import (

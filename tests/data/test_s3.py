@@ -12,7 +12,7 @@ from orchestrator.data.packing.dataset import finalize_dataset
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.prepare import prepare_data
 from orchestrator.data.packing.verify import verify_dataset
-from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import RequestError
 from orchestrator.job import TrainJob
@@ -149,7 +149,7 @@ def test_a_manifest_on_s3_and_a_training_on_it(tmp_path: Path, bucket: str) -> N
 
 def test_what_is_not_there_says_so(bucket: str) -> None:
     for uri in (f"{bucket}/nowhere", "s3://no-such-bucket-here/x"):
-        with pytest.raises(RequestError, match=r"nothing is there|cannot be reached"):
+        with pytest.raises(RequestError, match=r"no such file or folder|cannot be reached"):
             open_source(uri)
 
 

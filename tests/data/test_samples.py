@@ -16,7 +16,7 @@ import pytest
 from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import run_pack
 from orchestrator.data.packing.verify import verify_dataset
-from orchestrator.data.sources.base import open_source
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.sources.tar_samples import ClipsBySample, SidecarFile, sample_key
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError
@@ -110,9 +110,9 @@ STRAY = {
     "a.wav": "belongs to no clip",
     "none": "belongs to no clip",
     "dir/k.json": "belongs to no clip",
-    "K.json": "belongs to no clip: its name is 'k' in other letters",
+    "K.json": "belongs to no clip: sample 'k' differs in upper and lower case",
     "b.jpg": "a picture in a tar, of which only videos are read",
-    "._k.mp4": "metadata of macOS, no video",
+    "._k.mp4": "macOS metadata, not a video",
 }
 
 
@@ -191,7 +191,8 @@ def test_what_is_no_tar_behind_the_end_mark_is_a_row(tmp_path: Path, movie: byte
     tar.write_bytes(tar.read_bytes() + b"the rest of something else" * 100)
     index, reasons = index_of(tmp_path)
     assert index.num_clips == 1
-    assert reasons == {"x.tar": f"what stands behind the end mark, from byte {size} on, is no tar"}
+    reason = f"the data after the end-of-archive mark, from byte {size} on, is not a tar"
+    assert reasons == {"x.tar": reason}
     assert verify_dataset(index) == []
 
 
@@ -202,7 +203,7 @@ def test_a_joined_tar_that_is_cut_keeps_what_came_before(tmp_path: Path, movie: 
     (tmp_path / "tars/x.tar").write_bytes(one + two[: 512 + len(movie) + 700])
     index, reasons = index_of(tmp_path, bad_limit=0.5)
     assert set(beside(index)) == {"a", "b"}
-    assert "the tar is cut" in reasons["x.tar"]
+    assert "the tar is truncated" in reasons["x.tar"]
 
 
 @pytest.mark.parametrize(

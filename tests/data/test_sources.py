@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from orchestrator.data.sources.base import (
-    PackedSource,
-    RawClip,
-    Rejected,
-    Source,
-    WorkUnit,
-    open_source,
-)
+from orchestrator.data import sources
+from orchestrator.data.sources import base
+from orchestrator.data.sources.base import PackedSource, RawClip, Rejected, Source, WorkUnit
 from orchestrator.data.sources.folder import FolderSource
 from orchestrator.data.sources.manifest import ManifestSource, parse_line
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.sources.tars import TarSource, expand_braces
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
+from orchestrator.storage import split_file_uri
 from tests.support.videos import write_tar, write_video
 
 
@@ -151,12 +150,45 @@ def test_a_source_of_ones_own_by_import_path() -> None:
         open_source(f"{__name__}:Mine?clips=many")
     with pytest.raises(RequestError, match="cannot import 'nowhere'"):
         open_source("nowhere:Mine")
+    with pytest.raises(RequestError, match="a source has 'uri', 'units' and 'clips'") as raised:
+        open_source(f"{__name__}:NotASource")
+    assert raised.value.where == f"{__name__}:NotASource"
+
+
+def test_types_of_a_source_have_one_identity_under_both_import_paths() -> None:
+    for name in ("RawClip", "Rejected", "Source", "WorkUnit"):
+        assert getattr(sources, name) is getattr(base, name)
+
+
+def test_opening_a_folder_imports_no_source_of_generated_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=4)
+    code = (
+        "import sys; from orchestrator.data.sources.open import SOURCES_BY_SCHEME, open_source;"
+        f" open_source({str(tmp_path)!r});"
+        " print([p for p in SOURCES_BY_SCHEME.values() if p.partition(':')[0] in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "name"),
+    [
+        ("/a/b/c.tar", "/a/b", "c.tar"),
+        ("/c.tar", "/", "c.tar"),
+        ("s3://bucket/a/c.tar", "s3://bucket/a", "c.tar"),
+    ],
+)
+def test_a_file_s_uri_is_its_folder_and_its_name(uri: str, folder: str, name: str) -> None:
+    storage, found = split_file_uri(uri)
+    assert (storage.root, found) == (folder, name)
+    assert storage.uri(found) == uri
 
 
 @pytest.mark.parametrize(
     ("make", "what"),
     [
-        (lambda p: p / "gone", "nothing is there"),
+        (lambda p: p / "gone", "no such file or folder"),
         (lambda p: p, "the folder is empty"),
         (lambda p: (p / "a.doc").write_bytes(b"1") and p, "no video among 1 files"),
         (lambda p: (p / "a.doc").write_bytes(b"1") and p / "a.doc", r"'\.doc' is not a source"),

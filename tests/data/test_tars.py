@@ -72,7 +72,7 @@ def test_a_tar_that_is_cut_keeps_what_came_before(tmp_path: Path, movie: bytes) 
         index, reasons = index_of(tmp_path)
         assert [row["key"] for row in index.shard_rows(0).to_pylist()] == ["0", "1"], name
         assert list(reasons) == ["x.tar"], name
-        assert "the tar is cut" in reasons["x.tar"]
+        assert "the tar is truncated" in reasons["x.tar"]
 
 
 def test_a_damaged_header_does_not_hide_the_rest_silently(tmp_path: Path, movie: bytes) -> None:

@@ -12,7 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from orchestrator.data.sources.base import RawClip, open_source
+from orchestrator.data.sources.base import RawClip
+from orchestrator.data.sources.open import open_source
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
 from orchestrator.physics.scenes import SCENE_BUILDERS

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.data.codec.decode import decode_clip
-from orchestrator.data.codec.split_video import split_into_clips
 from orchestrator.data.sources.base import RawClip
+from orchestrator.data.sources.raw_clips import split_into_clips
 from orchestrator.data.sources.tars import TarSource
 from orchestrator.errors import DataError
 from orchestrator.job import TranscodeConfig

@@ -41,12 +41,10 @@ def test_it_may_go_back_once() -> None:
 def test_warnings_of_workers_are_told_and_only_while_they_train() -> None:
     board, logger = LocalCoordinator(), logging.getLogger("orchestrator.storage")
     with forward_warnings(board, 3):
-        logger.warning("the storage fails and is tried again: %s", "disk full")
+        logger.warning("the storage fails, retrying: %s", "disk full")
         logger.info("not for people")
     logger.warning("afterwards")
-    assert board.read_status().messages == [
-        "rank 3: the storage fails and is tried again: disk full"
-    ]
+    assert board.read_status().messages == ["rank 3: the storage fails, retrying: disk full"]
 
 
 def test_workers_that_die_before_any_step_are_not_started_for_ever() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from orchestrator.data.sources.base import RawClip, Rejected, open_source
+from orchestrator.data.sources.base import RawClip, Rejected
+from orchestrator.data.sources.open import open_source
 from orchestrator.environments import build_collector, build_environment
 from orchestrator.environments.base import collect_episode
 from orchestrator.errors import RequestError

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from orchestrator.data.packing.pack import run_pack
-from orchestrator.data.sources.base import RawClip, open_source
+from orchestrator.data.sources.base import RawClip
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.environments import ENVIRONMENTS, build_collector, build_environment
 from orchestrator.environments.source import EnvironmentSource

@@ -45,7 +45,8 @@ def find_datasets(job: Job | None, storage: Storage) -> JobDatasets:
 def _packed(job: TrainJob, uri: str, datasets: Storage) -> str | None:
     """Where the dataset of a source is; None where it is not packed yet."""
     from orchestrator.data.packing.dataset import dataset_folder, is_complete
-    from orchestrator.data.sources.base import InPlaceSource, PackedSource, open_source
+    from orchestrator.data.sources.base import InPlaceSource, PackedSource
+    from orchestrator.data.sources.open import open_source
 
     source = open_source(uri)
     if isinstance(source, PackedSource):

@@ -1,9 +1,9 @@
-"""The ledger: what entered the forward, by step, as each rank saw it.
+"""The clip ledger: which clips each rank trained on, by step.
 
 Parts are parquet files `ATTEMPT/rank-00003/steps-00000200-00000399.parquet`, written when a
-checkpoint is saved. Nothing is ever rewritten: when a run goes back to a checkpoint, its next
-attempt writes the repeated steps again, and the reader marks the rows of the earlier attempt
-from there on as superseded.
+checkpoint is saved. They are never rewritten: when a run resumes from an earlier checkpoint, its
+next attempt writes the repeated steps again, and the reader marks the earlier attempt's rows of
+these steps as superseded.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SCHEMA = pa.schema(
         ("step", pa.int64()),
         ("position", pa.int64()),
         ("key", pa.string()),
-        ("sha256", pa.string()),  # of the payload; beside actions: `sidecar_arrays.combine_hashes`
-        ("weight", pa.float32()),  # 0: the clip failed and counted for nothing
+        ("sha256", pa.string()),  # of the payload; with actions: `sidecar_arrays.combine_hashes`
+        ("weight", pa.float32()),  # 0: the clip failed and was not trained on
         ("reason", pa.string()),  # why it failed
     ]
 )
@@ -38,11 +38,11 @@ _PART_PATTERN = re.compile(
 
 
 class ClipLedgerWriter:
-    """One rank's writer.
+    """Writes one rank's part of the ledger.
 
     Args:
         storage: the run's `ledger` folder.
-        attempt: a name of this start of the worker group; a later attempt sorts behind.
+        attempt: name of this start of the worker group; names of later attempts sort after it.
     """
 
     def __init__(self, storage: Storage, rank: int, attempt: str) -> None:
@@ -50,7 +50,7 @@ class ClipLedgerWriter:
         self._rows: list[dict[str, object]] = []
 
     def append(self, step: int, batch: Batch) -> None:
-        """Note one micro-batch. Padding is not noted: no clip stood there."""
+        """Record one micro-batch of a step, without padding."""
         reasons = {failure.position: failure.reason for failure in batch.failures}
         rows = zip(
             batch.position.tolist(),
@@ -73,14 +73,13 @@ class ClipLedgerWriter:
         ]
 
     def flush(self) -> None:
-        """Write what was noted since the last flush as one part."""
+        """Write the rows since the last flush as one part."""
         self.flush_later()()
 
     def flush_later(self) -> Callable[[], None]:
-        """The same for later, on another thread: what was noted until now is handed over.
+        """A function that writes the rows since the last flush, to be called on another thread.
 
-        Raises, when called:
-            OSError: the storage failed for minutes.
+        It raises OSError if the storage fails for minutes.
         """
         rows, self._rows = self._rows, []
         return lambda: self._write(rows)
@@ -97,6 +96,8 @@ class ClipLedgerWriter:
 
 @dataclass(frozen=True)
 class _Part:
+    """A file of the ledger, by its path."""
+
     path: str
     attempt: str
     rank: int
@@ -105,18 +106,22 @@ class _Part:
 
     @classmethod
     def parse(cls, path: str) -> _Part | None:
-        found = _PART_PATTERN.match(path)
-        if found is None:
+        """The part at a path; None if the file is not a part."""
+        match = _PART_PATTERN.match(path)
+        if match is None:
             return None
-        rank, first, last = (int(found[name]) for name in ("rank", "first", "last"))
-        return cls(path, found["attempt"], rank, first, last)
+        rank, first, last = (int(match[name]) for name in ("rank", "first", "last"))
+        return cls(path, match["attempt"], rank, first, last)
 
 
 def read_clip_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
-    """The rows of a run's `ledger` folder, all or of some steps, sorted by step and position.
+    """Read the rows of a run's `ledger` folder, sorted by step and position.
 
-    Beside the columns of `SCHEMA`: attempt (string), rank (int32) and superseded (bool), true
-    for rows whose step a later attempt trained again from an earlier checkpoint.
+    Columns are those of `SCHEMA`, attempt (string), rank (int32) and superseded (bool): whether a
+    later attempt repeated the step from an earlier checkpoint.
+
+    Args:
+        steps: steps to read; None: all.
     """
     parts = [part for entry in storage.files() if (part := _Part.parse(entry.path))]
     starts: dict[str, int] = {}
@@ -140,7 +145,7 @@ def read_clip_ledger(storage: Storage, steps: range | None = None) -> pa.Table:
 
 
 def _superseded_from(starts: dict[str, int], attempt: str) -> int | None:
-    """The step from which later attempts trained an attempt's steps again."""
+    """The step from which later attempts repeated an attempt's steps; None: they repeated none."""
     return min((first for other, first in starts.items() if other > attempt), default=None)
 
 

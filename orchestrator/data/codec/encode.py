@@ -1,4 +1,4 @@
-"""Frames in, an H.264 mp4 out: one way to encode for packing and for simulated worlds."""
+"""Encodes frames as H.264 in an mp4, for packing and for generated video."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from av.video.reformatter import VideoReformatter
 Chroma = Literal["half", "full"]
 
 PIXEL_FORMATS: dict[Chroma, str] = {"half": "yuv420p", "full": "yuv444p"}
-"""How pictures are stored."""
+"""FFmpeg pixel formats, by the resolution of chroma."""
 
-BT601_MATRIX = 6  # the matrix that swscale turns RGB into; written down so that a decoder undoes it
+BT601_MATRIX = 6  # what swscale converts RGB with; written into the file for decoders
 LIMITED_RANGE = 1
 
 
@@ -30,24 +30,24 @@ def encode_h264(
 ) -> bytes:
     """Encode frames as H.264 in an mp4, tuned to decode fast.
 
-    The same frames give the same bytes: one thread, fixed options, no dates in the file.
+    The same frames give the same bytes: one thread, fixed options, no timestamps of creation.
 
     Args:
         frames: uint8 `[H, W, 3]` RGB, all of one size; H and W are even (4:2:0).
-        fps: frames per second; 30000/1001 and the like survive exactly.
+        fps: frames per second; NTSC rates such as 30000/1001 are kept exactly.
         gop: frames between key frames.
         crf: x264's constant rate factor, 0 to 51.
-        chroma: whether colours have half the resolution or all of it.
+        chroma: resolution of the colour planes: half of that of luma, or the same.
 
     Raises:
-        ValueError: no frame at all, an odd or changing size, or not uint8 RGB.
+        ValueError: no frames, an odd or changing size, or not uint8 RGB.
     """
     buffer = io.BytesIO()
     container: Any = None
     stream: Any = None
     to_yuv = VideoReformatter()
     shape: tuple[int, ...] = ()
-    for number, frame in enumerate(frames):
+    for index, frame in enumerate(frames):
         _check_frame(frame, shape)
         if container is None:
             shape = frame.shape
@@ -56,15 +56,15 @@ def encode_h264(
             stream = add_h264_stream(
                 container, shape[0], shape[1], rate, gop=gop, crf=crf, chroma=chroma
             )
-        # One thread: swscale's pool costs three times the conversion on frames this small.
-        picture = to_yuv.reformat(
+        # One thread: on small frames swscale's thread pool takes three times as long as the work.
+        converted = to_yuv.reformat(
             av.VideoFrame.from_ndarray(frame, format="rgb24"),
             format=PIXEL_FORMATS[chroma],
             threads=1,
         )
-        picture.pts = number
-        picture.time_base = stream.codec_context.time_base
-        container.mux(stream.encode(picture))
+        converted.pts = index
+        converted.time_base = stream.codec_context.time_base
+        container.mux(stream.encode(converted))
     if container is None:
         raise ValueError("no frames to encode")
     container.mux(stream.encode())
@@ -92,16 +92,20 @@ def add_h264_stream(
     chroma: Chroma = "half",
     time_base: Fraction | None = None,
 ) -> Any:
-    """The H.264 stream that everything here encodes with; its pictures are `PIXEL_FORMATS`, BT.601.
+    """Add the H.264 stream that all encoders use; its frames are `PIXEL_FORMATS`, BT.601.
 
-    `time_base`: seconds of a tick of the frames' timestamps; by default `1 / fps`.
+    Args:
+        container: PyAV container opened for writing.
+        gop: frames between key frames.
+        crf: x264's constant rate factor, 0 to 51.
+        time_base: seconds of a tick of the frames' timestamps; None: `1 / fps`.
     """
     options = {
         "preset": "veryfast",
         "tune": "fastdecode",
         "crf": str(crf),
         "g": str(gop),
-        # Macroblock trees read memory that nobody wrote: the same frames gave other bytes.
+        # x264's macroblock tree reads uninitialised memory: the same frames would give other bytes.
         "mbtree": "0",
     }
     stream = container.add_stream("libx264", rate=fps, options=options)

@@ -1,4 +1,4 @@
-"""Crops, scales, turns and mirrors decoded frames with FFmpeg filter graphs."""
+"""Crops, scales, rotates and mirrors decoded frames with FFmpeg filter graphs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import Any
 import av
 import numpy as np
 
-from orchestrator.data.codec.color_matrix import FFMPEG_MATRIX_NAMES, color_matrix_of
-from orchestrator.data.codec.orientation import Orientation
+from orchestrator.data.codec.display import (
+    FFMPEG_MATRIX_NAMES,
+    Orientation,
+    color_matrix_of,
+    square_pixel_size,
+)
 
 _MAX_CACHED_GRAPHS = 8
-"""Filter graphs of a thread: enough for whole frames, mirrored or not, of some sizes; random crops
-are hardly ever met again."""
+"""Filter graphs cached per thread: enough for uncropped frames of a few sizes, mirrored or not.
+Random crops hardly ever repeat."""
 
 _LIMITED, _FULL = 1, 2
 
@@ -25,7 +29,7 @@ Filters = list[tuple[str, str | None]]
 
 @dataclass(frozen=True)
 class Crop:
-    """A box in pixels of the upright frame, and whether it is mirrored."""
+    """A box in pixels of the upright frame, and whether the result is mirrored."""
 
     x: float
     y: float
@@ -35,17 +39,17 @@ class Crop:
 
 
 CropFunction = Callable[[float, float], Crop]
-"""From the upright frame's width and height to a crop."""
+"""Chooses a crop from the width and height of the upright frame."""
 
 
 class ClipFilterGraph:
-    """From the decoded frames of one clip to pixels: one crop of all, whatever size each has.
+    """Converts the decoded frames of one clip to RGB, all with the same crop, whatever their size.
 
     Args:
         pixel_aspect: width of a stored pixel over its height.
-        size: pixels of the square that the crop is scaled to; None: the first frame's own size,
-            with square pixels.
-        choose_crop: draws the crop, once; None: the whole frame.
+        size: side in pixels of the square that the crop is scaled to; None: the size of the first
+            frame, with square pixels.
+        choose_crop: called once to choose the crop; None: the full frame.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class ClipFilterGraph:
         self._graph: Any = None
 
     def to_rgb(self, frame: Any) -> np.ndarray:
-        """uint8 [H, W, 3], upright."""
+        """The frame as uint8 [H, W, 3], upright."""
         if _frame_format_of(frame) != self._frame_format:
             self._frame_format, self._graph = (
                 _frame_format_of(frame),
@@ -73,7 +77,7 @@ class ClipFilterGraph:
             self._graph.push(frame)
             image: np.ndarray = self._graph.pull().to_ndarray()
         except av.FFmpegError:
-            _thread_cache.graphs.clear()  # the next clip must not get what this one left in it
+            _thread_cache.graphs.clear()  # a graph that failed may still hold frames of this clip
             raise
         return image
 
@@ -83,16 +87,21 @@ class ClipFilterGraph:
         if self._first_size is None:
             self._first_size = frame.width, frame.height
             self._crop = self._choose(*upright) if self._choose else Crop(0, 0, *upright)
-        # A video may change its size on the way: players show all of it at the first size.
-        share_x, share_y = frame.width / self._first_size[0], frame.height / self._first_size[1]
-        across, down = self._orientation.display_size(share_x, share_y)
+        # A video may change its size: players show all of it at the first size.
+        scale_x, scale_y = frame.width / self._first_size[0], frame.height / self._first_size[1]
+        upright_scale_x, upright_scale_y = self._orientation.display_size(scale_x, scale_y)
         crop = self._crop
-        box = (crop.x * across, crop.y * down, crop.width * across, crop.height * down)
+        box = (
+            crop.x * upright_scale_x,
+            crop.y * upright_scale_y,
+            crop.width * upright_scale_x,
+            crop.height * upright_scale_y,
+        )
         x, y, width, height = self._orientation.stored_box(box, upright)
         filters: Filters
         filters = [("crop", _even_box(x / self._pixel, y, width / self._pixel, height, frame))]
         if self._size is not None:
-            # First to the size, then to RGB: half the time of swscale's direct way.
+            # Scaling before converting to RGB takes half the time of swscale doing both at once.
             filters += [("scale", f"{self._size}:{self._size}:flags=bilinear")]
             filters += [("format", _chroma_format(frame))]
         elif self._choose is None:
@@ -101,7 +110,7 @@ class ClipFilterGraph:
         return [*filters, ("scale", None), ("format", "rgb24"), ("buffersink", None)]
 
     def _square_pixel_filters(self, frame: Any) -> Filters:
-        """Whole frames get square pixels, and the size of the first, where they differ."""
+        """Filters that give uncropped frames square pixels and the size of the first frame."""
         assert self._first_size is not None
         width, height = square_pixel_size(*self._first_size, self._pixel)
         if (width, height) == (frame.width, frame.height):
@@ -109,16 +118,8 @@ class ClipFilterGraph:
         return [("scale", f"{width}:{height}:flags=bicubic")]
 
 
-def square_pixel_size(width: int, height: int, pixel: float) -> tuple[int, int]:
-    """Size of a frame once its pixels, `pixel` times as wide as high, are square: one side
-    shrinks."""
-    if pixel >= 1:
-        return width, max(1, round(height / pixel))
-    return max(1, round(width * pixel)), height
-
-
 def _chroma_format(frame: Any) -> str:
-    """Colour at full resolution where the video has it, else at half."""
+    """The pixel format in which the frame is scaled: full chroma resolution if it has that."""
     return "yuv444p" if frame.format.name == "yuv444p" else "yuv420p"
 
 
@@ -127,7 +128,10 @@ def _frame_format_of(frame: Any) -> tuple[Any, ...]:
 
 
 def _even_box(x: float, y: float, width: float, height: float, frame: Any) -> str:
-    """As the crop filter takes it: even numbers (two pixels share a chroma sample), inside."""
+    """A box inside the frame as arguments of FFmpeg's crop filter.
+
+    All numbers are even, since two pixels share a chroma sample.
+    """
     w = min(max(round(width / 2) * 2, 2), frame.width)
     h = min(max(round(height / 2) * 2, 2), frame.height)
     left = min(max(int(x), 0), frame.width - w) // 2 * 2
@@ -136,8 +140,10 @@ def _even_box(x: float, y: float, width: float, height: float, frame: Any) -> st
 
 
 class _ThreadCache(threading.local):
-    """What a thread keeps from clip to clip: to build a graph takes longer than a small clip's
-    frames in it."""
+    """Filter graphs that a thread reuses for other clips.
+
+    Building a graph takes longer than filtering the frames of a small clip.
+    """
 
     def __init__(self) -> None:
         self.graphs: dict[tuple[tuple[str, str | None], ...], Any] = {}
@@ -154,12 +160,12 @@ def _cached_graph(frame: Any, filters: Filters) -> Any:
     if frame.color_range in (_LIMITED, _FULL):
         source += f":range={'tv' if frame.color_range == _LIMITED else 'pc'}"
     nodes = (("buffer", source), *filters)
-    kept = _thread_cache.graphs
-    if nodes not in kept:
-        if len(kept) >= _MAX_CACHED_GRAPHS:
-            kept.pop(next(iter(kept)))
-        kept[nodes] = _build_graph(nodes)
-    return kept[nodes]
+    graphs = _thread_cache.graphs
+    if nodes not in graphs:
+        if len(graphs) >= _MAX_CACHED_GRAPHS:
+            graphs.pop(next(iter(graphs)))
+        graphs[nodes] = _build_graph(nodes)
+    return graphs[nodes]
 
 
 def _build_graph(nodes: tuple[tuple[str, str | None], ...]) -> Any:

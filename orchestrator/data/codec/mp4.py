@@ -1,4 +1,4 @@
-"""The edit list of an mp4: which parts of a track are shown."""
+"""Edit list and clean aperture of an mp4, which FFmpeg does not expose."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from typing import IO
 
 _MAX_MOOV_BYTES = 1 << 28
 _VISUAL_SAMPLE_ENTRY_BYTES = 78
-"""Bytes of a sample entry of video before the boxes in it."""
+"""Bytes of a video sample entry before its boxes."""
 
 _EMPTY_EDIT_START = -1
-"""Start of an edit that shows nothing."""
+"""Start time of an empty edit, which shows nothing."""
 
 
 @dataclass(frozen=True)
 class Mp4TrackInfo:
-    """What an mp4 says of a track. `num_shown_edits`: how many parts of it are shown one after
-    another, by its edit list. `clean_aperture`: width and height to which the frames are cropped;
-    None: they are not."""
+    """What an mp4 says of a track."""
 
     num_shown_edits: int = 1
+    """Parts of the track that its edit list shows one after another."""
+
     clean_aperture: tuple[int, int] | None = None
+    """Width and height to which frames are cropped; None: they are not cropped."""
 
 
 def read_track_info(file: IO[bytes], track: int) -> Mp4TrackInfo:
-    """The table of the track that the file gives this number; the default one without it."""
+    """The information of the track with this id; the default one if there is no such track."""
     moov = _read_moov(file)
-    for name, at, end in _boxes(moov, 0, len(moov)):
-        if name == b"trak" and _track_number(moov, at, end) == track:
-            elst = _find_box(moov, at, end, b"edts", b"elst")
+    for name, offset, end in _boxes(moov, 0, len(moov)):
+        if name == b"trak" and _track_number(moov, offset, end) == track:
+            elst = _find_box(moov, offset, end, b"edts", b"elst")
             starts = [0] if elst is None else list(_edit_starts(moov, *elst))
             return Mp4TrackInfo(
-                sum(start != _EMPTY_EDIT_START for start in starts), _clean_aperture(moov, at, end)
+                sum(start != _EMPTY_EDIT_START for start in starts),
+                _clean_aperture(moov, offset, end),
             )
     return Mp4TrackInfo()
 
 
 def set_edit_end(payload: bytes, seconds: float) -> bytes:
-    """The same mp4, of whose first track nothing is shown from `seconds` on.
+    """A copy of the mp4 whose first track ends at `seconds`, by its edit list.
 
     Raises:
         ValueError: it has no edit list.
@@ -50,85 +52,89 @@ def set_edit_end(payload: bytes, seconds: float) -> bytes:
     if mvhd is None or elst is None:
         raise ValueError("an mp4 without an edit list")
     scale = int.from_bytes(body[mvhd[0] + (20 if body[mvhd[0]] else 12) :][:4], "big")
-    at = elst[0]
-    version, count = body[at], struct.unpack_from(">I", body, at + 4)[0]
-    size, form = (20, ">Q") if version else (12, ">I")
-    struct.pack_into(form, body, at + 8 + size * (count - 1), round(seconds * scale))
+    offset = elst[0]
+    version, count = body[offset], struct.unpack_from(">I", body, offset + 4)[0]
+    size, number_format = (20, ">Q") if version else (12, ">I")
+    struct.pack_into(number_format, body, offset + 8 + size * (count - 1), round(seconds * scale))
     return bytes(body)
 
 
 def _read_moov(file: IO[bytes]) -> bytes:
-    """What the box `moov` holds; nothing where there is none, or a damaged one."""
-    at = 0
+    """The content of the box `moov`; empty if it is missing or damaged."""
+    offset = 0
     while True:
-        file.seek(at)
+        file.seek(offset)
         head = file.read(16)
         if len(head) < 8:
             return b""
         size, name = int.from_bytes(head[:4], "big"), head[4:8]
-        first = 16 if size == 1 else 8
+        start = 16 if size == 1 else 8
         size = int.from_bytes(head[8:16], "big") if size == 1 else size
-        if not all(32 <= letter < 127 or letter == 0xA9 for letter in name) or 0 < size < first:
+        if not all(32 <= letter < 127 or letter == 0xA9 for letter in name) or 0 < size < start:
             return b""
         if name == b"moov":
-            file.seek(at + first)
-            return file.read(min(size - first, _MAX_MOOV_BYTES) if size else _MAX_MOOV_BYTES)
-        if not size:  # it goes on to the end of the file
+            file.seek(offset + start)
+            return file.read(min(size - start, _MAX_MOOV_BYTES) if size else _MAX_MOOV_BYTES)
+        if not size:  # the box extends to the end of the file
             return b""
-        at += size
+        offset += size
 
 
-def _boxes(body: bytes | bytearray, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, first byte, end) of what each box between two places holds."""
-    while at + 8 <= end:
-        size, name, first = (
-            int.from_bytes(body[at : at + 4], "big"),
-            bytes(body[at + 4 : at + 8]),
+def _boxes(body: bytes | bytearray, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, end) of the content of each box between two offsets."""
+    while offset + 8 <= end:
+        size, name, start = (
+            int.from_bytes(body[offset : offset + 4], "big"),
+            bytes(body[offset + 4 : offset + 8]),
             8,
         )
-        if size == 1:  # of more than 4 GiB: the size stands behind the name
-            size, first = int.from_bytes(body[at + 8 : at + 16], "big"), 16
-        if not first <= size <= end - at:
+        if size == 1:  # above 4 GiB: the size follows the name
+            size, start = int.from_bytes(body[offset + 8 : offset + 16], "big"), 16
+        if not start <= size <= end - offset:
             return
-        yield name, at + first, at + size
-        at += size
+        yield name, offset + start, offset + size
+        offset += size
 
 
-def _find_box(body: bytes | bytearray, at: int, end: int, *names: bytes) -> tuple[int, int] | None:
-    """Where the first box of a path of names begins and ends."""
-    for name, first, last in _boxes(body, at, end):
+def _find_box(
+    body: bytes | bytearray, offset: int, end: int, *names: bytes
+) -> tuple[int, int] | None:
+    """Start and end of the content of the first box at a path of names."""
+    for name, start, last in _boxes(body, offset, end):
         if name == names[0]:
-            return (first, last) if len(names) == 1 else _find_box(body, first, last, *names[1:])
+            return (start, last) if len(names) == 1 else _find_box(body, start, last, *names[1:])
     return None
 
 
-def _clean_aperture(body: bytes, at: int, end: int) -> tuple[int, int] | None:
-    """Width and height of the box `clap` of a track's first kind of sample."""
-    stsd = _find_box(body, at, end, b"mdia", b"minf", b"stbl", b"stsd")
+def _clean_aperture(body: bytes, offset: int, end: int) -> tuple[int, int] | None:
+    """Width and height from the box `clap` of a track's first sample entry."""
+    stsd = _find_box(body, offset, end, b"mdia", b"minf", b"stbl", b"stsd")
     if stsd is None:
         return None
     entry = next(_boxes(body, stsd[0] + 8, stsd[1]), None)
     clap = entry and _find_box(body, entry[1] + _VISUAL_SAMPLE_ENTRY_BYTES, entry[2], b"clap")
     if not clap or clap[1] - clap[0] < 16:
         return None
-    width, below, height, under = struct.unpack_from(">4I", body, clap[0])
-    return (width // below, height // under) if below and under else None
+    width, width_divisor, height, height_divisor = struct.unpack_from(">4I", body, clap[0])
+    if not width_divisor or not height_divisor:
+        return None
+    return width // width_divisor, height // height_divisor
 
 
-def _track_number(body: bytes, at: int, end: int) -> int | None:
-    tkhd = _find_box(body, at, end, b"tkhd")
+def _track_number(body: bytes, offset: int, end: int) -> int | None:
+    tkhd = _find_box(body, offset, end, b"tkhd")
     if tkhd is None:
         return None
-    place = tkhd[0] + (20 if body[tkhd[0]] else 12)
-    return int.from_bytes(body[place : place + 4], "big")
+    start = tkhd[0] + (20 if body[tkhd[0]] else 12)
+    return int.from_bytes(body[start : start + 4], "big")
 
 
-def _edit_starts(body: bytes, at: int, end: int) -> Iterator[int]:
-    """Where in the track each edit begins, in the track's own ticks."""
-    long = bool(body[at : at + 1] == b"\1")
-    size, form, skip = (20, ">q", 8) if long else (12, ">i", 4)
-    for edit in range(int.from_bytes(body[at + 4 : at + 8], "big")):
-        place = at + 8 + size * edit + skip
-        if place + size - skip > end:
+def _edit_starts(body: bytes, offset: int, end: int) -> Iterator[int]:
+    """Start of each edit in the track, in the track's ticks."""
+    is_64_bit = bool(body[offset : offset + 1] == b"\1")
+    size, number_format, skip = (20, ">q", 8) if is_64_bit else (12, ">i", 4)
+    for edit in range(int.from_bytes(body[offset + 4 : offset + 8], "big")):
+        start = offset + 8 + size * edit + skip
+        if start + size - skip > end:
             return
-        yield struct.unpack_from(form, body, place)[0]
+        yield struct.unpack_from(number_format, body, start)[0]

@@ -1,7 +1,7 @@
-"""Re-encoding a video into even segments that decode fast, in one pass and bounded memory.
+"""Re-encodes a video into even segments that decode fast, in one pass and bounded memory.
 
-Every frame that is shown is encoded once, upright, scaled down to the short side. Frames of an
-even rate are put on that rate exactly; all others keep the times at which they are shown.
+Every displayed frame is encoded once, upright and scaled down to the short side. Frames of a
+constant rate get exactly that rate; all others keep their display times.
 """
 
 from __future__ import annotations
@@ -17,97 +17,108 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from orchestrator.data.codec import color_matrix as colour
-from orchestrator.data.codec.container import open_video
+from orchestrator.data.codec.container import decode_frames, open_video
+from orchestrator.data.codec.display import (
+    BT470BG,
+    BT709,
+    BT2020,
+    FCC,
+    SMPTE170M,
+    SMPTE240M,
+    color_matrix_of,
+)
 from orchestrator.data.codec.encode import PIXEL_FORMATS, Chroma, add_h264_stream
 from orchestrator.data.codec.segments import Segment
 from orchestrator.data.codec.timeline import Seconds, Ticks
-from orchestrator.data.codec.video_probe import VideoInfo, decode_frames
+from orchestrator.data.codec.video_probe import VideoInfo
 from orchestrator.job import TranscodeConfig
 
 _MAX_MISSING_FRACTION = 0.02
-"""Share of a segment's frames (or one frame) that a decoder may drop before the segment is."""
+"""Largest share of a segment's frames (at least one frame) that may fail to decode; with more,
+the segment is rejected."""
 
 _FINE_TIME_BASE = Fraction(1, 90_000)
-"""Seconds of a tick where frames keep their own times."""
+"""Seconds of a tick of segments whose frames keep their own times."""
 
 _COLORSPACES = {
-    colour.BT709: Colorspace.ITU709,
-    colour.FCC: Colorspace.FCC,
-    colour.BT470BG: Colorspace.ITU601,
-    colour.SMPTE170M: Colorspace.ITU601,
-    colour.SMPTE240M: Colorspace.SMPTE240M,
-    colour.BT2020: Colorspace.BT2020,
+    BT709: Colorspace.ITU709,
+    FCC: Colorspace.FCC,
+    BT470BG: Colorspace.ITU601,
+    SMPTE170M: Colorspace.ITU601,
+    SMPTE240M: Colorspace.SMPTE240M,
+    BT2020: Colorspace.BT2020,
 }
 
 
 @dataclass(frozen=True)
 class EncodedSegment:
-    """One encoded segment. `fps`: frames per second, on average. `lost`: frames that it should have
-    besides, which could not be decoded."""
+    """One segment as an mp4."""
 
     payload: bytes
     frames: int
     fps: float
+    """Average frames per second."""
+
     width: int
     height: int
     duration_s: float
     codec: str
     missing_frames: int = 0
+    """Frames of the segment that could not be decoded."""
 
 
 def transcode_segments(
-    file: IO[bytes], facts: VideoInfo, encode: TranscodeConfig, segments: list[Segment]
+    file: IO[bytes], info: VideoInfo, encode: TranscodeConfig, segments: list[Segment]
 ) -> Iterator[EncodedSegment | str]:
-    """An mp4 of each segment; a string is the reason why one cannot be used."""
-    width, height = scaled_size(facts, encode.short_side)
+    """An mp4 of each segment; a string is the reason why a segment cannot be used."""
+    width, height = scaled_size(info, encode.short_side)
     file.seek(0)
     with open_video(file) as (container, stream):
-        numbered = _numbered_frames(container, stream, facts)
-        shape = FrameConverter(facts, width, height, encode.chroma)
-        end = facts.frames, None, ""
-        at, picture, fault = next(numbered, end)
+        frames = _numbered_frames(container, stream, info)
+        converter = FrameConverter(info, width, height, encode.chroma)
+        end = info.frames, None, ""
+        index, frame, frame_fault = next(frames, end)
         for segment in segments:
             encoder = SegmentEncoder(
                 width, height, segment.fps, encode, constant_rate=segment.constant_rate
             )
             times = (
-                None if segment.constant_rate else facts.frame_times[segment.start : segment.stop]
+                None if segment.constant_rate else info.frame_times[segment.start : segment.stop]
             )
             reason = ""
-            while at < segment.stop:
-                reason = reason or fault
-                if at >= segment.start and not reason:
+            while index < segment.stop:
+                reason = reason or frame_fault
+                if index >= segment.start and not reason:
                     encoder.add(
-                        shape.convert(picture),
-                        *_tick_and_duration(segment, times, at - segment.start),
+                        converter.convert(frame),
+                        *_tick_and_duration(segment, times, index - segment.start),
                     )
-                at, picture, fault = next(numbered, end)
-            lost = segment.frames - encoder.frames
+                index, frame, frame_fault = next(frames, end)
+            missing = segment.frames - encoder.frames
             if reason:
                 yield reason
-            elif lost > max(1, _MAX_MISSING_FRACTION * segment.frames) or not encoder.frames:
-                yield f"{lost} of {segment.frames} frames cannot be decoded"
+            elif missing > max(1, _MAX_MISSING_FRACTION * segment.frames) or not encoder.frames:
+                yield f"{missing} of {segment.frames} frames cannot be decoded"
             else:
-                yield replace(encoder.finish(segment.duration_s), missing_frames=lost)
+                yield replace(encoder.finish(segment.duration_s), missing_frames=missing)
 
 
 def _tick_and_duration(
-    segment: Segment, times: Seconds | None, number: int
+    segment: Segment, times: Seconds | None, index: int
 ) -> tuple[int, int | None]:
-    """Tick and duration of a segment's frame; even frames all last as long."""
+    """Tick and duration (ticks) of a segment's frame; no duration at a constant rate."""
     if times is None:
-        return number, None
-    ends = [*times[number + 1 : number + 2], times[0] + segment.duration_s]
+        return index, None
+    ends = [*times[index + 1 : index + 2], times[0] + segment.duration_s]
     first, last = (
-        round(float(time - times[0]) / _FINE_TIME_BASE) for time in (times[number], ends[0])
+        round(float(time - times[0]) / _FINE_TIME_BASE) for time in (times[index], ends[0])
     )
     return first, last - first
 
 
-def scaled_size(facts: VideoInfo, short_side: int) -> tuple[int, int]:
-    """Even upright width and height with the short side at most `short_side`, never larger."""
-    width, height = facts.display_size
+def scaled_size(info: VideoInfo, short_side: int) -> tuple[int, int]:
+    """Even upright width and height, scaled down to a short side of at most `short_side`."""
+    width, height = info.display_size
     scale = min(1.0, short_side / min(width, height))
     return _even(width * scale, width), _even(height * scale, height)
 
@@ -117,86 +128,91 @@ def _even(length: float, limit: int) -> int:
 
 
 def _numbered_frames(
-    container: Any, stream: Any, facts: VideoInfo
+    container: Any, stream: Any, info: VideoInfo
 ) -> Iterator[tuple[int, Any, str]]:
-    """(number in the timeline, frame, why it cannot be used) of every frame. Frames are known by
-    their timestamps, or by their order where those had to be repaired."""
-    ticks, last = facts.timeline.pts, -1
+    """Decode a video: (index in the timeline, frame, why it cannot be used) of every frame.
+
+    Frames are identified by their timestamps, or by their order if those had to be repaired.
+    """
+    ticks, last = info.timeline.pts, -1
     for order, (frame, damaged) in enumerate(decode_frames(container, stream)):
-        number = order
+        index = order
         if ticks is not None:
-            number = _frame_index_of(frame, ticks)
-        if number >= facts.frames:
+            index = _frame_index_of(frame, ticks)
+        if index >= info.frames:
             return
         fault = "damaged frames (the decoder reports errors)" if damaged else ""
-        if number <= last and not damaged:
+        if index <= last and not damaged:
             fault = "its frames are not shown in the order of their timestamps"
-        last = max(last, number)
+        last = max(last, index)
         yield last, frame, fault
 
 
 def _frame_index_of(frame: Any, ticks: Ticks) -> int:
-    """Where a frame stands in the timeline; -1 if nowhere."""
-    number = -1 if frame.pts is None else int(np.searchsorted(ticks, frame.pts))
-    return number if number < len(ticks) and ticks[number] == frame.pts else -1
+    """Index of a frame in the timeline; -1 if it is not in it."""
+    index = -1 if frame.pts is None else int(np.searchsorted(ticks, frame.pts))
+    return index if index < len(ticks) and ticks[index] == frame.pts else -1
 
 
 class FrameConverter:
-    """Turns decoded pictures upright, scaled, stored as `PIXEL_FORMATS`, BT.601 limited range."""
+    """Converts decoded frames to upright, scaled ones in `PIXEL_FORMATS`, BT.601 limited range."""
 
-    def __init__(self, facts: VideoInfo, width: int, height: int, chroma: Chroma) -> None:
-        self._orientation = facts.orientation
+    def __init__(self, info: VideoInfo, width: int, height: int, chroma: Chroma) -> None:
+        self._orientation = info.orientation
         self._size = (height, width) if self._orientation.transpose else (width, height)
         self._reformatter, self._pixels = VideoReformatter(), PIXEL_FORMATS[chroma]
         self._graph: Any = None
 
-    def convert(self, picture: Any) -> Any:
-        """The picture as it is stored."""
-        return self._rotate(self._scale(picture))
+    def convert(self, frame: Any) -> Any:
+        """The frame as it is to be encoded."""
+        return self._rotate(self._scale(frame))
 
-    def _scale(self, picture: Any) -> Any:
+    def _scale(self, frame: Any) -> Any:
         return self._reformatter.reformat(
-            picture,
+            frame,
             width=self._size[0],
             height=self._size[1],
             format=self._pixels,
-            src_colorspace=_COLORSPACES[colour.color_matrix_of(picture) or colour.SMPTE170M],
+            src_colorspace=_COLORSPACES[color_matrix_of(frame) or SMPTE170M],
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             interpolation="BICUBIC",
             threads=1,
         )
 
-    def _rotate(self, picture: Any) -> Any:
+    def _rotate(self, frame: Any) -> Any:
         if not self._orientation.ffmpeg_filters:
-            return picture
-        picture.pts = None
+            return frame
+        frame.pts = None
         if self._graph is None:
-            self._graph = _build_rotation_graph(picture, self._orientation.ffmpeg_filters)
-        self._graph.push(picture)
+            self._graph = _build_rotation_graph(frame, self._orientation.ffmpeg_filters)
+        self._graph.push(frame)
         return self._graph.pull()
 
 
-def _build_rotation_graph(picture: Any, filters: list[tuple[str, str | None]]) -> Any:
+def _build_rotation_graph(frame: Any, filters: list[tuple[str, str | None]]) -> Any:
     graph = Graph()
     node = graph.add_buffer(
-        width=picture.width,
-        height=picture.height,
-        format=picture.format,
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
         time_base=Fraction(1, 1000),
     )
     for name, arguments in filters:
-        following = graph.add(name, arguments)
-        node.link_to(following)
-        node = following
+        next_node = graph.add(name, arguments)
+        node.link_to(next_node)
+        node = next_node
     node.link_to(graph.add("buffersink"))
     graph.configure()
     return graph
 
 
 class SegmentEncoder:
-    """One segment's mp4, in memory. `constant_rate`: frames are counted in ticks of `1 / fps`
-    seconds, else in ticks of 1 / 90,000 second."""
+    """Encodes one segment to an mp4 in memory.
+
+    Args:
+        constant_rate: a tick is `1 / fps` seconds; False: 1 / 90,000 second.
+    """
 
     def __init__(
         self,
@@ -223,14 +239,14 @@ class SegmentEncoder:
             time_base=self._time_base,
         )
 
-    def add(self, picture: Any, tick: int, duration: int | None = None) -> None:
-        """Append a picture that is shown from `tick` on, for `duration` ticks."""
-        picture.pts = tick
-        picture.pict_type = 0  # else the source's key frames are forced upon x264
-        picture.time_base = self._time_base
+    def add(self, frame: Any, tick: int, duration: int | None = None) -> None:
+        """Append a frame that is shown from `tick` on, for `duration` ticks (None: by the rate)."""
+        frame.pts = tick
+        frame.pict_type = 0  # otherwise x264 copies the key frames of the source
+        frame.time_base = self._time_base
         if duration is not None:
             self._durations[tick] = duration
-        self._mux(self._stream.encode(picture))
+        self._mux(self._stream.encode(frame))
         self.frames += 1
 
     def _mux(self, packets: list[Any]) -> None:
@@ -239,7 +255,7 @@ class SegmentEncoder:
             self._container.mux(packet)
 
     def finish(self, duration_s: float | None = None) -> EncodedSegment:
-        """The mp4; it lasts `duration_s` (default: by the rate)."""
+        """Finish the mp4; it lasts `duration_s` seconds (None: by the rate)."""
         self._mux(self._stream.encode())
         self._container.close()
         seconds = float(self.frames / self._fps) if duration_s is None else duration_s

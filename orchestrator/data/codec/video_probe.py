@@ -1,32 +1,36 @@
-"""What a video really holds, found by reading it through: frames, times, size, orientation.
+"""Probes a video by reading all of it: frames, display times, size, orientation, truncation.
 
-Headers are not believed where they can be counted. Nothing but one decoded frame and a few
-numbers per frame is kept, so a ten-hour video costs megabytes.
+Numbers in headers are not trusted where they can be counted. Only one decoded frame and a few
+numbers per frame are kept, so a ten-hour video takes megabytes of memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 from av.error import FFmpegError
 
-from orchestrator.data.codec.color_matrix import color_matrix_of
-from orchestrator.data.codec.container import ffmpeg_reason, open_video
+from orchestrator.data.codec.container import decode_frames, ffmpeg_reason, open_video
+from orchestrator.data.codec.display import (
+    DisplayFormat,
+    Orientation,
+    display_format_of,
+    orientation_of,
+    sanitize_pixel_aspect,
+    square_pixel_size,
+)
 from orchestrator.data.codec.mp4 import Mp4TrackInfo, read_track_info
-from orchestrator.data.codec.orientation import Orientation, orientation_of
-from orchestrator.data.codec.packet_table import MAX_PACKETS_BEFORE_JOIN, PacketTable
+from orchestrator.data.codec.packet_table import PacketTable
 from orchestrator.data.codec.timeline import (
     FrameSpan,
     Seconds,
     Timeline,
     exact_timeline,
     has_constant_rate,
+    mean_fps,
     repair_timeline,
 )
 from orchestrator.errors import DataError
@@ -34,68 +38,48 @@ from orchestrator.errors import DataError
 _MAX_MISSING_FRACTION, _MAX_MISSING_S = 0.02, 1.0
 
 _AVI_REORDERED_CODECS = ("h264", "hevc")
-"""AVI stores when frames are decoded; FFmpeg guesses from it when these are shown, a frame off."""
-
-_FULL_RANGE = 2
-"""FFmpeg's code of full-range colours."""
+"""AVI stores decoding times; FFmpeg guesses display times from them that are a frame off."""
 
 _CONTAINERS_WITH_DURATION = ("mp4", "matroska", "avi", "flv", "asf")
-"""Containers whose header says how long they are. Others are asked for their last timestamp."""
-
-
-@dataclass(frozen=True)
-class DisplayFormat:
-    """What decides how a decoded frame is shown: its size, the aspect of a pixel, the code of its
-    colour matrix, whether its range is full, and whether its colours are from a palette."""
-
-    width: int
-    height: int
-    pixel_aspect: Fraction
-    color_matrix: int | None
-    full_range: bool
-    has_palette: bool
-
-
-def display_format_of(stream: Any, frame: Any) -> DisplayFormat:
-    """The look of a stream's decoded frame."""
-    full = int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    pixel, palette = (
-        sanitize_pixel_aspect(stream.sample_aspect_ratio),
-        bool(frame.format.has_palette),
-    )
-    return DisplayFormat(frame.width, frame.height, pixel, color_matrix_of(frame), full, palette)
+"""Containers whose header has a duration. FFmpeg takes that of others from the last timestamp."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """One video, as a player shows it.
-
-    `width` and `height` are what a decoder gives, `pixel` is the width of a pixel over its height.
-    `packets`: of the picture stream, in coded order. `undecodable_at_start`: frames before the
-    first one that can be decoded; the timeline leaves them out. `start_tick`: tick at which readers
-    take the stream to begin. `num_shown_edits`: how many parts an edit list shows one after
-    another. `display_format`: of its first frame.
-    """
+    """The result of probing a video; what a player shows of it."""
 
     codec: str
     container: str
     fps: Fraction
     timeline: Timeline
     width: int
+    """Pixels of a decoded frame, before it is turned upright; likewise `height`."""
+
     height: int
     orientation: Orientation
     pixel_aspect: Fraction
+    """Width of a pixel over its height."""
+
     has_timestamps: bool
-    """False for streams without timestamps, whose frames are taken to be even."""
+    """False for streams without timestamps, whose frames are assumed to be evenly spaced."""
 
     time_base: Fraction
     """Seconds of a tick."""
 
     start_tick: int = 0
+    """Tick at which readers assume that the stream begins."""
+
     undecodable_at_start: int = 0
+    """Frames before the first one that can be decoded; they are not in the timeline."""
+
     num_shown_edits: int = 1
+    """Parts of the track that its edit list shows one after another."""
+
     display_format: DisplayFormat | None = None
+    """That of the first frame."""
+
     packets: PacketTable = field(default_factory=PacketTable, repr=False)
+    """All packets of the video stream, in coded order."""
 
     @property
     def frame_times(self) -> Seconds:
@@ -108,33 +92,32 @@ class VideoInfo:
 
     @property
     def duration_s(self) -> float:
-        """Seconds, the last frame's own included."""
+        """Seconds, including the display time of the last frame."""
         return float(self.frames / self.fps)
 
     def fps_of_span(self, span: FrameSpan) -> Fraction:
-        """Average frames per second of a part."""
-        whole = span.frames == self.frames
-        return self.fps if whole else mean_fps(self.frame_times[span.start : span.stop])
+        """Average frames per second of a span."""
+        if span.frames == self.frames:
+            return self.fps
+        return mean_fps(self.frame_times[span.start : span.stop])
 
     @property
     def display_size(self) -> tuple[int, int]:
-        """Width and height of the frames that are shown: upright, with square pixels, for which
-        one side shrinks."""
-        width, height = self.width, self.height
-        if self.pixel_aspect >= 1:
-            height = max(1, round(height / self.pixel_aspect))
-        else:
-            width = max(1, round(width * self.pixel_aspect))
+        """Width and height of the displayed frames: upright, with square pixels."""
+        width, height = square_pixel_size(self.width, self.height, self.pixel_aspect)
         return (height, width) if self.orientation.transpose else (width, height)
 
 
 def probe_video(file: IO[bytes], *, decode_all: bool = False) -> VideoInfo:
-    """Read a video through: its packets, and its first frame decoded. Where timestamps cannot be
-    right, or where `decode` asks for it, all frames are decoded to see in which order they are
-    shown.
+    """Probe a video: read all of its packets and decode its first frame.
+
+    All frames are decoded where the timestamps are implausible, to find their display order.
+
+    Args:
+        decode_all: decode all frames in any case.
 
     Raises:
-        DataError: it is no video, is cut off, has a single frame, or cannot be decoded.
+        DataError: it is not a video, is truncated, has a single frame, or cannot be decoded.
     """
     file.seek(0)
     with open_video(file) as (container, stream):
@@ -146,16 +129,22 @@ def probe_video(file: IO[bytes], *, decode_all: bool = False) -> VideoInfo:
             raise DataError("one frame is not a video" if len(shown) else "no frames")
         if first is None:
             raise DataError("no frame can be decoded")
-        table = (
+        track = (
             read_track_info(file, stream.id) if "mp4" in container.format.name else Mp4TrackInfo()
         )
-        if table.clean_aperture and table.clean_aperture != (first.width, first.height):
-            raise DataError("its clean aperture (clap) crops the frames, which is not followed")
-        timed = bool((~packets.lacks_pts).any())
+        if track.clean_aperture and track.clean_aperture != (first.width, first.height):
+            raise DataError("its clean aperture (clap) crops the frames, which is not supported")
+        has_timestamps = bool((~packets.lacks_pts).any())
         timeline, skipped = _build_timeline(
-            file, container, stream, packets, first, timed=timed, decode=decode_all
+            file,
+            container,
+            stream,
+            packets,
+            first,
+            has_timestamps=has_timestamps,
+            decode_all=decode_all,
         )
-        fps = _average_fps(stream, timeline) if timed else _declared_fps(stream)
+        fps = _average_fps(stream, timeline) if has_timestamps else _declared_fps(stream)
         return VideoInfo(
             codec=stream.codec.canonical_name,
             container=container.format.name,
@@ -165,80 +154,46 @@ def probe_video(file: IO[bytes], *, decode_all: bool = False) -> VideoInfo:
             height=first.height,
             orientation=orientation_of(first),
             pixel_aspect=sanitize_pixel_aspect(stream.sample_aspect_ratio),
-            has_timestamps=timed,
+            has_timestamps=has_timestamps,
             time_base=Fraction(stream.time_base),
             start_tick=stream.start_time or 0,
             undecodable_at_start=skipped,
             display_format=display_format_of(stream, first),
-            num_shown_edits=table.num_shown_edits,
+            num_shown_edits=track.num_shown_edits,
             packets=packets,
         )
 
 
-def verify_frame_order(file: IO[bytes], facts: VideoInfo) -> VideoInfo:
-    """The facts once it is sure that frames are shown in the order of their timestamps.
+def verify_frame_order(file: IO[bytes], info: VideoInfo) -> VideoInfo:
+    """Make sure that the frames are shown in the order of their timestamps.
 
-    Only the decoder knows where frames are coded in another order than shown. An even rate leaves
-    no doubt; at uneven times, or with frames before the first key frame, all are decoded.
+    Where frames are coded in another order than shown, only decoding tells. A constant rate proves
+    the order; at uneven times, or with frames before the first key frame, all are decoded.
+
+    Returns:
+        `info`, or the result of probing again with all frames decoded.
 
     Raises:
         DataError: as `probe_video`.
     """
-    if facts.timeline.pts is None or bool((np.diff(facts.packets.shown_pts) > 0).all()):
-        return facts  # not reordered at all; or `probe_video` has decoded all frames
-    spans = [facts.frame_times[one.start : one.stop] for one in facts.timeline.spans]
-    whole = len(facts.packets.shown_pts) == facts.frames + facts.undecodable_at_start
-    if whole and all(len(own) < 2 or has_constant_rate(own, float(mean_fps(own))) for own in spans):
-        return facts
+    if info.timeline.pts is None or bool((np.diff(info.packets.shown_pts) > 0).all()):
+        return info  # not reordered, or `probe_video` has decoded all frames
+    spans = [info.frame_times[span.start : span.stop] for span in info.timeline.spans]
+    all_decodable = len(info.packets.shown_pts) == info.frames + info.undecodable_at_start
+    if all_decodable and all(
+        len(times) < 2 or has_constant_rate(times, float(mean_fps(times))) for times in spans
+    ):
+        return info
     return probe_video(file, decode_all=True)
 
 
-def sanitize_pixel_aspect(ratio: Fraction | None) -> Fraction:
-    """Aspect ratio of a pixel; none or an absurd one counts as square."""
-    return ratio if ratio and Fraction(1, 4) <= ratio <= 4 else Fraction(1)
-
-
-def mean_fps(times: Seconds) -> Fraction:
-    """Average frames per second of rising times."""
-    measured = (len(times) - 1) / float(times[-1] - times[0])
-    return Fraction(measured).limit_denominator(1001) or Fraction(1, 1001)
-
-
-def decode_frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
-    """Frames in the order in which they are shown, and whether each is damaged: after an error all
-    are, until the next key frame."""
-    damaged = False
-    for packet, last in _mark_near_keyframe(container.demux(stream)):
-        damaged = damaged or (packet.is_corrupt and not last)
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            damaged, frames = True, []
-        for frame in frames:
-            if frame.is_corrupt:
-                damaged = True
-            elif frame.key_frame and (last or not packet.is_corrupt):
-                damaged = False
-            yield frame, damaged
-
-
-def _mark_near_keyframe(packets: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
-    """Packets, and whether one of the next few is a key frame.
-
-    Transport streams call one of the last packets before a joint corrupt, since their counters
-    begin anew. What the decoder takes there without a complaint is as good as any.
-    """
-    waiting: deque[Any] = deque()
-    for packet in chain(packets, [None] * MAX_PACKETS_BEFORE_JOIN):
-        waiting.append(packet)
-        if len(waiting) > MAX_PACKETS_BEFORE_JOIN:
-            first = waiting.popleft()
-            yield first, any(p is not None and p.size and p.is_keyframe for p in waiting)
-
-
 def _read_packets(container: Any, stream: Any) -> tuple[PacketTable, Any, float]:
-    """The packets of the stream, its first frame, and the second at which the file ends."""
-    packets, first, end, cut = PacketTable(), None, 0.0, False
+    """Read all packets and the first frame of the stream, and the time (seconds) the file ends at.
+
+    Raises:
+        DataError: the file is damaged or truncated.
+    """
+    packets, first, end, ends_corrupt = PacketTable(), None, 0.0, False
     try:
         for packet in container.demux():
             if packet.time_base and packet.pts is not None:
@@ -246,7 +201,7 @@ def _read_packets(container: Any, stream: Any) -> tuple[PacketTable, Any, float]
                 end = max(end, float((packet.pts + length) * packet.time_base))
             if packet.stream.index != stream.index or not packet.size:
                 continue
-            cut = packet.is_corrupt
+            ends_corrupt = packet.is_corrupt
             packets.add(packet)
             first = first or _first_frame(packet)
         first = first or _first_frame(None, stream)
@@ -254,13 +209,13 @@ def _read_packets(container: Any, stream: Any) -> tuple[PacketTable, Any, float]
         raise DataError(
             f"damaged or truncated after {len(packets)} frames: {ffmpeg_reason(error)}"
         ) from None
-    if cut:  # by the last packet; one that is damaged on the way costs its segment only
+    if ends_corrupt:  # the last packet; a damaged one before it makes only its own segment unusable
         raise DataError(f"truncated: cut inside frame {len(packets) - 1}")
     return packets, first, end
 
 
 def _first_frame(packet: Any, stream: Any = None) -> Any:
-    """The first frame that the decoder gives, or None; damage is judged when all is decoded."""
+    """The first frame from the decoder, or None; its errors are reported by later decoding."""
     try:
         frames = packet.decode() if packet is not None else stream.decode(None)
     except FFmpegError:
@@ -271,17 +226,24 @@ def _first_frame(packet: Any, stream: Any = None) -> Any:
 def _check_not_truncated(
     container: Any, stream: Any, packets: PacketTable, indexed: int, end: float
 ) -> None:
-    """Compare what was read with what the header promises; `indexed`: samples that an mp4's table
-    listed when it was opened, edits applied."""
+    """Compare the packets that were read with the header.
+
+    Args:
+        indexed: samples in an mp4's table when it was opened, after its edit list.
+        end: time in seconds at which the packets end.
+
+    Raises:
+        DataError: the file is truncated.
+    """
     frames, kind = len(packets), container.format.name
     if "mp4" in kind and indexed > 1:
         if frames < indexed - max(2, _MAX_MISSING_FRACTION * indexed):
-            raise DataError(f"truncated: {frames} of {indexed} frames are there")
+            raise DataError(f"truncated: has {frames} of {indexed} frames")
         if len(stream.index_entries) <= indexed:
-            return  # every sample of the table is there, whatever duration the header names
+            return  # every sample of the table was read, whatever duration the header has
     if not container.duration or not any(name in kind for name in _CONTAINERS_WITH_DURATION):
         return
-    # Matroska names the second at which it ends, the others for how long they last.
+    # Matroska stores the time at which it ends, the others how long they last.
     start = 0 if "matroska" in kind else (container.start_time or 0)
     promised = (start + container.duration) / 1_000_000
     if end < promised - max(_MAX_MISSING_S, _MAX_MISSING_FRACTION * promised):
@@ -297,11 +259,11 @@ def _build_timeline(
     packets: PacketTable,
     first: Any,
     *,
-    timed: bool,
-    decode: bool,
+    has_timestamps: bool,
+    decode_all: bool,
 ) -> tuple[Timeline, int]:
-    """The timeline, and how many frames before the first one that can be decoded it leaves out."""
-    if not timed:
+    """The timeline, and how many undecodable frames at the start it does not include."""
+    if not has_timestamps:
         frames = len(packets.shown_pts)
         times = np.arange(frames) / float(_declared_fps(stream))
         return Timeline(times, (FrameSpan(0, frames),), None), 0
@@ -311,22 +273,22 @@ def _build_timeline(
         if (np.diff(coded) > 0).all():
             exact = exact_timeline(coded.tolist(), base)
             return Timeline(exact.times, exact.spans, None), 0
-    if not decode and packets.is_plausible_display_order(stream.codec_context.reorder_depth):
+    if not decode_all and packets.is_plausible_display_order(stream.codec_context.reorder_depth):
         ticks = np.sort(packets.shown_pts)
         start = first.pts if first.pts is not None else ticks[0]
         timeline = exact_timeline(ticks[ticks >= start].tolist(), base)
         if len(timeline.times) > 1 and len(timeline.spans) == 1:
-            # Players show nothing before the first key frame either; what follows it is lost.
+            # Players show nothing before the first key frame either; frames after it are lost.
             keys = packets.pts[packets.is_keyframe]
             lost = ticks[ticks < start] >= (keys[0] if len(keys) else ticks[0])
             return timeline, int(lost.sum())
     file.seek(0)
-    with open_video(file) as (reader, again):
-        again.codec_context.options |= {"skip_loop_filter": "all", "skip_idct": "all"}
-        found = [frame.pts for frame, _ in decode_frames(reader, again)]
-    if len(found) < 2:
-        raise DataError(f"{len(found)} of {len(packets.shown_pts)} frames can be decoded")
-    return repair_timeline(found, base), 0
+    with open_video(file) as (reader, stream_again):
+        stream_again.codec_context.options |= {"skip_loop_filter": "all", "skip_idct": "all"}
+        pts = [frame.pts for frame, _ in decode_frames(reader, stream_again)]
+    if len(pts) < 2:
+        raise DataError(f"{len(pts)} of {len(packets.shown_pts)} frames can be decoded")
+    return repair_timeline(pts, base), 0
 
 
 def _declared_fps(stream: Any) -> Fraction:
@@ -337,8 +299,11 @@ def _declared_fps(stream: Any) -> Fraction:
 
 
 def _average_fps(stream: Any, timeline: Timeline) -> Fraction:
-    """Average frames per second of the longest span; the header's exact fraction where it agrees
-    with the times."""
+    """Average frames per second of the longest span: the header's fraction if the times agree.
+
+    Raises:
+        DataError: no span has two frames.
+    """
     span = max(timeline.spans, key=lambda span: span.frames)
     if span.frames < 2:
         raise DataError(
@@ -348,7 +313,7 @@ def _average_fps(stream: Any, timeline: Timeline) -> Fraction:
     length = float(times[-1] - times[0])
     measured = (len(times) - 1) / length
     for declared in (stream.average_rate, stream.guessed_rate):
-        # Rounded timestamps of a short video miss the true rate by up to a tick or two.
+        # Rounded timestamps of a short video give a rate that is wrong by a tick or two.
         slack = 2 * float(stream.time_base) / length + 1e-4
         if declared and abs(float(declared) / measured - 1) < slack:
             return Fraction(declared).limit_denominator(100_000)

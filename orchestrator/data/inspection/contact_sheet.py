@@ -1,4 +1,4 @@
-"""A contact sheet: clips as a training would cut them, where the crop lies, what masks hide."""
+"""Draws a contact sheet: clips as a training job reads them, with crops and masks."""
 
 from __future__ import annotations
 
@@ -30,31 +30,34 @@ _CROP_COLOR = (90, 220, 120)
 
 @dataclass(frozen=True)
 class SheetClip:
-    """One clip to show: the job as its source is cut, its payload, how long it lasts, the position
-    it is drawn for, and its frames and their rate."""
+    """One clip of a contact sheet."""
 
     job: TrainJob
+    """The job with the clip spec of the clip's source."""
+
     title: str
     payload: bytes
     duration_s: float
     order_position: int
+    """Position of the order whose draws (start, crop, flip, masks) are shown."""
+
     video_frames: int
     video_fps: float
 
 
 def contact_sheet(clips: list[SheetClip]) -> Image.Image:
-    """Each clip as it is stored, with its crop; below it the masks over what the model sees.
+    """Draw each clip as stored, with its crop, and below it the model's input with the masks.
 
-    The start, the crop, the flip and the masks are those that a training draws at the clip's
-    position. A clip that cannot be decoded is shown as its reason.
+    Start, crop, flip and masks are those that the job draws at the clip's position. For a clip
+    that cannot be decoded the reason is shown.
     """
-    blocks = [block for clip in clips for block in _render_clip(clip)]
-    width = max(block.width for block in blocks)
-    page = Image.new("RGB", (width, sum(block.height for block in blocks)), BACKGROUND)
+    strips = [strip for clip in clips for strip in _render_clip(clip)]
+    width = max(strip.width for strip in strips)
+    page = Image.new("RGB", (width, sum(strip.height for strip in strips)), BACKGROUND)
     top = 0
-    for block in blocks:
-        page.paste(block, (0, top))
-        top += block.height
+    for strip in strips:
+        page.paste(strip, (0, top))
+        top += strip.height
     return page
 
 
@@ -66,29 +69,31 @@ def _render_clip(clip: SheetClip) -> list[Image.Image]:
             times = sample_frame_times(rng, clip.duration_s, data.frames, data.fps)
         else:
             times = sample_frame_indices(rng, clip.video_frames, clip.video_fps, data)
-        whole = decode_clip(clip.payload, times)
-        seen = np.empty((data.frames, data.size, data.size, 3), np.uint8)
+        frames = decode_clip(clip.payload, times)
+        model_input = np.empty((data.frames, data.size, data.size, 3), np.uint8)
         build_frame_reader(data)(
-            clip.payload, times, generator(job.seed, position, "augment"), seen
+            clip.payload, times, generator(job.seed, position, "augment"), model_input
         )
     except DataError as error:
         return [_render_strip(f"{clip.title}: {error.what}", [], None)]
-    height, width = whole.shape[1:3]
+    height, width = frames.shape[1:3]
     box = None
     if isinstance(data.augment, CropFlip):
         box = sample_crop(data.augment, generator(job.seed, position, "augment"), width, height)
-    facts = f"{clip.title}: {clip.duration_s:.1f} s, {width}x{height}"
+    title = f"{clip.title}: {clip.duration_s:.1f} s, {width}x{height}"
     if box:
-        facts += f", crop {box.width:.0f}x{box.height:.0f}" + (", mirrored" if box.hflip else "")
+        title += f", crop {box.width:.0f}x{box.height:.0f}" + (", mirrored" if box.hflip else "")
     masks = [
         sampler(generator(job.seed, position, "masks", part))
         for part, sampler in enumerate(build_mask_samplers(job))
     ]
-    drawn = [(torch.from_numpy(c), torch.from_numpy(t)) for c, t in masks]
-    shown = whole[np.linspace(0, len(whole) - 1, min(COLUMNS, len(whole))).round().astype(int)]
+    mask_tensors = [(torch.from_numpy(c), torch.from_numpy(t)) for c, t in masks]
+    selected = frames[
+        np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).round().astype(int)
+    ]
     return [
-        _render_strip(facts, list(shown), box),
-        mask_overlay(torch.from_numpy(seen), drawn, job.grid),
+        _render_strip(title, list(selected), box),
+        mask_overlay(torch.from_numpy(model_input), mask_tensors, job.grid),
     ]
 
 
@@ -106,12 +111,10 @@ def _render_strip(title: str, frames: list[np.ndarray], box: Crop | None) -> Ima
 
 
 def _render_frame(frame: np.ndarray, box: Crop | None) -> Image.Image:
-    """A frame of `_FRAME_HEIGHT` pixels' height, the crop outlined."""
+    """A frame scaled to a height of `_FRAME_HEIGHT` pixels, with the crop outlined."""
     scale = _FRAME_HEIGHT / frame.shape[0]
-    picture = Image.fromarray(frame).resize((max(1, round(frame.shape[1] * scale)), _FRAME_HEIGHT))
+    image = Image.fromarray(frame).resize((max(1, round(frame.shape[1] * scale)), _FRAME_HEIGHT))
     if box:
         corners = (box.x, box.y, box.x + box.width - 1, box.y + box.height - 1)
-        ImageDraw.Draw(picture).rectangle(
-            [c * scale for c in corners], outline=_CROP_COLOR, width=2
-        )
-    return picture
+        ImageDraw.Draw(image).rectangle([c * scale for c in corners], outline=_CROP_COLOR, width=2)
+    return image

@@ -1,38 +1,38 @@
-"""Clips with what was done in them: whole frames, and the rows of the arrays beside them."""
+"""Actions and states of a clip: frames a whole number of control steps apart, and array rows."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.data.loader.clip import ClipActions, EncodedClip
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, STATES_FILE, Floats, read_array
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import Actions, ActionStatistics, Data
 
-if TYPE_CHECKING:
-    from orchestrator.data.loader.clip_decoder import EncodedClip
-
 IntArray = npt.NDArray[np.int64]
 
 RATE_TOLERANCE = 1e-3
-"""How far a video's rate may be from a whole multiple of `data.fps`, as a share of it: 29.97 is
-written for 30000 / 1001."""
+"""Largest relative difference of a video's rate from a whole multiple of `data.fps`: 30000 / 1001
+is often written as 29.97."""
 
 
 def control_steps_per_frame(video_fps: float, fps: float) -> int | None:
-    """Control steps from a clip's frame to the next; None: that is no whole number."""
+    """Control steps between two frames of a clip; None if that is not a whole number.
+
+    Args:
+        video_fps: frames, and so control steps, per second of the video.
+        fps: frames per second of the clip.
+    """
     steps = round(video_fps / fps)
     return steps if steps and abs(video_fps / (steps * fps) - 1) < RATE_TOLERANCE else None
 
 
 def required_arrays(data: Data) -> tuple[str, ...]:
-    """The files beside a clip that a job's clips come with.
+    """The sidecar arrays that a job reads with each clip.
 
     Raises:
-        RequestError: the job's `data.actions` has not been completed from the data.
+        RequestError: the job's `data.actions` is not resolved.
     """
     if data.actions is None:
         return ()
@@ -46,16 +46,16 @@ def required_arrays(data: Data) -> tuple[str, ...]:
 
 
 def require_resolved(act: Actions) -> tuple[ActionStatistics, int, int]:
-    """Its statistics, its block, and its width.
+    """The statistics, the control steps per frame, and the width of the actions.
 
     Raises:
-        RequestError: they have not been read from the data.
+        RequestError: they have not been resolved from the data.
     """
     if act.statistics is None or act.frameskip is None or act.action_dim is None:
         raise RequestError(
-            "what the actions of the data are is not known yet",
+            "the statistics of the data's actions are not resolved",
             where="data.actions",
-            hint="orchestrator.training.resolve.actions.resolve_actions reads it",
+            hint="orchestrator.training.resolve.actions.resolve_actions does it",
         )
     return act.statistics, act.frameskip, act.action_dim
 
@@ -63,22 +63,23 @@ def require_resolved(act: Actions) -> tuple[ActionStatistics, int, int]:
 def sample_frame_indices(
     rng: np.random.Generator, frames: int, video_fps: float, data: Data
 ) -> IntArray:
-    """The frames of a clip with whole control steps in between, int64 [T], by their numbers in a
-    video. The first is drawn evenly from all with which the clip fits.
+    """Draw the frames of a clip, int64 [T]: indices in the video, whole control steps apart.
+
+    The first is uniform over all with which the clip fits.
 
     Args:
-        frames: of the video, and `video_fps` how many a second.
+        frames: number of frames of the video.
+        video_fps: frames per second of the video.
+        data: says how many frames a clip has, and at which rate.
 
     Raises:
-        DataError: the video is shorter than a clip, or has another rate than the job reads.
+        DataError: the video is shorter than a clip, or its rate does not fit the job's.
     """
-    steps, block = (
-        control_steps_per_frame(video_fps, data.fps),
-        data.actions and data.actions.frameskip,
-    )
-    if steps is None or steps != (block or steps):
+    steps = control_steps_per_frame(video_fps, data.fps)
+    frameskip = data.actions and data.actions.frameskip
+    if steps is None or steps != (frameskip or steps):
         found = f"{steps} control steps lead" if steps else "no whole number of control steps leads"
-        wanted = f", the job reads {block}" if block else ""
+        wanted = f", the job reads {frameskip}" if frameskip else ""
         raise DataError(
             f"has {video_fps:.5g} frames a second: {found} from one to the next of"
             f" {data.fps:g} a second{wanted}"
@@ -89,22 +90,11 @@ def sample_frame_indices(
     return rng.integers(frames - span) + np.arange(data.frames, dtype=np.int64) * steps
 
 
-@dataclass(frozen=True)
-class ClipActions:
-    """What was done in a clip; float32, in the data's own units."""
-
-    actions: Floats
-    """[T - 1, D]."""
-
-    states: Floats
-    """[T, S]."""
-
-
 class ActionReader:
-    """Reads what a job's clips come with. Small, and cheap to send to another process.
+    """Reads the actions and states of a job's clips. Small enough to send to other processes.
 
     Raises:
-        RequestError: the job's `data.actions` has not been completed from the data.
+        RequestError: the job's `data.actions` is not resolved.
     """
 
     def __init__(self, data: Data) -> None:
@@ -116,32 +106,32 @@ class ActionReader:
         self._state_width = len(statistics.state_mean)
 
     def sample_frame_indices(self, row: EncodedClip, rng: np.random.Generator) -> IntArray:
-        """The clip's frames by their numbers in the video.
+        """Draw the clip's frames, int64 [T]: indices in the video.
 
         Raises:
-            DataError: the video is shorter than a clip, or has another rate than the job reads.
+            DataError: the video is shorter than a clip, or its rate does not fit the job's.
         """
         return sample_frame_indices(rng, row.video_frames, row.video_fps, self._data)
 
     def read(self, row: EncodedClip, frame_indices: IntArray) -> ClipActions:
-        """What was done in the clip of the frames `frame_indices`.
+        """Read the actions and states of the clip with the frames `frame_indices`.
 
         Raises:
-            DataError: an array beside the video cannot be used.
+            DataError: an array of the video cannot be used.
         """
         states = self._read(row, STATES_FILE, self._state_width) if self._state_width else None
-        none = np.zeros((self._frames, 0), np.float32)
-        seen = none if states is None else states[frame_indices]
+        no_states = np.zeros((self._frames, 0), np.float32)
+        clip_states = no_states if states is None else states[frame_indices]
         if self._state_differences:
-            return ClipActions(np.diff(seen, axis=0), seen)
+            return ClipActions(np.diff(clip_states, axis=0), clip_states)
         actions = self._read(row, ACTIONS_FILE, self._action_width)
         return ClipActions(
             actions[frame_indices[0] : frame_indices[-1]].reshape(self._frames - 1, self._width),
-            seen,
+            clip_states,
         )
 
     def zeros(self) -> ClipActions:
-        """Beside a clip that cannot be used: zeros."""
+        """The actions and states of a clip that cannot be used."""
         actions = np.zeros((self._frames - 1, self._width), np.float32)
         return ClipActions(actions, np.zeros((self._frames, self._state_width), np.float32))
 

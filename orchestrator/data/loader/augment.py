@@ -1,8 +1,8 @@
-"""What is done to a clip before the model sees it: the built-in crop and flip, or your own.
+"""Augmentation of clips: the built-in crop and flip, or a user's own class.
 
-Your own augmentation is a class with a pydantic model `Config`, made as `Mine(config, size)`
-and called as `mine(frames, rng)`: `frames` is uint8 [T, H, W, 3] as the video has them, the
-result uint8 [T, size, size, 3], and `rng` a generator drawn from (seed, position).
+A user's augmentation is a class with a pydantic model `Config`, built as `Mine(config, size)` and
+called as `mine(frames, rng)`: `frames` is uint8 [T, H, W, 3] at the video's size, the result uint8
+[T, size, size, 3], and `rng` a generator keyed by (seed, position).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class FrameReader(Protocol):
-    """From a payload to the pixels of one clip."""
+    """Decodes and augments the frames of one clip."""
 
     def __call__(
         self, payload: bytes, times: np.ndarray, rng: np.random.Generator, out: np.ndarray
@@ -32,15 +32,17 @@ class FrameReader(Protocol):
 
 
 def build_frame_reader(data: Data) -> FrameReader:
-    """The augmentation that a job names, joined with decoding."""
+    """Build the frame reader with the job's augmentation."""
     if isinstance(data.augment, CropFlip):
         return CropFlipFrameReader(data.augment, data.size)
-    part = import_component(data.augment.kind)
-    return CustomFrameReader(part(component_config(data.augment), data.size), data.augment.kind)
+    component = import_component(data.augment.kind)
+    return CustomFrameReader(
+        component(component_config(data.augment), data.size), data.augment.kind
+    )
 
 
 class CropFlipFrameReader:
-    """The built-in: one crop and flip per clip, made by the decoder's own scaler."""
+    """The built-in augmentation: one crop and flip per clip, done by the decoder's filter graph."""
 
     def __init__(self, config: CropFlip, size: int) -> None:
         self._config, self._size = config, size
@@ -55,7 +57,11 @@ class CropFlipFrameReader:
 
 
 class CustomFrameReader:
-    """A user's augmentation over whole frames."""
+    """Applies a user's augmentation to uncropped frames.
+
+    Raises, when called:
+        RequestError: the augmentation returned another shape or type.
+    """
 
     def __init__(self, augment: Augmentation, name: str) -> None:
         self._augment, self._name = augment, name
@@ -74,10 +80,10 @@ class CustomFrameReader:
 
 
 def sample_crop(config: CropFlip, rng: np.random.Generator, width: float, height: float) -> Crop:
-    """A box of a random share of the area and a random aspect, inside width x height pixels.
+    """Draw a crop with a random share of the area and a random aspect ratio (random resized crop).
 
-    The aspect is drawn evenly in its logarithm. Where ten draws do not fit, the largest
-    centred box whose aspect is allowed.
+    The logarithm of the aspect ratio is uniform. If ten draws do not fit into `width` x `height`
+    pixels, it is the largest centred crop with an allowed aspect ratio.
     """
     flip = bool(rng.random() < config.flip)
     low, high = math.log(config.aspect[0]), math.log(config.aspect[1])

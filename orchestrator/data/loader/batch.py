@@ -1,4 +1,4 @@
-"""What the feed hands to the training loop."""
+"""The batches that a data loader yields to the training loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.job import Bucket
 
 @dataclass(frozen=True)
 class ClipFailure:
-    """A position whose clip could not be used. It keeps its place, with weight 0."""
+    """A position whose clip could not be used. It stays in the batch, with weight 0."""
 
     position: int
     key: str
@@ -29,7 +29,7 @@ class Batch:
     """uint8 [B, T, H, W, 3]; black where the weight is 0."""
 
     weight: torch.Tensor
-    """float32 [B]; 0 for padding and for clips that failed."""
+    """float32 [B]; 0 for padding and for clips that could not be used."""
 
     position: np.ndarray
     """int64 [B]; -1 for padding."""
@@ -41,18 +41,18 @@ class Batch:
     """The clips' keys; empty for padding."""
 
     content_hashes: list[str]
-    """sha256 of the payloads that were decoded, and of the arrays read beside them
+    """sha256 of each decoded payload, combined with those of its arrays if any are read
     (`sidecar_arrays.combine_hashes`); empty for padding."""
 
     failures: list[ClipFailure]
-    """The rows that failed, by position."""
+    """The clips that could not be used."""
 
     actions: ActionBatch | None = None
-    """Actions and states, zeros where the weight is 0; None: the job has no `data.actions`."""
+    """Actions and states of the clips, zeros where the weight is 0; None: no `data.actions`."""
 
     @property
     def bucket(self) -> Bucket:
-        """The shape of its clips, the same in all micro-batches of a step."""
+        """The shape of the clips, the same in all micro-batches of a step."""
         return Bucket(self.video.shape[1], self.video.shape[2])
 
 

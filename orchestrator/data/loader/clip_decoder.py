@@ -1,102 +1,65 @@
-"""From coded clips to pixels and masks; everything random is drawn from (seed, position)."""
+"""Decodes encoded clips to pixels, masks and actions; every draw is keyed by (seed, position)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
 
 import numpy as np
 
 from orchestrator.data.codec.decode import sample_frame_times
-from orchestrator.data.loader.action_data import ActionReader, ClipActions
+from orchestrator.data.loader.action_data import ActionReader
 from orchestrator.data.loader.augment import build_frame_reader
+from orchestrator.data.loader.clip import ClipActions, DecodedClip, EncodedClip
 from orchestrator.data.loader.pixel_buffer import PixelBuffer, VideoShape
-from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, combine_hashes
 from orchestrator.errors import DataError
 from orchestrator.jepa.masks import Ids, MaskConfig, TokenGrid, mask_configs, samplers_for
 from orchestrator.job import Data, TrainJob
 from orchestrator.randomness import generator
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+
+class DecodeConfig(Protocol):
+    """How clips are decoded: small and picklable, so that it can be sent to other processes."""
+
+    @property
+    def shapes(self) -> tuple[VideoShape, ...]:
+        """Shape [T, H, W, 3] of a clip's pixels, by the `spec_index` of its row."""
+
+    def build_decoder(self, micro: int) -> InProcessClipDecoder:
+        """A decoder in the calling process, for micro-batches of `micro` clips."""
 
 
-@dataclass(frozen=True)
-class EncodedClip:
-    """One row of the feed."""
+class ClipDecoder(Protocol):
+    """Decodes clips; several threads may call it at a time."""
 
-    position: int
-    payload: Any
-    """Bytes of a coded clip; None for padding, and where they could not be read."""
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
+        """A buffer for the pixels of a micro-batch whose rows have this `spec_index`."""
 
-    duration_s: float = 0.0
-    sha256: str = ""
-    """Of the payload, by the index."""
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
+        """Write the rows' pixels into the buffer, from its row `first_row` on.
 
-    reason: str | None = None
-    """Why the payload could not be read."""
+        Raises:
+            Exception: whatever a user's augmentation raised, unless it is a DataError.
+        """
 
-    video_frames: int = 0
-    """Of the video; beside arrays only, as `fps` is."""
-
-    video_fps: float = 0.0
-
-    arrays: Mapping[str, bytes | None] = field(default_factory=dict)
-    """Files beside the video, in the order of the hash; None: it has no such file."""
-
-    spec_index: int = 0
-    """Which of a `MultiSpecDecodeConfig`'s configs it is made by."""
+    def close(self) -> None:
+        """Stop background work. No thread may be in a call."""
 
 
-def rows_to_encoded_clips(rows: pa.Table) -> list[EncodedClip]:
-    """The rows that the feed delivers (`clip_reader.ClipReader`)."""
-    columns = {name: rows[name].to_pylist() for name in rows.column_names if name != "payload"}
-    # `as_buffer` does not copy: the bytes stay where Ray put them until they are decoded.
-    payloads = [value.as_buffer() for value in rows["payload"]]
-    names = ("position", "duration_s", "sha256", "reason")
-    coded = [
-        EncodedClip(position, payload, duration_s, sha256, reason)
-        for payload, position, duration_s, sha256, reason in zip(
-            payloads, *(columns[name] for name in names), strict=True
-        )
-    ]
-    arrays = [name for name in columns if name in ARRAY_FILES]
-    if not arrays:
-        return coded
-    return [
-        replace(
-            row,
-            video_frames=columns["frames"][i] or 0,
-            video_fps=columns["fps"][i] or 0.0,
-            arrays={name: columns[name][i] for name in arrays},
-        )
-        for i, row in enumerate(coded)
-    ]
+class InProcessClipDecoder(ClipDecoder, Protocol):
+    """A `ClipDecoder` that decodes in the calling process."""
 
-
-@dataclass(frozen=True)
-class DecodedClip:
-    """What became of a row, beside its pixels."""
-
-    masks: list[tuple[Ids, Ids]]
-    """Context and target ids of each mask kind."""
-
-    reason: str | None
-    """Why it cannot be used; its pixels are black then."""
-
-    sha256: str
-    """Of the bytes that were decoded, and of the arrays beside them where a job reads them
-    (`sidecar_arrays.combine_hashes`); empty where there were none."""
-
-    actions: ClipActions | None = None
-    """What was done in it; zeros where it cannot be used, None where nobody asked."""
+    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
+        """The result for a row that cannot be used: black pixels, with masks like any other."""
 
 
 @dataclass(frozen=True)
 class TrainDecodeConfig:
-    """What a job says of its clips: small, and cheap to send to another process."""
+    """How the clips of a train job are decoded; one clip shape."""
 
     seed: int
     data: Data
@@ -109,63 +72,26 @@ class TrainDecodeConfig:
 
     @property
     def shapes(self) -> tuple[VideoShape]:
-        """Of a clip's pixels: the only one."""
+        """The one shape [T, H, W, 3] of a clip's pixels."""
         return ((self.data.frames, self.data.size, self.data.size, 3),)
 
     def build_decoder(self, micro: int) -> InProcessDecoder:
-        """What makes its clips in the process that asks."""
+        """A decoder in the calling process, for micro-batches of `micro` clips."""
         return InProcessDecoder(self, micro)
 
 
-class DecodeConfig(Protocol):
-    """How clips are made: travels to the processes that make them."""
-
-    @property
-    def shapes(self) -> tuple[VideoShape, ...]:
-        """Of a clip's pixels, by the `spec` of its row."""
-
-    def build_decoder(self, micro: int) -> InProcessClipDecoder:
-        """What makes its clips in the process that asks."""
-
-
-class ClipDecoder(Protocol):
-    """Makes clips; may be called from several threads at a time."""
-
-    def new_buffer(self, spec: int = 0) -> PixelBuffer:
-        """Room for the pixels of a micro-batch whose rows are of this `spec`."""
-
-    def decode(
-        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
-    ) -> list[DecodedClip]:
-        """Write the rows' pixels into the buffer, from its row `first_row` on.
-
-        Raises:
-            Exception: what an augmentation of the user's raised, if it is no DataError.
-        """
-
-    def close(self) -> None:
-        """End what runs in the background. No thread may be calling."""
-
-
-class InProcessClipDecoder(ClipDecoder, Protocol):
-    """Makes clips in this process."""
-
-    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
-        """The clip of a row that cannot be used: black, and masked like any other."""
-
-
 class InProcessDecoder:
-    """Makes clips in this process, `micro` of them to a canvas."""
+    """Decodes clips of one shape in the calling process; a buffer holds `micro` of them."""
 
     _action_reader: ActionReader | None = None
 
-    def __init__(self, recipe: TrainDecodeConfig, micro: int) -> None:
-        self._seed, self._data = recipe.seed, recipe.data
-        self._shape = (micro, *recipe.shapes[0])
-        self._read_frames = build_frame_reader(recipe.data)
-        self._samplers = samplers_for(recipe.masks, recipe.grid)
-        if recipe.data.actions is not None:
-            self._action_reader = ActionReader(recipe.data)
+    def __init__(self, config: TrainDecodeConfig, micro: int) -> None:
+        self._seed, self._data = config.seed, config.data
+        self._shape = (micro, *config.shapes[0])
+        self._read_frames = build_frame_reader(config.data)
+        self._samplers = samplers_for(config.masks, config.grid)
+        if config.data.actions is not None:
+            self._action_reader = ActionReader(config.data)
 
     def new_buffer(self, spec: int = 0) -> PixelBuffer:
         return PixelBuffer(np.empty(self._shape, np.uint8))
@@ -176,38 +102,38 @@ class InProcessDecoder:
         return [self._decode_row(row, buffer.array[first_row + i]) for i, row in enumerate(rows)]
 
     def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
-        """The clip of a row that cannot be used: black, and masked like any other."""
+        """The result for a row that cannot be used: black pixels, with masks like any other."""
         out.fill(0)
-        moved = None if self._action_reader is None else self._action_reader.zeros()
-        return DecodedClip(self._sample_masks(row), reason, _content_hash(row), moved)
+        actions = None if self._action_reader is None else self._action_reader.zeros()
+        return DecodedClip(self._sample_masks(row), reason, row.content_hash(), actions)
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
     def _decode_row(self, row: EncodedClip, out: np.ndarray) -> DecodedClip:
         if row.payload is None:
             return self.failed_clip(row, row.reason, out)
-        # Of what is here now, not what the index promised: the ledger is to be a witness.
-        sha256 = _content_hash(row)
+        # Hashed anew, not copied from the index: the clip ledger records what was really decoded.
+        sha256 = row.content_hash()
         try:
             if sha256 != row.sha256:
                 raise DataError("is not the clip that was indexed (sha256 differs)")
-            moved = self._decode_pixels(row, out)
+            actions = self._decode_pixels(row, out)
         except DataError as error:
             return self.failed_clip(row, error.what, out)
-        return DecodedClip(self._sample_masks(row), None, sha256, moved)
+        return DecodedClip(self._sample_masks(row), None, sha256, actions)
 
     def _decode_pixels(self, row: EncodedClip, out: np.ndarray) -> ClipActions | None:
-        drawn = generator(self._seed, row.position, "clip")
-        augment = generator(self._seed, row.position, "augment")
+        clip_rng = generator(self._seed, row.position, "clip")
+        augment_rng = generator(self._seed, row.position, "augment")
         if self._action_reader is None:
-            times = sample_frame_times(drawn, row.duration_s, self._data.frames, self._data.fps)
-            self._read_frames(row.payload, times, augment, out)
+            times = sample_frame_times(clip_rng, row.duration_s, self._data.frames, self._data.fps)
+            self._read_frames(row.payload, times, augment_rng, out)
             return None
-        frames = self._action_reader.sample_frame_indices(row, drawn)
-        moved = self._action_reader.read(row, frames)
-        self._read_frames(row.payload, frames, augment, out)
-        return moved
+        frames = self._action_reader.sample_frame_indices(row, clip_rng)
+        actions = self._action_reader.read(row, frames)
+        self._read_frames(row.payload, frames, augment_rng, out)
+        return actions
 
     def _sample_masks(self, row: EncodedClip) -> list[tuple[Ids, Ids]]:
         return [
@@ -216,13 +142,56 @@ class InProcessDecoder:
         ]
 
 
-def _content_hash(row: EncodedClip) -> str:
-    if row.payload is None:
-        return ""
-    payload = hashlib.sha256(row.payload).hexdigest()
-    if not row.arrays:
-        return payload
-    bodies = row.arrays.values()
-    return combine_hashes(
-        payload, [hashlib.sha256(b).hexdigest() if b is not None else "" for b in bodies]
-    )
+def decode_config_of(job: TrainJob) -> DecodeConfig:
+    """How a job's clips are decoded, for all of its sources."""
+    jobs = jobs_by_clip_spec(job)
+    if len(jobs) == 1:
+        return TrainDecodeConfig.from_job(jobs[0])
+    return MultiSpecDecodeConfig(tuple(map(TrainDecodeConfig.from_job, jobs)))
+
+
+def jobs_by_clip_spec(job: TrainJob) -> list[TrainJob]:
+    """The job with each of its distinct clip specs; a row's `spec_index` is an index into them."""
+    return [job.with_clip_spec(spec) for spec in dict.fromkeys(job.data.clip_specs)]
+
+
+@dataclass(frozen=True)
+class MultiSpecDecodeConfig:
+    """How clips are decoded if sources differ in frames, rate or size: one config per clip spec."""
+
+    configs: tuple[TrainDecodeConfig, ...]
+
+    @property
+    def shapes(self) -> tuple[VideoShape, ...]:
+        """Shape [T, H, W, 3] of a clip's pixels, by the `spec_index` of its row."""
+        return tuple(chain.from_iterable(config.shapes for config in self.configs))
+
+    def build_decoder(self, micro: int) -> MultiSpecDecoder:
+        """A decoder in the calling process, for micro-batches of `micro` clips."""
+        return MultiSpecDecoder(self.configs, micro)
+
+
+class MultiSpecDecoder:
+    """Decodes each clip with the config of its row's `spec_index`, in the calling process."""
+
+    def __init__(self, configs: Sequence[TrainDecodeConfig], micro: int) -> None:
+        self._decoders = [InProcessDecoder(config, micro) for config in configs]
+
+    def new_buffer(self, spec: int = 0) -> PixelBuffer:
+        return self._decoders[spec].new_buffer()
+
+    def decode(
+        self, rows: list[EncodedClip], buffer: PixelBuffer, first_row: int
+    ) -> list[DecodedClip]:
+        return [
+            clip
+            for i, row in enumerate(rows)
+            for clip in self._decoders[row.spec_index].decode([row], buffer, first_row + i)
+        ]
+
+    def failed_clip(self, row: EncodedClip, reason: str | None, out: np.ndarray) -> DecodedClip:
+        """The result for a row that cannot be used: black pixels, with masks like any other."""
+        return self._decoders[row.spec_index].failed_clip(row, reason, out)
+
+    def close(self) -> None:
+        """Nothing to stop."""

@@ -1,4 +1,4 @@
-"""The feed: one rank's batches, step after step, decoded beside the training step."""
+"""The data loader: one rank's batches, step after step, decoded in parallel with training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from orchestrator.data.loader.action_data import required_arrays
 from orchestrator.data.loader.batch import Batch, ClipFailure, StepBatch
-from orchestrator.data.loader.batch_assembler import BatchAssembler, PendingBatch
-from orchestrator.data.loader.multi_spec import SpecLookup
+from orchestrator.data.loader.batch_assembler import BatchAssembler, PendingBatch, SpecLookup
+from orchestrator.data.loader.clip_reader import ClipIndex, ClipLocations, ClipReader
 from orchestrator.data.loader.order import PADDING, Order
 from orchestrator.data.loader.rank_assignment import RankAssignment
-from orchestrator.data.store.clip_reader import ClipIndex, ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
 from orchestrator.estimate import BatchSizes
 from orchestrator.job import TrainJob
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.data.packing.prepare import PreparedData
 
 MIN_CLIPS_FOR_FAILURE_RATE = 100
-"""Clips after which a share of failures says something."""
+"""Fewest clips over which the share of failures is computed."""
 
 
 def open_data_loader(
@@ -39,13 +38,14 @@ def open_data_loader(
     threads: int,
     broadcast: Callable[[Any], Any] | None,
 ) -> ClipDataLoader:
-    """One rank's feed for steps `start_step` to `optim.steps` - 1.
+    """Open one rank's data loader for steps `start_step` to `optim.steps` - 1.
 
     Args:
+        prepared: the job's datasets and their weights.
+        batch: sizes of batches and micro-batches.
         threads: clips that this rank decodes at a time.
-        broadcast: a broadcast from rank 0 (its argument on rank 0, returned on every rank),
-            called here and inside `next(feed)` at steps that every rank knows. None: one
-            process that reads and decodes by itself, without Ray, where a debugger works.
+        broadcast: returns rank 0's argument on every rank; called here and in `next` at the same
+            steps on every rank. None: read and decode in this process, without Ray.
 
     Raises:
         RequestError: a source without clips.
@@ -54,12 +54,12 @@ def open_data_loader(
     counts = [index.clips_per_shard for index in indexes]
     order = Order.from_job(job, counts, prepared.weights)
     clip_bytes = estimate_clip_bytes(indexes, len(job.data.buckets))
-    layout = RankAssignment.for_clip_size(batch, clip_bytes)
+    rank_assignment = RankAssignment.for_clip_size(batch, clip_bytes)
     steps = range(start_step, job.optim.steps)
     source: RowSource
     if broadcast is None:
         source = LocalRowSource(
-            ClipReader(indexes, job.data.window + 2, arrays), order, layout, rank
+            ClipReader(indexes, job.data.window + 2, arrays), order, rank_assignment, rank
         )
     else:
         from orchestrator.data.loader.stream_windows import (
@@ -70,82 +70,95 @@ def open_data_loader(
 
         builder = None
         if rank == 0:
-            builder = WindowBuilder(indexes, order, layout, job.data.window, arrays)
-        length = broadcast(steps_per_window(layout, clip_bytes))
-        source = RayRowSource(steps, layout, rank, broadcast, builder, length)
-    specs, isolated = SpecLookup(job, order), broadcast is not None
-    assembler = BatchAssembler(job, specs, batch.micro, threads, in_subprocesses=isolated)
+            builder = WindowBuilder(indexes, order, rank_assignment, job.data.window, arrays)
+        window_steps = broadcast(steps_per_window(rank_assignment, clip_bytes))
+        source = RayRowSource(steps, rank_assignment, rank, broadcast, builder, window_steps)
+    specs, in_subprocesses = SpecLookup(job, order), broadcast is not None
+    assembler = BatchAssembler(job, specs, batch.micro, threads, in_subprocesses=in_subprocesses)
     return ClipDataLoader(
-        steps, layout, rank, source, assembler, job.data.prefetch, job.data.bad_limit
+        steps, rank_assignment, rank, source, assembler, job.data.prefetch, job.data.bad_limit
     )
 
 
 def estimate_clip_bytes(indexes: Sequence[ClipIndex], buckets: int) -> float:
-    """Coded bytes that a clip is reckoned with: the mean, or that of the source with the largest
-    where steps are of several shapes. Pictures are many and small: blocks that are right for them
-    would be far too large in a step of videos."""
+    """Estimated bytes of an encoded clip: the mean over all sources.
+
+    With several buckets it is the largest mean of a source: images are many and small, and blocks
+    of the right size for them would be far too large in a step of videos.
+
+    Args:
+        buckets: number of clip shapes of the job.
+    """
     if buckets == 1:
         return sum(index.num_bytes for index in indexes) / sum(index.num_clips for index in indexes)
     return max(index.num_bytes / index.num_clips for index in indexes)
 
 
 class RowSource(Protocol):
-    """Where a rank's rows come from."""
+    """Gives a rank its rows of each step."""
 
     def prepare_step(self, step: int) -> None:
         """Called on the main thread before each step."""
 
     def rows_of_step(self, step: int) -> pa.Table:
-        """The rank's rows of a step; called on the feed's thread, steps ascending."""
+        """The rank's rows of a step; called on the data loader's thread, steps ascending."""
 
     def close(self) -> None:
-        """End what runs in the background."""
+        """Stop background work."""
 
 
 class LocalRowSource:
-    """Reads a rank's rows itself."""
+    """Reads a rank's rows in this process."""
 
-    def __init__(self, reader: ClipReader, order: Order, layout: RankAssignment, rank: int) -> None:
-        self._reader, self._order, self._layout, self._rank = reader, order, layout, rank
+    def __init__(
+        self, reader: ClipReader, order: Order, rank_assignment: RankAssignment, rank: int
+    ) -> None:
+        self._reader, self._order, self._rank_assignment, self._rank = (
+            reader,
+            order,
+            rank_assignment,
+            rank,
+        )
 
     def prepare_step(self, step: int) -> None:
-        """Nothing is due: there is nobody to meet."""
+        """Nothing to do."""
 
     def rows_of_step(self, step: int) -> pa.Table:
         return self._reader.read(
-            ClipLocations.from_order(self._order, self._layout.rank_positions(step, self._rank))
+            ClipLocations.from_order(
+                self._order, self._rank_assignment.rank_positions(step, self._rank)
+            )
         )
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
 
 class ClipDataLoader:
-    """Iterates over `StepBatch`. A thread keeps `prefetch` steps being decoded ahead.
+    """Iterates over `StepBatch`; a thread decodes `prefetch` steps ahead.
 
-    Raises, from `next`:
-        JobFailed: more clips failed than `bad_limit` allows, or Ray delivered rows that do
-            not belong to this rank and step.
+    `next` raises JobFailed if more clips failed than `bad_limit` allows, or if Ray delivered rows
+    that do not belong to this rank and step.
     """
 
     def __init__(
         self,
         steps: range,
-        layout: RankAssignment,
+        rank_assignment: RankAssignment,
         rank: int,
         row_source: RowSource,
         assembler: BatchAssembler,
         prefetch: int,
         bad_limit: float,
     ) -> None:
-        self._steps, self._layout, self._rank = steps, layout, rank
+        self._steps, self._rank_assignment, self._rank = steps, rank_assignment, rank
         self._source, self._assembler = row_source, assembler
         self._failures = FailureLimit(bad_limit)
         self._upcoming = iter(steps)
         self._prefetch_slots = threading.Semaphore(prefetch)
         self._pending: queue.Queue[list[PendingBatch] | BaseException] = queue.Queue()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="data-loader", daemon=True)
 
     def __iter__(self) -> ClipDataLoader:
         return self
@@ -166,7 +179,7 @@ class ClipDataLoader:
         return StepBatch(step, micro, time.perf_counter() - began)
 
     def close(self) -> None:
-        """End the threads; what is being decoded is dropped."""
+        """Stop the threads; steps that are being decoded are dropped."""
         self._closed.set()
         self._prefetch_slots.release()
         self._source.close()
@@ -179,30 +192,30 @@ class ClipDataLoader:
                 if self._closed.is_set():
                     return
                 rows = self._source.rows_of_step(step)
-                check_rank_positions(self._layout, step, self._rank, rows)
+                check_rank_positions(self._rank_assignment, step, self._rank, rows)
                 self._pending.put(self._assembler.start_step(step, rows))
         except BaseException as error:
             self._pending.put(error)
 
 
-def check_rank_positions(layout: RankAssignment, step: int, rank: int, rows: pa.Table) -> None:
-    """Compare the rows that arrived with the rows that a rank must get.
+def check_rank_positions(
+    rank_assignment: RankAssignment, step: int, rank: int, rows: pa.Table
+) -> None:
+    """Check that a rank got its rows of a step: Ray Data's split must not change the order.
 
     Raises:
-        JobFailed: they differ. The splitting of Ray Data is not ours; this never trains on
-            other clips than the order names.
+        JobFailed: the positions differ from those assigned to the rank.
     """
-    expected, got = layout.rank_positions(step, rank), rows["position"].to_numpy()
+    expected, got = rank_assignment.rank_positions(step, rank), rows["position"].to_numpy()
     if not np.array_equal(expected, got):
         raise JobFailed(
-            f"rank {rank} was dealt positions {got.tolist()} at step {step},"
-            f" not {expected.tolist()}",
-            hint="this is a fault of the feed or of this version of Ray; please report it",
+            f"rank {rank} got positions {got.tolist()} at step {step}, not {expected.tolist()}",
+            hint="this is a bug of the data loader or of this version of Ray; please report it",
         )
 
 
 class FailureLimit:
-    """Counts clips that failed, and stops the job when they are too many."""
+    """Counts clips that could not be used, and fails the job if there are too many."""
 
     def __init__(self, limit: float) -> None:
         self._limit, self._num_clips = limit, 0
@@ -210,11 +223,11 @@ class FailureLimit:
         self._recent_failures: list[ClipFailure] = []
 
     def add(self, batch: Batch) -> None:
-        """Count one micro-batch.
+        """Count the clips of one micro-batch.
 
         Raises:
-            JobFailed: more than `limit` of the clips so far failed (of 100 at least, so that
-                one bad clip at the start does not stop a job).
+            JobFailed: the share of clips that failed so far is above the limit (over at least
+                `MIN_CLIPS_FOR_FAILURE_RATE` clips, so that one bad clip at the start is allowed).
         """
         self._num_clips += int((batch.position != PADDING).sum())
         self._failures += len(batch.failures)
@@ -225,6 +238,6 @@ class FailureLimit:
         raise JobFailed(
             f"{self._failures} of {self._num_clips} clips could not be used, more than"
             f" data.bad_limit {self._limit:g}; the last:{named}",
-            hint="mend or remove them (orchestrator data verify lists all), or raise"
+            hint="repair or remove them (orchestrator data verify lists all), or raise"
             " data.bad_limit",
         )

@@ -1,11 +1,11 @@
-"""The order of training: what stands at a position is a pure function of (seed, position).
+"""The order of training: the clip at a position is a pure function of (seed, position).
 
-A step holds clips of one shape. Where sources have several (buckets), the steps are interleaved
-among the buckets by a fixed cycle of slots, and the k-th step of a bucket holds its k-th global
-batch. Within a bucket its sources are interleaved in the same way. Within a source, the k-th clip
-drawn belongs to turn (pass) k // clips. In a turn the shards are permuted, consecutive ones form
-windows, and inside a window the clips are permuted; so each clip appears once per turn,
-reading stays within a few shards, and memory is O(shards).
+A step has clips of one shape. If sources have several shapes (buckets), the steps are interleaved
+among the buckets by a fixed cycle of slots, and the k-th step of a bucket has its k-th global
+batch. Within a bucket, its sources are interleaved in the same way. Within a source, the k-th clip
+drawn belongs to pass k // clips. In a pass the shards are permuted, consecutive shards form
+windows, and the clips of a window are permuted; so each clip appears once per pass, reading stays
+within a few shards, and memory is O(shards).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.job import TrainJob
 from orchestrator.randomness import generator
 
 PADDING = -1
-"""Position of a row that only fills up a batch: weight 0, black, in no ledger."""
+"""Position of a row that only fills up a batch: weight 0, black pixels, not in the ledger."""
 
 INTERLEAVE_SLOTS = 4096
 """Slots of the interleave: shares of sources are exact to 1/4096."""
@@ -33,11 +33,11 @@ _PASSES_CACHED = 2
 
 @dataclass(frozen=True)
 class DrawnClips:
-    """What stands at some positions; int64 arrays of one length."""
+    """The clips at some positions; int64 arrays of one length."""
 
     source: np.ndarray
     pass_index: np.ndarray
-    """Passes over the source that were complete before."""
+    """Number of complete passes over the source before."""
 
     shard: np.ndarray
     row: np.ndarray
@@ -45,15 +45,15 @@ class DrawnClips:
 
 
 class Order:
-    """Which clip stands at a position.
+    """Gives the clip at each position.
 
     Args:
         counts: clips per shard, one int64 array per source.
-        weights: share of each source; all None means by number of clips.
+        weights: share of each source; all None: by number of clips.
         shuffle_window: shards that are shuffled together.
         epoch_length: positions that count as one epoch; None: the number of clips.
-        buckets: the bucket of each source, numbered from 0; None: all are of one.
-        global_batch: positions of a step; only several buckets ask for it.
+        buckets: the bucket of each source, numbered from 0; None: one bucket.
+        global_batch: positions of a step; used with several buckets only.
 
     Raises:
         RequestError: a source without clips, or weights for some sources only.
@@ -97,17 +97,21 @@ class Order:
             raise RequestError(
                 "some sources have a weight and some have none",
                 where="data.sources",
-                hint="give every source a weight, or none (then by number of clips)",
+                hint="give every source a weight, or none of them (then by number of clips)",
             )
 
     @classmethod
     def from_job(
         cls, job: TrainJob, counts: list[np.ndarray], weights: list[float | None]
     ) -> Order:
-        """The order of a training, from the clips per shard and the weight of each source.
+        """The order of a train job.
+
+        Args:
+            counts: clips per shard, one int64 array per source.
+            weights: share of each source.
 
         Raises:
-            As the class itself.
+            RequestError: a source without clips, or weights for some sources only.
         """
         data, of = job.data, None
         if len(data.buckets) > 1:
@@ -119,25 +123,25 @@ class Order:
         return {**self.__dict__, "_passes": OrderedDict()}
 
     def lookup(self, positions: np.ndarray) -> DrawnClips:
-        """What stands at `positions` (int64 [n], none negative)."""
+        """The clips at `positions` (int64 [n], none negative)."""
         source, drawn = self._source_and_draw_count(np.asarray(positions, dtype=np.int64))
-        turn, index = np.divmod(drawn, self._clips[source])
+        pass_index, index = np.divmod(drawn, self._clips[source])
         shard, row = np.empty_like(index), np.empty_like(index)
-        for which in _groups(source, turn):
-            here = self._source_pass(int(source[which[0]]), int(turn[which[0]]))
-            shard[which], row[which] = here.locate(index[which])
-        return DrawnClips(source, turn, shard, row)
+        for group in _groups(source, pass_index):
+            source_pass = self._source_pass(int(source[group[0]]), int(pass_index[group[0]]))
+            shard[group], row[group] = source_pass.locate(index[group])
+        return DrawnClips(source, pass_index, shard, row)
 
     def source_of(self, positions: np.ndarray) -> np.ndarray:
-        """The source of what stands at `positions`, int64 [n]."""
+        """The source of the clip at each of `positions`, int64 [n]."""
         return self._source_and_draw_count(np.asarray(positions, dtype=np.int64))[0]
 
     def bucket_of_step(self, step: int) -> int:
-        """The bucket that all clips of a step are of."""
+        """The bucket of all clips of a step."""
         return int(self._steps.lookup(np.array([step]))[0][0])
 
     def _source_and_draw_count(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source of each position, and how many clips of that source are drawn before it."""
+        """The source of each position, and the number of its clips at earlier positions."""
         if len(self._cycles) == 1:
             return self._cycles[0].lookup(positions)
         step, row = np.divmod(positions, self._global_batch)
@@ -149,14 +153,14 @@ class Order:
             source[which], drawn[which] = self._cycles[number].lookup(inside)
         return source, drawn
 
-    def _source_pass(self, source: int, turn: int) -> _SourcePass:
-        key = (source, turn)
+    def _source_pass(self, source: int, pass_index: int) -> _SourcePass:
+        key = (source, pass_index)
         if key not in self._passes:
             stale = [k for k in self._passes if k[0] == source][: 1 - _PASSES_CACHED]
             for old in stale:
                 del self._passes[old]
             self._passes[key] = _SourcePass(
-                self._counts[source], self.seed, source, turn, self.shuffle_window
+                self._counts[source], self.seed, source, pass_index, self.shuffle_window
             )
         self._passes.move_to_end(key)
         return self._passes[key]
@@ -164,7 +168,7 @@ class Order:
 
 @dataclass(frozen=True)
 class _InterleaveCycle:
-    """Slots that some members share, over and over."""
+    """A cycle of slots, shared by members in fixed proportions and repeated forever."""
 
     members: np.ndarray
     slot_member: np.ndarray
@@ -173,11 +177,11 @@ class _InterleaveCycle:
 
     @classmethod
     def build(cls, members: np.ndarray, shares: Sequence[float]) -> _InterleaveCycle:
-        """`shares` are of all that `members` number."""
+        """Build the cycle of `members`, which are indices into `shares`."""
         return cls(members, *interleave([shares[i] for i in members]))
 
     def lookup(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whose turn each index is, and how many turns of theirs came before it."""
+        """The member at each index, and the number of its slots at earlier indices."""
         cycle, slot = np.divmod(index, len(self.slot_member))
         member = self.slot_member[slot]
         return self.members[member], cycle * self.quota[member] + self.slot_rank[slot]
@@ -208,7 +212,7 @@ class _SourcePass:
 
 
 def interleave(shares: list[float] | list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A cycle of slots in which each source stands by its share, evenly spread.
+    """Build a cycle of slots in which each source has slots by its share, evenly spread.
 
     Returns:
         Per slot its source and how many slots of that source come before it in the cycle;
@@ -235,8 +239,8 @@ def interleave(shares: list[float] | list[int]) -> tuple[np.ndarray, np.ndarray,
     return source[slots], rank[slots], quota
 
 
-def _groups(source: np.ndarray, turn: np.ndarray) -> list[np.ndarray]:
-    """Indices of the elements that share a source and a turn."""
-    order = np.lexsort((turn, source))
-    changes = np.flatnonzero((np.diff(source[order]) != 0) | (np.diff(turn[order]) != 0)) + 1
+def _groups(source: np.ndarray, pass_index: np.ndarray) -> list[np.ndarray]:
+    """Groups of indices of the elements with the same source and pass."""
+    order = np.lexsort((pass_index, source))
+    changes = np.flatnonzero((np.diff(source[order]) != 0) | (np.diff(pass_index[order]) != 0)) + 1
     return [group for group in np.split(order, changes) if len(group)]

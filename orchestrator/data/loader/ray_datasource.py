@@ -1,4 +1,4 @@
-"""A leg of the order as a Ray dataset: coded clips in blocks of one size, in order."""
+"""A window of the order as a Ray dataset: encoded clips in blocks of one size, in order."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ray.data._internal.execution.backpressure_policy import (
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from orchestrator.data.store.clip_reader import ClipIndex, ClipLocations, ClipReader
+from orchestrator.data.loader.clip_reader import ClipIndex, ClipLocations, ClipReader
 from orchestrator.errors import JobFailed
 
 
 class ClipDatasource(Datasource):  # type: ignore[misc]
-    """One read task per block, and one block per read task."""
+    """Ray Datasource with exactly one read task per block."""
 
     def __init__(
         self, reader_cache: IndexReaderCache, spans: list[ClipLocations], clip_bytes: float
     ) -> None:
         super().__init__()
-        self._library, self._spans, self._clip_bytes = reader_cache, spans, clip_bytes
+        self._reader_cache, self._spans, self._clip_bytes = reader_cache, spans, clip_bytes
 
     def get_name(self) -> str:
         return "Clips"
@@ -44,7 +44,7 @@ class ClipDatasource(Datasource):  # type: ignore[misc]
     ) -> list[ReadTask]:
         return [
             ReadTask(
-                partial(_read, self._library, span),
+                partial(_read, self._reader_cache, span),
                 BlockMetadata(
                     num_rows=len(span.position),
                     size_bytes=int(len(span.position) * self._clip_bytes),
@@ -57,9 +57,9 @@ class ClipDatasource(Datasource):  # type: ignore[misc]
 
 
 class IndexReaderCache:
-    """The indexes, put into the object store once, and opened once per reading process."""
+    """Gives reading processes a `ClipReader`: indexes are stored once, opened once per process."""
 
-    _readers: dict[str, ClipReader] = {}  # noqa: RUF012  (a process's own, never pickled)
+    _readers: dict[str, ClipReader] = {}  # noqa: RUF012  (one per process, never pickled)
 
     def __init__(
         self, indexes: Sequence[ClipIndex], cached_row_groups: int, arrays: Sequence[str] = ()
@@ -68,10 +68,10 @@ class IndexReaderCache:
         self._row_groups, self._arrays = cached_row_groups, tuple(arrays)
 
     def get(self) -> ClipReader:
-        """This process's reader, with what it has open."""
+        """This process's reader, which keeps its files open."""
         name = self._indexes.hex()
         if name not in self._readers:
-            self._readers.clear()  # an earlier job's, in a process that Ray uses again
+            self._readers.clear()  # those of an earlier job: Ray reuses processes
             self._readers[name] = ClipReader(self._fetch(), self._row_groups, self._arrays)
         return self._readers[name]
 
@@ -79,14 +79,14 @@ class IndexReaderCache:
         try:
             indexes: list[ClipIndex] = ray.get(self._indexes)
         except ray.exceptions.RaySystemError as error:
-            # Ray repeats a task that ends in a system error for ever, without a word.
+            # Ray silently retries a task that ends in a system error forever.
             last = str(error).strip().splitlines()[-1]
             raise JobFailed(f"a reading process cannot open the datasets: {last}") from None
         return indexes
 
 
-def _read(library: IndexReaderCache, span: ClipLocations) -> Iterable[pa.Table]:
-    return [library.get().read(span)]
+def _read(reader_cache: IndexReaderCache, span: ClipLocations) -> Iterable[pa.Table]:
+    return [reader_cache.get().read(span)]
 
 
 def window_dataset(
@@ -96,11 +96,14 @@ def window_dataset(
     *,
     concurrency: int,
 ) -> Any:
-    """A `ray.data.Dataset` of one block per span, in their order.
+    """Build a `ray.data.Dataset` with one block per element of `spans`, in that order.
 
     Args:
+        reader_cache: used by the read tasks.
+        spans: locations of the clips of each block.
+        clip_bytes: estimated bytes of an encoded clip.
         concurrency: read tasks that run at a time. They reserve no CPU: they wait for disks and
-            networks, and must go on where the trainers have reserved every core.
+            networks, and must run even if the trainers have reserved every core.
     """
     dataset = ray.data.read_datasource(
         ClipDatasource(reader_cache, spans, clip_bytes),
@@ -108,14 +111,14 @@ def window_dataset(
         concurrency=concurrency,
         override_num_blocks=len(spans),
     )
-    # The dataset's own copy: other datasets of this process keep their settings.
+    # This context is a copy: other datasets of this process keep their settings.
     context = dataset.context
-    # Without a target, what a task yields becomes one block, whatever its size in bytes.
+    # Without a target size, the output of a task is one block, whatever its size in bytes.
     context.target_max_block_size = None
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
-    # A leg is bounded by us, and read as a whole: under Ray's own budget its loop, waiting for
-    # consumers that take their time, spins on a core (2.60).
+    # Windows are bounded by `steps_per_window` and read without waiting: under Ray's own memory
+    # budget its scheduling loop uses a full core while it waits for slow consumers (2.60).
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [ConcurrencyCapBackpressurePolicy])
     return dataset

@@ -25,8 +25,8 @@ from orchestrator.data.sources.base import (
     ReportsSkippedInputs,
     Source,
     WorkUnit,
-    open_source,
 )
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import PackJob, TranscodeConfig

@@ -12,8 +12,9 @@ from orchestrator.data.packing.dataset import read_quarantine
 from orchestrator.data.packing.pack import pack_source
 from orchestrator.data.packing.subset import filter_by_duration
 from orchestrator.data.packing.verify import find_size_mismatches
-from orchestrator.data.sources.base import AnySource, PackedSource, open_source
+from orchestrator.data.sources.base import AnySource, PackedSource
 from orchestrator.data.sources.folder import FolderSource
+from orchestrator.data.sources.open import open_source
 from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import DataError, RequestError
 from orchestrator.job import MixedSource, TrainJob, TranscodeConfig, WeightedSource

@@ -1,4 +1,4 @@
-"""Single inputs of a source: their identity, their key, and the clips in one video."""
+"""Single input files of a source: identity, names that are not UTF-8, opening, read errors."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import errno
 import hashlib
 import io
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from orchestrator.data.codec.split_video import split_into_clips
-from orchestrator.data.sources.base import CHANGED_WHILE_PACKING, RawClip, Rejected, WorkUnit
-from orchestrator.data.sources.images import read_image
+from orchestrator.data.sources.base import WorkUnit
 from orchestrator.errors import DataError
-from orchestrator.job import TranscodeConfig
 from orchestrator.storage import Storage
 
 MISSING = "missing"
-"""Identity of an input that is not there."""
+"""Identity of an input that does not exist."""
 
 UNREADABLE_PREFIX = "unusable: "
-"""Begins the identity of an input that cannot be looked at; the reason follows."""
+"""Begins the identity of an input that cannot be read; the reason follows."""
 
 _READ_AHEAD_BYTES = 4 << 20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -32,9 +28,9 @@ _COMPRESSION_MAGIC = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
     b"\x04\"M\x18": "lz4", b"PK\x03\x04": "zip",
 }  # fmt: skip
-_NON_UTF8_PREFIX = "\0"  # begins the text of a name that is not UTF-8; no path holds it
+_NON_UTF8_PREFIX = "\0"  # begins the text of a name that is not UTF-8; no path contains it
 
-# Errors of one file; others are the storage's or the machine's, and stop the job.
+# Errors of a single file. Others are errors of the storage or the machine and stop the job.
 _PER_FILE_ERRNOS = frozenset((
     errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
     errno.ENOTDIR, errno.ENXIO, errno.EPERM,
@@ -42,7 +38,7 @@ _PER_FILE_ERRNOS = frozenset((
 
 
 def make_units(inputs: Sequence[tuple[str, str]], size: int) -> list[WorkUnit]:
-    """Deal (input, identity) pairs into units of `size`, in order."""
+    """Group (input, identity) pairs into units of `size` inputs, in order."""
     units = []
     for first in range(0, len(inputs), size):
         part = inputs[first : first + size]
@@ -54,7 +50,7 @@ def make_units(inputs: Sequence[tuple[str, str]], size: int) -> list[WorkUnit]:
 
 
 def path_to_utf8(path: str) -> str:
-    """A path as UTF-8 text, one to one: most are it already, local ones may hold any bytes."""
+    """A path as UTF-8 text, reversibly: local paths may contain any bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -63,100 +59,49 @@ def path_to_utf8(path: str) -> str:
 
 
 def path_from_utf8(text: str) -> str:
-    """The path that `path_to_utf8` was given."""
+    """The path that `path_to_utf8` converted."""
     if not text.startswith(_NON_UTF8_PREFIX):
         return text
     return os.fsdecode(unquote_to_bytes(text.removeprefix(_NON_UTF8_PREFIX)))
 
 
 def printable_path(path: str) -> str:
-    """A path for people and for the index: what is not UTF-8 is written as `\\xe9`."""
-    shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return shown.replace("\0", "\\x00")
+    """A path for messages and for the index: bytes that are not UTF-8 are written as `\\xe9`."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return text.replace("\0", "\\x00")
 
 
 def file_identity(storage: Storage, path: str) -> str:
-    """Size and modification time of a file, `MISSING`, or `UNREADABLE_PREFIX` and why."""
+    """Size and modification time of a file, `MISSING`, or `UNREADABLE_PREFIX` and the reason."""
     import pyarrow.fs as pafs
 
     if "\0" in path:
         return f"{UNREADABLE_PREFIX}a NUL byte in its name"
     if not storage.is_remote:
         try:
-            found = os.stat(storage.fs_path(path))
+            info = os.stat(storage.fs_path(path))
         except (FileNotFoundError, NotADirectoryError):
             return MISSING
         except OSError as error:
             return f"{UNREADABLE_PREFIX}{error.strerror}"
-        plain = stat.S_ISREG(found.st_mode)
-        return f"{found.st_size}:{found.st_mtime_ns}" if plain else MISSING
+        is_file = stat.S_ISREG(info.st_mode)
+        return f"{info.st_size}:{info.st_mtime_ns}" if is_file else MISSING
     info = storage.fs.get_file_info(storage.fs_path(path))
     if info.type != pafs.FileType.File:
         return MISSING
     return f"{info.size or 0}:{info.mtime_ns or 0}"
 
 
-def clip_key_prefix(path: str) -> str:
-    """A readable key that is unique to a path: its stem and 8 hex digits of its hash."""
-    stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:64] or "video"
-    return f"{readable}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-
-
-def read_clips(
-    storage: Storage,
-    path: str,
-    identity: str,
-    encode: TranscodeConfig,
-    extras: dict[str, bytes] | None = None,
-    *,
-    is_image: bool = False,
-) -> Iterator[RawClip | Rejected]:
-    """The clips of one video file, or the one of a picture, or why it has none.
-
-    The file must be, before and after it is read, what it was when it was listed.
-    """
-    source = printable_path(storage.uri(path))
-    if identity == MISSING:
-        yield Rejected(source, "no such file")
-        return
-    if identity.startswith(UNREADABLE_PREFIX):
-        yield Rejected(source, f"cannot be read: {identity.removeprefix(UNREADABLE_PREFIX)}")
-        return
-    if file_identity(storage, path) != identity:
-        yield Rejected(source, CHANGED_WHILE_PACKING)
-        return
-    if identity.startswith("0:"):
-        yield Rejected(source, "zero bytes")
-        return
-    lost = 0.0
-    try:
-        with convert_input_errors(storage), open_buffered(storage, path) as file:
-            check_not_lfs_pointer(file)
-            clips: Iterator[RawClip | Rejected] = (
-                iter([read_image(file, clip_key_prefix(path), source)])
-                if is_image
-                else split_into_clips(file, clip_key_prefix(path), source, encode, extras or {})
-            )
-            for clip in clips:
-                lost += clip.share if isinstance(clip, Rejected) else 0
-                yield clip
-    except DataError as error:
-        yield Rejected(source, error.what, max(0.0, 1 - lost))
-        lost = 1.0
-    if file_identity(storage, path) != identity:
-        yield Rejected(source, CHANGED_WHILE_PACKING, max(0.0, 1 - lost))
-
-
 @contextmanager
 def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
-    """Whatever goes wrong with one input, as the reason why it cannot be used.
+    """Convert any error of one input to a DataError with the reason.
 
-    `storage`: where it is read. Without one, every OSError is the machine's.
+    Args:
+        storage: where the input is read; None: every OSError is an error of the machine.
 
     Raises:
-        DataError: the reason.
-        OSError: the storage or the machine fails, not the input.
+        DataError: the input cannot be used.
+        OSError: the storage or the machine failed, not the input.
     """
     try:
         yield
@@ -167,9 +112,11 @@ def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
             raise
         raise DataError("no such file") from error
     except OSError as error:
-        final = isinstance(error, PermissionError)
-        local = storage is not None and not storage.is_remote and error.errno in _PER_FILE_ERRNOS
-        if storage is None or not (final or local):
+        is_permission = isinstance(error, PermissionError)
+        is_local_file_error = (
+            storage is not None and not storage.is_remote and error.errno in _PER_FILE_ERRNOS
+        )
+        if storage is None or not (is_permission or is_local_file_error):
             raise
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DataError(f"cannot be read: {reason}") from None
@@ -179,10 +126,10 @@ def convert_input_errors(storage: Storage | None = None) -> Iterator[None]:
 
 
 def check_not_lfs_pointer(file: IO[bytes]) -> None:
-    """Find out that a file is what Git LFS left in place of a large one.
+    """Check that a file is not a Git LFS pointer, which stands in for a file not downloaded.
 
     Raises:
-        DataError: it is.
+        DataError: it is one.
     """
     file.seek(0)
     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
@@ -191,18 +138,18 @@ def check_not_lfs_pointer(file: IO[bytes]) -> None:
 
 
 def detect_compression(head: bytes) -> str | None:
-    """How a file is compressed, by its first bytes."""
+    """The compression format of a file, from its first bytes; None if it is not compressed."""
     return next(
         (kind for magic, kind in _COMPRESSION_MAGIC.items() if head.startswith(magic)), None
     )
 
 
 def open_buffered(storage: Storage, path: str) -> IO[bytes]:
-    """A seekable reader with read-ahead, so that a remote file costs few requests."""
+    """Open a file with read-ahead, so that a remote file takes few requests."""
     return cast(IO[bytes], io.BufferedReader(open_arrow_file(storage, path), _READ_AHEAD_BYTES))
 
 
 def open_arrow_file(storage: Storage, path: str) -> Any:
-    """A file as pyarrow reads it: its threads call no Python, as they would for `open_buffered`."""
-    place = storage.fs_path(path)
-    return storage.fs.open_input_file(place if storage.is_remote else os.fsencode(place))
+    """Open a file for pyarrow, whose threads read it without calling Python."""
+    full_path = storage.fs_path(path)
+    return storage.fs.open_input_file(full_path if storage.is_remote else os.fsencode(full_path))

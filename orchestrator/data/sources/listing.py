@@ -1,4 +1,4 @@
-"""A folder's files: those that a source reads, and a row for each of the others."""
+"""Lists the files of a folder: those that a source reads, and the reason for each other one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.storage.local_listing import NOT_A_REGULAR_FILE
 COMPRESSED_TAR = re.compile(
     r"\.(tar\.(bz2|bz|gz|lz|lz4|lzma|lzo|xz|z|zst|zstd)|tgz|taz|tbz|tbz2|tlz|txz|tzst)$", re.I
 )
-"""Names of tars that cannot be read at random."""
+"""File names of compressed tars, which do not allow random access."""
 
 COMPRESSED_TAR_REASON = "a compressed tar, which cannot be read at random: unpack it to .tar"
 
@@ -32,20 +32,18 @@ _PACKED_DATASET_TAR = re.compile(r"(^|/)datasets/[0-9a-f]{16}/[^/]+\.tar$")
 
 @dataclass(frozen=True)
 class Listing:
-    """Files below a folder, hidden ones left out, and what cannot be read there.
-
-    `refused`: paths and reasons; a folder's path ends with "/".
-    """
+    """The files below a folder, without hidden ones."""
 
     files: list[FileEntry]
     unreadable: list[tuple[str, str]]
+    """(path, reason) of what cannot be read; the path of a folder ends with "/"."""
 
     def with_extensions(self, extensions: Collection[str]) -> list[FileEntry]:
         """The files with one of these extensions (lower case, without the dot)."""
         return [entry for entry in self.files if extension_of(entry.path) in extensions]
 
     def tars(self) -> list[FileEntry]:
-        """The tars, without those of datasets that were packed into this folder."""
+        """The tars, except those of datasets that were packed into this folder."""
         return [
             entry
             for entry in self.with_extensions(("tar",))
@@ -54,57 +52,61 @@ class Listing:
 
 
 def list_folder(storage: Storage) -> Listing:
-    """Everything below a folder.
+    """List all files below a folder.
 
     Raises:
         RequestError: the folder cannot be listed.
     """
-    refused: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str]] = []
     try:
-        files = list(storage.files(on_unreadable=lambda *row: refused.append(row)))
+        files = list(storage.files(on_unreadable=lambda *row: unreadable.append(row)))
     except OSError as error:
-        refused.append(("/", f"cannot be listed: {error}"))
+        unreadable.append(("/", f"cannot be listed: {error}"))
         files = []
-    for path, reason in refused:
+    for path, reason in unreadable:
         if path == "/":
-            raise RequestError(reason, where=storage.root, hint="check the path and its rights")
+            raise RequestError(
+                reason, where=storage.root, hint="check the path and its permissions"
+            )
     return Listing(
         [entry for entry in files if not is_hidden(entry.path)],
-        sorted(row for row in refused if not is_hidden(row[0])),
+        sorted(row for row in unreadable if not is_hidden(row[0])),
     )
 
 
 def skipped_files(
     storage: Storage, listing: Listing, extensions: Collection[str], kind: str
 ) -> list[Rejected]:
-    """A row for each file below a folder that is not read, documents left out.
+    """A row for each file below a folder that is not read, except documents.
+
+    An input that cannot be read has a share of 1, a file of another kind 0.
 
     Args:
         extensions: those of the files that are read.
-        kind: what they are: "videos", "pictures" or "tars".
-
-    An input that cannot be read counts as lost; files of another kind do not.
+        kind: what those files are: "videos", "pictures" or "tars".
     """
     rows: list[tuple[str, str, float]] = []
     for entry in listing.files:
         if extension_of(entry.path) not in extensions and not is_document(entry.path):
             rows.append((entry.path, f"left out: {_skip_reason(entry.path, kind)}", 0.0))
     for path, reason in listing.unreadable:
-        lost = reason != NOT_A_REGULAR_FILE and (
+        is_lost = reason != NOT_A_REGULAR_FILE and (
             extension_of(path) in extensions or path.endswith("/")
         )
-        rows.append((path, reason, float(lost)))
+        rows.append((path, reason, float(is_lost)))
     rows.sort()
-    return [Rejected(printable_path(storage.uri(path)), why, lost) for path, why, lost in rows]
+    return [
+        Rejected(printable_path(storage.uri(path)), why, is_lost) for path, why, is_lost in rows
+    ]
 
 
 def extension_of(path: str) -> str:
-    """Of a file's name, lower case, without the dot."""
+    """The extension of a path, lower case, without the dot."""
     return path.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of a path begins with a dot."""
+    """Whether any part of a path begins with a dot."""
     return any(part.startswith(".") for part in path.split("/"))
 
 
@@ -117,14 +119,15 @@ def is_document(path: str) -> bool:
 
 
 def _skip_reason(path: str, kind: str) -> str:
+    """Why a source of `kind` does not read a file."""
     extension = extension_of(path)
     if COMPRESSED_TAR.search(path):
         return COMPRESSED_TAR_REASON
     for what, extensions in _EXTENSIONS_BY_KIND.items():
         if extension in extensions:
             return (
-                f"a {what} beside {kind}: move it to a folder of its own and name that as a source"
+                f"a {what} among {kind}: move it to a folder of its own and name that as a source"
             )
     if extension in _SIDECAR_EXTENSIONS:
-        return f"a .{extension} beside {kind} is not read: labels stand in a manifest or in tars"
-    return f"by its name not one of the {kind}"
+        return f"a .{extension} among {kind} is not read: put labels in a manifest or in tars"
+    return f"no extension of {kind}"

@@ -1,4 +1,4 @@
-"""A V-JEPA manifest: one video a line, with a label behind it."""
+"""Source: a V-JEPA manifest, a text file with one `path label` per line."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from orchestrator.data.sources.inputs import (
     file_identity,
     make_units,
     printable_path,
-    read_clips,
 )
+from orchestrator.data.sources.raw_clips import read_clips
 from orchestrator.errors import RequestError
 from orchestrator.job import TranscodeConfig
-from orchestrator.storage import Storage, is_remote
+from orchestrator.storage import Storage, is_remote, split_file_uri
 
 _HEADER_NAMES = {"path", "video", "videos", "file", "filename", "video_path", "filepath"}
 _DUPLICATE = "again"
-_MAX_LINE_LENGTH = 1 << 16  # characters of a line that is taken apart; no path is as long
+"""Identity of a file that an earlier line names; part of the dataset's digest, so it is fixed."""
+
+_MAX_LINE_LENGTH = 1 << 16  # characters of a line that is parsed; no path is as long
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,299}")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,199})(\.[0-9]+(e[+-][0-9]{2})?|e[+-][0-9]{2})")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?:\s*([,\t ])(.*))?')
@@ -33,9 +35,9 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)"(?:\s*([,\t ])(.*))?')
 class ManifestSource:
     """Lines of `path label`, separated by a space, a tab or a comma; the label may be absent.
 
-    Paths may contain spaces, and quotes where they contain the separator; relative ones
-    start at the manifest's folder. The label goes into KEY.json: a plain decimal number as a
-    number, all else as text.
+    Paths may contain spaces, and are quoted if they contain the separator; relative ones start at
+    the manifest's folder. The label is written to KEY.json: a plain decimal number as a number,
+    everything else as text.
     """
 
     def __init__(self, uri: str, unit_size: int) -> None:
@@ -43,31 +45,39 @@ class ManifestSource:
         self.folder = uri.rpartition("/")[0] or "/"
 
     def units(self) -> list[WorkUnit]:
-        """Units of `unit` lines each, in the manifest's order.
+        """Work units of `unit_size` lines, in the manifest's order.
 
         Raises:
             RequestError: the manifest cannot be read, is empty, or none of its files exists.
         """
         lines = self._read_rows()
-        places = self._canonical_paths({path for path, _ in lines})
-        first = {place: path for path, place in reversed(list(places.items()))}
-        with ThreadPoolExecutor(16) as pool:  # one request per path where the store is remote
-            found_states = pool.map(
-                lambda path: file_identity(*self._storage_and_name(path)), first.values()
+        canonical_paths = self._canonical_paths({path for path, _ in lines})
+        path_by_canonical = {
+            canonical: path for path, canonical in reversed(list(canonical_paths.items()))
+        }
+        with ThreadPoolExecutor(16) as pool:  # one request per path on an object store
+            identities = pool.map(
+                lambda path: file_identity(*self._storage_and_name(path)),
+                path_by_canonical.values(),
             )
-            states = dict(zip(first, found_states, strict=True))
-        found = [
-            (_encode_input(path, label), states.pop(places[path], _DUPLICATE))
+            identity_by_canonical = dict(zip(path_by_canonical, identities, strict=True))
+        inputs = [
+            (
+                _encode_input(path, label),
+                identity_by_canonical.pop(canonical_paths[path], _DUPLICATE),
+            )
             for path, label in lines
         ]
-        if all(state == MISSING or state.startswith(UNREADABLE_PREFIX) for _, state in found):
-            exists = "can be read" if any(state != MISSING for _, state in found) else "exists"
+        if all(
+            identity == MISSING or identity.startswith(UNREADABLE_PREFIX) for _, identity in inputs
+        ):
+            verb = "can be read" if any(identity != MISSING for _, identity in inputs) else "exists"
             raise RequestError(
-                f"none of the {len(found)} files that it names {exists}",
+                f"none of the {len(inputs)} files that it names {verb}",
                 where=self.uri,
                 hint=f"relative paths start at the manifest's folder: {self.folder}",
             )
-        return make_units(found, self.unit_size)
+        return make_units(inputs, self.unit_size)
 
     def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
         """The clips of every line of a unit, in order."""
@@ -81,18 +91,17 @@ class ManifestSource:
             yield from read_clips(storage, name, identity, encode, extras)
 
     def _storage_and_name(self, path: str) -> tuple[Storage, str]:
-        """The storage and the path in it, of a path as the manifest gives it."""
+        """The storage and the path in it, for a path as written in the manifest."""
         if is_remote(path) or is_remote(self.folder):
-            path = path.replace("/./", "/").removeprefix("./")  # a store takes it for a name
+            path = path.replace("/./", "/").removeprefix("./")  # object stores take "." for a name
         if is_remote(path) or path.startswith("/"):
-            folder, _, name = path.rpartition("/")
-            return Storage(folder or "/"), name
+            return split_file_uri(path)
         return Storage(self.folder), path
 
     def _canonical_paths(self, paths: set[str]) -> dict[str, str]:
-        """One name for each file, by the paths that the manifest gives it."""
+        """One canonical path per file, by the paths as written in the manifest."""
         folders: dict[str, str] = {}
-        places = {}
+        canonical = {}
         for path in sorted(paths):
             storage, name = self._storage_and_name(path)
             folder, slash, base = storage.uri(name).rpartition("/")
@@ -100,13 +109,13 @@ class ManifestSource:
                 if folder not in folders:
                     folders[folder] = os.path.realpath(folder + slash)
                 folder = folders[folder]
-            places[path] = f"{folder}/{base}"
-        return places
+            canonical[path] = f"{folder}/{base}"
+        return canonical
 
     def _read_rows(self) -> list[tuple[str, str]]:
-        place, name = Storage(self.folder), self.uri.rpartition("/")[2]
+        storage, name = Storage(self.folder), self.uri.rpartition("/")[2]
         try:
-            text = place.read_bytes(name).decode("utf-8-sig")
+            text = storage.read_bytes(name).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(
                 f"cannot read the manifest: {error}",
@@ -125,20 +134,20 @@ class ManifestSource:
 
 
 def parse_line(line: str) -> tuple[str, str]:
-    """Path and label of one line; the label is '' where there is none."""
+    """Split one line into path and label; the label is '' if there is none."""
     if len(line) > _MAX_LINE_LENGTH:
         return line, ""
     if quoted := _QUOTED.fullmatch(line):
-        path, mark, label = quoted.groups(default="")
-        if mark == "," or label.lstrip().startswith('"'):
-            label = (next(csv.reader([label.lstrip()], delimiter=mark), []) or [""])[0]
+        path, delimiter, label = quoted.groups(default="")
+        if delimiter == "," or label.lstrip().startswith('"'):
+            label = (next(csv.reader([label.lstrip()], delimiter=delimiter), []) or [""])[0]
         return path.replace('""', '"'), label.strip()
     if _is_video(line):
         return line, ""
-    for mark in ("\t", ",", " ") if line.endswith('"') else ():
-        *names, label = next(csv.reader([line], delimiter=mark))
-        if _is_video(mark.join(names).strip()):
-            return mark.join(names).strip(), label.strip()
+    for delimiter in ("\t", ",", " ") if line.endswith('"') else ():
+        *names, label = next(csv.reader([line], delimiter=delimiter))
+        if _is_video(delimiter.join(names).strip()):
+            return delimiter.join(names).strip(), label.strip()
     separators: tuple[str | None, ...] = ("\t", ",", None)
     for separator in separators:
         head, *tail = line.rsplit(separator, 1)
@@ -149,7 +158,7 @@ def parse_line(line: str) -> tuple[str, str]:
 
 
 def _encode_input(path: str, label: str) -> str:
-    """A line as a unit keeps it; `_decode_input` reads it back."""
+    """Encode a line as an input of a work unit; `_decode_input` is the inverse."""
     if "\t" in path or not path:
         return "\t" + json.dumps([path, label])
     return f"{path}\t{label}"

@@ -1,7 +1,8 @@
-"""Which files of a tar belong to which clip, by WebDataset's rule for names.
+"""Assigns the files of a tar to clips by WebDataset's naming rule.
 
 A sample's key ends at the first dot of the base name: `KEY.left.mp4`, `KEY.right.mp4` and
-`KEY.json` are one sample, and the label is both clips'. `KEY.left.json` is the left clip's alone.
+`KEY.json` are one sample, whose json belongs to both clips. `KEY.left.json` belongs to the left
+clip only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SidecarFile:
-    """A member that is no clip: its name in the tar, and where its bytes are."""
+    """A member that is not a clip: its name in the tar, and the offset and size of its bytes."""
 
     name: str
     offset: int
@@ -22,15 +23,19 @@ class SidecarFile:
 def sample_key(name: str) -> str:
     """The key of the sample that a file belongs to."""
     folder, slash, base = name.rpartition("/")
-    # A dot at the beginning hides a file, and ends no key.
+    # A leading dot marks a hidden file and does not end the key.
     return folder + slash + base[:1] + base[1:].partition(".")[0]
 
 
 class ClipsBySample:
-    """The clips of a tar, by sample."""
+    """The clips of a tar, grouped by sample."""
 
     def __init__(self, keys: Collection[str]) -> None:
-        """`keys`: of the clips, each a name up to its last dot."""
+        """Group the clips.
+
+        Args:
+            keys: one per clip: the member's name up to its last dot.
+        """
         self._clips = set(keys)
         self._samples: dict[str, list[str]] = {}
         for key in keys:
@@ -38,28 +43,31 @@ class ClipsBySample:
         self._sample_by_casefold = {sample.casefold(): sample for sample in self._samples}
 
     def assign(self, files: Iterable[SidecarFile]) -> SidecarAssignment:
-        """Give each file to its clips. A clip's own file goes before its sample's; of two files
-        with one name the first is used."""
-        found = SidecarAssignment()
+        """Assign each file to its clips.
+
+        A file of a clip takes precedence over one of its sample; of two files with the same name
+        the first is used.
+        """
+        assignment = SidecarAssignment()
         shared: list[SidecarFile] = []
         for file in files:
             key = self._owning_clip(file.name)
             if key is None:
                 shared.append(file)
-            elif not found.add(key, file.name[len(key) + 1 :], file):
-                found.unused.append((file, f"clip '{key}' has a file of this kind already"))
+            elif not assignment.add(key, file.name[len(key) + 1 :], file):
+                assignment.unused.append((file, f"clip '{key}' has a file of this kind already"))
         for file in shared:
             sample = sample_key(file.name)
             extension, keys = file.name[len(sample) + 1 :], self._samples.get(sample)
             if not keys or not extension:
-                found.unused.append((file, self._unmatched_reason(sample)))
-            elif not sum(found.add(key, extension, file) for key in keys):
+                assignment.unused.append((file, self._unmatched_reason(sample)))
+            elif not sum(assignment.add(key, extension, file) for key in keys):
                 reason = f"each clip of '{sample}' has a file of this kind already"
-                found.unused.append((file, reason))
-        return found
+                assignment.unused.append((file, reason))
+        return assignment
 
     def _owning_clip(self, name: str) -> str | None:
-        """The one clip that a file belongs to; None: to its whole sample, or to nothing."""
+        """The one clip that a file belongs to; None if it belongs to a sample or to nothing."""
         sample, key = sample_key(name), name
         while len(key) > len(sample):
             key = key.rpartition(".")[0]
@@ -69,18 +77,20 @@ class ClipsBySample:
 
     def _unmatched_reason(self, sample: str) -> str:
         similar = self._sample_by_casefold.get(sample.casefold(), sample)
-        hint = "" if similar == sample else f": its name is '{similar}' in other letters"
+        hint = "" if similar == sample else f": sample '{similar}' differs in upper and lower case"
         return f"belongs to no clip{hint}"
 
 
 class SidecarAssignment:
-    """`by_clip`: per clip, its side files by their extension in lower case (`KEY.JSON` is a
-    "json"); `unused`: files that no clip has, and why."""
+    """The sidecar files of each clip."""
 
     def __init__(self) -> None:
         self.by_clip: dict[str, dict[str, SidecarFile]] = {}
+        """Per clip its files by extension, in lower case (`KEY.JSON` is a "json")."""
+
         self.unused: list[tuple[SidecarFile, str]] = []
+        """Files that belong to no clip, and why."""
 
     def add(self, key: str, extension: str, file: SidecarFile) -> bool:
-        """False when the clip has such a file already."""
+        """Add a file to a clip; False if the clip has a file with this extension already."""
         return self.by_clip.setdefault(key, {}).setdefault(extension.lower(), file) is file

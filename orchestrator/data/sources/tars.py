@@ -1,62 +1,42 @@
-"""WebDataset tars from elsewhere, indexed where they lie: read once, never written."""
+"""Source: WebDataset tars that are indexed in place, read once and never written."""
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
-import tempfile
+import itertools
+import re
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import Any
 
-from orchestrator.data.codec.seekable import probe_seekable
 from orchestrator.data.sources.base import (
     CHANGED_WHILE_PACKING,
-    IMAGE_EXTENSIONS,
-    VIDEO_EXTENSIONS,
     Rejected,
     WorkUnit,
 )
 from orchestrator.data.sources.inputs import (
     MISSING,
-    check_not_lfs_pointer,
     convert_input_errors,
-    detect_compression,
     file_identity,
     make_units,
-    open_buffered,
     path_to_utf8,
     printable_path,
 )
 from orchestrator.data.sources.listing import (
-    extension_of,
-    is_document,
-    is_hidden,
     list_folder,
     skipped_files,
 )
-from orchestrator.data.sources.patterns import expand_braces
-from orchestrator.data.sources.tar_samples import ClipsBySample, SidecarFile, sample_key
-from orchestrator.data.sources.tar_stream import (
-    READ_CHUNK_BYTES,
-    HashingReader,
-    next_member,
-    open_tar,
-)
+from orchestrator.data.sources.tar_indexer import TarIndexer
 from orchestrator.data.store.index_writer import IndexedShard
-from orchestrator.data.store.sidecar_arrays import ARRAY_FILES, ArraySummary, find_unusable_array
 from orchestrator.errors import DataError, RequestError
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, split_file_uri
 
-_NON_FILE_TYPES = (b"D", b"V")  # GNU: what a folder held, and the volume's name
 _MAX_UNITS = 4096
-_MAX_IN_MEMORY_BYTES = 64 << 20
 
 
 class TarSource:
     """One tar, a folder of tars, or a pattern such as `s3://bucket/clips-{000..127}.tar`.
 
-    A clip is a member with a video's extension, and its key is its name up to the last dot; what
-    else belongs to it: `orchestrator.data.sources.tar_samples`.
+    A clip is a member with the extension of a video; its key is its name up to the last dot.
+    `orchestrator.data.sources.tar_samples` says which other members belong to it.
     """
 
     def __init__(self, uri: str) -> None:
@@ -67,44 +47,44 @@ class TarSource:
         return {**self.__dict__, "_skipped_inputs": []}
 
     def units(self) -> list[WorkUnit]:
-        """Units of one tar, or of a few where there are thousands.
+        """Work units of one tar, or of several if there are thousands of tars.
 
         Raises:
-            RequestError: a tar that the pattern names is missing.
+            RequestError: a tar of the pattern is missing, or the pattern or the folder is invalid.
         """
-        found = [(tar, file_identity(*_storage_and_name(tar))) for tar in self._list_tars()]
-        missing = [tar for tar, state in found if state == MISSING]
+        inputs = [(tar, file_identity(*split_file_uri(tar))) for tar in self._list_tars()]
+        missing = [tar for tar, identity in inputs if identity == MISSING]
         if missing:
             raise RequestError(
-                f"{len(missing)} of {len(found)} tars are missing",
+                f"{len(missing)} of {len(inputs)} tars are missing",
                 where=missing[0],
                 hint="check the pattern's numbers, or restore the files",
             )
-        return make_units(found, 1 + len(found) // _MAX_UNITS)
+        return make_units(inputs, 1 + len(inputs) // _MAX_UNITS)
 
     def left_out(self) -> list[Rejected]:
-        """What the last `units` found beside the tars."""
+        """Files that the last call of `units` skipped."""
         return self._skipped_inputs
 
     def shards(self, unit: WorkUnit) -> Iterator[IndexedShard | Rejected]:
-        """Each tar's clips, and a row for each member or rest of a tar that cannot be used."""
+        """The clips of each tar, and a row for each member or remainder that cannot be used."""
         for tar, identity in zip(unit.inputs, unit.identity.split("\n"), strict=True):
-            place = _storage_and_name(tar)
-            if file_identity(*place) != identity:
+            location = split_file_uri(tar)
+            if file_identity(*location) != identity:
                 yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
-            found = TarIndexer(tar)
+            indexer = TarIndexer(tar)
             try:
-                with convert_input_errors(place[0]):
-                    found.read(*place)
+                with convert_input_errors(location[0]):
+                    indexer.read(*location)
             except DataError as error:
                 yield Rejected(tar, error.what)
                 continue
-            if file_identity(*place) != identity:
+            if file_identity(*location) != identity:
                 yield Rejected(tar, CHANGED_WHILE_PACKING)
                 continue
-            shard = found.shard()
-            yield from found.rejected()
+            shard = indexer.shard()
+            yield from indexer.rejected()
             yield shard
 
     def _list_tars(self) -> list[str]:
@@ -117,205 +97,31 @@ class TarSource:
         self._skipped_inputs = skipped_files(folder, listing, ("tar",), "tars")
         tars = listing.tars()
         unnamed = [entry.path for entry in tars if path_to_utf8(entry.path) != entry.path]
-        reason = "its name is not UTF-8, and the index must hold it: rename the tar"
+        reason = "its name is not UTF-8, so the index cannot contain it: rename the tar"
         self._skipped_inputs += [
             Rejected(printable_path(folder.uri(path)), reason) for path in unnamed
         ]
         return [folder.uri(entry.path) for entry in tars if entry.path not in set(unnamed)]
 
 
-def _storage_and_name(tar: str) -> tuple[Storage, str]:
-    folder, _, name = tar.rpartition("/")
-    return Storage(folder or "/"), name
+def expand_braces(pattern: str) -> list[str]:
+    """Expand `a-{000..010}.tar` and `{x,y}.tar` to lists, as a shell does.
+
+    Raises:
+        RequestError: braces that are neither a range nor a list.
+    """
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [_expand_brace(p, pattern) if i % 2 else [p] for i, p in enumerate(parts)]
+    return ["".join(choice) for choice in itertools.product(*choices)]
 
 
-class TarIndexer:
-    """What one tar holds, read from front to back once."""
-
-    def __init__(self, tar: str) -> None:
-        self._tar = tar
-        self._clips: dict[str, dict[str, Any]] = {}
-        self._files: list[SidecarFile] = []
-        self._files_by_name: dict[str, SidecarFile] = {}  # by name, for links
-        self._arrays_by_offset: dict[int, ArraySummary] = {}  # by offset
-        self._lost_inputs: list[tuple[str, str]] = []
-        self._skipped_files: list[tuple[str, str]] = []
-        self._bad_samples: set[str] = set()
-        self._hash, self._size = hashlib.sha256(), 0
-
-    def read(self, storage: Storage, name: str) -> None:
-        """Walk the tar, and others that are joined to its end.
-
-        Raises:
-            DataError: it is no tar at all.
-        """
-        with open_buffered(storage, name) as file:
-            check_not_lfs_pointer(file)
-            stream = HashingReader(file, self._hash)
-            start: int | None = 0
-            while start is not None:
-                start = self._scan_tar(stream, start)
-            self._size = stream.finish()
-
-    def _scan_tar(self, stream: HashingReader, start: int) -> int | None:
-        """Walk one tar from its first byte; where the next one begins, or None."""
-        stream.seek(start)
-        try:
-            tar = open_tar(stream)
-        except tarfile.ReadError as error:
-            if not start:
-                stream.seek(0)
-                kind = detect_compression(stream.read(16))
-                reason = f"{kind} data: unpack it" if kind else str(error)
-                raise DataError(f"not a tar: {reason}") from None
-            reason = f"what stands behind the end mark, from byte {start} on, is no tar"
-            self._skipped_files.append((self._tar, reason))
-            return None
-        with tar:
-            end = self._scan_members(tar, start)
-        if end is None:
-            return None
-        stream.seek(end)
-        block = stream.read(tarfile.BLOCKSIZE)
-        if not block:
-            self._lost_inputs.append((self._tar, "the tar is cut: it has no end mark"))
-        elif block.strip(b"\0") or len(block) < tarfile.BLOCKSIZE:
-            reason = f"the tar is cut or damaged at byte {end}; the rest is lost"
-            self._lost_inputs.append((self._tar, reason))
-        else:
-            return stream.skip_zeros()
-        return None
-
-    def _scan_members(self, tar: tarfile.TarFile, start: int) -> int | None:
-        """Read every member; where the walk ended, or None when it was cut inside a member."""
-        members = iter(tar)
-        try:
-            while member := next_member(members):
-                self._add_member(tar, member, start + member.offset_data)
-                tar.members = []  # type: ignore[attr-defined]  # keeps memory flat
-        except tarfile.ReadError as error:
-            self._lost_inputs.append((self._tar, f"the tar is cut: {error}; the rest is lost"))
-            return None
-        return start + int(tar.offset)
-
-    def _add_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, offset: int) -> None:
-        if member.isdir() or member.type in _NON_FILE_TYPES:
-            return
-        name = printable_path(member.name.removeprefix("./"))
-        key, _, _ = name.rpartition(".")
-        is_video = bool(key) and extension_of(name) in VIDEO_EXTENSIONS
-        array = next((one for one in ARRAY_FILES if name.lower().endswith(f".{one}")), None)
-        if name.startswith("/") or ".." in name.split("/"):
-            self._reject(name, "unsafe name: absolute or with '..'", is_video)
-        elif member.islnk() and not is_video and (there := self._resolve_hard_link(member, array)):
-            self._files.append(SidecarFile(name, there.offset, there.size))
-        elif member.sparse is not None:
-            self._reject(name, "is stored sparse: make the tar without --sparse", is_video)
-        elif not member.isreg():
-            self._reject(name, "not a plain file", is_video)
-        elif not is_video:
-            if array:
-                body = cast(IO[bytes], tar.extractfile(member)).read()
-                self._arrays_by_offset[offset] = ArraySummary.from_bytes(array, body)
-            self._files_by_name[name] = SidecarFile(name, offset, member.size)
-            self._files.append(self._files_by_name[name])
-        elif name.rpartition("/")[2].startswith("._"):
-            self._reject(name, "metadata of macOS, no video", counts_as_lost=False)
-        elif key in self._clips:
-            self._reject(name, f"duplicate key '{key}'")
-        elif member.size == 0:
-            self._reject(name, "zero bytes")
-        else:
-            self._add_clip(tar, member, name, key, offset)
-
-    def _resolve_hard_link(self, member: tarfile.TarInfo, array: str | None) -> SidecarFile | None:
-        """The earlier side file that a hard link names; None: it is none, or no such array."""
-        there = self._files_by_name.get(printable_path(member.linkname.removeprefix("./")))
-        return (
-            there if there and (array is None or there.offset in self._arrays_by_offset) else None
-        )
-
-    def _add_clip(
-        self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, key: str, offset: int
-    ) -> None:
-        digest = hashlib.sha256()
-        with tempfile.SpooledTemporaryFile(max_size=_MAX_IN_MEMORY_BYTES) as payload:
-            body = cast(IO[bytes], tar.extractfile(member))
-            while block := body.read(READ_CHUNK_BYTES):
-                digest.update(block)
-                payload.write(block)
-            try:
-                with convert_input_errors():
-                    check_not_lfs_pointer(cast(IO[bytes], payload))
-                    facts = probe_seekable(cast(IO[bytes], payload))
-            except DataError as error:
-                self._reject(name, error.what)
-                return
-        width, height = facts.display_size
-        self._clips[key] = {
-            "key": key,
-            "shard": self._tar,
-            "offset": offset,
-            "bytes": member.size,
-            "frames": facts.frames,
-            "fps": float(facts.fps),
-            "width": width,
-            "height": height,
-            "duration_s": facts.duration_s,
-            "sha256": digest.hexdigest(),
-            "source": f"{self._tar}/{name}",
-            "codec": facts.codec,
-            "extras": [],
-        }
-
-    def _reject(self, name: str, reason: str, counts_as_lost: bool = True) -> None:
-        (self._lost_inputs if counts_as_lost else self._skipped_files).append(
-            (f"{self._tar}/{name}", reason)
-        )
-        if counts_as_lost:
-            self._bad_samples.add(sample_key(name))
-
-    def rejected(self) -> Iterator[Rejected]:
-        """What cannot be used, each weighed as its share of the tar, and what is left out."""
-        share = 1 / max(1, len(self._clips) + len(self._lost_inputs))
-        for source, reason in self._lost_inputs:
-            yield Rejected(source, reason, share)
-        for source, reason in self._skipped_files:
-            yield Rejected(source, reason, 0.0)
-        if not self._clips and not self._lost_inputs:
-            yield Rejected(self._tar, "holds no video", 0.0)
-
-    def shard(self) -> IndexedShard:
-        """The tar's clips in its order, each with what stands beside it; those whose actions
-        cannot be used are rejected."""
-        found = ClipsBySample(self._clips).assign(self._files)
-        for key, beside in found.by_clip.items():
-            for extension, file in sorted(beside.items(), key=lambda item: item[1].offset):
-                extra = {"name": extension, "offset": file.offset, "bytes": file.size}
-                if extension in ARRAY_FILES:
-                    extra |= self._arrays_by_offset[file.offset].indexed()
-                self._clips[key]["extras"].append(extra)
-        for file, reason in found.unused:
-            self._skip_file(file.name, reason)
-        self._reject_unusable_arrays()
-        return IndexedShard(
-            self._tar, self._size, self._hash.hexdigest(), list(self._clips.values())
-        )
-
-    def _skip_file(self, name: str, reason: str) -> None:
-        """A row for a file that no clip has; where its clip is a row itself, that says enough."""
-        if is_document(name) or is_hidden(name) or sample_key(name) in self._bad_samples:
-            return
-        if extension_of(name) in IMAGE_EXTENSIONS:
-            reason = "a picture in a tar, of which only videos are read"
-        self._reject(name, reason, counts_as_lost=False)
-
-    def _reject_unusable_arrays(self) -> None:
-        for key, clip in list(self._clips.items()):
-            places = {e["name"]: e["offset"] for e in reversed(clip["extras"])}
-            beside = {
-                name: self._arrays_by_offset[places[name]] for name in ARRAY_FILES if name in places
-            }
-            if fault := find_unusable_array(beside, clip["frames"]):
-                self._reject(f"{key}.{fault[0]}", fault[1])
-                del self._clips[key]
+def _expand_brace(text: str, pattern: str) -> list[str]:
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if numbers:
+        first, last = numbers.groups()
+        return [f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)]
+    if "," in text:
+        return text.split(",")
+    raise RequestError(
+        f"'{{{text}}}' is neither a range nor a list", where=pattern, hint="write {000..127}"
+    )

@@ -1,16 +1,15 @@
-"""The index of a dataset: where every clip lies inside its tar, and what it is.
+"""The index of a dataset: the location of every clip in its tar, and its properties.
 
-A dataset folder holds `index.parquet` (a file, or a folder of parts; one row group per
-shard, in shard order) and `shards.parquet` (one row per shard: path, count, bytes, sha256,
-seconds). Opening reads three numbers per shard; clip rows are read one shard at a time, so
-memory does not grow with the number of clips.
+A dataset folder contains `index.parquet` (a file, or a folder of parts; one row group per shard,
+in shard order) and `shards.parquet` (one row per shard: path, count, bytes, sha256, seconds).
+Opening reads three numbers per shard; rows of clips are read one shard at a time, so memory does
+not grow with the number of clips.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,29 +17,31 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from orchestrator.data.store.index_schema import (
+from orchestrator.data.store.index_files import (
     INDEX_FILE,
     REQUIRED_COLUMNS,
     SHARD_SCHEMA,
     SHARDS_FILE,
-    ContentDigest,
+    content_digest_of,
+    list_parts,
+    open_parquet,
+    read_column,
+    read_counts,
 )
 from orchestrator.errors import DataError, JobFailed, RequestError
-from orchestrator.storage import Storage, is_remote, with_retries
+from orchestrator.storage import Storage, is_remote, split_file_uri, with_retries
 
-_PART = re.compile(r"part-(\d+)\.parquet$")
 _MAX_OPEN_TARS = 8
 
 T = TypeVar("T")
 
 
 class DatasetIndex:
-    """One dataset, packed or indexed in place. Pickles as its address and totals.
+    """One dataset, packed or indexed in place. Pickled as its URI and totals.
 
-    `clips_per_shard`: int64 [shards], in shard order; `num_clips`, `seconds`, `num_bytes`: totals;
-    `digest`: 16 hex digits of the shards' content, the same wherever it is copied.
+    `num_clips`, `seconds` and `num_bytes` are totals; `digest` has 16 hex digits and depends on the
+    content of the shards only, not on where they are.
     """
 
     def __init__(self, uri: str, digest: str, clips: int, seconds: float, size: int) -> None:
@@ -82,7 +83,7 @@ class DatasetIndex:
         """Open the dataset folder at `uri`.
 
         Raises:
-            RequestError: there is no dataset, or its files cannot be read.
+            RequestError: there is no dataset at `uri`, or its files cannot be read.
             DataError: `index.parquet` and `shards.parquet` do not belong together.
         """
         storage = Storage(uri)
@@ -93,16 +94,18 @@ class DatasetIndex:
                 where=uri,
                 hint="name a folder that `kind: pack` has written",
             )
-        file = _open_parquet(storage, SHARDS_FILE)
+        file = open_parquet(storage, SHARDS_FILE)
         absent = [c for c in SHARD_SCHEMA.names[:4] if c not in file.schema_arrow.names]
         if absent:
             raise DataError(f"columns missing: {', '.join(absent)}", where=storage.uri(SHARDS_FILE))
         has_seconds = "seconds" in file.schema_arrow.names
-        counts = _read_counts(file)
+        counts = read_counts(file)
         meta = file.schema_arrow.metadata or {}
-        digest = meta[b"digest"].decode() if b"digest" in meta else _digest_of_file(file)
-        seconds = sum(float(np.sum(c)) for c in _column(file, "seconds")) if has_seconds else 0.0
-        size = sum(int(np.sum(c)) for c in _column(file, "bytes"))
+        digest = meta[b"digest"].decode() if b"digest" in meta else content_digest_of(file)
+        seconds = (
+            sum(float(np.sum(c)) for c in read_column(file, "seconds")) if has_seconds else 0.0
+        )
+        size = sum(int(np.sum(c)) for c in read_column(file, "bytes"))
         index = cls(storage.root, digest, int(counts.sum()), seconds, size)
         index._counts = counts
         index._check_parts()
@@ -114,7 +117,7 @@ class DatasetIndex:
     def clips_per_shard(self) -> np.ndarray:
         """int64 [shards]: clips per shard, in shard order."""
         if self._counts is None:
-            self._counts = _read_counts(_open_parquet(self._storage, SHARDS_FILE))
+            self._counts = read_counts(open_parquet(self._storage, SHARDS_FILE))
         return self._counts
 
     @property
@@ -130,7 +133,7 @@ class DatasetIndex:
         """
         part, group = self._row_group_of(shard)
         with self._lock:
-            file = self._tables.get(part, lambda: _open_parquet(self._storage, part))
+            file = self._tables.get(part, lambda: open_parquet(self._storage, part))
             if group >= file.num_row_groups:
                 raise DataError(
                     f"no row group for shard {shard}",
@@ -150,11 +153,11 @@ class DatasetIndex:
         return table
 
     def duration_range(self) -> tuple[float, float]:
-        """Seconds of the shortest and of the longest clip."""
-        file = _open_parquet(self._storage, SHARDS_FILE)
+        """Duration in seconds of the shortest and of the longest clip."""
+        file = open_parquet(self._storage, SHARDS_FILE)
         if {"shortest", "longest"} <= set(file.schema_arrow.names):
-            shortest = min(float(np.min(c)) for c in _column(file, "shortest"))
-            return shortest, max(float(np.max(c)) for c in _column(file, "longest"))
+            shortest = min(float(np.min(c)) for c in read_column(file, "shortest"))
+            return shortest, max(float(np.max(c)) for c in read_column(file, "longest"))
         seconds = [s.to_numpy() for s in self._all_seconds()]
         return float(min(map(np.min, seconds))), float(max(map(np.max, seconds)))
 
@@ -164,7 +167,7 @@ class DatasetIndex:
             raise IndexError(f"shard {shard} of {self.num_shards}")
         with self._lock:
             if self._shards_file is None:
-                self._shards_file = _open_parquet(self._storage, SHARDS_FILE)
+                self._shards_file = open_parquet(self._storage, SHARDS_FILE)
             file, group, row = self._shards_file, 0, shard
             while row >= file.metadata.row_group(group).num_rows:
                 row -= file.metadata.row_group(group).num_rows
@@ -178,16 +181,16 @@ class DatasetIndex:
         return self.resolve_tar_uri(str(self.shard_info(shard)["shard"]))
 
     def resolve_tar_uri(self, name: str) -> str:
-        """Full path or URI of the tar that a row's `shard` column names."""
+        """Full path or URI of the tar in a row's `shard` column."""
         return name if is_remote(name) or name.startswith("/") else self._storage.uri(name)
 
     def read_bytes(self, shard: int, offset: int, length: int, sha256: str | None = None) -> bytes:
         """`length` payload bytes from `offset` of the shard's tar.
 
         Raises:
-            DataError: the tar is gone, shorter than the index says, or (with `sha256`) holds
+            DataError: the tar is missing, shorter than the index says, or (with `sha256`) contains
                 other bytes than were indexed.
-            JobFailed: the object store did not answer for minutes: no fault of the clip's.
+            JobFailed: the object store did not answer for minutes.
         """
         try:
             payload = self._read_with_retries(
@@ -212,10 +215,10 @@ class DatasetIndex:
         return payload
 
     def close(self) -> None:
-        """Close every open file; the index opens them again when it is used."""
+        """Close all open files; the index opens them again when it is used."""
         with self._lock:
-            for recent in (self._tables, self._names, self._tars):
-                recent.clear()
+            for cache in (self._tables, self._names, self._tars):
+                cache.clear()
 
     def _read_tar(self, shard: int, offset: int, length: int) -> bytes:
         with self._lock:
@@ -224,8 +227,7 @@ class DatasetIndex:
 
     def _open_tar(self, shard: int) -> Any:
         uri = self.tar_uri(shard)
-        folder, _, name = uri.rpartition("/")
-        storage = Storage(folder)
+        storage, name = split_file_uri(uri)
         try:
             return storage.fs.open_input_file(storage.fs_path(name))
         except OSError as error:
@@ -236,7 +238,7 @@ class DatasetIndex:
             ) from None
 
     def _read_with_retries(self, call: Callable[[], T], where: Callable[[], str]) -> T:
-        """`call`, repeated while an object store fails. A disk's errors are its own."""
+        """The result of `call`, retried while an object store fails; errors of disks are raised."""
         try:
             return call()
         except OSError as error:
@@ -248,11 +250,11 @@ class DatasetIndex:
             raise JobFailed(
                 f"the storage does not answer: {str(error).splitlines()[0]}",
                 where=where(),
-                hint="when it does again, the same command continues",
+                hint="run the same command again once it does: it continues",
             ) from None
 
     def _row_group_of(self, shard: int) -> tuple[str, int]:
-        """The parquet file that holds a shard's rows, and the row group in it."""
+        """The parquet file with a shard's rows, and the row group in it."""
         if not 0 <= shard < self.num_shards:
             raise IndexError(f"shard {shard} of {self.num_shards}")
         starts, names = self._part_table()
@@ -261,12 +263,12 @@ class DatasetIndex:
 
     def _part_table(self) -> tuple[list[int], list[str]]:
         if self._parts is None:
-            self._parts = _list_parts(self._storage)
+            self._parts = list_parts(self._storage)
         return self._parts
 
     def _check_parts(self) -> None:
         starts, names = self._part_table()
-        last = _open_parquet(self._storage, names[-1])
+        last = open_parquet(self._storage, names[-1])
         absent = [c for c in REQUIRED_COLUMNS if c not in last.schema_arrow.names]
         if absent:
             raise DataError(
@@ -285,12 +287,12 @@ class DatasetIndex:
 
     def _all_seconds(self) -> Iterator[Any]:
         for name in self._part_table()[1]:
-            file = _open_parquet(self._storage, name)
+            file = open_parquet(self._storage, name)
             yield file.read(columns=["duration_s"])["duration_s"]
 
 
 class _LRUCache:
-    """The last few things opened."""
+    """Keeps the most recently used items."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -299,7 +301,7 @@ class _LRUCache:
     def get(self, key: Any, make: Callable[[], T]) -> T:
         if key not in self._items:
             self._items[key] = make()
-            # Dropping the reference closes the file once no other thread still reads it.
+            # Dropping the reference closes the file when no thread reads it any more.
             if len(self._items) > self._size:
                 self._items.popitem(last=False)
         self._items.move_to_end(key)
@@ -308,59 +310,3 @@ class _LRUCache:
 
     def clear(self) -> None:
         self._items.clear()
-
-
-def _open_parquet(storage: Storage, name: str) -> Any:
-    try:
-        return pq.ParquetFile(storage.fs.open_input_file(storage.fs_path(name)))
-    except (OSError, pa.ArrowException) as error:
-        raise RequestError(
-            f"cannot be read: {str(error).splitlines()[0]}",
-            where=storage.uri(name),
-            hint="restore the file, or pack again",
-        ) from None
-
-
-def _column(file: Any, name: str) -> Iterator[np.ndarray]:
-    """One column, a row group at a time: never more than that is in memory."""
-    for group in range(file.num_row_groups):
-        yield file.read_row_group(group, columns=[name], use_threads=False)[name].to_numpy()
-
-
-def _read_counts(file: Any) -> np.ndarray:
-    counts = np.empty(file.metadata.num_rows, dtype=np.int64)
-    at = 0
-    for part in _column(file, "count"):
-        counts[at : at + len(part)] = part
-        at += len(part)
-    return counts
-
-
-def _list_parts(storage: Storage) -> tuple[list[int], list[str]]:
-    """First shard and name of every file of the index.
-
-    Our own parts carry their first shard in the name, so that a folder of thousands is
-    opened by listing it; for others the footers are read.
-    """
-    if not storage.is_dir(INDEX_FILE):
-        return [0], [INDEX_FILE]
-    names = [e.path for e in storage.files(INDEX_FILE) if e.path.endswith(".parquet")]
-    if not names:
-        raise RequestError(
-            "the folder holds no parquet file", where=storage.uri(INDEX_FILE), hint="pack again"
-        )
-    found = [_PART.search(name) for name in names]
-    if all(found):
-        return [int(m.group(1)) for m in found if m], names
-    starts = [0]
-    for name in names:
-        starts.append(starts[-1] + _open_parquet(storage, name).num_row_groups)
-    return starts[:-1], names
-
-
-def _digest_of_file(file: Any) -> str:
-    digest = ContentDigest()
-    for batch in file.iter_batches(columns=["count", "bytes", "sha256"]):
-        for row in batch.to_pylist():
-            digest.add(row["count"], row["bytes"], row["sha256"])
-    return digest.value()

@@ -1,4 +1,4 @@
-"""Writing the index of a dataset, one shard after another, in bounded memory."""
+"""Writes the index of a dataset, one shard after another, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.store.index import DatasetIndex
-from orchestrator.data.store.index_schema import (
+from orchestrator.data.store.index_files import (
     CLIP_SCHEMA,
     INDEX_FILE,
     SHARD_SCHEMA,
@@ -29,7 +29,7 @@ _SHARD_ROWS = 8192
 
 @dataclass(frozen=True)
 class IndexedShard:
-    """One shard: its tar, and its clips in the order of the tar (`CLIP_SCHEMA` rows)."""
+    """One shard: its tar, and its clips as rows of `CLIP_SCHEMA`, in the order of the tar."""
 
     shard: str
     bytes: int
@@ -40,30 +40,30 @@ class IndexedShard:
 def write_index(storage: Storage, shards: Iterable[IndexedShard]) -> DatasetIndex:
     """Write `index.parquet` and `shards.parquet` for `shards` and open the result.
 
-    Up to `SHARDS_PER_PART` shards make one file, more make a folder of parts. Shards without a
-    clip are left out.
+    Up to `SHARDS_PER_PART` shards are written to one file, more to a folder of parts. Shards
+    without clips are skipped.
 
     Raises:
-        DataError: no shard holds a clip.
+        DataError: no shard has a clip.
     """
     filled = (shard for shard in shards if shard.clips)
     head = list(islice(filled, SHARDS_PER_PART + 1))
     if not head:
-        raise DataError("there is no clip to index", where=storage.root)
-    everything = chain(head, filled)
-    digest, lines, first = ContentDigest(), _ShardLines(), 0
+        raise DataError("no clip to index", where=storage.root)
+    all_shards = chain(head, filled)
+    digest, shard_rows, first = ContentDigest(), _ShardLines(), 0
     storage.delete_tree(INDEX_FILE)
     storage.delete(INDEX_FILE)
-    while batch := _next_part(everything):
+    while batch := _next_part(all_shards):
         name = (
             INDEX_FILE if len(head) <= SHARDS_PER_PART else f"{INDEX_FILE}/part-{first:09d}.parquet"
         )
         storage.write_bytes(name, _part_bytes(batch))
         for shard in batch:
             digest.add(len(shard.clips), shard.bytes, shard.sha256)
-            lines.add(shard)
+            shard_rows.add(shard)
         first += len(batch)
-    storage.write_bytes(SHARDS_FILE, lines.encode(digest.value()))
+    storage.write_bytes(SHARDS_FILE, shard_rows.encode(digest.value()))
     return DatasetIndex.open(storage.root)
 
 
@@ -81,7 +81,7 @@ def _part_bytes(shards: list[IndexedShard]) -> memoryview:
 
 
 class _ShardLines:
-    """The rows of shards.parquet, kept as arrow tables so that a million of them stay small."""
+    """Collects the rows of shards.parquet as arrow tables, which bounds the memory of a million."""
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []

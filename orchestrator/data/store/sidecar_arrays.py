@@ -1,6 +1,6 @@
-"""Arrays beside a video: `KEY.actions.npy` and `KEY.states.npy`, one row a frame.
+"""Sidecar arrays of a video, `KEY.actions.npy` and `KEY.states.npy`: one row per frame.
 
-Whoever wrote them, they are read here only, and nothing of them is ever unpickled.
+They come from untrusted sources, so this module parses them itself and never unpickles anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ACTIONS_FILE, STATES_FILE = "actions.npy", "states.npy"
 ARRAY_FILES = (ACTIONS_FILE, STATES_FILE)
 
 MAX_HEADER_BYTES = 1 << 16
-"""Bytes; numpy writes some hundred."""
+"""Largest .npy header in bytes; numpy writes a few hundred."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,13 +33,15 @@ _HEADER_READERS = {
 
 
 def read_array(name: str, body: bytes | memoryview, frames: int) -> Floats:
-    """The rows of a .npy file, float32 [frames, n]; more dimensions are laid into one row.
+    """Read a .npy file as float32 [frames, n]; further dimensions are flattened.
 
     Args:
-        name: `ACTIONS_FILE` (which has two dimensions) or `STATES_FILE`.
+        name: `ACTIONS_FILE`, which must have two dimensions, or `STATES_FILE`.
+        body: bytes of the file.
+        frames: number of frames of the video.
 
     Raises:
-        DataError: it cannot be used; one reason.
+        DataError: it cannot be used.
     """
     rows = _parse_rows(name, body)
     if len(rows) != frames:
@@ -65,30 +67,36 @@ def _length_mismatch(name: str, rows: int, frames: int) -> str:
 
 
 def _parse_npy(name: str, body: bytes | memoryview) -> npt.NDArray[Any]:
-    """The array as the file has it, without a copy; its header is not believed."""
+    """The array in a .npy file, without a copy; the header is checked against the size.
+
+    Raises:
+        DataError: it is not a .npy file, is pickled or truncated.
+    """
     try:
         start = _data_offset(body)
         if start > MAX_HEADER_BYTES:
             raise ValueError
         shape, fortran, dtype = _parse_header(bytes(body[:start]))
     except (ValueError, KeyError):
-        raise DataError(f"{name} is no .npy file") from None
+        raise DataError(f"{name} is not a .npy file") from None
     if dtype.hasobject:
         raise DataError(f"{name} is pickled, which is never read")
-    count, there = math.prod(shape), len(body) - start
-    if count * dtype.itemsize != there:
-        raise DataError(f"{name} is cut or damaged: {there} bytes for {list(shape)} of {dtype}")
+    count, size = math.prod(shape), len(body) - start
+    if count * dtype.itemsize != size:
+        raise DataError(
+            f"{name} is truncated or damaged: {size} bytes for {list(shape)} of {dtype}"
+        )
     array = np.frombuffer(body, dtype, count, start)
     return array.reshape(shape, order="F" if fortran else "C")
 
 
 def _data_offset(body: bytes | memoryview) -> int:
-    """Where the numbers begin, by the length that the header has in its first bytes."""
+    """Offset of the numbers, from the length in the first bytes of the header."""
     size = 2 if bytes(body[6:7]) == b"\x01" else 4
     return 8 + size + int.from_bytes(body[8 : 8 + size], "little")
 
 
-@functools.lru_cache(maxsize=1024)  # reading one takes longer than reading the numbers
+@functools.lru_cache(maxsize=1024)  # parsing a header takes longer than reading the numbers
 def _parse_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     file = io.BytesIO(head)
     return _HEADER_READERS[np.lib.format.read_magic(file)](file)
@@ -96,15 +104,15 @@ def _parse_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 @dataclass(frozen=True)
 class ArraySummary:
-    """What packing and indexing learn of an array beside a video."""
+    """The properties of a sidecar array that packing and indexing need."""
 
     sha256: str
     num_rows: int
     width: int | None
-    """Numbers of a row; None where it cannot be used."""
+    """Numbers per row; None if the array cannot be used."""
 
     unusable_reason: str | None
-    """Why not, whatever the video's length."""
+    """Why it cannot be used, apart from its number of rows."""
 
     @classmethod
     def from_bytes(cls, name: str, body: bytes) -> ArraySummary:
@@ -116,35 +124,39 @@ class ArraySummary:
         return cls(digest, len(rows), rows.shape[1], None)
 
     def indexed(self) -> dict[str, Any]:
-        """What the index says of it beside its place."""
+        """The fields of the array's index entry, without offset and size."""
         return {"sha256": self.sha256, "width": self.width}
 
 
 def find_unusable_array(arrays: Mapping[str, ArraySummary], frames: int) -> tuple[str, str] | None:
-    """Of the actions beside a video, and the states beside them: which cannot be used, and why.
+    """Find an array that cannot be used: (name, reason), or None.
 
-    None: all can, or there are no actions. States without any are some world's truth, of whatever
-    shape: a job that asks for them judges them.
+    A video without actions is not checked: its states may be an environment's ground truth of any
+    shape, which the job that reads them checks.
+
+    Args:
+        arrays: summaries of the video's arrays by file name.
+        frames: number of frames of the video.
     """
     if ACTIONS_FILE not in arrays:
         return None
     for name in ARRAY_FILES:
-        found = arrays.get(name)
-        if found is not None and found.unusable_reason is not None:
-            return name, found.unusable_reason
-        if found is not None and found.num_rows != frames:
-            return name, _length_mismatch(name, found.num_rows, frames)
+        summary = arrays.get(name)
+        if summary is not None and summary.unusable_reason is not None:
+            return name, summary.unusable_reason
+        if summary is not None and summary.num_rows != frames:
+            return name, _length_mismatch(name, summary.num_rows, frames)
     return None
 
 
 def find_extra(row: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """The entry of a file beside a clip, a row of the index; None: there is none."""
-    found: list[dict[str, Any]] = [e for e in row.get("extras") or () if e["name"] == name]
-    return found[0] if found else None
+    """The entry of a sidecar file in a row of the index; None if the clip has no such file."""
+    entries: list[dict[str, Any]] = [e for e in row.get("extras") or () if e["name"] == name]
+    return entries[0] if entries else None
 
 
 def combine_hashes(payload: str, arrays: Iterable[str]) -> str:
-    """One hash of a clip's payload and of the arrays that are read with it, from their own."""
+    """One hash of a clip's payload and of its arrays, from their sha256 hashes."""
     return hashlib.sha256("\n".join([payload, *arrays]).encode()).hexdigest()
 
 
@@ -153,10 +165,12 @@ def expected_content_hash(
     arrays: Sequence[str],
     read_array_bytes: Callable[[dict[str, Any]], bytes],
 ) -> str:
-    """What the index, a row of which this is, says of a clip that is read with such arrays.
+    """The content hash that a clip must have, by its row of the index.
 
     Args:
-        read_array_bytes: gives an array by its entry, where an older index has no hash of it.
+        row: row of the index.
+        arrays: names of the arrays that are read with the clip.
+        read_array_bytes: reads an array by its entry; older indexes have no hashes of arrays.
     """
     if not arrays:
         return str(row["sha256"])

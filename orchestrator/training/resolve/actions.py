@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.data.action_stats import ActionStats, load_or_measure
+from orchestrator.data.action_stats import ActionStats, load_or_measure, pooled_mean_std
 from orchestrator.data.loader.action_data import control_steps_per_frame
 from orchestrator.data.packing.prepare import PreparedData
-from orchestrator.data.running_moments import pooled_mean_std
 from orchestrator.data.store.sidecar_arrays import ACTIONS_FILE, STATES_FILE
 from orchestrator.errors import RequestError
 from orchestrator.job import Actions, ActionStatistics, TrainJob

@@ -16,14 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.data.loader.clip_decoder import (
-    InProcessDecoder,
-    TrainDecodeConfig,
-    rows_to_encoded_clips,
-)
+from orchestrator.data.loader.clip import rows_to_encoded_clips
+from orchestrator.data.loader.clip_decoder import InProcessDecoder, TrainDecodeConfig
+from orchestrator.data.loader.clip_reader import ClipLocations, ClipReader
 from orchestrator.data.loader.order import Order
 from orchestrator.data.packing.prepare import PreparedData
-from orchestrator.data.store.clip_reader import ClipLocations, ClipReader
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.jepa.encoders.pca import PCAPatchEncoder
 from orchestrator.jepa.encoders.vision_transformer import build_encoder

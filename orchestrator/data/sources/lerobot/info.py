@@ -1,4 +1,4 @@
-"""What a LeRobot v3 folder says of itself in `meta/info.json`, and whether a folder is one."""
+"""Detects LeRobot v3 folders and reads their description, `meta/info.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONVERT_HINT = (
     " --repo-id=NAME"
 )
 INCOMPLETE_COPY_HINT = (
-    "is the folder copied whole? For its videos alone, name the folder 'videos' in it"
+    "check that the folder was copied completely; to use only its videos, name its folder 'videos'"
 )
 
 _MAX_FPS = 1e6
@@ -32,29 +32,37 @@ _OTHER_MARKERS = (EPISODES_FOLDER, "meta/episodes.jsonl", "meta/tasks.jsonl", "m
 
 @dataclass(frozen=True)
 class LeRobotInfo:
-    """`camera`: the feature that is read; `names`: what each number of action and state is;
-    `num_episodes`: how many there should be, where the folder says so."""
+    """The description of a LeRobot folder, for one of its cameras."""
 
     fps: float
     camera: str
+    """Feature whose video is read."""
+
     data_path: str
+    """Path template of the tables, relative to the folder."""
+
     video_path: str
+    """Path template of the videos, relative to the folder."""
+
     names: dict[str, Any]
+    """Names of the numbers of `action` and `observation.state`, for those that exist."""
+
     num_episodes: int | None = None
+    """Number of episodes that there should be; None if the folder does not say."""
 
 
 def is_lerobot(storage: Storage) -> bool:
-    """Whether LeRobot wrote a folder, in whichever version, be it whole or not.
+    """Whether a folder was written by LeRobot, in any version, complete or not.
 
-    By `meta/info.json`, or by what stands beside it. A JSON object with nothing of LeRobot's in it
-    says no: other tools write such files too.
+    Decided by `meta/info.json`, or by the other files if it is missing. A JSON object without
+    LeRobot's keys is another tool's file.
     """
     if storage.exists(INFO_FILE):
         try:
-            found = _read_info_json(storage)
+            info = _read_info_json(storage)
         except RequestError:
             return True
-        return "codebase_version" in found or len(_LEROBOT_KEYS & found.keys()) > 1
+        return "codebase_version" in info or len(_LEROBOT_KEYS & info.keys()) > 1
     if any(storage.exists(path) for path in _OTHER_MARKERS):
         return True
     if not (storage.is_dir("data") and storage.is_dir("videos")):
@@ -64,10 +72,10 @@ def is_lerobot(storage: Storage) -> bool:
 
 
 def _read_info_json(storage: Storage) -> dict[str, Any]:
-    """The object in meta/info.json.
+    """Read the JSON object in meta/info.json.
 
     Raises:
-        RequestError: it is missing, cannot be read, or is no JSON object.
+        RequestError: it is missing, cannot be read, or is not a JSON object.
     """
     where = storage.uri(INFO_FILE)
     try:
@@ -82,26 +90,29 @@ def _read_info_json(storage: Storage) -> dict[str, Any]:
         ) from None
     try:
         check_not_lfs_pointer(io.BytesIO(body))
-        found = json.loads(body)
+        value = json.loads(body)
     except DataError as error:
         raise RequestError(error.what, where=where, hint=INCOMPLETE_COPY_HINT) from None
     except (ValueError, RecursionError) as error:
-        reason = f"is cut or no JSON: {error}" if body.strip() else "is empty"
+        reason = f"is truncated or not JSON: {error}" if body.strip() else "is empty"
         raise RequestError(reason, where=where, hint=INCOMPLETE_COPY_HINT) from None
-    if not isinstance(found, dict):
-        kind = type(found).__name__
+    if not isinstance(value, dict):
+        kind = type(value).__name__
         raise RequestError(
-            f"is no JSON object but a {kind}", where=where, hint=INCOMPLETE_COPY_HINT
+            f"is not a JSON object but a {kind}", where=where, hint=INCOMPLETE_COPY_HINT
         )
-    return found
+    return value
 
 
 def read_info(storage: Storage, camera: str | None) -> LeRobotInfo:
-    """The folder's description, for one of its cameras; None: the only one.
+    """Read the description of a folder.
+
+    Args:
+        camera: feature of the camera to read; None: the only one.
 
     Raises:
         RequestError: it cannot be read, is of another version, has no such camera or several, or
-            a key of it is not what it must be.
+            one of its keys is invalid.
     """
     where = storage.uri(INFO_FILE)
     info = _read_info_json(storage)
@@ -109,10 +120,14 @@ def read_info(storage: Storage, camera: str | None) -> LeRobotInfo:
     fps, features = info.get("fps"), info.get("features")
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < _MAX_FPS:
         raise RequestError(
-            f"fps is {json.dumps(fps)}", where=where, hint="it is frames a second, a number above 0"
+            f"fps is {json.dumps(fps)}",
+            where=where,
+            hint="write frames per second, a number above 0",
         )
     if not isinstance(features, dict):
-        raise RequestError("'features' is no object", where=where, hint=INCOMPLETE_COPY_HINT)
+        raise RequestError(
+            "'features' is not a JSON object", where=where, hint=INCOMPLETE_COPY_HINT
+        )
     for key, value in features.items():
         if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
             raise RequestError(
@@ -120,15 +135,15 @@ def read_info(storage: Storage, camera: str | None) -> LeRobotInfo:
             )
     chosen = _select_camera(features, camera, where)
     paths = {
-        name: validate_path_template(info.get(name), name, known, where)
-        for name, known in (
+        name: validate_path_template(info.get(name), name, allowed, where)
+        for name, allowed in (
             ("data_path", INDEX_FIELDS),
             ("video_path", (*INDEX_FIELDS, "video_key")),
         )
     }
     video_path = paths["video_path"].replace("{video_key}", chosen)
     if leaves_folder(video_path):
-        raise RequestError(f"the camera '{chosen}' is outside of the folder", where=where)
+        raise RequestError(f"the camera '{chosen}' is outside the folder", where=where)
     return LeRobotInfo(
         fps=float(fps),
         camera=chosen,
@@ -156,47 +171,62 @@ def _check_version(version: Any, where: str) -> None:
 
 
 def validate_path_template(value: Any, name: str, allowed_fields: Sequence[str], where: str) -> str:
-    """A path with places for numbers, e.g. `data/chunk-{chunk_index:03d}/...`.
+    """Check a path template with numbered fields, e.g. `data/chunk-{chunk_index:03d}/...`.
+
+    Args:
+        value: the template.
+        name: its key in `meta/info.json`.
+        allowed_fields: fields that v3 has in it.
+        where: the file, for errors.
+
+    Returns:
+        `value`.
 
     Raises:
-        RequestError: it is no such text, has a place that v3 does not know, or leaves the folder.
+        RequestError: it is not a template, has another field, or leads outside the folder.
     """
     if not isinstance(value, str) or not value:
-        raise RequestError(f"no '{name}'", where=where, hint="it says where the files lie")
+        raise RequestError(f"no '{name}'", where=where, hint="it is the path template of the files")
     text = f"'{name}' is {value}"
     try:
-        places = [place for place in string.Formatter().parse(value) if place[1] is not None]
+        fields = [field for field in string.Formatter().parse(value) if field[1] is not None]
     except ValueError as error:
         raise RequestError(f"{text}: {error}", where=where, hint=INCOMPLETE_COPY_HINT) from None
-    for _, place, form, conversion in places:
-        if place not in allowed_fields:
+    for _, field, number_format, conversion in fields:
+        if field not in allowed_fields:
             raise RequestError(
-                f"{text}, and v3 knows no '{{{place}}}'",
+                f"{text}, and v3 has no '{{{field}}}'",
                 where=where,
                 hint=f"{CONVERT_HINT}, if an older version wrote it; v3 has"
                 f" {', '.join(allowed_fields)}",
             )
-        number = place in INDEX_FIELDS and re.fullmatch(r"(0?\d{1,2})?d?", form or "")
-        if conversion or not (number or not form):
+        number = field in INDEX_FIELDS and re.fullmatch(r"(0?\d{1,2})?d?", number_format or "")
+        if conversion or not (number or not number_format):
             raise RequestError(
-                f"{text}: '{form}' is no form of a number", where=where, hint=INCOMPLETE_COPY_HINT
+                f"{text}: '{number_format}' is not a number format",
+                where=where,
+                hint=INCOMPLETE_COPY_HINT,
             )
     if leaves_folder(value):
-        raise RequestError(f"{text}, outside of the folder", where=where, hint=INCOMPLETE_COPY_HINT)
+        raise RequestError(f"{text}, outside the folder", where=where, hint=INCOMPLETE_COPY_HINT)
     return value
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a path leaves its folder."""
+    """Whether a path leads outside its folder."""
     return path.startswith("/") or ".." in path.split("/")
 
 
 def _select_camera(features: dict[str, Any], wanted: str | None, where: str) -> str:
-    """The feature that is the camera's video."""
+    """The feature whose video is read.
+
+    Raises:
+        RequestError: there is no such camera, or several and none is wanted.
+    """
     cameras = [key for key, value in features.items() if value["dtype"] == "video"]
     if not cameras:
         raise RequestError(
-            "no camera is kept as video", where=where, hint="pictures in the table are not read"
+            "no camera is stored as video", where=where, hint="images in tables are not read"
         )
     if wanted is not None and wanted not in cameras:
         raise RequestError(f"no camera '{wanted}'", where=where, hint=suggest(wanted, cameras))
@@ -204,6 +234,6 @@ def _select_camera(features: dict[str, Any], wanted: str | None, where: str) -> 
         raise RequestError(
             f"{len(cameras)} cameras: {', '.join(cameras)}",
             where=where,
-            hint=f"say which one: lerobot://PATH?camera={cameras[0]}",
+            hint=f"name one: lerobot://PATH?camera={cameras[0]}",
         )
     return wanted or cameras[0]

@@ -1,4 +1,4 @@
-"""Reading coded clips: from places in the indexes to arrow rows with their payloads."""
+"""Reads encoded clips from tars: from locations in the indexes to arrow rows with payloads."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _METADATA_SCHEMA = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("payload"))
 _COLUMNS = ["key", "shard", "offset", "bytes", "duration_s", "sha256"]
 _PADDING_ROW = {"position": PADDING, "weight": 0.0, "key": "", "shard": "", "sha256": ""}
 
-# Beside arrays: what says which rows of them belong to a clip.
+# Read with arrays only: they decide which rows of the arrays belong to a clip.
 _MEASURES = [("frames", pa.int64()), ("fps", pa.float64())]
 
 _MAX_GAP_BYTES = 1 << 16
-"""Bytes between a payload and its arrays that are rather read than skipped: a request to an
-object store costs more."""
+"""Largest number of bytes between a payload and its arrays that are read rather than skipped by a
+second request, which costs more on an object store."""
 
 
-Payload = bytes  # a name of its own
+Payload = bytes
 
 
 class ClipIndex(Protocol):
-    """What the feed needs of a dataset's index (`orchestrator.data.store.index.DatasetIndex`)."""
+    """The part of a dataset's index that a data loader needs (`data.store.index.DatasetIndex`)."""
 
     num_clips: int
     num_bytes: int
@@ -64,7 +64,7 @@ class ClipIndex(Protocol):
 
 @dataclass(frozen=True)
 class ClipLocations:
-    """Some positions and where their clips lie; int64 arrays of one length."""
+    """Some positions of the order and the locations of their clips; int64 arrays of one length."""
 
     position: np.ndarray
     source: np.ndarray
@@ -73,61 +73,63 @@ class ClipLocations:
 
     @classmethod
     def from_order(cls, order: Order, position: np.ndarray) -> ClipLocations:
-        """Look positions up in the order; padding lies nowhere (all -1)."""
-        places = np.full((3, len(position)), PADDING, dtype=np.int64)
-        real = position != PADDING
-        draws = order.lookup(position[real])
-        places[:, real] = draws.source, draws.shard, draws.row
-        return cls(position, *places)
+        """Look positions up in the order; padding has the location (-1, -1, -1)."""
+        locations = np.full((3, len(position)), PADDING, dtype=np.int64)
+        is_clip = position != PADDING
+        draws = order.lookup(position[is_clip])
+        locations[:, is_clip] = draws.source, draws.shard, draws.row
+        return cls(position, *locations)
 
     def split(self, lengths: list[int]) -> list[ClipLocations]:
-        """Consecutive spans of so many positions."""
-        at = np.cumsum(lengths)[:-1]
+        """Split into consecutive parts of these lengths."""
+        boundaries = np.cumsum(lengths)[:-1]
         parts = (self.position, self.source, self.shard, self.row)
         return [
-            ClipLocations(*cut) for cut in zip(*(np.split(part, at) for part in parts), strict=True)
+            ClipLocations(*columns)
+            for columns in zip(*(np.split(part, boundaries) for part in parts), strict=True)
         ]
 
 
 class ClipReader:
-    """Reads spans, shard by shard, keeping the row groups of the shards in use.
+    """Reads clips, shard by shard, caching the row groups of the shards in use.
 
     Args:
-        cached_row_groups: row groups kept per dataset; the order reads from one window of shards
-            at a time, and from two where windows meet.
-        arrays: names of the files beside a clip that come with it, each a column; `sha256` is
-            then the index's word on all of it (`sidecar_arrays.combine_hashes`).
+        indexes: one per source.
+        cached_row_groups: row groups cached per dataset; the order reads from one window of shards
+            at a time, and from two at the end of a window.
+        arrays: file names of the sidecar arrays to read, each a column; the column `sha256` is
+            then the combined hash of payload and arrays (`sidecar_arrays.combine_hashes`).
     """
 
     def __init__(
         self, indexes: Sequence[ClipIndex], cached_row_groups: int, arrays: Sequence[str] = ()
     ) -> None:
         self._indexes, self._keep, self._arrays = indexes, cached_row_groups, arrays
-        self._columns, self._facts = _COLUMNS, _METADATA_SCHEMA
+        self._columns, self._schema = _COLUMNS, _METADATA_SCHEMA
         if arrays:
             self._columns = [*_COLUMNS, *(name for name, _ in _MEASURES), "extras"]
             bodies = [(name, pa.binary()) for name in arrays]
-            self._facts = pa.schema([*_METADATA_SCHEMA, *_MEASURES, *bodies])
+            self._schema = pa.schema([*_METADATA_SCHEMA, *_MEASURES, *bodies])
         self._tables: list[OrderedDict[int, pa.Table]] = [OrderedDict() for _ in indexes]
 
     def read(self, locations: ClipLocations) -> pa.Table:
-        """One row per position, in the span's order; columns as `ROW_SCHEMA`.
+        """Read one row per position, in the order of `locations`; columns as `ROW_SCHEMA`.
 
-        A clip that cannot be read keeps its row with weight 0, no payload and the reason.
-        Whether its bytes are those that were indexed, the assembler asks where they arrive.
+        A clip that cannot be read keeps its row, with weight 0, no payload and the reason. Hashes
+        are checked later, by the decoder.
         """
         rows: list[dict[str, Any]] = [dict(_PADDING_ROW) for _ in locations.position]
-        # Within a shard by row, so that a tar is read forward.
-        for at in np.lexsort((locations.row, locations.shard, locations.source)).tolist():
-            if locations.position[at] != PADDING:
-                rows[at] = self._read_clip(
-                    int(locations.position[at]),
-                    int(locations.source[at]),
-                    int(locations.shard[at]),
-                    int(locations.row[at]),
+        # By row within a shard, so that a tar is read forward.
+        for i in np.lexsort((locations.row, locations.shard, locations.source)).tolist():
+            if locations.position[i] != PADDING:
+                rows[i] = self._read_clip(
+                    int(locations.position[i]),
+                    int(locations.source[i]),
+                    int(locations.shard[i]),
+                    int(locations.row[i]),
                 )
         payloads = [row.pop("payload", None) for row in rows]
-        table = pa.Table.from_pylist(rows, schema=self._facts)
+        table = pa.Table.from_pylist(rows, schema=self._schema)
         return table.append_column(ROW_SCHEMA.field("payload"), _zero_copy_column(payloads))
 
     def _read_clip(self, position: int, source: int, shard: int, row: int) -> dict[str, Any]:
@@ -150,18 +152,18 @@ class ClipReader:
     def _read(
         self, source: int, shard: int, clip: dict[str, Any]
     ) -> tuple[Payload | memoryview, dict[str, bytes]]:
-        """The payload, and of the arrays those that are there: mostly one read for all."""
+        """Read the payload and the existing arrays, with one request if they are close together."""
         index, offset, length = self._indexes[source], clip["offset"], clip["bytes"]
         extras = [e for name in self._arrays if (e := find_extra(clip, name))]
-        places = [(offset, length), *((e["offset"], e["bytes"]) for e in extras)]
-        first, end = min(at for at, _ in places), max(at + size for at, size in places)
+        ranges = [(offset, length), *((e["offset"], e["bytes"]) for e in extras)]
+        first, end = min(start for start, _ in ranges), max(start + size for start, size in ranges)
         if not extras:
             return index.read_bytes(shard, offset, length), {}
-        if end - first <= sum(size for _, size in places) + _MAX_GAP_BYTES:
-            whole = memoryview(index.read_bytes(shard, first, end - first))
-            parts = [whole[at - first : at - first + size] for at, size in places]
+        if end - first <= sum(size for _, size in ranges) + _MAX_GAP_BYTES:
+            block = memoryview(index.read_bytes(shard, first, end - first))
+            parts = [block[start - first : start - first + size] for start, size in ranges]
         else:
-            parts = [memoryview(index.read_bytes(shard, at, size)) for at, size in places]
+            parts = [memoryview(index.read_bytes(shard, start, size)) for start, size in ranges]
         return parts[0], {e["name"]: bytes(p) for e, p in zip(extras, parts[1:], strict=True)}
 
     def _table(self, source: int, shard: int) -> pa.Table:
@@ -175,7 +177,7 @@ class ClipReader:
 
 
 def _zero_copy_column(payloads: list[Payload | memoryview | None]) -> pa.ChunkedArray:
-    """The payloads as a column, one chunk each, around the very bytes: video is not copied."""
+    """The payloads as a column of one chunk each, which refers to their bytes without a copy."""
     kind = ROW_SCHEMA.field("payload").type
     chunks = [
         pa.nulls(1, kind)
