@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "orchestrator"
 LAYERS = {
     "errors": 1, "paths": 1, "version": 1, "storage": 1, "progress": 1, "randomness": 1,
     "ray_local": 1, "ray_session": 1, "summary": 1, "unexpected": 1,
+    "renamed_modules": 1, "renamed_modules_table": 1,
     "job": 2, "cluster_profile": 2, "estimate": 2,
     "data": 3, "physics": 3, "jepa": 3, "tracking": 3,
     "environments": 3, "planning": 3, "report": 3, "units": 3,

@@ -46,7 +46,7 @@ class Drop(RigidBodyEnvironment):
     What it let go of it cannot take up again.
     """
 
-    rate = 10.0
+    control_rate = 10.0
     substeps = 48
     state_names = ("gripper x", "held", "ball x", "ball y", "ball vx", "ball vy", "ball turn")
     state_bounds = (
@@ -60,28 +60,30 @@ class Drop(RigidBodyEnvironment):
     )
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return DropCollector()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
+    def sample_state(self, rng: np.random.Generator) -> Floats:
         """The ball is held, anywhere."""
         x = rng.uniform(*GRIPPER_X_RANGE)
         return np.array([x, 1, x, HELD_HEIGHT, 0, 0, 0], np.float32)
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         """The ball is within half a metre of where it should be, and as free or held."""
         same = (state[1] > 0.5) == (goal[1] > 0.5)
         return bool(same and np.linalg.norm(state[2:4] - goal[2:4]) < SUCCESS_DISTANCE)
 
-    def worthwhile(self, start: Floats, goal: Floats) -> bool:
+    def is_nontrivial(self, start: Floats, goal: Floats) -> bool:
         """A ball that is held has to be carried, let go, and come to rest."""
         rests = goal[1] < 0.5 and np.linalg.norm(goal[4:6]) < MAX_RESTING_SPEED
         return bool(start[1] > 0.5 and rests and abs(start[2] - goal[2]) > MIN_TASK_DISTANCE)
 
     def next_state(self, state: Floats, action: Floats) -> Floats:
         before, held = float(state[0]), bool(state[1] > 0.5)
-        x = float(np.clip(before + GRIPPER_SPEED * float(action[0]) / self.rate, *GRIPPER_X_RANGE))
-        velocity = (x - before) * self.rate
+        x = float(
+            np.clip(before + GRIPPER_SPEED * float(action[0]) / self.control_rate, *GRIPPER_X_RANGE)
+        )
+        velocity = (x - before) * self.control_rate
         if held and action[1] >= 0:
             return np.array([x, 1, x, HELD_HEIGHT, velocity, 0, 0], np.float32)
         free = state.copy()

@@ -27,7 +27,7 @@ class GymnasiumEnvironment(Environment):
     collector gives 1 to one and 0 to the others.
     """
 
-    restorable = False
+    can_set_state = False
 
     def __init__(self, name: str, size: int = 64) -> None:
         """Make the environment.
@@ -51,7 +51,7 @@ class GymnasiumEnvironment(Environment):
         rate = self._env.metadata.get("render_fps")
         if not rate:
             raise self._request_error("its rate is not known", "give it metadata['render_fps']")
-        self.rate = float(rate)
+        self.control_rate = float(rate)
         super().__init__(size)
         self.action_space = self._box_action_space(self._env.action_space)
         self._state_size = _flat_size(self._env.observation_space)
@@ -61,7 +61,7 @@ class GymnasiumEnvironment(Environment):
         self._reward, self._ended = 0.0, (False, False)
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return GymnasiumCollector()
 
     @property
@@ -77,7 +77,7 @@ class GymnasiumEnvironment(Environment):
             spaces.flatten(self._env.observation_space, self._observation), np.float32
         )
 
-    def begin(self, rng: np.random.Generator) -> None:
+    def start_episode(self, rng: np.random.Generator) -> None:
         """A beginning of its own."""
         self._observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
 
@@ -119,16 +119,16 @@ class GymnasiumEnvironment(Environment):
     def close(self) -> None:
         self._env.close()
 
-    def restore(self, state: Floats) -> None:
+    def set_state(self, state: Floats) -> None:
         raise self._cannot_set_state()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
+    def sample_state(self, rng: np.random.Generator) -> Floats:
         raise self._cannot_set_state()
 
-    def picture(self, state: Floats) -> ImageArray:
+    def render_state(self, state: Floats) -> ImageArray:
         raise self._cannot_set_state()
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         raise self._cannot_set_state()
 
     def _box_action_space(self, space: spaces.Space[Any]) -> spaces.Box[Any]:

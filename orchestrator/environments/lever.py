@@ -53,7 +53,7 @@ class Lever(RigidBodyEnvironment):
     """Action: the velocity that the pusher strives for, x and y in [-1, 1] times 3 m/s, with at
     most 25 N on each axis."""
 
-    rate = 10.0
+    control_rate = 10.0
     state_names = (
         "pusher x", "pusher y", "pusher vx", "pusher vy", "plank angle", "plank turn",
         "ball x", "ball y", "ball vx", "ball vy", "ball turn",
@@ -66,25 +66,25 @@ class Lever(RigidBodyEnvironment):
     substeps = 48
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return LeverCollector()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
+    def sample_state(self, rng: np.random.Generator) -> Floats:
         """The ball lies in its cup; the pusher is anywhere above."""
         state = _resting_state().copy()
         state[:2] = rng.uniform((1.0, 4.5), (9.0, 9.0))
         return state
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         """The ball is within half a metre of where it should be."""
         return float(np.linalg.norm(state[6:8] - goal[6:8])) < SUCCESS_DISTANCE
 
-    def worthwhile(self, start: Floats, goal: Floats) -> bool:
+    def is_nontrivial(self, start: Floats, goal: Floats) -> bool:
         """The ball has to be raised."""
         return bool(
             start[7] < BALL_RESTING_HEIGHT
             and goal[7] > BALL_RAISED_HEIGHT
-            and not self.reached(start, goal)
+            and not self.is_success(start, goal)
         )
 
     def build_space(self, state: Floats) -> PhysicsSpace:

@@ -56,7 +56,7 @@ class PushT(RigidBodyEnvironment):
     """
 
     version = 2
-    rate = 10.0
+    control_rate = 10.0
     substeps = 10
     state_names = (
         "agent x",
@@ -78,10 +78,10 @@ class PushT(RigidBodyEnvironment):
     )
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return PushTCollector()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
+    def sample_state(self, rng: np.random.Generator) -> Floats:
         """Disc and block anywhere, apart from each other."""
         while True:
             agent, block = rng.uniform(50, 450, 2), rng.uniform(100, 400, 2)
@@ -95,20 +95,20 @@ class PushT(RigidBodyEnvironment):
             if inside and _disc_block_distance(state) > DISC_RADIUS:
                 return state
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         """Disc and block lie within 20 of 512 together, and the block turned within 20 degrees."""
         turned = abs(float(state[4] - goal[4])) % (2 * np.pi)
         near = float(np.linalg.norm(state[:4] - goal[:4])) < SUCCESS_DISTANCE
         return near and min(turned, 2 * np.pi - turned) < SUCCESS_ANGLE
 
-    def judged(self, states: Floats) -> Floats:
+    def success_features(self, states: Floats) -> Floats:
         """Where the disc and the block are, and how the block is turned."""
         return np.concatenate([states[..., :4], angle_features(states[..., 4])], -1)
 
-    def worthwhile(self, start: Floats, goal: Floats) -> bool:
+    def is_nontrivial(self, start: Floats, goal: Floats) -> bool:
         """The block itself has to be moved or turned."""
         without = np.concatenate([goal[:2], start[2:]])
-        return not self.reached(without, goal)
+        return not self.is_success(without, goal)
 
     def build_space(self, state: Floats) -> PhysicsSpace:
         space = pymunk.Space()

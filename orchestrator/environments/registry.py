@@ -42,7 +42,7 @@ def build_collector(name: str) -> Collector:
     Raises:
         RequestError: there is no such world.
     """
-    return environment_class(name).collector()
+    return environment_class(name).make_collector()
 
 
 def environment_class(name: str) -> type[Environment]:

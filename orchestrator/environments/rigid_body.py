@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pymunk
 from gymnasium.spaces import Box
 
 from orchestrator.environments.base import Environment, Floats, ImageArray
+from orchestrator.environments.renamed_members import (
+    OLD_RIGID_BODY_MEMBERS,
+    OldAttribute,
+    accept_old_members,
+)
 from orchestrator.errors import RequestError
 from orchestrator.physics.renderer import render
 from orchestrator.physics.scene import Colour, RigidBody, Scene
@@ -42,6 +47,10 @@ class RigidBodyEnvironment(Environment):
 
     state_bounds: ClassVar[tuple[tuple[float, float], ...]]
     """Lowest and highest of every number of a state."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_old_members(cls, OLD_RIGID_BODY_MEMBERS)
 
     def __init__(self, size: int = 64) -> None:
         super().__init__(size)
@@ -77,7 +86,7 @@ class RigidBodyEnvironment(Environment):
     def state(self) -> Floats:
         return self._state.copy()
 
-    def restore(self, state: Floats) -> None:
+    def set_state(self, state: Floats) -> None:
         given = np.asarray(state, np.float32)
         shape = self._low.shape
         if given.shape != shape or not ((given >= self._low) & (given <= self._high)).all():
@@ -97,7 +106,7 @@ class RigidBodyEnvironment(Environment):
     def next_state(self, state: Floats, action: Floats) -> Floats:
         """Where a control step leads from a state, float32 [S]."""
         stage = self.build_space(state)
-        seconds = 1 / (self.rate * self.substeps)
+        seconds = 1 / (self.control_rate * self.substeps)
         for _ in range(self.substeps):
             self.apply_action(stage, action, seconds)
             stage.space.step(seconds)
@@ -105,10 +114,14 @@ class RigidBodyEnvironment(Environment):
         inside: Floats = np.clip(read, self._low, self._high)
         return inside
 
-    def picture(self, state: Floats) -> ImageArray:
+    def render_state(self, state: Floats) -> ImageArray:
         frames, _ = render(self.scene(), self.poses(state)[None].astype(np.float64), self.size)
         shown: ImageArray = frames[0]
         return shown
+
+
+accept_old_members(RigidBodyEnvironment, OLD_RIGID_BODY_MEMBERS)
+setattr(RigidBodyEnvironment, "bounds", OldAttribute("state_bounds"))  # noqa: B010 - as in base.py
 
 
 def angle_features(angles: Floats) -> Floats:

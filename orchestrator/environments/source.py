@@ -74,7 +74,7 @@ class EnvironmentSource:
         self, world: Environment, episode: Episode, index: int, encode: TranscodeConfig
     ) -> Iterator[RawClip]:
         key = f"{_slug(self.options.environment)}-{self.options.seed}-{index:08d}"
-        longest = max(2, math.floor(encode.segment * world.rate + 1e-6))
+        longest = max(2, math.floor(encode.segment * world.control_rate + 1e-6))
         # A segment of one frame would be no video: of an odd rest the segments are even shares.
         parts = min(math.ceil(len(episode.frames) / longest), len(episode.frames) // 2)
         start = 0
@@ -90,12 +90,14 @@ class EnvironmentSource:
                 extras["states.npy"] = npy_bytes(episode.states[rows])
             yield RawClip(
                 key=key if parts == 1 else f"{key}-{number:03d}",
-                payload=encode_h264(frames, world.rate, encode.gop, encode.crf, encode.chroma),
+                payload=encode_h264(
+                    frames, world.control_rate, encode.gop, encode.crf, encode.chroma
+                ),
                 frames=len(frames),
-                fps=world.rate,
+                fps=world.control_rate,
                 width=world.size,
                 height=world.size,
-                duration_s=len(frames) / world.rate,
+                duration_s=len(frames) / world.control_rate,
                 source=f"{self.options.play}#{index}",
                 extras=extras,
             )
@@ -108,7 +110,7 @@ class EnvironmentSource:
             "seed": self.options.seed,
             "index": index,
             "start": start,
-            "rate": world.rate,
+            "rate": world.control_rate,
             "states": list(world.state_names),
         }
 

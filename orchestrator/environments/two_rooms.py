@@ -31,7 +31,7 @@ WALL_LEFT, WALL_RIGHT = ROOM_SIZE / 2 - WALL_THICKNESS / 2, ROOM_SIZE / 2 + WALL
 class TwoRooms(Environment):
     """State: x and y of the dot, of 224. Action: its step, each axis in [-1, 1] times 5."""
 
-    rate = 10.0
+    control_rate = 10.0
     state_names = ("x", "y")
 
     def __init__(self, size: int = 64) -> None:
@@ -45,7 +45,7 @@ class TwoRooms(Environment):
     def state(self) -> Floats:
         return self._position.copy()
 
-    def restore(self, state: Floats) -> None:
+    def set_state(self, state: Floats) -> None:
         given = np.asarray(state, np.float32)
         if given.shape != (2,) or not bool(_is_free(given)):
             raise RequestError(
@@ -56,37 +56,37 @@ class TwoRooms(Environment):
             )
         self._position = given.copy()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
+    def sample_state(self, rng: np.random.Generator) -> Floats:
         while True:
             at = rng.uniform(MIN_POSITION, MAX_POSITION, 2).astype(np.float32)
             if bool(_is_free(at)):
                 return at
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return TwoRoomsCollector()
 
     def advance(self, action: Floats) -> None:
         self._position = next_position(self._position, action)
 
-    def roll(self, states: Floats, actions: Floats) -> Floats:
+    def rollout(self, states: Floats, actions: Floats) -> Floats:
         at, reached = states, []
         for step in range(actions.shape[1]):
             at = next_position(at, np.clip(actions[:, step], -1, 1))
             reached.append(at)
         return np.stack(reached, 1)
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         return float(np.linalg.norm(state - goal)) < SUCCESS_RADIUS
 
-    def worthwhile(self, start: Floats, goal: Floats) -> bool:
+    def is_nontrivial(self, start: Floats, goal: Floats) -> bool:
         """One in each room, and neither in the doorway."""
         left, right = WALL_LEFT - DOT_RADIUS, WALL_RIGHT + DOT_RADIUS
         return bool(
             (start[0] <= left and goal[0] >= right) or (start[0] >= right and goal[0] <= left)
         )
 
-    def picture(self, state: Floats) -> ImageArray:
+    def render_state(self, state: Floats) -> ImageArray:
         pixels = (np.arange(self.size, dtype=np.float32) + 0.5) * (ROOM_SIZE / self.size)
         dx, dy = pixels[None, :] - state[0], pixels[:, None] - state[1]
         dot = np.exp(-(dx**2 + dy**2) / (2 * DOT_RADIUS**2))[..., None]
@@ -151,7 +151,7 @@ class TwoRoomsCollector:
         self._left -= 1
         given_up = self._straight and self._left < 0
         if self._to is None or given_up or np.linalg.norm(at - self._to) < self.tolerance:
-            self._to = environment.draw(rng)
+            self._to = environment.sample_state(rng)
             self._straight = bool(rng.random() < self.straight_line_share)
             self._left = self.max_straight_steps
         step = (self._to if self._straight else self._waypoint(at, self._to)) - at

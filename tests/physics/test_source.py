@@ -49,7 +49,8 @@ def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
         "from orchestrator.physics.source import PhysicsSource;"
         f"s = PhysicsSource('{SMALL}'); d = hashlib.sha256();"
         "[d.update(c.payload + c.extras['states.npy'] + c.extras['json'])"
-        " for u in reversed(s.units()) for c in s.clips(u, TranscodeConfig())]; print(d.hexdigest())"
+        " for u in reversed(s.units()) for c in s.clips(u, TranscodeConfig())];"
+        "print(d.hexdigest())"
     )
     here = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

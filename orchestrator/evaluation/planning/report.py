@@ -125,8 +125,8 @@ def _case(found: PlanningRawResults, number: int) -> str:
         for arm in found.policies
         if arm != "model" and number < len(played := found.episodes(arm))
     ]
-    video = np.stack([found.environment.picture(state) for state in one.states])
-    goal = found.environment.picture(task.goal)
+    video = np.stack([found.environment.render_state(state) for state in one.states])
+    goal = found.environment.render_state(task.goal)
     apart = found.context.tasks.distance(one.states[-1], task.goal)
     return (
         f"<div class='quad'><b>task {number}</b> <span class='dim'>{_ended(one)}, {apart:.2f} from"
