@@ -159,8 +159,8 @@ def test_it_says_that_it_cannot_be_put_into_a_state(walk: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"fps": None}, "its rate is not known"),
-        ({"modes": ("human",)}, "draws no pictures"),
+        ({"fps": None}, "its control rate is unknown"),
+        ({"modes": ("human",)}, "does not render images"),
         ({"actions": spaces.MultiBinary(3)}, "its actions are MultiBinary"),
         ({"actions": spaces.Box(-np.inf, np.inf, (2,))}, "no bounds"),
     ],

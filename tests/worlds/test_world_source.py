@@ -127,7 +127,7 @@ def test_a_long_episode_is_cut_and_no_action_leads_out_of_a_part() -> None:
         ("world://two-rooms?size=512&steps=1000", "lower steps or size"),
         ("world://two-rooms?seed=1&seed=2", "given twice"),
         ("world://no.such.module:World", "cannot import 'no.such.module'"),
-        ("world://orchestrator.environments.base:Episode", "not a world"),
+        ("world://orchestrator.environments.base:Episode", "not an environment"),
         ("world://two-rooms/more", "did you mean 'two-rooms'?"),
     ],
 )
