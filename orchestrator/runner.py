@@ -259,7 +259,7 @@ def _after_embed(job: EmbedJob, uri: str) -> list[str]:
     if job.pooling != "mean" and any(source.startswith("physics://") for source in sources):
         steps.append(
             f"orchestrator run jobs/physics/probe.yaml {quote(f'storage={job.storage}')}"
-            f" probe.features={job.name} probe.random=null"
+            f" probe.features={job.name} probe.random_features=null"
         )
     return steps
 

@@ -37,7 +37,7 @@ from orchestrator.job import (
     identity,
     require_single_clip_spec,
 )
-from orchestrator.job.search_space import Point, trial_job_data
+from orchestrator.job.loading.search_space import Point, trial_job_data
 from orchestrator.progress import Progress
 from orchestrator.randomness import generator
 from orchestrator.training.distributed import local_context
@@ -109,7 +109,7 @@ class ClipsInMemory:
     """uint8 [count, T, size, size, 3]."""
 
     action_config: Actions | None
-    """The job's `data.act`, completed from the data."""
+    """The job's `data.actions`, completed from the data."""
 
     clip_actions: list[ClipActions]
     """What was done in each; none where the job does not ask."""
@@ -135,7 +135,7 @@ def load_clips(job: TrainJob, count: int, progress: Progress) -> ClipsInMemory:
         clips = maker.decode(rows, canvas, 0)
         made.append(canvas.array[: len(rows)][[clip.reason is None for clip in clips]])
         moved += [clip.actions for clip in clips if clip.actions and clip.reason is None]
-    return ClipsInMemory(np.concatenate(made), job.data.act, moved)
+    return ClipsInMemory(np.concatenate(made), job.data.actions, moved)
 
 
 def train_in_process(
@@ -148,7 +148,7 @@ def train_in_process(
         model_dir: folder that the models of the rungs are kept in; None: nowhere.
     """
     alone = {"workers": 1, "micro_batch": job.scale.global_batch, "zero": 0, "offload": False}
-    data = job.data.model_copy(update={"act": clips.action_config})
+    data = job.data.model_copy(update={"actions": clips.action_config})
     job = job.model_copy(update={"scale": job.scale.model_copy(update=alone), "data": data})
     torch.manual_seed(job.seed)
     device = local_context(job.scale.device).device

@@ -69,7 +69,7 @@ def load_or_make_model(uri: str | None) -> ActionConditionedModel:
         raise RequestError(
             f"{uri} was trained without actions: there is nothing to plan",
             where="bench plan",
-            hint="name a model whose job has data.act",
+            hint="name a model whose job has data.actions",
         )
     return model
 
@@ -183,7 +183,7 @@ def _ours(setting: PlanningSetup, shown: Tensor, goals: Tensor, seed: int) -> Te
         candidates=setting.candidates,
         iterations=setting.iterations,
         elites=min(NUM_ELITES, setting.candidates),
-        carried=min(NUM_ELITES, setting.candidates) // 3,
+        reused_elites=min(NUM_ELITES, setting.candidates) // 3,
     )
     z, aim = model.encode(shown)[:, None], model.encode(goals)
     width = len(bounds.low)

@@ -185,11 +185,11 @@ def deepspeed_step(job: TrainJob, device: torch.device) -> StepContender:
 
 
 def random_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
-    """Random pixels and the job's own masks, in host memory (pinned for a GPU); beside `data.act`
-    random actions and states of its widths.
+    """Random pixels and the job's own masks, in host memory (pinned for a GPU); beside
+    `data.actions` random actions and states of its widths.
 
     Raises:
-        RequestError: the job's `data.act` does not say how wide they are.
+        RequestError: the job's `data.actions` does not say how wide they are.
     """
     rows, shape = job.scale.micro_batch, job.data
     draw = generator(job.seed, index, "clip")
@@ -206,7 +206,7 @@ def random_batch(job: TrainJob, index: int, device: torch.device) -> Batch:
                 torch.from_numpy(np.stack([target for _, target in pairs])),
             )
         )
-    motion = None if shape.act is None else _made_motion(job, shape.act, draw)
+    motion = None if shape.actions is None else _made_motion(job, shape.actions, draw)
     if device.type == "cuda":
         video = video.pin_memory()
         masks = [(context.pin_memory(), target.pin_memory()) for context, target in masks]

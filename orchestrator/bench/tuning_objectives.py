@@ -19,7 +19,7 @@ from orchestrator.bench.in_process_training import (
 from orchestrator.errors import JobFailed
 from orchestrator.jepa.model_files import WorldModel
 from orchestrator.job import TuneJob
-from orchestrator.job.search_space import Point
+from orchestrator.job.loading.search_space import Point
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.tuning.sampling import check_sampled_trials, sample_point

@@ -62,7 +62,7 @@ def environment_class(name: str) -> type[Environment]:
     if name not in ENVIRONMENTS and ":" not in name:
         raise RequestError(
             f"no environment '{name}'",
-            where="world",
+            where="environment",
             hint=suggest(name, [*ENVIRONMENTS, "gym/ID"]),
         )
     component = import_component(ENVIRONMENTS.get(name, name))

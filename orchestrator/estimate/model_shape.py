@@ -135,19 +135,19 @@ def count_parameters(job: TrainJob) -> ParameterCounts:
         predictor=into + mask_tokens + predictor.parameters + (projections[1] or out) + told,
         followed=has_ema_teacher(job),
         fixed=sum(teacher_patch_embed(job)[:2]) + teacher.parameters if teacher else 0,
-        untold=bool(told) and job.data.act is not None and job.data.act.action_dim is None,
+        untold=bool(told) and job.data.actions is not None and job.data.actions.action_dim is None,
     )
 
 
 def action_in_proj(job: TrainJob) -> list[tuple[int, int]]:
     """The linear maps, from a width to a width, that read an action's numbers or a state's; a width
     that only the data says counts as 0."""
-    act, wide = job.data.act, job.model.predictor.dim
+    act, wide = job.data.actions, job.model.predictor.dim
     if act is None or not isinstance(job.objective, LeWM | VJEPA2AC):
         return []
     if isinstance(job.objective, LeWM):
         return [(act.action_dim or 0, ACTION_MLP_RATIO * wide)]
-    return [(act.action_dim or 0, wide)] * (2 if act.actions == "change" else 1)
+    return [(act.action_dim or 0, wide)] * (2 if act.representation == "change" else 1)
 
 
 def action_mlp_out(job: TrainJob) -> list[tuple[int, int]]:
@@ -158,16 +158,20 @@ def action_mlp_out(job: TrainJob) -> list[tuple[int, int]]:
 
 def inverse_dynamics_head(job: TrainJob) -> list[tuple[int, int]]:
     """The map by which two embeddings of a LeWorldModel tell what was done between them."""
-    if not isinstance(job.objective, LeWM) or not job.objective.inverse or job.data.act is None:
+    if not isinstance(job.objective, LeWM) or not job.objective.inverse or job.data.actions is None:
         return []
-    return [(2 * embedding_dim(job), job.data.act.action_dim or 0)]
+    return [(2 * embedding_dim(job), job.data.actions.action_dim or 0)]
 
 
 def state_head(job: TrainJob) -> list[tuple[int, int]]:
     """The map by which an embedding of a LeWorldModel tells its moment's state."""
-    if not isinstance(job.objective, LeWM) or job.objective.states is None or job.data.act is None:
+    if (
+        not isinstance(job.objective, LeWM)
+        or job.objective.states is None
+        or job.data.actions is None
+    ):
         return []
-    known, told = job.data.act.statistics, job.objective.states
+    known, told = job.data.actions.statistics, job.objective.states
     width = len(known.state_mean) if known else 0
     return [(embedding_dim(job), len(told.non_angle_dims(width)) + 2 * len(told.angles))]
 
@@ -276,7 +280,7 @@ def encoder_and_predictor(
     encoder = _encoder_config(job)
     moments, area = job.grid[0], job.grid[1] * job.grid[2]
     spans = (area, moments) if isinstance(job.objective, CausalPrediction) else ()
-    adaptive = isinstance(job.objective, LeWM) and job.data.act is not None
+    adaptive = isinstance(job.objective, LeWM) and job.data.actions is not None
     by_moment = isinstance(job.objective, VJEPA2AC)
     if isinstance(job.objective, LatentDynamics):
         shape = job.model.predictor

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.job import EvaluateJob, job_dict
+from orchestrator.job import EvaluateJob
+from orchestrator.job.config.former_names import former_dump
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.tracking.results.evaluation import REPORT_FILE, SCORES_FILE, SUMMARY_FILE
@@ -88,14 +89,14 @@ def _save(out: Storage, job: EvaluateJob, found: EvaluationResultLike) -> None:
     out.write_json(SUMMARY_FILE, found.summary)
     if found.scores:
         out.write_json(SCORES_FILE, found.scores)
-    out.write_json(PENDING_UPLOAD, {"job": job_dict(job)})
+    out.write_json(PENDING_UPLOAD, {"job": former_dump(job)})
 
 
 def _load_pending_upload(out: Storage, job: EvaluateJob) -> EvaluationResultLike | None:
     """What an earlier run of this very job found, while MLflow lacks it."""
     if not out.exists(PENDING_UPLOAD):
         return None
-    if out.read_json(PENDING_UPLOAD)["job"] != json.loads(json.dumps(job_dict(job))):
+    if out.read_json(PENDING_UPLOAD)["job"] != json.loads(json.dumps(former_dump(job))):
         return None
     verdict: dict[str, Any] = out.read_json(SUMMARY_FILE)
     scores: dict[str, Any] = out.read_json(SCORES_FILE) if out.exists(SCORES_FILE) else {}

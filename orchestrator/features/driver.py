@@ -118,7 +118,7 @@ def _features_info(
             "uri": job.model,
             "digest": digest,
             "shape": architecture_digest(model.config),
-            "untrained": job.untrained,
+            "untrained": job.random_init_seed,
         },
         "data": [
             {
@@ -147,9 +147,9 @@ def _load_model(job: EmbedJob, storage: Storage) -> tuple[WorldModel, str]:
         job.model, tracking_uri=tracking_uri_for(job.track.uri, job.model, storage)
     ) as path:
         model = load_folder(path)
-        digest = model_digest(path, model.config, job.untrained)
-    if job.untrained is not None:
-        model = randomly_initialized_model(model.config, job.untrained)
+        digest = model_digest(path, model.config, job.random_init_seed)
+    if job.random_init_seed is not None:
+        model = randomly_initialized_model(model.config, job.random_init_seed)
     return model, digest
 
 

@@ -54,7 +54,7 @@ class EmbeddingSpec:
             )
         fps = job.data.fps or float(config.job["data"]["fps"])
         return cls(
-            decode_config=EvalDecodeConfig(frames, fps, config.size, job.data.clips),
+            decode_config=EvalDecodeConfig(frames, fps, config.size, job.data.clips_per_segment),
             grid=config.token_grid_of(frames),
             dim=encoder_width(model.encoder),
             pooling=job.pooling,

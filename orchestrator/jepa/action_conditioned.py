@@ -38,10 +38,10 @@ class ActionConditionedModel(WorldModel):
     ) -> None:
         super().__init__(config, encoder, predictor)
         assert config.actions is not None
-        assert config.actions.block is not None
+        assert config.actions.frameskip is not None
         self.act: Actions = config.actions
         """What it was told of actions."""
-        self.block: int = config.actions.block
+        self.block: int = config.actions.frameskip
         """Control steps of a model step."""
         self.history = config.token_grid_of(config.frames)[0] - 1
         """Most moments that `predict` reads: as many as in training."""
@@ -143,7 +143,7 @@ class ActionConditionedModel(WorldModel):
         """
         known = require_statistics(self.act)
         mean, std, block = known.action_mean, known.action_std, self.block
-        if self.act.actions == "change":
+        if self.act.representation == "change":
             mean, std, block = (0.0,) * len(known.state_std), known.state_std, 1
         spread = [2 * each for each in std]
         low, high = bounds or (
@@ -207,7 +207,7 @@ class ActionConditionedModel(WorldModel):
         return states
 
     def _action_description(self) -> str:
-        if self.act.actions == "change":
+        if self.act.representation == "change":
             return "how the state changes"
         return f"the actions of {self.block} control steps, side by side"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, field_validator
 from torch import nn
 
 from orchestrator.jepa.encoders.vision_transformer import build_encoder, encoder_width
@@ -25,15 +25,16 @@ from orchestrator.jepa.objectives.vjepa2ac.predictor import (
     build_action_conditioned_predictor,
 )
 from orchestrator.jepa.predictors.masked import MaskedPredictor, build_masked_predictor
-from orchestrator.job import Actions, LeWM, Model
+from orchestrator.job import Actions, LeWM, Model, TrainJob
 from orchestrator.job.config.base import Section
+from orchestrator.job.loading.former_keys import with_present_names
 
 KEEPS_PREDICTOR = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics", "vjepa2ac")
 """Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
 it says what the teacher's features will be, and the teacher is not part of the model."""
 
 ACTION_CONDITIONED = ("lewm", "vjepa2ac")
-"""Objectives that read actions, where the job has `data.act`."""
+"""Objectives that read actions, where the job has `data.actions`."""
 
 WITHOUT_MASK_TOKENS = ("lewm", "causal", "dynamics", "vjepa2ac")
 """Objectives whose predictor reads time forwards, and has no mask tokens."""
@@ -71,10 +72,15 @@ class ModelConfig(Section):
     extra: dict[str, Any]
     """Whatever the writer knew besides: the checkpoint, the run."""
 
+    @field_validator("job")
+    @classmethod
+    def _present_names(cls, job: dict[str, Any]) -> dict[str, Any]:
+        return with_present_names(job, TrainJob)  # of a model that an earlier version saved
+
     @property
     def actions(self) -> Actions | None:
         """What the model was told of actions; None where its objective reads none."""
-        act = self.job["data"].get("act") if self.objective in ACTION_CONDITIONED else None
+        act = self.job["data"].get("actions") if self.objective in ACTION_CONDITIONED else None
         return None if act is None else Actions.model_validate(act)
 
     @property

@@ -212,7 +212,10 @@ def check_initial_weights(job: TrainJob, folder: Path) -> None:
 def initial_weights_mismatch(former: TrainJob, job: TrainJob) -> str:
     """What of the model that `former` will save does not fit `job` as its start, or ''."""
     changes = _model_differences(former.model, job.model)
-    if any(one.data.act is not None and one.data.act.action_dim is None for one in (former, job)):
+    if any(
+        one.data.actions is not None and one.data.actions.action_dim is None
+        for one in (former, job)
+    ):
         return changes  # how wide an action is only the data says
     return changes or state_dict_mismatch(
         objective_on_meta_device(former).state_dict(), objective_on_meta_device(job).state_dict()

@@ -132,7 +132,7 @@ class WorldModel(nn.Module):
         raise RequestError(
             "this model was trained without actions: it cannot be told what is done",
             where="model",
-            hint="train one with data.act, on data with KEY.actions.npy",
+            hint="train one with data.actions, on data with KEY.actions.npy",
         )
 
     def compared(self, features: Tensor, video: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from orchestrator.job.config.former_names import former_dict
 from orchestrator.job.config.pipeline import PipelineJob
 from orchestrator.job.loading.load import Job
 
@@ -46,14 +47,17 @@ def explicit_job_dict(job: Job) -> dict[str, Any]:
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`."""
+    """The keys that decide what the job makes, flat: `{"optim.lr": 0.001, ...}`.
+
+    Keys that were renamed have their former names here, as in the records of earlier versions.
+    """
     if isinstance(job, PipelineJob):
         return {
             f"{stage.name}.{key}": value
             for stage in job.stages
             for key, value in identity(stage.job).items()
         }
-    flat = flatten(job_dict(job))
+    flat = flatten(former_dict(job, job_dict(job)))
     return {
         key: value
         for key, value in flat.items()

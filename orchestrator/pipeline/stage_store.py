@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orchestrator.errors import RequestError
 from orchestrator.job import PipelineJob, Stage, StudyJob, TuneJob, differences, identity
-from orchestrator.job.search_space import trial_name
+from orchestrator.job.loading.search_space import trial_name
 from orchestrator.storage import Storage
 from orchestrator.tracking.results.studies import RUN_REF_FILE
 

@@ -35,12 +35,14 @@ class CEMSolver:
         config = self.config
         rows, steps, width = start.shape
         mean, best = clip_to_bounds(start, bounds), BestPlans()
-        spread = initial_std(bounds, config.spread).expand_as(mean)
+        spread = initial_std(bounds, config.init_std).expand_as(mean)
         elites = mean[:, None]
         for _ in range(config.iterations):
             fresh = config.candidates - elites.shape[1]
             shape = (rows, fresh, steps, width)
-            noise = candidate_noise(shape, bounds.block, config.smooth, generator).to(mean)
+            noise = candidate_noise(shape, bounds.block, config.noise_correlation, generator).to(
+                mean
+            )
             drawn = clip_to_bounds(mean[:, None] + spread[:, None] * noise, bounds)
             candidates = torch.cat([elites, drawn], 1)
             costs = evaluate_costs(cost, candidates)
@@ -50,5 +52,5 @@ class CEMSolver:
             mean = chosen.mean(1)
             spread = chosen.std(1, correction=0)
             # The mean was not tried yet; carried elites were, but the next spread needs them.
-            elites = torch.cat([mean[:, None], chosen[:, : config.carried]], 1)
+            elites = torch.cat([mean[:, None], chosen[:, : config.reused_elites]], 1)
         return best.plan

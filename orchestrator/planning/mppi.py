@@ -35,11 +35,13 @@ class MPPISolver:
         config = self.config
         rows, steps, width = start.shape
         mean, best = clip_to_bounds(start, bounds), BestPlans()
-        spread = initial_std(bounds, config.spread)
+        spread = initial_std(bounds, config.init_std)
         shape = (rows, config.candidates - 1, steps, width)
         for turn in range(config.iterations):
             narrowed = spread * (1 - turn / config.iterations)
-            noise = candidate_noise(shape, bounds.block, config.smooth, generator).to(mean)
+            noise = candidate_noise(shape, bounds.block, config.noise_correlation, generator).to(
+                mean
+            )
             drawn = clip_to_bounds(mean[:, None] + narrowed * noise, bounds)
             candidates = torch.cat([mean[:, None], drawn], 1)
             costs = evaluate_costs(cost, candidates)

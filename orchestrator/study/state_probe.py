@@ -26,10 +26,10 @@ class ProbeVideoCounts(Protocol):
     """How many videos a probe is fitted to and scored on, and the seed that draws them."""
 
     @property
-    def fit(self) -> int: ...
+    def fit_videos(self) -> int: ...
 
     @property
-    def score(self) -> int: ...
+    def scored_videos(self) -> int: ...
 
     @property
     def seed(self) -> int: ...
@@ -66,7 +66,7 @@ def make_probe_videos(job: ProbeJob, background: str) -> tuple[ProbeVideos, Prob
     a tubelet is the mean over its frames and over the things that the scene is about, seen or
     hidden: no bystander, no plank.
     """
-    fit, score = job.probe.fit, job.probe.score
+    fit, score = job.probe.fit_videos, job.probe.scored_videos
     whole = [_make_probe_video(job, background, index) for index in range(fit + score)]
     videos = np.stack([video for video, _ in whole])
     states = np.stack([state for _, state in whole])

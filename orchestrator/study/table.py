@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.job import StudyJob
+from orchestrator.job.config.former_names import former_dump
 from orchestrator.job.config.study import StudyCell
 from orchestrator.study.curves import data_efficiency_ratio
 from orchestrator.study.state_probe import SCORE_COLUMNS
@@ -25,14 +26,14 @@ def study_summary(
     ]
     return {
         "name": job.name,
-        "clips": list(job.clips),
+        "clips": list(job.num_videos),
         "seeds": list(job.seeds),
         "steps": job.optim.steps,
         "global_batch": job.scale.global_batch,
         "reference": job.reference,
         "confidence": job.confidence,
         "source": job.data.source,
-        "probe": job.probe.model_dump(mode="json"),
+        "probe": former_dump(job.probe),
         "cells": [found for _, found in cells],
         "panels": panels,
     }
@@ -51,9 +52,9 @@ def _panel(
     }
     arms: dict[str, list[list[float]]] = {}
     for arm, objective in job.arms.items():
-        counts = job.clips if objective is not None else (None,)
+        counts = job.num_videos if objective is not None else (None,)
         arms[arm] = [[by_place[arm, clips, seed] for clips in counts] for seed in job.seeds]
-    reference, clips = np.array(arms[job.reference]), np.array(job.clips)
+    reference, clips = np.array(arms[job.reference]), np.array(job.num_videos)
     ratios = {
         arm: asdict(data_efficiency_ratio(clips, reference, np.array(arms[arm]), job.confidence))
         for arm, objective in job.arms.items()

@@ -183,11 +183,13 @@ def _usage(job: TrainJob, model_uri: str) -> str:
 
 def _predict_usage(job: TrainJob) -> str:
     """How a model that acts is asked what follows."""
-    act = job.data.act
+    act = job.data.actions
     if act is None:
         return ""
-    states = ", states" if act.actions == "change" else ""
-    what = "changes of the state" if states else f"{act.block or 'a block of'} control steps each"
+    states = ", states" if act.representation == "change" else ""
+    what = (
+        "changes of the state" if states else f"{act.frameskip or 'a block of'} control steps each"
+    )
     return (
         f"ahead = model.predict(tokens, actions{states})  # actions float32"
         f" [B, moments, {act.action_dim or 'D'}]: {what}, in the data's units\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import TrainJob, build_job, differences, fingerprint, identity, job_dict
+from orchestrator.job.loading.former_keys import with_present_names
 from orchestrator.storage import Storage, with_retries
 
 FORMAT_VERSION = 1
@@ -66,8 +67,9 @@ def read_record(folder: Storage) -> RunRecord | None:
     if not folder.exists("run.json"):
         return None
     try:
-        return RunRecord(**folder.read_json("run.json"))
-    except (json.JSONDecodeError, TypeError) as error:
+        raw = folder.read_json("run.json")
+        return RunRecord(**{**raw, "job": with_present_names(raw["job"], TrainJob)})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RequestError(
             f"run.json cannot be read: {error}",
             where=folder.uri("run.json"),

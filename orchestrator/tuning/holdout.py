@@ -22,7 +22,7 @@ from orchestrator.data.store.index import DatasetIndex
 from orchestrator.errors import DataError, RequestError
 from orchestrator.features.clip_annotations import ClipAnnotations, read_annotations
 from orchestrator.job import TrainJob, TuneJob, WeightedSource
-from orchestrator.job.search_space import train_split_path
+from orchestrator.job.loading.search_space import train_split_path
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.tuning.trial_store import SWEEP_FILE
@@ -55,7 +55,9 @@ def prepare_holdout(
     """
     facts = {
         "of": [one.model_dump(mode="json") for one in sources_of(job.train)],
-        **job.objective.model_dump(mode="json", include={"source", "share", "seed"}),
+        "source": job.objective.source,
+        "share": job.objective.holdout_fraction,
+        "seed": job.objective.seed,
     }
     if folder.exists(HOLDOUT_FILE):
         # What a sweep that was begun is judged on stays; another job is refused by its name.
@@ -79,8 +81,10 @@ def prepare_holdout(
     if found < MIN_HOLDOUT_CLIPS:
         raise RequestError(
             f"{found} clips are held out, {MIN_HOLDOUT_CLIPS} are the fewest that can be compared",
-            where="objective.share" if job.objective.source is None else "objective.source",
-            hint="raise objective.share, or name more video as objective.source",
+            where="objective.holdout_fraction"
+            if job.objective.source is None
+            else "objective.source",
+            hint="raise objective.holdout_fraction, or name more video as objective.source",
         )
     folder.write_json(HOLDOUT_FILE, {"facts": facts, "indexes": [index.uri for index in held]})
 
@@ -98,7 +102,7 @@ def load_holdout_clips(job: TuneJob, train: TrainJob) -> list[HoldoutClip]:
     indexes = [DatasetIndex.open(uri) for uri in folder.read_json(HOLDOUT_FILE)["indexes"]]
     recipe = EvalDecodeConfig(data.frames, data.fps, data.size, clips_per_segment=1)
     chosen = heapq.nsmallest(
-        objective.fit + 2 * objective.score,
+        objective.fit_videos + 2 * objective.scored_videos,
         _long_enough(indexes, recipe.span_s),
         key=lambda one: (split_fraction(objective.seed, one[2]["source"]), one[2]["key"]),
     )
@@ -113,14 +117,14 @@ def load_holdout_clips(job: TuneJob, train: TrainJob) -> list[HoldoutClip]:
             f"{len(clips)} of {len(chosen)} held-out clips can be used,"
             f" {MIN_HOLDOUT_CLIPS} are needed",
             where=folder.root,
-            hint="raise objective.share, or name more video as objective.source",
+            hint="raise objective.holdout_fraction, or name more video as objective.source",
         )
     return clips
 
 
 def _split(job: TuneJob, indexes: list[DatasetIndex], folder: Storage) -> list[DatasetIndex]:
     """Indexes of what is held out; those of what is left stand beside them."""
-    seed, share = job.objective.seed, job.objective.share
+    seed, share = job.objective.seed, job.objective.holdout_fraction
 
     def is_held(row: Any) -> bool:
         return split_fraction(seed, row["source"]) < share
@@ -137,7 +141,7 @@ def _split(job: TuneJob, indexes: list[DatasetIndex], folder: Storage) -> list[D
             raise RequestError(
                 f"{index.num_clips} clips are too few to hold {share:g} of the videos out",
                 where=index.uri,
-                hint="raise objective.share, or name other video as objective.source",
+                hint="raise objective.holdout_fraction, or name other video as objective.source",
             ) from None
     return held
 

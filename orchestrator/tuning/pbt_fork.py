@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.job import TuneJob
-from orchestrator.job.search_space import trial_name
+from orchestrator.job.loading.search_space import trial_name
 from orchestrator.storage import Storage, with_retries
 from orchestrator.training.checkpoints.manager import COMPLETE_FILE, checkpoint_name
 from orchestrator.training.run_record import INHERITED_FILE

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from orchestrator.job import TuneJob, build_job, job_dict
 from orchestrator.job.config.tune import ASHA_REDUCTION_FACTOR
-from orchestrator.job.search_space import trial_name
+from orchestrator.job.loading.search_space import trial_name
 from orchestrator.ray_session import add_to_sys_path, custom_code_folders
 from orchestrator.storage import Storage
 from orchestrator.training.control.signals import StopRequest

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job
 from orchestrator.job.config.tune import Dimension
-from orchestrator.job.search_space import Point, build_point, grid_points, trial_job_data
+from orchestrator.job.loading.search_space import Point, build_point, grid_points, trial_job_data
 from orchestrator.randomness import generator
 from orchestrator.tuning.trial_store import TrialRecord
 
@@ -38,8 +38,8 @@ def sample_point(job: TuneJob, number: int, finished: Sequence[TrialRecord]) -> 
     study = optuna.create_study(direction="maximize", sampler=_sampler(job, seed))
     if job.search == "tpe":
         study.add_trials([to_optuna_trial(job, entry) for entry in finished if entry.is_final])
-    if number < len(job.first):
-        study.enqueue_trial(_params(job, job.first[number]))
+    if number < len(job.initial_points):
+        study.enqueue_trial(_params(job, job.initial_points[number]))
     trial = study.ask()
     return build_point(job, lambda key: _suggest(trial, key, job.space[key]))
 

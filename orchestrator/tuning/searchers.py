@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.data.packing.prepare import prepare_data
 from orchestrator.job import TrainJob, TuneJob, build_job
-from orchestrator.job.search_space import trial_job_data
+from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.training.resolve.actions import resolve_actions
 from orchestrator.tuning.sampling import sample_point
 from orchestrator.tuning.sweep_state import SweepState

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TuneJob
-from orchestrator.job.search_space import trial_name
+from orchestrator.job.loading.search_space import trial_name
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage

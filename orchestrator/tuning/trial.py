@@ -15,7 +15,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.evaluation.in_training.scheduler import EvaluationScheduler
 from orchestrator.jepa.model_files import load_folder
 from orchestrator.job import TrainJob, TuneJob, build_job
-from orchestrator.job.search_space import trial_job_data
+from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
 from orchestrator.tracking.mlflow_errors import MLFLOW_ERRORS, MlflowUnavailable, MlflowWriteFailed

@@ -179,7 +179,7 @@ def with_pixel_noise(videos: np.ndarray, seed: int) -> np.ndarray:
     return out
 
 
-SUITE_JOB = EvaluateJob(kind="evaluate", name="trial", model="checkpoint", random=0)
+SUITE_JOB = EvaluateJob(kind="evaluate", name="trial", model="checkpoint", random_models=0)
 """How the physics suite is shown: as an evaluation does by default, but on its validation split,
 so that what a winner is judged by later was not searched on."""
 
@@ -197,8 +197,8 @@ def quad_accuracy(model: Evaluable, quads: int) -> Scores:
         units = [QuadUnit(None, "validation", s, count, first) for s in rules.scenarios]
         return [unit.measure(model, rules) for unit in units]
 
-    chosen_on = measured(0, SUITE_JOB.suite.choose_quads)
-    scored = measured(SUITE_JOB.suite.choose_quads, quads)
+    chosen_on = measured(0, SUITE_JOB.suite.selection_quads)
+    scored = measured(SUITE_JOB.suite.selection_quads, quads)
 
     def share(seen: list[QuadUnitResult], score: ScoreFunction) -> dict[ScoringRule, float]:
         return {

@@ -83,7 +83,7 @@ def prepare_holdout_for(
             where="train.data.frames",
             hint=f"write {2 * train.model.tubelet} or more, or name labelled videos",
         )
-    alone = train.objective.kind in KINDS_WITH_PREDICTOR and train.data.act is None
+    alone = train.objective.kind in KINDS_WITH_PREDICTOR and train.data.actions is None
     if metric in PREDICTOR_METRICS and not alone:
         raise RequestError(
             f"the held-out videos carry neither states nor labels, and a model of"
@@ -108,7 +108,7 @@ def load_holdout(job: TuneJob, train: TrainJob, *, unseen: bool = False) -> Hold
         other_seed = asked.model_copy(update={"seed": asked.seed + 1})
         return _simulated(other_seed if unseen else asked, train)
     clips = load_holdout_clips(job, train)
-    score = min(asked.score, len(clips) // 3)
+    score = min(asked.scored_videos, len(clips) // 3)
     scored, spare, rest = clips[:score], clips[score : 2 * score], clips[2 * score :]
     scored = spare if unseen else scored
     videos = np.stack([clip.pixels for clip in scored])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, differences, identity
-from orchestrator.job.search_space import Point
+from orchestrator.job.loading.search_space import Point
 from orchestrator.storage import Storage, with_retries
 
 TrialStatus = Literal["running", "done", "pruned", "collapsed", "failed"]

@@ -140,8 +140,8 @@ def test_every_world_size_and_restart_gives_the_same(
 def test_a_change_is_that_of_the_states(dataset: tuple[Path, DatasetIndex]) -> None:
     folder, index = dataset
     job = known(folder, index, act={"actions": "change"})
-    assert job.data.act is not None
-    assert job.data.act.action_dim == 3
+    assert job.data.actions is not None
+    assert job.data.actions.action_dim == 3
     for batch in micro_batches(fed(job, index)):
         assert batch.actions is not None
         expected = batch.actions.states[:, 1:] - batch.actions.states[:, :-1]
@@ -313,13 +313,17 @@ def test_what_cannot_be_used_is_a_failed_clip_with_its_reason(
 def test_another_rate_is_a_failed_clip(dataset: tuple[Path, DatasetIndex]) -> None:
     folder, index = dataset
     job = known(folder, index)
-    act = job.data.act
+    act = job.data.actions
     assert act is not None
     for fps, block, reason in (
         (5.0, 3, "2 control steps lead from one to the next of 5 a second, the job reads 3"),
         (4.0, 2, "no whole number of control steps leads from one to the next of 4 a second"),
     ):
-        changed = {"fps": fps, "act": act.model_copy(update={"block": block}), "bad_limit": 1.0}
+        changed = {
+            "fps": fps,
+            "actions": act.model_copy(update={"frameskip": block}),
+            "bad_limit": 1.0,
+        }
         other = job.model_copy(update={"data": job.data.model_copy(update=changed)})
         failures = [f for batch in micro_batches(fed(other, index)) for f in batch.failures]
         assert len(failures) == 16

@@ -36,7 +36,7 @@ def test_clips_in_memory_keep_what_was_done_in_them(tmp_path: Path) -> None:
     job = action_job(pack_numbered_videos(tmp_path).uri, tmp_path)
     clips = load_clips(job, 10, SilentProgress())
     assert clips.action_config is not None
-    assert clips.action_config.block == 2
+    assert clips.action_config.frameskip == 2
     assert (len(clips.video), len(clips.clip_actions)) == (10, 10)
     for video, moved in zip(clips.video, clips.clip_actions, strict=True):
         shown = [read_frame_number(frame) for frame in video]

@@ -218,7 +218,7 @@ def test_the_hash_names_the_protocol_and_not_the_place(
     first = found("here")
     assert found("there", bad_limit=0.5) == first
     assert found("here", "surprise.stride=2") != first
-    assert found("here", "surprise.contexts=[2]") != first
+    assert found("here", "surprise.context_frames=[2]") != first
     assert found("here", properties=["Collision"]) != first
     (tmp_path / "there/level2/P_Collision/000.mp4").unlink()
     assert found("there", bad_limit=0.5) != first
@@ -331,7 +331,7 @@ def test_a_context_that_is_no_part_of_the_clip_is_refused_before_the_folder_is_r
     tmp_path: Path, tiny_model: WorldModel
 ) -> None:
     with pytest.raises(RequestError, match="a context of 5 frames"):
-        judged(job_of("grasp", tmp_path / "nothing", "surprise.contexts=[5]"), tiny_model)
+        judged(job_of("grasp", tmp_path / "nothing", "surprise.context_frames=[5]"), tiny_model)
 
 
 @pytest.mark.parametrize(

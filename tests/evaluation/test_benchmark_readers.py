@@ -139,7 +139,7 @@ def test_the_scored_split_of_intphys2_can_spare_a_share(tmp_path: Path) -> None:
         folder.rmdir()
     with pytest.raises(RequestError, match="no folder 'Debug'") as error:
         read("intphys2", tmp_path)
-    assert "benchmark.choose=share" in str(error.value)
+    assert "benchmark.selection_split=share" in str(error.value)
 
 
 def test_frames_are_those_shown_at_the_models_rate(tmp_path: Path) -> None:

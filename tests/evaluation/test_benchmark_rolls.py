@@ -141,7 +141,7 @@ def test_rollouts_have_a_row_for_each_horizon_and_random_models_beside(
     other = verdict(job_of("moving-mnist", tmp_path, choose_share=0.3), rolled)
     assert other["protocol"] != found["protocol"]
     with pytest.raises(RequestError, match="2 contexts; errors at other horizons"):
-        judged(job_of("moving-mnist", tmp_path, "surprise.contexts=[2,4]"), tiny_model)
+        judged(job_of("moving-mnist", tmp_path, "surprise.context_frames=[2,4]"), tiny_model)
 
 
 def test_a_foreseer_has_full_skill_and_a_copier_none(
@@ -271,7 +271,7 @@ def test_clevrer_without_a_split_says_what_to_do(tmp_path: Path, tiny_model: Wor
     made.clevrer(tmp_path, train=0)
     with pytest.raises(RequestError, match="no video of the train split") as error:
         read_clevrer(tmp_path)
-    assert "benchmark.choose=share" in str(error.value)
+    assert "benchmark.selection_split=share" in str(error.value)
     with pytest.raises(RequestError, match="no video of the validation split"):
         read_clevrer(tmp_path / "nothing")
     long = randomly_initialized_model(model_config(tiny_job(frames=16)), 0)

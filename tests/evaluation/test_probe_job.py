@@ -218,7 +218,9 @@ def test_other_videos_may_be_what_is_scored(here: Path) -> None:
     assert verdict["left_out"] > 0
     assert verdict["features"]["model"]["test"]["data"] != verdict["features"]["model"]["data"]
     assert verdict["protocol"] != probed(probe_job(here))["protocol"]
-    with pytest.raises(RequestError, match=r"\d+ videos are in probe\.features and in probe\.test"):
+    with pytest.raises(
+        RequestError, match=r"\d+ videos are in probe\.features and in probe\.test_features"
+    ):
         probed(probe_job(here, test="tokens"))
 
 
@@ -269,7 +271,7 @@ def test_a_job_has_a_suite_or_a_probe() -> None:
         build_job({**rest, "probe": {"features": "f"}, "suite": {"quads": 4}})
     with pytest.raises(RequestError, match="model: this key is required"):
         build_job(rest)
-    with pytest.raises(RequestError, match=r"probe\.random_test: is needed"):
+    with pytest.raises(RequestError, match=r"probe\.random_test_features: is needed"):
         build_job({**rest, "probe": {"features": "f", "test": "t", "random": "r"}})
 
 

@@ -123,7 +123,7 @@ def test_the_probes_videos_are_the_same_for_all_cells_and_follow_the_background(
 def test_a_model_that_holds_the_states_scores_one_and_noise_scores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = study_job(tmp_path, "probe.fit=40", "probe.score=20")
+    job = study_job(tmp_path, "probe.fit_videos=40", "probe.scored_videos=20")
     fit, score = make_probe_videos(job, "still")
     model = randomly_initialized_model(model_config(tiny_job()), 0)
     states = {shown.videos.tobytes(): shown.states for shown in (fit, score)}

@@ -23,7 +23,7 @@ ACTS = (
     "objective={kind: lewm, slices: 8, hidden: 20, weight: 0.3}",
     "model.encoder.attention=moment",
     "model.tubelet=1",
-    "data.act={block: 3, statistics: {action_mean: [0.5, -2.0], action_std: [3.0, 0.25]}}",
+    "data.actions={block: 3, statistics: {action_mean: [0.5, -2.0], action_std: [3.0, 0.25]}}",
 )
 
 
@@ -73,7 +73,7 @@ def test_a_branch_refuses_what_predict_refuses(
 def test_a_plan_is_in_the_world_s_units_and_better_than_nothing(
     model: ActionConditionedModel, video: Tensor
 ) -> None:
-    solver = CEM(candidates=60, iterations=4, elites=8, carried=2)
+    solver = CEM(candidates=60, iterations=4, elites=8, reused_elites=2)
     now, goal = video[0, 0], np.asarray(video[1, -1])
     actions = model.plan(now, goal, horizon=4, solver=solver)
     assert actions.shape == (12, 2)

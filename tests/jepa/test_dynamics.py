@@ -273,7 +273,7 @@ def test_a_saved_model_can_be_judged_and_begun_with(
         (DYNAMICS[1:], "vjepa2 does not go with an encoder 'codes'"),
         ((*DYNAMICS, "model.encoder.dim=999"), "999 numbers for a patch of 384"),
         ((*DYNAMICS, "model.predictor.dim=20"), "20 channels in 8 groups: write a multiple of 8"),
-        ((*DYNAMICS, "data.act={actions: given}"), "dynamics is told no actions"),
+        ((*DYNAMICS, "data.actions={actions: given}"), "dynamics is told no actions"),
         ((*DYNAMICS, *SHAPE, "data.frames=2"), "2 frames are one moment"),
         ((*DYNAMICS, *SHAPE, "objective.horizons=4"), "4 moments ahead of a clip of 4"),
         ((*DYNAMICS, *SHAPE, "objective.masks=[{}, {}]"), "at most 1 item"),

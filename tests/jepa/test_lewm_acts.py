@@ -26,7 +26,7 @@ ACTS = (
     "objective={kind: lewm, slices: 8, hidden: 20, weight: 0.3}",
     "model.encoder.attention=moment",
     "model.tubelet=1",
-    "data.act={block: 3, statistics: {action_mean: [0.5, -2.0], action_std: [3.0, 0.25]}}",
+    "data.actions={block: 3, statistics: {action_mean: [0.5, -2.0], action_std: [3.0, 0.25]}}",
 )
 
 
@@ -121,8 +121,8 @@ def naive_inverse(objective: Any, clip: Tensor, actions: Tensor) -> Tensor:
 LEVELLED = ("objective.embed=5", "objective.pool=places", "objective.inverse=0.7")
 TOLD = (
     "objective.states={weight: 0.6, numbers: [1, 3], angles: [2]}",
-    "data.act.statistics.state_mean=[1, 2, 3, 0]",
-    "data.act.statistics.state_std=[1, 4, 1, 3]",
+    "data.actions.statistics.state_mean=[1, 2, 3, 0]",
+    "data.actions.statistics.state_std=[1, 4, 1, 3]",
 )
 
 
@@ -231,10 +231,10 @@ def test_what_cannot_be_told_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        ((*ACTS[:3], "data.act={block: 3}"), r"data\.act\.statistics is not known"),
+        ((*ACTS[:3], "data.actions={block: 3}"), r"data\.actions\.statistics is not known"),
         ((*ACTS[:3], "objective.rollout=8"), "8 moments ahead of a clip of 8"),
-        ((*ACTS[:3], "objective.inverse=1.0"), r"needs the actions of data\.act"),
-        ((*ACTS[:3], "objective.states={}"), r"needs the states of data\.act"),
+        ((*ACTS[:3], "objective.inverse=1.0"), r"needs the actions of data\.actions"),
+        ((*ACTS[:3], "objective.states={}"), r"needs the states of data\.actions"),
         ((*ACTS, "objective.states={}"), "the data has no states"),
         ((*ACTS, *TOLD, "objective.states.angles=[4]"), "states of 4 numbers, and 4 is asked for"),
         ((*ACTS, *TOLD, "objective.states.numbers=[9]"), "states of 4 numbers, and 9 is asked for"),

@@ -33,14 +33,14 @@ ENCODER = "{dim: 20, depth: 1, heads: 2}"
 CHANGES = (
     f"objective={{kind: vjepa2ac, teacher: t, encoder: {ENCODER}}}",
     f"model.encoder={ENCODER}",
-    "data.act={actions: change, block: 4, statistics: {action_mean: [0], action_std: [1],"
+    "data.actions={actions: change, block: 4, statistics: {action_mean: [0], action_std: [1],"
     " state_mean: [1, 0, -1], state_std: [2, 0.5, 1]}}",
     "data.frames=4",
     "data.size=16",
 )
 GIVEN = (
     *CHANGES[:2],
-    "data.act={block: 2, statistics: {action_mean: [1], action_std: [2]}}",
+    "data.actions={block: 2, statistics: {action_mean: [1], action_std: [2]}}",
     *CHANGES[3:],
 )
 Objective = VJEPA2ACObjective
@@ -234,7 +234,7 @@ def test_a_saved_model_encodes_with_its_teacher_and_adds_up_its_states(
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        ((CHANGES[0], CHANGES[1]), r"data\.act: vjepa2ac predicts what follows an action"),
+        ((CHANGES[0], CHANGES[1]), r"data\.actions: vjepa2ac predicts what follows an action"),
         ((*CHANGES, "objective.rollout=4"), "4 frames ahead of the first of 4"),
         ((*CHANGES, "objective.encoder=null"), "shape of the teacher 't' is not known"),
     ],

@@ -1,4 +1,4 @@
-"""`data.act`: what may stand beside it in a train job."""
+"""`data.actions`: what may stand beside it in a train job."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_augmentation_that_contradicts_the_actions_is_refused(
 def test_lewm_wants_a_moment_to_be_a_frame() -> None:
     encoder = {"dim": 16, "depth": 1, "heads": 1, "attention": "moment"}
     keys: dict[str, Any] = {"objective__kind": "lewm", "model__encoder": encoder}
-    with pytest.raises(RequestError, match=r"model\.tubelet.*write 1 beside data\.act"):
+    with pytest.raises(RequestError, match=r"model\.tubelet.*write 1 beside data\.actions"):
         built(acting(**keys, model__tubelet=2))
-    assert built(acting(**keys, model__tubelet=1)).data.act is not None
+    assert built(acting(**keys, model__tubelet=1)).data.actions is not None
     assert built(acting(**keys, model__tubelet=2, data__act=None)).model.tubelet == 2

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob, build_job, job_dict, load_job
-from orchestrator.job.search_space import build_point, grid_points, trial_job_data
+from orchestrator.job.loading.search_space import build_point, grid_points, trial_job_data
 
 TRAIN = """\
 kind: train

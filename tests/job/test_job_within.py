@@ -50,10 +50,17 @@ def refused(path: Path, *overrides: str) -> str:
 
 def test_a_file_is_put_in_place_with_what_is_set_and_overridden(train_file: Path) -> None:
     (one,) = train_job(train_file).evaluate
-    assert (one.every, one.job.name, one.job.suite.quads, one.job.random) == (50, "physics", 4, 0)
+    assert (one.every, one.job.name, one.job.suite.quads, one.job.random_models) == (
+        50,
+        "physics",
+        4,
+        0,
+    )
     more = train_job(train_file, "evaluate.0.job.suite.quads=2", "evaluate.0.set={cpus: 2}")
     (one,) = more.evaluate
-    assert (one.job.suite.quads, one.job.random, one.job.cpus) == (2, 0, 2.0), "the last word wins"
+    assert (one.job.suite.quads, one.job.random_models, one.job.cpus) == (2, 0, 2.0), (
+        "the last word wins"
+    )
 
 
 def test_keys_in_place_need_neither_kind_nor_model(train_file: Path) -> None:
@@ -78,7 +85,7 @@ def test_a_step_that_is_judged_is_saved(train_file: Path) -> None:
     ("old", "new", "said"),
     [
         ("quads: 8", "qads: 8", "judge.yaml:4: suite.qads: unknown key; did you mean 'quads'?"),
-        ("random: 10", "random: many", "judge.yaml:5: random: should be a valid integer"),
+        ("random: 10", "random: many", "judge.yaml:5: random_models: should be a valid integer"),
         ("quads: 8", "split: validation", "judge.yaml:4: suite.split: 'validation' is what is"),
         ("kind: evaluate", "kind: train", "judge.yaml:1: evaluate.0.job is of kind 'train'"),
         ("name: physics", "name: a: b", "judge.yaml:2: not valid YAML"),

@@ -107,7 +107,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
      {"model": {"encoder": {"kind": "my.lab:Encoder"}}}, "model.encoder.kind"),
     ("an objective of your own is built for clips of one shape",
      {"objective": {"kind": "my.lab:Objective"}}, "objective.kind"),
-    ("beside data.act all sources are cut alike",
+    ("beside data.actions all sources are cut alike",
      {"data": {"act": {}}, "objective": {"kind": "pixels", "masks": MASKS}},
      "data.sources.1.frames"),
 ]  # fmt: skip

@@ -50,7 +50,7 @@ def test_the_same_uri_gives_the_same_bytes_in_another_process() -> None:
         f"s = PhysicsSource('{SMALL}'); d = hashlib.sha256();"
         "[d.update(c.payload + c.extras['states.npy'] + c.extras['json'])"
         " for u in reversed(s.units()) for c in s.clips(u, TranscodeConfig())];"
-        "print(d.hexdigest())"
+        " print(d.hexdigest())"
     )
     here = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -41,7 +41,7 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     lewm = "lewm" in objective
     job = planned_job(
         f"objective={objective}",
-        f"data.act={act}",
+        f"data.actions={act}",
         f"model.encoder.attention={'moment' if lewm else 'clip'}",
         f"model.tubelet={1 if lewm else 2}",
     )
@@ -51,7 +51,7 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     parameters, flops, width = (
         planned.parameters,
         planned.flops,
-        job.data.act and job.data.act.action_dim,
+        job.data.actions and job.data.actions.action_dim,
     )
     assert parameters is not None
     assert flops is not None
@@ -73,7 +73,7 @@ def test_what_is_told_of_actions_costs_what_torch_counts(
     assert all(row.device > 0 for row in planned.memory)
 
     # Before the data is read nobody knows how wide an action is.
-    unread = estimate_job(build_job(job_dict(job), ["data.act.statistics=null"])).parameters
+    unread = estimate_job(build_job(job_dict(job), ["data.actions.statistics=null"])).parameters
     assert unread is not None
     assert unread.untold
     narrow = job.model.predictor.dim

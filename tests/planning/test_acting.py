@@ -44,11 +44,11 @@ from orchestrator.job.config.planning import CEM, Planning, PlanningTask
 from orchestrator.report.intervals import paired_difference, wilson_interval
 from tests.support.two_rooms_model import TwoRoomsModel
 
-QUICK = CEM(candidates=100, iterations=5, elites=10, carried=3)
+QUICK = CEM(candidates=100, iterations=5, elites=10, reused_elites=3)
 
 
 def planning(**keys: object) -> Planning:
-    return Planning(world="two-rooms", solver=QUICK, **keys)  # type: ignore[arg-type]
+    return Planning(environment="two-rooms", solver=QUICK, **keys)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,10 @@ def test_a_model_that_does_not_act_is_one_error(tmp_path: Path) -> None:
         ({"suite": {"quads": 1}}, r"suite: .*a job has a suite or a planning, not both"),
         ({"probe": {"features": "x"}}, r"planning: .*a suite or a probe, not both"),
         ({"model": ""}, "model"),
-        ({"planning": {"world": "two-rooms", "execute": 6}}, r"planning\.execute: 6 steps"),
+        (
+            {"planning": {"world": "two-rooms", "execute": 6}},
+            r"planning\.receding_horizon: 6 steps",
+        ),
         ({"planning": {"world": "two-rooms", "arms": ["oracel"]}}, "oracle"),
         ({"planning": {"world": "two-rooms", "solver": {"elites": 400}}}, "400 elites"),
     ],

@@ -17,7 +17,11 @@ from orchestrator.planning.noise import candidate_noise
 from tests.support.two_rooms_model import TwoRoomsModel
 
 BOX = ActionBounds(-torch.ones(4), torch.ones(4), block=2)
-CONFIGS = [CEM(iterations=20), CEM(iterations=20, smooth=0), MPPI(kind="mppi", iterations=20)]
+CONFIGS = [
+    CEM(iterations=20),
+    CEM(iterations=20, noise_correlation=0),
+    MPPI(kind="mppi", iterations=20),
+]
 SHARES = [0.02, 0.01, 0.01]
 """How much of the way to the optimum may be left. Noise that is smooth in time gets to optima
 that are rough in time more slowly."""
@@ -104,7 +108,7 @@ def test_through_the_door_though_the_wall_is_nearer() -> None:
     box = ActionBounds(-torch.ones(10), torch.ones(10), block=5)
     ends = {}
     for smooth in (0.7, 0.0):
-        solver = build_solver(CEM(smooth=smooth, candidates=300, iterations=10))
+        solver = build_solver(CEM(noise_correlation=smooth, candidates=300, iterations=10))
         plan = solver.solve(cost, torch.zeros(1, 5, 10), box, drawn())
         ends[smooth] = float(plan.cost.mul(2).sqrt() * ROOM_SIZE)
     assert ends[0.7] < 16 < ends[0.0]

@@ -41,10 +41,10 @@ def completed(job: TrainJob, *indexes: DatasetIndex, **options: Any) -> TrainJob
 
 def test_block_and_statistics_come_from_the_data(tmp_path: Path) -> None:
     index = pack_numbered_videos(tmp_path)
-    act = completed(action_job(index.uri, tmp_path), index).data.act
+    act = completed(action_job(index.uri, tmp_path), index).data.actions
     assert act is not None
     assert act.statistics is not None
-    assert (act.block, act.action_dim) == (2, 6)
+    assert (act.frameskip, act.action_dim) == (2, 6)
     rows = np.concatenate([actions_of(v, 20)[:-1] for v in range(6)]).astype(float)
     np.testing.assert_allclose(act.statistics.action_mean, rows.mean(0))
     np.testing.assert_allclose(act.statistics.action_std, rows.std(0))
@@ -57,7 +57,7 @@ def test_a_change_needs_states_alone(tmp_path: Path) -> None:
         del made["actions"]
 
     index = pack_numbered_videos(tmp_path, change=alone)
-    act = completed(action_job(index.uri, tmp_path, act={"actions": "change"}), index).data.act
+    act = completed(action_job(index.uri, tmp_path, act={"actions": "change"}), index).data.actions
     assert act is not None
     assert act.statistics is not None
     assert (act.action_dim, act.statistics.action_mean) == (3, ())
@@ -100,8 +100,8 @@ def test_a_mixture_is_pooled_by_how_it_is_drawn(tmp_path: Path) -> None:
         pack_numbered_videos(tmp_path, videos=18, tag="far", change=shifted),
     )
     job = action_job(one.uri, tmp_path)
-    by_clips = completed(job, one, other).data.act
-    even = completed(job, one, other, weights=[1.0, 1.0]).data.act
+    by_clips = completed(job, one, other).data.actions
+    even = completed(job, one, other, weights=[1.0, 1.0]).data.actions
     assert by_clips is not None
     assert even is not None
     far = np.concatenate([actions_of(v, 20)[:-1] for v in range(18)]).astype(float) + 100
@@ -116,10 +116,10 @@ def test_statistics_of_ones_own_are_used_as_they_are(tmp_path: Path) -> None:
     index = pack_numbered_videos(tmp_path)
     own = {"action_mean": [0.0] * 3, "action_std": [2.0] * 3}
     job = completed(action_job(index.uri, tmp_path, act={"statistics": own}), index)
-    assert job.data.act is not None
-    assert job.data.act.statistics is not None
-    assert job.data.act.statistics.action_std == (2.0, 2.0, 2.0)
-    assert job.data.act.statistics.state_mean == ()
+    assert job.data.actions is not None
+    assert job.data.actions.statistics is not None
+    assert job.data.actions.statistics.action_std == (2.0, 2.0, 2.0)
+    assert job.data.actions.statistics.state_mean == ()
 
 
 class Told(Objective):
@@ -173,7 +173,7 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
     began = record.job["data"]["act"]
     assert began["block"] == 2
     assert len(began["statistics"]["state_mean"]) == 3
-    assert record.identity["data.act.block"] == 2
+    assert record.identity["data.actions.block"] == 2
     # Measured differently meanwhile: it is not looked at again.
     kept = Path(index.uri, "motion.json")
     facts = json.loads(kept.read_text())
@@ -190,11 +190,13 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
 
     other = job_dict(job)
     other["data"]["act"] = {"actions": "change"}
-    with pytest.raises(RequestError, match=r"data\.act\.actions: 'given' -> 'change'"):
+    with pytest.raises(RequestError, match=r"data\.actions\.actions: 'given' -> 'change'"):
         run(build_job(other), local=True)
     other["data"]["act"] = {"block": 2, "statistics": dict(began["statistics"])}
     other["data"]["act"]["statistics"]["action_mean"] = [0.0, 0.0, 0.0]
-    with pytest.raises(RequestError, match=r"differs in:\s+data\.act\.statistics\.action_mean\.0"):
+    with pytest.raises(
+        RequestError, match=r"differs in:\s+data\.actions\.statistics\.action_mean\.0"
+    ):
         run(build_job(other), local=True)
 
 

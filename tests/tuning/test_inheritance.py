@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from orchestrator.job import TuneJob
-from orchestrator.job.search_space import trial_name
+from orchestrator.job.loading.search_space import trial_name
 from orchestrator.storage import Storage
 from orchestrator.training.audit import audit_run
 from orchestrator.training.checkpoints.manager import list_complete_checkpoints

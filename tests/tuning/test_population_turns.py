@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.job import TuneJob
-from orchestrator.job.search_space import trial_name
+from orchestrator.job.loading.search_space import trial_name
 from orchestrator.randomness import generator
 from orchestrator.storage import Storage
 from orchestrator.tuning.pbt_exploit import current_population, exploit, explore

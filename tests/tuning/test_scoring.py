@@ -11,7 +11,7 @@ import torch
 from orchestrator.jepa.model_files import ModelConfig, randomly_initialized_model
 from orchestrator.job import build_job, job_dict
 from orchestrator.job.config.trial_objective import CollapseGates
-from orchestrator.job.search_space import trial_job_data
+from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.tuning import trial_scoring as scoring
 from orchestrator.tuning.report import render_html, render_png
 from tests.support.sweeps import tune_job

@@ -23,7 +23,7 @@ from orchestrator.evaluation.suite.units import QuadUnit
 from orchestrator.jepa.model_files import ModelConfig, WorldModel, randomly_initialized_model
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
-from orchestrator.job.search_space import trial_job_data
+from orchestrator.job.loading.search_space import trial_job_data
 from orchestrator.progress import SilentProgress
 from orchestrator.report.statistics import quad_correct
 from orchestrator.storage import Storage
@@ -140,7 +140,7 @@ def test_quads_are_judged_as_an_evaluation_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = objectives.SUITE_JOB.suite.model_copy(
-        update={"scenarios": ("permanence",), "choose_quads": 1}
+        update={"scenarios": ("permanence",), "selection_quads": 1}
     )
     monkeypatch.setattr(
         objectives, "SUITE_JOB", objectives.SUITE_JOB.model_copy(update={"suite": suite})

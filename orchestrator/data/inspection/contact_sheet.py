@@ -62,7 +62,7 @@ def _render_clip(clip: SheetClip) -> list[Image.Image]:
     job, data, position = clip.job, clip.job.data, clip.order_position
     rng = generator(job.seed, position, "clip")
     try:
-        if data.act is None:
+        if data.actions is None:
             times = sample_frame_times(rng, clip.duration_s, data.frames, data.fps)
         else:
             times = sample_frame_indices(rng, clip.video_frames, clip.video_fps, data)

@@ -32,14 +32,16 @@ def required_arrays(data: Data) -> tuple[str, ...]:
     """The files beside a clip that a job's clips come with.
 
     Raises:
-        RequestError: the job's `data.act` has not been completed from the data.
+        RequestError: the job's `data.actions` has not been completed from the data.
     """
-    if data.act is None:
+    if data.actions is None:
         return ()
-    if data.act.actions == "change":
+    if data.actions.representation == "change":
         return (STATES_FILE,)
     return (
-        (ACTIONS_FILE, STATES_FILE) if require_resolved(data.act)[0].state_mean else (ACTIONS_FILE,)
+        (ACTIONS_FILE, STATES_FILE)
+        if require_resolved(data.actions)[0].state_mean
+        else (ACTIONS_FILE,)
     )
 
 
@@ -49,13 +51,13 @@ def require_resolved(act: Actions) -> tuple[ActionStatistics, int, int]:
     Raises:
         RequestError: they have not been read from the data.
     """
-    if act.statistics is None or act.block is None or act.action_dim is None:
+    if act.statistics is None or act.frameskip is None or act.action_dim is None:
         raise RequestError(
             "what the actions of the data are is not known yet",
-            where="data.act",
+            where="data.actions",
             hint="orchestrator.training.resolve.actions.resolve_actions reads it",
         )
-    return act.statistics, act.block, act.action_dim
+    return act.statistics, act.frameskip, act.action_dim
 
 
 def sample_frame_indices(
@@ -70,7 +72,10 @@ def sample_frame_indices(
     Raises:
         DataError: the video is shorter than a clip, or has another rate than the job reads.
     """
-    steps, block = control_steps_per_frame(video_fps, data.fps), data.act and data.act.block
+    steps, block = (
+        control_steps_per_frame(video_fps, data.fps),
+        data.actions and data.actions.frameskip,
+    )
     if steps is None or steps != (block or steps):
         found = f"{steps} control steps lead" if steps else "no whole number of control steps leads"
         wanted = f", the job reads {block}" if block else ""
@@ -99,14 +104,14 @@ class ActionReader:
     """Reads what a job's clips come with. Small, and cheap to send to another process.
 
     Raises:
-        RequestError: the job's `data.act` has not been completed from the data.
+        RequestError: the job's `data.actions` has not been completed from the data.
     """
 
     def __init__(self, data: Data) -> None:
-        assert data.act is not None
-        statistics, _, self._width = require_resolved(data.act)
+        assert data.actions is not None
+        statistics, _, self._width = require_resolved(data.actions)
         self._data, self._frames = data, data.frames
-        self._state_differences = data.act.actions == "change"
+        self._state_differences = data.actions.representation == "change"
         self._action_width = len(statistics.action_mean)
         self._state_width = len(statistics.state_mean)
 

@@ -48,7 +48,7 @@ class Batch:
     """The rows that failed, by position."""
 
     actions: ActionBatch | None = None
-    """What was done in the clips, zeros where the weight is 0; None: the job has no `data.act`."""
+    """Actions and states, zeros where the weight is 0; None: the job has no `data.actions`."""
 
     @property
     def bucket(self) -> Bucket:

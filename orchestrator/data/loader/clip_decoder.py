@@ -164,7 +164,7 @@ class InProcessDecoder:
         self._shape = (micro, *recipe.shapes[0])
         self._read_frames = build_frame_reader(recipe.data)
         self._samplers = samplers_for(recipe.masks, recipe.grid)
-        if recipe.data.act is not None:
+        if recipe.data.actions is not None:
             self._action_reader = ActionReader(recipe.data)
 
     def new_buffer(self, spec: int = 0) -> PixelBuffer:

@@ -53,7 +53,7 @@ def run_pack(job: PackJob, progress: Progress, local: bool = False) -> list[Data
             committed stays and is continued next time.
     """
     uris = [job.source] if job.source else [source.uri for source in job.sources]
-    sources = [open_source(uri, job.unit) for uri in uris]
+    sources = [open_source(uri, job.videos_per_unit) for uri in uris]
     storage = Storage(job.storage).subfolder("datasets")
     limits = (job.bad_limit, job.cpus)
     return [

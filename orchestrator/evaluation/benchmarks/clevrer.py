@@ -59,10 +59,10 @@ def list_clips(benchmark: Clevrer, storage: Storage) -> ClipListing:
                 there[int(match[1])] = file.path
     found = ClipListing([], [])
     scored = _split(videos, annotations, "validation", found, storage)
-    if benchmark.choose == "train":
+    if benchmark.selection_split == "train":
         chosen = _split(videos, annotations, "train", found, storage)
     else:
-        kept = select_names_by_hash(scored, benchmark.choose_share)
+        kept = select_names_by_hash(scored, benchmark.selection_fraction)
         chosen = {name: scored.pop(name) for name in sorted(kept)}
     if not scored or not chosen:
         raise RequestError(
@@ -71,7 +71,7 @@ def list_clips(benchmark: Clevrer, storage: Storage) -> ClipListing:
             hint="unpack more of the benchmark",
         )
     names = sorted(scored, key=lambda name: -hash_fraction(name))[: benchmark.scenes]
-    chosen_on = sorted(chosen, key=hash_fraction)[: benchmark.choose_scenes]
+    chosen_on = sorted(chosen, key=hash_fraction)[: benchmark.selection_videos]
     found.scored = [scored[name] for name in names]
     found.selection = [chosen[name] for name in sorted(chosen_on)]
     return found
@@ -97,7 +97,7 @@ def _split(
     if not clips and not found.excluded:
         mend = "name the folder below which video_10000-11000 and annotation_10000-11000 lie"
         if split == "train":
-            mend = "unpack it too, or write benchmark.choose=share"
+            mend = "unpack it too, or write benchmark.selection_split=share"
         raise RequestError(f"no video of the {split} split in it", where=storage.root, hint=mend)
     return clips
 

@@ -58,7 +58,7 @@ def list_scenes(benchmark: IntPhys2, storage: Storage) -> SceneListing:
     """
     scored, faults = _split(benchmark, storage, benchmark.split)
     chosen_on: list[BenchmarkScene] = []
-    if benchmark.choose == "Debug":
+    if benchmark.selection_split == "Debug":
         chosen_on, more = _split(benchmark, storage, "Debug")
         faults = [*faults, *more]
     there = sorted({scene.property for scene in scored})
@@ -107,7 +107,7 @@ def _rows(storage: Storage, split: str) -> tuple[list[Row], str]:
     if split not in storage.folders():
         mend = "name the folder that IntPhys2.zip unpacks to"
         if split == "Debug":
-            mend += ", or write benchmark.choose=share"
+            mend += ", or write benchmark.selection_split=share"
         raise RequestError(f"no folder '{split}' in it", where=storage.root, hint=mend)
     for table in TABLES:
         path = f"{split}/{table}"

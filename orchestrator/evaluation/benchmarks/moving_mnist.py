@@ -51,7 +51,7 @@ def list_clips(benchmark: MovingMnist, storage: Storage, shape: ClipFormat) -> C
     clips = {
         f"{number:05d}": BenchmarkClip(f"{number:05d}", FILE, number) for number in range(sequences)
     }
-    kept = select_names_by_hash(clips, benchmark.choose_share)
+    kept = select_names_by_hash(clips, benchmark.selection_fraction)
     scored = sorted(clips.keys() - kept, key=lambda name: -hash_fraction(name))[: benchmark.scenes]
     if not scored:
         raise RequestError(f"{sequences} sequence: none is left to score", where=storage.uri(FILE))

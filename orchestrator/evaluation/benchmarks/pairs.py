@@ -43,6 +43,7 @@ from orchestrator.evaluation.measures.surprise import (
 from orchestrator.evaluation.suite.measure import ScoringRule
 from orchestrator.job.config.benchmark import Grasp, InfLevel, IntPhys, ViolationOfExpectation
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.former_names import former_dump
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.units.map_units import map_units
@@ -156,13 +157,15 @@ def measure_pairs(
         RequestError: the folder is not the benchmark, or the model cannot predict.
         JobFailed: more scenes than `bad_limit` cannot be used.
     """
-    views = tuple(context_specs(model, job.surprise.contexts))
+    views = tuple(context_specs(model, job.surprise.context_frames))
     storage = Storage(benchmark.folder)
     with readable_folder(benchmark.folder):
         found = list_scenes(benchmark, storage)
     tally = ExclusionTally(benchmark.bad_limit, benchmark.folder)
     tally.add_listed(found.excluded, len(found.scored) + len(found.selection))
-    choosing, scoring = split_selection_and_scored(found, benchmark.choose_share, benchmark.scenes)
+    choosing, scoring = split_selection_and_scored(
+        found, benchmark.selection_fraction, benchmark.scenes
+    )
     total = len(choosing) + len(scoring) + len(found.excluded)
     protocol = PairsProtocol(clip_format_of(model), job.surprise.stride, views, found.align)
 
@@ -188,7 +191,7 @@ def measure_pairs(
         raise tally.none_left_error("choose on")
     look, chosen_from = _select_scoring_rule(chosen_on)
     units = _units(None, scoring)
-    for seed in range(job.random):
+    for seed in range(job.random_models):
         units += _units(seed, _sample(scoring, seed, job.random_quads))
     by_arm: dict[int | None, list[SceneScores]] = {}
     seen = collected("judge", replace(protocol, context_specs=(look.context_spec,)), units)
@@ -257,9 +260,9 @@ def protocol_digest(
     protocol = findings.protocol
     facts: dict[str, Any] = {
         "version": PROTOCOL_VERSION,
-        "benchmark": benchmark.model_dump(mode="json", exclude={"folder", "priming", "bad_limit"}),
+        "benchmark": former_dump(benchmark, without=("folder", "priming", "bad_limit")),
         "priming_shown": getattr(benchmark, "priming", None) is None,
-        "surprise": job.surprise.model_dump(mode="json"),
+        "surprise": former_dump(job.surprise),
         "shape": asdict(protocol.clip_format),
         "contexts": sorted({view.context for view in protocol.context_specs}),
         "chosen_on": sorted(findings.selection_scenes),

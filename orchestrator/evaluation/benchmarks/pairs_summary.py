@@ -170,14 +170,14 @@ def _random_accuracies(arms: Sequence[SceneScoreArrays]) -> dict[str, float] | N
 
 def _selection_text(benchmark: ViolationOfExpectation, findings: PairsRawResults) -> str:
     count = len(findings.selection_scenes)
-    if isinstance(benchmark, IntPhys2) and benchmark.choose != "share":
-        text = f"the {count} scenes of split {benchmark.choose}"
+    if isinstance(benchmark, IntPhys2) and benchmark.selection_split != "share":
+        text = f"the {count} scenes of split {benchmark.selection_split}"
         twins = len(findings.duplicates)
         also = f", of which {twins} stand in {benchmark.split} too and are not scored there"
         return text + also if twins else text
     return (
         f"{count} scenes that are not scored: of each property the"
-        f" {100 * benchmark.choose_share:g}% whose names have the smallest SHA-256"
+        f" {100 * benchmark.selection_fraction:g}% whose names have the smallest SHA-256"
     )
 
 

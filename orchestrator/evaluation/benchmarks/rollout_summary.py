@@ -123,9 +123,9 @@ def probe_object_states(
 
 def _selection_text(benchmark: RolloutBenchmark, rolls: RolloutRawResults) -> str:
     count = len(rolls.selection_clips)
-    if isinstance(benchmark, Clevrer) and benchmark.choose == "train":
+    if isinstance(benchmark, Clevrer) and benchmark.selection_split == "train":
         return f"{count} clips of the training split"
     return (
-        f"{count} clips that are not scored: the {100 * benchmark.choose_share:g}% whose names"
-        " have the smallest SHA-256"
+        f"{count} clips that are not scored: the {100 * benchmark.selection_fraction:g}% whose"
+        " names have the smallest SHA-256"
     )

@@ -29,6 +29,7 @@ from orchestrator.evaluation.measures.state_probe import StateRows
 from orchestrator.evaluation.measures.surprise import ContextSpec, context_specs
 from orchestrator.job.config.benchmark import MovingMnist, RolloutBenchmark
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.former_names import former_dump
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 from orchestrator.units.map_units import map_units
@@ -130,9 +131,9 @@ def measure_rollouts(
         raise tally.none_left_error("choose on")
     view, chosen_from = _select_context(fitted)
     units = _units(None, found.scored, (view,), probed)
-    if probed and job.random:  # one random model reads states off the same clips
+    if probed and job.random_models:  # one random model reads states off the same clips
         units += _units(0, found.selection, (), True) + _units(0, found.scored, (), True)
-    for seed in range(job.random):
+    for seed in range(job.random_models):
         units += _units(seed, _sample(found.scored, seed), (view,), False)
     seen = collected("judge", units)
     mine = [one for unit, one in seen if unit.random_seed is None]
@@ -144,7 +145,7 @@ def measure_rollouts(
             for unit, one in seen
             if unit.random_seed == seed and unit.context_specs
         ]
-        for seed in range(job.random)
+        for seed in range(job.random_models)
     ]
     return RolloutRawResults(
         shape,
@@ -192,7 +193,7 @@ def protocol_digest(job: EvaluateJob, benchmark: RolloutBenchmark, rolls: Rollou
     """16 hex digits: equal where numbers can be compared, wherever the files lie."""
     facts: dict[str, Any] = {
         "version": PROTOCOL_VERSION,
-        "benchmark": benchmark.model_dump(mode="json", exclude={"folder", "bad_limit"}),
+        "benchmark": former_dump(benchmark, without=("folder", "bad_limit")),
         "contexts": sorted({view.context for view in rolls.selection_skill}),
         "shape": asdict(rolls.clip_format),
         "chosen_on": sorted(rolls.selection_clips),
@@ -213,11 +214,11 @@ def _views(job: EvaluateJob, model: Evaluable, shape: ClipFormat) -> tuple[Conte
     Raises:
         RequestError: several contexts: their horizons would differ.
     """
-    given = job.surprise.contexts
+    given = job.surprise.context_frames
     if len(given) > 1:
         raise RequestError(
             f"{len(given)} contexts; errors at other horizons cannot be compared",
-            where="surprise.contexts",
+            where="surprise.context_frames",
             hint="give one for a rollout",
         )
     half = max(shape.tubelet, shape.frames // 2 // shape.tubelet * shape.tubelet)

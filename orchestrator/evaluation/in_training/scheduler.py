@@ -69,7 +69,7 @@ def check_evaluations(job: TrainJob) -> None:
     """
     if not job.evaluate:
         return
-    if job.data.act is not None:
+    if job.data.actions is not None:
         raise needs_actions_error("evaluate")
     model = untrained_model(job)
     for i, one in enumerate(job.evaluate):
@@ -103,7 +103,7 @@ def untrained_model(job: TrainJob) -> WorldModel:
     Raises:
         RequestError: it acts, and no suite says what is done.
     """
-    if job.data.act is not None:
+    if job.data.actions is not None:
         raise needs_actions_error("model")
     config = ModelConfig(
         model=job.model,

@@ -104,7 +104,7 @@ def context_specs(model: Evaluable, contexts: Sequence[int]) -> list[ContextSpec
         if context % tubelet or not 0 < context < frames:
             raise RequestError(
                 f"a context of {context} frames in a clip of {frames} with tubelets of {tubelet}",
-                where="surprise.contexts",
+                where="surprise.context_frames",
                 hint=f"write multiples of {tubelet} below {frames}",
             )
     quarters = [frames * part // 4 // tubelet * tubelet for part in (1, 2, 3)]
@@ -123,7 +123,7 @@ def needs_actions_error(where: str) -> RequestError:
     return RequestError(
         "the model acts: what follows depends on what is done, and a suite does not say it",
         where=where,
-        hint="judge it by planning, or judge a model that was trained without data.act",
+        hint="judge it by planning, or judge a model that was trained without data.actions",
     )
 
 

@@ -40,11 +40,11 @@ def load_dynamics(model: str, server: str) -> PlannableModel:
         return made
     with model_folder(model, tracking_uri=server) as folder:
         loaded = load_folder(folder)
-    if not loaded.config.job["data"].get("act") or not isinstance(loaded, PlannableModel):
+    if not loaded.config.job["data"].get("actions") or not isinstance(loaded, PlannableModel):
         raise RequestError(
             f"{model} was trained without actions: it cannot say what they lead to",
             where="model",
-            hint="name a model whose job has data.act, such as jobs/robotics/two_rooms.yaml",
+            hint="name a model whose job has data.actions, such as jobs/robotics/two_rooms.yaml",
         )
     return loaded
 
@@ -68,7 +68,7 @@ def build_restorable_environment(name: str, size: int) -> Environment:
     if not world.can_set_state:
         raise RequestError(
             f"{name} cannot be put into a state: there are no starts and goals to be held out",
-            where="planning.world",
+            where="planning.environment",
             hint="name a world that restores states: two-rooms, push-t, lever, drop",
         )
     return world
@@ -84,7 +84,7 @@ def action_bounds(world: Environment, block: int) -> ActionBounds:
     if not isinstance(space, Box) or len(space.shape) != 1 or not space.is_bounded():
         raise RequestError(
             f"actions of {type(world).__name__} are {space}: nothing to draw plans from",
-            where="planning.world",
+            where="planning.environment",
             hint="name a world whose actions are a box of finite bounds",
         )
     low, high = (torch.from_numpy(np.tile(side, block)).float() for side in (space.low, space.high))
@@ -124,12 +124,12 @@ def check_compatible(model: PlannableModel, world: Environment) -> None:
 
 
 def _check_training_data(model: WorldModel, block: int, world: Environment) -> None:
-    act, fps = model.config.job["data"]["act"], model.clip.fps
-    if act["actions"] != "given":
+    act, fps = model.config.job["data"]["actions"], model.clip.fps
+    if act["representation"] != "given":
         raise RequestError(
             "its actions are changes of state, and this world is told what to do",
             where="model",
-            hint="train with data.act.actions: given",
+            hint="train with data.actions.representation: given",
         )
     rate = block * fps
     if abs(rate - world.control_rate) > 1e-6 * world.control_rate:

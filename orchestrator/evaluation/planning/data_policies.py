@@ -126,7 +126,7 @@ class NearestTrajectoryPolicy:
             raise RequestError(
                 f"no video of it lasts {steps} model steps, which goals are away",
                 where="planning.data",
-                hint="name longer videos, or leave nearest out of planning.arms",
+                hint="name longer videos, or leave nearest out of planning.baselines",
             )
         self._start_features = torch.cat([one.features[:-steps] for one in fitting])
         self._end_features = torch.cat([one.features[steps:] for one in fitting])

@@ -97,7 +97,7 @@ def evaluate_planning(
         RequestError: model, world and data do not fit.
     """
     size = image_size(planning, model)
-    world = build_restorable_environment(planning.world, size)
+    world = build_restorable_environment(planning.environment, size)
     tasks = draw_tasks(planning, world)
     check_compatible(model, world)
     shared = PlanningContext(planning, model, tasks, size)
@@ -156,7 +156,7 @@ def _data(
             "what this model was trained on is not known",
             where="planning.data",
             hint="name a source or a packed dataset, or leave cloning and nearest out of"
-            " planning.arms",
+            " planning.baselines",
         )
     wanted = data.sources or (WeightedSource(uri=data.source or ""),)
     datasets = Storage(job.storage).subfolder("datasets")

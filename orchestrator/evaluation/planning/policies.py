@@ -197,7 +197,7 @@ def _build_controller(
     read: StateReadout | None,
 ) -> MPCController:
     aim = GoalDistance(planning.cost, planning.distance, read)
-    recede = MPCConfig(planning.horizon, planning.execute, planning.history, aim)
+    recede = MPCConfig(planning.horizon, planning.receding_horizon, planning.context_timesteps, aim)
     draws = torch.Generator().manual_seed(seed)
     return MPCController(model, build_solver(planning.solver), bounds, recede, draws)
 

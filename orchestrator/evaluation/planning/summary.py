@@ -14,14 +14,15 @@ from orchestrator.environments.base import Environment
 from orchestrator.evaluation.planning.episodes import EpisodeBatch, EpisodeResult
 from orchestrator.evaluation.planning.units import EPISODES_PER_UNIT, EpisodeUnit, PlanningContext
 from orchestrator.job import EvaluateJob
+from orchestrator.job.config.former_names import former_dump
 from orchestrator.report.intervals import paired_difference, wilson_interval
 
 PROTOCOL_VERSION = 1
 """Raised when the same model and the same job would give other numbers."""
 
 KEYS_OUTSIDE_PROTOCOL = ("arms", "oracle_episodes", "tasks", "data", "data_episodes", "size")
-"""Keys of `planning` that the model's own number does not depend on, or that are hashed as what
-they lead to."""
+"""Keys of `planning`, by their former names, that the model's own number does not depend on, or
+that are hashed as what they lead to."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PlanningRawResults:
     @property
     def policies(self) -> list[str]:
         """The model first, then as the job has them."""
-        names = ["model", *self.context.planning.arms]
+        names = ["model", *self.context.planning.baselines]
         return [name for name in names if any(unit.policy == name for unit in self.units)]
 
     def batches_of(self, arm: str) -> list[EpisodeBatch]:
@@ -75,7 +76,7 @@ def summarize(job: EvaluateJob, results: PlanningRawResults) -> dict[str, Any]:
     others = {name: results.success(name) for name in results.policies if name != "model"}
     return {
         "kind": "planning",
-        "world": results.context.planning.world,
+        "world": results.context.planning.environment,
         "model": job.model,
         "protocol": hashlib.sha256(text.encode()).hexdigest()[:16],
         "confidence": level,
@@ -97,7 +98,7 @@ def protocol_facts(found: PlanningRawResults) -> dict[str, Any]:
     goal = world.render_state(tasks[0].goal)
     facts: dict[str, Any] = {
         "planning": PROTOCOL_VERSION,
-        **planning.model_dump(mode="json", exclude=set(KEYS_OUTSIDE_PROTOCOL)),
+        **former_dump(planning, without=KEYS_OUTSIDE_PROTOCOL),
         "version": world.version,
         "rate": world.control_rate,
         "size": shared.image_size,

@@ -71,7 +71,7 @@ def draw_tasks(planning: Planning, environment: Environment) -> TaskSet:
     seen: list[Floats] = []
     while len(drawn) < planning.episodes:
         states, at = _episode_with_task(planning, environment, len(drawn))
-        drawn.append(Task(len(drawn), states[at], states[at + planning.ahead]))
+        drawn.append(Task(len(drawn), states[at], states[at + planning.goal_offset]))
         seen.append(states)
     return TaskSet(
         drawn,
@@ -105,20 +105,23 @@ def _episode_with_task(planning: Planning, world: Environment, number: int) -> t
     for attempt in range(MAX_ATTEMPTS):
         rng = generator(planning.seed, number, "tasks", attempt)
         states = collect_states(
-            world, build_collector(planning.world), EPISODE_LENGTH_FACTOR * planning.ahead + 1, rng
+            world,
+            build_collector(planning.environment),
+            EPISODE_LENGTH_FACTOR * planning.goal_offset + 1,
+            rng,
         )
         begins = [
             at
-            for at in range(len(states) - planning.ahead)
-            if _is_worthwhile(world, states[at], states[at + planning.ahead])
+            for at in range(len(states) - planning.goal_offset)
+            if _is_worthwhile(world, states[at], states[at + planning.goal_offset])
         ]
         if begins:
             return states, int(rng.choice(begins))
     raise RequestError(
-        f"none of {MAX_ATTEMPTS} episodes of {planning.world} has a worthwhile goal"
-        f" {planning.ahead} control steps ahead",
-        where="planning.ahead",
-        hint="set another planning.ahead, or name planning.tasks",
+        f"none of {MAX_ATTEMPTS} episodes of {planning.environment} has a worthwhile goal"
+        f" {planning.goal_offset} control steps ahead",
+        where="planning.goal_offset",
+        hint="set another planning.goal_offset, or name planning.tasks",
     )
 
 

@@ -58,12 +58,12 @@ class PlanningContext:
 
     def build_environment(self) -> Environment:
         """A world of the job's."""
-        return build_environment(self.planning.world, self.image_size)
+        return build_environment(self.planning.environment, self.image_size)
 
     @property
     def goal_model_steps(self) -> int:
         """Model steps from start to goal."""
-        return max(1, self.planning.ahead // self.model.block)
+        return max(1, self.planning.goal_offset // self.model.block)
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class EpisodeUnit:
 
 def units_of(planning: Planning, count: int) -> list[EpisodeUnit]:
     """Every arm on its tasks, in runs of `EPISODES_PER_UNIT`; what takes longest comes first."""
-    tasks = dict.fromkeys(("oracle", "model", *planning.arms), count)
+    tasks = dict.fromkeys(("oracle", "model", *planning.baselines), count)
     if planning.oracle_episodes is not None:
         tasks["oracle"] = min(count, planning.oracle_episodes)
-    if "oracle" not in planning.arms:
+    if "oracle" not in planning.baselines:
         del tasks["oracle"]
     return [
         EpisodeUnit(arm, first, min(first + EPISODES_PER_UNIT, stop))
@@ -135,7 +135,7 @@ def fit_data_models(shared: PlanningContext, indexes: list[DatasetIndex]) -> Dat
             model, indexes, planning.data_episodes, shared.image_size, len(bounds.low)
         )
     cloner = reader = None
-    if "cloning" in planning.arms:
+    if "cloning" in planning.baselines:
         cloner = train_behavior_cloning(memory, bounds, shared.goal_model_steps, planning.seed)
     if planning.needs_state_readout:
         reader = fit_state_readout(memory, shared.tasks)
@@ -144,4 +144,4 @@ def fit_data_models(shared: PlanningContext, indexes: list[DatasetIndex]) -> Dat
 
 def needs_data(planning: Planning) -> bool:
     """Whether an arm, or the cost, asks for the training data."""
-    return planning.needs_state_readout or any(arm in DATA_POLICIES for arm in planning.arms)
+    return planning.needs_state_readout or any(arm in DATA_POLICIES for arm in planning.baselines)

@@ -141,10 +141,14 @@ def _arms(probe: ProbeConfig, storage: Storage) -> list[ProbeArm]:
     def place(name: str | None) -> str | None:
         return None if name is None else resolve_features_folder(name, storage)
 
-    arms = [ProbeArm("model", resolve_features_folder(probe.features, storage), place(probe.test))]
-    if probe.random is not None:
-        where = resolve_features_folder(probe.random, storage)
-        arms.append(ProbeArm("random", where, place(probe.random_test)))
+    arms = [
+        ProbeArm(
+            "model", resolve_features_folder(probe.features, storage), place(probe.test_features)
+        )
+    ]
+    if probe.random_features is not None:
+        where = resolve_features_folder(probe.random_features, storage)
+        arms.append(ProbeArm("random", where, place(probe.random_test_features)))
     return arms
 
 
@@ -161,15 +165,15 @@ def _open(
     test = arms[0].test and Features.open(arms[0].test, model=features.model_digest)
     opened: dict[str, tuple[Features, Features | None]] = {"model": (features, test or None)}
     if test:
-        _require_same_embedding(features, test, "probe.test")
+        _require_same_embedding(features, test, "probe.test_features")
     for arm in arms[1:]:
         random = Features.open(arm.features, data=features.data_digests)
         _require_untrained(features, random)
-        _require_same_embedding(features, random, "probe.random")
+        _require_same_embedding(features, random, "probe.random_features")
         other = None
         if arm.test is not None and test:
             other = Features.open(arm.test, model=random.model_digest, data=test.data_digests)
-            _require_same_embedding(features, other, "probe.random_test")
+            _require_same_embedding(features, other, "probe.random_test_features")
         opened[arm.name] = (random, other)
     return opened
 
@@ -185,13 +189,13 @@ def _require_untrained(features: Features, random: Features) -> None:
     if facts["untrained"] is None:
         raise RequestError(
             f"these features are of a trained model: {facts['uri']}",
-            where="probe.random",
+            where="probe.random_features",
             hint="embed the same data with untrained: 0 under another name",
         )
     if facts["shape"] != features.info["model"]["shape"]:
         raise RequestError(
             "these features are of a model of another shape",
-            where="probe.random",
+            where="probe.random_features",
             hint="embed with the same model and untrained: 0",
         )
 

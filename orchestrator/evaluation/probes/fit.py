@@ -80,7 +80,7 @@ def split_rows(
         if scored.names != targets.names:
             raise RequestError(
                 f"its states are {', '.join(scored.names)}, not {', '.join(targets.names)}",
-                where="probe.test",
+                where="probe.test_features",
                 hint="score on videos whose states mean the same",
             )
         found["test"] = SplitRows(test, scored, np.arange(len(scored.clip_index)))

@@ -60,9 +60,9 @@ def check_disjoint(fitted: Sequence[str], scored: Sequence[str]) -> None:
     both = sorted(set(fitted) & set(scored))
     if both:
         raise RequestError(
-            f"{len(both)} videos are in probe.features and in probe.test: {both[0]}",
-            where="probe.test",
-            hint="score on videos of their own, or leave probe.test out",
+            f"{len(both)} videos are in probe.features and in probe.test_features: {both[0]}",
+            where="probe.test_features",
+            hint="score on videos of their own, or leave probe.test_features out",
         )
 
 

@@ -72,14 +72,20 @@ def measure_suite(
         RequestError: model and suite do not fit.
     """
     protocol = protocol_of(job, model)
-    suite, untaught = job.suite, job.random > 0
+    suite, untaught = job.suite, job.random_models > 0
 
     def collect(rules: SuiteProtocol, units: Sequence[SuiteUnit], stage: str) -> list[Any]:
         run = _run_in_process if local else _run_on_ray
         return _collect(run(job, model, rules, units), units, stage, progress)
 
     choosing = [
-        QuadUnit(None, suite.choose, scenario, suite.choose_quads, probe_random_model=untaught)
+        QuadUnit(
+            None,
+            suite.selection_split,
+            scenario,
+            suite.selection_quads,
+            probe_random_model=untaught,
+        )
         for scenario in protocol.scenarios
     ]
     fitted: list[QuadUnitResult] = collect(protocol, choosing, "choose")
@@ -98,7 +104,7 @@ def measure_suite(
     # Each random model sees quads of its own, so that together they see many.
     random = [
         QuadUnit(seed, suite.split, scenario, job.random_quads, seed * job.random_quads)
-        for seed in range(job.random)
+        for seed in range(job.random_models)
         for scenario in protocol.scenarios
     ]
     tiers = _tier_units(job, look)
@@ -116,7 +122,7 @@ def measure_suite(
                 for unit, one in zip(random, found[len(units) - len(random) :], strict=True)
                 if unit.random_seed == seed
             }
-            for seed in range(job.random)
+            for seed in range(job.random_models)
         ],
         {
             arm: ([one.state_rows[arm] for one in fitted], [one.state_rows[arm] for one in seen])
@@ -129,13 +135,13 @@ def measure_suite(
 
 def _tier_units(job: EvaluateJob, look: ScoringRule) -> list[TierUnit]:
     suite = job.suite
-    counts = {"sanity": suite.sanity, "arrow": suite.arrow}
+    counts = {"sanity": suite.sanity, "arrow": suite.arrow_of_time}
     return [
         TierUnit(seed, kind, suite.split, look, counts[tier] if seed is None else 1, seed or 0)
         for tier, kinds in TIERS.items()
         if counts[tier]
         for kind in kinds
-        for seed in (None, *range(job.random))
+        for seed in (None, *range(job.random_models))
     ]
 
 

@@ -16,6 +16,7 @@ from orchestrator.evaluation.measures.surprise import (
     context_specs,
 )
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.former_names import former_dump
 from orchestrator.physics.suite.quads import (
     EXPERIMENTAL_SCENARIOS,
     PROTOCOL_VERSION,
@@ -25,7 +26,7 @@ from orchestrator.physics.suite.quads import (
 )
 
 TIER_KEYS = {"sanity", "arrow"}
-"""Keys of the suite that no headline number depends on."""
+"""Keys of the suite, by their former names, that no headline number depends on."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class SuiteProtocol:
         """16 hex digits: equal where scores can be compared."""
         facts: dict[str, Any] = {
             "suite": PROTOCOL_VERSION,
-            "job": job.suite.model_dump(mode="json", exclude=TIER_KEYS),
-            "surprise": job.surprise.model_dump(mode="json"),
+            "job": former_dump(job.suite, without=TIER_KEYS),
+            "surprise": former_dump(job.surprise),
             "size": self.size,
             "fps": self.fps,
             "windows": [self.windows.length, *self.windows.starts],
@@ -99,6 +100,6 @@ def protocol_of(job: EvaluateJob, model: Evaluable) -> SuiteProtocol:
         windows=SlidingWindows.with_stride(
             job.suite.frames, clip.frames, job.surprise.stride, clip.tubelet
         ),
-        context_specs=tuple(context_specs(model, job.surprise.contexts)),
+        context_specs=tuple(context_specs(model, job.surprise.context_frames)),
         seed=job.suite.seed,
     )

@@ -65,7 +65,7 @@ class Objective(nn.Module):
 
         `targets` is what `targets` or `labels` gave, the clips' `ClipSets`, or None. An objective
         whose forward also takes `motion: ActionBatch | None = None` is told what was done in the
-        clips (`orchestrator.jepa.action_batch`); None where the job has no `data.act`.
+        clips (`orchestrator.jepa.action_batch`); None where the job has no `data.actions`.
         """
         raise NotImplementedError
 

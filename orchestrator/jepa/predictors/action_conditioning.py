@@ -41,11 +41,11 @@ def require_statistics(act: Actions) -> ActionStatistics:
     Raises:
         RequestError: it is not known.
     """
-    if act.statistics is None or act.block is None:
+    if act.statistics is None or act.frameskip is None:
         missing = "statistics" if act.statistics is None else "block"
         raise RequestError(
-            f"data.act.{missing} is not known before the data is read",
-            where=f"data.act.{missing}",
+            f"data.actions.{missing} is not known before the data is read",
+            where=f"data.actions.{missing}",
             hint="run the job, which reads it from the dataset, or write it there",
         )
     return act.statistics
@@ -55,9 +55,9 @@ def action_standardizer(act: Actions) -> Standardizer:
     """The scale of what is done between two frames: the mean and spread of an action for each of
     the block's control steps, or of a change: the spread of the states, and no mean."""
     known = require_statistics(act)
-    if act.actions == "change":
+    if act.representation == "change":
         return Standardizer((0.0,) * len(known.state_mean), known.state_std)
-    block = act.block or 1
+    block = act.frameskip or 1
     return Standardizer(known.action_mean * block, known.action_std * block)
 
 

@@ -1,12 +1,13 @@
-"""`data.act`: clips of which it is known what was done in them."""
+"""`data.actions`: clips of which it is known what was done in them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from orchestrator.job.config.base import Section
+from orchestrator.job.config.former_names import FormerName
 
 
 class ActionStatistics(Section):
@@ -38,11 +39,11 @@ class ActionStatistics(Section):
 class Actions(Section):
     """Which actions a clip comes with: rows of `KEY.actions.npy`, beside `KEY.states.npy`."""
 
-    actions: Literal["given", "change"] = "given"
+    representation: Annotated[Literal["given", "change"], FormerName("actions")] = "given"
     """`given`: the actions of all control steps between two frames, side by side; `change`: how the
     state changes from frame to frame (V-JEPA 2-AC, arXiv 2506.09985, section 3.1)."""
 
-    block: PositiveInt | None = None
+    frameskip: Annotated[PositiveInt | None, FormerName("block")] = None
     """Control steps from one frame to the next. Default: the video's frames a second over
     `data.fps`, read from the data when the training begins."""
 
@@ -54,17 +55,17 @@ class Actions(Section):
     def _of_what_is_read(self) -> Actions:
         known = self.statistics
         if known is not None and not (
-            known.action_mean if self.actions == "given" else known.state_mean
+            known.action_mean if self.representation == "given" else known.state_mean
         ):
-            missing = "action_mean" if self.actions == "given" else "state_mean"
-            raise ValueError(f"actions: {self.actions} needs statistics.{missing}")
+            missing = "action_mean" if self.representation == "given" else "state_mean"
+            raise ValueError(f"actions: {self.representation} needs statistics.{missing}")
         return self
 
     @property
     def action_dim(self) -> int | None:
         """Numbers of what is done between two frames; None: not known before the data is read."""
-        if self.statistics is None or self.block is None:
+        if self.statistics is None or self.frameskip is None:
             return None
-        if self.actions == "change":
+        if self.representation == "change":
             return len(self.statistics.state_mean)
-        return self.block * len(self.statistics.action_mean)
+        return self.frameskip * len(self.statistics.action_mean)

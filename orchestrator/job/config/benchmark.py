@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from orchestrator.job.config.base import Section, component_tag, field_error
+from orchestrator.job.config.former_names import FormerName
 
 
 class _Benchmark(Section):
@@ -19,7 +20,7 @@ class _Benchmark(Section):
     """At most so many scenes of each property are scored. Default: all. Which: by a hash of their
     names."""
 
-    choose_share: float = Field(0.2, gt=0, lt=1)
+    selection_fraction: Annotated[float, FormerName("choose_share")] = Field(0.2, gt=0, lt=1)
     """Share of each property's scenes that context and aggregation are chosen on, by a hash of
     their names. They are never scored."""
 
@@ -54,7 +55,9 @@ class IntPhys2(_ViolationOfExpectation):
     split: Literal["Main", "Debug"] = "Main"
     """What is scored. `HeldOut` comes without labels."""
 
-    choose: Literal["Debug", "share", "Main", "HeldOut"] = "Debug"
+    selection_split: Annotated[
+        Literal["Debug", "share", "Main", "HeldOut"], FormerName("choose")
+    ] = "Debug"
     """What context and aggregation are chosen on: the set made for calibration, or `share`, a
     share of the scored split's scenes (`choose_share`)."""
 
@@ -63,10 +66,12 @@ class IntPhys2(_ViolationOfExpectation):
 
     @model_validator(mode="after")
     def _chosen_elsewhere(self) -> IntPhys2:
-        if self.choose in ("Main", "HeldOut"):
-            text = f"'{self.choose}' is for scoring: choosing on it would flatter the model"
-            raise field_error("benchmark.choose", f"{text}; write Debug or share")
-        if self.choose == self.split:
+        if self.selection_split in ("Main", "HeldOut"):
+            text = (
+                f"'{self.selection_split}' is for scoring: choosing on it would flatter the model"
+            )
+            raise field_error("benchmark.selection_split", f"{text}; write Debug or share")
+        if self.selection_split == self.split:
             text = f"'{self.split}' is what is chosen on"
             raise field_error("benchmark.split", f"{text}; score Main, or write choose: share")
         return self
@@ -105,18 +110,22 @@ class Clevrer(_Benchmark):
     kind: Literal["clevrer"]
     """CLEVRER, its validation split."""
 
-    choose: Literal["train", "share", "validation", "test"] = "train"
+    selection_split: Annotated[
+        Literal["train", "share", "validation", "test"], FormerName("choose")
+    ] = "train"
     """What the view is chosen on and the probe is fitted to: the training split, or `share`, a
     share of the validation split (`choose_share`)."""
 
-    choose_scenes: PositiveInt = 256
+    selection_videos: Annotated[PositiveInt, FormerName("choose_scenes")] = 256
     """At most so many videos of what is chosen on, by a hash of their names."""
 
     @model_validator(mode="after")
     def _chosen_elsewhere(self) -> Clevrer:
-        if self.choose in ("validation", "test"):
-            text = f"'{self.choose}' is for scoring: choosing on it would flatter the model"
-            raise field_error("benchmark.choose", f"{text}; write train or share")
+        if self.selection_split in ("validation", "test"):
+            text = (
+                f"'{self.selection_split}' is for scoring: choosing on it would flatter the model"
+            )
+            raise field_error("benchmark.selection_split", f"{text}; write train or share")
         return self
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from orchestrator.job.config.actions import Actions
 from orchestrator.job.config.base import CustomComponent, Range, Section, component_tag, field_error
+from orchestrator.job.config.former_names import FormerName, with_present_keys
 from orchestrator.job.config.pack import TranscodeConfig, WeightedSource, require_one_source
 
 
@@ -123,7 +124,7 @@ class Data(Section):
     """What is done to a clip before the model sees it. Beside `act`: the whole frame, since a
     mirrored or cropped picture would no longer be the one that the actions lead to."""
 
-    act: Actions | None = None
+    actions: Annotated[Actions | None, FormerName("act")] = None
     """Actions and states beside the frames. Default: none are read."""
 
     epoch: PositiveInt | None = None
@@ -152,7 +153,10 @@ class Data(Section):
     @model_validator(mode="before")
     @classmethod
     def _disable_augmentation_for_actions(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("act") is None:
+        if not isinstance(data, dict):
+            return data
+        data = with_present_keys(cls, data)
+        if data.get("actions") is None:
             return data
         augment = data.get("augment", {})
         if isinstance(augment, dict) and component_tag(augment, "crop-flip") == "crop-flip":
@@ -162,7 +166,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _check_augmentation_with_actions(self) -> Data:
         augment = self.augment
-        if self.act is None or not isinstance(augment, CropFlip):
+        if self.actions is None or not isinstance(augment, CropFlip):
             return self
         if augment.flip:
             text = "mirrors the picture and not the actions"
@@ -170,7 +174,9 @@ class Data(Section):
         for key, value in (("scale", augment.scale), ("aspect", augment.aspect)):
             if value != (1.0, 1.0):
                 text = f"{list(value)} moves the picture and not the states"
-                raise field_error(f"data.augment.{key}", f"{text}; write [1, 1] beside data.act")
+                raise field_error(
+                    f"data.augment.{key}", f"{text}; write [1, 1] beside data.actions"
+                )
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ByteSize,
@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from orchestrator.job.config.base import Name, Section
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.pack import TranscodeConfig, WeightedSource, require_one_source
 
 
@@ -32,7 +33,7 @@ class EmbedData(Section):
     fps: PositiveFloat | None = None
     """Frames per second of a clip. Default: what the model was trained on."""
 
-    clips: PositiveInt = 1
+    clips_per_segment: Annotated[PositiveInt, FormerName("clips")] = 1
     """Clips of a video segment: 1 lies in its middle, several are spaced evenly. Of each frame
     the largest centred square is seen, at the model's size."""
 
@@ -88,7 +89,7 @@ class EmbedJob(Section):
     model: str = Field(min_length=1)
     """models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a model's folder."""
 
-    untrained: NonNegativeInt | None = None
+    random_init_seed: Annotated[NonNegativeInt | None, FormerName("untrained")] = None
     """Seed of a randomly initialised model of the same shape that is used in the model's place:
     what features of nothing learnt are, for a probe to stand beside."""
 

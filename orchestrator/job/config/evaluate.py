@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from orchestrator.job.config.base import Name, Section, field_error
 from orchestrator.job.config.benchmark import AnyBenchmark
+from orchestrator.job.config.former_names import FormerName, with_present_keys
 from orchestrator.job.config.planning import Planning
 from orchestrator.job.config.probe import ProbeConfig
 
@@ -20,7 +21,7 @@ class Suite(Section):
     split: SuiteSplit = "test"
     """What the model is scored on. `ood` has shapes, colours, speeds and gravity of its own."""
 
-    choose: SuiteSplit = "validation"
+    selection_split: Annotated[SuiteSplit, FormerName("choose")] = "validation"
     """What context and aggregation are chosen on; never what is scored."""
 
     scenarios: tuple[str, ...] = ()
@@ -30,7 +31,7 @@ class Suite(Section):
     """Quadruplets of each scenario that are scored. Every four balance each other: left and right,
     which context comes first."""
 
-    choose_quads: PositiveInt = 4
+    selection_quads: Annotated[PositiveInt, FormerName("choose_quads")] = 4
     """Quadruplets of each scenario that are chosen on."""
 
     frames: PositiveInt = 24
@@ -40,7 +41,7 @@ class Suite(Section):
     """Sets of videos of the sanity tier: a thing vanishes, jumps or changes colour in full view,
     against legal events as abrupt. Even numbers balance; 0 leaves the tier out."""
 
-    arrow: NonNegativeInt = 8
+    arrow_of_time: Annotated[NonNegativeInt, FormerName("arrow")] = 8
     """Videos of each kind that are shown against their reverse. Even numbers balance; 0: none."""
 
     seed: NonNegativeInt = 0
@@ -48,10 +49,12 @@ class Suite(Section):
 
     @model_validator(mode="after")
     def _chosen_elsewhere(self) -> Suite:
-        if self.choose != "validation":
-            text = f"'{self.choose}' is for scoring: choosing on it would flatter the model"
-            raise field_error("suite.choose", f"{text}; write validation")
-        if self.split == self.choose:
+        if self.selection_split != "validation":
+            text = (
+                f"'{self.selection_split}' is for scoring: choosing on it would flatter the model"
+            )
+            raise field_error("suite.selection_split", f"{text}; write validation")
+        if self.split == self.selection_split:
             raise field_error(
                 "suite.split", "'validation' is what is chosen on; score 'test' or 'ood'"
             )
@@ -61,14 +64,14 @@ class Suite(Section):
 class Surprise(Section):
     """How surprise is measured: the distance of what comes from what was predicted."""
 
-    contexts: tuple[PositiveInt, ...] = ()
+    context_frames: Annotated[tuple[PositiveInt, ...], FormerName("contexts")] = ()
     """Frames seen of a window, to choose from. Default: a quarter, a half and three quarters."""
 
     stride: PositiveInt = 8
     """Frames from one window to the next."""
 
 
-SUITE_ONLY_KEYS = ("suite", "benchmark", "surprise", "random", "random_quads")
+SUITE_ONLY_KEYS = ("suite", "benchmark", "surprise", "random_models", "random_quads")
 """Keys that say nothing beside `probe` or `planning`."""
 
 
@@ -114,7 +117,7 @@ class EvaluateJob(Section):
     surprise: Surprise = Surprise()
     """What is measured."""
 
-    random: int = Field(10, ge=0)
+    random_models: Annotated[int, FormerName("random")] = Field(10, ge=0)
     """Randomly initialised models of the same shape that are measured too: what is to be beaten."""
 
     random_quads: PositiveInt = 2
@@ -143,6 +146,7 @@ class EvaluateJob(Section):
     def _check_exclusive_sections(cls, job: Any) -> Any:
         if not isinstance(job, dict):
             return job
+        job = with_present_keys(cls, job)
         for asked in ("probe", "planning"):
             if job.get(asked) is None:
                 continue

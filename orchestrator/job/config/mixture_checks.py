@@ -72,13 +72,15 @@ def _check_tokens(job: TrainJob, i: int, spec: ClipSpec) -> None:
 
 
 def _check_actions(job: TrainJob) -> None:
-    if job.data.act is None:
+    if job.data.actions is None:
         return
     for i, source in enumerate(job.data.sources):
         for key in ("frames", "fps", "size"):
             if getattr(source, key) is not None:
-                text = "beside data.act all sources are cut alike"
-                raise field_error(f"data.sources.{i}.{key}", f"{text}; leave it out, or data.act")
+                text = "beside data.actions all sources are cut alike"
+                raise field_error(
+                    f"data.sources.{i}.{key}", f"{text}; leave it out, or data.actions"
+                )
 
 
 def _check_shape_support(job: TrainJob) -> None:

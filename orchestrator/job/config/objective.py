@@ -116,7 +116,7 @@ class LeWM(Section):
 
     arXiv 2603.19312. The mean error of the next embedding + weight * SIGReg, end to end: no
     teacher, no stop-gradient. Needs `model.encoder.attention: moment`; with `model.tubelet: 1`, as
-    published, a moment is a frame. With `data.act`, as published, the prediction knows what is
+    published, a moment is a frame. With `data.actions`, as published, the prediction knows what is
     done; without, the next embedding follows from those before it.
     """
 
@@ -146,10 +146,10 @@ class LeWM(Section):
 
     inverse: NonNegativeFloat = 0.0
     """Weight of inverse dynamics (PLDM, arXiv 2502.14819): what was done between two moments, read
-    linearly off both embeddings. Needs `data.act`. 0: as published."""
+    linearly off both embeddings. Needs `data.actions`. 0: as published."""
 
     states: StateSupervision | None = None
-    """The states that the data has are told by embeddings too. Needs `data.act`. Default: no."""
+    """Embeddings also predict the states of the data. Needs `data.actions`. Default: no."""
 
     rollout: PositiveInt = 1
     """Moments ahead that are predicted, all but the first from predictions; the loss is their
@@ -280,7 +280,7 @@ class VJEPA2AC(Section):
 
     arXiv 2506.09985, section 3.1. Every frame is encoded by itself. L1 of the next frame's
     features, told the ones so far (teacher forcing), + L1 of a rollout that goes on from
-    predictions. Needs `data.act`; with `actions: change` the state of a frame is told too, and
+    predictions. Needs `data.actions`; with `actions: change` the state of a frame is told too, and
     follows from the change when the model plans. The teacher's encoder is the model's own: it is
     kept beside the predictor.
     """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, model_validator
 
 from orchestrator.job.config.base import Name, Section
+from orchestrator.job.config.former_names import FormerName
 
 
 class WeightedSource(Section):
@@ -81,7 +82,7 @@ class PackJob(Section):
     encode: TranscodeConfig = TranscodeConfig()
     """How each video is cut and stored."""
 
-    unit: PositiveInt = 32
+    videos_per_unit: Annotated[PositiveInt, FormerName("unit")] = 32
     """Videos per work unit: what is committed, and repeated after a crash, as a whole."""
 
     bad_limit: float = Field(0.01, ge=0, le=1)

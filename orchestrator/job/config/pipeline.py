@@ -11,6 +11,7 @@ from orchestrator.errors import suggest
 from orchestrator.job.config.base import NAME_PATTERN, Name, Section, field_error
 from orchestrator.job.config.embed import EmbedJob
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.pack import PackJob
 from orchestrator.job.config.promote import PromoteJob
 from orchestrator.job.config.stage_references import (
@@ -57,7 +58,7 @@ class Stage(Section):
     place (`orchestrator jobs schema KIND` lists them). Its `name`, `storage`, `track.uri` and
     `track.experiment` give way to the pipeline's."""
 
-    set: dict[str, Any] = Field({})
+    overrides: Annotated[dict[str, Any], FormerName("set")] = Field({})
     """Keys of that job that are others here: `{model.from: stages:/pretrain/model,
     data.frames: 32}`."""
 

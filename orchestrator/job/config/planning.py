@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.job.config.base import CustomComponent, Section, component_tag, field_error
+from orchestrator.job.config.former_names import FormerName
 
 
 class _Sampling(Section):
@@ -26,10 +27,10 @@ class _Sampling(Section):
     iterations: PositiveInt = 10
     """Times that candidates are drawn."""
 
-    spread: PositiveFloat = 1.0
+    init_std: Annotated[PositiveFloat, FormerName("spread")] = 1.0
     """Standard deviation of the first candidates, in halves of the bounds' width."""
 
-    smooth: float = Field(0.7, ge=0, lt=1)
+    noise_correlation: Annotated[float, FormerName("smooth")] = Field(0.7, ge=0, lt=1)
     """Correlation of the noise of neighbouring control steps, for half of the candidates: the other
     half has none, and trembles on the spot. 0: none has any."""
 
@@ -43,17 +44,19 @@ class CEM(_Sampling):
     elites: PositiveInt = 30
     """Best candidates that the next mean and spread are taken of."""
 
-    carried: NonNegativeInt = 10
+    reused_elites: Annotated[NonNegativeInt, FormerName("carried")] = 10
     """Elites that are candidates again in the next iteration (iCEM, arXiv 2008.06389)."""
 
     @model_validator(mode="after")
     def _elites_are_candidates(self) -> CEM:
         if self.elites > self.candidates:
             raise ValueError(f"{self.elites} elites of {self.candidates} candidates")
-        if self.carried > self.elites:
-            raise ValueError(f"{self.carried} carried of {self.elites} elites")
-        if self.carried + 2 > self.candidates:
-            raise ValueError(f"{self.carried} carried of {self.candidates} candidates: none is new")
+        if self.reused_elites > self.elites:
+            raise ValueError(f"{self.reused_elites} carried of {self.elites} elites")
+        if self.reused_elites + 2 > self.candidates:
+            raise ValueError(
+                f"{self.reused_elites} carried of {self.candidates} candidates: none is new"
+            )
         return self
 
 
@@ -90,7 +93,7 @@ class PlanningTask(Section):
 class Planning(Section):
     """Reach goals in a world by planning with the model, beside what needs no model."""
 
-    world: str = Field(min_length=1)
+    environment: Annotated[str, FormerName("world")] = Field(min_length=1)
     """Name of a world (two-rooms, push-t, ...), gym/ID or package.module:Name."""
 
     seed: NonNegativeInt = 1_000_000
@@ -102,7 +105,7 @@ class Planning(Section):
     tasks: tuple[PlanningTask, ...] = ()
     """Tasks of your own in place of drawn ones."""
 
-    ahead: PositiveInt = 25
+    goal_offset: Annotated[PositiveInt, FormerName("ahead")] = 25
     """Control steps from start to goal in the collector's episode."""
 
     budget: PositiveInt = 50
@@ -112,7 +115,7 @@ class Planning(Section):
     """What the planner is shown: the picture of the goal, or its state. A model that predicts
     features reads states off them by a linear map, fitted on the data of `data`."""
 
-    compare: Literal["features", "states"] = "features"
+    goal_space: Annotated[Literal["features", "states"], FormerName("compare")] = "features"
     """What is compared with a goal that is a picture: features, or what a linear map, fitted on
     `data`, reads off them of the states (as much as a success depends on: `World.judged`). Of a
     goal that is a state: the latter."""
@@ -120,10 +123,10 @@ class Planning(Section):
     horizon: PositiveInt = 5
     """Model steps that are planned."""
 
-    execute: PositiveInt = 1
+    receding_horizon: Annotated[PositiveInt, FormerName("execute")] = 1
     """Model steps of a plan that are done before it is made anew."""
 
-    history: PositiveInt | None = None
+    context_timesteps: Annotated[PositiveInt | None, FormerName("history")] = None
     """Moments that the model is told of at a time. Default: so many that the whole plan fits into
     what it reads at once, but at least two, which show what moves."""
 
@@ -136,7 +139,12 @@ class Planning(Section):
     solver: AnySolver = CEM()
     """Who searches."""
 
-    arms: tuple[BaselineName, ...] = ("random", "cloning", "nearest", "oracle")
+    baselines: Annotated[tuple[BaselineName, ...], FormerName("arms")] = (
+        "random",
+        "cloning",
+        "nearest",
+        "oracle",
+    )
     """What is played beside the model, on the same tasks. `random`: actions from the whole action
     space; `cloning`: actions learned from `data`, given features of now and of the goal;
     `nearest`: the actions that led from there to there in `data`; `oracle`: the same planner with
@@ -158,14 +166,15 @@ class Planning(Section):
     @property
     def needs_state_readout(self) -> bool:
         """Whether states are read off features."""
-        return self.goal == "state" or self.compare == "states"
+        return self.goal == "state" or self.goal_space == "states"
 
     @model_validator(mode="after")
     def _fits(self) -> Planning:
-        if self.execute > self.horizon:
+        if self.receding_horizon > self.horizon:
             raise field_error(
-                "planning.execute", f"{self.execute} steps of a plan of {self.horizon}"
+                "planning.receding_horizon",
+                f"{self.receding_horizon} steps of a plan of {self.horizon}",
             )
-        if len(set(self.arms)) < len(self.arms):
-            raise field_error("planning.arms", "an arm is named twice")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise field_error("planning.baselines", "an arm is named twice")
         return self

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from orchestrator.job.config.base import Section, component_tag, field_error
+from orchestrator.job.config.former_names import FormerName
 
 
 class ProbeSplit(Section):
@@ -25,8 +26,8 @@ class ProbeSplit(Section):
     """Share of the videos that learning rate, weight decay or penalty are chosen on."""
 
     test: float = Field(0.2, gt=0, lt=1)
-    """Share of the videos that the probe is scored on. Nothing is taken where `probe.test` names
-    other features."""
+    """Share of the videos that the probe is scored on. None are taken where `probe.test_features`
+    names other features."""
 
     seed: NonNegativeInt = 0
     """Another seed, another split."""
@@ -90,15 +91,15 @@ class ProbeConfig(Section):
     head: AnyProbe = RidgeHead()
     """What reads."""
 
-    test: str | None = None
+    test_features: Annotated[str | None, FormerName("test")] = None
     """Features of other videos to score on, made by the same model in the same way (a name or a
     path). Default: a share of `features`."""
 
-    random: str | None = None
+    random_features: Annotated[str | None, FormerName("random")] = None
     """Features of a randomly initialised model of the same shape on the same videos (an embed job
     with `untrained`): the same probe reads them too, beside the model's."""
 
-    random_test: str | None = None
+    random_test_features: Annotated[str | None, FormerName("random_test")] = None
     """The random model's features of the videos of `test`."""
 
     split: ProbeSplit = ProbeSplit()
@@ -106,8 +107,20 @@ class ProbeConfig(Section):
 
     @model_validator(mode="after")
     def _random_sees_the_same(self) -> ProbeConfig:
-        if self.random_test is not None and (self.random is None or self.test is None):
-            raise field_error("probe.random_test", "goes with probe.random and probe.test")
-        if self.random is not None and self.test is not None and self.random_test is None:
-            raise field_error("probe.random_test", "is needed beside probe.test and probe.random")
+        if self.random_test_features is not None and (
+            self.random_features is None or self.test_features is None
+        ):
+            raise field_error(
+                "probe.random_test_features",
+                "goes with probe.random_features and probe.test_features",
+            )
+        if (
+            self.random_features is not None
+            and self.test_features is not None
+            and self.random_test_features is None
+        ):
+            raise field_error(
+                "probe.random_test_features",
+                "is needed beside probe.test_features and probe.random_features",
+            )
         return self

@@ -25,8 +25,11 @@ INPUT_OF_KEY: dict[str, str] = {
     "uri": "data",
     "features": "features",
     "test": "features",
+    "test_features": "features",
     "random": "features",
+    "random_features": "features",
     "random_test": "features",
+    "random_test_features": "features",
 }
 """What each key that may refer to a stage takes."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from orchestrator.job.config.base import NAME_PATTERN, Name, Section, field_error
 from orchestrator.job.config.data import Data
 from orchestrator.job.config.evaluate import EvaluateTrack
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.model import Model
 from orchestrator.job.config.objective import AnyObjective
 from orchestrator.job.config.scale import Scale
@@ -23,10 +24,10 @@ Background = Literal["still", "moving"]
 class StudyProbe(Section):
     """What frozen features are asked: where things are and how fast, by ridge regression."""
 
-    fit: PositiveInt = Field(96, ge=10)
+    fit_videos: Annotated[PositiveInt, FormerName("fit")] = Field(96, ge=10)
     """Videos that a probe is fitted to: the same for every cell, and no part of N."""
 
-    score: PositiveInt = Field(96, ge=2)
+    scored_videos: Annotated[PositiveInt, FormerName("score")] = Field(96, ge=2)
     """Videos that it is scored on."""
 
     seed: NonNegativeInt = 1_000_003
@@ -72,7 +73,7 @@ class StudyJob(Section):
     reference: str = "pixels"
     """The arm whose need for video is divided by that of each other trained arm."""
 
-    clips: tuple[PositiveInt, ...] = Field(min_length=2)
+    num_videos: Annotated[tuple[PositiveInt, ...], FormerName("clips")] = Field(min_length=2)
     """Numbers of training videos, rising."""
 
     seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1)
@@ -108,8 +109,8 @@ class StudyJob(Section):
 
     @model_validator(mode="after")
     def _composed(self) -> StudyJob:
-        if list(self.clips) != sorted(set(self.clips)):
-            raise field_error("clips", f"{list(self.clips)} do not rise")
+        if list(self.num_videos) != sorted(set(self.num_videos)):
+            raise field_error("clips", f"{list(self.num_videos)} do not rise")
         if len(set(self.seeds)) < len(self.seeds):
             raise field_error("seeds", "a seed is named twice")
         if self.reference not in self.arms or self.arms[self.reference] is None:
@@ -141,7 +142,7 @@ class StudyJob(Section):
                     if objective is None:
                         yield StudyCell(f"{key}.s{seed}", arm, background, seed, None, None)
                         continue
-                    for clips in self.clips:
+                    for clips in self.num_videos:
                         name = f"{key}.n{clips}.s{seed}"
                         job = self._train_job(name, arm, objective, background, clips, seed)
                         yield StudyCell(name, arm, background, seed, clips, job)

@@ -18,6 +18,7 @@ from orchestrator.errors import RequestError
 from orchestrator.job.config.base import CustomComponent, Name, Section, field_error
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.masks import Future, MultiBlock, check_mask
 from orchestrator.job.config.mixture_checks import check_mixture
 from orchestrator.job.config.model import (
@@ -148,7 +149,7 @@ class TrainingEvaluation(Section):
     `model`, `storage` and `track` give way to the training's; `cpus` is what its task takes where
     the workers leave as much, and it shares their cores where they do not."""
 
-    set: dict[str, Any] = Field({})
+    overrides: Annotated[dict[str, Any], FormerName("set")] = Field({})
     """Keys of that job that are others here: `{suite.quads: 4, random: 0}`."""
 
     def is_due(self, step: int, last: int) -> bool:
@@ -278,17 +279,17 @@ class TrainJob(Section):
         if isinstance(objective, LeWM) and objective.rollout >= self.grid[0]:
             text = f"{objective.rollout} moments ahead of a clip of {self.grid[0]}"
             raise field_error("objective.rollout", f"{text}; lower it, or raise data.frames")
-        if isinstance(objective, LeWM) and objective.inverse and not self.data.act:
+        if isinstance(objective, LeWM) and objective.inverse and not self.data.actions:
             raise field_error(
-                "objective.inverse", "needs the actions of data.act; add it, or write 0"
+                "objective.inverse", "needs the actions of data.actions; add it, or write 0"
             )
-        if isinstance(objective, LeWM) and objective.states and not self.data.act:
+        if isinstance(objective, LeWM) and objective.states and not self.data.actions:
             raise field_error(
-                "objective.states", "needs the states of data.act; add it, or leave it out"
+                "objective.states", "needs the states of data.actions; add it, or leave it out"
             )
-        if isinstance(objective, LeWM) and self.data.act and self.model.tubelet != 1:
+        if isinstance(objective, LeWM) and self.data.actions and self.model.tubelet != 1:
             text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
-            raise field_error("model.tubelet", f"{text}; write 1 beside data.act")
+            raise field_error("model.tubelet", f"{text}; write 1 beside data.actions")
         return self
 
     @model_validator(mode="after")
@@ -307,9 +308,11 @@ class TrainJob(Section):
             raise field_error(
                 "model.predictor.dim", f"{text}: write a multiple of {CONV_NORM_GROUPS}"
             )
-        if self.data.act is not None:
+        if self.data.actions is not None:
             text = "dynamics is told no actions"
-            raise field_error("data.act", f"{text}; leave it out, or write objective.kind: lewm")
+            raise field_error(
+                "data.actions", f"{text}; leave it out, or write objective.kind: lewm"
+            )
         return self
 
     @model_validator(mode="after")
@@ -317,9 +320,11 @@ class TrainJob(Section):
         objective = self.objective
         if not isinstance(objective, VJEPA2AC):
             return self
-        if self.data.act is None:
+        if self.data.actions is None:
             text = "vjepa2ac predicts what follows an action"
-            raise field_error("data.act", f"{text}; write data.act: {{actions: change}} or given")
+            raise field_error(
+                "data.actions", f"{text}; write data.actions: {{actions: change}} or given"
+            )
         if objective.rollout >= self.data.frames:
             text = f"{objective.rollout} frames ahead of the first of {self.data.frames}"
             raise field_error("objective.rollout", f"{text}; lower it, or raise data.frames")

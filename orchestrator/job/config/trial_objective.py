@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from orchestrator.job.config.base import Section, field_error
 from orchestrator.job.config.evaluate import Suite
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.train import TrainJob
 
 METRICS = ("auto", "probe", "retrieval", "quads")
@@ -35,10 +38,10 @@ class TrialObjective(Section):
     share of the physics suite's quadruplets that are right. `auto`: `probe` where the videos
     carry states or labels, else `retrieval`. A `loss` is refused, with the reason."""
 
-    fit: PositiveInt = Field(400, ge=10)
+    fit_videos: Annotated[PositiveInt, FormerName("fit")] = Field(400, ge=10)
     """Clips that a probe is fitted to: the same for every trial."""
 
-    score: PositiveInt = Field(96, ge=2)
+    scored_videos: Annotated[PositiveInt, FormerName("score")] = Field(96, ge=2)
     """Clips that are scored; the gates look at these too."""
 
     seed: NonNegativeInt = 1_000_003
@@ -48,7 +51,7 @@ class TrialObjective(Section):
     """Where these videos come from instead: any source that `data.source` can name. None of them
     may be trained on."""
 
-    share: float = Field(0.1, gt=0, lt=1)
+    holdout_fraction: Annotated[float, FormerName("share")] = Field(0.1, gt=0, lt=1)
     """Share of the training source's videos that is held out, where that is no `physics://` and
     no `source` is given."""
 
@@ -82,7 +85,7 @@ class TrialObjective(Section):
                 "objective.metric", f"unknown '{self.metric}'; write {' or '.join(METRICS)}"
             )
         self.check_predictor(train.objective.kind, "train.objective")
-        if self.metric in PREDICTOR_METRICS and train.data.act is not None:
+        if self.metric in PREDICTOR_METRICS and train.data.actions is not None:
             text = f"'{self.metric}' does not say what is done, and the model acts"
             raise field_error("objective.metric", f"{text}; rank by probe")
         if self.metric == "quads" and train.data.frames > Suite().frames:

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.job.config.base import Name, Section, field_error
+from orchestrator.job.config.former_names import FormerName
 from orchestrator.job.config.scale import ElasticWorkers
 from orchestrator.job.config.train import TrainJob
 from orchestrator.job.config.trial_objective import (
@@ -158,7 +159,7 @@ class TuneJob(Section):
     """Seed of the search. A trial's values follow from it, from its number and, for `tpe`, from
     what is known when it starts."""
 
-    first: tuple[dict[str, Any], ...] = ()
+    initial_points: Annotated[tuple[dict[str, Any], ...], FormerName("first")] = ()
     """Points to try before all others: `[{optim.lr: 1e-3}]`; keys that are left out are drawn."""
 
     scheduler: Literal["fifo", "asha", "pbt"] = "fifo"
@@ -199,7 +200,7 @@ class TuneJob(Section):
                     "space", f"'{key}' cannot be searched: it changes nothing that is learned"
                 )
         self._check_order()
-        for i, point in enumerate(self.first):
+        for i, point in enumerate(self.initial_points):
             for key, value in point.items():
                 if key not in self.space:
                     raise field_error(f"first.{i}", f"'{key}' is not in the space")
@@ -207,14 +208,16 @@ class TuneJob(Section):
                     raise field_error(
                         f"first.{i}", f"{key}: {value!r} is not one of the space's values"
                     )
-        if len(self.first) > self.trials:
-            raise field_error("first", f"{len(self.first)} points, but {self.trials} trials")
+        if len(self.initial_points) > self.trials:
+            raise field_error(
+                "first", f"{len(self.initial_points)} points, but {self.trials} trials"
+            )
         if self.steps < 2:
             raise field_error("budget", "a trial has two steps at least")
         if self.scheduler == "pbt":
             self._check_population()
         if self.search == "grid":
-            if self.first:
+            if self.initial_points:
                 raise field_error("first", "a grid has an order of its own; leave it out")
             for key, one in self.space.items():
                 if one.choice is None and one.whole is None:

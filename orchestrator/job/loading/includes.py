@@ -15,12 +15,12 @@ from orchestrator.job.loading.yaml_source import parse_yaml, read_text, set_key
 
 
 def resolve_includes(data: dict[str, Any], spots: SourceLocations) -> None:
-    """Put the contents of the job files that are named in their places, and apply each `set`.
+    """Put the contents of the job files that are named in their places, and apply each `overrides`.
 
     Paths are taken from the working directory, as everywhere in a job. What is no path is left.
 
     Raises:
-        RequestError: a file cannot be read or is no YAML, or `set` leads through a value.
+        RequestError: a file cannot be read or is no YAML, or `overrides` leads through a value.
     """
     if data.get("kind") == "tune" and isinstance(data.get("train"), str):
         data["train"] = _read(data["train"], ("train",), "train", spots)
@@ -33,20 +33,22 @@ def resolve_includes(data: dict[str, Any], spots: SourceLocations) -> None:
 def _read_entry(
     entry: dict[str, Any], place: KeyPath, kind: str | None, spots: SourceLocations
 ) -> None:
-    """Put the job of an entry in its place, with what is inside it, and apply its `set`."""
+    """Put the job of an entry in its place, with what is inside it, and apply its `overrides`."""
     here = (*place, "job")
     if isinstance(entry.get("job"), str):
         entry["job"] = _read(entry["job"], here, kind, spots)
     if not isinstance(entry.get("job"), dict):
         return
     entry["job"] = copy.deepcopy(entry["job"])  # YAML's `*anchor` shares it with other entries
-    inner, changes = locations_below(spots, here), entry.get("set")
+    inner = locations_below(spots, here)
+    name = "set" if "set" in entry and "overrides" not in entry else "overrides"  # its former name
+    changes = entry.get(name)
     resolve_includes(entry["job"], inner)
     if isinstance(changes, dict):
-        where = spots.get((*place, "set"), "set")
+        where = spots.get((*place, name), name)
         for key, value in changes.items():
             set_key(entry["job"], str(key), value, where, inner)
-        del entry["set"]
+        del entry[name]
     spots.update({(*here, *path): spot for path, spot in inner.items()})
 
 

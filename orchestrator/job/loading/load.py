@@ -18,15 +18,16 @@ from orchestrator.job.config.study import StudyJob
 from orchestrator.job.config.train import TrainJob
 from orchestrator.job.config.tune import TuneJob
 from orchestrator.job.loading.custom_components import check_components
+from orchestrator.job.loading.former_keys import rename_former_keys
 from orchestrator.job.loading.includes import (
     evaluate_entries,
     locations_below,
     pipeline_stage_entries,
     resolve_includes,
 )
+from orchestrator.job.loading.search_space import check_space
 from orchestrator.job.loading.validation_errors import SourceLocations, validation_request_error
 from orchestrator.job.loading.yaml_source import apply_override, parse_yaml, read_text
-from orchestrator.job.search_space import check_space
 
 Job = PackJob | TrainJob | EmbedJob | EvaluateJob | StudyJob | TuneJob | PipelineJob | PromoteJob
 KINDS: dict[str, type[Job]] = {
@@ -73,8 +74,13 @@ def build_job(
         )
     data, locations = copy.deepcopy(data), dict(locations or {})
     resolve_includes(data, locations)
+    model = KINDS.get(str(data.get("kind")))
+    if model is not None:
+        rename_former_keys(data, model, locations)
     for override in overrides:
         apply_override(data, override, locations)
+        if model is not None:
+            rename_former_keys(data, model, locations)
     resolve_includes(data, locations)
     if "kind" not in data:
         raise RequestError(

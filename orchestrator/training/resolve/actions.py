@@ -1,4 +1,4 @@
-"""`data.act` completed from the data: how many control steps lie between two frames, and what
+"""`data.actions` completed from the data: how many control steps lie between two frames, and what
 actions and states are normalised by."""
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def resolve_actions(
     local: bool,
     existing_record: RunRecord | None = None,
 ) -> TrainJob:
-    """The job with `data.act.block` and `data.act.statistics` written in, so that they are part of
-    its identity and of what is exported; a job without `data.act` as it is.
+    """The job with `data.actions.frameskip` and `.statistics` written in, so that they are part of
+    its identity and of what is exported; a job without `data.actions` as it is.
 
     A run that goes on keeps what it began with, without measuring anew. What the job says itself
     is compared with the data in its widths; statistics of its own are used as they are.
@@ -39,15 +39,15 @@ def resolve_actions(
             of a mixture differ in rate or width.
         JobFailed: they could not be measured.
     """
-    act = job.data.act
+    act = job.data.actions
     if act is None:
         return job
     kept = (
-        ((existing_record.job.get("data") or {}).get("act") or {})
+        ((existing_record.job.get("data") or {}).get("actions") or {})
         if existing_record is not None
         else {}
     )
-    if kept.get("actions") == act.actions:
+    if kept.get("representation") == act.representation:
         known = {**kept, **act.model_dump(mode="json", exclude_none=True)}
         return _with_actions(job, Actions.model_validate(known))
     datasets = Storage(job.storage).subfolder("datasets")
@@ -64,17 +64,20 @@ def resolve_actions(
     return _with_actions(
         job,
         act.model_copy(
-            update={"block": block, "statistics": _resolve_statistics(act, measured, uris, shares)}
+            update={
+                "frameskip": block,
+                "statistics": _resolve_statistics(act, measured, uris, shares),
+            }
         ),
     )
 
 
 def _with_actions(job: TrainJob, act: Actions) -> TrainJob:
-    return job.model_copy(update={"data": job.data.model_copy(update={"act": act})})
+    return job.model_copy(update={"data": job.data.model_copy(update={"actions": act})})
 
 
 def _required_array(act: Actions) -> str:
-    return ACTIONS_FILE if act.actions == "given" else STATES_FILE
+    return ACTIONS_FILE if act.representation == "given" else STATES_FILE
 
 
 def _check_actions_exist(act: Actions, uri: str, motions: ActionStats) -> None:
@@ -84,12 +87,12 @@ def _check_actions_exist(act: Actions, uri: str, motions: ActionStats) -> None:
     reasons = [reason for reason, _ in motions.reasons.most_common() if reason.startswith(name)]
     bad = [reason for reason in reasons if reason != name]
     raise RequestError(
-        f"data.act asks for what was done in the clips, and none can be read: {bad[0]}"
+        f"data.actions asks for what was done in the clips, and none can be read: {bad[0]}"
         if bad
-        else f"data.act asks for what was done in the clips, and there is no KEY.{name} beside"
+        else f"data.actions asks for what was done in the clips, and there is no KEY.{name} beside"
         " their videos",
         where=uri,
-        hint="leave data.act out, or name data with actions; with actions: change, states are"
+        hint="leave data.actions out, or name data with actions; with actions: change, states are"
         " enough",
     )
 
@@ -128,11 +131,11 @@ def _resolve_block(
         )
     block = blocks[0]
     assert block is not None
-    if act.block not in (None, block):
+    if act.frameskip not in (None, block):
         raise RequestError(
-            f"{block} control steps lead from one frame to the next, the job says {act.block}",
-            where="data.act.block",
-            hint=f"leave it out, or set data.fps={rates[0] / (act.block or 1):.6g}",
+            f"{block} control steps lead from one frame to the next, the job says {act.frameskip}",
+            where="data.actions.block",
+            hint=f"leave it out, or set data.fps={rates[0] / (act.frameskip or 1):.6g}",
         )
     return block
 
@@ -145,7 +148,7 @@ def _resolve_statistics(
     for name, key in ((ACTIONS_FILE, "action"), (STATES_FILE, "state")):
         spreads = [one[1] if (one := m.most_common(name)) else None for m in measured]
         widths = [0 if spread is None else len(spread.mean) for spread in spreads]
-        if name == ACTIONS_FILE and act.actions == "change":
+        if name == ACTIONS_FILE and act.representation == "change":
             continue
         if len(set(widths)) > 1:
             which = ", ".join(f"{width} in {uri}" for width, uri in zip(widths, uris, strict=True))
@@ -171,6 +174,6 @@ def _check_widths(given: ActionStatistics, known: ActionStatistics) -> None:
         if said != there and not (key == "state_mean" and said == 0):
             raise RequestError(
                 f"{said} numbers are given, a row of the data has {there}",
-                where=f"data.act.statistics.{key}",
-                hint="leave data.act.statistics out, to have them measured",
+                where=f"data.actions.statistics.{key}",
+                hint="leave data.actions.statistics out, to have them measured",
             )

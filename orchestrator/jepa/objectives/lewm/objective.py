@@ -32,10 +32,10 @@ class LeWMObjective(SIGRegObjective):
             job.model, config, size=job.data.size, frames=job.data.frames
         )
         self.predictor = build_lewm_predictor(
-            job.model, config, encoder=self.encoder, actions=job.data.act
+            job.model, config, encoder=self.encoder, actions=job.data.actions
         )
         self.inverse_dynamics_weight = config.inverse
-        act = job.data.act
+        act = job.data.actions
         self.done = InverseDynamicsHead(act, self.encoder.dim) if act and config.inverse else None
         told = config.states
         self.state_weight = told.weight if told else 0.0
@@ -60,7 +60,7 @@ class LeWMObjective(SIGRegObjective):
             video: normalised [B, 3, T, H, W].
             masks: none.
             targets: the clips' pool; None: they are one whole set.
-            motion: what is done between the moments, where the job has `data.act`.
+            motion: what is done between the moments, where the job has `data.actions`.
         """
         pool = targets if isinstance(targets, ClipSets) else ClipSets.single_set(video)
         z = self.encoder(video)

@@ -10,7 +10,7 @@ forwards in time. Beside what is published:
   normalised in either, so SIGReg can move every direction;
 - no dropout in the predictor, for the same reason.
 
-With `data.act` every block of the predictor is conditioned on what is done in a moment
+With `data.actions` every block of the predictor is conditioned on what is done in a moment
 (`jepa/predictors/action_conditioning.py`); without, what follows depends on the moments alone.
 """
 

@@ -24,13 +24,13 @@ class VJEPA2ACObjective(Objective):
 
     def __init__(self, config: VJEPA2AC, job: TrainJob) -> None:
         super().__init__()
-        assert job.data.act is not None
+        assert job.data.actions is not None
         self.tubelet, self.rollout = job.model.tubelet, config.rollout
         self.predictor = build_action_conditioned_predictor(
             job.model,
             encoder_dim=teacher_width(config, job),
             side=job.grid[1],
-            act=job.data.act,
+            act=job.data.actions,
         )
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ class ActionConditionedPredictor(Transformer):
         self.grid_side, self.rope, self.actions_are_state_deltas = (
             side,
             rope,
-            act.actions == "change",
+            act.representation == "change",
         )
         self.embed = nn.Linear(encoder_dim, dim)
         self.action_standardizer: Standardizer = action_standardizer(act)

@@ -86,7 +86,7 @@ def check_space(
             )
         for value in one.extreme_values:
             _check_value(job, key, {**before, key: value}, spot, build_job)
-    for i, point in enumerate(job.first):
+    for i, point in enumerate(job.initial_points):
         _check_value(job, f"first.{i}", dict(point), locations.get(("first", i), where), build_job)
     if job.search == "grid" and job.trials > len(grid_points(job)):
         raise RequestError(
