@@ -82,8 +82,7 @@ class _OldNamesLoader(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        if not hasattr(module, "__getattr__"):
-            _pass_on_old_names(module, warn=True)
+        _pass_on_old_names(module, warn=True)
 
 
 def _pass_on_old_names(module: ModuleType, *, warn: bool = False) -> None:
@@ -95,11 +94,14 @@ def _pass_on_old_names(module: ModuleType, *, warn: bool = False) -> None:
     """
     old = module.__name__
     new = NEW_PATHS.get(old, old)
+    own_lookup = vars(module).get("__getattr__")
 
     def lookup(name: str) -> Any:
         if f"{old}.{name}" in NEW_PATHS and new != f"{old}.{name}":
             return importlib.import_module(f"{old}.{name}")
         new_name = NEW_NAMES.get(old, {}).get(name)
+        if own_lookup is not None and new_name is None:
+            return own_lookup(name)
         if name.startswith("__") or (new == old and new_name is None):
             raise AttributeError(f"module '{old}' has no attribute '{name}'")
         where, _, attribute = (new_name or name).rpartition(":")

@@ -67,7 +67,7 @@ MODULES = {
     "job.loading": "job.loading.load",
     "job.masks": "job.config.masks",
     "job.model": "job.config.model",
-    "job.objective": "job.config.objective",
+    "job.objective": "job",
     "job.pack": "job.config.pack",
     "job.parts": "job.loading.custom_components",
     "job.scale": "job.config.scale",
@@ -206,10 +206,9 @@ NAMES = {
     "job": (
         "Act=Actions Causal=CausalPrediction Codes=PCAEncoderConfig Conv=ConvEncoderConfig "
         "Dynamics=LatentDynamics Encode=TranscodeConfig Encoder=ViTConfig "
-        "Fixed=HasFrozenTargets Forwards=Autoregressive Frozen=FrozenTeacher "
-        "Gaussian=SIGRegObjective Pixels=PixelPrediction Predictive=MaskedPrediction "
-        "Predictor=PredictorConfig StateReading=StateSupervision Statistics=ActionStatistics "
-        "Taught=HasPretrainedTeacher given_dict=explicit_job_dict "
+        "Frozen=FrozenTeacher Pixels=PixelPrediction Predictor=PredictorConfig "
+        "StateReading=jepa.objectives.lewm.config:StateSupervision "
+        "Statistics=ActionStatistics given_dict=explicit_job_dict "
         "import_part=import_component of_one_kind=require_single_clip_spec "
         "part_config=component_config reads_moments=encodes_timesteps_separately"
     ),
@@ -222,10 +221,8 @@ NAMES = {
         "reads_moments=encodes_timesteps_separately"
     ),
     "job.objective": (
-        "Causal=CausalPrediction Dynamics=LatentDynamics Fixed=HasFrozenTargets "
-        "Forwards=Autoregressive Frozen=FrozenTeacher Gaussian=SIGRegObjective "
-        "Masked=DrawsMasks Pixels=PixelPrediction Predictive=MaskedPrediction "
-        "StateReading=StateSupervision Taught=HasPretrainedTeacher"
+        "Causal=CausalPrediction Dynamics=LatentDynamics Frozen=FrozenTeacher "
+        "Pixels=PixelPrediction StateReading=jepa.objectives.lewm.config:StateSupervision"
     ),
     "job.pack": "Encode=TranscodeConfig",
     "job.parts": (

@@ -27,7 +27,7 @@ from orchestrator.jepa.action_conditioned import ActionConditionedModel
 from orchestrator.jepa.model_files import ModelConfig, randomly_initialized_model
 from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
 from orchestrator.jepa.predictors.action_conditioning import AdaLNZeroBlock
-from orchestrator.job import TrainJob, build_job, job_dict
+from orchestrator.job import TrainJob, build_job
 from orchestrator.job.config.planning import CEM
 from orchestrator.planning.build import build_solver
 from orchestrator.planning.goal_cost import GoalDistance, PlanningContext, goal_cost
@@ -77,14 +77,7 @@ def load_or_make_model(uri: str | None) -> ActionConditionedModel:
 def _randomly_initialized() -> ActionConditionedModel:
     job = build_job(SMALL)
     assert isinstance(job, TrainJob)
-    config = ModelConfig(
-        model=job.model,
-        size=job.data.size,
-        frames=job.data.frames,
-        objective=job.objective.kind,
-        job=job_dict(job),
-        extra={},
-    )
+    config = ModelConfig.from_job(job)
     model = randomly_initialized_model(config, 0)
     assert isinstance(model, ActionConditionedModel)
     assert isinstance(model.predictor, LeWMPredictor)

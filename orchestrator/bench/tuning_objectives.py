@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from orchestrator.bench.in_process_training import (
     TrialTrainer,
@@ -126,13 +127,6 @@ def spearman_with_interval(x: np.ndarray, y: np.ndarray, confidence: float) -> d
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson's correlation of ranks; equal values share the mean of theirs. NaN: no variance."""
-    a, b = _ranks(x), _ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size else float("nan")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse])
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(spearmanr(x, y).statistic)

@@ -8,7 +8,9 @@ from orchestrator.estimate.hardware import GPUS, Gpu, find_gpu, peak_flops
 from orchestrator.estimate.input_cost import InputEstimate
 from orchestrator.estimate.job_estimate import JobEstimate, Recommendation, estimate_job
 from orchestrator.estimate.memory import MemoryEstimate, estimate_memory
-from orchestrator.estimate.model_shape import ParameterCounts, TokenCounts
+from orchestrator.estimate.model_shape import ParameterCounts
+from orchestrator.estimate.objective_cost import ObjectiveCost
+from orchestrator.estimate.token_counts import TokenCounts
 
 __all__ = [
     "GPUS",
@@ -20,6 +22,7 @@ __all__ = [
     "InputEstimate",
     "JobEstimate",
     "MemoryEstimate",
+    "ObjectiveCost",
     "ParameterCounts",
     "Recommendation",
     "TokenCounts",

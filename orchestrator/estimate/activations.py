@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.estimate.flops import (
-    SIGREG_KNOTS,
-    encoder_sequence_lengths,
-    predictor_sequence_lengths,
-    sigreg_size,
-)
-from orchestrator.estimate.model_shape import (
-    TokenCounts,
-    encoder_and_predictor,
-    num_feature_layers,
-    num_horizons,
-    num_predicted_tokens,
-    pixels_per_token,
-    prediction_dim,
-    projector_tensor_sizes,
-    teacher_blocks,
-)
-from orchestrator.job import VJEPA2AC, SIGRegObjective, TrainJob
+from orchestrator.estimate.flops import SIGREG_KNOTS
+from orchestrator.estimate.objective_cost import ObjectiveCost, objective_cost
+from orchestrator.job import TrainJob
 
 
 @dataclass(frozen=True)
@@ -36,7 +21,7 @@ class ActivationBytes:
     read once has no such moment: `whole`."""
 
 
-def activations(job: TrainJob, tokens: TokenCounts, b: int) -> ActivationBytes:
+def activations(job: TrainJob, b: int) -> ActivationBytes:
     """What one clip keeps in a compute dtype of `b` bytes.
 
     A block of width d and MLP width h keeps 10 d + 2 h values a token: its input, both norms'
@@ -45,63 +30,49 @@ def activations(job: TrainJob, tokens: TokenCounts, b: int) -> ActivationBytes:
     what is turned. With activation checkpointing it keeps its input, and
     one block at a time is whole.
     """
-    encoder, predictor = encoder_and_predictor(job)
-    read, told = encoder_sequence_lengths(job, tokens), predictor_sequence_lengths(job, tokens)
-    kept = sum(_encoder_bytes(job, n, b) for n in read) + sum(
-        _predictor_bytes(job, n, b) for n in told
-    )
+    cost = objective_cost(job)
+    encoder, predictor, teacher = cost.encoder, cost.predictor, cost.teacher
+    read, predicted = cost.encoder_lengths, cost.predictor_lengths
+    kept = sum(_encoder_bytes(cost, n, b) for n in read)
+    kept += sum(_predictor_bytes(cost, n, b) for n in predicted)
     # Predictions, their targets and the difference, in fp32.
-    asked = sum(num_predicted_tokens(job, tokens)) or sum(told)
-    kept += 3 * 4 * asked * num_horizons(job) * prediction_dim(job)
-    if num_feature_layers(job) > 1:
-        # The levels side by side, and what lies between the two maps that read them.
-        kept += (
-            sum(n_c for n_c, _ in tokens.masks) * (num_feature_layers(job) + 2) * encoder.dim * b
-        )
-    if isinstance(job.objective, SIGRegObjective):
-        # The projections, their slope, and a knot's cosines, sines and distances.
-        kept += 7 * 4 * sigreg_size(job, tokens)[1]
-    for sizes in projector_tensor_sizes(job):
-        # Of a moment: what goes in, the norm's input and output, the GELU's.
-        kept += b * job.grid[0] * (sizes[0] / sizes[1] + 3 * sizes[1])
+    queries = sum(cost.predicted_tokens) or sum(predicted)
+    kept += 3 * 4 * queries * cost.num_horizons * cost.prediction_dim
+    # The projections, their slope, and a knot's cosines, sines and distances.
+    kept += 7 * 4 * cost.sigreg_projections
+    kept += cost.extra_activations(b)
     one_block = 0.0
     if job.scale.activation_checkpointing:
-        blocks = [encoder.block_activations(n) for n in read] + [
-            predictor.block_activations(n) for n in told
-        ]
+        blocks = [encoder.block_activations(n) for n in read]
+        blocks += [predictor.block_activations(n) for n in predicted]
         one_block = b * max(blocks)
-    video = 3.0 * job.data.frames * job.data.size**2 * (1 + b)
-    if isinstance(job.objective, VJEPA2AC):  # every frame as long as a tubelet
-        video += 3.0 * job.data.frames * job.model.tubelet * job.data.size**2 * b
-    targets = 4.0 * tokens.clip * prediction_dim(job)
+    video = 3.0 * job.data.frames * job.data.size**2 * (1 + b) + cost.extra_video_values() * b
+    targets = 4.0 * cost.tokens.clip * cost.prediction_dim
     # The teacher keeps nothing, but a block of it is whole for a moment before the student runs.
-    taught = teacher_blocks(job)
-    teacher = taught.block_activations(tokens.clip) * b if taught else 0.0
-    whole = video + targets + max(kept + one_block, teacher)
+    teacher_block = teacher.block_activations(cost.tokens.clip) * b if teacher else 0.0
+    peak = video + targets + max(kept + one_block, teacher_block)
     if len(read) < 2:
-        return ActivationBytes(whole, whole)
-    done = _encoder_bytes(job, read[-1], b)
-    if tokens.masks:
-        n_c, n_t = tokens.masks[-1]
-        done = _encoder_bytes(job, n_c, b) + _predictor_bytes(job, n_c + n_t, b)
-    return ActivationBytes(whole, video + targets + kept + one_block - done)
+        return ActivationBytes(peak, peak)
+    done = _encoder_bytes(cost, read[-1], b)
+    if cost.tokens.masks:
+        context, target = cost.tokens.masks[-1]
+        done = _encoder_bytes(cost, context, b) + _predictor_bytes(cost, context + target, b)
+    return ActivationBytes(peak, video + targets + kept + one_block - done)
 
 
-def sigreg_means_bytes(job: TrainJob, tokens: TokenCounts) -> float:
+def sigreg_means_bytes(job: TrainJob) -> float:
     """Bytes of SIGReg's means of cos and sin at every knot, of every set and projection."""
-    if not isinstance(job.objective, SIGRegObjective):
+    cost = objective_cost(job)
+    if not cost.sigreg_projections:
         return 0.0
-    sets, projected = sigreg_size(job, tokens)
-    return 4.0 * 2 * SIGREG_KNOTS * sets * projected
+    return 4.0 * 2 * SIGREG_KNOTS * cost.sigreg_sets * cost.sigreg_projections
 
 
-def _encoder_bytes(job: TrainJob, n: int, b: int) -> float:
+def _encoder_bytes(cost: ObjectiveCost, n: int, b: int) -> float:
     """A sequence of `n` tokens: its pixels and the blocks."""
-    kept = encoder_and_predictor(job)[0].saved_activations(n, job.scale.activation_checkpointing)
-    return (n * pixels_per_token(job) + kept) * b
+    kept = cost.encoder.saved_activations(n, cost.job.scale.activation_checkpointing)
+    return (n * cost.pixels_per_token + kept) * b
 
 
-def _predictor_bytes(job: TrainJob, n: int, b: int) -> float:
-    return (
-        encoder_and_predictor(job)[1].saved_activations(n, job.scale.activation_checkpointing) * b
-    )
+def _predictor_bytes(cost: ObjectiveCost, n: int, b: int) -> float:
+    return cost.predictor.saved_activations(n, cost.job.scale.activation_checkpointing) * b

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from orchestrator.estimate.flops import FlopEstimate, estimate_flops
-from orchestrator.estimate.model_shape import TokenCounts, count_tokens, countable
+from orchestrator.estimate.objective_cost import countable
+from orchestrator.estimate.token_counts import TokenCounts, count_tokens
 from orchestrator.job import Bucket, ClipSpec, TrainJob
 
 
@@ -35,7 +36,7 @@ def bucket_estimates(job: TrainJob) -> tuple[BucketEstimate, ...]:
     for bucket, share in job.data.bucket_shares.items():
         one = _job_for_bucket(job, bucket)
         tokens = count_tokens(one)
-        flops = estimate_flops(one, tokens).total if countable(one) else None
+        flops = estimate_flops(one).total if countable(one) else None
         plans.append(BucketEstimate(*bucket, share, tokens, flops))
     return tuple(plans)
 
@@ -44,7 +45,7 @@ def mean_flops(job: TrainJob) -> FlopEstimate:
     """FLOPs of a step of a job whose parts are `countable`, on average."""
     shares = job.data.bucket_shares
     jobs = [_job_for_bucket(job, bucket) for bucket in shares]
-    return _mean([estimate_flops(one, count_tokens(one)) for one in jobs], list(shares.values()))
+    return _mean([estimate_flops(one) for one in jobs], list(shares.values()))
 
 
 def job_at_heaviest_bucket(job: TrainJob) -> TrainJob:

@@ -23,13 +23,9 @@ from orchestrator.estimate.memory import (
     checkpoint_bytes,
     estimate_memory,
 )
-from orchestrator.estimate.model_shape import (
-    ParameterCounts,
-    TokenCounts,
-    count_parameters,
-    count_tokens,
-    countable,
-)
+from orchestrator.estimate.model_shape import ParameterCounts, count_parameters
+from orchestrator.estimate.objective_cost import countable
+from orchestrator.estimate.token_counts import TokenCounts, count_tokens
 from orchestrator.job import TrainJob
 
 ASSUMED_MFU = 0.13
@@ -73,7 +69,7 @@ class JobEstimate:
     """What a step of a job is made of and what it needs.
 
     `parameters`, `flops`, `memory` and `checkpoint_bytes` are None or empty when a part is a
-    user's own: what it costs, only building it shows.
+    user's own and states no cost: only building it shows.
     """
 
     name: str

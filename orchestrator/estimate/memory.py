@@ -36,8 +36,8 @@ from typing import Literal
 
 from orchestrator.estimate.activations import ActivationBytes, activations, sigreg_means_bytes
 from orchestrator.estimate.batch import BatchSizes
-from orchestrator.estimate.flops import encoder_sequence_lengths
-from orchestrator.estimate.model_shape import ParameterCounts, count_parameters, count_tokens
+from orchestrator.estimate.model_shape import ParameterCounts, count_parameters
+from orchestrator.estimate.objective_cost import objective_cost
 from orchestrator.estimate.zero3_persistent import persistent_elements
 from orchestrator.job import TrainJob
 
@@ -111,14 +111,14 @@ class JobSizes:
 
     @classmethod
     def from_job(cls, job: TrainJob) -> JobSizes:
-        tokens, width = count_tokens(job), 2 if job.scale.precision == "bf16" else 4
+        width = 2 if job.scale.precision == "bf16" else 4
         return cls(
             job=job,
             parameters=count_parameters(job),
             dtype_bytes=width,
-            activations=activations(job, tokens, width),
-            sigreg_means=sigreg_means_bytes(job, tokens),
-            encoder_passes=len(encoder_sequence_lengths(job, tokens)),
+            activations=activations(job, width),
+            sigreg_means=sigreg_means_bytes(job),
+            encoder_passes=len(objective_cost(job).encoder_lengths),
         )
 
     @cached_property

@@ -11,16 +11,11 @@ from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.encoders.vision_transformer import encoder_width
-from orchestrator.jepa.model_config import AnyPredictor, ModelConfig, randomly_initialized_modules
-from orchestrator.jepa.objectives.lewm.branching import rollout_plans
-from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
-from orchestrator.jepa.objectives.vjepa2ac.predictor import (
-    ActionConditionedPredictor,
-    encode_frames_separately,
-)
+from orchestrator.jepa.model_config import ModelConfig, randomly_initialized_modules
+from orchestrator.jepa.objectives.vjepa2ac.predictor import encode_frames_separately
 from orchestrator.jepa.predictors.action_conditioning import require_statistics
 from orchestrator.jepa.world_model import WorldModel
-from orchestrator.job import Actions
+from orchestrator.job import Actions, import_component
 from orchestrator.job.config.planning import AnySolver
 from orchestrator.planning.goal_cost import rollout_plans_one_by_one
 from orchestrator.planning.plan_api import action_bounds, plan_actions
@@ -34,7 +29,7 @@ class ActionConditionedModel(WorldModel):
     """
 
     def __init__(
-        self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+        self, config: ModelConfig, encoder: nn.Module, predictor: nn.Module | None
     ) -> None:
         super().__init__(config, encoder, predictor)
         assert config.actions is not None
@@ -76,13 +71,11 @@ class ActionConditionedModel(WorldModel):
         self._check_features_and_actions(z, actions)
         device = next(self.encoder.parameters()).device
         z, told = z.to(device), actions.to(device, torch.float32)
-        if isinstance(self.predictor, LeWMPredictor):
-            return self.predictor.rollout(z, told, self.history).float()
-        assert isinstance(self.predictor, ActionConditionedPredictor)
-        stood = None
+        given: tuple[Tensor, ...] = ()
         if self.predictor.actions_are_state_deltas:
-            stood = self._check_states(states, z).to(device, torch.float32)
-        return self.predictor.rollout(z, told, self.history, stood).float()
+            given = (self._check_states(states, z).to(device, torch.float32),)
+        predicted: Tensor = self.predictor.rollout(z, told, self.history, *given)
+        return predicted.float()
 
     @torch.no_grad()
     def branch(
@@ -103,12 +96,14 @@ class ActionConditionedModel(WorldModel):
             RequestError: the shapes are others.
         """
         within = z.shape[1] // self.clip.tokens_per_timestep + plans.shape[2] - 1 <= self.history
-        if not (isinstance(self.predictor, LeWMPredictor) and within):
+        path = self.config.objective_config_class.plan_rollout
+        if path is None or not within:
             return rollout_plans_one_by_one(self, z, past, plans, states)
         self._check_features_and_actions(z, torch.cat([past, plans[:, 0].to(past)], 1))
         device = next(self.encoder.parameters()).device
         told = (one.to(device, torch.float32) for one in (past, plans))
-        return rollout_plans(self.predictor, z.to(device), *told).float()
+        predicted: Tensor = import_component(path)(self.predictor, z.to(device), *told)
+        return predicted.float()
 
     def plan(
         self,
@@ -164,7 +159,7 @@ class ActionConditionedModel(WorldModel):
         return found.reshape(horizon * block, -1)
 
     def _encode_normalized(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
-        if not isinstance(self.predictor, ActionConditionedPredictor):
+        if not self.config.objective_config_class.encodes_single_frames:
             return super()._encode_normalized(pixels, keep)
         if keep is not None:  # whole frames in order
             pixels = pixels[:, :, : keep.shape[1] // self.clip.tokens_per_timestep]
@@ -213,7 +208,7 @@ class ActionConditionedModel(WorldModel):
 
 
 def build_world_model(
-    config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+    config: ModelConfig, encoder: nn.Module, predictor: nn.Module | None
 ) -> WorldModel:
     """The model of these parts, ready to encode; one to plan with where it was told of actions."""
     kind = WorldModel if config.actions is None else ActionConditionedModel

@@ -132,13 +132,8 @@ def build_mask_samplers(job: TrainJob) -> list[MaskSampler]:
 
 
 def mask_configs(job: TrainJob) -> list[MaskConfig]:
-    """What the job's objective says of its masks.
-
-    A custom objective has masks when its `Config` has a field `masks`.
-    """
-    objective = job.objective
-    config = component_config(objective) if isinstance(objective, CustomComponent) else objective
-    return list(getattr(config, "masks", ()))
+    """Masks of the job's objective; a user's own has some when its `Config` has a key `masks`."""
+    return list(job.objective_config.mask_configs)
 
 
 def samplers_for(masks: list[MaskConfig], grid: TokenGrid) -> list[MaskSampler]:

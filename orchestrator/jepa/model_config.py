@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from pydantic import PositiveInt, field_validator
 from torch import nn
 
-from orchestrator.jepa.encoders.vision_transformer import build_encoder, encoder_width
-from orchestrator.jepa.objectives.causal.predictor import CausalPredictor, build_causal_predictor
-from orchestrator.jepa.objectives.dynamics.predictor import (
-    RecurrentPredictor,
-    build_recurrent_predictor,
+from orchestrator.jepa.encoders.vision_transformer import build_encoder
+from orchestrator.job import Actions, Model, TrainJob, import_component, job_dict
+from orchestrator.job.config.base import CustomComponent, Section
+from orchestrator.job.config.objective import objective_config_class
+from orchestrator.job.config.objective_base import (
+    MODEL_CAPABILITIES,
+    ObjectiveConfig,
+    UnstatedObjective,
 )
-from orchestrator.jepa.objectives.lewm.predictor import (
-    LeWMPredictor,
-    build_lewm_encoder,
-    build_lewm_predictor,
-)
-from orchestrator.jepa.objectives.vjepa2ac.predictor import (
-    ActionConditionedPredictor,
-    build_action_conditioned_predictor,
-)
-from orchestrator.jepa.predictors.masked import MaskedPredictor, build_masked_predictor
-from orchestrator.job import Actions, LeWM, Model, TrainJob
-from orchestrator.job.config.base import Section
 from orchestrator.job.loading.former_keys import with_present_names
-
-KEEPS_PREDICTOR = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics", "vjepa2ac")
-"""Objectives whose model keeps a built-in predictor. A student of a frozen teacher keeps none:
-it says what the teacher's features will be, and the teacher is not part of the model."""
-
-ACTION_CONDITIONED = ("lewm", "vjepa2ac")
-"""Objectives that read actions, where the job has `data.actions`."""
-
-WITHOUT_MASK_TOKENS = ("lewm", "causal", "dynamics", "vjepa2ac")
-"""Objectives whose predictor reads time forwards, and has no mask tokens."""
-
-AnyPredictor = (
-    MaskedPredictor
-    | CausalPredictor
-    | LeWMPredictor
-    | RecurrentPredictor
-    | ActionConditionedPredictor
-)
 
 
 class ModelConfig(Section):
@@ -70,27 +44,54 @@ class ModelConfig(Section):
     """The whole training job, for the record."""
 
     extra: dict[str, Any]
-    """Whatever the writer knew besides: the checkpoint, the run."""
+    """Whatever the writer knew besides: the checkpoint, the run, and what a user's own objective
+    states of its models (`capabilities`), so that they load where it cannot be imported."""
 
     @field_validator("job")
     @classmethod
     def _present_names(cls, job: dict[str, Any]) -> dict[str, Any]:
         return with_present_names(job, TrainJob)  # of a model that an earlier version saved
 
+    @classmethod
+    def from_job(cls, job: TrainJob, **extra: Any) -> ModelConfig:
+        """That of the model which a job trains."""
+        if isinstance(job.objective, CustomComponent) and not isinstance(
+            job.objective_config, UnstatedObjective
+        ):
+            extra["capabilities"] = _capabilities_to_save(job.objective_config)
+        return cls(
+            model=job.model,
+            size=job.data.size,
+            frames=job.data.frames,
+            objective=job.objective.kind,
+            job=job_dict(job),
+            extra=extra,
+        )
+
+    @property
+    def objective_config_class(self) -> type[ObjectiveConfig]:
+        """The objective's capabilities."""
+        stated = self.extra.get("capabilities")
+        if stated is None:
+            return objective_config_class(self.objective)
+        return _saved_capabilities(tuple(sorted(stated.items())))
+
     @property
     def actions(self) -> Actions | None:
         """What the model was told of actions; None where its objective reads none."""
-        act = self.job["data"].get("actions") if self.objective in ACTION_CONDITIONED else None
+        reads = self.objective_config_class.reads_actions
+        act = self.job["data"].get("actions") if reads else None
         return None if act is None else Actions.model_validate(act)
 
     @property
     def tubelet(self) -> int:
-        """Frames of a moment; V-JEPA 2-AC encodes every frame by itself."""
-        return 1 if self.objective == "vjepa2ac" else self.model.tubelet
+        """Frames of a timestep."""
+        return self.objective_config_class.tubelet_of(self.model.tubelet)
 
     def token_grid_of(self, frames: int) -> tuple[int, int, int]:
-        """The tokens that `frames` frames become: patches, or one a moment for LeWorldModel."""
-        side = 1 if self.objective == "lewm" else self.size // self.model.patch
+        """The tokens that `frames` frames become: patches, or one a timestep."""
+        single = self.objective_config_class.one_token_per_timestep
+        side = 1 if single else self.size // self.model.patch
         return frames // self.tubelet, side, side
 
 
@@ -117,46 +118,50 @@ class ClipShape:
 
 def randomly_initialized_modules(
     config: ModelConfig, seed: int
-) -> tuple[nn.Module, AnyPredictor | None]:
+) -> tuple[nn.Module, nn.Module | None]:
     """Encoder and predictor of a model's shape that have learnt nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_model_encoder(config)
-        if config.objective not in KEEPS_PREDICTOR:
+        if not config.objective_config_class.keeps_predictor():
             return encoder, None
-        masks = len(config.job["objective"].get("masks", ()))
-        return encoder, build_model_predictor(config, encoder, masks)
+        return encoder, build_model_predictor(config, encoder, _num_masks(config))
 
 
 def build_model_encoder(config: ModelConfig) -> nn.Module:
     """The encoder of a model, freshly initialised."""
-    if config.objective == "lewm":
-        lewm = LeWM.model_validate(config.job["objective"])
-        return build_lewm_encoder(config.model, lewm, size=config.size, frames=config.frames)
-    return build_encoder(config.model, size=config.size, frames=config.frames)
+    path = config.objective_config_class.encoder_builder
+    if path is None:
+        return build_encoder(config.model, size=config.size, frames=config.frames)
+    encoder: nn.Module = import_component(path)(config)
+    return encoder
 
 
 def build_model_predictor(
     config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
-) -> AnyPredictor:
-    """The built-in predictor of a model, freshly initialised, with `masks` mask tokens."""
-    tubelet, grid = config.model.tubelet, config.token_grid_of(config.frames)
-    if config.objective == "lewm":
-        lewm = LeWM.model_validate(config.job["objective"])
-        return build_lewm_predictor(config.model, lewm, encoder=encoder, actions=config.actions)
-    if config.objective == "causal":
-        horizons = config.job["objective"]["horizons"]
-        return build_causal_predictor(config.model, encoder=encoder, grid=grid, horizons=horizons)
-    if config.objective == "dynamics":
-        horizons = config.job["objective"]["horizons"]
-        return build_recurrent_predictor(config.model, grid=grid, horizons=horizons)
-    if config.objective == "vjepa2ac":
-        assert config.actions is not None
-        width = encoder_width(encoder)
-        return build_action_conditioned_predictor(
-            config.model, encoder_dim=width, side=grid[1], act=config.actions
-        )
-    out = 3 * tubelet * config.model.patch**2 if config.objective == "pixels" else None
-    return build_masked_predictor(
-        config.model, encoder=encoder, grid=grid, mask_tokens=num_mask_tokens, output_dim=out
-    )
+) -> nn.Module:
+    """The predictor of a model whose objective keeps one, freshly initialised."""
+    path = config.objective_config_class.predictor_builder
+    assert path is not None
+    predictor: nn.Module = import_component(path)(config, encoder, num_mask_tokens)
+    return predictor
+
+
+def _num_masks(config: ModelConfig) -> int:
+    """Masks of a step of the training."""
+    stated = config.extra.get("capabilities")
+    masks = config.job["objective"].get("masks", ())
+    return len(masks) if stated is None else int(stated["num_masks"])
+
+
+def _capabilities_to_save(config: ObjectiveConfig) -> dict[str, Any]:
+    """What a saved model needs of its objective."""
+    stated = {name: getattr(config, name) for name in MODEL_CAPABILITIES}
+    return {**stated, "num_masks": len(config.mask_configs)}
+
+
+@cache
+def _saved_capabilities(stated: tuple[tuple[str, Any], ...]) -> type[ObjectiveConfig]:
+    """As they were stated when the model was saved."""
+    known = {name: value for name, value in stated if name in MODEL_CAPABILITIES}
+    return type("SavedCapabilities", (ObjectiveConfig,), {**known, "__module__": __name__})

@@ -17,9 +17,6 @@ from torch import nn
 from orchestrator.errors import RequestError
 from orchestrator.jepa.action_conditioned import build_world_model, randomly_initialized_model
 from orchestrator.jepa.model_config import (
-    KEEPS_PREDICTOR,
-    WITHOUT_MASK_TOKENS,
-    AnyPredictor,
     ClipShape,
     ModelConfig,
     build_model_encoder,
@@ -34,7 +31,7 @@ from orchestrator.jepa.weights import (
     why_not_json,
 )
 from orchestrator.jepa.world_model import WorldModel
-from orchestrator.job import Model, TrainJob, differences, job_dict
+from orchestrator.job import Model, TrainJob, differences
 from orchestrator.job.config.base import CustomComponent
 from orchestrator.job.fingerprint import flatten
 
@@ -82,15 +79,9 @@ def save_model(
         averaged = f"{objective.averaged or 'encoder'}."
         state = {k: v for k, v in state.items() if not k.startswith(averaged)}
         state |= {averaged + k: v for k, v in teacher_encoder.state_dict().items()}
-    config = ModelConfig(
-        model=job.model,
-        size=job.data.size,
-        frames=job.data.frames,
-        objective=job.objective.kind,
-        job=job_dict(job),
-        extra=extra,
-    )
-    write_model(folder, state, config)
+    # Who loads the model need not have the code that watched its training.
+    unwatched = job.model_copy(update={"callbacks": ()})
+    write_model(folder, state, ModelConfig.from_job(unwatched, **extra))
 
 
 def write_model(folder: Path, state: StateDict, config: ModelConfig) -> None:
@@ -129,7 +120,7 @@ def load_folder(folder: Path, device: str | torch.device = "cpu") -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         encoder = build_model_encoder(config)
     predictor = None
-    if config.objective in KEEPS_PREDICTOR:
+    if config.objective_config_class.keeps_predictor():
         predictor = _build_predictor(config, encoder, state, folder)
     for name, module in (("encoder", encoder), ("predictor", predictor)):
         if module is not None:
@@ -242,9 +233,9 @@ def objective_on_meta_device(job: TrainJob) -> Objective:
 
 def _build_predictor(
     config: ModelConfig, encoder: nn.Module, state: StateDict, folder: Path
-) -> AnyPredictor:
+) -> nn.Module:
     tokens = state.get("predictor.mask_tokens")
-    if tokens is None and config.objective not in WITHOUT_MASK_TOKENS:
+    if tokens is None and config.objective_config_class.predicts_masked_tokens:
         raise ModelError(
             "no weights of a predictor",
             where=str(folder / WEIGHTS_FILE),

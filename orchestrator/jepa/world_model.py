@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,22 +13,12 @@ from torch import Tensor, nn
 from orchestrator.errors import RequestError
 from orchestrator.jepa.encoders.pca import PCAPatchEncoder
 from orchestrator.jepa.model_config import (
-    AnyPredictor,
     ClipShape,
     ModelConfig,
     randomly_initialized_modules,
 )
-from orchestrator.jepa.objectives.causal.predictor import CausalPredictor
-from orchestrator.jepa.objectives.dynamics.predictor import RecurrentPredictor
-from orchestrator.jepa.objectives.lewm.predictor import LeWMPredictor
 from orchestrator.jepa.objectives.pixels.objective import normalize_patches
 from orchestrator.jepa.pixel_normalization import denormalise, normalise
-
-AUTOREGRESSIVE_PREDICTORS = (CausalPredictor, LeWMPredictor, RecurrentPredictor)
-"""Predictors that read time forwards, and need no mask tokens."""
-
-PREDICTS_TEACHER_FEATURES = ("vjepa2", "causal")
-"""Objectives that predict a teacher's features."""
 
 
 class WorldModel(nn.Module):
@@ -36,10 +28,12 @@ class WorldModel(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, encoder: nn.Module, predictor: AnyPredictor | None
+        self, config: ModelConfig, encoder: nn.Module, predictor: nn.Module | None
     ) -> None:
         super().__init__()
-        self.config, self.encoder, self.predictor = config, encoder, predictor
+        self.config, self.encoder = config, encoder
+        self.predictor: Any = predictor
+        """Of a type that the objective decides."""
 
     @property
     def clip(self) -> ClipShape:
@@ -56,7 +50,7 @@ class WorldModel(nn.Module):
     @property
     def masks(self) -> int:
         """Mask tokens that can ask for what is hidden; 0: the model predicts nothing."""
-        return 0 if self.predictor is None else self.predictor.num_mask_tokens
+        return 0 if self.predictor is None else int(self.predictor.num_mask_tokens)
 
     @torch.no_grad()
     def encode(self, video: Tensor | npt.NDArray[np.uint8], seen: int | None = None) -> Tensor:
@@ -104,11 +98,8 @@ class WorldModel(nn.Module):
     @property
     def horizons(self) -> int:
         """Moments ahead that are predicted after every moment in one pass; 0: not so."""
-        return (
-            self.predictor.num_horizons
-            if isinstance(self.predictor, AUTOREGRESSIVE_PREDICTORS)
-            else 0
-        )
+        predicts = self.predictor is not None and self.config.objective_config_class.autoregressive
+        return int(self.predictor.num_horizons) if predicts else 0
 
     @torch.no_grad()
     def ahead(self, features: Tensor) -> Tensor:
@@ -120,8 +111,9 @@ class WorldModel(nn.Module):
         Returns:
             float32 [B, moments, area, horizons, dim].
         """
-        assert isinstance(self.predictor, AUTOREGRESSIVE_PREDICTORS), "horizons is 0"
-        return self.predictor.predict_next(features).float()
+        assert self.horizons, "horizons is 0"
+        predicted: Tensor = self.predictor.predict_next(features).float()
+        return predicted
 
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
         """What follows what is done: only of a model that acts (`ActionConditionedModel`).
@@ -145,11 +137,12 @@ class WorldModel(nn.Module):
             features: what `encode` makes of the video, [B, n, dim].
             video: uint8 [B, T, size, size, 3].
         """
-        if self.config.objective == "pixels":
+        target = self.config.objective_config_class.prediction_target
+        if target == "pixels":
             shape = self.config.model
             pixels = normalise(video.to(features.device), torch.float32)
             return normalize_patches(pixels, shape.patch, shape.tubelet)
-        if self.config.objective in PREDICTS_TEACHER_FEATURES:
+        if target == "normalized_features":
             return F.layer_norm(features, features.shape[-1:])
         return features
 

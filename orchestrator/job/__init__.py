@@ -1,5 +1,7 @@
 """Job files: their schema, their reading, their identity."""
 
+from typing import TYPE_CHECKING, Any
+
 from orchestrator.job.config.actions import Actions, ActionStatistics
 from orchestrator.job.config.data import Bucket, ClipSpec, CropFlip, Data, MixedSource
 from orchestrator.job.config.embed import EmbedJob
@@ -14,24 +16,8 @@ from orchestrator.job.config.model import (
     ViTConfig,
     encodes_timesteps_separately,
 )
-from orchestrator.job.config.objective import (
-    VJEPA2,
-    VJEPA2AC,
-    VJEPA21,
-    Autoregressive,
-    CausalPrediction,
-    FrozenTeacher,
-    HasFrozenTargets,
-    HasPretrainedTeacher,
-    LatentDynamics,
-    LeJEPA,
-    LeWM,
-    MaskedPrediction,
-    PixelPrediction,
-    SIGRegObjective,
-    StateSupervision,
-    Supervised,
-)
+from orchestrator.job.config.objective import OBJECTIVES, import_path, objective_config
+from orchestrator.job.config.objective_base import BuiltInObjective, ObjectiveConfig
 from orchestrator.job.config.pack import PackJob, TranscodeConfig, WeightedSource
 from orchestrator.job.config.pipeline import PipelineJob, Stage, StageJob
 from orchestrator.job.config.promote import PromoteJob
@@ -50,14 +36,35 @@ from orchestrator.job.loading.custom_components import component_config, import_
 from orchestrator.job.loading.load import Job, build_job, load_job
 from orchestrator.job.schema_listing import job_schema
 
+if TYPE_CHECKING:
+    from orchestrator.jepa.objectives.causal.config import CausalPrediction
+    from orchestrator.jepa.objectives.dynamics.config import LatentDynamics
+    from orchestrator.jepa.objectives.frozen.config import FrozenTeacher
+    from orchestrator.jepa.objectives.lejepa.config import LeJEPA
+    from orchestrator.jepa.objectives.lewm.config import LeWM
+    from orchestrator.jepa.objectives.pixels.config import PixelPrediction
+    from orchestrator.jepa.objectives.supervised.config import Supervised
+    from orchestrator.jepa.objectives.vjepa2.config import VJEPA2
+    from orchestrator.jepa.objectives.vjepa2ac.config import VJEPA2AC
+    from orchestrator.jepa.objectives.vjepa21.config import VJEPA21
+else:
+    _OBJECTIVE_CONFIGS = {path.partition(":")[2]: path for path in OBJECTIVES.values()}
+
+    def __getattr__(name: str) -> Any:
+        """Configs of objectives by name; their modules are above this package."""
+        if name not in _OBJECTIVE_CONFIGS:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return import_path(_OBJECTIVE_CONFIGS[name])
+
+
 __all__ = [
     "VJEPA2",
     "VJEPA2AC",
     "VJEPA21",
     "ActionStatistics",
     "Actions",
-    "Autoregressive",
     "Bucket",
+    "BuiltInObjective",
     "CausalPrediction",
     "ClipSpec",
     "ConvEncoderConfig",
@@ -67,16 +74,14 @@ __all__ = [
     "EvaluateJob",
     "FrozenTeacher",
     "Future",
-    "HasFrozenTargets",
-    "HasPretrainedTeacher",
     "Job",
     "LatentDynamics",
     "LeJEPA",
     "LeWM",
-    "MaskedPrediction",
     "MixedSource",
     "Model",
     "MultiBlock",
+    "ObjectiveConfig",
     "Optim",
     "PCAEncoderConfig",
     "PackJob",
@@ -84,11 +89,9 @@ __all__ = [
     "PixelPrediction",
     "PredictorConfig",
     "PromoteJob",
-    "SIGRegObjective",
     "Scale",
     "Stage",
     "StageJob",
-    "StateSupervision",
     "StudyJob",
     "Supervised",
     "TrainJob",
@@ -108,5 +111,6 @@ __all__ = [
     "job_schema",
     "load_job",
     "mask_counts",
+    "objective_config",
     "require_single_clip_spec",
 ]

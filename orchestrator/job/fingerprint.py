@@ -16,6 +16,7 @@ _NOT_IDENTITY = (
     "track",
     "checkpoint",
     "evaluate",
+    "callbacks",
     "scale.workers",
     "scale.zero",
     "scale.offload",

@@ -97,7 +97,9 @@ def _sections(field: Any, defs: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _kind(section: dict[str, Any]) -> str:
-    return str(section["properties"]["kind"].get("const", "package.module:Name"))
+    kind = section["properties"]["kind"]
+    by_import_path = ":" in kind.get("pattern", ":")
+    return str(kind.get("const", "package.module:Name" if by_import_path else "NAME"))
 
 
 def _value(field: dict[str, Any], required: bool) -> str:

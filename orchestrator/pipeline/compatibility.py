@@ -20,6 +20,7 @@ from orchestrator.job import (
     TrainJob,
     TuneJob,
 )
+from orchestrator.training.callbacks.custom import check_callbacks
 
 INIT_KEY = "model.from"
 """The key of what a training begins with. Of a teacher only its tokens must fit, which is seen when
@@ -37,6 +38,9 @@ def check_stages(job: PipelineJob, *, local: bool) -> None:
             raise _refusal(stage, "Ray Tune starts its trials", "leave --local out")
         if isinstance(stage.job, TrainJob):
             _check_named(stage, partial(check_evaluations, stage.job))
+        trained = stage.job.train if isinstance(stage.job, TuneJob) else stage.job
+        if isinstance(trained, TrainJob):
+            _check_named(stage, partial(check_callbacks, trained))
         for found in stage.references:
             former = next(one for one in job.stages if one.name == found.stage)
             _check_pair(stage, former, found.key)

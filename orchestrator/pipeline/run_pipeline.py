@@ -22,8 +22,7 @@ from orchestrator.storage import Storage
 from orchestrator.tracking.mlflow_errors import report_mlflow_errors
 from orchestrator.tracking.results.pipelines import open_pipeline, record_stage, write_stage_table
 from orchestrator.tracking.run import RunRef, finish_run
-from orchestrator.training.control.signals import StopRequest
-from orchestrator.training.driver import Stopped
+from orchestrator.training.control.signals import Stopped, StopRequest
 
 RunStage = Callable[[StageJob, str], StageOutputs]
 """Runs one job to its end, or goes on with it; takes the id of the pipeline's MLflow run."""

@@ -1,4 +1,8 @@
-"""What surprise says about a suite: accuracies, their intervals, and which scenarios count.
+"""Statistics of an evaluation: accuracies, their intervals, and corrected p-values.
+
+scipy computes what it defines as we do (ranks, Wilson's interval). The bootstraps, the sign-flip
+test and Holm's correction are written here: scipy draws its resamples in another order, so its
+intervals would differ from those on record under the same protocol hash, and it has no Holm.
 
 Scores are float [quads, 2, 2], the surprise at context i and outcome j; possible where i = j.
 """
@@ -9,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest, rankdata
 
 from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 
@@ -51,13 +56,35 @@ def bootstrap_macro_mean(
     return ConfidenceInterval(value, float(low), float(high))
 
 
+def auroc(possible: np.ndarray, impossible: np.ndarray) -> float:
+    """Area under the ROC curve: how often an impossible score is larger than a possible one.
+
+    Of ranks, as Mann and Whitney's U; a tie counts half. Exact, unlike a trapezoidal sum.
+    """
+    n, m = len(possible), len(impossible)
+    ranks = rankdata(np.concatenate([impossible, possible]))[:m]
+    return float((ranks.sum() - m * (m + 1) / 2) / (n * m))
+
+
 def quad_auroc(scores: np.ndarray) -> float:
-    """Chance that an impossible video of the scenario surprises more than a possible one."""
-    possible = np.concatenate([scores[:, 0, 0], scores[:, 1, 1]])
-    impossible = np.concatenate([scores[:, 0, 1], scores[:, 1, 0]])
-    more = impossible[:, None] > possible[None]
-    same = impossible[:, None] == possible[None]
-    return float((more + 0.5 * same).mean())
+    """AUROC of the impossible against the possible videos of a scenario."""
+    return auroc(
+        np.concatenate([scores[:, 0, 0], scores[:, 1, 1]]),
+        np.concatenate([scores[:, 0, 1], scores[:, 1, 0]]),
+    )
+
+
+def wilson_interval(successes: int, count: int, confidence: float) -> ConfidenceInterval:
+    """A share with Wilson's score interval (1927), which holds at 0 and 1 too."""
+    ends = binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    return ConfidenceInterval(successes / count, float(ends.low), float(ends.high))
+
+
+def paired_difference(
+    mine: np.ndarray, theirs: np.ndarray, confidence: float
+) -> ConfidenceInterval:
+    """Difference of shares on the same tasks, bool [tasks] each: bootstrap over tasks."""
+    return bootstrap_mean(mine.astype(float) - theirs.astype(float), confidence)
 
 
 def sign_flip_test(per_quad: np.ndarray, chance: float = 0.5, seed: int = 0) -> float:
@@ -138,6 +165,7 @@ def gain_over_random(
 
 __all__ = [
     "ConfidenceInterval",
+    "auroc",
     "bootstrap_macro_mean",
     "bootstrap_mean",
     "gain_over_baseline",
@@ -146,7 +174,9 @@ __all__ = [
     "localisation_chance",
     "localisation_errors",
     "pair_accuracy",
+    "paired_difference",
     "quad_auroc",
     "quad_correct",
     "sign_flip_test",
+    "wilson_interval",
 ]

@@ -8,12 +8,11 @@ from typing import Any, Protocol
 from orchestrator.estimate import estimate_job
 from orchestrator.job import (
     ConvEncoderConfig,
-    LatentDynamics,
-    LeWM,
     PCAEncoderConfig,
     TrainJob,
     ViTConfig,
 )
+from orchestrator.job.config.base import CustomComponent
 from orchestrator.job.config.model import AnyEncoder
 
 # Metrics worth a line of their own, with the name a person reads.
@@ -23,19 +22,6 @@ SHOWN_METRICS = {
     "health/feature_std": "feature std",
     "health/token_cosine": "token cosine",
     "health/teacher_distance": "teacher distance",
-}
-
-_OBJECTIVE_TITLES = {
-    "vjepa2": "V-JEPA 2",
-    "vjepa21": "V-JEPA 2.1",
-    "lejepa": "LeJEPA",
-    "lewm": "LeWorldModel",
-    "frozen": "SALT, a frozen teacher",
-    "vjepa2ac": "V-JEPA 2-AC, a frozen encoder",
-    "causal": "Causal",
-    "dynamics": "Dynamics of codes",
-    "pixels": "Pixel prediction",
-    "supervised": "Supervised",
 }
 
 
@@ -99,7 +85,9 @@ def _headline(job: TrainJob) -> str:
 
 
 def _objective(job: TrainJob) -> str:
-    return _OBJECTIVE_TITLES.get(job.objective.kind, job.objective.kind)
+    title, kind = job.objective_config.title, job.objective.kind
+    own = isinstance(job.objective, CustomComponent)
+    return f"{title} ({kind})" if own and title else title or kind
 
 
 def _model_rows(job: TrainJob) -> list[tuple[str, str]]:
@@ -119,10 +107,7 @@ def _model_rows(job: TrainJob) -> list[tuple[str, str]]:
 
 
 def _predictor_text(job: TrainJob) -> str:
-    predictor = job.model.predictor
-    if isinstance(job.objective, LatentDynamics):
-        return f"{predictor.depth} memories of {predictor.dim} channels between convolutions"
-    return f"{predictor.depth} blocks of {predictor.dim}, {predictor.heads} heads"
+    return job.objective_config.describe_predictor(job.model.predictor)
 
 
 def _encoder_text(encoder: AnyEncoder, patch: int) -> str:
@@ -164,7 +149,7 @@ def _usage(job: TrainJob, model_uri: str) -> str:
     name = job.track.register_as
     uri = f"models:/{name}@candidate" if name else model_uri
     time, height, width = job.grid
-    count = time if isinstance(job.objective, LeWM) else time * height * width
+    count = time if job.objective_config.one_token_per_timestep else time * height * width
     encoder = job.model.encoder
     dim = (
         encoder.dim

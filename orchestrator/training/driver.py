@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import logging
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from orchestrator.data.packing.prepare import PreparedData, prepare_data
-from orchestrator.errors import JobFailed, OrchestratorError
 from orchestrator.job import TrainJob
 from orchestrator.progress import Progress
-from orchestrator.ray_session import add_to_sys_path, custom_code_folders, ray_session
+from orchestrator.ray_session import ray_session
 from orchestrator.storage import Storage
 from orchestrator.tracking.alerts import send_alert
 from orchestrator.tracking.live.pending import send_spooled
 from orchestrator.tracking.mlflow_errors import report_mlflow_errors
 from orchestrator.tracking.registry import register_model
 from orchestrator.tracking.run import RunRef, finish_run
+from orchestrator.training.callbacks.custom import check_callbacks
 from orchestrator.training.checkpoints.export import export_model
 from orchestrator.training.control.coordinator import (
-    ClusterLost,
     LocalCoordinator,
     RayCoordinator,
     RunCoordinator,
     RunStatus,
 )
 from orchestrator.training.control.monitor import monitor_workers
-from orchestrator.training.control.signals import graceful_shutdown
-from orchestrator.training.placement import (
-    scaling_config,
-    set_ray_train_timeouts,
-    total_reserved_cpus,
+from orchestrator.training.control.signals import Stopped, graceful_shutdown
+from orchestrator.training.launch import train_local, train_on_ray
+from orchestrator.training.placement import total_reserved_cpus
+from orchestrator.training.protocols import (
+    InTrainingEvaluations,
+    OpenEvaluations,
+    UnlimitedSlot,
+    WorkerSlot,
 )
 from orchestrator.training.resolve.actions import resolve_actions
 from orchestrator.training.resolve.frozen_teacher import resolve_teacher
 from orchestrator.training.resolve.pca import resolve_pca
 from orchestrator.training.run_record import RunRecord, RunTakenOver, read_record
 from orchestrator.training.run_setup import set_up_run
-from orchestrator.training.worker import WorkerConfig
-from orchestrator.unexpected import error_context, format_traceback, one_line
+from orchestrator.training.worker_config import WorkerConfig
+from orchestrator.unexpected import error_context
 
 log = logging.getLogger(__name__)
 
@@ -58,57 +58,6 @@ class TrainResult:
     first_step_at: float | None
     evaluated: dict[str, float] = field(default_factory=dict)
     """What evaluations on the way say of the last step."""
-
-
-class InTrainingEvaluations(Protocol):
-    """Evaluates checkpoints during a training (`evaluation/in_training/scheduler.py`)."""
-
-    def running(self) -> AbstractContextManager[None]:
-        """Within it checkpoints are judged; left early, what goes on is given up."""
-
-    def evaluate_due(self) -> None:
-        """In a local run: judge what is due, now."""
-
-    def cancel(self) -> None:
-        """Give up what goes on; the next launch judges it."""
-
-    def finish(self) -> dict[str, float]:
-        """Wait for what is still to be judged; gives the metrics of the last step."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the last step was left to the next launch by `cancel`."""
-
-
-class WorkerSlot(Protocol):
-    """When workers may start, and when they shall end: the trials of a sweep have one."""
-
-    def acquired(self) -> AbstractContextManager[None]:
-        """Within it the workers run.
-
-        Raises:
-            Stopped: they shall not start any more.
-        """
-
-    def should_stop(self) -> bool:
-        """Whether the training shall be saved and ended; asked twice a second."""
-
-
-class UnlimitedSlot:
-    """Workers start at once, and nobody but a signal ends them."""
-
-    def acquired(self) -> AbstractContextManager[None]:
-        """Nothing is waited for."""
-        return nullcontext()
-
-    def should_stop(self) -> bool:
-        """Never."""
-        return False
-
-
-OpenEvaluations = Callable[
-    [TrainJob, Storage, RunRef, Progress, int, float | None], InTrainingEvaluations
-]
 
 
 def run_train(
@@ -137,6 +86,7 @@ def run_train(
         JobFailed: the training stopped; what it had saved stays and is continued next time.
         Stopped: a signal or `stop_after_step` asked for it; the state of the last step is saved.
     """
+    check_callbacks(job)
     storage = Storage(job.storage)
     job = job.model_copy(update={"storage": storage.root})
     folder = storage.subfolder("runs", job.name)
@@ -166,32 +116,23 @@ def run_train(
                 if record.outcome:
                     progress.message(f"'{job.name}' has been trained already; --fresh begins anew")
                 else:
-                    board = LocalCoordinator() if local else RayCoordinator.create()
-                    assignment = replace(
+                    coordinator = LocalCoordinator() if local else RayCoordinator.create()
+                    config = replace(
                         _make_worker_config(
-                            job, folder, prepared, tracking, board, record, profile
+                            job, folder, prepared, tracking, coordinator, record, profile
                         ),
                         stop_after_step=stop_after_step,
                         initial_model=start,
                     )
-                    news = _train(assignment, board, evaluations, progress, slot or UnlimitedSlot())
-                    record.outcome, first_step_at = news.outcome, news.first_step_at
+                    status = _train(
+                        config, coordinator, evaluations, progress, slot or UnlimitedSlot()
+                    )
+                    record.outcome, first_step_at = status.outcome, status.first_step_at
                     record.save(folder)
                 _export_and_register(job, folder, record, tracking)
                 record.save(folder)
                 evaluated = _finish_evaluations(evaluations, job, progress)
     return TrainResult(record, tracking, prepared, first_step_at, evaluated)
-
-
-class Stopped(OrchestratorError):
-    """What there was was saved and ended, as a signal asked: an end, but no error."""
-
-    prefix = ""
-
-    def with_signal(self, asked: signal.Signals | None) -> Stopped:
-        """With the exit code by which shells tell of a signal; 130 is Ctrl-C."""
-        self.exit_code = 128 + (asked or signal.SIGINT)
-        return self
 
 
 @contextmanager
@@ -221,7 +162,7 @@ def _make_worker_config(
     folder: Storage,
     prepared: PreparedData,
     tracking: RunRef,
-    board: RunCoordinator,
+    coordinator: RunCoordinator,
     record: RunRecord,
     profile: bool,
 ) -> WorkerConfig:
@@ -230,41 +171,43 @@ def _make_worker_config(
         "dataset": record.dataset,
         "mlflow_run_id": tracking.run_id,
     }
-    return WorkerConfig(job, folder, prepared, tracking, board, record.launches, state, profile)
+    return WorkerConfig(
+        job, folder, prepared, tracking, coordinator, record.launches, state, profile
+    )
 
 
 def _train(
-    assignment: WorkerConfig,
-    board: LocalCoordinator | RayCoordinator,
+    config: WorkerConfig,
+    coordinator: LocalCoordinator | RayCoordinator,
     evaluations: InTrainingEvaluations,
     progress: Progress,
-    gate: WorkerSlot,
+    slot: WorkerSlot,
 ) -> RunStatus:
-    job = assignment.job
+    job = config.job
 
     def stop() -> None:
         evaluations.cancel()
-        board.request_stop()
+        coordinator.request_stop()
 
     with (
-        gate.acquired(),
+        slot.acquired(),
         graceful_shutdown(stop, progress.message) as asked,
-        monitor_workers(board, progress, job, assignment.run_folder, gate.should_stop),
+        monitor_workers(coordinator, progress, job, config.run_folder, slot.should_stop),
     ):
-        if isinstance(board, LocalCoordinator):
-            _fit_local(replace(assignment, evaluate_due=evaluations.evaluate_due))
+        if isinstance(coordinator, LocalCoordinator):
+            train_local(replace(config, evaluate_due=evaluations.evaluate_due))
         else:
-            _fit_ray(assignment)
-    news = board.read_status()
-    if news.fatal_error is not None:
-        raise news.fatal_error
-    if news.stopped_at is not None:
+            train_on_ray(config)
+    status = coordinator.read_status()
+    if status.fatal_error is not None:
+        raise status.fatal_error
+    if status.stopped_at is not None:
         raise Stopped(
-            f"stopped and saved after {news.stopped_at:,} of {job.optim.steps:,} steps",
+            f"stopped and saved after {status.stopped_at:,} of {job.optim.steps:,} steps",
             where=job.name,
             hint="the same command continues from there",
         ).with_signal(asked.signal)
-    return news
+    return status
 
 
 def _finish_evaluations(
@@ -285,71 +228,6 @@ def _finish_evaluations(
             hint="the same command evaluates it",
         ).with_signal(asked.signal)
     return evaluated
-
-
-def _fit_local(assignment: WorkerConfig) -> None:
-    from orchestrator.training.distributed import local_context
-    from orchestrator.training.worker import RollbackRequested, run_worker
-
-    group = local_context(assignment.job.scale.device)
-    try:
-        run_worker(assignment, group)
-    except RollbackRequested:
-        run_worker(assignment, group)
-
-
-def _fit_ray(assignment: WorkerConfig) -> None:
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    from orchestrator.training.torch_backend import LoopbackTorchConfig
-
-    job, folder = assignment.job, assignment.run_folder
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    set_ray_train_timeouts(job)
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"assignment": assignment, "python_path": custom_code_folders()},
-        torch_config=LoopbackTorchConfig(timeout_s=max(1, round(job.scale.timeout))),
-        scaling_config=scaling_config(job),
-        run_config=ray.train.RunConfig(
-            name=job.name,
-            storage_path=folder.fs_path("ray"),
-            storage_filesystem=folder.fs,
-            # As often as it takes: the board ends a training that gets no further.
-            failure_config=ray.train.FailureConfig(max_failures=-1),
-        ),
-    )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _root_cause(error, assignment) from error
-    except ray.exceptions.RayError as error:  # not the workers': the controller's own end
-        raise ClusterLost.from_ray_error(error) from error
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """Ray Train's loop per worker."""
-    add_to_sys_path(config["python_path"])
-    from orchestrator.training.distributed import ray_context
-    from orchestrator.training.worker import run_worker
-
-    run_worker(config["assignment"], ray_context())
-
-
-def _root_cause(error: Exception, assignment: WorkerConfig) -> OrchestratorError:
-    """The one message that explains why the workers died."""
-    news = assignment.coordinator.read_status()
-    if news.fatal_error is not None:
-        return news.fatal_error
-    failures = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {one_line(e)}" for rank, e in sorted(failures.items())]
-    return JobFailed(
-        f"the workers could not go on: {causes[0] if causes else one_line(error)}",
-        where=assignment.run_folder.root,
-        hint="the last checkpoint stands: the same command continues from it; --debug shows all",
-        details="\n".join([format_traceback(error), *map(format_traceback, failures.values())]),
-    )
 
 
 def _count_nodes() -> int:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from orchestrator.job import ObjectiveConfig
+
 # Bounds the cost: a 4096 x 1664 matrix is the largest that is ever decomposed.
 MAX_TOKENS = 4096
 # Elements subtracted at a time: no temporary as large as the model.
@@ -105,21 +107,6 @@ MIN_RANKME, MIN_FEATURE_STD, MAX_TOKEN_COSINE = 2.0, 0.01, 0.9999
 """Beyond them nothing is left to train on: one direction, one point, one way for all tokens. Of
 features whose squares average 1 a std of 0.01 and a cosine of 0.9999 are the same."""
 
-COLLAPSE_HINTS = {
-    "vjepa2": ("raise objective.ema", "lower optim.lr"),
-    "vjepa21": ("raise objective.ema", "lower optim.lr"),
-    "causal": ("raise objective.ema", "lower optim.lr"),
-    "lejepa": ("raise objective.weight", "raise objective.statistic_clips"),
-    "lewm": ("raise objective.weight", "raise objective.statistic_clips"),
-    "vjepa2ac": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
-    "frozen": ("look at the teacher's own features (orchestrator models show)", "lower optim.lr"),
-}
-"""By objective: what holds its features apart, first."""
-SIGREG_OBJECTIVES = ("lejepa", "lewm")
-"""Objectives whose features begin close together and are driven apart: early signs may pass."""
-
-DEFAULT_COLLAPSE_HINTS = ("lower optim.lr", "lengthen optim.warmup")
-
 
 def finite_values(values: Mapping[str, float]) -> dict[str, float]:
     """The values that are numbers: NaN and infinity are left out."""
@@ -127,7 +114,11 @@ def finite_values(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def collapse_warning(
-    values: dict[str, float], *, objective: str, lr: float, momentum: float | None
+    values: dict[str, float],
+    *,
+    objective: ObjectiveConfig | type[ObjectiveConfig],
+    lr: float,
+    momentum: float | None,
 ) -> str | None:
     """What to say where a sign is that of a collapsed encoder, or of one whose features are not
     finite: all signs, what drove it there, and what a person can do."""
@@ -139,12 +130,12 @@ def collapse_warning(
         drive += f", teacher's momentum {momentum:g}"
     if not all(map(math.isfinite, (rank, std, cosine))):
         return f"{NOT_FINITE_MESSAGE}, at {drive}. Lower optim.lr, set optim.clip, or train in fp32"
-    first, second = COLLAPSE_HINTS.get(objective, DEFAULT_COLLAPSE_HINTS)
+    first, second = objective.collapse_hints
     signs = (
         f"{COLLAPSE_MESSAGE}: RankMe {rank:.3g}, feature std {std:.3g}, token cosine {cosine:.3g},"
         " at"
     )
-    if objective in SIGREG_OBJECTIVES:
+    if objective.features_start_collapsed:
         return f"{signs} {drive}. SIGReg may still pull them apart; else {first}, or {second}"
     again = "begin anew (--fresh): it does not come back"
     return f"{signs} {drive}. Stop it; {first}, or {second}; {again}"

@@ -23,8 +23,7 @@ from orchestrator.job.config.tune import ASHA_REDUCTION_FACTOR
 from orchestrator.job.loading.search_space import trial_name
 from orchestrator.ray_session import add_to_sys_path, custom_code_folders
 from orchestrator.storage import Storage
-from orchestrator.training.control.signals import StopRequest
-from orchestrator.training.driver import Stopped
+from orchestrator.training.control.signals import Stopped, StopRequest
 from orchestrator.tuning.capacity import SweepCapacity
 from orchestrator.tuning.launches import SweepLaunch
 from orchestrator.tuning.pbt_searcher import PopulationSearcher

@@ -1,298 +1,241 @@
-"""A sweep as one HTML file that needs nothing else, and as a picture: what was tried, what won."""
+"""The report of a sweep: one HTML page with Optuna's plots, and the same points as a PNG."""
 
 from __future__ import annotations
 
-import html
 import io
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.study.report import BOTTOM, HEIGHT, STYLE, WIDTH
+from markupsafe import Markup
 
-LEFT, TOP = 70, 24
-"""Room for an objective of six signs, and its name above."""
+from orchestrator.report.figures import COLOURS, GREEN, RED, literal, new_figure, share_chart, svg
+from orchestrator.report.page import render_page
 
-COLOURS = {
-    "best": "#0a7a3b",
-    "done": "#2f6fdb",
-    "pruned": "#8a94a3",
-    "collapsed": "#b3261e",
-    "failed": "#8a5a00",
-    "stopped": "#8a94a3",
+if TYPE_CHECKING:
+    import optuna
+    from matplotlib.figure import Figure
+
+STATE_COLOURS = {
+    "done": COLOURS[0],
+    "pruned": COLOURS[1],
+    "stopped": COLOURS[1],
+    "collapsed": RED,
+    "failed": COLOURS[2],
 }
+BEST_COLOUR = GREEN
+
 Row = Mapping[str, Any]
+"""A trial: number, state, values, steps, objective, loss, rungs, error."""
 
 
 def render_html(result: Mapping[str, Any]) -> str:
-    """The whole report."""
-    name = html.escape(result["name"])
+    """The page of a sweep's result (`sweep.json`)."""
     rows: list[Row] = result["trials"]
-    best = next((row for row in rows if row["number"] == result["best"]), None)
-    won = (
-        f"Trial {best['number']} won with {best['objective']:.4f}"
-        if best
-        else "No trial can win: each collapsed, failed or was ended early"
+    completed = [row for row in rows if row["state"] == "done"]
+    shared = [key for key in result["keys"] if all(key in row["values"] for row in completed)]
+    history, parallel = _optuna_figures(result, shared) if completed else ("", "")
+    importance = result["importance"]
+    return render_page(
+        "sweep",
+        sweep=result,
+        best=next((row for row in rows if row["number"] == result["best"]), None),
+        objective=_objective_name(rows),
+        text=_text,
+        history=history,
+        parallel=parallel,
+        importance=share_chart(importance, "importance") if importance else "",
+        slices=svg(slice_figure(result)) if _scored(rows) else "",
+        conditional=[key for key in result["keys"] if key not in shared],
     )
-    head = (
-        f"<h1>{name}</h1><p class='dim'>{len(rows)} trials of {result['budget']:,} steps,"
-        f" search {result['search']}, scheduler {result['scheduler']}. Objective:"
-        f" {html.escape(_measured(rows))}, on videos that no trial was trained on.</p>"
-        f"<p><b>{won}.</b> What collapsed never wins, however low its loss.</p>{_legend()}"
-    )
-    parts = [head, "<h2>History</h2>", _history(rows, result["best"])]
-    parts += ["<h2>Parallel coordinates</h2>", _parallel(result)]
-    parts += ["<h2>Importance</h2>", _importance(result["importance"])]
-    parts += ["<h2>Slices</h2>", *(_slice(result, key) for key in result["keys"])]
-    parts += ["<h2>Trials, best first</h2>", _table(result)]
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Sweep {name}</title>"
-        f"<style>{STYLE}path:hover,circle:hover{{stroke-width:4;opacity:1}}</style>"
-        f"<body>{''.join(parts)}</body></html>"
-    )
-
-
-def _measured(rows: Sequence[Row]) -> str:
-    """What the objective is the mean of."""
-    parts = [row["rungs"][-1]["scores"] for row in _scored(rows) if row["rungs"]]
-    scores: Mapping[str, float] = parts[0] if parts else {}
-    return "the mean of " + ", ".join(scores) if len(scores) > 1 else ", ".join(scores) or "none"
 
 
 def render_png(result: Mapping[str, Any]) -> bytes:
-    """History, and the objective by each key, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    keys = list(result["keys"])
-    figure = Figure(figsize=(4 * (len(keys) + 1), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(keys) + 1, sharey=True, squeeze=False)[0]
-    places = [("trial", None), *((key, key) for key in keys)]
-    for axis, (title, key) in zip(axes, places, strict=True):
-        scale = AxisScale.from_result(result, key) if key else None
-        for row in _scored(result["trials"]):
-            if scale is not None and key not in row["values"]:
-                continue
-            x = scale.position(row["values"][key]) if scale else row["number"]
-            axis.scatter(x, row["objective"], s=18, color=_colour(row, result["best"]))
-        if scale is not None:
-            axis.set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
-        axis.set_xlabel(title)
-    axes[0].set_ylabel("objective")
-    figure.suptitle(f"Sweep {result['name']}")
+    """Objective by trial number and by each key, as a PNG."""
+    figure = slice_figure(result)
+    figure.suptitle(literal(f"Sweep {result['name']}"))
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
 
 
-class AxisScale:
-    """Where the values of a key lie between 0 and 1."""
+def slice_figure(result: Mapping[str, Any]) -> Figure:
+    """Objective of every scored trial by its number and by each key, coloured by state.
 
-    def __init__(self, values: Sequence[Any], log: bool) -> None:
-        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-        self._log, self._names = log, None if numbers else sorted({_text(v) for v in values})
-        if self._names is not None:
-            self.ticks = [(self._of_name(name), name) for name in self._names]
-            return
-        points = [self._number(value) for value in values] or [0.0]
-        self._low, self._span = min(points), max(max(points) - min(points), 1e-12)
-        ends = [min(values), max(values)] if values else []
-        self.ticks = [(self.position(value), _text(value)) for value in dict.fromkeys(ends)]
-
-    @classmethod
-    def from_result(cls, result: Mapping[str, Any], key: str) -> AxisScale:
-        """Of what was tried."""
-        tried = [row["values"][key] for row in result["trials"] if key in row["values"]]
-        return cls(tried, key in result["log"])
-
-    def position(self, value: Any) -> float:
-        """Between 0 and 1."""
-        if self._names is not None:
-            return self._of_name(_text(value))
-        return (self._number(value) - self._low) / self._span
-
-    def _of_name(self, name: str) -> float:
-        assert self._names is not None
-        return (self._names.index(name) + 0.5) / len(self._names)
-
-    def _number(self, value: float) -> float:
-        return math.log(value) if self._log else float(value)
+    Not Optuna's `plot_slice`, which leaves out pruned trials and does not mark the best one.
+    """
+    names = ["trial", *result["keys"]]
+    rows = math.ceil(len(names) / 4)
+    columns = math.ceil(len(names) / rows)
+    figure = new_figure(2.8 * columns, 2.9 * rows)
+    every = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, name in zip(every, names, strict=False):
+        points = [(row["number"], row) for row in _scored(result["trials"])]
+        if name != "trial":
+            points = _points(result, name)
+            if name in result["log"] and points:
+                axes.set_xscale("log")
+        _scatter(axes, points, result)
+        axes.set_xlabel(literal(name))
+        axes.tick_params(labelleft=True)
+    for axes in every[len(names) :]:
+        axes.remove()
+    every[0].set_ylabel("objective")
+    return figure
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value.get("kind", value)) if isinstance(value, dict) else str(value)
+def _points(result: Mapping[str, Any], key: str) -> list[tuple[Any, Row]]:
+    """Each scored trial at its value of the key."""
+    rows = [row for row in _scored(result["trials"]) if key in row["values"]]
+    if _is_categorical(_tried(result, key)):
+        rows.sort(key=lambda row: _text(row["values"][key]))
+        return [(literal(_text(row["values"][key])), row) for row in rows]
+    return [(row["values"][key], row) for row in rows]
 
 
-def _colour(row: Row, best: int | None) -> str:
-    return COLOURS["best" if row["number"] == best else row["state"]]
+def _optuna_figures(
+    result: Mapping[str, Any], shared: Sequence[str]
+) -> tuple[Markup, Markup | str]:
+    """History with the best so far, and parallel coordinates of the keys that all trials have."""
+    study = rebuild_study(result)
+    with _optuna_plots() as plots:
+        history = plots.plot_optimization_history(study, target_name="objective")
+        marked = [row for row in _scored(result["trials"]) if _is_marked(row, result)]
+        _scatter(history, [(row["number"], row) for row in marked], result)
+        drawn = [_resized_svg(history, 8.4, 3.4)]
+        if shared:
+            parallel = plots.plot_parallel_coordinate(
+                study, params=list(shared), target_name="objective"
+            )
+            drawn.append(_resized_svg(parallel, max(9.5, 2.0 * len(shared) + 4), 4.2))
+    return drawn[0], drawn[1] if shared else ""
+
+
+def _resized_svg(axes: Any, width: float, height: float) -> Markup:
+    """Optuna's plot in a size that fits the page, and in colours seen on light and dark paper."""
+    axes.set_title("")
+    figure = axes.figure
+    figure.set_size_inches(width, height)
+    for each in figure.axes:
+        each.grid(visible=False)
+        if each.get_legend():
+            each.get_legend().set_frame_on(False)
+        for lines in each.collections:
+            if lines.get_array() is not None:
+                lines.set_cmap("cool")
+    return svg(figure)
+
+
+def _is_marked(row: Row, result: Mapping[str, Any]) -> bool:
+    """Optuna plots complete trials alike, and no other."""
+    return bool(row["state"] != "done" or row["number"] == result["best"])
+
+
+def rebuild_study(result: Mapping[str, Any]) -> optuna.Study:
+    """An Optuna study of the trials, under their own numbers.
+
+    Only trials that were trained to the end and did not collapse are complete; the others are
+    kept as failed ones, which Optuna does not plot. Ranges are those of the values that were tried.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    distributions = {key: _distribution(result, key) for key in result["keys"]}
+    rows = {row["number"]: row for row in result["trials"]}
+    for number in range(max(rows, default=-1) + 1):  # add_trial counts from 0
+        row = rows.get(number)
+        if row is None or row["state"] != "done":
+            study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+            continue
+        params = {
+            key: literal(_text(value)) if _is_categorical(_tried(result, key)) else value
+            for key, value in row["values"].items()
+            if key in distributions
+        }
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=row["objective"],
+                params=params,
+                distributions={key: distributions[key] for key in params},
+            )
+        )
+    return study
+
+
+def _distribution(result: Mapping[str, Any], key: str) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    values = _tried(result, key)
+    if _is_categorical(values):
+        return CategoricalDistribution(sorted({literal(_text(value)) for value in values}) or [""])
+    log = key in result["log"]
+    if all(isinstance(value, int) for value in values):
+        return IntDistribution(min(values), max(values), log=log)
+    return FloatDistribution(min(values), max(values), log=log)
+
+
+def _tried(result: Mapping[str, Any], key: str) -> list[Any]:
+    return [row["values"][key] for row in result["trials"] if key in row["values"]]
+
+
+def _is_categorical(values: Sequence[Any]) -> bool:
+    return not values or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values)
+
+
+@contextmanager
+def _optuna_plots() -> Iterator[Any]:
+    """`optuna.visualization.matplotlib`; it draws by pyplot, whose global settings are put back."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.get_backend(auto_select=False)
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        pyplot.switch_backend("agg")
+        warnings.simplefilter("ignore")  # the plots are "experimental" since Optuna 2.2
+        opened = set(pyplot.get_fignums())
+        try:
+            import optuna.visualization.matplotlib as plots
+
+            yield plots
+        finally:
+            for number in set(pyplot.get_fignums()) - opened:
+                pyplot.close(number)
+            if before is not None:
+                pyplot.switch_backend(before)
+
+
+def _scatter(axes: Any, points: Sequence[tuple[Any, Row]], result: Mapping[str, Any]) -> None:
+    """One point for each trial in the colour of its state; the best one on top."""
+    for colour in (*dict.fromkeys(STATE_COLOURS.values()), BEST_COLOUR):
+        chosen = [(x, row["objective"]) for x, row in points if _colour(row, result) == colour]
+        if chosen:
+            axes.scatter(*zip(*chosen, strict=True), s=22, color=colour, zorder=3)
+
+
+def _colour(row: Row, result: Mapping[str, Any]) -> str:
+    return BEST_COLOUR if row["number"] == result["best"] else STATE_COLOURS[row["state"]]
 
 
 def _scored(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["objective"] is not None]
 
 
-def _legend() -> str:
-    marks = (
-        f"<span style='color:{colour}'>&#9679; {name}</span>" for name, colour in COLOURS.items()
-    )
-    return f"<p>{' &nbsp; '.join(marks)}</p>"
+def _objective_name(rows: Sequence[Row]) -> str:
+    """The scores whose mean the objective is."""
+    parts = [row["rungs"][-1]["scores"] for row in _scored(rows) if row["rungs"]]
+    scores: Mapping[str, float] = parts[0] if parts else {}
+    return "mean of " + ", ".join(scores) if len(scores) > 1 else ", ".join(scores) or "none"
 
 
-def _title(row: Row) -> str:
-    values = ", ".join(f"{key}={_text(value)}" for key, value in row["values"].items())
-    score = "none" if row["objective"] is None else f"{row['objective']:.4f}"
-    text = f"trial {row['number']} ({row['state']} at {row['steps']}): {score}; {values}"
-    return f"<title>{html.escape(text)}</title>"
-
-
-def _heights(rows: Sequence[Row]) -> tuple[Callable[[float], float], list[float]]:
-    """From an objective to its height in a plot, and the values that an axis names."""
-    values: list[float] = [row["objective"] for row in _scored(rows)] or [0.0]
-    low, high = min(values), max(values)
-    pad = 0.06 * max(high - low, 1e-6)
-    low, high = low - pad, high + pad
-
-    def y(value: float) -> float:
-        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    return y, [low + (high - low) * i / 4 for i in range(5)]
-
-
-def _frame(inside: str, y: Callable[[float], float], named: Sequence[float], below: str) -> str:
-    digits = _digits(named)
-    lines = "".join(
-        f"<line x1='{LEFT}' x2='{WIDTH - 20}' y1='{y(v):.1f}' y2='{y(v):.1f}' stroke='#d8dee6'/>"
-        f"<text x='{LEFT - 6}' y='{y(v) + 4:.1f}' text-anchor='end'>{v:.{digits}f}</text>"
-        for v in named
-    )
-    lines += f"<text x='{LEFT + 4}' y='{TOP - 8}'>objective</text>"
-    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}'>{lines}{below}{inside}</svg>"
-
-
-def _digits(named: Sequence[float]) -> int:
-    """Digits behind the point that tell an axis' values apart."""
-    step = (named[-1] - named[0]) / max(1, len(named) - 1)
-    return max(2, 1 - math.floor(math.log10(step))) if step > 0 else 2
-
-
-def _across(share: float) -> float:
-    return LEFT + 14 + share * (WIDTH - LEFT - 60)
-
-
-def _below(ticks: Sequence[tuple[float, str]]) -> str:
-    return "".join(
-        f"<text x='{_across(place):.1f}' y='{HEIGHT - 14}' text-anchor='middle'>"
-        f"{html.escape(text)}</text>"
-        for place, text in ticks
-    )
-
-
-def _dot(x: float, y: float, row: Row, best: int | None) -> str:
-    return (
-        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{_colour(row, best)}' opacity='.75'>"
-        f"{_title(row)}</circle>"
-    )
-
-
-def _history(rows: Sequence[Row], best: int | None) -> str:
-    """The objective by trial number, and the best so far."""
-    y, named = _heights(rows)
-    last = max(1, max(row["number"] for row in rows))
-    scored = sorted(_scored(rows), key=lambda row: row["number"])
-    dots = "".join(
-        _dot(_across(row["number"] / last), y(row["objective"]), row, best) for row in scored
-    )
-    points, top = [], -math.inf
-    for row in scored:
-        if row["state"] == "done":
-            top = max(top, row["objective"])
-            points.append(f"{_across(row['number'] / last):.1f},{y(top):.1f}")
-    line = f"<polyline points='{' '.join(points)}' fill='none' stroke='{COLOURS['best']}'/>"
-    return _frame(line + dots, y, named, _below([(0.0, "0"), (0.5, "trial"), (1.0, str(last))]))
-
-
-def _slice(result: Mapping[str, Any], key: str) -> str:
-    """The objective by one key."""
-    y, named = _heights(result["trials"])
-    scale = AxisScale.from_result(result, key)
-    dots = "".join(
-        _dot(_across(scale.position(row["values"][key])), y(row["objective"]), row, result["best"])
-        for row in _scored(result["trials"])
-        if key in row["values"]
-    )
-    return f"<h3>{html.escape(key)}</h3>" + _frame(dots, y, named, _below(scale.ticks))
-
-
-def _parallel(result: Mapping[str, Any]) -> str:
-    """A line for each trial through its values to its objective; the best on top."""
-    y, _ = _heights(result["trials"])
-    keys = list(result["keys"])
-    scales = {key: AxisScale.from_result(result, key) for key in keys}
-    at = {key: _across(i / len(keys)) for i, key in enumerate([*keys, ""])}
-    rows = sorted(result["trials"], key=lambda row: row["number"] == result["best"])
-
-    def height(share: float) -> float:
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM - 16)
-
-    paths = []
-    for row in rows:
-        points = [
-            (at[key], height(scales[key].position(row["values"][key])))
-            for key in keys
-            if key in row["values"]
-        ]
-        if row["objective"] is not None:
-            points.append((at[""], y(row["objective"])))
-        line = " L".join(f"{x:.1f},{h:.1f}" for x, h in points)
-        wide = 3 if row["number"] == result["best"] else 1.4
-        paths.append(
-            f"<path d='M{line}' fill='none' stroke='{_colour(row, result['best'])}'"
-            f" stroke-width='{wide}' opacity='.7'>{_title(row)}</path>"
-        )
-    axes = [
-        f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{TOP}' y2='{HEIGHT - BOTTOM}' stroke='#aab3bf'/>"
-        f"<text x='{x:.1f}' y='{HEIGHT - 12}' text-anchor='middle'>"
-        f"{html.escape(key or 'objective')}</text>"
-        for key, x in at.items()
-    ]
-    ticks = [
-        f"<text x='{at[key] + 4:.1f}' y='{height(place) + 4:.1f}'>{html.escape(text)}</text>"
-        for key in keys
-        for place, text in scales[key].ticks
-    ]
-    inside = "".join([*axes, *paths, *ticks])
-    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}'>{inside}</svg>"
-
-
-def _importance(shares: Mapping[str, float]) -> str:
-    if not shares:
-        return "<p class='dim'>Too few whole trials to say.</p>"
-    bars = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{share:.2f}</td><td style='text-align:left'>"
-        f"<svg width='300' height='12'><rect width='{300 * share:.0f}' height='12'"
-        f" fill='{COLOURS['done']}'/></svg></td></tr>"
-        for key, share in shares.items()
-    )
-    return f"<p class='dim'>PED-ANOVA over whole trials (Optuna).</p><table>{bars}</table>"
-
-
-def _table(result: Mapping[str, Any]) -> str:
-    keys = list(result["keys"])
-    names = ["trial", "state", "steps", "objective", "loss", *keys, "why"]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = []
-    for row in result["trials"]:
-        shut = ", ".join(row["rungs"][-1]["shut"]) if row["rungs"] else ""
-        cells = [
-            str(row["number"]),
-            row["state"],
-            f"{row['steps']:,}",
-            *(f"{row[key]:.4f}" if row[key] is not None else "" for key in ("objective", "loss")),
-            *(_text(row["values"].get(key, "")) for key in keys),
-            row["error"] or shut,
-        ]
-        body.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value.get("kind", value)) if isinstance(value, dict) else str(value)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from orchestrator.estimate.worker_capacity import NodeResources
 from orchestrator.job import Scale
 from orchestrator.training.control.coordinator import ClusterLost
-from orchestrator.training.driver import Stopped
+from orchestrator.training.control.signals import Stopped
 from orchestrator.training.placement import available_nodes, cluster_nodes
 from orchestrator.tuning.capacity import SweepCapacity, concurrent_trials
 

@@ -19,7 +19,8 @@ from orchestrator.tracking.registry import register_model
 from orchestrator.tracking.results.studies import open_parent_run
 from orchestrator.tracking.results.sweeps import record_sweep
 from orchestrator.tracking.run import RunRef
-from orchestrator.training.driver import Stopped
+from orchestrator.training.callbacks.custom import check_callbacks
+from orchestrator.training.control.signals import Stopped
 from orchestrator.training.placement import available_nodes
 from orchestrator.training.run_record import read_record
 from orchestrator.tuning.capacity import SweepCapacity, sweep_capacity
@@ -64,6 +65,7 @@ def run_tune(job: TuneJob, progress: Progress, parent: str | None = None) -> Swe
     job = job.model_copy(update={"storage": storage.root})
     folder = storage.subfolder("sweeps", job.name)
     check_sampled_trials(job)
+    check_callbacks(job.train)
     limit = ""
     with ray_session():
         room = sweep_capacity(job.train.scale, available_nodes(job.train.scale))

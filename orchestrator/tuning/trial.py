@@ -27,7 +27,8 @@ from orchestrator.training.checkpoints.manager import (
     list_complete_checkpoints,
 )
 from orchestrator.training.control.coordinator import ClusterLost
-from orchestrator.training.driver import Stopped, run_train
+from orchestrator.training.control.signals import Stopped
+from orchestrator.training.driver import run_train
 from orchestrator.training.run_record import RunRecord, read_record
 from orchestrator.tuning.slot_broker import TrialSlot
 from orchestrator.tuning.trial_scoring import Holdout, load_holdout, score_trial

@@ -14,7 +14,6 @@ from orchestrator.features.clip_annotations import AMBIGUOUS_SUBJECT, ClipAnnota
 from orchestrator.jepa.model_files import WorldModel, randomly_initialized_model
 from orchestrator.job import Data, Model, TrainJob, TuneJob
 from orchestrator.job.config.trial_objective import (
-    KINDS_WITH_PREDICTOR,
     PREDICTOR_METRICS,
     CollapseGates,
     TrialObjective,
@@ -83,7 +82,7 @@ def prepare_holdout_for(
             where="train.data.frames",
             hint=f"write {2 * train.model.tubelet} or more, or name labelled videos",
         )
-    alone = train.objective.kind in KINDS_WITH_PREDICTOR and train.data.actions is None
+    alone = train.objective_config.predicts_without_actions() and train.data.actions is None
     if metric in PREDICTOR_METRICS and not alone:
         raise RequestError(
             f"the held-out videos carry neither states nor labels, and a model of"

@@ -163,6 +163,23 @@ def test_a_part_from_elsewhere_goes_along(
     sys.modules.pop("theirlab", None)
 
 
+def test_a_callback_from_elsewhere_goes_along(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    text = "from orchestrator.training.callbacks.base import Callback\nclass Mine(Callback): ...\n"
+    (elsewhere / "theirhooks.py").write_text(text)
+    monkeypatch.syspath_prepend(elsewhere)
+    data = {"kind": "train", "name": "t", "data": {"source": "videos"}, "optim": {"steps": 1}}
+    job = build_job({**data, "callbacks": ["theirhooks:Mine"]})
+    package = make_package(job, project, tmp_path / "a.zip")
+    found = members(package.path)
+    assert found["theirhooks.py"] == text.encode()
+    assert yaml.safe_load(found[PACKAGED_JOB_FILE])["callbacks"] == [{"kind": "theirhooks:Mine"}]
+    sys.modules.pop("theirhooks", None)
+
+
 def test_code_that_is_data_is_refused_with_the_largest_named(project: Path, tmp_path: Path) -> None:
     (project / "table.py").write_bytes(b"#" * 3_000_000)
     git(project, "add", ".")

@@ -24,7 +24,7 @@ from orchestrator.physics.suite.arrow_of_time import ARROW_OF_TIME_KINDS
 from orchestrator.physics.suite.quads import EXPERIMENTAL_SCENARIOS, SCENARIOS, make_quad
 from orchestrator.physics.suite.sanity import IMPOSSIBLE_EVENTS
 from orchestrator.progress import SilentProgress
-from orchestrator.report.plots import surprise_curve
+from orchestrator.report.figures import surprise_curve
 from tests.support.known_models import (
     CONTEXT,
     FrameDifference,
@@ -142,7 +142,7 @@ def test_a_report_of_a_planted_model_shows_every_part() -> None:
     job = planted_job(scenarios=["support", "fall"], quads=4, sanity=2, arrow=2)
     findings = measure_suite(job, FrameDifference("no change"), SilentProgress(), local=True)
     page = suite_report(summarize(job, findings), findings, "test")
-    for title in ("By scenario", "Sanity", "The arrow of time", "How far ahead", "Case by case"):
+    for title in ("By scenario", "Sanity", "Arrow of time", "Rollout", "Examples"):
         assert f"<h2>{title}" in page
     assert page.count("data:image/gif") == 2 * 2 * 2
     assert page.count("data:image/jpeg") == 2 * 2 * 4
@@ -151,7 +151,8 @@ def test_a_report_of_a_planted_model_shows_every_part() -> None:
 def test_a_curve_is_broken_where_nothing_is_predicted() -> None:
     values = np.array([np.nan, 1.0, 2.0, np.nan, np.nan, 3.0, 1.0])
     drawn = surprise_curve(values, 1.0, 3.0, 2)
-    assert [len(line.split()) for line in re.findall(r"points='([^']*)'", drawn)] == [2, 2]
+    (line,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: #2f6fdb', drawn)
+    assert [len(run.split("L")) for run in line.split("M")[1:]] == [2, 2]
 
 
 def test_clips_that_begin_alike_are_predicted_once_and_found_the_same() -> None:

@@ -106,7 +106,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("an encoder of your own is built for clips of one shape",
      {"model": {"encoder": {"kind": "my.lab:Encoder"}}}, "model.encoder.kind"),
     ("an objective of your own is built for clips of one shape",
-     {"objective": {"kind": "my.lab:Objective"}}, "objective.kind"),
+     {"objective": {"kind": "tests.support.own_objective:PlainObjective"}}, "objective.kind"),
     ("beside data.actions all sources are cut alike",
      {"data": {"act": {}}, "objective": {"kind": "pixels", "masks": MASKS}},
      "data.sources.1.frames"),

@@ -29,7 +29,7 @@ from orchestrator.pipeline.stage_store import StageOutputs, StageStore, archive_
 from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.tracking import model_uri as locate
-from orchestrator.training.driver import Stopped
+from orchestrator.training.control.signals import Stopped
 
 SHARED = {
     "kind": "train",

@@ -18,7 +18,6 @@ from orchestrator.estimate.input_cost import clips_named_in_uris
 from orchestrator.estimate.zero3_persistent import persistent_elements
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.job import TrainJob
-from orchestrator.job.config.base import CustomComponent
 from tests.support.estimates import planned_job, random_inputs
 
 # -- batch -----------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def test_activations_are_about_what_autograd_keeps(
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = built(video, masks, targets).loss.sum()
     assert loss.requires_grad
-    planned = 2 * activations(job, estimate_job(job).tokens, 4).after_forward
+    planned = 2 * activations(job, 4).after_forward
     held = sum(kept.values()) + video.nbytes + video.numel() + targets.nbytes
     if checkpointing:
         # One block at a time is whole again in the backward pass, which the plan counts too.
@@ -210,9 +209,8 @@ def test_epochs_and_decoding() -> None:
 
 
 def test_parts_of_ones_own_have_no_made_up_cost() -> None:
-    job = planned_job()
-    own = CustomComponent(kind="mylab.parts:Loss")
-    result = estimate_job(job.model_copy(update={"objective": own}), gpu="h200")
+    own = {"kind": "tests.support.own_objective:PlainObjective"}
+    result = estimate_job(planned_job(objective=own), gpu="h200")
     assert (result.parameters, result.flops, result.memory) == (None, None, ())
     assert result.step_flops is None
     assert result.to_dict()["batch"]["global_batch"] == 4

@@ -41,7 +41,7 @@ from orchestrator.evaluation.planning.replay_buffer import (
 from orchestrator.evaluation.planning.tasks import Task, TaskSet, draw_tasks
 from orchestrator.evaluation.planning.units import units_of
 from orchestrator.job.config.planning import CEM, Planning, PlanningTask
-from orchestrator.report.intervals import paired_difference, wilson_interval
+from orchestrator.report.statistics import paired_difference, wilson_interval
 from tests.support.two_rooms_model import TwoRoomsModel
 
 QUICK = CEM(candidates=100, iterations=5, elites=10, reused_elites=3)

@@ -24,7 +24,8 @@ from orchestrator.progress import SilentProgress
 from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.training.audit import audit_run
-from orchestrator.training.driver import Stopped, run_train
+from orchestrator.training.control.signals import Stopped
+from orchestrator.training.driver import run_train
 from orchestrator.training.engine.step import StepModule
 from orchestrator.training.resolve.actions import resolve_actions
 from orchestrator.training.run_record import read_record

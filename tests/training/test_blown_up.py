@@ -15,7 +15,7 @@ from orchestrator.errors import JobFailed
 from orchestrator.evaluation.measures.feature_rank import lidar
 from orchestrator.evaluation.measures.ridge import ridge_probe
 from orchestrator.jepa.visualization import feature_pca
-from orchestrator.job import build_job, job_dict
+from orchestrator.job import VJEPA2, build_job, job_dict
 from orchestrator.runner import run
 from orchestrator.tracking.metrics import to_mlflow_metrics
 from orchestrator.training import health
@@ -75,7 +75,7 @@ def test_lidar_of_any_finite_features_is_finite(scale: float) -> None:
 
 def test_what_blew_up_is_told_and_is_no_collapse() -> None:
     values = {"rankme": NAN, "feature_std": NAN, "token_cosine": NAN}
-    told = health.collapse_warning(values, objective="vjepa2", lr=1e8, momentum=0.9)
+    told = health.collapse_warning(values, objective=VJEPA2(), lr=1e8, momentum=0.9)
     assert told is not None
     assert told.startswith(health.NOT_FINITE_MESSAGE)
     assert "optim.lr" in told

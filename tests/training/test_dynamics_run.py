@@ -15,7 +15,8 @@ from orchestrator.jepa.model_files import load_folder, weights_digest
 from orchestrator.job import TrainJob, build_job
 from orchestrator.progress import SilentProgress
 from orchestrator.storage import Storage
-from orchestrator.training.driver import Stopped, run_train
+from orchestrator.training.control.signals import Stopped
+from orchestrator.training.driver import run_train
 from orchestrator.training.resolve import pca as codes
 from orchestrator.training.run_record import read_record
 

@@ -18,6 +18,7 @@ from orchestrator.training.checkpoints.manager import (
     checkpoint_name,
     read_full_tensors,
 )
+from orchestrator.training.control.control_signal import ControlSignal
 from orchestrator.training.engine.spike_guard import MAX_SKIPPED, MIN_LOSSES
 from tests.support.ranks import (
     gather_slices,
@@ -104,7 +105,8 @@ def spike(rank: int, world: int) -> list[dict[str, Any]]:
             before = state_of(engine)
             engine.spike_guard.limit = 0.5  # the next loss is above half the median
             batch = rank_micro_batches(random_batch(MIN_LOSSES), engine.batch_plan, rank)
-            result = engine.train_step(batch, control=2.0 if rank == 0 else 0.0)
+            said = ControlSignal.STOP if rank == 0 else ControlSignal.NONE
+            result = engine.train_step(batch, said)
             kept = all(torch.equal(a, b) for a, b in zip(before, state_of(engine), strict=True))
             engine.spike_guard.limit = 5.0
             good = engine.train_step(
@@ -117,20 +119,20 @@ def spike(rank: int, world: int) -> list[dict[str, Any]]:
                     "applied": (result.applied, good.applied),
                     "kept": kept,
                     "remembered": len(engine.spike_guard.recent),
-                    "words": (result.control, good.control),
+                    "signals": (result.control, good.control),
                 }
             )
     return out
 
 
-def test_a_spike_is_not_applied_on_any_rank_and_rank_zeros_word_reaches_all() -> None:
+def test_a_spike_is_not_applied_on_any_rank_and_rank_zeros_signal_reaches_all() -> None:
     for rank in run_ranks(2, spike):
         for found in rank:
             assert found["bound"] == pytest.approx(5.0, rel=0.2), found
             assert found["applied"] == (False, True), found
             assert found["kept"], found
             assert found["remembered"] == MIN_LOSSES + 1, found
-            assert found["words"] == (2.0, 0.0), found
+            assert found["signals"] == (ControlSignal.STOP, ControlSignal.NONE), found
 
 
 def compute_in_bf16(rank: int, world: int) -> dict[int, Any]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from orchestrator.errors import DataError, RequestError
-from orchestrator.estimate import BatchSizes
+from orchestrator.estimate import BatchSizes, estimate_job
 from orchestrator.jepa.model_files import load_folder, save_model
 from orchestrator.jepa.objectives import build_objective
 from orchestrator.jepa.pixel_normalization import normalise
@@ -47,6 +47,26 @@ def teacher_in(folder: Path, seed: int = 1, **model: Any) -> Path:
 
 def student_of(teacher: Path, **scale: Any) -> TrainJob:
     return objective_job({"kind": "frozen", "teacher": str(teacher)}, **scale)
+
+
+def test_the_teacher_of_an_objective_of_ones_own_is_resolved_and_kept_too(tmp_path: Path) -> None:
+    storage, run = Storage(str(tmp_path)), Storage(str(tmp_path)).subfolder("run")
+    keys = {
+        "kind": "tests.support.own_objective:OwnFrozenTeacher",
+        "teacher": str(teacher_in(tmp_path / "t")),
+    }
+    job = resolve_teacher(objective_job(keys), storage)
+    teacher_keys = job.objective_config.pretrained_teacher
+    assert teacher_keys is not None
+    assert teacher_keys.encoder is not None
+    assert teacher_keys.digest is not None
+    again = build_job(job_dict(job))
+    assert isinstance(again, TrainJob)
+    assert again.objective_config == job.objective_config
+    materialize_teacher(job, storage, run)
+    assert load_teacher(job, run) is not None
+    assert estimate_job(job).flops is not None
+    build_objective(job)
 
 
 def naive(objective: Any, teacher: Any, batch: Any) -> torch.Tensor:

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from orchestrator.job import VJEPA2
+from orchestrator.job.config.objective import objective_config_class
 from orchestrator.training import health
 
 
@@ -63,7 +65,7 @@ def test_a_collapse_is_said_and_a_narrow_encoder_is_none() -> None:
         (directions * 1e-3, True),
     ):
         values = signs(features)
-        told = health.collapse_warning(values, objective="vjepa2", lr=1e-3, momentum=0.99)
+        told = health.collapse_warning(values, objective=VJEPA2(), lr=1e-3, momentum=0.99)
         assert (told is not None) == collapsed, values
         assert told is None or told.startswith(health.COLLAPSE_MESSAGE)
 
@@ -82,7 +84,7 @@ def test_tokens_that_all_point_one_way_are_a_collapse_whatever_their_spread() ->
     found = signs(100 + 0.8 * torch.randn(8, 64, 1024, generator=draw))
     assert found["rankme"] > health.MIN_RANKME
     assert found["feature_std"] > health.MIN_FEATURE_STD
-    assert health.collapse_warning(found, objective="vjepa2", lr=1e-3, momentum=0.99) is not None
+    assert health.collapse_warning(found, objective=VJEPA2(), lr=1e-3, momentum=0.99) is not None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,10 @@ def test_a_collapse_says_its_signs_what_drove_it_and_two_things_to_try(
     objective: str, momentum: float | None, steps: tuple[str, str]
 ) -> None:
     told = health.collapse_warning(
-        signs(torch.ones(2, 8, 4)), objective=objective, lr=3e-4, momentum=momentum
+        signs(torch.ones(2, 8, 4)),
+        objective=objective_config_class(objective),
+        lr=3e-4,
+        momentum=momentum,
     )
     assert told is not None
     for part in ("RankMe 1", "feature std 0", "token cosine 1", "learning rate 0.0003", *steps):

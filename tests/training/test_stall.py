@@ -47,7 +47,7 @@ def test_where_all_wait_for_each_other_the_network_is_suspect() -> None:
     assert "rank 1" in report
 
 
-def test_a_pulse_tells_where_a_slow_rank_stands_and_hears_the_wish_to_stop(
+def test_a_heartbeat_tells_where_a_slow_rank_stands_and_hears_the_request_to_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orchestrator.training.control.heartbeat.HEARTBEAT_INTERVAL_S", 0.1)

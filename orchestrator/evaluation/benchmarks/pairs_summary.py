@@ -18,6 +18,7 @@ from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.report.statistics import (
     RESAMPLES,
     ConfidenceInterval,
+    auroc,
     bootstrap_macro_mean,
     bootstrap_mean,
     holm_adjust,
@@ -44,10 +45,7 @@ def _win_rate(possible: np.ndarray, impossible: np.ndarray) -> np.ndarray:
 def pairs_auroc(scores: SceneScoreArrays) -> float:
     """Chance that an impossible video of any scene surprises more than a possible one of any."""
     every = np.concatenate(list(scores))
-    possible = np.sort(every[:, 0])
-    below = np.searchsorted(possible, every[:, 1], "left")
-    not_above = np.searchsorted(possible, every[:, 1], "right")
-    return float((below + not_above).mean() / (2 * len(possible)))
+    return auroc(every[:, 0], every[:, 1])
 
 
 def bootstrap_scenes(

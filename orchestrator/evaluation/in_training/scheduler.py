@@ -40,7 +40,6 @@ from orchestrator.job import (
     PCAEncoderConfig,
     TrainJob,
     ViTConfig,
-    job_dict,
 )
 from orchestrator.job.config.train import EVAL_METRIC_PREFIX
 from orchestrator.progress import Progress
@@ -105,14 +104,7 @@ def untrained_model(job: TrainJob) -> WorldModel:
     """
     if job.data.actions is not None:
         raise needs_actions_error("model")
-    config = ModelConfig(
-        model=job.model,
-        size=job.data.size,
-        frames=job.data.frames,
-        objective=job.objective.kind,
-        job=job_dict(job),
-        extra={},
-    )
+    config = ModelConfig.from_job(job)
     # A user's own encoder may need real memory to be made.
     with torch.device(
         "meta"

@@ -15,7 +15,7 @@ from orchestrator.evaluation.planning.episodes import EpisodeBatch, EpisodeResul
 from orchestrator.evaluation.planning.units import EPISODES_PER_UNIT, EpisodeUnit, PlanningContext
 from orchestrator.job import EvaluateJob
 from orchestrator.job.config.former_names import former_dump
-from orchestrator.report.intervals import paired_difference, wilson_interval
+from orchestrator.report.statistics import paired_difference, wilson_interval
 
 PROTOCOL_VERSION = 1
 """Raised when the same model and the same job would give other numbers."""

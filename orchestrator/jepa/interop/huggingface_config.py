@@ -22,10 +22,13 @@ from orchestrator.jepa.transformer import NORM_EPS
 from orchestrator.jepa.weights import why_not_json
 from orchestrator.job import Model
 from orchestrator.job.config.model import Rope
+from orchestrator.job.config.objective import OBJECTIVES, objective_config_class
 
 ARCHITECTURE = "VJEPA2Model"
 
-EXPORTABLE_OBJECTIVES = ("vjepa2", "lejepa")
+EXPORTABLE_OBJECTIVES = tuple(
+    kind for kind in OBJECTIVES if objective_config_class(kind).huggingface_exportable
+)
 """Those that leave an encoder and a predictor of its features, and nothing more."""
 
 

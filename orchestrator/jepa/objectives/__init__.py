@@ -1,44 +1,59 @@
-"""Training objectives: one file each, one function that builds the one a job names."""
+"""Training objectives: a folder for each, with its config, module, predictor and cost.
 
-from __future__ import annotations
+The names below are imported when they are first used: a job file reads the configs of this package,
+and needs no torch.
+"""
 
-import torch
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
-from orchestrator.jepa.objectives.batch_statistic import (
-    BatchStatisticObjective,
-    ClipSets,
-    SIGRegObjective,
-)
-from orchestrator.jepa.objectives.causal.objective import CausalObjective
-from orchestrator.jepa.objectives.dynamics.objective import DynamicsObjective
-from orchestrator.jepa.objectives.frozen.objective import (
-    FrozenObjective,
-    randomly_initialized_teacher,
-)
-from orchestrator.jepa.objectives.lejepa.objective import LeJEPAObjective
-from orchestrator.jepa.objectives.lewm.objective import LeWMObjective
-from orchestrator.jepa.objectives.pixels.objective import PixelsObjective
-from orchestrator.jepa.objectives.supervised.objective import SupervisedObjective
-from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
-from orchestrator.jepa.objectives.vjepa2ac.objective import VJEPA2ACObjective
-from orchestrator.jepa.objectives.vjepa21.objective import VJEPA21Objective
-from orchestrator.job import (
-    VJEPA2,
-    VJEPA2AC,
-    VJEPA21,
-    CausalPrediction,
-    FrozenTeacher,
-    LatentDynamics,
-    LeJEPA,
-    LeWM,
-    PixelPrediction,
-    Supervised,
-    TrainJob,
-    component_config,
-    import_component,
-)
-from orchestrator.randomness import generator
+# First of all: it reads the configs of this package, in an order that does not depend on which
+# module of either package a process imports first.
+import orchestrator.job  # noqa: F401
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
+    from orchestrator.jepa.objectives.batch_statistic import (
+        BatchStatisticObjective,
+        ClipSets,
+        SIGRegObjective,
+    )
+    from orchestrator.jepa.objectives.build import build_objective
+    from orchestrator.jepa.objectives.causal.objective import CausalObjective
+    from orchestrator.jepa.objectives.dynamics.objective import DynamicsObjective
+    from orchestrator.jepa.objectives.frozen.objective import (
+        FrozenObjective,
+        randomly_initialized_teacher,
+    )
+    from orchestrator.jepa.objectives.lejepa.objective import LeJEPAObjective
+    from orchestrator.jepa.objectives.lewm.objective import LeWMObjective
+    from orchestrator.jepa.objectives.pixels.objective import PixelsObjective
+    from orchestrator.jepa.objectives.supervised.objective import SupervisedObjective
+    from orchestrator.jepa.objectives.vjepa2.objective import VJEPA2Objective
+    from orchestrator.jepa.objectives.vjepa2ac.objective import VJEPA2ACObjective
+    from orchestrator.jepa.objectives.vjepa21.objective import VJEPA21Objective
+
+_MODULES = {
+    "BatchStatisticObjective": "batch_statistic",
+    "CausalObjective": "causal.objective",
+    "ClipSets": "batch_statistic",
+    "DynamicsObjective": "dynamics.objective",
+    "FrozenObjective": "frozen.objective",
+    "LeJEPAObjective": "lejepa.objective",
+    "LeWMObjective": "lewm.objective",
+    "Masks": "base",
+    "Objective": "base",
+    "ObjectiveOutput": "base",
+    "PixelsObjective": "pixels.objective",
+    "SIGRegObjective": "batch_statistic",
+    "SupervisedObjective": "supervised.objective",
+    "VJEPA2ACObjective": "vjepa2ac.objective",
+    "VJEPA2Objective": "vjepa2.objective",
+    "VJEPA21Objective": "vjepa21.objective",
+    "build_objective": "build",
+    "randomly_initialized_teacher": "frozen.objective",
+}
+"""The module of each name."""
 
 __all__ = [
     "BatchStatisticObjective",
@@ -62,39 +77,7 @@ __all__ = [
 ]
 
 
-def build_objective(job: TrainJob) -> Objective:
-    """The job's objective, on the CPU in float32, its weights drawn from `job.seed`.
-
-    Every rank gets the same weights; the global generator is left as it was.
-
-    Raises:
-        RequestError: a part of the job's own cannot be imported or refuses its keys.
-    """
-    seed = int(generator(job.seed, 0, "weights").integers(2**63))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        match job.objective:
-            case VJEPA2():
-                return VJEPA2Objective(job.objective, job)
-            case VJEPA21():
-                return VJEPA21Objective(job.objective, job)
-            case LeJEPA():
-                return LeJEPAObjective(job.objective, job)
-            case LeWM():
-                return LeWMObjective(job.objective, job)
-            case FrozenTeacher():
-                return FrozenObjective(job.objective, job)
-            case PixelPrediction():
-                return PixelsObjective(job.objective, job)
-            case CausalPrediction():
-                return CausalObjective(job.objective, job)
-            case LatentDynamics():
-                return DynamicsObjective(job.objective, job)
-            case VJEPA2AC():
-                return VJEPA2ACObjective(job.objective, job)
-            case Supervised():
-                return SupervisedObjective(job.objective, job)
-        objective: Objective = import_component(job.objective.kind)(
-            component_config(job.objective), job
-        )
-        return objective
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

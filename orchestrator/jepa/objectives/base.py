@@ -3,6 +3,10 @@
 An objective of your own is named by its import path (`objective.kind: package.module:Name`): a
 subclass of `Objective` with a pydantic model `Config` of its keys, made by `Name(config, job)`.
 It finds its encoder and predictor with `build_encoder` and `build_masked_predictor`.
+
+A `Config` that is a subclass of `orchestrator.job.ObjectiveConfig` states what the rest needs to
+know: what a step costs (`plan`), whether clips may differ in shape (mixtures), what to do about
+collapse, and what builds its predictor again (evaluation while training, ranking of trials).
 """
 
 from __future__ import annotations

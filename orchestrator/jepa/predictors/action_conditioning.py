@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
+from orchestrator.jepa.objectives.lewm.config import StateSupervision
 from orchestrator.jepa.rope import Rotation
 from orchestrator.jepa.transformer import MLP, NORM_EPS, Attention, KVCache, ResidualStreamBlock
-from orchestrator.job import Actions, ActionStatistics, StateSupervision
+from orchestrator.job import Actions, ActionStatistics
 
 ACTION_MLP_RATIO = 4
 """Width inside an action's embedder, over the width that it gives."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,9 @@ from orchestrator.jepa.rope import Grid, rotary_for_tokens
 from orchestrator.jepa.transformer import Transformer
 from orchestrator.job import Model
 from orchestrator.job.config.model import Rope
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.model_config import ModelConfig
 
 
 class MaskedPredictor(Transformer):
@@ -81,4 +86,16 @@ def build_masked_predictor(
         out=output_dim,
         rope=model.rope,
         **model.predictor.model_dump(),
+    )
+
+
+def rebuild_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> MaskedPredictor:
+    """The predictor of a saved model, freshly initialised."""
+    return build_masked_predictor(
+        config.model,
+        encoder=encoder,
+        grid=config.token_grid_of(config.frames),
+        mask_tokens=num_mask_tokens,
     )

@@ -7,15 +7,6 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import RequestError
 from orchestrator.job.config.base import CustomComponent, field_error
 from orchestrator.job.config.data import ClipSpec
-from orchestrator.job.config.masks import check_mask
-from orchestrator.job.config.objective import (
-    VJEPA2AC,
-    CausalPrediction,
-    DrawsMasks,
-    HasPretrainedTeacher,
-    LatentDynamics,
-    LeWM,
-)
 
 if TYPE_CHECKING:
     from orchestrator.job.config.train import TrainJob
@@ -85,35 +76,27 @@ def _check_actions(job: TrainJob) -> None:
 
 def _check_shape_support(job: TrainJob) -> None:
     """Parts that are built for clips of one shape."""
-    objective, encoder = job.objective, job.model.encoder
+    objective, config, encoder = job.objective, job.objective_config, job.model.encoder
     mend = f"give all sources the frames and size of data ({job.data.default_clip_spec.bucket})"
-    if isinstance(objective, LeWM | CausalPrediction | LatentDynamics | VJEPA2AC):
+    if config.single_clip_shape and isinstance(objective, CustomComponent):
+        text = "an objective of your own is built for clips of one shape"
+        raise field_error(
+            "objective.kind", f"{text} unless its Config states single_clip_shape = False; {mend}"
+        )
+    if config.single_clip_shape:
         text = f"{objective.kind} is built for clips of one shape, several moments long"
         raise field_error("objective.kind", f"{text}; {mend}, or take another objective")
-    if isinstance(objective, CustomComponent):
-        text = "an objective of your own is built for clips of one shape"
-        raise field_error("objective.kind", f"{text}; {mend}")
     if isinstance(encoder, CustomComponent):
         text = "an encoder of your own is built for clips of one shape"
         raise field_error("model.encoder.kind", f"{text}; {mend}")
-    if isinstance(objective, HasPretrainedTeacher) and isinstance(
-        objective.encoder, CustomComponent
-    ):
+    teacher = config.pretrained_teacher
+    if teacher is not None and isinstance(teacher.encoder, CustomComponent):
         text = "a teacher with an encoder of your own is built for clips of one shape"
         raise field_error("objective.encoder", f"{text}; {mend}")
 
 
 def _check_masks(job: TrainJob) -> None:
     """Masks on the grid of every bucket; that of data is looked at by the job itself."""
-    if not isinstance(job.objective, DrawsMasks):
-        return
     for i, spec in enumerate(job.data.clip_specs):
-        grid = job.token_grid_of(spec.bucket)
-        for number, mask in enumerate(job.objective.masks):
-            if isinstance(mask, CustomComponent):
-                continue
-            try:
-                check_mask(mask, grid)
-            except RequestError as error:
-                text = f"does not fit data.sources.{i} ({spec.bucket}): {error.what}"
-                raise field_error(f"objective.masks.{number}", f"{text}; {error.hint}") from None
+        where = f"does not fit data.sources.{i} ({spec.bucket}): "
+        job.objective_config.check_masks(job, job.token_grid_of(spec.bucket), where)

@@ -14,37 +14,20 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.errors import RequestError
-from orchestrator.job.config.base import CustomComponent, Name, Section, field_error
+from orchestrator.job.config.base import Name, Section, field_error
+from orchestrator.job.config.callbacks import AnyCallback
 from orchestrator.job.config.data import ClipSpec, Data
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.job.config.former_names import FormerName
-from orchestrator.job.config.masks import Future, MultiBlock, check_mask
 from orchestrator.job.config.mixture_checks import check_mixture
-from orchestrator.job.config.model import (
-    ConvEncoderConfig,
-    Model,
-    PCAEncoderConfig,
-    ViTConfig,
-    encodes_timesteps_separately,
-)
+from orchestrator.job.config.model import Model
 from orchestrator.job.config.objective import (
-    VJEPA2,
-    VJEPA2AC,
-    VJEPA21,
     AnyObjective,
-    Autoregressive,
-    CausalPrediction,
-    DrawsMasks,
-    LatentDynamics,
-    LeWM,
-    MaskedPrediction,
-    SIGRegObjective,
+    default_objective,
+    objective_config,
 )
+from orchestrator.job.config.objective_base import ObjectiveConfig
 from orchestrator.job.config.scale import Scale
-
-CONV_NORM_GROUPS = 8
-"""Groups of channels that norms of convolutions are over (`jepa/encoders/convolutional.py`)."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -197,7 +180,7 @@ class TrainJob(Section):
     model: Model = Model()
     """Which model."""
 
-    objective: AnyObjective = VJEPA2()
+    objective: AnyObjective = default_objective()
     """What it learns to predict."""
 
     optim: Optim
@@ -216,6 +199,11 @@ class TrainJob(Section):
     """What is judged on the way. One at a time and never waited for: while one goes on, only the
     newest checkpoint waits. With --local it is done between steps."""
 
+    callbacks: tuple[AnyCallback, ...] = ()
+    """Your own code beside the training step: classes that derive from
+    `orchestrator.training.callbacks.base.Callback`, by import path
+    (`[mylab.hooks:Mine, {kind: mylab.hooks:Mine, every: 10}]`), called in this order."""
+
     @model_validator(mode="after")
     def _evaluations_have_names(self) -> TrainJob:
         names = [one.job.name for one in self.evaluate]
@@ -231,144 +219,23 @@ class TrainJob(Section):
             raise field_error(
                 "data.size", f"{self.data.size} does not divide by model.patch {self.model.patch}"
             )
-        by_frame = isinstance(self.objective, VJEPA2AC)
-        if self.data.frames % self.model.tubelet and not by_frame:
+        tubelet = self.objective_config.tubelet_of(self.model.tubelet)
+        if self.data.frames % tubelet:
             raise field_error(
-                "data.frames",
-                f"{self.data.frames} does not divide by model.tubelet {self.model.tubelet}",
+                "data.frames", f"{self.data.frames} does not divide by model.tubelet {tubelet}"
             )
-        if isinstance(self.objective, DrawsMasks):
-            for i, mask in enumerate(self.objective.masks):
-                if not isinstance(mask, CustomComponent):
-                    self._check_mask(i, mask)
+        self.objective_config.check_masks(self, self.grid)
         return self
 
     @model_validator(mode="after")
-    def _check_autoregressive(self) -> TrainJob:
-        encoder, objective = self.model.encoder, self.objective
-        moments = encodes_timesteps_separately(encoder)
-        if isinstance(encoder, PCAEncoderConfig) != isinstance(objective, LatentDynamics):
-            text = f"{objective.kind} does not go with an encoder '{encoder.kind}'"
-            raise field_error(
-                "model.encoder.kind", f"{text}: codes are for objective.kind: dynamics alone"
-            )
-        if isinstance(encoder, ConvEncoderConfig) and isinstance(objective, MaskedPrediction):
-            text = f"'conv' leaves nothing for the masks of {objective.kind} to hide"
-            raise field_error(
-                "model.encoder.kind", f"{text}; write vit, or objective.kind: lewm or causal"
-            )
-        if moments and isinstance(objective, MaskedPrediction):
-            text = f"'moment' leaves nothing for the masks of {objective.kind} to hide from"
-            raise field_error(
-                "model.encoder.attention", f"{text}; write clip, or objective.kind: causal"
-            )
-        if not isinstance(objective, Autoregressive):
-            return self
-        if isinstance(encoder, ViTConfig) and not moments:
-            text = "'clip' lets a moment see the ones it is to predict; write moment"
-            raise field_error("model.encoder.attention", text)
-        if self.grid[0] < 2:
-            text = f"{self.data.frames} frames are one moment, and nothing comes after it"
-            raise field_error("data.frames", f"{text}; raise it, or lower model.tubelet")
-        if (
-            isinstance(objective, CausalPrediction | LatentDynamics)
-            and objective.horizons >= self.grid[0]
-        ):
-            text = f"{objective.horizons} moments ahead of a clip of {self.grid[0]}"
-            raise field_error("objective.horizons", f"{text}; lower it, or raise data.frames")
-        if isinstance(objective, LeWM) and objective.rollout >= self.grid[0]:
-            text = f"{objective.rollout} moments ahead of a clip of {self.grid[0]}"
-            raise field_error("objective.rollout", f"{text}; lower it, or raise data.frames")
-        if isinstance(objective, LeWM) and objective.inverse and not self.data.actions:
-            raise field_error(
-                "objective.inverse", "needs the actions of data.actions; add it, or write 0"
-            )
-        if isinstance(objective, LeWM) and objective.states and not self.data.actions:
-            raise field_error(
-                "objective.states", "needs the states of data.actions; add it, or leave it out"
-            )
-        if isinstance(objective, LeWM) and self.data.actions and self.model.tubelet != 1:
-            text = f"actions lead from frame to frame, a moment has {self.model.tubelet}"
-            raise field_error("model.tubelet", f"{text}; write 1 beside data.actions")
-        return self
-
-    @model_validator(mode="after")
-    def _check_pca_encoder(self) -> TrainJob:
-        encoder, objective = self.model.encoder, self.objective
-        if not isinstance(encoder, PCAEncoderConfig) or not isinstance(objective, LatentDynamics):
-            return self
-        pixels = 3 * self.model.tubelet * self.model.patch**2
-        if encoder.dim > pixels:
-            text = f"{encoder.dim} numbers for a patch of {pixels}"
-            raise field_error(
-                "model.encoder.dim", f"{text}: a code is no longer than what it stands for"
-            )
-        if self.model.predictor.dim % CONV_NORM_GROUPS:
-            text = f"{self.model.predictor.dim} channels in {CONV_NORM_GROUPS} groups"
-            raise field_error(
-                "model.predictor.dim", f"{text}: write a multiple of {CONV_NORM_GROUPS}"
-            )
-        if self.data.actions is not None:
-            text = "dynamics is told no actions"
-            raise field_error(
-                "data.actions", f"{text}; leave it out, or write objective.kind: lewm"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_vjepa2ac(self) -> TrainJob:
-        objective = self.objective
-        if not isinstance(objective, VJEPA2AC):
-            return self
-        if self.data.actions is None:
-            text = "vjepa2ac predicts what follows an action"
-            raise field_error(
-                "data.actions", f"{text}; write data.actions: {{actions: change}} or given"
-            )
-        if objective.rollout >= self.data.frames:
-            text = f"{objective.rollout} frames ahead of the first of {self.data.frames}"
-            raise field_error("objective.rollout", f"{text}; lower it, or raise data.frames")
-        return self
-
-    @model_validator(mode="after")
-    def _levels_are_predicted(self) -> TrainJob:
-        objective = self.objective
-        if isinstance(objective, VJEPA21):
-            first, steps = objective.context_ramp[0], self.optim.steps
-            if first >= steps and objective.context_weight:
-                text = f"begins at step {first}, and the training has {steps}"
-                raise field_error(
-                    "objective.context_ramp", f"{text}; begin earlier, or context_weight: 0"
-                )
-        elif self.model.levels and not isinstance(objective, VJEPA2AC | CustomComponent):
-            text = f"{objective.kind} reads the last block alone"
-            raise field_error("model.levels", f"{text}; leave it out, or objective.kind: vjepa21")
+    def _check_objective(self) -> TrainJob:
+        self.objective_config.check(self)
         return self
 
     @model_validator(mode="after")
     def _sources_can_be_mixed(self) -> TrainJob:
         check_mixture(self)
         return self
-
-    @model_validator(mode="after")
-    def _check_sigreg_clips(self) -> TrainJob:
-        if (
-            isinstance(self.objective, SIGRegObjective)
-            and self.objective.statistic_clips is not None
-        ):
-            clips, whole = self.objective.statistic_clips, self.scale.global_batch
-            if whole % clips:
-                text = f"{clips} clips do not divide scale.global_batch {whole}"
-                raise field_error(
-                    "objective.statistic_clips", f"{text}: every set must be as large"
-                )
-        return self
-
-    def _check_mask(self, i: int, mask: MultiBlock | Future) -> None:
-        try:
-            check_mask(mask, self.grid)
-        except RequestError as error:
-            raise field_error(f"objective.masks.{i}", f"{error.what}; {error.hint}") from None
 
     def is_checkpoint_step(self, step: int) -> bool:
         """Whether a checkpoint is due when `step` steps are done: what is judged is one too."""
@@ -382,14 +249,21 @@ class TrainJob(Section):
         return self.model_copy(update={"data": self.data.model_copy(update=update)})
 
     @property
+    def objective_config(self) -> ObjectiveConfig:
+        """What the objective states about itself, built in or a user's own.
+
+        Raises:
+            RequestError: a user's own cannot be imported or refuses its keys.
+        """
+        return objective_config(self.objective)
+
+    @property
     def grid(self) -> tuple[int, int, int]:
         """Tokens of a clip of data's own shape along time, height and width."""
         return self.token_grid_of((self.data.frames, self.data.size))
 
     def token_grid_of(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
-        """Tokens of a bucket's clip along time, height and width. V-JEPA 2-AC reads each frame by
-        itself."""
+        """Tokens of a bucket's clip along time, height and width."""
         frames, size = bucket
         side = size // self.model.patch
-        each = 1 if isinstance(self.objective, VJEPA2AC) else self.model.tubelet
-        return frames // each, side, side
+        return frames // self.objective_config.tubelet_of(self.model.tubelet), side, side

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from orchestrator.job.config.base import Section, field_error
 from orchestrator.job.config.evaluate import Suite
 from orchestrator.job.config.former_names import FormerName
+from orchestrator.job.config.objective_base import ObjectiveConfig
 from orchestrator.job.config.train import TrainJob
 
 METRICS = ("auto", "probe", "retrieval", "quads")
@@ -16,9 +17,6 @@ METRICS = ("auto", "probe", "retrieval", "quads")
 
 PREDICTOR_METRICS = ("retrieval", "quads")
 """Metrics that need a predictor."""
-
-KINDS_WITH_PREDICTOR = ("vjepa2", "lejepa", "lewm", "pixels", "causal", "dynamics")
-"""Objectives of a train job whose model keeps a predictor."""
 
 SIMULATOR_SCHEME = "physics://"
 
@@ -73,7 +71,7 @@ class TrialObjective(Section):
             PydanticCustomError: trials cannot be ranked by this.
         """
         if self.metric == "loss":
-            ema = hasattr(train.objective, "ema")
+            ema = train.objective_config.teacher_type == "ema"
             why = (
                 "the loss of an EMA objective is lowest for a model that collapsed"
                 if ema
@@ -84,7 +82,7 @@ class TrialObjective(Section):
             raise field_error(
                 "objective.metric", f"unknown '{self.metric}'; write {' or '.join(METRICS)}"
             )
-        self.check_predictor(train.objective.kind, "train.objective")
+        self.check_predictor(train.objective_config, train.objective.kind, "train.objective")
         if self.metric in PREDICTOR_METRICS and train.data.actions is not None:
             text = f"'{self.metric}' does not say what is done, and the model acts"
             raise field_error("objective.metric", f"{text}; rank by probe")
@@ -94,13 +92,15 @@ class TrialObjective(Section):
                 "objective.metric", f"{text} of {train.data.frames}; rank by retrieval"
             )
 
-    def check_predictor(self, kind: str, where: str) -> None:
+    def check_predictor(
+        self, config: ObjectiveConfig | type[ObjectiveConfig], kind: str, where: str
+    ) -> None:
         """Refuse a train job's objective whose model could not be asked.
 
         Raises:
             PydanticCustomError: the metric needs a predictor, and it keeps none.
         """
-        if self.metric in PREDICTOR_METRICS and kind not in KINDS_WITH_PREDICTOR:
+        if self.metric in PREDICTOR_METRICS and not config.predicts_without_actions():
             text = f"'{self.metric}' needs a predictor, and a model of '{kind}' keeps none"
             raise field_error(where, f"{text}; rank by probe")
 

@@ -16,10 +16,10 @@ from pydantic import (
 
 from orchestrator.job.config.base import Name, Section, field_error
 from orchestrator.job.config.former_names import FormerName
+from orchestrator.job.config.objective import objective_config_class
 from orchestrator.job.config.scale import ElasticWorkers
 from orchestrator.job.config.train import TrainJob
 from orchestrator.job.config.trial_objective import (
-    KINDS_WITH_PREDICTOR,
     CollapseGates,
     TrialObjective,
 )
@@ -228,13 +228,13 @@ class TuneJob(Section):
 
     def _check_objective(self) -> None:
         self.objective.check(self.train)
-        kind = self.train.objective.kind
-        if self.gates.skill_over_copy is not None and kind not in KINDS_WITH_PREDICTOR:
+        kind, config = self.train.objective.kind, self.train.objective_config
+        if self.gates.skill_over_copy is not None and not config.predicts_without_actions():
             raise field_error("gates.skill_over_copy", f"a model of '{kind}' keeps no predictor")
         for value in self.space["objective"].extreme_values if "objective" in self.space else ():
             if isinstance(value, dict):
                 kind = str(value.get("kind", self.train.objective.kind))
-                self.objective.check_predictor(kind, "space")
+                self.objective.check_predictor(objective_config_class(kind), kind, "space")
         if self.objective.splits_training_source(self.train):
             for key in self.space:
                 if key.startswith(PACKING_KEYS):

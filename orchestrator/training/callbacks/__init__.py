@@ -1,0 +1,5 @@
+"""What happens beside the training step, one callback a file."""
+
+BUILT_IN: dict[str, str] = {}
+"""Callbacks that a job names without an import path (`callbacks: [NAME]`), with theirs,
+`package.module:Name`."""

@@ -1,10 +1,11 @@
-"""What is remembered of a run while it trains: metrics, pictures, checkpoints, progress."""
+"""What MLflow and the terminal learn of a training: metrics, pictures, checkpoints, progress."""
 
 from __future__ import annotations
 
+import math
+import re
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,41 +18,35 @@ from orchestrator.tracking.live.run_logger import RunLogger
 from orchestrator.tracking.live.spool import Spool
 from orchestrator.tracking.run import RunRef
 from orchestrator.training import health
-from orchestrator.training.checkpoints.manager import CheckpointManager, checkpoint_step
-from orchestrator.training.control.coordinator import RunCoordinator
+from orchestrator.training.callbacks.base import Callback, CheckpointPart
+from orchestrator.training.checkpoints.manager import checkpoint_step
 from orchestrator.training.distributed import DistributedContext
 from orchestrator.training.engine.engine import Engine
 from orchestrator.training.engine.step import StepResult
 from orchestrator.training.step_meter import StepMeter
 
+if TYPE_CHECKING:
+    from orchestrator.training.trainer import Trainer
 
-class Recorder:
+RESERVED_GROUPS = (
+    "train", "speed", "data", "memory", "health", "bucket", "system", "checkpoint", "eval",
+    "replayed_steps",
+)  # fmt: skip
+"""First parts of the names of metrics that are not a callback's to log."""
+
+_METRIC_NAME = re.compile(r"[\w.:-][\w.: /-]*", re.ASCII)
+
+
+class Recorder(Callback):
     """Rank 0 measures and logs; other ranks only log their node's system metrics."""
 
     def __init__(
-        self,
-        job: TrainJob,
-        run_ref: RunRef,
-        engine: Engine,
-        group: DistributedContext,
-        start_step: int,
-        board: RunCoordinator,
-        checkpoints: CheckpointManager,
-        spool: Spool,
+        self, job: TrainJob, run_ref: RunRef, spool: Spool, group: DistributedContext
     ) -> None:
-        self.job, self.engine, self.dist_context, self.coordinator = job, engine, group, board
-        # One process per node writes: rank 0 everything, the others' first rank its system metrics.
-        self.logger = (
-            RunLogger(
-                run_ref,
-                start_step=start_step,
-                node_id=f"node-{group.rank}",
-                spool=spool,
-                collect_earlier=group.is_main,
-            )
-            if group.local_rank == 0
-            else None
-        )
+        super().__init__()
+        self.job, self.dist_context = job, group
+        self._run_ref, self._spool = run_ref, spool
+        self.logger: RunLogger | None = None
         self.meter = StepMeter(
             job.scale.global_batch,
             {one.bucket: one.flops for one in estimate_job(job).buckets if one.flops is not None},
@@ -63,12 +58,26 @@ class Recorder:
         self._last: StepResult | None = None
         self._own_bucket_result: StepResult | None = None
         """The last step of data's own clips: of others health would jump to and fro."""
-        self._reported_at = 0.0
-        self.checkpoints = checkpoints
+        self._reported_at = self._save_began = 0.0
         self._logged_checkpoints: dict[str, int] = {}
         self._collapse_reported = False
+        self._trainer: Trainer
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Begin to log; on rank 0 the checkpoints that are there, first of all."""
+        self._trainer, group = trainer, self.dist_context
+        # One process per node writes: rank 0 everything, the others' first rank its system metrics.
+        if group.local_rank == 0:
+            self.logger = RunLogger(
+                self._run_ref,
+                start_step=trainer.start_step,
+                node_id=f"node-{group.rank}",
+                spool=self._spool,
+                collect_earlier=group.is_main,
+            )
         if group.is_main and self.logger is not None:
             # An earlier start may have died before it told of them; telling twice is harmless.
+            checkpoints = trainer.checkpoints
             there = checkpoints.complete_names()
             self.logger.log_checkpoint_list(map(checkpoint_step, there))
             for name in there:
@@ -76,27 +85,27 @@ class Recorder:
                 self.logger.log_checkpoint(checkpoint_step(name), uri, metrics)
                 self._logged_checkpoints[name] = checkpoint_step(name)
 
-    def on_step_end(self, data: StepBatch, result: StepResult) -> None:
-        """One optimizer step is done."""
+    def on_step_end(self, trainer: Trainer, batch: StepBatch, result: StepResult) -> None:
+        """Measure the step; log a row or pictures where they are due."""
         self._last = result
-        if data.micro_batches[0].bucket == self.job.data.default_clip_spec.bucket:
+        if batch.micro_batches[0].bucket == self.job.data.default_clip_spec.bucket:
             self._own_bucket_result = result
         if not self.dist_context.is_main:
             return
-        self.meter.add(data, result)
+        self.meter.add(batch, result)
         if not result.applied:
-            self.coordinator.notify(
-                f"step {data.step} is not applied: loss {result.loss:.4g}, gradient norm"
+            trainer.coordinator.notify(
+                f"step {batch.step} is not applied: loss {result.loss:.4g}, gradient norm"
                 f" {result.grad_norm:.4g}, learning rate {result.lr:.3g}"
             )
-        step, job = self.engine.step, self.job
+        step, job = trainer.step, self.job
         if step % job.track.every == 0 or step == job.optim.steps:
             self._log_row(step)
         if step == job.optim.steps or (job.track.pictures and step % job.track.pictures == 0):
-            self._log_pictures(step, data)
+            self._log_pictures(step, batch)
         if time.monotonic() - self._reported_at > 0.5 or step == job.optim.steps:
             self._reported_at = time.monotonic()
-            self.coordinator.report_progress(step, self.meter.progress_facts())
+            trainer.coordinator.report_progress(step, self.meter.progress_facts())
 
     def health_metrics(self) -> dict[str, float]:
         """Health of the student's features at the last step of data's own clips (empty before it,
@@ -111,41 +120,75 @@ class Recorder:
 
     def _measure_health(self) -> dict[str, float]:
         if self.dist_context.is_main and self._own_bucket_result is not None:
-            self._health = _health_metrics(self._own_bucket_result, self.engine)
+            self._health = _health_metrics(self._own_bucket_result, self._trainer.engine)
         return self._health
 
-    def on_saved(self) -> None:
-        """A checkpoint is being written: MLflow hears of the kept ones, and of dropped ones."""
-        if self.dist_context.is_main and self.logger is not None:
-            for name, step, metrics in self.checkpoints.pop_committed():
-                self.logger.log_checkpoint(step, self.checkpoints.storage.uri(name), metrics)
-                self._logged_checkpoints[name] = step
-            for name in self._logged_checkpoints.keys() - set(self.checkpoints.complete_names()):
-                self.logger.log_checkpoint_deleted(self._logged_checkpoints.pop(name))
+    def log(self, name: str, value: float) -> None:
+        """A metric of a callback, at the present step (`Trainer.log`).
 
-    def pending_writer(self) -> Callable[[], None]:
-        """Keeps what MLflow has not yet got; to be done before a checkpoint counts."""
-        return self.logger.pending_writer() if self.logger is not None else lambda: None
+        Raises:
+            ValueError: the name cannot be used.
+        """
+        if not _METRIC_NAME.fullmatch(name) or name.endswith("/"):
+            raise ValueError(f"MLflow takes no metric named '{name}': use letters, digits, _ - . /")
+        if name.partition("/")[0] in RESERVED_GROUPS:
+            raise ValueError(f"'{name}': names under {name.partition('/')[0]}/ are the trainer's")
+        if self.dist_context.is_main and self.logger is not None and math.isfinite(value):
+            self.logger.log_metrics(self._trainer.step, {name: value})
+
+    def on_save(self, trainer: Trainer) -> CheckpointPart:
+        """The last row, the model's health, and what MLflow has not got yet."""
+        self._save_began = time.perf_counter()
+        return CheckpointPart(
+            state={"row": dict(self.meter.last_row)},
+            metrics=self.health_metrics(),
+            before_commit=() if self.logger is None else (self.logger.pending_writer(),),
+        )
+
+    def on_saved(self, trainer: Trainer) -> None:
+        """Log the checkpoints that are complete by now."""
+        self._log_checkpoints()
+        self.meter.add_save_seconds(time.perf_counter() - self._save_began)
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Log the last checkpoint, and send what is still queued."""
+        try:
+            self._log_checkpoints()
+        finally:
+            self._close()
+
+    def on_error(self, trainer: Trainer, error: BaseException) -> None:
+        """Send what is still queued."""
+        self._close()
 
     def summary(self) -> dict[str, Any]:
         """Final numbers for the driver."""
         return {"metrics": dict(self.meter.last_row), "totals": self.meter.totals()}
 
-    def close(self) -> None:
-        """Send what is still queued."""
+    def _log_checkpoints(self) -> None:
+        """MLflow learns which checkpoints are complete, and which are deleted."""
+        checkpoints = self._trainer.checkpoints
+        if self.dist_context.is_main and self.logger is not None:
+            for name, step, metrics in checkpoints.pop_committed():
+                self.logger.log_checkpoint(step, checkpoints.storage.uri(name), metrics)
+                self._logged_checkpoints[name] = step
+            for name in self._logged_checkpoints.keys() - set(checkpoints.complete_names()):
+                self.logger.log_checkpoint_deleted(self._logged_checkpoints.pop(name))
+
+    def _close(self) -> None:
         if self.logger is not None:
             self.logger.close()
 
     def _log_row(self, step: int) -> None:
         values = self._measure_health()
-        momentum = self.engine.objective.momentum
+        momentum = self._trainer.engine.objective.momentum
         rate = self._last.lr if self._last is not None else 0.0
         told = values and health.collapse_warning(
-            values, objective=self.job.objective.kind, lr=rate, momentum=momentum
+            values, objective=self.job.objective_config, lr=rate, momentum=momentum
         )
         if told and not self._collapse_reported:
             self._collapse_reported = True
-            self.coordinator.notify(f"step {step}: {told}")
+            self._trainer.coordinator.notify(f"step {step}: {told}")
         row = self.meter.flush_row(
             {f"health/{k}": v for k, v in health.finite_values(values).items()}
         )
@@ -160,7 +203,7 @@ class Recorder:
         if self.logger is None or float(micro.weight[0]) == 0:
             return
         clip, grid = micro.video[:1], self.job.token_grid_of(micro.bucket)
-        encoder = self.engine.encoder_for_visualization
+        encoder = self._trainer.engine.encoder_for_visualization
         if micro.masks:
             masks = [(context[0], target[0]) for context, target in micro.masks]
             self.logger.log_picture(step, "masks", pictures.mask_overlay(clip[0], masks, grid))

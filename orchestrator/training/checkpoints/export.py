@@ -10,7 +10,7 @@ import torch
 from orchestrator.errors import DataError
 from orchestrator.jepa.model_files import save_model
 from orchestrator.jepa.objectives import Objective, build_objective
-from orchestrator.job import VJEPA2AC, LatentDynamics, TrainJob
+from orchestrator.job import TrainJob
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoints.manager import read_full_tensors
 from orchestrator.training.resolve.frozen_teacher import load_teacher
@@ -31,7 +31,7 @@ def export_model(job: TrainJob, checkpoints: Storage, name: str, folder: Path) -
     if objective.averaged is not None:
         teacher = copy.deepcopy(objective.get_submodule(objective.averaged))
         _copy_parameters(teacher, tensors, "teacher/", name)
-    if isinstance(job.objective, VJEPA2AC | LatentDynamics):
+    if not job.objective_config.trains_encoder:
         teacher = load_teacher(job, checkpoints.parent)
     save_model(folder, objective, teacher, job, {"checkpoint": name})
 

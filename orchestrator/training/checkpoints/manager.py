@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 COMPLETE_FILE = "COMPLETE"
 STATE_FILE = "state.json"
+DOCUMENT_KEYS = ("layout", "step", "adam_step", "world", "metrics")
+"""Keys of `state.json` that are the checkpoint's own."""
+
 POLL_INTERVAL_S = 0.2
 # The slowest rank may be this much later than rank 0 before the checkpoint is given up.
 COMMIT_TIMEOUT_S = 1800.0

@@ -95,7 +95,7 @@ class RunCoordinator(Protocol):
 
 
 class LocalCoordinator:
-    """The board's state; used directly in a local run, inside an actor under Ray."""
+    """The coordinator's state; used directly in a local run, inside an actor under Ray."""
 
     def __init__(self) -> None:
         self.status = RunStatus()
@@ -220,7 +220,7 @@ class ClusterLost(JobFailed):
 
 
 class RayCoordinator:
-    """A handle on the board's actor, as workers hold it. Posting progress never waits."""
+    """A handle on the coordinator's actor, as workers hold it. Reporting progress never waits."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -293,7 +293,7 @@ class RayCoordinator:
         """For the driver.
 
         Raises:
-            ClusterLost: the head node is gone, and the board with it.
+            ClusterLost: the head node is gone, and the coordinator with it.
         """
         import ray
 

@@ -1,4 +1,4 @@
-"""A rank's pulse: what it is doing, told to the board, and the driver's wish to stop, heard."""
+"""A rank's heartbeat: tells the coordinator what it does, and hears the request to stop."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from orchestrator.training.control.coordinator import Heartbeat, RunCoordinator
 
 HEARTBEAT_INTERVAL_S = 1.0
 MAX_STACK_FRAMES = 12
-"""Innermost frames of a stack that are told."""
+"""Innermost frames of a stack that are reported."""
 
 
 class HeartbeatThread:
-    """Beats from a thread of its own, so that it is heard while the caller's thread hangs.
+    """Reports from a thread of its own, so that it is heard while the caller's thread hangs.
 
     Args:
-        stack_after_s: seconds in one place after which the caller's stack is told too.
+        stack_after_s: seconds in one place after which the caller's stack is reported too.
     """
 
-    def __init__(self, board: RunCoordinator, rank: int, stack_after_s: float) -> None:
-        self._board, self._rank, self._slow_s = board, rank, stack_after_s
+    def __init__(self, coordinator: RunCoordinator, rank: int, stack_after_s: float) -> None:
+        self._coordinator, self._rank, self._slow_s = coordinator, rank, stack_after_s
         self._training_thread = threading.get_ident()
         self._phase: tuple[int, str, float] = (0, "starting", time.monotonic())
         self._stop_asked, self._closed = False, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="pulse")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
         self._thread.start()
 
     @property
@@ -49,15 +49,17 @@ class HeartbeatThread:
         return f"{what.get(doing, doing)} after step {step}"
 
     def close(self) -> None:
-        """Beat no more."""
+        """Report no more."""
         self._closed.set()
 
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                self._stop_asked = self._board.heartbeat(self._make_heartbeat()) or self._stop_asked
+                self._stop_asked = (
+                    self._coordinator.heartbeat(self._make_heartbeat()) or self._stop_asked
+                )
             except Exception:
-                # The driver and its board are gone; Ray ends this process.
+                # The driver and its coordinator are gone; Ray ends this process.
                 return
             self._closed.wait(HEARTBEAT_INTERVAL_S)
 

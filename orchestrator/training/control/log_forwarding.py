@@ -12,18 +12,18 @@ PACKAGE_LOGGER = "orchestrator"
 
 
 class _CoordinatorHandler(logging.Handler):
-    def __init__(self, board: RunCoordinator, rank: int) -> None:
+    def __init__(self, coordinator: RunCoordinator, rank: int) -> None:
         super().__init__(logging.WARNING)
-        self._board, self._rank = board, rank
+        self._coordinator, self._rank = coordinator, rank
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._board.notify(f"rank {self._rank}: {record.getMessage()}")
+        self._coordinator.notify(f"rank {self._rank}: {record.getMessage()}")
 
 
 @contextmanager
-def forward_warnings(board: RunCoordinator, rank: int) -> Iterator[None]:
-    """Within it, warnings of this package go to the board as well as where they went."""
-    handler, logger = _CoordinatorHandler(board, rank), logging.getLogger(PACKAGE_LOGGER)
+def forward_warnings(coordinator: RunCoordinator, rank: int) -> Iterator[None]:
+    """Within it, warnings of this package go to the coordinator as well."""
+    handler, logger = _CoordinatorHandler(coordinator, rank), logging.getLogger(PACKAGE_LOGGER)
     logger.addHandler(handler)
     try:
         yield

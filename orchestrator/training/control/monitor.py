@@ -71,7 +71,7 @@ def monitor_workers(
                 if should_stop():
                     coordinator.request_stop()
 
-    thread = threading.Thread(target=watch, daemon=True, name="watch-board")
+    thread = threading.Thread(target=watch, daemon=True, name="monitor-workers")
     thread.start()
     try:
         yield

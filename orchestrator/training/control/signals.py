@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from orchestrator.errors import OrchestratorError
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DUPLICATE_SIGTERM_S = 10.0
 
@@ -28,6 +30,17 @@ class StopRequest:
         """The same supervisor, or another one, asks for what is under way."""
         again = self.signal == number == signal.SIGTERM
         return again and time.monotonic() - self.requested_at < DUPLICATE_SIGTERM_S
+
+
+class Stopped(OrchestratorError):
+    """The job was saved and ended because a signal asked for it: an end, but no error."""
+
+    prefix = ""
+
+    def with_signal(self, asked: signal.Signals | None) -> Stopped:
+        """With the exit code by which shells tell of a signal; 130 is Ctrl-C."""
+        self.exit_code = 128 + (asked or signal.SIGINT)
+        return self
 
 
 @contextmanager

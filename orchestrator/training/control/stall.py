@@ -1,4 +1,4 @@
-"""Which ranks hold the others up, told from their pulses."""
+"""Which ranks hold the others up, told from their heartbeats."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from orchestrator.jepa.objectives import ClipSets, Objective
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.jepa.transformer import Transformer
 from orchestrator.job import TrainJob
+from orchestrator.training.control.control_signal import ControlSignal
 from orchestrator.training.engine import shard_layout as layout
 from orchestrator.training.engine import snapshot as state
 from orchestrator.training.engine.deepspeed_config import deepspeed_config, initialize_deepspeed
@@ -151,7 +152,9 @@ class Engine:
         """Host copies of what this rank owns."""
         return state.take_snapshot(self)
 
-    def train_step(self, micro: list[Batch], control: float = 0.0) -> StepResult:
+    def train_step(
+        self, micro: list[Batch], control: ControlSignal = ControlSignal.NONE
+    ) -> StepResult:
         """One optimizer step over all micro-batches of all ranks: a collective.
 
         The gradient is that of sum(w l) / sum(w) over every clip of the global batch. `control` is
@@ -244,22 +247,22 @@ class Engine:
         return loss * torch.where(step_loss > bound, torch.nan, 1.0)
 
     def _reduce_step(
-        self, loss: Tensor, weights: Tensor, word: float
-    ) -> tuple[float, float, float]:
-        """Loss and clips over all ranks, rank 0's word, and now and then the teacher's distance:
+        self, loss: Tensor, weights: Tensor, control: ControlSignal
+    ) -> tuple[float, float, ControlSignal]:
+        """Loss and clips over all ranks, rank 0's signal, and now and then the teacher's distance:
         one wait."""
         sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         sums[0], sums[1], sums[4] = (
             loss / self.batch_plan.accum,
             weights,
-            word * self.batch_plan.world,
+            control.encode() * self.batch_plan.world,
         )
         looked_at = self.step % self.job.track.every == 0 or self.job.is_checkpoint_step(self.step)
         if self.ema_teacher is not None and looked_at:
             sums[2:4] = self.ema_teacher.squared_distance()
         dist.all_reduce(sums)
         self._timer.mark("update")
-        loss_sum, clips, apart, size, word = (sums / self.batch_plan.world).tolist()
+        loss_sum, clips, apart, size, encoded = (sums / self.batch_plan.world).tolist()
         if self.ema_teacher is not None and looked_at:
             self.teacher_distance = math.sqrt(apart / size) if size > 0 else math.nan
-        return loss_sum, clips, word
+        return loss_sum, clips, ControlSignal.decode(encoded)

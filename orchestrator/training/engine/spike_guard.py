@@ -29,6 +29,10 @@ class TrainingDiverged(JobFailed):
     """Too many steps in a row could not be applied."""
 
 
+class RollbackRequested(Exception):
+    """The training diverged and begins again at its last checkpoint, once."""
+
+
 class SpikeGuard:
     """Remembers the losses of applied steps, and counts the others.
 

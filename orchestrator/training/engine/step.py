@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.objectives import BatchStatisticObjective, ClipSets, Objective
+from orchestrator.training.control.control_signal import ControlSignal
 
 
 @dataclass
@@ -31,8 +32,8 @@ class StepResult:
     """False when the gradient was not finite or the loss a spike: weights, moments and teacher
     stay as they were."""
 
-    control: float
-    """Rank 0's word for this step (`training/control/interruptions.py`), on every rank."""
+    control: ControlSignal
+    """Rank 0's signal with this step (`training/callbacks/interruptions.py`), on every rank."""
 
     features: Tensor
     """[B, n, dim], detached: this rank's student features of its first micro-batch."""

@@ -22,8 +22,9 @@ from orchestrator.jepa.model_files import (
     load_folder,
     weights_digest,
 )
-from orchestrator.job import VJEPA2AC, HasFrozenTargets, HasPretrainedTeacher, Model, TrainJob
+from orchestrator.job import Model, TrainJob
 from orchestrator.job.config.base import CustomComponent
+from orchestrator.job.config.objective_base import PretrainedTeacherObjective
 from orchestrator.storage import Storage, with_retries
 from orchestrator.tracking.model_uri import model_folder
 from orchestrator.tracking.server import tracking_uri
@@ -40,8 +41,8 @@ def resolve_teacher(job: TrainJob, storage: Storage) -> TrainJob:
             not the one that the job describes.
         DataError: its folder is damaged.
     """
-    config = job.objective
-    if not isinstance(config, HasPretrainedTeacher):
+    config = job.objective_config.pretrained_teacher
+    if config is None:
         return job
     with _teacher_folder(config, job, storage) as folder:
         model, digest = load_folder(folder), weights_digest(folder)
@@ -60,9 +61,9 @@ def resolve_teacher(job: TrainJob, storage: Storage) -> TrainJob:
             where="objective.digest",
             hint="name the teacher that was meant, or leave the digest out",
         )
-    known = config.model_copy(update={"encoder": found, "digest": digest})
+    known = job.objective.model_copy(update={"encoder": found, "digest": digest})
     update: dict[str, Any] = {"objective": known}
-    if isinstance(config, VJEPA2AC):
+    if not config.trains_encoder:
         update["model"] = _with_teacher_encoder(model.config.model, job)
     return job.model_copy(update=update)
 
@@ -91,8 +92,8 @@ def materialize_teacher(job: TrainJob, storage: Storage, folder: Storage) -> Non
     Raises:
         JobFailed: it has changed since `resolve_teacher` looked at it.
     """
-    config, kept = job.objective, folder.subfolder(TEACHER_FOLDER)
-    if not isinstance(config, HasPretrainedTeacher) or kept.exists(CONFIG_FILE):
+    config, kept = job.objective_config.pretrained_teacher, folder.subfolder(TEACHER_FOLDER)
+    if config is None or kept.exists(CONFIG_FILE):
         return
     with _teacher_folder(config, job, storage) as source:
         if weights_digest(source) != config.digest:
@@ -126,11 +127,11 @@ def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
     Raises:
         DataError: its files are damaged, or are not those that the run began with.
     """
-    config, kept = job.objective, folder.subfolder(TEACHER_FOLDER)
-    if not isinstance(config, HasFrozenTargets):
+    config, kept = job.objective_config, folder.subfolder(TEACHER_FOLDER)
+    if config.teacher_type not in ("frozen", "fitted"):
         return None
     with local_copy(kept) as place:
-        if weights_digest(place) != config.digest:
+        if weights_digest(place) != config.teacher_digest:
             raise DataError(
                 "the teacher's weights are not those that the run began with",
                 where=kept.uri(WEIGHTS_FILE),
@@ -139,10 +140,10 @@ def load_teacher(job: TrainJob, folder: Storage) -> nn.Module | None:
         return load_folder(place).encoder
 
 
-def _check_token_grid(config: HasPretrainedTeacher, model: WorldModel, job: TrainJob) -> None:
+def _check_token_grid(config: PretrainedTeacherObjective, model: WorldModel, job: TrainJob) -> None:
     made = model.config
     theirs, ours = made.model, job.model
-    if made.objective == "lewm":
+    if made.objective_config_class.one_token_per_timestep:
         text, mend = "its tokens are whole moments", "choose a teacher whose tokens are patches"
     elif (theirs.patch, theirs.tubelet) != (ours.patch, ours.tubelet):
         text = (
@@ -153,7 +154,7 @@ def _check_token_grid(config: HasPretrainedTeacher, model: WorldModel, job: Trai
     elif isinstance(theirs.encoder, CustomComponent) and len(job.data.buckets) > 1:
         text = "its encoder is somebody's own, built for clips of one shape, and data has several"
         mend = "give all sources the frames and size of data, or name another teacher"
-    elif isinstance(config, VJEPA2AC) and made.size != job.data.size:
+    elif config.encodes_single_frames and made.size != job.data.size:
         side, own = made.size // theirs.patch, job.grid[1]
         text = (
             f"its frames are {side} x {side} patches ({made.size} pixels), the job's {own} x {own}"
@@ -169,7 +170,7 @@ def _check_token_grid(config: HasPretrainedTeacher, model: WorldModel, job: Trai
 
 @contextmanager
 def _teacher_folder(
-    config: HasPretrainedTeacher, job: TrainJob, storage: Storage
+    config: PretrainedTeacherObjective, job: TrainJob, storage: Storage
 ) -> Iterator[Path]:
     """Its folder; one on this disk is found without MLflow."""
     named = config.teacher.startswith(("models:/", "runs:/"))

@@ -36,7 +36,7 @@ from orchestrator.jepa.model_files import (
     write_model,
 )
 from orchestrator.jepa.pixel_normalization import normalise
-from orchestrator.job import LatentDynamics, PCAEncoderConfig, TrainJob, identity, job_dict
+from orchestrator.job import PCAEncoderConfig, TrainJob, identity, job_dict
 from orchestrator.progress import Progress, SilentProgress
 from orchestrator.storage import Storage
 from orchestrator.tracking.model_uri import model_folder
@@ -70,7 +70,8 @@ def resolve_pca(
         RequestError: the job asks for others than are found, or begins with a model without codes.
         JobFailed: no clip can be decoded.
     """
-    if not isinstance(job.objective, LatentDynamics):
+    config = job.objective_config
+    if config.teacher_type != "fitted":
         return job
     digest = (
         (existing_record.job.get("objective") or {}) if existing_record is not None else {}
@@ -78,9 +79,9 @@ def resolve_pca(
     if digest is None:
         with local_copy(_pca_folder(job, prepared, storage, progress)) as folder:
             digest = weights_digest(folder)
-    if job.objective.digest not in (None, digest):
+    if config.teacher_digest not in (None, digest):
         raise RequestError(
-            f"the codes have the digest {digest}, the job asks for {job.objective.digest}",
+            f"the codes have the digest {digest}, the job asks for {config.teacher_digest}",
             where="objective.digest",
             hint="leave it out, or name the data (and model.from) that they were found in",
         )
@@ -95,13 +96,13 @@ def materialize_pca(
     Raises:
         JobFailed: those that are found now are not those of the job.
     """
-    kept = folder.subfolder(TEACHER_FOLDER)
-    if not isinstance(job.objective, LatentDynamics) or kept.exists(CONFIG_FILE):
+    kept, config = folder.subfolder(TEACHER_FOLDER), job.objective_config
+    if config.teacher_type != "fitted" or kept.exists(CONFIG_FILE):
         return
     with local_copy(_pca_folder(job, prepared, storage, SilentProgress())) as source:
-        if weights_digest(source) != job.objective.digest:
+        if weights_digest(source) != config.teacher_digest:
             raise JobFailed(
-                f"the codes that are found are not those of the job ({job.objective.digest})",
+                f"the codes that are found are not those of the job ({config.teacher_digest})",
                 where=job.name,
                 hint="start again with --fresh",
             )

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from orchestrator.jepa.encoders.vision_transformer import build_encoder
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
+from orchestrator.jepa.objectives.causal.config import CausalPrediction
 from orchestrator.jepa.objectives.causal.predictor import build_causal_predictor
-from orchestrator.job import CausalPrediction, TrainJob
+from orchestrator.job import TrainJob
 
 SMOOTH_L1_BETA = 0.5
 """Where smooth L1 turns from square to linear, in standard deviations of a token's features."""

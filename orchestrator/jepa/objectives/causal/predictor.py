@@ -8,6 +8,8 @@ at a place over the moments up to now.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ from orchestrator.jepa.rope import Grid, Rotation, rotary_for_tokens
 from orchestrator.jepa.transformer import MLP, NORM_EPS, Attention, ResidualStreamBlock, Transformer
 from orchestrator.job import Model
 from orchestrator.job.config.model import Rope
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.model_config import ModelConfig
 
 
 class SpaceTimeBlock(ResidualStreamBlock):
@@ -112,4 +117,16 @@ def build_causal_predictor(
         horizons=horizons,
         rope=model.rope,
         **model.predictor.model_dump(),
+    )
+
+
+def rebuild_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> CausalPredictor:
+    """The predictor of a saved model, freshly initialised; it has no mask tokens."""
+    return build_causal_predictor(
+        config.model,
+        encoder=encoder,
+        grid=config.token_grid_of(config.frames),
+        horizons=config.job["objective"]["horizons"],
     )

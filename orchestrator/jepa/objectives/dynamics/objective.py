@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput, have_static_shapes
+from orchestrator.jepa.objectives.dynamics.config import LatentDynamics
 from orchestrator.jepa.objectives.dynamics.predictor import build_recurrent_predictor
-from orchestrator.job import LatentDynamics, TrainJob
+from orchestrator.job import TrainJob
 
 
 class DynamicsObjective(Objective):

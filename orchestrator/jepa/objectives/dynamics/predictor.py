@@ -9,6 +9,7 @@ moment is the last one and what changes in it: most of a picture stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from orchestrator.jepa.encoders.convolutional import KERNEL_SIZE, NORM_GROUPS, ConvResidualBlock
 from orchestrator.jepa.rope import Grid
 from orchestrator.job import Model, PCAEncoderConfig
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.model_config import ModelConfig
 
 OUTPUT_INIT_STD = 1e-3
 """Deviation of the weights that say what changes, at first: next to nothing does."""
@@ -182,3 +186,11 @@ def build_recurrent_predictor(model: Model, *, grid: Grid, horizons: int) -> Rec
     return RecurrentPredictor(
         latent_dim=model.encoder.dim, grid=grid, dim=shape.dim, depth=shape.depth, horizons=horizons
     )
+
+
+def rebuild_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> RecurrentPredictor:
+    """The predictor of a saved model, freshly initialised; it has no mask tokens."""
+    grid, horizons = config.token_grid_of(config.frames), config.job["objective"]["horizons"]
+    return build_recurrent_predictor(config.model, grid=grid, horizons=horizons)

@@ -16,15 +16,10 @@ from orchestrator.jepa.objectives.base import (
     have_static_shapes,
     token_grid_of,
 )
+from orchestrator.jepa.objectives.frozen.config import FrozenTeacher
 from orchestrator.jepa.predictors.masked import build_masked_predictor
-from orchestrator.job import (
-    ConvEncoderConfig,
-    FrozenTeacher,
-    HasPretrainedTeacher,
-    LatentDynamics,
-    TrainJob,
-    ViTConfig,
-)
+from orchestrator.job import ConvEncoderConfig, TrainJob, ViTConfig
+from orchestrator.job.config.objective_base import PretrainedTeacherObjective
 
 
 class FrozenObjective(Objective):
@@ -75,16 +70,14 @@ class FrozenObjective(Objective):
 
 def randomly_initialized_teacher(job: TrainJob) -> nn.Module | None:
     """What costs as much as the job's frozen teacher and knows nothing; None: it has none."""
-    if isinstance(job.objective, LatentDynamics):
+    config = job.objective_config
+    if config.teacher_type == "fitted":
         return build_encoder(job.model, size=job.data.size, frames=job.data.frames)
-    return (
-        build_teacher(job.objective, job)
-        if isinstance(job.objective, HasPretrainedTeacher)
-        else None
-    )
+    teacher = config.pretrained_teacher
+    return None if teacher is None else build_teacher(teacher, job)
 
 
-def build_teacher(config: HasPretrainedTeacher, job: TrainJob) -> nn.Module:
+def build_teacher(config: PretrainedTeacherObjective, job: TrainJob) -> nn.Module:
     """An encoder of the teacher's shape, freshly initialised; its tokens are those of the job.
 
     Raises:
@@ -100,7 +93,7 @@ def build_teacher(config: HasPretrainedTeacher, job: TrainJob) -> nn.Module:
     return build_encoder(model, size=job.data.size, frames=job.data.frames)
 
 
-def teacher_width(config: HasPretrainedTeacher, job: TrainJob) -> int:
+def teacher_width(config: PretrainedTeacherObjective, job: TrainJob) -> int:
     """The width of the teacher's tokens."""
     if isinstance(config.encoder, ViTConfig | ConvEncoderConfig):
         return config.encoder.dim

@@ -15,8 +15,9 @@ from orchestrator.jepa.objectives.base import (
     token_grid_of,
 )
 from orchestrator.jepa.objectives.batch_statistic import ClipSets, SIGRegObjective
+from orchestrator.jepa.objectives.lejepa.config import LeJEPA
 from orchestrator.jepa.predictors.masked import build_masked_predictor
-from orchestrator.job import LeJEPA, TrainJob
+from orchestrator.job import TrainJob
 
 
 class LeJEPAObjective(SIGRegObjective):

@@ -9,9 +9,10 @@ from torch import Tensor
 from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.objectives.base import Masks, ObjectiveOutput
 from orchestrator.jepa.objectives.batch_statistic import ClipSets, SIGRegObjective
+from orchestrator.jepa.objectives.lewm.config import LeWM
 from orchestrator.jepa.objectives.lewm.predictor import build_lewm_encoder, build_lewm_predictor
 from orchestrator.jepa.predictors.action_conditioning import InverseDynamicsHead, StateHead
-from orchestrator.job import LeWM, TrainJob
+from orchestrator.job import TrainJob
 
 
 class LeWMObjective(SIGRegObjective):

@@ -16,15 +16,21 @@ With `data.actions` every block of the predictor is conditioned on what is done 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.jepa.encoders.vision_transformer import build_encoder, encoder_width
+from orchestrator.jepa.objectives.lewm.config import LeWM
 from orchestrator.jepa.predictors.action_conditioning import ActionEmbedder, AdaLNZeroBlock
 from orchestrator.jepa.rope import rotary_for_tokens
 from orchestrator.jepa.transformer import INIT_STD, NORM_EPS, Block, KVCache, Transformer
-from orchestrator.job import Actions, LeWM, Model
+from orchestrator.job import Actions, Model
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.model_config import ModelConfig
 
 
 class Projector(nn.Module):
@@ -87,6 +93,9 @@ class LeWMPredictor(Transformer):
 
     num_mask_tokens, num_horizons = 1, 1
     """One way to ask, and one moment ahead."""
+
+    actions_are_state_deltas = False
+    """States are not read."""
 
     def __init__(
         self,
@@ -201,3 +210,17 @@ def build_lewm_predictor(
         act=actions,
         **model.predictor.model_dump(),
     )
+
+
+def rebuild_encoder(config: ModelConfig) -> LeWMEncoder:
+    """The encoder of a saved model, freshly initialised."""
+    keys = LeWM.model_validate(config.job["objective"])
+    return build_lewm_encoder(config.model, keys, size=config.size, frames=config.frames)
+
+
+def rebuild_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> LeWMPredictor:
+    """The predictor of a saved model, freshly initialised; it has no mask tokens."""
+    keys = LeWM.model_validate(config.job["objective"])
+    return build_lewm_predictor(config.model, keys, encoder=encoder, actions=config.actions)

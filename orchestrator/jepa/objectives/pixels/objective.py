@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.jepa.encoders.patch_embed import patchify
 from orchestrator.jepa.encoders.vision_transformer import build_encoder
@@ -18,8 +18,12 @@ from orchestrator.jepa.objectives.base import (
     have_static_shapes,
     token_grid_of,
 )
-from orchestrator.jepa.predictors.masked import build_masked_predictor
-from orchestrator.job import PixelPrediction, TrainJob
+from orchestrator.jepa.objectives.pixels.config import PixelPrediction
+from orchestrator.jepa.predictors.masked import MaskedPredictor, build_masked_predictor
+from orchestrator.job import TrainJob
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.model_config import ModelConfig
 
 EPSILON = 1e-6
 
@@ -71,3 +75,16 @@ def normalize_patches(video: Tensor, patch: int, tubelet: int) -> Tensor:
     channels = channels - channels[..., :1]  # exact: a plain patch must not become rounding noise
     mean, spread = channels.mean(-1, keepdim=True), channels.std(-1, keepdim=True)
     return ((channels - mean) / (spread + EPSILON)).flatten(2)
+
+
+def rebuild_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> MaskedPredictor:
+    """The predictor of a saved model, freshly initialised."""
+    return build_masked_predictor(
+        config.model,
+        encoder=encoder,
+        grid=config.token_grid_of(config.frames),
+        mask_tokens=num_mask_tokens,
+        output_dim=3 * config.model.tubelet * config.model.patch**2,
+    )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from orchestrator.errors import DataError
 from orchestrator.jepa.encoders.vision_transformer import build_encoder, encoder_width
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
-from orchestrator.job import Supervised, TrainJob
+from orchestrator.jepa.objectives.supervised.config import Supervised
+from orchestrator.job import TrainJob
 
 
 class SupervisedObjective(Objective):

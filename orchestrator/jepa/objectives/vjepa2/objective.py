@@ -15,8 +15,9 @@ from orchestrator.jepa.objectives.base import (
     have_static_shapes,
     token_grid_of,
 )
+from orchestrator.jepa.objectives.vjepa2.config import VJEPA2
 from orchestrator.jepa.predictors.masked import build_masked_predictor
-from orchestrator.job import VJEPA2, TrainJob
+from orchestrator.job import TrainJob
 
 
 class VJEPA2Objective(Objective):

@@ -15,9 +15,10 @@ from orchestrator.jepa.objectives.base import (
     have_static_shapes,
     token_grid_of,
 )
+from orchestrator.jepa.objectives.vjepa21.config import VJEPA21
 from orchestrator.jepa.objectives.vjepa21.predictor import build_dense_predictor
 from orchestrator.jepa.rope import Grid
-from orchestrator.job import VJEPA21, TrainJob
+from orchestrator.job import TrainJob
 
 
 class VJEPA21Objective(Objective):

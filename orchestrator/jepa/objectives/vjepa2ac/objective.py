@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from orchestrator.jepa.action_batch import ActionBatch
 from orchestrator.jepa.objectives.base import Masks, Objective, ObjectiveOutput
 from orchestrator.jepa.objectives.frozen.objective import teacher_width
+from orchestrator.jepa.objectives.vjepa2ac.config import VJEPA2AC
 from orchestrator.jepa.objectives.vjepa2ac.predictor import (
     build_action_conditioned_predictor,
     encode_frames_separately,
 )
-from orchestrator.job import VJEPA2AC, TrainJob
+from orchestrator.job import TrainJob
 
 
 class VJEPA2ACObjective(Objective):

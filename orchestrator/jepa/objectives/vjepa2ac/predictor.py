@@ -9,11 +9,13 @@ affine terms on both sides.
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestrator.jepa.encoders.vision_transformer import encoder_width
 from orchestrator.jepa.predictors.action_conditioning import (
     Standardizer,
     action_standardizer,
@@ -23,6 +25,9 @@ from orchestrator.jepa.rope import Rotation, rotary_for_tokens
 from orchestrator.jepa.transformer import Block, KVCache, Transformer
 from orchestrator.job import Actions, Model
 from orchestrator.job.config.model import Rope
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.model_config import ModelConfig
 
 
 class ActionConditionedPredictor(Transformer):
@@ -201,4 +206,17 @@ def build_action_conditioned_predictor(
         act=act,
         rope=model.rope,
         **model.predictor.model_dump(),
+    )
+
+
+def rebuild_predictor(
+    config: ModelConfig, encoder: nn.Module, num_mask_tokens: int
+) -> ActionConditionedPredictor:
+    """The predictor of a saved model, freshly initialised; it has no mask tokens."""
+    assert config.actions is not None
+    return build_action_conditioned_predictor(
+        config.model,
+        encoder_dim=encoder_width(encoder),
+        side=config.token_grid_of(config.frames)[1],
+        act=config.actions,
     )

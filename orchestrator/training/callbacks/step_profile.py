@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from orchestrator.data.loader.batch import StepBatch
 from orchestrator.storage import Storage
+from orchestrator.training.callbacks.base import Callback
 from orchestrator.training.engine.step import StepResult
+
+if TYPE_CHECKING:
+    from orchestrator.training.trainer import Trainer
 
 # The first steps pay for allocation and compilation; then a few are recorded.
 WARMUP_STEPS, TRACED_STEPS = 3, 5
 
 
-class StepProfiler:
+class StepProfiler(Callback):
     """Sums each phase's seconds over all steps; traces steps 4 to 8 with torch.profiler.
 
     Leaves `profile/trace.json` (open it in a Chrome trace viewer or Perfetto) and
@@ -23,12 +26,14 @@ class StepProfiler:
     """
 
     def __init__(self, folder: Storage, enabled: bool) -> None:
+        super().__init__()
         self.folder, self.enabled = folder, enabled
         self.phases: dict[str, float] = {}
         self.steps = 0
         self._profiler: Any = None
 
-    def __enter__(self) -> StepProfiler:
+    def on_start(self, trainer: Trainer) -> None:
+        """Start the trace."""
         if self.enabled:
             self._profiler = torch.profiler.profile(
                 schedule=torch.profiler.schedule(
@@ -36,28 +41,30 @@ class StepProfiler:
                 ),
                 on_trace_ready=self._save_trace,
             )
-            self._profiler.__enter__()
-        return self
+            self._profiler.start()
 
-    def step(self, data: StepBatch, result: StepResult) -> None:
-        """One step is done."""
+    def on_step_end(self, trainer: Trainer, batch: StepBatch, result: StepResult) -> None:
+        """Add the step's phases."""
         if not self.enabled:
             return
         self.steps += 1
         if self.steps > WARMUP_STEPS:
-            for phase, seconds in {"data wait": data.wait_s, **result.phase_seconds}.items():
+            for phase, seconds in {"data wait": batch.wait_s, **result.phase_seconds}.items():
                 self.phases[phase] = self.phases.get(phase, 0.0) + seconds
         self._profiler.step()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def on_end(self, trainer: Trainer) -> None:
+        """Write what was measured."""
+        self._stop()
+
+    def on_error(self, trainer: Trainer, error: BaseException) -> None:
+        """Write what was measured until then."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self._profiler is None:
             return
-        self._profiler.__exit__(kind, error, trace)
+        self._profiler.stop()
         self.folder.write_json(
             "profile/phases.json", {"seconds_per_step": self.mean_phase_seconds()}
         )
