@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import renamed_modules
 from orchestrator.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _LAZY_IMPORTS = {
     "submit": ("orchestrator.clusters.submit", "submit"),
     "load_model": ("orchestrator.tracking.registry", "load_model"),
 }
+
+renamed_modules.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Kill a training again and again, and compare it with one that nothing happened to.
+"""Kill processes of trainings, and compare the results with an uninterrupted run.
 
 Every blow strikes a run of its own: the process of a rank, the driver (which is then started
 again, as a person would) or a node, at a moment counted from a commit: right after it, or a
@@ -55,17 +55,17 @@ class InjectedFault:
 
 @dataclass
 class FaultOutcome:
-    """What became of one run."""
+    """Outcome of one run with a fault."""
 
     blow: InjectedFault
     step: int
-    """The newest committed step when the blow fell."""
+    """The last committed step at the time of the fault."""
 
     resumed_at: int
-    """The step from which it went on."""
+    """The step from which it resumed."""
 
     recovery_s: float | None
-    """Seconds from the blow to the end of the next step; None where none was left to train."""
+    """Seconds from the fault to the end of the next step; None if no step remained."""
 
     same_losses: bool
     same_weights: bool
@@ -73,7 +73,7 @@ class FaultOutcome:
 
     @property
     def good(self) -> bool:
-        """Nothing was lost."""
+        """Whether the run equals the uninterrupted one, and no clip was lost."""
         same = self.same_losses and self.same_weights and self.audited
         return same and self.resumed_at >= self.step
 
@@ -85,7 +85,7 @@ class FaultOutcome:
 def draw_faults(
     job: TrainJob, count: int, seed: int, victims: tuple[FaultTarget, ...]
 ) -> list[InjectedFault]:
-    """`count` blows, victims in turn; every third falls right after a commit.
+    """Draw `count` faults over the targets; every third happens right after a commit.
 
     All in the first three quarters: a run that has ended cannot be struck.
     """
@@ -135,7 +135,7 @@ class RunHarness:
             )
 
     def run_baseline(self, name: str = BASELINE_RUN) -> str:
-        """The run that nothing happens to, once; gives its name."""
+        """Run the baseline without faults, once; returns its name."""
         if not list_complete_checkpoints(self.checkpoints(name)):
             self.finish(self.start(name), name)
         return name
@@ -214,7 +214,7 @@ class RunHarness:
 def inject_fault(
     arena: RunHarness, name: str, blow: InjectedFault, calm: str, nodes: LocalRayCluster | None
 ) -> FaultOutcome:
-    """One run, one blow, compared with the run `calm`."""
+    """Run with one fault, and compare with the run `calm`."""
     from orchestrator.training.audit import audit_run
 
     process = arena.start(name)
@@ -293,13 +293,13 @@ class LocalRayCluster:
         self._nodes.append(self._cluster.add_node(num_cpus=1, node_ip_address=address))
 
     def kill_node(self, pid: int | None = None) -> None:
-        """The node that process `pid` runs on dies at once, with all on it; or the oldest."""
+        """Kill the node of process `pid`, or the oldest, with all its processes."""
         node = self._nodes[0] if pid is None else self._node_of(pid)
         self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
     def kill_head(self) -> None:
-        """The head dies at once: no node can join or be asked for any more."""
+        """Kill the head: no node can join any more."""
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
 
     def _node_of(self, pid: int) -> Any:

@@ -1,4 +1,4 @@
-"""How fast the feed is, beside a bare loop, the decoder's own limit, and webdataset.
+"""Throughput of the data loader, compared with a bare loop, the decoder's limit and webdataset.
 
 Every contender runs in a Ray actor of its own, so that all have the same niceness (Ray's
 processes are nicer than a shell's) and may use the same cores. They take turns, several
@@ -29,7 +29,7 @@ from orchestrator.data.packing.prepare import PreparedData
 from orchestrator.job import TrainJob
 
 SLICE_S = 5.0
-"""Seconds of a contender's turn: short, so that all see the same machine."""
+"""Seconds of a time slice: short, so that all contenders run under the same load."""
 
 _POLL_S = 0.2
 _FREED_S = 10.0
@@ -38,7 +38,7 @@ _FREED_S = 10.0
 def bench_feed(
     job: TrainJob, prepared: PreparedData, seconds: float = 60.0, against_webdataset: bool = False
 ) -> dict[str, Any]:
-    """Race the feed; inside a Ray session.
+    """Measure the data loader and its contenders; inside a Ray session.
 
     Args:
         seconds: measured time of each contender, over all rounds.
@@ -95,7 +95,7 @@ def bench_feed(
 
 
 def _order(names: list[str], number: int) -> list[str]:
-    """Another one begins in each round, and every second round goes backwards."""
+    """The order of a round: it starts with another contender each time, alternately reversed."""
     start = number // 2 % len(names)
     turned = names[start:] + names[:start]
     return turned[::-1] if number % 2 else turned

@@ -1,4 +1,4 @@
-"""The loops that `bench feed` races: each counts the clips it makes in a stretch of time."""
+"""Contenders of `bench feed`: each counts the clips that it produces in a time slice."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from orchestrator.randomness import generator
 
 
 class FeedContender(Protocol):
-    """One contender; lives in a Ray actor of its own."""
+    """A contender; it runs in its own Ray actor."""
 
     def run(self, seconds: float) -> tuple[int, float]:
-        """Go on for about `seconds`: clips made, and the exact time it took.
+        """Run for about `seconds`; returns the number of clips and the exact time.
 
         What is in flight when the time begins is made before it begins.
         """
@@ -53,7 +53,7 @@ class _BatchCounter:
 
 
 class FeedLoop(_BatchCounter):
-    """The feed as a training worker has it: Ray Data, hashes, augmentation, masks."""
+    """The data loader of a training worker: Ray Data, hashes, augmentation, masks."""
 
     def __init__(self, job: TrainJob, prepared: PreparedData, threads: int) -> None:
         endless = job.optim.model_copy(update={"steps": 2**31})
@@ -138,7 +138,7 @@ class ProcessLoop(_BatchCounter):
 
 
 class _DecodeProcess:
-    """What a process of that loop does."""
+    """Work of one process of that loop."""
 
     _job: TrainJob
     _decode: FrameReader
@@ -149,7 +149,7 @@ class _DecodeProcess:
 
     @classmethod
     def count(cls, clips: list[tuple[int, np.ndarray, bytes]]) -> int:
-        """How many of the clips can be decoded."""
+        """Count the clips that can be decoded."""
         data, made = cls._job.data, 0
         for position, times, payload in clips:
             out = np.empty((data.frames, data.size, data.size, 3), np.uint8)
@@ -251,7 +251,7 @@ class _ClipLocations:
         ]
 
     def frame_times(self, position: int, row: dict[str, Any]) -> np.ndarray:
-        """The very times that the feed takes."""
+        """The same frame times as the data loader's."""
         data, rng = self._job.data, generator(self._job.seed, position, "clip")
         return sample_frame_times(rng, row["duration_s"], data.frames, data.fps)
 

@@ -1,4 +1,4 @@
-"""What a rank holds, measured tensor by tensor, beside what `plan` says: by ZeRO stage.
+"""Memory of a rank by ZeRO stage: measured tensor by tensor, and as `plan` estimates it.
 
 Ranks train a few steps over gloo (NCCL where there are GPUs), without Ray, on random pixels in
 memory. Every storage that an operation returns is counted for as long as it is alive. That is
@@ -38,7 +38,7 @@ STEPS = 3
 
 
 def bench_memory(job: TrainJob, ranks: int = 2) -> dict[str, Any]:
-    """Bytes on a rank at every ZeRO stage, measured and planned, and planned over measured.
+    """Bytes of a rank at every ZeRO stage: measured, estimated, and their ratio.
 
     On a CPU the host's part of an offload is in the sum, measured and planned.
 

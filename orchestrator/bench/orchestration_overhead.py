@@ -1,4 +1,4 @@
-"""What orchestration costs: a job as it runs, beside a bare DeepSpeed loop with data in memory.
+"""Overhead of orchestration: a whole run compared with a bare DeepSpeed loop.
 
 Both have the same model, sizes, ranks and threads. The job runs as a person runs it, with Ray
 Train, Ray Data, decoding, health, tracking and checkpoints on the same cores. They take turns.
@@ -27,7 +27,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.tracking.server import mlflow_client
 
 WARMUP = 3
-"""Steps of the bare loop that are not counted."""
+"""Warm-up steps of the bare loop."""
 
 
 def bench_orchestration(job: TrainJob, folder: Path, steps: int, rounds: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How fast one decides: our planner beside a loop written as stable-worldmodel's solver is.
+"""Planning speed: our solver compared with a loop written as stable-worldmodel's solver.
 
 The same model, observations, goals, candidates, iterations and cores; they take turns in one
 process, so that what else the machine does weighs on both alike.
@@ -57,7 +57,7 @@ SMALL: dict[str, Any] = {
 
 
 def load_or_make_model(uri: str | None) -> ActionConditionedModel:
-    """The model that is named, or a small one without training.
+    """Load the named model, or make a small untrained one.
 
     Raises:
         RequestError: there is none, or it does not act.
@@ -158,12 +158,12 @@ def _summarize(
 
 
 def solve_batched(setting: PlanningSetup, seed: int) -> Tensor:
-    """Our solver, all problems at once."""
+    """Our solver, all problems in one batch."""
     return _ours(setting, setting.observations, setting.goals, seed)
 
 
 def solve_one_by_one(setting: PlanningSetup, seed: int) -> Tensor:
-    """Our solver, a decision at a time: what a single robot waits for."""
+    """Our solver, one problem at a time: the latency for a single robot."""
     pairs = zip(setting.observations, setting.goals, strict=True)
     return torch.cat([_ours(setting, a[None], b[None], seed) for a, b in pairs])
 
@@ -187,7 +187,7 @@ def _ours(setting: PlanningSetup, shown: Tensor, goals: Tensor, seed: int) -> Te
 
 @torch.inference_mode()
 def mean_plan_cost(setting: PlanningSetup, plans: Tensor) -> float:
-    """What plans cost within the bounds, by the model: the mean over problems."""
+    """Mean predicted cost of the plans, clipped to the bounds."""
     bounds, model = setting.bounds, setting.model
     inside = plans.clamp(bounds.low, bounds.high)
     ahead = model.predict(model.encode(setting.observations), inside)

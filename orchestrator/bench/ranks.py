@@ -1,4 +1,4 @@
-"""Ranks without Ray: processes that meet as torchrun lets them."""
+"""Start ranks without Ray, with the environment that torchrun sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search is worth: TPE with ASHA beside random search, at the same number of steps."""
+"""Compare search methods at equal budgets: TPE with ASHA, and random search."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ METHODS = {"random": ("random", "fifo"), "tpe + asha": ("tpe", "asha")}
 """Search and scheduler of each."""
 
 TRIAL_END_STATES = ("done", "pruned", "collapsed", "failed")
-"""What becomes of trials; one that runs when the steps are used up is none of them."""
+"""Final states of trials; one that is cut off by the end of the budget has none."""
 
 BUDGET_FRACTIONS = (1 / 3, 2 / 3, 1.0)
-"""Of all steps, after which the best so far is told."""
+"""Fractions of the budget at which the best trial so far is reported."""
 
 
 def bench_search(

@@ -21,7 +21,7 @@ from orchestrator.randomness import generator
 
 CLIPS_PER_UNIT = 64
 SUPERSAMPLING = 3
-"""Subpixels along a side: edges are soft."""
+"""Subpixels per side, for antialiased edges."""
 SUBSTEPS = 4
 RADIUS, SPEED = (0.09, 0.13), (0.2, 1.0)
 """In picture widths (a second)."""
@@ -33,7 +33,7 @@ class BouncingBallConfig(Section):
     """Options of the source."""
 
     clips: PositiveInt = 1000
-    """Videos."""
+    """Number of videos."""
 
     seed: NonNegativeInt = 0
     """Another seed gives other videos."""
@@ -42,27 +42,28 @@ class BouncingBallConfig(Section):
     """Pixels of the square picture; even."""
 
     frames: PositiveInt = 9
-    """Frames of a video."""
+    """Frames per video."""
 
     fps: PositiveFloat = 8.0
-    """Frames a second."""
+    """Frames per second."""
 
     noise: NonNegativeFloat = 8.0
     """Standard deviation of each frame's noise, in grey levels of 255."""
 
 
 class Ball:
-    """One ball that flies straight and bounces from the picture's edges."""
+    """Videos of one ball that moves straight and bounces off the edges of the frame."""
 
     Config = BouncingBallConfig
 
     def __init__(self, config: BouncingBallConfig) -> None:
         self.config = config
         options = "&".join(f"{key}={value}" for key, value in config.model_dump().items())
-        self.uri = f"orchestrator.bench.toy_source:Ball?{options}"
+        # The path that this class had first: it is part of the identity of packed datasets.
+        self.uri = f"orchestrator.bench.ball:Ball?{options}"
 
     def units(self) -> list[WorkUnit]:
-        """Runs of 64 videos."""
+        """Units of 64 videos."""
         count = self.config.clips
         return [
             WorkUnit(

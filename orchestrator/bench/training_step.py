@@ -1,4 +1,4 @@
-"""How fast a training step is, with data in memory and one process.
+"""Speed of a training step, with data in memory and one process.
 
 Ours is timed beside a bare DeepSpeed loop of the same model and, where a checkout is given,
 beside V-JEPA 2's published step. They take turns, so that what else the machine does weighs on
@@ -37,7 +37,7 @@ StepContender = Callable[[Batch], float]
 
 WARMUP = 3
 NUM_BATCHES = 4
-"""Different batches in memory, used in turn."""
+"""Number of batches in memory, used cyclically."""
 
 
 def bench_step(job: TrainJob, against: Path | None = None, steps: int = 20) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def bench_step(job: TrainJob, against: Path | None = None, steps: int = 20) -> d
 
 
 def single_process_job(job: TrainJob) -> TrainJob:
-    """The job as one process runs it: one micro-batch a step."""
+    """The job for one process: one micro-batch per step."""
     scale = job.scale.model_copy(update={"workers": 1, "global_batch": job.scale.micro_batch})
     return job.model_copy(update={"scale": scale})
 
@@ -134,7 +134,7 @@ def engine_step(job: TrainJob, device: torch.device) -> StepContender:
 
 
 def deepspeed_step(job: TrainJob, device: torch.device) -> StepContender:
-    """What a person writes with DeepSpeed alone, for the same objective and optimizer.
+    """A step written with DeepSpeed alone, for the same objective and optimizer.
 
     The moving average follows the weights that DeepSpeed computes with, so that it is right
     in fp32 only (at stage 3 it also needs them whole: none is kept there).

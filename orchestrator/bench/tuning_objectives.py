@@ -1,4 +1,4 @@
-"""Whether trials could be ranked without labels: many trainings, each scored by everything."""
+"""Can trials be ranked without labels? Train many, and correlate every score with a probe."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def train_and_score(
 
 
 def all_scores(model: WorldModel, held: Holdout, found: dict[str, Any]) -> dict[str, float]:
-    """All that trials could be ranked by: `probe` is the truth, the others see no label."""
+    """All scores of a model: `probe` is the reference, the others use no labels."""
     gates, retrieval = found["gates"], replace(held, metric="retrieval")
     parts = objective_scores(model, retrieval) if model.masks else {}
     whole = {"retrieval": float(np.mean(list(parts.values())))} if parts else {}

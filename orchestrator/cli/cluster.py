@@ -42,7 +42,7 @@ def render(
     kuberay: RayCluster or RayJob, MLflow server; slurm: a batch script; aws, gcp, onprem: a file
     for `ray up`. With an image also its Dockerfile. Files of other names in DIR stay.
     """
-    from orchestrator.clusters.render.write import render_to
+    from orchestrator.clusters.render.render import render_to
 
     for file in render_to(profile, job, overrides or [], out):
         print(file)

@@ -74,8 +74,8 @@ def _show(found: list[CheckResult]) -> None:
     for one in found:
         head = f"[{_COLOURS[one.state]}]{one.state:<6}[/]{one.check:<13}"
         screen.print(f"{head}{escape(one.text)}", soft_wrap=True)
-        if one.mend:
-            screen.print(f"{'':<19}[dim]mend:[/] {escape(one.mend)}", soft_wrap=True)
+        if one.hint:
+            screen.print(f"{'':<19}[dim]hint:[/] {escape(one.hint)}", soft_wrap=True)
     failed = sum(one.state == "fail" for one in found)
     warned = sum(one.state == "warn" for one in found)
     checks = len({one.check for one in found})

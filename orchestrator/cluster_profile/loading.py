@@ -41,9 +41,9 @@ def load_profile(name: str | Path, folder: Path = PROFILE_FOLDER) -> Profile:
     try:
         return PROFILES[kind].model_validate(data)
     except ValidationError as error:
-        mend = f"every key and its meaning: orchestrator cluster schema {kind}"
+        hint = f"every key and its meaning: orchestrator cluster schema {kind}"
         raise validation_request_error(
-            error, PROFILES[kind], data, str(path), spots, mend
+            error, PROFILES[kind], data, str(path), spots, hint
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The job as it will run on a cluster: storage, paths, tracking and environment."""
+"""Adapt a job to a cluster: storage, paths, tracking, node limits and environment."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from orchestrator.job import Job, Scale, build_job, explicit_job_dict
 from orchestrator.job.loading.load import KINDS
 from orchestrator.storage import is_remote
 
-# Keys that name a file or folder, and those that may name one, where such a one is here.
+# Keys that always name a file or folder, and keys that may name one if it exists here.
 _PATHS = ("source", "uri", "folder")
 _OPTIONAL_PATH_KEYS = ("from", "model", "features", "teacher")
 _SQLITE = "sqlite:///"
 
 
 def adapt_job(job: Job, profile: Profile, working_dir: Path) -> Job:
-    """`job` with the cluster's storage and its nodes at most, and with paths that mean the same
-    there.
+    """The job with the cluster's storage and node limits, and with paths that are valid there.
 
-    The job's own storage wins where it was given. On a cluster of this machine relative paths
-    are made absolute, since the job runs in an unpacked copy of `here`.
+    The job's own storage has precedence. On a local cluster relative paths become absolute, because
+    the job runs in an unpacked copy of `working_dir`.
+
+    Args:
+        job: the job as it was loaded.
+        profile: the cluster.
+        working_dir: the folder that relative paths start from.
 
     Raises:
-        RequestError: a path that only this machine knows, or an address that carries a password.
+        RequestError: a path exists on this machine only, or an address contains a password.
     """
     first = {"kind": job.kind, "name": job.name, "storage": job.storage}
     data = {**first, **explicit_job_dict(job)}
@@ -50,8 +54,8 @@ def adapt_job(job: Job, profile: Profile, working_dir: Path) -> Job:
 
 
 def _add_node_limits(data: dict[str, Any], profile: Profile) -> None:
-    """Where nodes start on demand, a job that trains knows how many may: those that are there
-    when it asks say nothing of it."""
+    """Write the maximum number of nodes into training jobs if nodes start on demand: the nodes that
+    are up when the job starts do not show it."""
     groups = [
         {"count": group.max_nodes, "cpus": group.cpus, "gpus": group.gpus}
         for group in profile.worker_groups.values()
@@ -62,7 +66,7 @@ def _add_node_limits(data: dict[str, Any], profile: Profile) -> None:
 
 
 def _training_jobs(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The jobs with workers in a job's data: itself, a sweep's, those of stages."""
+    """All training sections of a job: its own, a sweep's, and those of pipeline stages."""
     fields = KINDS[data["kind"]].model_fields
     if "stages" in fields:
         for stage in data["stages"]:
@@ -74,10 +78,10 @@ def _training_jobs(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def job_environment(profile: Profile) -> dict[str, str]:
-    """Variables of every process of a job on this cluster.
+    """Environment variables of every process of a job on this cluster.
 
     Raises:
-        RequestError: MLflow's address carries a password.
+        RequestError: MLflow's address contains a password.
     """
     env = dict(profile.env)
     if profile.mlflow is not None:
@@ -87,7 +91,7 @@ def job_environment(profile: Profile) -> dict[str, str]:
 
 
 def _absolute_paths(value: Any, path: str, profile: Profile, here: Path) -> None:
-    """Make relative paths that are there absolute, in place."""
+    """Make relative paths absolute, in place."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in list(items):
         name = f"{path}.{key}" if path else str(key)
@@ -98,28 +102,28 @@ def _absolute_paths(value: Any, path: str, profile: Profile, here: Path) -> None
 
 
 def _is_path(text: str, key: str, profile: Profile, here: Path) -> bool:
-    """Whether it is a relative path. A colon makes it an address or an import path."""
+    """Whether the value is a relative path; with a colon it is an address or an import path."""
     if ":" in text or Path(text).is_absolute():
         return False
     if key in _PATHS:
         return not isinstance(profile, Local) or (here / text).exists()
-    # A model or features can be called by a name that a folder happens to have.
+    # A model or features may have the same name as a folder, so a separator is required.
     return key in _OPTIONAL_PATH_KEYS and os.sep in text and (here / text).exists()
 
 
 def _cluster_path(text: str, key: str, profile: Profile, here: Path) -> str:
-    """A local path as the cluster's nodes can use it."""
+    """A local path in a form that is valid on the cluster's nodes."""
     if Path(text).is_absolute():
         return text
     if isinstance(profile, Local):
         return str((here / text).absolute())
-    mend = f"name what every node reaches, such as {key}=s3://bucket/prefix or a shared /folder"
+    hint = f"name what every node reaches, such as {key}=s3://bucket/prefix or a shared /folder"
     if key == "storage":
-        mend += f"; or give the cluster a storage of its own in the profile '{profile.name}'"
+        hint += f"; or give the cluster a storage of its own in the profile '{profile.name}'"
     raise RequestError(
         f"'{text}' is a folder of this machine, the nodes of cluster '{profile.name}' have others",
         where=key,
-        hint=mend,
+        hint=hint,
     )
 
 

@@ -1,4 +1,4 @@
-"""What every place that a job can be sent to can do: the same verbs with the same words."""
+"""The protocol of cluster backends, and the records that they exchange."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ LIVE_STATES: tuple[SubmissionState, ...] = ("queued", "running")
 
 @dataclass(frozen=True)
 class Submission:
-    """A job on its way to a cluster."""
+    """A job that is submitted to a cluster."""
 
     name: str
-    """The job's, and the identity of what is sent: one live submission of a name at a time."""
+    """Name of the job. There is at most one live submission of a name."""
 
     job: dict[str, Any]
-    """The job as it will run there, storage and tracking being the cluster's."""
+    """The job as it will run there, with the cluster's storage and tracking."""
 
     package: Path
     """A zip of the code and the job file (`clusters/packaging/package.py`)."""
 
     command: tuple[str, ...]
-    """What runs in the unpacked folder."""
+    """Command that runs in the unpacked folder."""
 
     env: dict[str, str]
-    """Variables of the command. Never a secret."""
+    """Environment variables of the command. Never a secret."""
 
     fingerprint: str = ""
-    """The job's, for whoever looks at the cluster."""
+    """Fingerprint of the job, stored with it on the cluster."""
 
     code_digest: str = ""
     """sha256 of the package."""
@@ -39,13 +39,13 @@ class Submission:
 
 @dataclass(frozen=True)
 class SubmissionStatus:
-    """What is known of a job that was sent."""
+    """Status of a submitted job."""
 
     name: str
     cluster: str
     state: SubmissionState
     id: str
-    """What the backend calls it: a Ray submission id, a Slurm job id."""
+    """Ray submission id or Slurm job id."""
 
     submitted_at: float | None = None
     """Seconds since the epoch."""
@@ -54,19 +54,19 @@ class SubmissionStatus:
     ended_at: float | None = None
 
     exit_code: int | None = None
-    """The job's own, once it has ended."""
+    """Exit code of the job, once it has ended."""
 
     message: str = ""
-    """Why it waits or how it ended, for a person."""
+    """Why it is queued or how it ended, for people."""
 
     links: dict[str, str] | None = None
-    """Pages by name: dashboard, mlflow."""
+    """URLs by name: dashboard, mlflow."""
 
     job: dict[str, Any] | None = None
-    """The job as it was sent, where the backend remembers it."""
+    """The job as it was submitted, if the backend stores it."""
 
     code: str = ""
-    """sha256 of the package it was sent with, where the backend remembers it."""
+    """sha256 of its package, if the backend stores it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for `--json`; without the job."""
@@ -76,23 +76,23 @@ class SubmissionStatus:
 
 
 class Backend(Protocol):
-    """One cluster. Names are jobs' names; of a name that was sent several times, the last counts.
+    """One cluster. If a name was submitted several times, methods refer to the last submission.
 
-    All methods raise RequestError where the cluster does not answer, refuses the token or knows no
-    such name.
+    All methods raise RequestError if the cluster does not answer, refuses the token, or has no
+    submission of the name.
     """
 
     def submit(self, submission: Submission) -> SubmissionStatus:
-        """Send it. Raises RequestError where a live submission has the name."""
+        """Submit it. Raises RequestError if a live submission has the name."""
 
     def list_submissions(self) -> list[SubmissionStatus]:
-        """What was sent there, the last of every name, newest first."""
+        """List the last submission of every name, newest first."""
 
     def status(self, name: str) -> SubmissionStatus:
-        """The last of a name."""
+        """Status of the last submission of a name."""
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
-        """What it has printed, in pieces; with `follow` to its end."""
+        """Yield its output in pieces; with `follow`, until it ends."""
 
     def stop(self, name: str) -> None:
         """Ask for a clean stop with a checkpoint, and wait until it has ended."""

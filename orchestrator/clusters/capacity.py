@@ -1,4 +1,4 @@
-"""Whether a job can ever stand on what a profile says is there."""
+"""Check that a job fits on the cluster that a profile describes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def require_capacity(job: Job, profile: Profile) -> None:
     """Refuse a training that is larger than the cluster at its largest.
 
     Raises:
-        RequestError: fewer of its workers find room than it needs, with all nodes there.
+        RequestError: it needs more workers than fit on all nodes of the profile.
     """
     for name, key, scale in job.scales():
         _require_workers(name, key, scale, profile)

@@ -1,4 +1,4 @@
-"""`cluster up` and `cluster down`: the tool of each kind of cluster, on its rendered file."""
+"""`cluster up` and `cluster down`: run kubectl or `ray up` on the rendered files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _RAY_CLUSTER = "cluster.yaml"
 
 
 def bring_up(name: str, *, yes: bool) -> None:
-    """Bring the cluster of a profile up.
+    """Start the cluster of a profile.
 
     Raises:
-        RequestError: it has no files, the tool is missing, or `yes` was not said.
+        RequestError: this kind has no files, the tool is not installed, or `yes` is False.
         JobFailed: the tool failed.
     """
     _act(name, "up", yes)
 
 
 def take_down(name: str, *, yes: bool) -> None:
-    """Take it down. What an MLflow server holds stays.
+    """Delete the cluster of a profile. The data of an MLflow server is kept.
 
     Raises:
         RequestError, JobFailed: as `bring_up`.
@@ -80,7 +80,7 @@ def _run(command: list[str]) -> None:
 
 
 def _tool(name: str) -> str:
-    """`ray` is the one of this environment; kubectl is wherever it is."""
+    """Path of a command: next to this Python if it is there (`ray`), else from PATH."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""`jobs diff`: what differs between a job file and what runs, or ran, under its name."""
+"""`jobs diff`: compare a job file with the job that was last submitted or run under its name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from orchestrator.storage import Storage
 
 @dataclass(frozen=True)
 class JobDiff:
-    """A job beside the one that has its name."""
+    """Differences between a job and the last job of its name."""
 
     where: str
-    """Where the other one was found, and what became of it."""
+    """Where the other job was found, and its state."""
 
     changes: list[str]
-    """Lines `key: there -> here`; none: they are the same."""
+    """Lines `key: there -> here`; empty if the jobs are equal."""
 
 
 def diff_job(job: Job, profile: Profile | None) -> JobDiff:
@@ -45,7 +45,7 @@ def diff_job(job: Job, profile: Profile | None) -> JobDiff:
             f"no run '{job.name}'", where=folder.root, hint="name its storage=..., or --to CLUSTER"
         )
     old = dict(folder.read_json("run.json")["job"])
-    # The driver makes its storage absolute; that is no difference.
+    # The driver makes its storage absolute, which is not a difference.
     job = job.model_copy(update={"storage": Storage(job.storage).root})
     return JobDiff(folder.root, _changes(old, job))
 

@@ -1,4 +1,4 @@
-"""Whether an MLflow server serves this machine, and if not, why."""
+"""Ask an MLflow server by REST whether it accepts requests from this machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ANSWER_S = 5.0
 
 
 def server_error(uri: str) -> str:
-    """Why the server at `uri` does not serve; empty where it does, or is none to be asked.
+    """Why the server at `uri` cannot be used; empty if it can, or if `uri` is not http(s).
 
-    A real request, with MLflow's own credentials: one that is alive may still refuse.
+    It sends a real request with MLflow's credentials, because a healthy server may still refuse.
     """
     if not uri.startswith(("http://", "https://")):
         return ""
@@ -34,7 +34,7 @@ def server_error(uri: str) -> str:
 
 
 def auth_headers() -> dict[str, str]:
-    """As MLflow takes them from the environment."""
+    """HTTP headers with the credentials that MLflow's client reads from the environment."""
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if token:
         return {"Authorization": f"Bearer {token}"}

@@ -1,4 +1,4 @@
-"""What a pod runs before it is stopped (its preStop hook), so that nothing trained is lost.
+"""The preStop hook of pods: drains a worker, or lets the drivers on the head save.
 
     python -m orchestrator.clusters.prestop_hook worker --seconds 285
 
@@ -22,18 +22,18 @@ from typing import Any
 POLL_S = 1.0
 _RPC_TIMEOUT_S = 10.0
 _INTERNAL = "_ray_internal"
-"""Ray's own drivers: its dashboard's, for one."""
+"""Namespace prefix of Ray's own drivers, such as the dashboard's."""
 
 
 def drain_worker(gcs: Any, ip: str, seconds: float) -> bool:
-    """Have the node of address `ip` drained, and wait until it is gone or the time is up.
+    """Drain the node with address `ip`, and wait until it is gone or the time is up.
 
     False where Ray does not accept it.
     """
     node = _node_of(gcs, ip)
     if node is None:
         return True
-    # Ray's own command: the same call made from here ended a busy node at once.
+    # By Ray's command: the same call from this process ended a busy node at once.
     ray = str(Path(sys.executable).with_name("ray"))
     options = ["--address", gcs.address, "--node-id", node.hex()]
     options += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "pod is stopped"]
@@ -47,7 +47,7 @@ def drain_worker(gcs: Any, ip: str, seconds: float) -> bool:
 
 
 def stop_drivers(gcs: Any, ip: str, seconds: float) -> None:
-    """Ask the drivers at `ip` to save and end, and wait until they have or the time is up."""
+    """Ask the drivers at `ip` to save and end, and wait until they have, or the time is up."""
     drivers = list(_drivers_at(gcs, ip))
     for pid in drivers:
         _signal(pid, signal.SIGTERM)
@@ -90,7 +90,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def main() -> None:
-    """Exit code 0 where all that could be done was done: a failing hook only delays the end."""
+    """Run the hook. The exit code is 0 even if it fails, because a failure delays the pod's end."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.clusters.prestop_hook")
     parser.add_argument("role", choices=["head", "worker"])
     parser.add_argument("--seconds", type=float, required=True, help="Seconds to wait at most.")

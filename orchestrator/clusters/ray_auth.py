@@ -1,4 +1,4 @@
-"""The token of a Ray cluster: read from environment or file, sent as a header, shown nowhere."""
+"""Read the token of a Ray cluster from environment or file. It is never printed or logged."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from orchestrator.cluster_profile import Profile
 from orchestrator.errors import RequestError
 
-# Where Ray itself looks, in this order.
+# The sources that Ray itself reads, in this order.
 _VARIABLE = "RAY_AUTH_TOKEN"
 _PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 _DEFAULT_FILE = Path("~/.ray/auth_token")
 
 
 def read_auth_token(profile: Profile) -> str | None:
-    """The cluster's token: from the variable or file that the profile names, else from where Ray
-    looks. None: there is none, and the cluster may need none.
+    """The cluster's token, from the profile's variable or file, else from Ray's own sources.
+
+    None if there is none: the cluster may not require one.
 
     Raises:
-        RequestError: what the profile names is not there, or holds no token.
+        RequestError: the variable or file of the profile is missing, or contains no token.
     """
     source = profile.token
     if source.env and os.environ.get(source.env):
@@ -56,8 +57,8 @@ def _checked(text: str, where: str) -> str:
     token = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise RequestError(
-            "no token: it is empty or has spaces or signs that no token has",
+            "not a token: it is empty, or has spaces or characters that no token has",
             where=where,
-            hint="write the token alone into it",
+            hint="it must contain the token and nothing else",
         )
     return token

@@ -1,4 +1,4 @@
-"""`submit`: check a job against a cluster, pack it with its code, and send it."""
+"""`submit`: check a job against a cluster, package it with its code, and submit it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ RUN_COMMAND: tuple[str, ...] = ("python", "-m", "orchestrator", "run", PACKAGED_
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """What `submit` came to."""
+    """Result of `submit`."""
 
     row: SubmissionStatus
     attached: bool
-    """The same job was there already and goes on: nothing new was sent."""
+    """The same job is queued or running already, so nothing was submitted."""
 
     notes: tuple[str, ...]
-    """What a person should know about the code that went along."""
+    """Notes about the packaged code, for people."""
 
     code_bytes: int
-    """Of the code, packed."""
+    """Size of the package in bytes."""
 
 
 def submit(
@@ -47,13 +47,18 @@ def submit(
     doctor: bool = True,
     code_limit_mib: float = MAX_CODE_MIB,
 ) -> SubmitResult:
-    """Send `job` with the code of the current folder to a cluster; it runs there by itself.
+    """Submit a job to a cluster, with the code of the current folder.
 
-    `to` is a profile, its name (`cluster/NAME.yaml`) or its file. A job that is there already and
-    goes on is not sent again.
+    A job that is queued or running there already is not submitted again.
+
+    Args:
+        job: the job.
+        to: a profile, its name (`cluster/NAME.yaml`) or its file.
+        doctor: check the cluster first, from here and, before the job, on its nodes.
+        code_limit_mib: largest size of the packaged code.
 
     Raises:
-        RequestError: the request was wrong, or the cluster cannot take it; nothing was started.
+        RequestError: the job is wrong, or the cluster cannot run it; nothing was submitted.
     """
     profile = load_profile(to) if isinstance(to, str | Path) else to
     job = adapt_job(job, profile, Path.cwd())
@@ -79,10 +84,10 @@ def submit(
 
 
 def backend_for(profile: Profile) -> Backend:
-    """What speaks to a cluster.
+    """The backend of a cluster.
 
     Raises:
-        RequestError: its kind cannot be reached, or the profile lacks an address.
+        RequestError: the profile lacks an address.
     """
     if isinstance(profile, Slurm):
         from orchestrator.clusters.slurm.backend import SlurmBackend
@@ -94,7 +99,7 @@ def backend_for(profile: Profile) -> Backend:
 
 
 def with_links(row: SubmissionStatus, profile: Profile) -> SubmissionStatus:
-    """The row with the pages where it is seen."""
+    """The row with links to its pages added."""
     if row.job is None:
         return row
     return replace(row, links={**page_links(profile, row.job, row.id), **(row.links or {})})
@@ -118,7 +123,7 @@ def _live(backend: Backend, job: Job) -> SubmissionStatus | None:
     """The live submission of the same job, if there is one.
 
     Raises:
-        RequestError: another job goes on under the name.
+        RequestError: another job of this name is live.
     """
     row = next((row for row in backend.list_submissions() if row.name == job.name), None)
     if row is None or row.state not in LIVE_STATES:

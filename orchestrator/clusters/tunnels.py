@@ -1,7 +1,7 @@
-"""Tunnels to a cluster's pages: Ray's dashboard and MLflow, on loopback at both ends of this one.
+"""Port forwards to a cluster's pages, Ray's dashboard and MLflow, on loopback addresses.
 
-ssh and kubectl do the work with the logins that they have. No token passes through here: the
-dashboard asks for it in the browser.
+ssh and kubectl open them with their own credentials. The token of the dashboard is not used: the
+browser asks for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOOPBACK = (HOST, "localhost", "::1")
 
 @dataclass(frozen=True)
 class Tunnel:
-    """A command that forwards ports of this machine for as long as it runs."""
+    """A command that forwards local ports while it runs."""
 
     command: tuple[str, ...]
     ports: tuple[int, ...]
@@ -34,7 +34,7 @@ class Tunnel:
 
 @dataclass(frozen=True)
 class ClusterPages:
-    """A cluster's pages, and the tunnels that they need."""
+    """URLs of a cluster's pages, and the tunnels that they need."""
 
     urls: dict[str, str]
     tunnels: tuple[Tunnel, ...]
@@ -42,10 +42,10 @@ class ClusterPages:
 
 
 def cluster_pages(profile: Profile, port: int) -> ClusterPages:
-    """Where the pages of a cluster are found from here; MLflow's, behind a tunnel, on `port`.
+    """URLs of a cluster's pages on this machine; `port` is the local port of a tunnel to MLflow.
 
     Raises:
-        RequestError: nothing says where they are.
+        RequestError: the profile has no address of a page.
     """
     if isinstance(profile, KubeRay):
         return _kubernetes_pages(profile, port)
@@ -81,7 +81,7 @@ def _kubernetes_pages(profile: KubeRay, port: int) -> ClusterPages:
     tunnels = [_forward(profile.namespace, head, dashboard, DASHBOARD_PORT)]
     pages = {"dashboard": f"http://{HOST}:{dashboard}"}
     if profile.mlflow:
-        # SERVICE.NAMESPACE.svc is known inside the cluster only; another name is reached as it is.
+        # SERVICE.NAMESPACE.svc resolves inside the cluster only; other names need no tunnel.
         url = urlsplit(profile.mlflow)
         name = (url.hostname or "").split(".")
         if len(name) >= 3 and name[2] == "svc":
@@ -98,7 +98,7 @@ def _forward(namespace: str, service: str, local: int, remote: int) -> Tunnel:
 
 
 def _ssh_pages(profile: OnPrem, port: int) -> ClusterPages:
-    """One ssh to the head, which reaches MLflow wherever it is."""
+    """Pages through one ssh to the head, which can reach MLflow."""
     dashboard = _local_port(profile)
     to = [(dashboard, HOST, DASHBOARD_PORT)]
     pages = {"dashboard": f"http://{HOST}:{dashboard}"}
@@ -115,7 +115,7 @@ def _ssh_pages(profile: OnPrem, port: int) -> ClusterPages:
 
 
 def _local_port(profile: Profile) -> int:
-    """The port here: the one that the profile's address names, so that `submit` finds it too."""
+    """The local port: that of the profile's address, so that `submit` uses the same tunnel."""
     if profile.address and _is_loopback(profile.address):
         return urlsplit(profile.address).port or DASHBOARD_PORT
     return DASHBOARD_PORT
@@ -127,11 +127,11 @@ def _is_loopback(address: str | None) -> bool:
 
 @contextmanager
 def open_tunnels(tunnels: Sequence[Tunnel]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run the tunnels; they carry when this is entered, and end with it.
+    """Run the tunnels; they are open inside the context and closed on exit.
 
     Raises:
-        RequestError: a port here is taken, or ssh or kubectl is not installed.
-        JobFailed: a tunnel ended, or did not come up; what it said stands above.
+        RequestError: a local port is in use, or ssh or kubectl is not installed.
+        JobFailed: a tunnel ended, or did not open in time.
     """
     for tunnel in tunnels:
         for port in tunnel.ports:
@@ -155,7 +155,7 @@ def keep_open(
 
     Raises:
         RequestError: as `open_tunnels`.
-        JobFailed: a tunnel did not come up, or ended by itself.
+        JobFailed: a tunnel did not open, or ended by itself.
     """
     try:
         with open_tunnels(tunnels) as running:

@@ -1,4 +1,4 @@
-"""Worlds to act in: gymnasium environments with pixels, and who collects videos in them."""
+"""Environments that render pixels, and the policies that collect videos in them."""
 
 from orchestrator.environments.registry import ENVIRONMENTS, build_collector, build_environment
 

@@ -1,7 +1,7 @@
-"""What a world to act in is: a gymnasium environment that can be put into a state and drawn.
+"""The contract of environments, of the policies that collect videos in them, and of an episode.
 
-A world's video has one frame a control step. Frame f shows the state before action f, and action f
-leads to frame f + 1.
+A video of an environment has one frame per control step: frame f shows the state before action f,
+and action f leads to frame f + 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.environments.renamed_members import (
+    OLD_ENVIRONMENT_MEMBERS,
+    OldAttribute,
+    accept_old_members,
+)
 from orchestrator.errors import RequestError
 
 Floats = npt.NDArray[np.float32]
@@ -21,128 +26,144 @@ ImageArray = npt.NDArray[np.uint8]
 
 
 class Environment(gymnasium.Env[Floats, Floats]):
-    """Observations are the state, float32 [S]; `render` gives the picture, uint8 [size, size, 3].
+    """Base class of environments: a gymnasium environment whose state can be set and rendered.
 
-    `step` ends an episode never by itself: whether a goal is reached is asked of `reached`.
+    Observations are the state, float32 [S]; `render` returns an image, uint8 [size, size, 3].
+    `step` never ends an episode and gives no reward: `is_success` says whether a goal is reached.
+    A subclass may use the member names of earlier versions (see `renamed_members`).
     """
 
-    rate: float
-    """Control steps a second."""
+    control_rate: float
+    """Control steps per second."""
 
     state_names: tuple[str, ...]
-    """What the numbers of a state are."""
+    """Names of the entries of a state."""
 
     version: ClassVar[int] = 1
-    """Of what happens and is drawn: another number gives another dataset."""
+    """Version of the dynamics and the rendering; part of a dataset's identity."""
 
-    restorable: ClassVar[bool] = True
-    """Whether `restore` works: without it there are no goals of one's own and no oracle."""
+    can_set_state: ClassVar[bool] = True
+    """Whether `set_state` works. Goals given as states and the oracle policy need it."""
 
     def __init__(self, size: int = 64) -> None:
         self.size = size
         self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.rate}
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.control_rate}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_old_members(cls, OLD_ENVIRONMENT_MEMBERS)
 
     @property
     @abstractmethod
     def state(self) -> Floats:
-        """All that decides what follows, float32 [S]."""
+        """The full state, float32 [S]: the next state depends on it and the action alone."""
 
     @abstractmethod
-    def restore(self, state: Floats) -> None:
-        """Put the world into a state.
+    def set_state(self, state: Floats) -> None:
+        """Put the environment into a state, float32 [S].
 
         Raises:
-            RequestError: it lies outside the world.
+            RequestError: the state is impossible.
         """
 
     @abstractmethod
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         """Whether a state counts as the goal."""
 
-    def worthwhile(self, start: Floats, goal: Floats) -> bool:
-        """Whether getting from one to the other says anything (a door lies between, say)."""
-        return not self.reached(start, goal)
+    def is_nontrivial(self, start: Floats, goal: Floats) -> bool:
+        """Whether a task is worth evaluating (a door lies between start and goal, say)."""
+        return not self.is_success(start, goal)
 
-    def judged(self, states: Floats) -> Floats:
-        """What of states a success depends on, in numbers whose difference says how far it is:
-        an angle as its cosine and sine. [..., S] -> [..., M]; all of them, unless a world says so.
+    def success_features(self, states: Floats) -> Floats:
+        """What success depends on, as numbers whose differences are distances to the goal.
+
+        Angles, for instance, become cosine and sine. [..., S] -> [..., M]; by default the states.
         """
         return states
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator) -> Floats:
-        """A state to begin with."""
+    def sample_state(self, rng: np.random.Generator) -> Floats:
+        """Sample the state that an episode starts in, float32 [S]."""
 
-    def begin(self, rng: np.random.Generator) -> None:
-        """Go to a drawn state."""
-        self.restore(self.draw(rng))
+    def start_episode(self, rng: np.random.Generator) -> None:
+        """Go to a sampled start state."""
+        self.set_state(self.sample_state(rng))
 
     @classmethod
-    def collector(cls) -> Collector:
-        """Who makes videos in this world, new for every episode."""
+    def make_collector(cls) -> Collector:
+        """Make the policy that collects videos in this environment, a new one for each episode."""
         return RandomActions()
 
     @abstractmethod
     def advance(self, action: Floats) -> None:
-        """One control step; `action` is float32 [A] inside the action space."""
+        """Simulate one control step; `action` is float32 [A] inside the action space."""
 
-    def roll(self, states: Floats, actions: Floats) -> Floats:
-        """Where actions lead, from each of many states: [M, S], [M, n, A] -> [M, n, S].
+    def rollout(self, states: Floats, actions: Floats) -> Floats:
+        """Simulate action sequences from many states: [M, S], [M, n, A] -> [M, n, S].
 
-        A world that can do it for all at once says so by a `roll` of its own. The present state is
-        lost.
+        Override it where the simulation can be vectorised. The current state is lost.
         """
         reached = np.empty((*actions.shape[:2], states.shape[1]), np.float32)
-        for row, (state, each) in enumerate(zip(states, actions, strict=True)):
-            self.restore(state)
-            for step, action in enumerate(each):
+        for row, (state, sequence) in enumerate(zip(states, actions, strict=True)):
+            self.set_state(state)
+            for step, action in enumerate(sequence):
                 self.advance(action)
                 reached[row, step] = self.state
         return reached
 
     def render(self) -> ImageArray:
-        """The picture of the present state, uint8 [size, size, 3]."""
-        return self.picture(self.state)
+        """Render the current state, uint8 [size, size, 3]."""
+        return self.render_state(self.state)
 
     @abstractmethod
-    def picture(self, state: Floats) -> ImageArray:
-        """The picture of any state, uint8 [size, size, 3]; the present one stays as it is."""
+    def render_state(self, state: Floats) -> ImageArray:
+        """Render any state, uint8 [size, size, 3], without changing the current one."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
-        """Begin in a drawn state, or in `options["state"]`."""
+        """Start an episode in a sampled state, or in `options["state"]`."""
         super().reset(seed=seed)
-        given = (options or {}).get("state")
-        self.restore(self.draw(self.np_random) if given is None else np.asarray(given, np.float32))
+        state = (options or {}).get("state")
+        if state is None:
+            state = self.sample_state(self.np_random)
+        self.set_state(np.asarray(state, np.float32))
         return self.state, {}
 
     def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
-        """One control step, the action clipped to the action space. There is no reward."""
+        """Simulate one control step, with the action clipped to the action space; reward is 0.
+
+        Raises:
+            RequestError: the action has another shape, or is not finite.
+        """
         space = self.action_space
         assert isinstance(space, gymnasium.spaces.Box)
-        given = np.asarray(action, np.float32)
-        if given.shape != space.shape or not np.isfinite(given).all():
+        action = np.asarray(action, np.float32)
+        if action.shape != space.shape or not np.isfinite(action).all():
             raise RequestError(
-                f"the action {given.tolist()} cannot be",
+                f"the action {action.tolist()} is not valid",
                 where=type(self).__name__,
                 hint=f"give {space.shape[0]} finite numbers",
             )
-        self.advance(np.clip(given, space.low, space.high))
+        self.advance(np.clip(action, space.low, space.high))
         return self.state, 0.0, False, False, {}
 
 
+accept_old_members(Environment, OLD_ENVIRONMENT_MEMBERS)
+setattr(Environment, "rate", OldAttribute("control_rate"))  # noqa: B010 - unknown to type checkers
+
+
 class Collector(Protocol):
-    """Acts in a world to make videos: scripted, made anew for every episode."""
+    """A scripted policy that collects videos; a new instance is made for each episode."""
 
     def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
-        """The action of this control step, float32 [A]."""
+        """Choose the action of this control step, float32 [A]."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What was seen and done: row f of `actions` leads from frame f to f + 1; the last is 0."""
+    """A recorded episode: row f of `actions` leads from frame f to f + 1; the last row is 0."""
 
     frames: ImageArray
     """uint8 [F, size, size, 3]."""
@@ -155,7 +176,7 @@ class Episode:
 
 
 class RandomActions:
-    """Every number of an action drawn evenly between its bounds, anew at every control step."""
+    """Collector of independent, uniformly distributed actions."""
 
     def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
         space = environment.action_space
@@ -166,14 +187,14 @@ class RandomActions:
 def collect_episode(
     environment: Environment, collector: Collector, max_frames: int, rng: np.random.Generator
 ) -> Episode:
-    """An episode from a drawn state on: `max_frames` frames, or fewer where the world ends it."""
-    environment.begin(rng)
+    """Record an episode of `max_frames` frames, fewer if the environment ends it earlier."""
+    environment.start_episode(rng)
     frames, states, actions = [environment.render()], [environment.state], []
-    ended = False
-    while len(frames) < max_frames and not ended:
+    done = False
+    while len(frames) < max_frames and not done:
         action = np.asarray(collector(environment, rng), np.float32)
         _, _, terminated, truncated, _ = environment.step(action)
-        ended = terminated or truncated
+        done = terminated or truncated
         frames.append(environment.render())
         states.append(environment.state)
         actions.append(action)

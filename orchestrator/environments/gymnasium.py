@@ -1,7 +1,7 @@
-"""Any gymnasium environment with pixels as a world, by its id: `world://gym/CartPole-v1`.
+"""Any gymnasium environment that renders pixels, by its id: `world://gym/CartPole-v1`.
 
-It cannot be put into a state: gymnasium has no word for that. So it can be collected in, and acted
-in from its own beginnings; what needs more (an oracle, goals by state) says so and stops.
+Gymnasium has no method that sets a state. Videos can be collected, and episodes started where the
+environment starts them; what needs more (an oracle, goals given as states) is refused.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from orchestrator.environments.base import Collector, Environment, Floats, Image
 from orchestrator.errors import RequestError, suggest
 
 MAX_STATE_SIZE = 1024
-"""A larger observation is a picture or the like, and no state."""
+"""Larger observations are taken for images, not for states."""
 
 
 class GymnasiumEnvironment(Environment):
-    """The state is the observation, flattened; [0] where that is no short list of numbers.
+    """Adapter of a gymnasium environment.
 
-    Actions of a `Discrete` space are a number for each choice, in [0, 1]: the largest is done. The
-    collector gives 1 to one and 0 to the others.
+    The state is the flattened observation, or empty, [0], where that is not a short vector. An
+    action of a `Discrete` space is one number in [0, 1] per choice; the choice with the largest is
+    taken. The collector samples one-hot actions.
     """
 
-    restorable = False
+    can_set_state = False
 
     def __init__(self, name: str, size: int = 64) -> None:
         """Make the environment.
 
         Raises:
-            RequestError: there is none of this id, it needs something that is not installed, draws
-                no pictures, or has actions that are neither bounded numbers nor choices.
+            RequestError: the id is unknown, a package is not installed, the environment does not
+                render, or its actions are neither a bounded Box nor Discrete.
         """
         self.name = name
         check_environment_id(name)
@@ -42,16 +43,16 @@ class GymnasiumEnvironment(Environment):
             self._env = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
         except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise self._request_error(
-                f"cannot be made: {error}", "install what it needs"
+                f"cannot be made: {error}", "install the packages that it needs"
             ) from error
         if "rgb_array" not in self._env.metadata.get("render_modes", []):
             raise self._request_error(
-                "it draws no pictures", "it needs the render mode 'rgb_array'"
+                "it does not render images", "it needs the render mode 'rgb_array'"
             )
         rate = self._env.metadata.get("render_fps")
         if not rate:
-            raise self._request_error("its rate is not known", "give it metadata['render_fps']")
-        self.rate = float(rate)
+            raise self._request_error("its control rate is unknown", "set metadata['render_fps']")
+        self.control_rate = float(rate)
         super().__init__(size)
         self.action_space = self._box_action_space(self._env.action_space)
         self._state_size = _flat_size(self._env.observation_space)
@@ -61,12 +62,12 @@ class GymnasiumEnvironment(Environment):
         self._reward, self._ended = 0.0, (False, False)
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return GymnasiumCollector()
 
     @property
     def has_discrete_actions(self) -> bool:
-        """Whether an action is a choice between some."""
+        """Whether the action space is `Discrete`."""
         return isinstance(self._env.action_space, spaces.Discrete)
 
     @property
@@ -77,14 +78,14 @@ class GymnasiumEnvironment(Environment):
             spaces.flatten(self._env.observation_space, self._observation), np.float32
         )
 
-    def begin(self, rng: np.random.Generator) -> None:
-        """A beginning of its own."""
+    def start_episode(self, rng: np.random.Generator) -> None:
+        """Reset the environment to a start of its own."""
         self._observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
-        """A beginning of its own."""
+        """Reset the environment to a start of its own."""
         if options and "state" in options:
             raise self._cannot_set_state()
         gymnasium.Env.reset(self, seed=seed)
@@ -92,43 +93,43 @@ class GymnasiumEnvironment(Environment):
         return self.state, info
 
     def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
-        """One control step; unlike other worlds it may end an episode, and has a reward."""
+        """Simulate one control step; unlike other environments, with a reward and an end."""
         state, _, _, _, info = super().step(action)
         return state, self._reward, *self._ended, info
 
     def advance(self, action: Floats) -> None:
-        space, given = self._env.action_space, np.asarray(action)
-        done: Any
+        space, action = self._env.action_space, np.asarray(action)
+        native: Any
         if isinstance(space, spaces.Discrete):
-            done = int(space.start) + int(given.argmax())
+            native = int(space.start) + int(action.argmax())
         else:
             assert space.shape is not None
-            done = given.reshape(space.shape).astype(space.dtype)
-        self._observation, reward, terminated, truncated, _ = self._env.step(done)
+            native = action.reshape(space.shape).astype(space.dtype)
+        self._observation, reward, terminated, truncated, _ = self._env.step(native)
         self._reward, self._ended = float(reward), (bool(terminated), bool(truncated))
 
     def render(self) -> ImageArray:
-        """The whole picture in a square: sides of another length are squeezed, by area means."""
-        shown: Any = self._env.render()
-        small = Image.fromarray(np.asarray(shown, np.uint8)).convert("RGB")
-        picture: ImageArray = np.asarray(
-            small.resize((self.size, self.size), Image.Resampling.BOX), np.uint8
+        """Render the current state as a square; other aspect ratios are squeezed, by area means."""
+        rendered: Any = self._env.render()
+        image = Image.fromarray(np.asarray(rendered, np.uint8)).convert("RGB")
+        square: ImageArray = np.asarray(
+            image.resize((self.size, self.size), Image.Resampling.BOX), np.uint8
         )
-        return picture
+        return square
 
     def close(self) -> None:
         self._env.close()
 
-    def restore(self, state: Floats) -> None:
+    def set_state(self, state: Floats) -> None:
         raise self._cannot_set_state()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
+    def sample_state(self, rng: np.random.Generator) -> Floats:
         raise self._cannot_set_state()
 
-    def picture(self, state: Floats) -> ImageArray:
+    def render_state(self, state: Floats) -> ImageArray:
         raise self._cannot_set_state()
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
+    def is_success(self, state: Floats, goal: Floats) -> bool:
         raise self._cannot_set_state()
 
     def _box_action_space(self, space: spaces.Space[Any]) -> spaces.Box[Any]:
@@ -136,7 +137,7 @@ class GymnasiumEnvironment(Environment):
             return spaces.Box(0.0, 1.0, (int(space.n),), np.float32)
         if not isinstance(space, spaces.Box):
             raise self._request_error(
-                f"its actions are {type(space).__name__}", "only Box and Discrete can be acted with"
+                f"its actions are {type(space).__name__}", "only Box and Discrete are supported"
             )
         if not space.is_bounded():
             raise self._request_error(
@@ -145,50 +146,50 @@ class GymnasiumEnvironment(Environment):
         low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         return spaces.Box(low, high, dtype=np.float32)
 
-    def _request_error(self, what: str, mend: str) -> RequestError:
-        return RequestError(what, where=f"gym/{self.name}", hint=mend)
+    def _request_error(self, what: str, hint: str) -> RequestError:
+        return RequestError(what, where=f"gym/{self.name}", hint=hint)
 
     def _cannot_set_state(self) -> RequestError:
         return self._request_error(
             "a gymnasium environment cannot be put into a state",
-            "act in it from its own beginnings, or take a world that can: two-rooms, push-t, ...",
+            "use its own starts, or an environment that can: two-rooms, push-t, ...",
         )
 
 
 class GymnasiumCollector:
-    """Numbers drawn evenly between their bounds, or one choice of all, anew at every step."""
+    """Collector of uniformly distributed actions, one-hot for a `Discrete` action space."""
 
     def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
         space = environment.action_space
         assert isinstance(space, spaces.Box)
         if isinstance(environment, GymnasiumEnvironment) and environment.has_discrete_actions:
-            one: Floats = np.zeros(space.shape, np.float32)
-            one[rng.integers(len(one))] = 1
-            return one
+            one_hot: Floats = np.zeros(space.shape, np.float32)
+            one_hot[rng.integers(len(one_hot))] = 1
+            return one_hot
         return rng.uniform(space.low, space.high).astype(np.float32)
 
 
 def check_environment_id(name: str) -> None:
-    """Whether gymnasium knows an id; `module:ID` imports the module first.
+    """Check that gymnasium has an environment of this id; `module:ID` imports the module first.
 
     Raises:
-        RequestError: it does not.
+        RequestError: the id is unknown, or the module cannot be imported.
     """
     try:
         if name.partition(":")[0] and ":" in name:
             __import__(name.partition(":")[0])
         gymnasium.spec(name.rpartition(":")[2])
     except (gymnasium.error.Error, ImportError) as error:
-        known = [str(key) for key in gymnasium.registry]
+        ids = [str(key) for key in gymnasium.registry]
         raise RequestError(
             f"gymnasium has no '{name}': {str(error).splitlines()[0]}",
             where=f"gym/{name}",
-            hint=suggest(name, known),
+            hint=suggest(name, ids),
         ) from None
 
 
 def _flat_size(space: spaces.Space[Any]) -> int:
-    """Numbers of a flattened observation; 0 where it is no short list of numbers."""
+    """Size of a flattened observation; 0 if it has none, or one above `MAX_STATE_SIZE`."""
     try:
         count = spaces.flatdim(space)
     except (NotImplementedError, ValueError):

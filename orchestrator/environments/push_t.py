@@ -1,8 +1,8 @@
-"""Push-T: a disc pushes a T about on a table.
+"""Push-T: a disc pushes a T-shaped block on a table.
 
-Lengths, gains and the judgement are those of stable-worldmodel's Push-T (512 to a side, y down), so
-that a budget of control steps and a success mean the same. Two things differ: the disc is kept
-inside the walls, and no target is painted into the picture, since a goal is given by itself.
+Lengths, gains and the success criterion are those of stable-worldmodel's Push-T (512 per side, y
+down), so that success rates at a budget are comparable. Two things differ: the disc is kept inside
+the walls, and the target pose is not drawn into the image, because the goal is given separately.
 """
 
 from __future__ import annotations
@@ -29,34 +29,26 @@ from orchestrator.physics.scene import (
     rectangle_vertices,
 )
 
-TABLE_SIZE, WALL_WIDTH, DISC_RADIUS, BLOCK_UNIT = (
-    512.0,
-    7.0,
-    15.0,
-    30.0,
-)  # WALL: how far the walls' faces are from the edge
+TABLE_SIZE, WALL_WIDTH, DISC_RADIUS, BLOCK_UNIT = 512.0, 7.0, 15.0, 30.0
 POSITION_RANGE = (WALL_WIDTH + DISC_RADIUS, TABLE_SIZE - WALL_WIDTH - DISC_RADIUS)
-MAX_TARGET_DISTANCE, SPRING_STIFFNESS, SPRING_DAMPING = (
-    100.0,
-    100.0,
-    20.0,
-)  # the disc's target: at most this far, and how it goes
+MAX_TARGET_DISTANCE = 100.0  # from the disc to the target of its spring
+SPRING_STIFFNESS, SPRING_DAMPING = 100.0, 20.0
 SUCCESS_DISTANCE, SUCCESS_ANGLE = 20.0, np.pi / 9
 BAR = rectangle_vertices(-2 * BLOCK_UNIT, 0, 2 * BLOCK_UNIT, BLOCK_UNIT)
 STEM = rectangle_vertices(-BLOCK_UNIT / 2, BLOCK_UNIT, BLOCK_UNIT / 2, 4 * BLOCK_UNIT)
-CENTER_OF_MASS = (0.0, 1.5 * BLOCK_UNIT)  # of mass: halfway between the middles of bar and stem
+CENTER_OF_MASS = (0.0, 1.5 * BLOCK_UNIT)  # halfway between the centres of bar and stem
 MASS = 1.0
 
 
 class PushT(RigidBodyEnvironment):
-    """Action: where the disc strives to from where it is, x and y in [-1, 1] times 100 of 512.
+    """Push-T environment: the action is the disc's target relative to it, [-1, 1] times 100 of 512.
 
-    The block's state is the place of the middle of its bar's upper edge, and its angle. There is no
-    momentum on the table: a block that nobody pushes stands still.
+    The block's position is the middle of its bar's upper edge. The table takes all momentum: a
+    block that is not pushed does not move.
     """
 
     version = 2
-    rate = 10.0
+    control_rate = 10.0
     substeps = 10
     state_names = (
         "agent x",
@@ -78,11 +70,11 @@ class PushT(RigidBodyEnvironment):
     )
 
     @classmethod
-    def collector(cls) -> Collector:
+    def make_collector(cls) -> Collector:
         return PushTCollector()
 
-    def draw(self, rng: np.random.Generator) -> Floats:
-        """Disc and block anywhere, apart from each other."""
+    def sample_state(self, rng: np.random.Generator) -> Floats:
+        """Sample a state with disc and block anywhere, without contact."""
         while True:
             agent, block = rng.uniform(50, 450, 2), rng.uniform(100, 400, 2)
             state = np.array([*agent, *block, rng.uniform(0, 2 * np.pi), 0, 0], np.float32)
@@ -95,20 +87,20 @@ class PushT(RigidBodyEnvironment):
             if inside and _disc_block_distance(state) > DISC_RADIUS:
                 return state
 
-    def reached(self, state: Floats, goal: Floats) -> bool:
-        """Disc and block lie within 20 of 512 together, and the block turned within 20 degrees."""
-        turned = abs(float(state[4] - goal[4])) % (2 * np.pi)
-        near = float(np.linalg.norm(state[:4] - goal[:4])) < SUCCESS_DISTANCE
-        return near and min(turned, 2 * np.pi - turned) < SUCCESS_ANGLE
+    def is_success(self, state: Floats, goal: Floats) -> bool:
+        """Whether the positions differ by less than 20 of 512, and the angle by 20 degrees."""
+        angle = abs(float(state[4] - goal[4])) % (2 * np.pi)
+        is_near = float(np.linalg.norm(state[:4] - goal[:4])) < SUCCESS_DISTANCE
+        return is_near and min(angle, 2 * np.pi - angle) < SUCCESS_ANGLE
 
-    def judged(self, states: Floats) -> Floats:
-        """Where the disc and the block are, and how the block is turned."""
+    def success_features(self, states: Floats) -> Floats:
+        """Positions of disc and block, and the block's angle as cosine and sine: [..., 6]."""
         return np.concatenate([states[..., :4], angle_features(states[..., 4])], -1)
 
-    def worthwhile(self, start: Floats, goal: Floats) -> bool:
-        """The block itself has to be moved or turned."""
-        without = np.concatenate([goal[:2], start[2:]])
-        return not self.reached(without, goal)
+    def is_nontrivial(self, start: Floats, goal: Floats) -> bool:
+        """Whether the block has to be moved or turned."""
+        block_unmoved = np.concatenate([goal[:2], start[2:]])
+        return not self.is_success(block_unmoved, goal)
 
     def build_space(self, state: Floats) -> PhysicsSpace:
         space = pymunk.Space()
@@ -118,9 +110,9 @@ class PushT(RigidBodyEnvironment):
         agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         agent.position = (float(state[0]), float(state[1]))
         agent.velocity = (float(state[5]), float(state[6]))
-        # As published: the stem is given the bar's moment of inertia.
+        # As in stable-worldmodel: the stem has the bar's moment of inertia.
         block = pymunk.Body(MASS, 2 * pymunk.moment_for_poly(MASS, BAR.tolist()))
-        # In this order: pymunk finds the middle of mass by the angle when it is told the place.
+        # The angle comes first: pymunk uses it to set the centre of mass with the position.
         block.center_of_gravity, block.angle = CENTER_OF_MASS, float(state[4])
         block.position = (float(state[2]), float(state[3]))
         space.add(agent, block, pymunk.Circle(agent, DISC_RADIUS))
@@ -129,27 +121,22 @@ class PushT(RigidBodyEnvironment):
             space, (agent, block), action_origin=np.clip(state[:2], *POSITION_RANGE)
         )
 
-    def apply_action(self, stage: PhysicsSpace, action: Floats, seconds: float) -> None:
-        """A spring towards the target, with drag."""
-        agent = stage.bodies[0]
+    def apply_action(self, space: PhysicsSpace, action: Floats, seconds: float) -> None:
+        """Accelerate the disc by a damped spring to its target."""
+        agent, (low, high) = space.bodies[0], POSITION_RANGE
         velocity = []
         for axis in (0, 1):
-            to = min(
-                max(
-                    float(stage.action_origin[axis] + MAX_TARGET_DISTANCE * action[axis]),
-                    POSITION_RANGE[0],
-                ),
-                POSITION_RANGE[1],
-            )
-            pull = (
-                SPRING_STIFFNESS * (to - agent.position[axis])
+            target = float(space.action_origin[axis] + MAX_TARGET_DISTANCE * action[axis])
+            target = min(max(target, low), high)
+            acceleration = (
+                SPRING_STIFFNESS * (target - agent.position[axis])
                 - SPRING_DAMPING * agent.velocity[axis]
             )
-            velocity.append(agent.velocity[axis] + pull * seconds)
+            velocity.append(agent.velocity[axis] + acceleration * seconds)
         agent.velocity = (velocity[0], velocity[1])
 
-    def read_state(self, stage: PhysicsSpace, before: Floats) -> Floats:
-        agent, block = stage.bodies
+    def read_state(self, space: PhysicsSpace, previous_state: Floats) -> Floats:
+        agent, block = space.bodies
         angle = block.angle % (2 * np.pi)
         return np.array([*agent.position, *block.position, angle, *agent.velocity], np.float32)
 
@@ -157,46 +144,47 @@ class PushT(RigidBodyEnvironment):
         return _scene()
 
     def poses(self, state: Floats) -> Floats:
-        # The picture's y goes up, the table's down: places are mirrored, and angles with them.
+        # y points up in the image and down on the table: positions and angles are mirrored.
         parts = (
             np.stack([part.mean(0) for part in (BAR, STEM)]) @ _rotation_matrix(state[4])
             + state[2:4]
         )
-        places = np.concatenate([parts, state[None, :2]])
-        places = np.stack([places[:, 0], TABLE_SIZE - places[:, 1]], axis=1) * (
+        positions = np.concatenate([parts, state[None, :2]])
+        positions = np.stack([positions[:, 0], TABLE_SIZE - positions[:, 1]], axis=1) * (
             VIEW_METERS / TABLE_SIZE
         )
         angles = np.array([-state[4], -state[4], 0.0])
-        return np.concatenate([places, angles[:, None]], axis=1).astype(np.float32)
+        return np.concatenate([positions, angles[:, None]], axis=1).astype(np.float32)
 
 
 def _rotation_matrix(angle: float) -> Floats:
-    """What turns row vectors by an angle, [2, 2]."""
+    """The matrix that rotates row vectors by an angle, [2, 2]."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, sin], [-sin, cos]], np.float32)
 
 
 def center_of_mass(state: Floats) -> Floats:
-    """Of the block, on the table, [2]."""
-    middle: Floats = state[2:4] + np.array(CENTER_OF_MASS, np.float32) @ _rotation_matrix(state[4])
-    return middle
+    """The block's centre of mass on the table, [2]."""
+    offset = np.array(CENTER_OF_MASS, np.float32) @ _rotation_matrix(state[4])
+    center: Floats = state[2:4] + offset
+    return center
 
 
 def _block_vertices(state: Floats) -> Floats:
-    """Corners of the block on the table, [8, 2]."""
-    placed: Floats = np.concatenate([BAR, STEM]) @ _rotation_matrix(state[4]) + state[2:4]
-    return placed
+    """The block's vertices on the table, [8, 2]."""
+    vertices: Floats = np.concatenate([BAR, STEM]) @ _rotation_matrix(state[4]) + state[2:4]
+    return vertices
 
 
 def _disc_block_distance(state: Floats) -> float:
-    """How far the disc's middle is from the block; 0 inside."""
-    at = _rotation_matrix(-state[4]).T @ (state[:2] - state[2:4])
-    gaps = [np.clip(np.maximum(part[0] - at, at - part[2]), 0, None) for part in (BAR, STEM)]
+    """Distance from the disc's centre to the block; 0 inside it."""
+    disc = _rotation_matrix(-state[4]).T @ (state[:2] - state[2:4])
+    gaps = [np.clip(np.maximum(part[0] - disc, disc - part[2]), 0, None) for part in (BAR, STEM)]
     return float(min(np.linalg.norm(gap) for gap in gaps))
 
 
 def _walls() -> list[Floats]:
-    """Thick, so that a block that is pushed against one stays on the table."""
+    """Vertices of the walls, thick so that a block that is pushed against one stays inside."""
     far = TABLE_SIZE + 300
     parts: list[tuple[float, ...]] = [
         (-300, -300, WALL_WIDTH, far),
@@ -235,73 +223,70 @@ def _scene() -> Scene:
 
 
 class PushTCollector:
-    """Legs of three kinds, drawn one after another: a push through the block from behind it, a
-    straight way to somewhere near it, which grazes or misses, and, near it, actions of noise.
+    """Alternates segments of three kinds: a push through the block, a straight move to a point near
+    it, which grazes or misses it, and, close to it, correlated noise.
 
-    A planner tries what no purpose would do: where pushes were all that the data showed, models of
-    the states themselves foresaw its plans four times worse (ARCHITECTURE.md).
+    A planner also tries aimless actions: with data of pushes only, models of the states predicted
+    its plans four times worse (ARCHITECTURE.md).
     """
 
     approach_radius, contact_distance, noise = 110.0, 60.0, 0.08
     segment_kinds, segment_shares = ("push", "stray", "drift"), (0.4, 0.35, 0.25)
-    stray_std, noise_radius = (
-        75.0,
-        170.0,
-    )  # how far strays scatter about the block, and where drifts begin
+    stray_std = 75.0  # of the targets of straight moves, about the block
+    noise_radius = 170.0  # noise segments start within this distance of the block
 
     def __init__(self) -> None:
-        self._way: list[Floats] = []
-        self._left, self._pace = 0, 1.0
+        self._waypoints: list[Floats] = []
+        self._steps_left, self._speed = 0, 1.0
         self._drift = _CorrelatedNoise()
 
     def __call__(self, environment: Environment, rng: np.random.Generator) -> Floats:
         state = environment.state
-        at, middle = state[:2], center_of_mass(state)
-        if not self._drift.steps_left and not self._way:
-            self._next_segment(at, middle, rng)
+        disc, block = state[:2], center_of_mass(state)
+        if not self._drift.steps_left and not self._waypoints:
+            self._next_segment(disc, block, rng)
         if self._drift.steps_left:
             return np.clip(self._drift(rng), -1, 1).astype(np.float32)
-        step = self._way[0] - at
-        self._left -= 1
-        if np.linalg.norm(step) < 25 or self._left < 0:
-            self._way.pop(0)
-            self._left = 20
+        step = self._waypoints[0] - disc
+        self._steps_left -= 1
+        if np.linalg.norm(step) < 25 or self._steps_left < 0:
+            self._waypoints.pop(0)
+            self._steps_left = 20
         length = max(float(np.linalg.norm(step)), 1e-6)
-        action = step / length * min(self._pace, length / MAX_TARGET_DISTANCE)
+        action = step / length * min(self._speed, length / MAX_TARGET_DISTANCE)
         return np.clip(action + rng.normal(0, self.noise, 2), -1, 1).astype(np.float32)
 
-    def _next_segment(self, at: Floats, middle: Floats, rng: np.random.Generator) -> None:
-        """Draw the next leg."""
+    def _next_segment(self, disc: Floats, block: Floats, rng: np.random.Generator) -> None:
+        """Sample the next segment, from the positions of disc and block."""
         kind = rng.choice(self.segment_kinds, p=self.segment_shares)
-        self._left = 20
-        if kind == "drift" and np.linalg.norm(at - middle) < self.noise_radius:
+        self._steps_left = 20
+        if kind == "drift" and np.linalg.norm(disc - block) < self.noise_radius:
             self._drift = _CorrelatedNoise.sample(rng)
         elif kind == "push":
-            self._pace = float(rng.uniform(0.4, 0.9))
-            self._way = self._plan_push(at, middle, rng)
+            self._speed = float(rng.uniform(0.4, 0.9))
+            self._waypoints = self._plan_push(disc, block, rng)
         else:
-            self._pace = float(rng.uniform(0.2, 1.0))
-            self._way = [_clip_to_table(middle + rng.normal(0, self.stray_std, 2))]
+            self._speed = float(rng.uniform(0.2, 1.0))
+            self._waypoints = [_clip_to_table(block + rng.normal(0, self.stray_std, 2))]
 
-    def _plan_push(self, at: Floats, middle: Floats, rng: np.random.Generator) -> list[Floats]:
-        """Places on a circle about the block until it lies between the disc and where it shall go,
-        then the way through it."""
-        to = rng.uniform(160, 350, 2)  # never a wall, or the block would end in a corner
-        along = (to - middle) / max(float(np.linalg.norm(to - middle)), 1e-6)
-        now = float(np.arctan2(at[1] - middle[1], at[0] - middle[0]))
-        behind = float(np.arctan2(-along[1], -along[0]))
-        turn = (behind - now + np.pi) % (2 * np.pi) - np.pi
-        stops = [now + turn * part for part in np.linspace(0, 1, 1 + int(np.ceil(abs(turn) / 0.7)))]
-        circle = [middle + self.approach_radius * np.array([np.cos(a), np.sin(a)]) for a in stops]
-        aside = rng.normal(0, 25, 2)  # off the middle, so that the block turns as well
-        return [
-            _clip_to_table(place) for place in (*circle, to - along * self.contact_distance + aside)
-        ]
+    def _plan_push(self, disc: Floats, block: Floats, rng: np.random.Generator) -> list[Floats]:
+        """Waypoints on a circle around the block to the side opposite of a sampled target, then
+        through the block."""
+        target = rng.uniform(160, 350, 2)  # far from the walls: blocks in corners stay there
+        direction = (target - block) / max(float(np.linalg.norm(target - block)), 1e-6)
+        start = float(np.arctan2(disc[1] - block[1], disc[0] - block[0]))
+        behind = float(np.arctan2(-direction[1], -direction[0]))
+        arc = (behind - start + np.pi) % (2 * np.pi) - np.pi
+        angles = [start + arc * t for t in np.linspace(0, 1, 1 + int(np.ceil(abs(arc) / 0.7)))]
+        circle = [block + self.approach_radius * np.array([np.cos(a), np.sin(a)]) for a in angles]
+        offset = rng.normal(0, 25, 2)  # an off-centre push also turns the block
+        end = target - direction * self.contact_distance + offset
+        return [_clip_to_table(point) for point in (*circle, end)]
 
 
 @dataclass
 class _CorrelatedNoise:
-    """Actions of noise that remember the one before: of one strength and memory for some steps."""
+    """First-order autoregressive noise, with one strength and autocorrelation for some steps."""
 
     steps_left: int = 0
     std: float = 0.0
@@ -319,7 +304,7 @@ class _CorrelatedNoise:
         return self.action
 
 
-def _clip_to_table(place: npt.NDArray[np.floating]) -> Floats:
-    """The nearest place that the disc can be at."""
-    kept: Floats = np.clip(place, *POSITION_RANGE).astype(np.float32)
-    return kept
+def _clip_to_table(point: npt.NDArray[np.floating]) -> Floats:
+    """The nearest position that the disc can have."""
+    clipped: Floats = np.clip(point, *POSITION_RANGE).astype(np.float32)
+    return clipped

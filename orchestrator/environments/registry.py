@@ -1,4 +1,4 @@
-"""Which world a name means: one of ours, a gymnasium environment, or a class of one's own."""
+"""Environments by name: a built-in one, a gymnasium environment, or a user's own class."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ ENVIRONMENTS = {
     "push-t": "orchestrator.environments.push_t:PushT",
 }
 GYM_ENVIRONMENT = "orchestrator.environments.gymnasium:GymnasiumEnvironment"
-GYM_PREFIX = "gym/"  # and behind it the id of a gymnasium environment
+GYM_PREFIX = "gym/"  # followed by the id of a gymnasium environment
 
 
 def build_environment(name: str, size: int = 64) -> Environment:
-    """The world behind a name, with square pictures of `size` pixels.
+    """Make the environment of a name.
 
     Args:
         name: a key of `ENVIRONMENTS`, `gym/ID` for a gymnasium environment, or
-            `package.module:Name` for a class that is an `Environment`.
+            `package.module:Name` for a subclass of `Environment`.
+        size: side of its square images, in pixels.
 
     Raises:
-        RequestError: there is no such world.
+        RequestError: there is no such environment.
     """
-    made = environment_class(name)
+    made_by = environment_class(name)
     if name.startswith(GYM_PREFIX):
         return import_component(GYM_ENVIRONMENT)(name.removeprefix(GYM_PREFIX), size)  # type: ignore[no-any-return]
-    return made(size)
+    return made_by(size)
 
 
 def build_collector(name: str) -> Collector:
-    """Who makes videos in a world: new for every episode, since it may remember where it goes.
+    """Make the collector of an environment. Make a new one for each episode: it has a state.
 
     Raises:
-        RequestError: there is no such world.
+        RequestError: there is no such environment.
     """
-    return environment_class(name).collector()
+    return environment_class(name).make_collector()
 
 
 def environment_class(name: str) -> type[Environment]:
-    """The class behind a name.
+    """Resolve the class of an environment by its name.
 
     Raises:
-        RequestError: there is no such world.
+        RequestError: there is no such environment.
     """
     from orchestrator.environments.base import Environment
 
@@ -60,13 +61,15 @@ def environment_class(name: str) -> type[Environment]:
         return import_component(GYM_ENVIRONMENT)  # type: ignore[no-any-return]
     if name not in ENVIRONMENTS and ":" not in name:
         raise RequestError(
-            f"no world '{name}'", where="world", hint=suggest(name, [*ENVIRONMENTS, "gym/ID"])
+            f"no environment '{name}'",
+            where="environment",
+            hint=suggest(name, [*ENVIRONMENTS, "gym/ID"]),
         )
-    found = import_component(ENVIRONMENTS.get(name, name))
-    if not (isinstance(found, type) and issubclass(found, Environment)):
+    component = import_component(ENVIRONMENTS.get(name, name))
+    if not (isinstance(component, type) and issubclass(component, Environment)):
         raise RequestError(
-            "not a world",
+            "not an environment",
             where=name,
-            hint="see orchestrator.environments.base.Environment, and subclass it",
+            hint="subclass orchestrator.environments.base.Environment",
         )
-    return found
+    return component

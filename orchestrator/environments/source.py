@@ -1,4 +1,4 @@
-"""`world://` as a source of clips: episodes that a collector plays, with what it saw and did."""
+"""`world://` as a data source: videos of collected episodes, with their states and actions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from orchestrator.environments.uri import parse_environment_uri
 from orchestrator.job import TranscodeConfig
 from orchestrator.randomness import generator
 
-EPISODES_PER_UNIT = 16  # episodes that are played, and committed, as a whole
+EPISODES_PER_UNIT = 16  # part of the identity of packed datasets: do not change
 
 
 class EnvironmentSource:
-    """Episodes in a world, each a pure function of the URI's options and its index."""
+    """Episodes of an environment, each a pure function of the URI's options and its index."""
 
     def __init__(self, uri: str) -> None:
-        """Read the URI.
+        """Parse the URI.
 
         Raises:
             RequestError: see `uri.parse_environment_uri`.
@@ -35,86 +35,89 @@ class EnvironmentSource:
         self.options = parse_environment_uri(uri)
 
     def units(self) -> list[WorkUnit]:
-        """Runs of 16 indices. The number of episodes is no part of a unit's identity."""
-        given = self.options
-        identity = f"{given.play} version {environment_class(given.environment).version}"
+        """Units of 16 episodes. The number of episodes is not part of a unit's identity."""
+        options = self.options
+        version = environment_class(options.environment).version
         return [
             WorkUnit(
-                id=f"world-{_slug(given.environment)}-{first:08d}",
+                id=f"world-{_slug(options.environment)}-{first:08d}",
                 inputs=tuple(
-                    map(str, range(first, min(first + EPISODES_PER_UNIT, given.episodes)))
+                    map(str, range(first, min(first + EPISODES_PER_UNIT, options.episodes)))
                 ),
-                identity=identity,
+                identity=f"{options.canonical_uri} version {version}",
             )
-            for first in range(0, given.episodes, EPISODES_PER_UNIT)
+            for first in range(0, options.episodes, EPISODES_PER_UNIT)
         ]
 
     def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
-        """Play and encode the episodes of a unit.
+        """Collect and encode the episodes of a unit.
 
-        Beside each: `states.npy` float32 [F, S] (none where S is 0), `actions.npy` float32 [F, A]
-        (row f leads from frame f to f + 1; the last row is 0), and under "world" in the JSON what
-        they are.
+        Each clip has `states.npy`, float32 [F, S] (absent if S is 0), `actions.npy`, float32 [F, A]
+        (row f leads from frame f to f + 1; the last row is 0), and a description of both under
+        "world" in its JSON.
 
-        A picture larger than `encode.short_side` is drawn smaller, and a longer episode than
-        `encode.segment` is cut into even segments, as any other video would be. An episode that
-        the world ends at once is rejected: one frame is no video.
+        Frames larger than `encode.short_side` are rendered at that size, and episodes longer than
+        `encode.segment` are split evenly, as other videos are. An episode of one frame is rejected.
         """
-        given = self.options
-        world = build_environment(given.environment, min(given.size, encode.short_side // 2 * 2))
+        options = self.options
+        size = min(options.size, encode.short_side // 2 * 2)
+        environment = build_environment(options.environment, size)
         for index in map(int, unit.inputs):
-            rng = generator(given.seed, index, "worlds")
-            episode = collect_episode(world, build_collector(given.environment), given.steps, rng)
+            rng = generator(options.seed, index, "worlds")
+            collector = build_collector(options.environment)
+            episode = collect_episode(environment, collector, options.steps, rng)
             if len(episode.frames) < 2:
-                yield Rejected(f"{given.play}#{index}", "the episode ended in its first frame")
+                source = f"{options.canonical_uri}#{index}"
+                yield Rejected(source, "the episode ended in its first frame")
             else:
-                yield from self._segments(world, episode, index, encode)
+                yield from self._segments(environment, episode, index, encode)
 
     def _segments(
-        self, world: Environment, episode: Episode, index: int, encode: TranscodeConfig
+        self, environment: Environment, episode: Episode, index: int, encode: TranscodeConfig
     ) -> Iterator[RawClip]:
+        rate = environment.control_rate
         key = f"{_slug(self.options.environment)}-{self.options.seed}-{index:08d}"
-        longest = max(2, math.floor(encode.segment * world.rate + 1e-6))
-        # A segment of one frame would be no video: of an odd rest the segments are even shares.
-        parts = min(math.ceil(len(episode.frames) / longest), len(episode.frames) // 2)
+        max_frames = max(2, math.floor(encode.segment * rate + 1e-6))
+        # Even parts of at least two frames: a last segment of one frame could not be encoded.
+        parts = min(math.ceil(len(episode.frames) / max_frames), len(episode.frames) // 2)
         start = 0
         for number, frames in enumerate(np.array_split(episode.frames, parts)):
             rows = slice(start, start + len(frames))
             actions = episode.actions[rows].copy()
-            actions[-1] = 0  # it leads out of the clip
+            actions[-1] = 0  # this action leads out of the clip
             extras = {
                 "actions.npy": npy_bytes(actions),
-                "json": json.dumps({"world": self._meta(world, index, start)}).encode(),
+                "json": json.dumps({"world": self._metadata(environment, index, start)}).encode(),
             }
             if episode.states.shape[1]:
                 extras["states.npy"] = npy_bytes(episode.states[rows])
             yield RawClip(
                 key=key if parts == 1 else f"{key}-{number:03d}",
-                payload=encode_h264(frames, world.rate, encode.gop, encode.crf, encode.chroma),
+                payload=encode_h264(frames, rate, encode.gop, encode.crf, encode.chroma),
                 frames=len(frames),
-                fps=world.rate,
-                width=world.size,
-                height=world.size,
-                duration_s=len(frames) / world.rate,
-                source=f"{self.options.play}#{index}",
+                fps=rate,
+                width=environment.size,
+                height=environment.size,
+                duration_s=len(frames) / rate,
+                source=f"{self.options.canonical_uri}#{index}",
                 extras=extras,
             )
             start += len(frames)
 
-    def _meta(self, world: Environment, index: int, start: int) -> dict[str, Any]:
+    def _metadata(self, environment: Environment, index: int, start: int) -> dict[str, Any]:
         return {
             "name": self.options.environment,
-            "version": world.version,
+            "version": environment.version,
             "seed": self.options.seed,
             "index": index,
             "start": start,
-            "rate": world.rate,
-            "states": list(world.state_names),
+            "rate": environment.control_rate,
+            "states": list(environment.state_names),
         }
 
 
 def _slug(name: str) -> str:
-    """A name that may be part of a file's name."""
+    """The name as a part of a file name: only letters, digits, _ and -."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
 
 

@@ -1,4 +1,4 @@
-"""`world://NAME?option=value&...` and what it may say."""
+"""Parse `world://NAME?option=value&...`."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ OPTION_RANGES: dict[str, NumberRange] = {
 
 @dataclass(frozen=True)
 class EnvironmentOptions:
-    """The options of a `world://` source, all but the world's name with a default."""
+    """Options of a `world://` source; all but the environment have a default."""
 
     environment: str
-    """What `registry.build_environment` takes."""
+    """Name for `registry.build_environment`."""
     episodes: int = 200
-    """Videos."""
+    """Number of videos."""
     steps: int = 100
-    """Control steps, so frames, of a video."""
+    """Frames per video: one per control step."""
     seed: int = 0
     """Another seed gives other videos."""
     size: int = 64
-    """Pixels of the square picture; even."""
+    """Side of the square frames in pixels; even."""
 
     @property
-    def play(self) -> str:
-        """What decides the episode of an index, as a canonical text (so without `episodes`)."""
+    def canonical_uri(self) -> str:
+        """Identity of an episode but for its index, as text: every option except `episodes`."""
         return f"world://{self.environment}?steps={self.steps}&seed={self.seed}&size={self.size}"
 
 
 def parse_environment_uri(uri: str) -> EnvironmentOptions:
-    """Read a `world://` URI.
+    """Parse a `world://` URI.
 
     Raises:
-        RequestError: an unknown world or option, or a value that cannot be.
+        RequestError: the environment or an option is unknown, or a value is out of range.
     """
     parts = split_uri(uri)
     if parts.scheme != "world" or not parts.netloc or parts.fragment:
         raise RequestError(
-            "not a world",
+            "not an environment",
             where=uri,
             hint="world://NAME?option=value, such as world://two-rooms?episodes=200",
         )

@@ -1,5 +1,4 @@
-"""What has no part in a scene: bystanders, placed where nothing of it ever passes, and backdrops
-that move."""
+"""Distractors, bodies placed where nothing of the scene passes, and moving backgrounds."""
 
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ from orchestrator.physics.scene import (
 from orchestrator.physics.scenes.common import WALL_THICKNESS, Palette, bottom_offset, sample_body
 
 MAX_PLACEMENTS = 12
-TEXTURE_CELLS = 7  # of a moving texture, across the picture
+TEXTURE_CELLS = 7  # of a moving texture, per image side
 TEXTURE_CONTRAST = 0.35  # of its two colours, in value
-DRIFT_SPEED = (0.6, 1.8)  # cells a second
+DRIFT_SPEED = (0.6, 1.8)  # cells per second
 CLEARANCE = 0.25  # metres
 Points = npt.NDArray[np.float64]
 
@@ -31,7 +30,7 @@ Points = npt.NDArray[np.float64]
 def sample_distractors(
     rng: np.random.Generator, scene: Scene, trajectory: Trajectory, max_count: int
 ) -> Scene | None:
-    """A scene of its own with up to `max_count` bystanders, or None where there is no room.
+    """A separate scene with up to `max_count` distractors, or None if none can be placed.
 
     They share the picture with `scene` and touch nothing of it: each is placed clear of every
     place that a thing of `scene` visits, of the solids and of the screens.
@@ -72,9 +71,9 @@ def sample_distractors(
 
 
 def moving_background(rng: np.random.Generator, static: Background, fps: float) -> Background:
-    """Two layers of texture that drift in directions of their own, in the still one's hue."""
+    """Two texture layers that drift in different directions, in the static background's hue."""
     first = np.array(static.colours[0])
-    # Towards the middle: a pale world gets darker spots, a dark one lighter ones.
+    # Contrast goes towards medium: pale backgrounds get darker spots, dark ones lighter.
     second = first - TEXTURE_CONTRAST if first.mean() > 0.5 else first + TEXTURE_CONTRAST
     angle, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(*DRIFT_SPEED, 2) / fps
     return Background(
@@ -91,7 +90,7 @@ DistractorCandidate = tuple[
 
 
 def _sample_on_shelf(rng: np.random.Generator, palette: Palette) -> DistractorCandidate:
-    """A thing at rest on a short shelf (on a table seen from above: lying there)."""
+    """A body at rest on a short shelf (or on the table, in scenes viewed from above)."""
     x, y = float(rng.uniform(1.3, VIEW_METERS - 1.3)), float(rng.uniform(2.0, VIEW_METERS - 1.2))
     extra = sample_body(
         rng, palette, (x, y), size=(0.4, 0.6), friction=(0.5, 0.8), role="distractor"
@@ -104,7 +103,7 @@ def _sample_on_shelf(rng: np.random.Generator, palette: Palette) -> DistractorCa
 
 
 def _sample_pendulum(rng: np.random.Generator, palette: Palette) -> DistractorCandidate:
-    """A ball on a string from above the picture's edge."""
+    """A ball on a string that is fixed above the image."""
     length = float(rng.uniform(1.6, 3.2))
     widest = float(rng.uniform(0.25, 0.6))
     anchor = (float(rng.uniform(1.5, VIEW_METERS - 1.5)), VIEW_METERS + 0.3)

@@ -1,4 +1,4 @@
-"""Scenes drawn by numpy: anti-aliased by signed distance, each thing only in its own window.
+"""Numpy renderer, anti-aliased by signed distances; each body is drawn in its own window.
 
 A thing is drawn at all times at once: its windows `[T, h, w]` are cut out of the frames,
 blended and put back, so that numpy's cost per call is paid once per thing and not per frame.
@@ -26,13 +26,13 @@ OUTLINE_WIDTH = 0.09  # metres of outline
 BALL_MARK_HALF_WIDTH, POLYGON_MARK_HALF_WIDTH = (
     0.3,
     0.16,
-)  # half a mark's width over the thing's size
+)  # half a mark's width relative to the body's size
 
 
 def render(
     scene: Scene, poses: npt.NDArray[np.float64], size: int
 ) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Draw a scene over time.
+    """Render a scene over time.
 
     Args:
         poses: `[T, objects, >= 3]`: x, y (metres), angle (radians).
@@ -106,7 +106,7 @@ def _moving_texture(backdrop: Background, size: int, number: int) -> Floats:
 def _periodic_cells(
     at: npt.NDArray[np.floating], cells: int
 ) -> tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.floating]]:
-    """The two cells on either side of each place, and how far it is on the way to the second."""
+    """The two cells around each position, and the interpolation weight of the second."""
     low = np.floor(at)
     first = low.astype(np.intp) % cells
     return (first, (first + 1) % cells), at - low
@@ -115,7 +115,7 @@ def _periodic_cells(
 def _fill_polygon(
     picture: Floats, corners: npt.NDArray[np.float64], colour: Colour, rim: float
 ) -> Floats:
-    """Paint a still polygon into `picture`; returns its coverage `[size, size]`."""
+    """Draw a static polygon into `picture`; returns its coverage `[size, size]`."""
     size = len(picture)
     scale = size / VIEW_METERS
     x = (np.arange(size, dtype=np.float32) + 0.5)[None, :]
@@ -160,7 +160,7 @@ def _rgb(colour: Colour) -> Floats:
 
 
 def outline_colour(colour: Colour, outline_brightness: float) -> Floats:
-    """The outline's colour: darker for rim < 1, towards white above."""
+    """The outline's colour: darker for a brightness below 1, towards white above."""
     fill = _rgb(colour)
     return np.asarray(
         fill * outline_brightness
@@ -171,7 +171,7 @@ def outline_colour(colour: Colour, outline_brightness: float) -> Floats:
 
 
 class _BodyWindow:
-    """A box of fixed size that follows a thing through the frames, kept inside the picture."""
+    """A window of fixed size that follows a body through the frames, inside the image."""
 
     def __init__(self, x: Floats, y: Floats, half: tuple[float, float], size: int) -> None:
         width = min(size, int(np.ceil(2 * half[0])) + 3)
@@ -181,7 +181,7 @@ class _BodyWindow:
         self.width, self.height = width, height
         columns = np.arange(width, dtype=np.float32) + 0.5
         rows = np.arange(height, dtype=np.float32) + 0.5
-        # Offsets from the thing's centre, in pixels: x right, y up.
+        # Offsets from the body's centre, in pixels: x right, y up.
         self.x = (columns[None, :] + (self.left - x)[:, None]).astype(np.float32)
         self.y = ((y - self.top)[:, None] - rows[None, :]).astype(np.float32)
 
@@ -201,7 +201,7 @@ class _BodyWindow:
 def _blend(
     frames: npt.NDArray[np.uint8], window: _BodyWindow, layers: list[Floats], colours: list[Floats]
 ) -> None:
-    """Put layers over the frames: the first is the coverage, each later one repaints a part.
+    """Composite layers over the frames: the first is the coverage, later ones recolour parts.
 
     layers: `[T, h, w]` in [0, 1], each inside the one before; colours: their RGB.
     """
@@ -225,7 +225,7 @@ def _draw_body(
     poses: npt.NDArray[np.float64],
     rim: float,
 ) -> Floats:
-    """Draw one thing in all frames; returns the pixels of it that are seen, `[T]`."""
+    """Draw one body in all frames; returns its visible area in pixels, `[T]`."""
     size = frames.shape[1]
     scale = size / VIEW_METERS
     x = (poses[:, 0] * scale).astype(np.float32)
@@ -248,7 +248,7 @@ def _draw_body(
 
 
 def _half_extent(thing: RigidBody, cos: Floats, sin: Floats, scale: float) -> tuple[float, float]:
-    """The farthest that a thing ever reaches from its centre along x and y, in pixels."""
+    """The body's largest extent from its centre along x and y, in pixels."""
     if thing.corners is None:
         return thing.size * scale, thing.size * scale
     cx, cy = thing.corners[:, 0].astype(np.float32), thing.corners[:, 1].astype(np.float32)
@@ -275,7 +275,7 @@ def _signed_distance(
 def _mark_coverage(
     thing: RigidBody, window: _BodyWindow, cos: Floats, sin: Floats, scale: float
 ) -> Floats:
-    """Coverage of the mark, `[T, h, w]`, turning with the thing."""
+    """Coverage of the mark, `[T, h, w]`, which rotates with the body."""
     across = window.signed_distance(-sin, cos)
     half = np.float32(
         (BALL_MARK_HALF_WIDTH if thing.corners is None else POLYGON_MARK_HALF_WIDTH)
@@ -299,7 +299,7 @@ def _draw_string(
     anchor: tuple[float, float],
     scene: Scene,
 ) -> None:
-    """A thin line from the anchor to a thing's centre; the thing is drawn over its end."""
+    """Draw a thin line from the anchor to a body's centre; the body covers its end."""
     size = frames.shape[1]
     scale = size / VIEW_METERS
     dx, dy = poses[:, 0] - anchor[0], poses[:, 1] - anchor[1]

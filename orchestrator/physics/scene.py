@@ -1,4 +1,4 @@
-"""What a scene is made of: things that move, solids that stand, screens that hide.
+"""Data classes of a scene: moving rigid bodies, static polygons, occluders, a background.
 
 Units are metres, seconds and kilograms; x points right, y up, and the picture shows
 `VIEW_METERS` x `VIEW_METERS` metres with its lower left corner at the origin.
@@ -26,7 +26,7 @@ class RigidBody:
     shape: str
     """`ball`, or the name of the polygon."""
     size: float
-    """Radius; of a polygon the distance from its centre to the farthest corner."""
+    """Radius; for a polygon the distance from its centre to the farthest vertex."""
     mass: float
     pose: tuple[float, float, float]
     """x, y, angle at time 0."""
@@ -46,7 +46,7 @@ class RigidBody:
 
     @property
     def area(self) -> float:
-        """Square metres of the picture that the whole thing covers."""
+        """Area of the body in square metres."""
         if self.corners is None:
             return float(np.pi * self.size**2)
         x, y = self.corners.T
@@ -54,7 +54,7 @@ class RigidBody:
 
     @property
     def moment_of_inertia(self) -> float:
-        """Moment of inertia about the centre of mass, for an even density."""
+        """Moment of inertia about the centre of mass, for a uniform density."""
         if self.corners is None:
             return 0.5 * self.mass * self.size**2
         a, b = self.corners, np.roll(self.corners, -1, axis=0)
@@ -65,10 +65,10 @@ class RigidBody:
 
 @dataclass(frozen=True)
 class StaticPolygon:
-    """A convex polygon that stands still and that things bounce from."""
+    """A static convex polygon that bodies collide with."""
 
     vertices: npt.NDArray[np.float64]
-    """`[n, 2]` counter-clockwise, in the world."""
+    """`[n, 2]` counter-clockwise, in scene coordinates."""
     colour: Colour
     name: str = "floor"
     friction: float = 1.0
@@ -76,7 +76,7 @@ class StaticPolygon:
 
 @dataclass(frozen=True)
 class Occluder:
-    """An upright board in front of everything; it touches nothing."""
+    """An upright board in front of everything, without collisions."""
 
     left: float
     bottom: float
@@ -87,8 +87,7 @@ class Occluder:
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind the scene: two colours, mixed plainly, along a line or by a texture, which may
-    move."""
+    """The background: two colours, mixed evenly, by a gradient or by a (moving) texture."""
 
     kind: str
     colours: tuple[Colour, Colour]
@@ -97,12 +96,12 @@ class Background:
     texture_grid: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     """`[k, k]` in [0, 1]: the texture's coarse grid. Of a moving one `[layers, k, k]`, periodic."""
     drift_per_frame: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
-    """`[layers, 2]`: grid cells along x and y that each layer of a moving texture goes a frame."""
+    """`[layers, 2]`: displacement of each layer of a moving texture per frame, in grid cells."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What the simulation saw, before anything is drawn."""
+    """Result of a simulation: poses and contacts."""
 
     poses: npt.NDArray[np.float64]
     """`[T, objects, 6]`: x, y, angle, vx, vy, omega."""
@@ -117,7 +116,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Contact:
-    """Two things, or a thing and a solid, begin to touch."""
+    """Two bodies, or a body and a static polygon, begin to touch."""
 
     time: float
     a: str
@@ -133,7 +132,7 @@ def _always_true(trajectory: Trajectory) -> bool:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides a video before time runs."""
+    """The initial state and appearance of a scene, which determine its video."""
 
     family: str
     things: tuple[RigidBody, ...]
@@ -143,17 +142,17 @@ class Scene:
     """Outlines: below 1 darker than the fill by this factor, above 1 towards white."""
     screens: tuple[Occluder, ...] = ()
     pivot_anchors: tuple[tuple[int, tuple[float, float]], ...] = ()
-    """Things that turn about a fixed point of the world (through their centre)."""
+    """Bodies that rotate about a fixed point (through their centre)."""
     pendulum_anchors: tuple[tuple[int, tuple[float, float]], ...] = ()
-    """Things that hang from a fixed point of the world by a stiff string."""
+    """Bodies that hang from a fixed point by a rigid string."""
     ignored_contacts: tuple[tuple[int, str], ...] = ()
-    """A thing and a solid that pass each other by (a plank and its own fulcrum)."""
+    """Pairs of a body and a static polygon that do not collide (a plank and its fulcrum)."""
     gravity: float = GRAVITY
     event_occurred: Callable[[Trajectory], bool] = _always_true
-    """Whether what the family is about did happen; if not, the scene is drawn again."""
+    """Whether the event of this scene type happened; if not, the scene is sampled again."""
 
     def mirrored(self) -> Scene:
-        """The same scene with left and right exchanged."""
+        """The scene mirrored left to right."""
         return replace(
             self,
             things=tuple(map(_mirror_body, self.things)),
@@ -174,7 +173,7 @@ class Scene:
 def _mirror_vertices(
     corners: npt.NDArray[np.float64], about: float = VIEW_METERS
 ) -> npt.NDArray[np.float64]:
-    # Reversed as well, so that the corners still run counter-clockwise.
+    # Reversed as well, so that the vertices remain counter-clockwise.
     return np.stack([about - corners[::-1, 0], corners[::-1, 1]], axis=1)
 
 
@@ -190,7 +189,7 @@ def _mirror_body(thing: RigidBody) -> RigidBody:
 def rectangle_vertices(
     left: float, bottom: float, right: float, top: float
 ) -> npt.NDArray[np.float64]:
-    """Corners `[4, 2]` of an upright rectangle, counter-clockwise."""
+    """Vertices `[4, 2]` of an upright rectangle, counter-clockwise."""
     return np.array([[left, bottom], [right, bottom], [right, top], [left, top]])
 
 

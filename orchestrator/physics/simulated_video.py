@@ -1,4 +1,4 @@
-"""One call from (family, seed, index) to a video with its ground truth."""
+"""Simulate the video of (scene type, seed, index), with its ground truth."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from orchestrator.physics.suite.training_videos import sample_training_scene
 from orchestrator.physics.uri import MOVING_BACKGROUND, STATIC_BACKGROUND, SUITE_PREFIX
 from orchestrator.randomness import generator
 
-SIMULATOR_VERSION = 2  # of what the simulator draws: another number gives another dataset
+SIMULATOR_VERSION = 2  # part of the identity of packed datasets
 STATE_COLUMNS = ("x", "y", "angle", "vx", "vy", "omega", "size", "visible")
 MAX_ATTEMPTS = 64
-ACCEPTANCE_SECONDS = 5.0  # a scene is judged by its first seconds, however long the video is
+ACCEPTANCE_SECONDS = 5.0  # scenes are accepted by their first seconds, whatever the length
 MIN_SPEED = 0.25  # m/s: something moves at least this fast ...
 MIN_MOVING_SHARE = 0.6  # ... in this share of them
-MIN_IN_VIEW_SHARE = 0.94  # share of them that every thing's centre is in the picture
+MIN_IN_VIEW_SHARE = 0.94  # share of them in which every body's centre is in view
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SimulatedVideo:
     states: Floats
     """`[T, objects, 8]`, columns as in `STATE_COLUMNS`; visible is a share from 0 to 1."""
     meta: dict[str, Any]
-    """Family, objects, contacts and everything else as plain JSON values."""
+    """Scene type, objects, contacts and the rest, as plain JSON values."""
 
 
 def simulate_video(
@@ -53,13 +53,13 @@ def simulate_video(
     distractors: int = 2,
     background: str = STATIC_BACKGROUND,
 ) -> SimulatedVideo:
-    """Simulate and draw one scene; a pure function of its arguments.
+    """Simulate and render one scene; a pure function of its arguments.
 
     Args:
         scene_type: a key of `scenes.SCENE_BUILDERS`, or `suite-` and a scenario of the test suites.
         size: pixels of the square picture.
         seconds: length; the video has round(fps * seconds) frames.
-        distractors: most bystanders that a scene may have.
+        distractors: maximum number of distractors in a scene.
         background: `still`, or `moving`: the same scene before textures that drift.
 
     Raises:
@@ -93,10 +93,10 @@ def simulate_video(
 def _sample_scene(
     family: str, seed: int, index: int, frames: int, fps: float, distractors: int
 ) -> tuple[Scene, Trajectory]:
-    """The first draw of a family that shows what it is about."""
+    """Sample scenes of a type until one is accepted."""
     judged = round(fps * ACCEPTANCE_SECONDS)
     for attempt in range(MAX_ATTEMPTS):
-        # Families differ in their draws too, or the same index had the same colours in each.
+        # The stream depends on the scene type: else equal indices would have equal colours.
         rng = generator(
             seed, index, "physics", list(SCENE_BUILDERS).index(family) * MAX_ATTEMPTS + attempt
         )
@@ -108,7 +108,7 @@ def _sample_scene(
 
 
 def _is_accepted(scene: Scene, seen: Trajectory) -> bool:
-    """Things stay in view, motion goes on, and what the family is about does happen."""
+    """Whether bodies stay in view, motion continues, and the scene type's event happens."""
     centres, velocities = seen.poses[:, :, :2], seen.poses[:, :, 3:5]
     inside = ((centres > 0) & (centres < VIEW_METERS)).all(axis=2)
     moves = np.linalg.norm(velocities, axis=2).max(axis=1) > MIN_SPEED
@@ -122,7 +122,7 @@ def _is_accepted(scene: Scene, seen: Trajectory) -> bool:
 def _with_distractors(
     rng: np.random.Generator, scene: Scene, seen: Trajectory, most: int
 ) -> tuple[Scene, Trajectory]:
-    """Add bystanders, which run in a space of their own: nothing touches them."""
+    """Add distractors, simulated in a separate space, so that nothing collides with them."""
     others = sample_distractors(rng, scene, seen, most)
     if others is None:
         return scene, seen

@@ -1,4 +1,4 @@
-"""Time runs: a scene becomes poses and contacts (pymunk, small fixed steps)."""
+"""Simulate a scene with pymunk in small fixed steps: poses and contacts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from orchestrator.physics.scene import Contact, RigidBody, Scene, Trajectory
 
 STEPS_PER_SECOND = 480
 SOLVER_ITERATIONS = 20
-MIN_CONTACT_SPEED = 0.05  # m/s: a resting thing's tremble is no contact of note
-COLLISION_SLOP = 0.002  # metres of overlap that the solver leaves alone, far below a pixel
+MIN_CONTACT_SPEED = 0.05  # m/s: slower contacts are the jitter of resting bodies
+COLLISION_SLOP = 0.002  # metres of overlap that the solver tolerates, far below a pixel
 
 
 def simulate_motion(scene: Scene, frames: int, fps: float) -> Trajectory:
@@ -39,7 +39,7 @@ def simulate_motion(scene: Scene, frames: int, fps: float) -> Trajectory:
 
 def _add_bodies(space: pymunk.Space, scene: Scene, log: _ContactLog) -> list[pymunk.Body]:
     bodies: list[pymunk.Body] = []
-    # Groups are pymunk's way to say that two shapes pass each other by.
+    # In pymunk, shapes of the same group do not collide.
     groups = {name: number + 1 for number, (_, name) in enumerate(scene.ignored_contacts)}
     for solid in scene.solids:
         shape = pymunk.Poly(space.static_body, [tuple(c) for c in solid.vertices])
@@ -77,7 +77,7 @@ def _make_body(thing: RigidBody) -> tuple[pymunk.Body, pymunk.Shape]:
 
 
 class _ContactLog:
-    """Writes down when two shapes begin to touch, and how fast they came together."""
+    """Records when two shapes begin to touch, and their approach speed."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -1,4 +1,4 @@
-"""`physics://` as a source of clips: simulated, encoded as H.264, with its ground truth."""
+"""`physics://` as a data source: simulated videos in H.264 with their ground truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.job.config.pack import TranscodeConfig
 from orchestrator.physics.simulated_video import SIMULATOR_VERSION, SimulatedVideo, simulate_video
 from orchestrator.physics.uri import parse_physics_uri
 
-VIDEOS_PER_UNIT = 64  # videos that are simulated, and committed, as a whole
+VIDEOS_PER_UNIT = 64  # part of the identity of packed datasets: do not change
 
 
 class PhysicsSource:
@@ -26,7 +26,7 @@ class PhysicsSource:
     """
 
     def __init__(self, uri: str) -> None:
-        """Read the URI.
+        """Parse the URI.
 
         Raises:
             RequestError: see `uri.parse_physics_uri`.
@@ -35,7 +35,7 @@ class PhysicsSource:
         self.options = parse_physics_uri(uri)
 
     def units(self) -> list[WorkUnit]:
-        """Runs of 64 indices. The number of clips is no part of a unit's identity."""
+        """Units of 64 videos. The number of videos is not part of a unit's identity."""
         identity = f"{self.options.scenes} simulator {SIMULATOR_VERSION}"
         return [
             WorkUnit(
@@ -50,7 +50,7 @@ class PhysicsSource:
         ]
 
     def clips(self, unit: WorkUnit, encode: TranscodeConfig) -> Iterator[RawClip | Rejected]:
-        """Simulate and encode the videos of a unit; nothing is ever rejected.
+        """Simulate and encode the videos of a unit; none is rejected.
 
         Beside each: its ground truth, `states.npy` (float32 `[T, objects, 8]`, see
         `simulated_video.STATE_COLUMNS`), and under "physics" in the JSON what

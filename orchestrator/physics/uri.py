@@ -1,4 +1,4 @@
-"""`physics://FAMILY?option=value&...` and what it may say."""
+"""Parse `physics://SCENE_TYPE?option=value&...`."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ BACKGROUNDS = (STATIC_BACKGROUND, MOVING_BACKGROUND)
 ALL_SUITE_SCENARIOS = "possible"
 SUITE_PREFIX = "suite-"
 SUITE_SCENE_TYPES = tuple(SUITE_PREFIX + scenario for scenario in SCENARIOS)
-MAX_VIDEO_BYTES = 500_000_000  # of one video's raw frames, which are in memory at once
+MAX_VIDEO_BYTES = 500_000_000  # raw frames of one video, which are in memory at once
 
 
 @dataclass(frozen=True)
 class PhysicsOptions:
-    """The options of a `physics://` source, all with a default."""
+    """Options of a `physics://` source; all have a default."""
 
     family: str = ALL_SCENE_TYPES
-    """A family of scenes, or `mixed`: all of them in turn. `suite-SCENARIO`: what the test suites
-    ask about, as it really goes, from draws of its own; `possible`: all of these in turn."""
+    """A scene type, or `mixed`: all of them alternately. `suite-SCENARIO`: possible videos of a
+    test scenario, from other random draws than the tests'; `possible`: all of these alternately."""
     clips: int = 2000
-    """Videos."""
+    """Number of videos."""
     seed: int = 0
     """Another seed gives other videos."""
     size: int = 128
-    """Pixels of the square picture; even."""
+    """Side of the square frames in pixels; even."""
     fps: float = 24.0
     """Frames per second."""
     seconds: float = 5.0
-    """Length of a video."""
+    """Length of a video in seconds."""
     distractors: int = 2
-    """Most bystanders in a scene."""
+    """Maximum number of distractors in a scene."""
     background: str = STATIC_BACKGROUND
-    """`still`, or `moving`: textures drift behind everything, and mean nothing."""
+    """`still`, or `moving`: textures drift in the background, as a distraction."""
 
     @property
     def scenes(self) -> str:
-        """What decides the video of an index, as a canonical text (so without `clips`)."""
+        """Identity of a video but for its index, as text: every option except `clips`."""
         return (
             f"physics://{self.family}?seed={self.seed}&size={self.size}&fps={self.fps:g}"
             f"&seconds={self.seconds:g}&distractors={self.distractors}"
-            # Left out where it is still: what was packed before there was a choice stays the same.
+            # The default is left out, so that datasets older than the option keep their identity.
             + ("" if self.background == STATIC_BACKGROUND else f"&background={self.background}")
         )
 
     def scene_type_of(self, index: int) -> str:
-        """The family of a video: its own, or each in turn when mixed."""
+        """The scene type of a video; for mixed sources they alternate by index."""
         turns = {
             ALL_SCENE_TYPES: tuple(SCENE_BUILDERS),
             ALL_SUITE_SCENARIOS: SUITE_SCENE_TYPES,
@@ -72,7 +72,7 @@ OPTION_RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
 
 
 def parse_physics_uri(uri: str) -> PhysicsOptions:
-    """Read a `physics://` URI.
+    """Parse a `physics://` URI.
 
     Raises:
         RequestError: an unknown family or option, or a value that cannot be.
@@ -114,7 +114,7 @@ NumberRange = tuple[type[int] | type[float], float, float]
 
 
 def parse_number(name: str, text: str, number_range: NumberRange, uri: str) -> float:
-    """The value of an option that is a number of a kind, from a lowest to a highest.
+    """Parse a numeric option and check its range.
 
     Raises:
         RequestError: it is not.

@@ -1,1 +1,1 @@
-"""Planning with a world model: what is searched for, by whom, and how it is judged cheap."""
+"""Model-predictive control with a world model: solvers, goal costs and the control loop."""

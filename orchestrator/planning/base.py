@@ -1,4 +1,4 @@
-"""The protocols that planners, costs and world models meet in. Plain torch."""
+"""Protocols of solvers, costs and plannable world models. Plain torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 Cost = Callable[[Tensor], Tensor]
 """From candidates [B, N, H, D] to their costs [B, N]: B problems, N candidates, H model steps of D
-numbers each (the actions of a block of control steps, side by side, in the world's own units)."""
+numbers each (the actions of a block of control steps, side by side, in the environment's units)."""
 
 
 @dataclass(frozen=True)
 class ActionBounds:
-    """The box that actions lie in: float32 [D] each."""
+    """Bounds of the actions: float32 [D] each."""
 
     low: Tensor
     high: Tensor
@@ -29,13 +29,13 @@ class ActionBounds:
 
 @dataclass(frozen=True)
 class ActionPlan:
-    """What a solver found."""
+    """Result of a solver."""
 
     actions: Tensor
     """float32 [B, H, D]."""
 
     cost: Tensor
-    """float32 [B]: of these actions, as the model sees it."""
+    """float32 [B]: the predicted cost of these actions."""
 
 
 @runtime_checkable
@@ -56,13 +56,13 @@ class PlannableModel(Protocol):
     """Control steps of a model step."""
 
     history: int
-    """Most moments that `predict` reads."""
+    """Maximum number of timesteps that `predict` reads."""
 
     def encode(self, video: Tensor | npt.NDArray[np.uint8]) -> Tensor:
         """uint8 [B, T, H, W, 3] -> [B, n, dim], n tokens of T moments."""
 
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
-        """What follows, moment by moment.
+        """Predict the following timesteps one by one.
 
         Args:
             z: features of the h moments so far, [B, h * area, dim].
@@ -77,12 +77,12 @@ class PlannableModel(Protocol):
 
 @runtime_checkable
 class SupportsRolloutPlans(Protocol):
-    """What a `PlannableModel` may offer besides: many plans from one past, cheaper than singly."""
+    """Optional method of a `PlannableModel`: roll out many plans from one context, at less cost."""
 
     def branch(
         self, z: Tensor, past: Tensor, plans: Tensor, states: Tensor | None = None
     ) -> Tensor:
-        """What follows each plan, as `predict` would say.
+        """Predict the outcome of each plan, equal to that of `predict`.
 
         Args:
             z: features of the h moments so far, [B, h * area, dim].

@@ -1,4 +1,4 @@
-"""The solver that a job names."""
+"""Build the solver of a job."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from orchestrator.planning.search import BestPlans, clip_to_bounds, evaluate_cos
 
 
 class CEMSolver:
-    """Draw around a mean, take mean and spread of the best, draw again.
+    """Cross-entropy method: sample around a mean, refit mean and std to the elites, repeat.
 
     As iCEM (Pinneri et al., arXiv 2008.06389, algorithm 2) it correlates noise in time, keeps some
     elites as candidates, tries the mean itself, and gives back the best plan that it has seen.

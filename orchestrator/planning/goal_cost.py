@@ -1,4 +1,4 @@
-"""What a plan costs: how far from the goal the model sees it end."""
+"""Cost of a plan: the distance between its predicted outcome and the goal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from orchestrator.planning.base import Cost, PlannableModel, SupportsRolloutPlans
 
 MAX_FEATURES_PER_CALL = 2**26
-"""Numbers of features that are predicted at once (256 MB in float32)."""
+"""Maximum number of predicted feature values per call (256 MB in float32)."""
 
 
 @dataclass(frozen=True)
 class GoalDistance:
-    """What of a predicted future is compared with the goal, and how."""
+    """The distance between a predicted future and the goal."""
 
     timesteps: Literal["last", "every"] = "last"
-    """The last predicted moment, or the mean over all."""
+    """Compare the last predicted timestep, or the mean over all."""
 
     distance: Literal["l1", "l2"] = "l2"
     """Mean absolute or mean squared difference of features."""
@@ -40,16 +40,16 @@ class GoalDistance:
 
 @dataclass(frozen=True)
 class PlanningContext:
-    """What has been seen and done in B episodes, when a plan is made."""
+    """Observations and actions so far in B episodes, as input of planning."""
 
     latents: Tensor
-    """Features of the last h moments, [B, h, area, dim]."""
+    """Features of the last h timesteps, [B, h, area, dim]."""
 
     past_actions: Tensor
-    """What was done between them, [B, h - 1, D]."""
+    """Actions between them, [B, h - 1, D]."""
 
     states: Tensor | None = None
-    """[B, h, S], where there are any."""
+    """States [B, h, S], if the model reads them."""
 
 
 class GoalCost:

@@ -1,4 +1,4 @@
-"""Receding horizon: plan, do the first steps, look, plan again from what is left of the plan."""
+"""Receding-horizon control: plan, execute the first steps, observe, replan from the rest."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from orchestrator.planning.goal_cost import GoalDistance, PlanningContext, goal_
 
 @dataclass(frozen=True)
 class MPCConfig:
-    """How far plans reach, and how much of them is done."""
+    """Planning horizon, and how much of a plan is executed."""
 
     horizon: int = 5
     """Model steps of a plan."""
 
     receding_horizon: int = 1
-    """Model steps that are done before the next plan is made."""
+    """Model steps that are executed before the next plan is made."""
 
     context_timesteps: int | None = None
     """Moments that the model is told of. Default: so many that the whole plan fits into what it
@@ -30,7 +30,7 @@ class MPCConfig:
 
 
 class MPCController:
-    """Acts towards goals in B episodes at once, one model step a call.
+    """Controls B episodes in parallel, one model step per call.
 
     The model encodes every moment by itself: an observation is encoded once, when it is made.
     """
@@ -50,7 +50,7 @@ class MPCController:
         self.num_plans, self.planning_s = 0, 0.0
 
     def reset(self, goal: Tensor) -> None:
-        """New episodes, with goals of features [B, area, dim]."""
+        """Start new episodes, with goal features [B, area, dim]."""
         self._goal = goal
         self._latents: list[Tensor] = []
         self._past_actions: list[Tensor] = []
@@ -59,7 +59,7 @@ class MPCController:
         self._next_step = self.config.receding_horizon
 
     def act(self, z: Tensor, states: Tensor | None = None) -> Tensor:
-        """What to do now, [B, D].
+        """Choose the next actions, [B, D].
 
         Args:
             z: features of the present moment, [B, area, dim].
@@ -80,7 +80,7 @@ class MPCController:
         return now
 
     def keep_episodes(self, going: Tensor) -> None:
-        """Go on with some of the episodes, bool [B]."""
+        """Continue with some of the episodes, bool [B]."""
         self._goal, self._plan = self._goal[going], self._plan[going]
         self._latents = [one[going] for one in self._latents]
         self._past_actions = [one[going] for one in self._past_actions]

@@ -12,7 +12,7 @@ from orchestrator.planning.search import BestPlans, clip_to_bounds, evaluate_cos
 
 
 class MPPISolver:
-    """The mean of candidates weighted by exp(-cost / temperature), again and again.
+    """MPPI: iterate the mean of candidates weighted by exp(-cost / temperature).
 
     Williams et al., arXiv 1707.02342, section III. Costs are measured in their own standard
     deviations, so that one temperature serves every scale; the noise narrows as iterations pass.
@@ -54,7 +54,7 @@ class MPPISolver:
 
 
 def _softmax_weights(costs: Tensor, temperature: float) -> Tensor:
-    """[B, N], each row summing to 1; what has no cost weighs nothing."""
+    """Weights [B, N] that sum to 1 in each row; candidates without a finite cost have weight 0."""
     known = costs.isfinite()
     count = known.sum(1, keepdim=True)
     middle = costs.where(known, 0).sum(1, keepdim=True) / count

@@ -1,4 +1,4 @@
-"""Noise for candidates: some whose neighbours in time are alike, some without any order."""
+"""Noise for candidates: half correlated in time, half white."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def candidate_noise(
     correlation: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Standard normal numbers [B, N, H, D], of half of the N correlated in time.
+    """Sample standard normal noise [B, N, H, D]; half of the N samples are correlated in time.
 
     Smooth candidates get far, rough ones find what is fine: measured on Two Rooms and on
     quadratics, both together are better than either, and than smooth first and rough later.

@@ -1,4 +1,4 @@
-"""One plan for one observation and one goal: what `load_model(uri).plan(...)` does."""
+"""`load_model(uri).plan(...)`: one plan for one observation and one goal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan_actions(
     states: Tensor | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Actions that lead from what is observed towards the goal, as the model sees it.
+    """Plan actions that lead from the observation towards the goal, by the model's predictions.
 
     Args:
         observation: uint8 [H, W, 3], or [T, H, W, 3]: T moments, a model step apart.
@@ -75,7 +75,7 @@ def plan_actions(
 
 
 def action_bounds(low: Sequence[float], high: Sequence[float], frameskip: int) -> ActionBounds:
-    """Bounds of a model step from those of a control step's A numbers.
+    """Bounds of the actions of a model step, from those of a control step, [A].
 
     Raises:
         RequestError: they are not below each other, or not finite.

@@ -1,4 +1,4 @@
-"""What solvers that draw candidates share."""
+"""Shared parts of sampling-based solvers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from orchestrator.planning.base import ActionBounds, ActionPlan, Cost
 
 
 def clip_to_bounds(actions: Tensor, bounds: ActionBounds) -> Tensor:
-    """The nearest actions within bounds."""
+    """Clip actions to the bounds."""
     return actions.clamp(bounds.low.to(actions), bounds.high.to(actions))
 
 
 def initial_std(bounds: ActionBounds, fraction: float) -> Tensor:
-    """Standard deviation of the first candidates, [D]: a share of half the bounds' width."""
+    """Initial standard deviation, [D]: a fraction of half the bounds' width."""
     return fraction * (bounds.high - bounds.low) / 2
 
 
 def evaluate_costs(cost: Cost, candidates: Tensor) -> Tensor:
-    """The candidates' costs, [B, N]; infinite where there is no number.
+    """Evaluate the candidates' costs, [B, N]; NaN becomes infinity.
 
     Raises:
         JobFailed: a problem has none.
@@ -42,7 +42,7 @@ class BestPlans:
         self._plan: ActionPlan | None = None
 
     def update(self, actions: Tensor, cost: Tensor) -> None:
-        """[B, H, D] and [B]: kept where they cost less."""
+        """Keep plans [B, H, D] whose costs [B] are lower than the best so far."""
         if self._plan is None:
             self._plan = ActionPlan(actions, cost)
             return
@@ -54,6 +54,6 @@ class BestPlans:
 
     @property
     def plan(self) -> ActionPlan:
-        """What was found."""
+        """The best plans."""
         assert self._plan is not None, "nothing was offered"
         return self._plan

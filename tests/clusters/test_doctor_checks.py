@@ -147,7 +147,7 @@ def test_a_fault_is_named_with_its_mending(
     hits = [one for one in found(facts, check) if one.state != "ok"]
     assert [one.state for one in hits] == [state]
     assert told in hits[0].text
-    assert mend in hits[0].mend
+    assert mend in hits[0].hint
 
 
 def test_every_check_has_been_seen_to_fail() -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from orchestrator.cluster_profile import load_profile
 from orchestrator.cluster_profile.secret_scan import looks_secret
-from orchestrator.clusters.render.render import render
-from orchestrator.clusters.render.write import render_to
+from orchestrator.clusters.render.render import render, render_to
 from orchestrator.errors import RequestError
 from orchestrator.job import load_job
 from tests.support.kubernetes_manifests import REPOSITORY

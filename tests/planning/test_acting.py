@@ -139,7 +139,9 @@ def test_a_goal_counts_in_the_control_step_that_reaches_it_and_nothing_beyond_th
     starts = np.float32([[30, 60], [30, 60], [30, 60]])
     goals = np.float32([[60, 60], [90, 60], [30, 180]])
     ends = enumerate(zip(starts, goals, strict=True))
-    tasks = TaskSet([Task(n, *both) for n, both in ends], TwoRooms().judged, np.ones(2, np.float32))
+    tasks = TaskSet(
+        [Task(n, *both) for n, both in ends], TwoRooms().success_features, np.ones(2, np.float32)
+    )
     arm = Straight()
     found = played(arm, tasks, budget=10)
     # 5 a step: nearer than 16 at 45 (3 steps) and at 75 (9 steps).
@@ -210,9 +212,9 @@ def test_a_picture_read_as_a_state_is_all_that_is_known_of_the_goal(
         reader,
     )
     blind = replace(tasks.all[0], goal=np.full(2, np.nan, np.float32))
-    goals = Observations(TwoRooms().picture(tasks.all[0].goal)[None], blind.goal[None])
+    goals = Observations(TwoRooms().render_state(tasks.all[0].goal)[None], blind.goal[None])
     arm.reset([blind], goals)
-    first = Observations(TwoRooms().picture(blind.start)[None], blind.start[None])
+    first = Observations(TwoRooms().render_state(blind.start)[None], blind.start[None])
     assert np.isfinite(arm.act(first)).all()
 
 
@@ -243,7 +245,7 @@ def test_videos_are_recalled_as_the_model_s_steps(tmp_path: Path) -> None:
     for video in found.episodes:
         assert video.actions.shape == (6, 10)
         assert np.abs(video.features.numpy() * ROOM_SIZE - video.states).max() < 3
-        moved = TwoRooms().roll(video.states[:-1], video.actions.reshape(6, 5, 2))[:, -1]
+        moved = TwoRooms().rollout(video.states[:-1], video.actions.reshape(6, 5, 2))[:, -1]
         assert np.abs(moved - video.states[1:]).max() < 1e-3
     with pytest.raises(RequestError, match="2 numbers, the world's 3"):
         build_replay_buffer(TwoRoomsModel(), indexes, 2, 64, 15)

@@ -114,7 +114,7 @@ class Deaf:
 @pytest.mark.parametrize(
     ("planning", "text"),
     [
-        ({"world": "two-room"}, "no world 'two-room'"),
+        ({"world": "two-room"}, "no environment 'two-room'"),
         ({"world": "gym/CartPole-v1"}, "cannot be put into a state"),
         ({"tasks": [{"start": [0, 0], "goal": [60, 60]}]}, "outside the rooms"),
         ({"data": None}, "trained on is not known"),

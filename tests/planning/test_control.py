@@ -26,13 +26,13 @@ def test_goals_are_reached_from_pictures_and_what_is_done_is_known() -> None:
     goals = [[160, 60], [60, 60], [190, 180]]
     worlds = [TwoRooms() for _ in starts]
     for world, start in zip(worlds, starts, strict=True):
-        world.restore(np.float32(start))
+        world.set_state(np.float32(start))
     model = TwoRoomsModel()
     solver = build_solver(CEM(candidates=200, iterations=6))
     control = MPCController(
         model, solver, BOX, MPCConfig(horizon=5), torch.Generator().manual_seed(0)
     )
-    shown = np.stack([TwoRooms().picture(np.float32(goal)) for goal in goals])[:, None]
+    shown = np.stack([TwoRooms().render_state(np.float32(goal)) for goal in goals])[:, None]
     control.reset(model.encode(shown)[:, :, None].flatten(1, 2))
     for _ in range(8):
         actions = control.act(model.encode(pictures(worlds))[:, :1])

@@ -77,7 +77,7 @@ def test_a_model_of_its_protocol_is_planned_with(how: str) -> None:
 
 
 def frames(states: list[list[float]]) -> Tensor:
-    shown = np.stack([TwoRooms().picture(np.float32(state)) for state in states])
+    shown = np.stack([TwoRooms().render_state(np.float32(state)) for state in states])
     return torch.from_numpy(shown)[:, None]
 
 
@@ -100,7 +100,7 @@ def test_a_model_of_ours_under_a_solver_like_its(channels_first: bool) -> None:
             assert costs.shape == (1, 200)
             best = candidates[0, costs[0].topk(20, largest=False).indices]
             mean, deviation = best.mean(0)[None], best.std(0)[None]
-        end = TwoRooms().roll(np.float32([starts[row]]), mean.view(1, 25, 2).numpy())[0, -1]
+        end = TwoRooms().rollout(np.float32([starts[row]]), mean.view(1, 25, 2).numpy())[0, -1]
         assert np.linalg.norm(end - goals[row]) < 16
     assert costable.model.num_encoded_frames <= 2 * 3
 

@@ -32,5 +32,5 @@ class TwoRoomsModel:
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
         """[B, h, 2], [B, m, 10] -> [B, m - h + 1, 2]."""
         ahead = actions[:, z.shape[1] - 1 :].reshape(len(z), -1, 2).numpy()
-        reached = self._world.roll(z[:, -1].numpy() * ROOM_SIZE, ahead)
+        reached = self._world.rollout(z[:, -1].numpy() * ROOM_SIZE, ahead)
         return torch.from_numpy(reached[:, self.block - 1 :: self.block] / ROOM_SIZE).float()

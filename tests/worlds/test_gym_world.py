@@ -126,7 +126,10 @@ def test_choices_are_the_largest_of_as_many_numbers(walk: Any) -> None:
 
 def test_an_episode_ends_where_the_environment_says(walk: Any) -> None:
     episode = collect_episode(
-        world := build_environment(walk(last=7)), world.collector(), 20, np.random.default_rng(0)
+        world := build_environment(walk(last=7)),
+        world.make_collector(),
+        20,
+        np.random.default_rng(0),
     )
     assert episode.frames.shape[0] == len(episode.states) == len(episode.actions) == 8
     assert not episode.actions[-1].any()
@@ -142,13 +145,13 @@ def test_an_observation_of_pixels_is_no_state(walk: Any) -> None:
 
 def test_it_says_that_it_cannot_be_put_into_a_state(walk: Any) -> None:
     world = build_environment(walk())
-    assert not world.restorable
+    assert not world.can_set_state
     world.reset(seed=0)
     for ask in (
-        lambda: world.restore(world.state),
-        lambda: world.picture(world.state),
+        lambda: world.set_state(world.state),
+        lambda: world.render_state(world.state),
         lambda: world.reset(options={"state": world.state}),
-        lambda: world.reached(world.state, world.state),
+        lambda: world.is_success(world.state, world.state),
     ):
         with pytest.raises(RequestError, match="cannot be put into a state"):
             ask()
@@ -157,8 +160,8 @@ def test_it_says_that_it_cannot_be_put_into_a_state(walk: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"fps": None}, "its rate is not known"),
-        ({"modes": ("human",)}, "draws no pictures"),
+        ({"fps": None}, "its control rate is unknown"),
+        ({"modes": ("human",)}, "does not render images"),
         ({"actions": spaces.MultiBinary(3)}, "its actions are MultiBinary"),
         ({"actions": spaces.Box(-np.inf, np.inf, (2,))}, "no bounds"),
     ],

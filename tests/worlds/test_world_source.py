@@ -77,15 +77,15 @@ def test_row_f_of_the_actions_leads_from_frame_f_to_the_next(name: str) -> None:
             build_environment(name),
         )
         assert len(states) == len(actions) == clip.frames == 20
-        assert clip.fps == world.rate
+        assert clip.fps == world.control_rate
         assert not actions[-1].any()
         assert actions[:-1].any()
         assert json.loads(clip.extras["json"])["world"]["states"] == list(world.state_names)
-        world.restore(states[0])
+        world.set_state(states[0])
         for action, after in zip(actions[:-1], states[1:], strict=True):
             world.step(action)
             np.testing.assert_allclose(world.state, after, atol=1e-4)
-        pictures = np.stack([world.picture(state) for state in states])
+        pictures = np.stack([world.render_state(state) for state in states])
         error = np.mean((_decode(clip.payload).astype(float) - pictures) ** 2)
         assert 10 * np.log10(255**2 / error) > 28
 
@@ -128,7 +128,7 @@ def test_a_long_episode_is_cut_and_no_action_leads_out_of_a_part() -> None:
         ("world://two-rooms?size=512&steps=1000", "lower steps or size"),
         ("world://two-rooms?seed=1&seed=2", "given twice"),
         ("world://no.such.module:World", "cannot import 'no.such.module'"),
-        ("world://orchestrator.environments.base:Episode", "not a world"),
+        ("world://orchestrator.environments.base:Episode", "not an environment"),
         ("world://two-rooms/more", "did you mean 'two-rooms'?"),
     ],
 )

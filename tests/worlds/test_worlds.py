@@ -36,7 +36,7 @@ def test_gymnasium_finds_nothing_to_complain_about(name: str) -> None:
 def test_going_on_from_any_state_gives_what_came_after_it(name: str, random: bool) -> None:
     episode, world = _play(name, 1, random=random), build_environment(name, 16)
     for start in (0, 7, 23):
-        world.restore(episode.states[start])
+        world.set_state(episode.states[start])
         for row in range(start, len(episode.states) - 1):
             world.step(episode.actions[row])
             np.testing.assert_allclose(world.state, episode.states[row + 1], atol=1e-4)
@@ -47,7 +47,7 @@ def test_many_plans_rolled_at_once_end_where_each_ends(name: str) -> None:
     first, second = _play(name, 4, 6), _play(name, 5, 6, random=True)
     starts = np.stack([first.states[0], second.states[0]])
     actions = np.stack([first.actions[:-1], second.actions[:-1]])
-    rolled = build_environment(name, 16).roll(starts, actions)
+    rolled = build_environment(name, 16).rollout(starts, actions)
     np.testing.assert_allclose(rolled[0], first.states[1:], atol=1e-4)
     np.testing.assert_allclose(rolled[1], second.states[1:], atol=1e-4)
 
@@ -55,13 +55,13 @@ def test_many_plans_rolled_at_once_end_where_each_ends(name: str) -> None:
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_picture_shows_its_state_and_leaves_the_present_one_alone(name: str) -> None:
     world, episode = build_environment(name, 48), _play(name, 2)
-    world.restore(episode.states[0])
-    other = world.picture(episode.states[-1])
+    world.set_state(episode.states[0])
+    other = world.render_state(episode.states[-1])
     assert other.shape == (48, 48, 3)
     assert other.dtype == np.uint8
     np.testing.assert_array_equal(world.state, episode.states[0])
     assert not np.array_equal(world.render(), other)
-    world.restore(episode.states[-1])
+    world.set_state(episode.states[-1])
     np.testing.assert_array_equal(world.render(), other)
 
 
@@ -72,7 +72,7 @@ def test_what_lies_outside_a_world_is_refused(name: str) -> None:
     assert len(good) == len(world.state_names)
     for wrong in (good[:-1], good + 1e4, good * np.nan):
         with pytest.raises(RequestError, match="outside"):
-            world.restore(wrong)
+            world.set_state(wrong)
     for action in (np.zeros(3), np.array([np.nan, 0]), np.zeros((1, 2))):
         with pytest.raises(RequestError, match="give 2 finite numbers"):
             world.step(action)
@@ -84,9 +84,9 @@ def test_collectors_show_pairs_worth_a_task_and_a_goal_is_reached_by_itself(name
     for index in range(3):
         states = _play(name, index, 100).states
         for start, goal in zip(states[::3], states[25::3], strict=False):
-            assert world.reached(goal, goal)
-            if world.worthwhile(start, goal):
-                assert not world.reached(start, goal)
+            assert world.is_success(goal, goal)
+            if world.is_nontrivial(start, goal):
+                assert not world.is_success(start, goal)
                 found += 1
     assert found >= 3
 
@@ -108,7 +108,7 @@ def test_the_dot_passes_the_wall_by_the_door_alone(random: bool) -> None:
 
 def test_the_dot_slides_along_the_wall() -> None:
     world = build_environment("two-rooms")
-    world.restore(np.array([100, 150], np.float32))
+    world.set_state(np.array([100, 150], np.float32))
     world.step(np.array([1, 1], np.float32))
     np.testing.assert_allclose(world.state, [100, 155])
     world.step(np.array([5, -3], np.float32))  # beyond the action space: as far as it goes
@@ -118,9 +118,9 @@ def test_the_dot_slides_along_the_wall() -> None:
 def test_the_lever_raises_its_ball_where_the_right_arm_is_pushed_down_only() -> None:
     def height_after(x: float) -> float:
         world = build_environment("lever", 16)
-        state = world.draw(np.random.default_rng(0))
+        state = world.sample_state(np.random.default_rng(0))
         state[:2] = (x, 5.0)
-        world.restore(state)
+        world.set_state(state)
         assert state[7] < 2.2
         for _ in range(30):
             world.step(np.array([0, -1], np.float32))
@@ -139,11 +139,11 @@ def test_the_lever_keeps_its_ball_in_the_cup_while_it_is_pushed() -> None:
 def test_a_block_moves_where_the_disc_pushes_it_and_stands_still_otherwise() -> None:
     world = build_environment("push-t", 16)
     start = np.array([120, 256, 256, 200, 0.0, 0, 0], np.float32)  # the stem hangs down, 200 to 320
-    world.restore(start)
+    world.set_state(start)
     for _ in range(3):
         world.step(np.array([-0.5, 0], np.float32))
     np.testing.assert_array_equal(world.state[2:5], start[2:5])
-    world.restore(start)
+    world.set_state(start)
     for _ in range(6):
         world.step(np.array([0.6, 0], np.float32))
     assert world.state[2] > 256 + 20
@@ -166,12 +166,12 @@ def test_push_t_is_judged_as_published(change: tuple[float, ...], reached: bool)
     """20 of 512 for the disc's and the block's places together, 20 degrees for the turn."""
     goal = np.array([100, 100, 256, 256, 0.0, 0, 0], np.float32)
     state = goal + np.array([*change, 300, 300], np.float32)
-    assert build_environment("push-t", 16).reached(state, goal) is reached
+    assert build_environment("push-t", 16).is_success(state, goal) is reached
 
 
 def test_a_ball_is_carried_let_go_once_and_rests_where_it_fell() -> None:
     world = build_environment("drop", 16)
-    world.restore(np.array([5.0, 1, 5.0, 7.8, 0, 0, 0], np.float32))
+    world.set_state(np.array([5.0, 1, 5.0, 7.8, 0, 0, 0], np.float32))
     for _ in range(8):
         world.step(np.array([-1, 1], np.float32))
     np.testing.assert_allclose(world.state[[0, 2, 3]], [1.8, 1.8, 7.8], atol=1e-4)
@@ -208,7 +208,7 @@ def test_push_t_goes_on_as_the_published_one(
 ) -> None:
     """`after` is what stable-worldmodel 0.1.1's own environment gave (pymunk 7.3.1)."""
     world = build_environment("push-t", 16)
-    world.restore(np.array(state, np.float32))
+    world.set_state(np.array(state, np.float32))
     world.step(np.array(action, np.float32))
     np.testing.assert_allclose(world.state, after, atol=2e-3)
 
@@ -234,12 +234,14 @@ def test_who_collects_push_t_shows_more_than_pushes_at_the_middle() -> None:
 def test_push_t_judges_places_and_the_turn_without_a_seam() -> None:
     world = build_environment("push-t", 64)
     rng = np.random.default_rng(0)
-    state = np.stack([world.draw(rng) for _ in range(8)])
+    state = np.stack([world.sample_state(rng) for _ in range(8)])
     other = state.copy()
     other[:, 4] = (other[:, 4] + 2 * np.pi - 0.02) % (2 * np.pi)
     other[:, 5:] = rng.uniform(-50, 50, (8, 2))  # how fast the disc goes is not asked
-    apart = np.abs(world.judged(state) - world.judged(other))
+    apart = np.abs(world.success_features(state) - world.success_features(other))
     assert apart.shape == (8, 6)
     assert apart.max() < 0.021
     moved = other + np.float32([0, 0, 30, 0, 0, 0, 0])
-    assert np.allclose(np.abs(world.judged(moved) - world.judged(other)).max(1), 30, atol=1e-3)
+    assert np.allclose(
+        np.abs(world.success_features(moved) - world.success_features(other)).max(1), 30, atol=1e-3
+    )

@@ -1,7 +1,7 @@
-"""The doctor: looks at a cluster before a GPU is rented or a job is queued.
+"""The doctor: checks a cluster before a job is submitted to it.
 
-`diagnose` looks from inside, on the Ray cluster that is joined; `preflight` from outside, before
-a job is sent. A check that is to be added is a class in `checks/`.
+`diagnose` checks from inside, as a driver of the Ray cluster; `preflight` from the machine that
+submits, before it does. A new check is a class in `checks/`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["CheckResult", "check_from_client", "diagnose", "preflight", "with_do
 
 
 def diagnose(job: Job | None, storage: str, progress: Progress) -> list[CheckResult]:
-    """Look at every node of the cluster that RAY_ADDRESS names, or at this machine alone.
+    """Check every node of the cluster that RAY_ADDRESS names, or this machine alone.
 
-    Nothing is left behind in `storage`, and no core or GPU is reserved.
+    It reserves no core or GPU, and removes what it writes to `storage`.
 
     Raises:
         RequestError: no cluster answers at RAY_ADDRESS, or it refuses the token.
@@ -35,9 +35,9 @@ def diagnose(job: Job | None, storage: str, progress: Progress) -> list[CheckRes
 
 
 def with_doctor_check(command: tuple[str, ...], job_file: str) -> tuple[str, ...]:
-    """`command`, which runs only where the doctor, on the cluster itself, finds no fault.
+    """A command that runs the doctor on the cluster, and `command` only if no check fails.
 
-    Signals reach the command: it takes the shell's place. The doctor's exit code is 2.
+    `exec` replaces the shell, so that signals reach the command. The doctor's exit code is 2.
     """
     doctor = shlex.join(("python", "-m", "orchestrator", "doctor", job_file))
     return ("sh", "-c", f"{doctor} && exec {shlex.join(command)}")

@@ -1,4 +1,4 @@
-"""Asks every node of a Ray cluster, and puts together what they say."""
+"""Collect facts from every node of a Ray cluster, by an actor on each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from orchestrator.progress import Progress
 from orchestrator.storage import Storage
 
 ANSWER_S = 120.0
-"""Seconds that a node may take for an answer; its first starts a process and imports torch."""
+"""Timeout of a call to a node, in seconds; the first one starts a process and imports torch."""
 
 CLOCK_SAMPLES = 5
 
 
 @dataclass
 class _ProbedNode:
-    """A node and the actor on it; `facts` grow with every question."""
+    """A node and the actor on it; every call adds to `facts`."""
 
     name: str
     address: str
@@ -34,9 +34,9 @@ class _ProbedNode:
 
 
 def collect_facts(job: Job | None, storage: str, progress: Progress) -> ClusterFacts:
-    """Everything that the checks look at, of the cluster that Ray is connected to.
+    """Collect all facts for the checks, about the cluster that Ray is connected to.
 
-    A node that does not answer is left out and named; nothing is raised for it.
+    A node that does not respond is listed in `unresponsive`; that is not an error.
     """
     data = find_datasets(job, Storage(storage))
     mlflow, mlflow_error = _tracking(job, Storage(storage))
@@ -68,7 +68,7 @@ def collect_facts(job: Job | None, storage: str, progress: Progress) -> ClusterF
 
 
 def _tracking(job: Job | None, storage: Storage) -> tuple[str, str]:
-    """Where runs are tracked, or why that cannot be."""
+    """The MLflow URI, or why there is none: (uri, error)."""
     from orchestrator.tracking.server import tracking_uri
 
     track = getattr(job, "track", None)
@@ -79,7 +79,7 @@ def _tracking(job: Job | None, storage: Storage) -> tuple[str, str]:
 
 
 class _NodeProbes:
-    """An actor on every alive node, which reserves nothing."""
+    """An actor on every alive node; it reserves no resources."""
 
     def __init__(self, request: ProbeRequest, progress: Progress) -> None:
         import ray
@@ -92,7 +92,7 @@ class _NodeProbes:
         for name, node in alive_nodes_by_name(ray.nodes()).items():
             has = node["Resources"]
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            # Without this Ray hides the GPUs from what reserves none.
+            # Without this Ray hides GPUs from actors that reserve none.
             shown = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
             options = {"runtime_env": shown} if has.get("GPU") else {}
             actor = ray.remote(num_cpus=0, scheduling_strategy=here, **options)(NodeProbe)
@@ -107,7 +107,7 @@ class _NodeProbes:
             self.responsive.append(_ProbedNode(name, node["NodeManagerAddress"], probe, facts))
 
     def call_all(self, saying: str, method: str, *args: Any) -> None:
-        """Put one question to all nodes at once; who does not answer is asked no more."""
+        """Call a method on all nodes in parallel; nodes that fail are not called again."""
         self._progress.message(saying.format(len(self.responsive)))
         self._gather({m.name: getattr(m.actor, method).remote(*args) for m in self.responsive})
 
@@ -127,7 +127,7 @@ class _NodeProbes:
         self.responsive.remove(member)
 
     def measure_clock_offsets(self) -> None:
-        """How far each clock is ahead of the driver's: by the quickest of several answers."""
+        """Measure each clock's offset from the driver's: the fastest of several round trips."""
         import ray
 
         for member in list(self.responsive):
@@ -145,13 +145,13 @@ class _NodeProbes:
             member.facts.update(clock_s=ahead, clock_error_s=took / 2)
 
     def measure_rates(self) -> None:
-        """Matrix products, on all nodes at the same time."""
+        """Measure matrix products on all nodes in parallel."""
         self._progress.message("multiplying matrices")
         asked = {m.name: m.actor.rates.remote(m.facts["gpu_list"]) for m in self.responsive}
         self._gather(asked)
 
     def measure_network(self, job: Job | None) -> AllReduceRates | None:
-        """All-reduce over the nodes that would train: those with GPUs, or else with cores."""
+        """Measure all-reduce over the nodes that would train: those with GPUs, else with cores."""
         on_cpu = getattr(getattr(job, "scale", None), "device", "auto") == "cpu"
         with_gpus = [] if on_cpu else [m for m in self.responsive if m.facts["gpus"]]
         backend = "nccl" if with_gpus else "gloo"
@@ -170,7 +170,7 @@ class _NodeProbes:
         return AllReduceRates(backend, whole, best)
 
     def _all_reduce_rates(self, groups: list[list[_ProbedNode]], backend: str) -> dict[str, float]:
-        """By node, the rate of all-reduces that go on in all groups at the same time."""
+        """Rate of each node, with all groups running their all-reduce in parallel."""
         import ray
 
         answers = {}
@@ -183,7 +183,7 @@ class _NodeProbes:
         return dict(zip(answers, rates, strict=True))
 
     def close(self) -> None:
-        """Remove what was written, on every node, and end the actors."""
+        """Remove the written files on every node, and end the actors."""
         import ray
 
         for member in self.responsive:
@@ -196,9 +196,9 @@ class _NodeProbes:
 
 
 def neighbours(group: list[Any]) -> list[list[list[Any]]]:
-    """Rounds of pairs, after which every member has met both its neighbours on a ring.
+    """Rounds of pairs in which every member is paired once with each neighbour on a ring.
 
-    A slow node is slow with both; the neighbours of one have another to show what they can do.
+    A slow node is slow in both its pairs; its neighbours are fast in their other pair.
     """
     ring = [[one, other] for one, other in zip(group, [*group[1:], group[0]], strict=True)]
     paired = len(group) // 2 * 2
@@ -207,7 +207,7 @@ def neighbours(group: list[Any]) -> list[list[list[Any]]]:
 
 
 def alive_nodes_by_name(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Ray's alive nodes by address; with their port where several share one."""
+    """Ray's alive nodes by address, with the port added if several share one."""
     alive = sorted(
         (node for node in nodes if node["Alive"]),
         key=lambda node: (node["NodeManagerAddress"], node["NodeManagerPort"]),
@@ -221,7 +221,7 @@ def alive_nodes_by_name(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what Ray raises is what happened; the others are where."""
+    """One line for an error: its last line says what happened, those before it where."""
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__

@@ -27,10 +27,10 @@ def check_job_server(profile: Profile) -> list[CheckResult]:
     except OSError as error:
         return [_no_answer(profile.address, error)]
     if status not in DENIED:
-        mend = "start its nodes with RAY_AUTH_MODE=token and one token (ray get-auth-token)"
+        hint = "start its nodes with RAY_AUTH_MODE=token and one token (ray get-auth-token)"
         text = f"{profile.address} asks for none: whoever reaches it can run code there"
         return [
-            CheckResult("token", "warn", text, mend),
+            CheckResult("token", "warn", text, hint),
             _check_ray_version(profile.address, status, facts),
         ]
     try:
@@ -50,8 +50,8 @@ def check_job_server(profile: Profile) -> list[CheckResult]:
         return [_no_answer(profile.address, error)]
     if status in DENIED:
         text = f"{profile.address} refuses our token"
-        mend = f"{_token_source(profile)} must hold the cluster's: on its head, ray get-auth-token"
-        return [CheckResult("token", "fail", text, mend)]
+        hint = f"{_token_source(profile)} must hold the cluster's: on its head, ray get-auth-token"
+        return [CheckResult("token", "fail", text, hint)]
     accepted = CheckResult("token", "ok", "asked for, and ours is accepted")
     return [accepted, _check_ray_version(profile.address, status, facts)]
 
@@ -60,19 +60,19 @@ def _check_ray_version(address: str, status: int, facts: dict[str, Any]) -> Chec
     ours, theirs = importlib.metadata.version("ray"), facts.get("ray_version")
     if theirs is None:
         text = f"what answers at {address} is no Ray job server (status {status})"
-        mend = "the address is that of Ray's dashboard, usually port 8265"
-        return CheckResult("address", "fail", text, mend)
+        hint = "the address is that of Ray's dashboard, usually port 8265"
+        return CheckResult("address", "fail", text, hint)
     if theirs != ours:
         text = f"ray {theirs} runs there, ray {ours} here"
-        mend = f"pip install 'ray=={theirs}' here, or bring the cluster to {ours}"
-        return CheckResult("versions", "fail", text, mend)
+        hint = f"pip install 'ray=={theirs}' here, or bring the cluster to {ours}"
+        return CheckResult("versions", "fail", text, hint)
     return CheckResult("address", "ok", f"{address} answers, ray {theirs} as here")
 
 
 def _no_answer(address: str, error: OSError) -> CheckResult:
     text = f"{address} does not answer: {getattr(error, 'reason', error)}"
-    mend = "start the cluster, correct the profile's address, or open a tunnel: ui --to CLUSTER"
-    return CheckResult("address", "fail", text, mend)
+    hint = "start the cluster, correct the profile's address, or open a tunnel: ui --to CLUSTER"
+    return CheckResult("address", "fail", text, hint)
 
 
 def _version(address: str, token: str | None) -> tuple[int, dict[str, Any]]:

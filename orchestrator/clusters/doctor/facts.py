@@ -1,4 +1,4 @@
-"""What was found on a cluster, as plain data: all that the checks look at."""
+"""Facts about a cluster, as plain data: the input of the checks, and their results."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ CheckState = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of the doctor. `warn` does not keep a job from starting; `fail` does."""
+    """Result of one check. `warn` lets a job start, `fail` does not."""
 
     check: str
     state: CheckState
     text: str
-    mend: str = ""
+    hint: str = ""
     """What to do about it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for `--json`."""
-        return asdict(self)
+        """Plain data, for `--json`; `mend` is an older name of `hint`."""
+        return {**asdict(self), "mend": self.hint}
 
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """A GPU as its driver and torch see it."""
+    """Facts about a GPU, from its driver and from torch."""
 
     index: int
     name: str
@@ -35,31 +35,31 @@ class GpuFacts:
     """Bytes."""
 
     used: int = 0
-    """Bytes that processes hold."""
+    """Bytes in use by processes."""
 
     uncorrected_ecc_errors: int = 0
     """Memory errors since the driver was loaded that could not be corrected."""
 
     bf16_flops_per_s: float | None = None
-    """Rate of a matrix product in bf16, FLOP/s; None where it could not be computed."""
+    """Rate of a matrix product in bf16, FLOP/s; None if it could not be measured."""
 
     error: str = ""
-    """Why it could not."""
+    """Why the rate could not be measured."""
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What one node said of itself. `name` is its address, as Ray knows it."""
+    """Facts about one node. `name` is its address in Ray."""
 
     name: str
     cpus: float
-    """Cores that Ray deals out."""
+    """Cores that Ray allocates."""
 
     gpus: int
-    """GPUs that Ray deals out."""
+    """GPUs that Ray allocates."""
 
     versions: dict[str, str]
-    """Of python, ray, torch, ...; packages that are not there are missing."""
+    """Of python, ray, torch, ...; packages that are not installed are left out."""
 
     gpu_list: tuple[GpuFacts, ...] = ()
     fp32_flops_per_s: float | None = None
@@ -69,7 +69,7 @@ class NodeFacts:
     """Cores that its processes may use."""
 
     shm: int = 0
-    """Bytes of /dev/shm; 0 where there is none."""
+    """Bytes of /dev/shm; 0 if there is none."""
 
     object_store: int = 0
     """Bytes of Ray's object store."""
@@ -81,31 +81,31 @@ class NodeFacts:
     """Seconds that its clock is ahead of the driver's."""
 
     clock_error_s: float = 0.0
-    """Seconds that this may be off by."""
+    """Uncertainty of `clock_s`, in seconds."""
 
     requires_token: bool = False
-    """Whether Ray asks for a token there."""
+    """Whether Ray requires a token there."""
 
     free: int | None = None
-    """Free bytes where the storage lies; None for an object store."""
+    """Free bytes on the storage's disk; None for an object store."""
 
     write_error: str = ""
     """Why it cannot write to the storage."""
 
     created_first: bool = False
-    """Whether it was the one that created the file that all nodes tried to."""
+    """Whether it created the file that every node tried to create first."""
 
     missing_writers: tuple[str, ...] = ()
-    """Nodes whose files it does not find in the storage."""
+    """Nodes whose files in the storage it cannot read."""
 
     mlflow_error: str = ""
-    """Why MLflow does not serve it."""
+    """Why it cannot use MLflow; empty if it can."""
 
     digests: dict[str, str] = field(default_factory=dict)
-    """By dataset, its index's digest."""
+    """Digest of the index of each dataset."""
 
     data_errors: dict[str, str] = field(default_factory=dict)
-    """By dataset, why it cannot be read."""
+    """Why a dataset cannot be read, for each that cannot."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class AllReduceRates:
     """Bytes per second and node that an all-reduce over all nodes moves."""
 
     per_node: dict[str, float] = field(default_factory=dict)
-    """By node, the same with the better of two neighbours."""
+    """Bytes per second of each node with the faster of its two neighbours."""
 
     error: str = ""
     """Why it could not be measured."""
@@ -127,7 +127,7 @@ class AllReduceRates:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """A cluster, and the job that it is to run."""
+    """Facts about a cluster and the job that shall run on it."""
 
     nodes: tuple[NodeFacts, ...]
     storage: str = ""
@@ -135,7 +135,7 @@ class ClusterFacts:
     """Where runs are tracked."""
 
     mlflow_error: str = ""
-    """Why that is known already to be wrong."""
+    """Why that address cannot be right, if the driver can tell."""
 
     job: Job | None = None
     datasets: tuple[str, ...] = ()
@@ -151,4 +151,4 @@ class ClusterFacts:
     """Nodes that did not answer, and why."""
 
     network: AllReduceRates | None = None
-    """None where there is one node, or nothing could be asked."""
+    """None if fewer than two nodes can take part."""

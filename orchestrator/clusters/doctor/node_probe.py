@@ -1,4 +1,4 @@
-"""The doctor's hand on one node: an actor without resources that looks, writes and measures."""
+"""The doctor's actor on one node: reads limits, tries services, measures rates."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from orchestrator.clusters.mlflow_rest import server_error
 from orchestrator.storage import Storage
 
 CREATE_ONCE_FILE = "once"
-"""The file that every node tries to create."""
+"""File that every node tries to create; only one may succeed."""
 
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What a node is asked about beside itself."""
+    """What the probes of all nodes need to know."""
 
     storage: str
     folder: str
-    """Folder of this examination in the storage."""
+    """Folder of this diagnosis in the storage."""
 
     mlflow: str
     datasets: tuple[str, ...]
 
 
 class NodeProbe:
-    """Answers with fields of `facts.NodeFacts`; what is wrong is a fact too, and not raised."""
+    """Methods return fields of `facts.NodeFacts`; a fault is such a field, not an exception."""
 
     def __init__(self, name: str, request: ProbeRequest) -> None:
         self._name, self._request = name, request
@@ -37,7 +37,7 @@ class NodeProbe:
         self._made_root = not self._storage.is_remote and not os.path.isdir(self._storage.root)
 
     def machine(self) -> dict[str, Any]:
-        """Versions, GPUs, memory, limits."""
+        """Read versions, GPUs, memory and limits."""
         return {
             "versions": machine.versions(),
             "gpu_list": machine.gpu_facts(),
@@ -53,7 +53,7 @@ class NodeProbe:
         return time.time()
 
     def rates(self, gpu_list: tuple[Any, ...]) -> dict[str, Any]:
-        """Matrix rates of the cores, or of the GPUs where there are any."""
+        """Measure matrix products on the GPUs, or on the cores if there are none."""
         from orchestrator.clusters.doctor import node_speed as measure
 
         if gpu_list:
@@ -61,7 +61,7 @@ class NodeProbe:
         return {"fp32_flops_per_s": measure.cpu_flops(machine.usable_cores())}
 
     def write(self) -> dict[str, Any]:
-        """A file of this node's own, and one that only one node can be the first to create."""
+        """Write a file of this node, and try to create the file that only one node can create."""
         try:
             self._storage.write_bytes(f"{self._request.folder}/{self._name}", b"doctor")
             created = self._storage.write_if_absent(
@@ -72,7 +72,7 @@ class NodeProbe:
         return {"created_first": created}
 
     def read(self, writers: list[str]) -> dict[str, Any]:
-        """Whose files are not found."""
+        """List the nodes in `writers` whose files this node cannot read."""
         return {"missing_writers": tuple(name for name in writers if not self._can_read(name))}
 
     def _can_read(self, name: str) -> bool:
@@ -88,10 +88,10 @@ class NodeProbe:
             if self._made_root:
                 os.rmdir(self._storage.root)
         except OSError:
-            pass  # what could not be written cannot be removed either; `write` has told
+            pass  # a storage that cannot be written to: `write` has reported it
 
     def services(self) -> dict[str, Any]:
-        """MLflow and the datasets, as this node reaches them."""
+        """Try MLflow and the datasets from this node."""
         digests, errors = {}, {}
         for uri in self._request.datasets:
             try:
@@ -111,14 +111,14 @@ class NodeProbe:
             return int(probe.getsockname()[1])
 
     def all_reduce(self, rank: int, world_size: int, host: str, port: int, backend: str) -> float:
-        """See `node_speed.measure_all_reduce`."""
+        """Take part in an all-reduce; see `node_speed.measure_all_reduce`."""
         from orchestrator.clusters.doctor import node_speed as measure
 
         return measure.measure_all_reduce(rank, world_size, host, port, backend)
 
 
 def _digest(uri: str) -> str:
-    """The digest of a dataset's index, once a clip has been read by it."""
+    """Digest of a dataset's index, after reading one clip as a test."""
     from orchestrator.data.store.index import DatasetIndex
 
     index = DatasetIndex.open(uri)

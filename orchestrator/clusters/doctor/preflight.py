@@ -15,17 +15,17 @@ def preflight(profile: Profile, job: Job) -> None:
     """Refuse what cannot work there. `job` is as it would run there (`adapt_job.adapt_job`).
 
     Raises:
-        RequestError: lists every check that failed, with what mends it.
+        RequestError: lists every failed check with its hint.
     """
     failed = [one for one in check_from_client(profile, job) if one.state == "fail"]
     if not failed:
         return
-    lines = [f"{one.check}: {one.text}\n    {one.mend}" for one in failed]
+    lines = [f"{one.check}: {one.text}\n    {one.hint}" for one in failed]
     count = f"{len(failed)} check{'s' if len(failed) > 1 else ''} failed"
     raise RequestError(
         f"{count}, '{job.name}' was not sent\n  " + "\n  ".join(lines),
         where=f"cluster {profile.name}",
-        hint="mend these, or send it all the same with --no-doctor",
+        hint="correct these, or submit anyway with --no-doctor",
     )
 
 
@@ -56,12 +56,12 @@ def _mlflow(profile: Profile, job: Job) -> CheckResult:
         if not _several(profile):
             return CheckResult("MLflow", "ok", uri or "sqlite in the storage: one node writes")
         text = f"several nodes cannot write one sqlite file ({uri or 'the default'})"
-        mend = "start a server that all nodes reach and name it: `mlflow` in the profile"
-        return CheckResult("MLflow", "fail", text, mend)
+        hint = "start a server that all nodes reach and name it: `mlflow` in the profile"
+        return CheckResult("MLflow", "fail", text, hint)
     why = server_error(uri)
     if not why:
         return CheckResult("MLflow", "ok", uri or "no run is tracked")
-    mend = "start it, or correct `mlflow` in the profile or track.uri"
+    hint = "start it, or correct `mlflow` in the profile or track.uri"
     # A name or a network of the cluster's own may be out of reach from here; a refusal is final.
     state: CheckState = "fail" if "refuse" in why else "warn"
-    return CheckResult("MLflow", state, f"{uri}: {why}, from here", mend)
+    return CheckResult("MLflow", state, f"{uri}: {why}, from here", hint)

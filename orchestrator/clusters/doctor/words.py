@@ -14,7 +14,7 @@ def join_names(names: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + more
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes: `3.4 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(count) < 1024 or unit == "TiB":

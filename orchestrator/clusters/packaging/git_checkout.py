@@ -98,7 +98,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
         raise RequestError(
             f"git {arguments[0]} fails: {reason[0] if reason else f'exit code {done.returncode}'}",
             where=str(folder),
-            hint="mend the checkout, or submit from a copy of it",
+            hint="hint the checkout, or submit from a copy of it",
         )
     return done.stdout
 

@@ -1,4 +1,4 @@
-"""Clusters that are reached by Ray's job server: submit, states, logs and a clean stop."""
+"""Backend of clusters with a Ray job server: submit, status, logs and a clean stop."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from orchestrator.clusters.ray_jobs.logs import follow_log
 from orchestrator.errors import JobFailed, RequestError, suggest
 
 STOP_TIMEOUT_S = 600
-"""Seconds for the present step and its checkpoint, before Ray kills a job that was stopped."""
+"""Seconds for the current step and its checkpoint before Ray kills a stopped job."""
 
 AGENT_READY_TIMEOUT_S = 60.0
-"""Seconds for the head of a cluster that has just come up to be ready for jobs."""
+"""Timeout in seconds until the head of a new cluster accepts jobs."""
 
 _POLL_S = 1.0
-# A driver that a signal ended cleanly: `orchestrator run` saves and exits with these.
+# Exit codes after a signal: `orchestrator run` saves a checkpoint and exits with one of these.
 _STOPPED_CODES = (130, 143)
 
 _STATES: dict[str, SubmissionState] = {
@@ -39,7 +39,7 @@ _NAME, _JOB, _FINGERPRINT, _CODE_DIGEST, _SUBMITTED_BY = (
 
 
 class RayJobsBackend:
-    """Jobs are Ray submissions called NAME--1, NAME--2, ...; what was sent is their metadata."""
+    """Submissions of a job are Ray jobs NAME--1, NAME--2, ..., with the job as metadata."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
@@ -65,7 +65,7 @@ class RayJobsBackend:
         while True:
             try:
                 found: str = self._client.submit_job(
-                    # exec: signals and the exit code are the job's own, not a shell's.
+                    # exec replaces the shell: signals and the exit code are the job's.
                     entrypoint=f"exec {shlex.join(submission.command)}",
                     submission_id=number,
                     runtime_env={
@@ -85,7 +85,7 @@ class RayJobsBackend:
                 )
                 return found
             except RuntimeError as error:
-                if "already exists" in str(error):  # somebody was faster
+                if "already exists" in str(error):  # another process took the number
                     raise _in_use(submission.name) from None
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise RequestError(
@@ -97,7 +97,7 @@ class RayJobsBackend:
             time.sleep(_POLL_S)
 
     def list_submissions(self) -> list[SubmissionStatus]:
-        """What was sent there, the last of every name, newest first."""
+        """List the last submission of every name, newest first."""
         last: dict[str, tuple[int, Any]] = {}
         for name, number, found in self._all_submissions():
             if number > last.get(name, (0, None))[0]:
@@ -106,11 +106,11 @@ class RayJobsBackend:
         return sorted(rows, key=lambda row: -(row.submitted_at or 0.0))
 
     def status(self, name: str) -> SubmissionStatus:
-        """The last of a name."""
+        """Status of the last submission of a name."""
         return self._to_status(self._last(name))
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
-        """What it has printed; with `follow` to its end."""
+        """Yield its output; with `follow`, until it ends."""
         found = self._last(name).submission_id
         if not follow:
             yield self._client.get_job_logs(found)
@@ -118,7 +118,7 @@ class RayJobsBackend:
         yield from follow_log(self._client, found)
 
     def stop(self, name: str) -> None:
-        """SIGTERM to the job, which saves after the present step and ends.
+        """Send SIGTERM to the job, which saves after the current step and ends.
 
         Raises:
             JobFailed: it has not ended in the time that Ray gives it.
@@ -137,7 +137,7 @@ class RayJobsBackend:
             time.sleep(_POLL_S)
 
     def _all_submissions(self) -> Iterator[tuple[str, int, Any]]:
-        """Name, number and Ray's record of all that this library sent."""
+        """Name, number and Ray's record of every job that this package submitted."""
         for found in self._client.list_jobs():
             name = (found.metadata or {}).get(_NAME)
             if name is not None and found.submission_id is not None:
@@ -159,7 +159,7 @@ class RayJobsBackend:
         )
 
     def _to_status(self, found: Any) -> SubmissionStatus:
-        """Ray's record in the words that all backends share."""
+        """Convert Ray's record to a status."""
         metadata, code = found.metadata or {}, found.driver_exit_code
         if code is not None and code < 0:  # killed by a signal
             code = 128 - code
@@ -193,7 +193,7 @@ def _seconds(milliseconds: int | None) -> float | None:
 
 
 def _message(state: SubmissionState, text: str) -> str:
-    """One line of what Ray says: it puts the end of the log under a failure."""
+    """The first line of Ray's message; for a failure the end of the log follows."""
     lines = [line for line in text.splitlines() if line.strip()]
     if state not in ("queued", "failed") or not lines:
         return ""
@@ -202,6 +202,6 @@ def _message(state: SubmissionState, text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    """A server's error is a traceback; its last line says what is wrong."""
+    """The last line of a server error, which is a traceback."""
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip()[:300] if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""Ray's job client with a token of our own choice, an end to waiting, and clear errors."""
+"""Ray's job client with an explicit token, timeouts, and one-line errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from orchestrator.errors import RequestError
 
 CONNECT_S, ANSWER_S = 10.0, 60.0
 
-# Ray lets these variables win over the address that it is given.
+# For Ray these variables have precedence over the address argument.
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 class RayJobClient(JobSubmissionClient):  # type: ignore[misc]
-    """Talks to the job server of one cluster; every call raises RequestError where it fails."""
+    """Client of one cluster's job server; a failed call raises RequestError."""
 
     def __init__(self, profile: Profile) -> None:
         address = _address(profile)
@@ -88,7 +88,7 @@ def _without_overrides() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost reason, without addresses of objects."""
+    """The message of the innermost cause, without object addresses."""
     if isinstance(error, requests.exceptions.Timeout):
         return "no answer in time"
     reason: BaseException = error

@@ -1,4 +1,4 @@
-"""A Ray job's log, followed to its end over connections that break."""
+"""Follow a Ray job's log to its end, with reconnects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import aiohttp
 from orchestrator.errors import RequestError
 
 TRIES, PAUSE_S = 10, 3.0
-"""Broken connections in a row after which following is given up. The job goes on."""
+"""Consecutive failed connections after which following ends. The job is not affected."""
 
 _ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
 _BROKEN = (RuntimeError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 
 def follow_log(client: Any, submission_id: str) -> Iterator[str]:
-    """Pieces of the log as they are written, each once.
+    """Yield the log as it is written, each piece once.
 
     Raises:
         RequestError: the cluster stays away.
@@ -30,7 +30,7 @@ def follow_log(client: Any, submission_id: str) -> Iterator[str]:
         reason = "the connection was closed"
         try:
             for piece in _pieces(client.tail_job_logs(submission_id)):
-                # A connection begins at the log's first line again.
+                # Each new connection starts at the first line of the log.
                 fresh = piece[max(0, shown - passed) :]
                 passed += len(piece)
                 if fresh:
@@ -59,7 +59,7 @@ def _has_ended(client: Any, submission_id: str) -> bool:
 
 
 def _pieces(tail: AsyncIterator[str]) -> Iterator[str]:
-    """An asynchronous iterator as a plain one."""
+    """Iterate over an asynchronous iterator synchronously."""
     with asyncio.Runner() as runner:
         while True:
             try:

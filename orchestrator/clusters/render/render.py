@@ -1,12 +1,14 @@
-"""`cluster render`: every file of a profile, by name."""
+"""`cluster render`: all files of a profile, in memory and on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from orchestrator.cluster_profile import load_profile
 from orchestrator.cluster_profile.schema import Aws, Gcp, KubeRay, OnPrem, Profile, Slurm
 from orchestrator.cluster_profile.secret_scan import SECRET_HINT, find_secrets
 from orchestrator.clusters.capacity import require_capacity
@@ -16,16 +18,22 @@ from orchestrator.clusters.render.mlflow_server import mlflow_server
 from orchestrator.clusters.render.ray_launcher import launcher_file
 from orchestrator.clusters.render.sbatch import job_script
 from orchestrator.errors import RequestError
-from orchestrator.job import Job
+from orchestrator.job import Job, load_job
 
 RenderedFiles = dict[str, str]
 
 
 def render(profile: Profile, job: Job | None, command: str) -> RenderedFiles:
-    """Every file of a profile: name to text. `command` is what the files say they come from.
+    """Render all files of a profile: file name to text.
+
+    Args:
+        profile: the cluster.
+        job: the job, for clusters that start with a job.
+        command: the command that the files' header comments name.
 
     Raises:
-        RequestError: something is missing or cannot be, or a secret's value would be written.
+        RequestError: a required key is missing, the combination is not supported, or a secret would
+            be written.
     """
     files = _render(profile, job, command)
     for name, text in files.items():
@@ -34,6 +42,37 @@ def render(profile: Profile, job: Job | None, command: str) -> RenderedFiles:
     if profile.image and job is None:
         files["Dockerfile"] = dockerfile()
     return files
+
+
+def render_to(profile: str, job: str | None, overrides: list[str], out: Path) -> list[Path]:
+    """Render a profile (and a job) into a folder.
+
+    Args:
+        profile: name or file of the profile.
+        job: job file, for clusters that start with a job.
+        overrides: `key=value` overrides of the job.
+        out: the folder; made if needed.
+
+    Returns:
+        The written files.
+
+    Raises:
+        RequestError: the profile or the job is wrong (nothing is written), or the folder cannot be
+            written.
+    """
+    loaded = load_profile(profile)
+    loaded_job = load_job(job, overrides) if job else None
+    command = ["orchestrator cluster render", profile, *([job] if job else []), *overrides]
+    files = render(loaded, loaded_job, " ".join(command))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (out / name).write_text(text)
+    except OSError as error:
+        raise RequestError(
+            f"cannot be written: {error.strerror}", where=str(out), hint="name another --out"
+        ) from None
+    return [out / name for name in files]
 
 
 def _render(profile: Profile, job: Job | None, command: str) -> RenderedFiles:

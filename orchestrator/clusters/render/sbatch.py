@@ -171,7 +171,7 @@ def _require_single_word(profile: Slurm, key: str, value: str) -> str:
     return value
 
 
-def _invalid_value(profile: Slurm, key: str, value: str, mend: str) -> RequestError:
+def _invalid_value(profile: Slurm, key: str, value: str, hint: str) -> RequestError:
     return RequestError(
-        f"'{value}' cannot stand there", where=f"profile '{profile.name}': {key}", hint=mend
+        f"'{value}' cannot stand there", where=f"profile '{profile.name}': {key}", hint=hint
     )

@@ -1,4 +1,4 @@
-"""Clusters of Slurm: a job is an allocation in which Ray is brought up for it."""
+"""Backend of Slurm clusters: a job is an allocation in which a Ray cluster is started for it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from orchestrator.clusters.slurm.submission_dir import (
 from orchestrator.errors import JobFailed, RequestError, suggest
 
 STOP_TIMEOUT_S = 660
-"""Seconds for the present step and its checkpoint, and for Ray to be taken down."""
+"""Timeout of a clean stop, in seconds: the current step, its checkpoint, and Ray's shutdown."""
 
 _POLL_S = 1.0
-# Processes that a signal ended: `orchestrator run` saves and exits with these.
+# Exit codes after a signal: `orchestrator run` saves a checkpoint and exits with one of these.
 _STOPPED_CODES = (130, 143)
 _PENDING_STATES = (
     "PENDING",
@@ -54,12 +54,12 @@ _RUNNING_STATES = (
 )
 _CANCELLED = "CANCELLED"
 _LOG = "log"
-# Between the end of a script and the file that says so, as another machine sees them.
+# Delay until another machine sees the file that a script writes at its end.
 _STATE_FILE_WAIT_S = 5.0
 
 
 class SlurmBackend:
-    """Jobs are folders WORKDIR/NAME/1, 2, ... on shared storage, and a batch script each."""
+    """Each submission is a folder WORKDIR/NAME/N on shared storage, with a batch script."""
 
     def __init__(self, profile: Slurm) -> None:
         if not profile.workdir.is_absolute():
@@ -71,7 +71,7 @@ class SlurmBackend:
         self._profile, self._cluster = profile, profile.name
 
     def submit(self, submission: Submission) -> SubmissionStatus:
-        """Unpack the code on the shared folder and hand its script to Slurm.
+        """Unpack the code in the shared folder and submit its script to Slurm.
 
         Raises:
             RequestError: a live submission has the name, or Slurm or the folder refuses it.
@@ -94,21 +94,21 @@ class SlurmBackend:
         return self._statuses([(folder, sent)])[0]
 
     def list_submissions(self) -> list[SubmissionStatus]:
-        """What was sent there, the last of every name, newest first."""
+        """List the last submission of every name, newest first."""
         rows = self._statuses([found for found in map(latest_submission, self._names()) if found])
         return sorted(rows, key=lambda row: -(row.submitted_at or 0.0))
 
     def status(self, name: str) -> SubmissionStatus:
-        """The last of a name."""
+        """Status of the last submission of a name."""
         return self._statuses([self._last(name)])[0]
 
     def logs(self, name: str, *, follow: bool) -> Iterator[str]:
-        """What it has printed; with `follow` to its end, over all its starts."""
+        """Yield its output; with `follow`, until it ends, across requeues."""
         folder, sent = self._last(name)
         text = codecs.getincrementaldecoder("utf-8")(errors="replace")
         place = 0
         while True:
-            # Looked at first: what is printed until then is read below.
+            # The state is read before the log, so that output up to the end is included.
             ends = not follow or self._statuses([(folder, sent)])[0].state not in LIVE_STATES
             if (folder / _LOG).exists():
                 with (folder / _LOG).open("rb") as file:
@@ -122,7 +122,7 @@ class SlurmBackend:
             time.sleep(_POLL_S)
 
     def stop(self, name: str) -> None:
-        """SIGTERM to the script, which lets the job save and is not queued again.
+        """Send SIGTERM to the script, which lets the job save; it is not requeued.
 
         Raises:
             JobFailed: it has not ended after a long time.
@@ -179,7 +179,7 @@ class SlurmBackend:
         )
 
     def _statuses(self, sent: list[tuple[Path, SubmissionRecord]]) -> list[SubmissionStatus]:
-        """Rows of submissions; Slurm is asked once, for those that have not said their end."""
+        """Statuses of submissions, with one `squeue` for all that have not recorded their end."""
         ends = [read_times(folder) for folder, _ in sent]
         open_ids = [one.id for (_, one), end in zip(sent, ends, strict=True) if end.ended is None]
         known = slurmcalls.query_jobs(open_ids, self._cluster)
@@ -191,7 +191,7 @@ class SlurmBackend:
         ended = read_times(folder)
         state, message = _state_and_message(ended, known)
         if state is None:
-            # It ended without a word, or its word is on the way here.
+            # It ended without a record, or the record is not visible on this machine yet.
             ended = _wait_for_end(folder)
             if ended.ended is None:
                 why = known.state if known else "Slurm has forgotten it"
@@ -216,7 +216,7 @@ class SlurmBackend:
 def _state_and_message(
     ended: JobTimes, known: QueueEntry | None
 ) -> tuple[SubmissionState | None, str]:
-    """State and message; no state where Slurm says it is over and the job said nothing."""
+    """State and message; None if Slurm says it is over and the job recorded no end."""
     if ended.ended is not None:
         if ended.exit_code == 0:
             return "done", ""

@@ -1,4 +1,4 @@
-"""Slurm's own commands: sbatch, squeue and scancel, and what they say."""
+"""Run Slurm's commands (sbatch, squeue, scancel) and parse their output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.errors import RequestError
 
 _TIMEOUT_S = 120
-"""Slurm's commands try for a while by themselves before they say that nobody answers."""
+"""Timeout in seconds: the commands themselves retry before they report no connection."""
 
 _FORMAT = "%i|%T|%r"
 _UNKNOWN_JOB_MESSAGE = "Invalid job id"
@@ -18,17 +18,17 @@ _UNKNOWN_JOB_MESSAGE = "Invalid job id"
 
 @dataclass(frozen=True)
 class QueueEntry:
-    """What Slurm knows of a job."""
+    """A job in Slurm's queue."""
 
     state: str
     """PENDING, RUNNING, CANCELLED, ..."""
 
     reason: str
-    """Why it waits; empty where Slurm gives none."""
+    """Why it is pending; empty if Slurm gives no reason."""
 
 
 def submit_script(script: Path, code: Path, log: Path, folder: Path, cluster: str) -> str:
-    """Hand a script to `sbatch`, to be run in `code`; gives Slurm's id.
+    """Submit a script with `sbatch`, to run in the folder `code`; returns Slurm's job id.
 
     Raises:
         RequestError: Slurm is not there or does not take it.
@@ -38,7 +38,7 @@ def submit_script(script: Path, code: Path, log: Path, folder: Path, cluster: st
             "sbatch",
             "--parsable",
             f"--chdir={code}",
-            # %-signs are patterns there.
+            # sbatch expands % patterns in this path.
             f"--output={str(log).replace('%', '%%')}",
             str(script),
             str(folder),
@@ -49,7 +49,7 @@ def submit_script(script: Path, code: Path, log: Path, folder: Path, cluster: st
 
 
 def query_jobs(ids: Sequence[str], cluster: str) -> dict[str, QueueEntry]:
-    """What Slurm knows of these jobs; those that it has forgotten are left out.
+    """Query these jobs by id; jobs that Slurm no longer lists are left out.
 
     Raises:
         RequestError: Slurm is not there or does not answer.
@@ -64,7 +64,7 @@ def query_jobs(ids: Sequence[str], cluster: str) -> dict[str, QueueEntry]:
 
 
 def parse_queue(said: str) -> dict[str, QueueEntry]:
-    """`squeue`'s lines by job id."""
+    """Parse `squeue`'s lines: job id to entry."""
     found = {}
     for line in said.splitlines():
         job, state, reason = line.strip().split("|", 2)
@@ -73,12 +73,12 @@ def parse_queue(said: str) -> dict[str, QueueEntry]:
 
 
 def cancel_pending(job: str, cluster: str) -> None:
-    """Take a job out of the queue, unless it has begun."""
+    """Cancel a job that has not started."""
     _call(["scancel", "--state=PENDING", job], cluster)
 
 
 def send_sigterm(job: str, cluster: str) -> None:
-    """SIGTERM to a job's script, which lets the job save."""
+    """Send SIGTERM to a job's script, which lets the job save."""
     _call(["scancel", "--signal=TERM", "--batch", job], cluster)
 
 

@@ -29,10 +29,10 @@ _RECORD_FILE = "sent.json"
 
 @dataclass(frozen=True)
 class SubmissionRecord:
-    """A submission as it is remembered."""
+    """The stored record of a submission."""
 
     id: str
-    """What the cluster calls it."""
+    """The cluster's id of the job."""
 
     name: str
     submitted_at: float
@@ -46,18 +46,18 @@ class SubmissionRecord:
 
 @dataclass(frozen=True)
 class JobTimes:
-    """What a job left about its time; None where that has not come."""
+    """Start, end and exit code that a job has recorded; None if not yet."""
 
     began: float | None = None
     ended: float | None = None
     exit_code: int | None = None
     why: str = ""
-    """How it ended, where it could not say so itself."""
+    """How it ended, if the job itself could not record it."""
 
 
 @contextmanager
 def submission_lock(names: Path) -> Iterator[None]:
-    """Within it nobody else sends a job of the name whose folder this is.
+    """Lock a name: no other process submits a job of this name inside the context.
 
     Raises:
         RequestError: somebody does, or the folder cannot be written.
@@ -82,7 +82,7 @@ def submission_lock(names: Path) -> Iterator[None]:
 
 
 def new_submission_dir(names: Path) -> Path:
-    """The next number's folder.
+    """Create the folder of the next submission number.
 
     Raises:
         RequestError: it cannot be made.
@@ -96,7 +96,7 @@ def new_submission_dir(names: Path) -> Path:
 
 
 def submission_dirs(names: Path) -> list[tuple[int, Path]]:
-    """The folders of a name by number."""
+    """Submission folders of a name: number to folder."""
     if not names.is_dir():
         return []
     return sorted(
@@ -105,7 +105,7 @@ def submission_dirs(names: Path) -> list[tuple[int, Path]]:
 
 
 def latest_submission(names: Path) -> tuple[Path, SubmissionRecord] | None:
-    """The last submission of a name, with its folder."""
+    """The last submission of a name, and its folder."""
     for _, folder in reversed(submission_dirs(names)):
         if (folder / _RECORD_FILE).exists():
             return folder, SubmissionRecord(**json.loads((folder / _RECORD_FILE).read_text()))
@@ -113,7 +113,7 @@ def latest_submission(names: Path) -> tuple[Path, SubmissionRecord] | None:
 
 
 def write_record(folder: Path, job: str, submission: Submission, who: str) -> SubmissionRecord:
-    """Write what was sent."""
+    """Write the record of a submission."""
     sent = SubmissionRecord(
         id=job,
         name=submission.name,
@@ -128,7 +128,7 @@ def write_record(folder: Path, job: str, submission: Submission, who: str) -> Su
 
 
 def unpack(package: Path, folder: Path) -> None:
-    """The files of a package, executable where they were.
+    """Unpack a package, with executable bits.
 
     Raises:
         RequestError: the folder cannot be written, or a member's path leads out of it.
@@ -148,12 +148,12 @@ def unpack(package: Path, folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Remove what was prepared and could not be sent."""
+    """Remove a folder whose submission failed."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_times(folder: Path) -> JobTimes:
-    """What the job wrote about itself."""
+    """Read what the job has recorded about itself."""
     try:
         lines = (folder / "state").read_text().splitlines()
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def read_times(folder: Path) -> JobTimes:
 
 
 def write_end(folder: Path, why: str) -> JobTimes:
-    """Of a job that could not say itself that it has ended: that it has, and why."""
+    """Record the end of a job that could not do so itself, and why it ended."""
     began = read_times(folder).began
     ended = JobTimes(began=began, ended=time.time(), why=why)
     _write(folder / "state", f"began={began or ''}\nended={ended.ended}\ncode=\nwhy={why}\n")
@@ -176,7 +176,7 @@ def write_end(folder: Path, why: str) -> JobTimes:
 
 
 def request_stop(folder: Path) -> None:
-    """The job is not queued again, whatever ends it."""
+    """Request that the job is not requeued, whatever ends it."""
     try:
         (folder / "stop").touch()
     except OSError as error:
@@ -184,7 +184,7 @@ def request_stop(folder: Path) -> None:
 
 
 def stop_requested(folder: Path) -> bool:
-    """A person has asked for the end."""
+    """Whether a stop was requested."""
     return (folder / "stop").exists()
 
 

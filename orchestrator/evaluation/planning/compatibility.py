@@ -65,7 +65,7 @@ def build_restorable_environment(name: str, size: int) -> Environment:
         RequestError: there is no such world, or it cannot be restored.
     """
     world = build_environment(name, size)
-    if not world.restorable:
+    if not world.can_set_state:
         raise RequestError(
             f"{name} cannot be put into a state: there are no starts and goals to be held out",
             where="planning.environment",
@@ -100,7 +100,7 @@ def check_compatible(model: PlannableModel, world: Environment) -> None:
     if isinstance(model, WorldModel):
         _check_training_data(model, model.block, world)
     width = len(action_bounds(world, model.block).low)
-    world.restore(world.draw(np.random.default_rng(0)))
+    world.set_state(world.sample_state(np.random.default_rng(0)))
     with torch.inference_mode():
         z = encode_images(model, world.render()[None])
         try:
@@ -132,12 +132,12 @@ def _check_training_data(model: WorldModel, block: int, world: Environment) -> N
             hint="train with data.actions.representation: given",
         )
     rate = block * fps
-    if abs(rate - world.rate) > 1e-6 * world.rate:
+    if abs(rate - world.control_rate) > 1e-6 * world.control_rate:
         raise RequestError(
             f"it knows {block} control steps from frame to frame at {fps:g} frames a second,"
-            f" {rate:g} a second; the world has {world.rate:g}",
+            f" {rate:g} a second; the world has {world.control_rate:g}",
             where="model",
-            hint=f"train with data.fps={world.rate / block:g} on videos of this world",
+            hint=f"train with data.fps={world.control_rate / block:g} on videos of this world",
         )
     numbers, space = len(act["statistics"]["action_mean"]), world.action_space
     if space.shape != (numbers,):

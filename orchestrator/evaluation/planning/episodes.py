@@ -45,7 +45,7 @@ def run_episodes(
     """
     paths: list[list[Floats]] = []
     for world, task in zip(environments, tasks, strict=True):
-        world.restore(task.start)
+        world.set_state(task.start)
         paths.append([world.state])
     reached: list[int | None] = [
         0 if _goal_reached(w, t) else None for w, t in zip(environments, tasks, strict=True)
@@ -83,7 +83,7 @@ def _execute(world: Environment, task: Task, actions: Floats, path: list[Floats]
 
 
 def _goal_reached(world: Environment, task: Task) -> bool:
-    return world.reached(world.state, task.goal)
+    return world.is_success(world.state, task.goal)
 
 
 def _observe(worlds: Sequence[Environment], looks: bool) -> Observations:
@@ -96,5 +96,5 @@ def _goal_observations(
     worlds: Sequence[Environment], tasks: Sequence[Task], looks: bool
 ) -> Observations:
     states = np.stack([task.goal for task in tasks])
-    shown = [w.picture(t.goal) for w, t in zip(worlds, tasks, strict=True)] if looks else []
+    shown = [w.render_state(t.goal) for w, t in zip(worlds, tasks, strict=True)] if looks else []
     return Observations(np.stack(shown) if looks else np.zeros((0, 0, 0, 3), np.uint8), states)

@@ -180,7 +180,7 @@ class EnvironmentDynamics:
     def predict(self, z: Tensor, actions: Tensor, states: Tensor | None = None) -> Tensor:
         """[B, 1, S], [B, m, D] -> [B, m, S]."""
         done = actions.numpy().reshape(len(actions), actions.shape[1] * self.block, -1)
-        reached = self._world.roll(z[:, -1].numpy(), done)[:, self.block - 1 :: self.block]
+        reached = self._world.rollout(z[:, -1].numpy(), done)[:, self.block - 1 :: self.block]
         return torch.from_numpy(np.ascontiguousarray(reached))
 
 

@@ -66,7 +66,7 @@ def _outcomes(results: PlanningRawResults) -> Iterator[dict[str, Any]]:
 
 def _episode(results: PlanningRawResults, number: int) -> dict[str, Any]:
     task, episode = results.context.tasks.all[number], results.episodes("model")[number]
-    video = np.stack([results.environment.picture(state) for state in episode.states])
+    video = np.stack([results.environment.render_state(state) for state in episode.states])
     return {
         "number": number,
         "result": _result(episode),
@@ -76,7 +76,7 @@ def _episode(results: PlanningRawResults, number: int) -> dict[str, Any]:
             for name in results.policies
             if name != "model" and number < len(played := results.episodes(name))
         },
-        "goal": image(results.environment.picture(task.goal)),
+        "goal": image(results.environment.render_state(task.goal)),
         "animation": gif(video),
         "frames": filmstrip(video),
     }

@@ -95,12 +95,12 @@ def protocol_facts(found: PlanningRawResults) -> dict[str, Any]:
     shared, world = found.context, found.environment
     planning, tasks = shared.planning, shared.tasks.all
     ends = np.stack([state for task in tasks for state in (task.start, task.goal)])
-    goal = world.picture(tasks[0].goal)
+    goal = world.render_state(tasks[0].goal)
     facts: dict[str, Any] = {
         "planning": PROTOCOL_VERSION,
         **former_dump(planning, without=KEYS_OUTSIDE_PROTOCOL),
         "version": world.version,
-        "rate": world.rate,
+        "rate": world.control_rate,
         "size": shared.image_size,
         "together": EPISODES_PER_UNIT,
         "count": len(tasks),
@@ -109,7 +109,7 @@ def protocol_facts(found: PlanningRawResults) -> dict[str, Any]:
     }
     if planning.needs_state_readout:  # read by a map that was fitted on data
         facts |= {"data": planning.data, "data_episodes": planning.data_episodes}
-        told = world.judged(ends)
+        told = world.success_features(ends)
         if told.shape != ends.shape or (told != ends).any():  # a world that compares in its own way
             facts["judged"] = hashlib.sha256(told.astype("<f4").tobytes()).hexdigest()[:16]
     return facts

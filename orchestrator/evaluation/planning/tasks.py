@@ -73,7 +73,11 @@ def draw_tasks(planning: Planning, environment: Environment) -> TaskSet:
         states, at = _episode_with_task(planning, environment, len(drawn))
         drawn.append(Task(len(drawn), states[at], states[at + planning.goal_offset]))
         seen.append(states)
-    return TaskSet(drawn, environment.judged, _scale(environment.judged(np.concatenate(seen))))
+    return TaskSet(
+        drawn,
+        environment.success_features,
+        _scale(environment.success_features(np.concatenate(seen))),
+    )
 
 
 def _tasks_from_job(planning: Planning, world: Environment) -> TaskSet:
@@ -85,7 +89,7 @@ def _tasks_from_job(planning: Planning, world: Environment) -> TaskSet:
             _validated_state(world, pair.start, n, "start"),
             _validated_state(world, pair.goal, n, "goal"),
         )
-        if world.reached(task.start, task.goal):
+        if world.is_success(task.start, task.goal):
             raise RequestError(
                 "the goal is reached at the start",
                 where=f"planning.tasks.{n}",
@@ -93,7 +97,7 @@ def _tasks_from_job(planning: Planning, world: Environment) -> TaskSet:
             )
         tasks.append(task)
     ends = np.stack([state for one in tasks for state in (one.start, one.goal)])
-    return TaskSet(tasks, world.judged, _scale(world.judged(ends)))
+    return TaskSet(tasks, world.success_features, _scale(world.success_features(ends)))
 
 
 def _episode_with_task(planning: Planning, world: Environment, number: int) -> tuple[Floats, int]:
@@ -123,14 +127,14 @@ def _episode_with_task(planning: Planning, world: Environment, number: int) -> t
 
 def _is_worthwhile(world: Environment, start: Floats, goal: Floats) -> bool:
     """Whether there is something to do, and doing it says anything."""
-    return not world.reached(start, goal) and world.worthwhile(start, goal)
+    return not world.is_success(start, goal) and world.is_nontrivial(start, goal)
 
 
 def collect_states(
     environment: Environment, collector: Collector, steps: int, rng: np.random.Generator
 ) -> Floats:
     """The states of a collector's episode, [steps, S], without its pictures."""
-    environment.restore(environment.draw(rng))
+    environment.set_state(environment.sample_state(rng))
     states = [environment.state]
     for _ in range(steps - 1):
         environment.step(np.asarray(collector(environment, rng), np.float32))
@@ -142,7 +146,7 @@ def _validated_state(
     world: Environment, given: tuple[float, ...], number: int, what: str
 ) -> Floats:
     try:
-        world.restore(np.asarray(given, np.float32))
+        world.set_state(np.asarray(given, np.float32))
     except RequestError as error:
         raise RequestError(
             error.what, where=f"planning.tasks.{number}.{what}", hint=error.hint

@@ -1,4 +1,4 @@
-"""Whether the job's workers find a place, and leave cores for its data."""
+"""Checks of capacity: the workers fit, and enough cores are left to decode their data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from orchestrator.training.placement import autoscaled_nodes, resources_per_work
 
 
 class WorkerCapacity:
-    """All workers have a place."""
+    """The cluster has resources for all workers of the job."""
 
     name = "workers"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """Where the job is larger than the cluster."""
+        """Fail if the job is larger than the cluster."""
         job = facts.job.training if facts.job else None
         if job is None:
             return [CheckResult(self.name, "ok", "no job that trains was named")]
@@ -25,8 +25,8 @@ class WorkerCapacity:
 
 
 def _check_workers(job: TrainJob, nodes_up: list[NodeResources]) -> CheckResult:
-    """Whether nodes hold the workers of a job, as Ray would deal them out: these, and those that
-    the cluster starts for it."""
+    """Check that Ray can place the workers: on the nodes that are up, and on those that the cluster
+    starts on demand."""
     least, coming = job.scale.min_workers, autoscaled_nodes(job.scale, nodes_up)
     nodes = [*nodes_up, *coming]
     try:
@@ -37,8 +37,8 @@ def _check_workers(job: TrainJob, nodes_up: list[NodeResources]) -> CheckResult:
     places = max_workers(nodes, cpus, use_gpu)
     if places < least:
         what = f"room for {places} of {least} workers that take {needs} each"
-        mend = f"set scale.workers={max(places, 1)} or lower scale.cpus; or take more nodes"
-        return CheckResult(WorkerCapacity.name, "fail", what, mend)
+        hint = f"set scale.workers={max(places, 1)} or lower scale.cpus; or take more nodes"
+        return CheckResult(WorkerCapacity.name, "fail", what, hint)
     count = min(job.scale.max_workers, places)
     left = sum(node.cpus for node in nodes) - count * cpus
     text = f"{count} with {needs} each; {left:.3g} CPUs left to read data"
@@ -48,22 +48,22 @@ def _check_workers(job: TrainJob, nodes_up: list[NodeResources]) -> CheckResult:
 
 
 class DecodeCores:
-    """The hosts of GPUs have cores enough to decode what they train on."""
+    """The hosts of GPUs have enough cores to decode their training data."""
 
     name = "decoding"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """What `plan` says of these GPUs, beside the cores that are there."""
+        """Compare the cores that `plan` estimates for these GPUs with the cores of their hosts."""
         job, hosts = (
             (facts.job.training if facts.job else None),
             [node for node in facts.nodes if node.gpus],
         )
         kinds = sorted({gpu.name for node in hosts for gpu in node.gpu_list})
         if job is None or not kinds or job.scale.device == "cpu":
-            return [CheckResult(self.name, "ok", "beside the step, on the workers' cores")]
+            return [CheckResult(self.name, "ok", "on the workers' cores, between steps")]
         try:
             need = estimate_job(job, gpu=kinds[0]).decode_cores
-        except RequestError:  # a GPU whose peak is not known
+        except RequestError:  # the peak rate of this GPU is unknown
             need = None
         if need is None:
             return [
@@ -73,5 +73,5 @@ class DecodeCores:
         text = f"about {need:,} cores decode for these GPUs, their hosts have {cores:,}"
         if need <= cores:
             return [CheckResult(self.name, "ok", text)]
-        mend = "pack smaller video (data.encode.short_side), or take hosts with more cores"
-        return [CheckResult(self.name, "warn", text, mend)]
+        hint = "pack smaller video (data.encode.short_side), or take hosts with more cores"
+        return [CheckResult(self.name, "warn", text, hint)]

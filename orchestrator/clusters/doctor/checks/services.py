@@ -1,4 +1,4 @@
-"""What nodes reach beside each other: MLflow, the data, and who may reach them."""
+"""Checks of services: nodes reach MLflow and the data, and Ray requires a token."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from orchestrator.clusters.doctor.words import join_names
 
 
 class MlflowAccess:
-    """Every node reaches the place where runs are tracked, and may write there."""
+    """Every node reaches the MLflow server, and may write to it."""
 
     name = "MLflow"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """Why it cannot be used."""
+        """Fail with the reason why MLflow cannot be used."""
         if facts.mlflow_error:
-            mend = "name a server that all nodes reach: track.uri=http://HOST:5000"
-            return [CheckResult(self.name, "fail", facts.mlflow_error, mend)]
+            hint = "name a server that all nodes reach: track.uri=http://HOST:5000"
+            return [CheckResult(self.name, "fail", facts.mlflow_error, hint)]
         sqlite = facts.mlflow.startswith("sqlite")
         if sqlite and len(facts.nodes) > 1:
             text = f"{len(facts.nodes)} nodes cannot write one sqlite file ({facts.mlflow})"
-            mend = "start a server that all nodes reach and name it: track.uri=http://HOST:5000"
-            return [CheckResult(self.name, "fail", text, mend)]
+            hint = "start a server that all nodes reach and name it: track.uri=http://HOST:5000"
+            return [CheckResult(self.name, "fail", text, hint)]
         cut_off = {n.name: n.mlflow_error for n in facts.nodes if n.mlflow_error}
         if cut_off:
             why = next(iter(cut_off.values()))
             text = f"{facts.mlflow} does not serve {join_names(cut_off)}: {why}"
-            return [CheckResult(self.name, "fail", text, _mend(why))]
+            return [CheckResult(self.name, "fail", text, _hint(why))]
         served = f"{facts.mlflow}" if sqlite else f"{facts.mlflow} serves every node"
         return [CheckResult(self.name, "ok", served)]
 
 
-def _mend(why: str) -> str:
+def _hint(why: str) -> str:
     if "401" in why:
         return "set MLFLOW_TRACKING_USERNAME and _PASSWORD (or _TOKEN) in every node's environment"
     if "403" in why:
@@ -39,15 +39,15 @@ def _mend(why: str) -> str:
 
 
 class DatasetAccess:
-    """Every node reads the same data."""
+    """Every node reads the same version of the data."""
 
     name = "data"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """Datasets that a node cannot read, or reads another version of."""
+        """Fail for datasets that a node cannot read, or has another version of."""
         if facts.data_error:
-            mend = "correct data.source: the driver's node must reach it too"
-            return [CheckResult(self.name, "fail", facts.data_error, mend)]
+            hint = "correct data.source: the driver's node must reach it too"
+            return [CheckResult(self.name, "fail", facts.data_error, hint)]
         found = [finding for uri in facts.datasets for finding in self._check_dataset(uri, facts)]
         if found:
             return found
@@ -64,24 +64,24 @@ class DatasetAccess:
         if failed:
             why = next(iter(failed.values()))
             text = f"{uri} cannot be read on {join_names(failed)}: {why}"
-            mend = "put it where every node reaches it (mount, s3://), or restore it and pack again"
-            return [CheckResult(self.name, "fail", text, mend)]
+            hint = "put it where every node reaches it (mount, s3://), or restore it and pack again"
+            return [CheckResult(self.name, "fail", text, hint)]
         digests = {node.name: node.digests[uri] for node in facts.nodes}
         if len(set(digests.values())) < 2:
             return []
         each = join_names(f"{digest} on {name}" for name, digest in digests.items())
         text = f"{uri} is not the same everywhere: {each}"
-        mend = "copy one version to all nodes, or name a place that they share"
-        return [CheckResult(self.name, "fail", text, mend)]
+        hint = "copy one version to all nodes, or name a place that they share"
+        return [CheckResult(self.name, "fail", text, hint)]
 
 
 class RayTokenRequired:
-    """Who is not known must not be able to run code on the nodes."""
+    """Ray requires a token: without one, anybody who reaches its ports can run code."""
 
     name = "token"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """Whether Ray asks for one. That it is accepted is shown by there being an answer."""
+        """Check that Ray requires a token. It accepted ours, or the nodes had not responded."""
         if all(node.requires_token for node in facts.nodes):
             return [CheckResult(self.name, "ok", "asked for, and ours is accepted")]
         if all(node.name.startswith("127.") for node in facts.nodes):
@@ -89,5 +89,5 @@ class RayTokenRequired:
                 CheckResult(self.name, "ok", "not asked for, on this machine's own addresses only")
             ]
         text = "Ray asks for none: whoever reaches its ports can run code on the nodes"
-        mend = "start every node with RAY_AUTH_MODE=token and one token (ray get-auth-token)"
-        return [CheckResult(self.name, "warn", text, mend)]
+        hint = "start every node with RAY_AUTH_MODE=token and one token (ray get-auth-token)"
+        return [CheckResult(self.name, "warn", text, hint)]

@@ -1,4 +1,4 @@
-"""GPUs, and what nodes do in a second beside each other."""
+"""Checks of GPUs, matrix products and all-reduce: slow or broken hardware by name."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from orchestrator.clusters.doctor.facts import CheckResult, ClusterFacts, NodeFacts
-from orchestrator.clusters.doctor.words import join_names, per_second, size
+from orchestrator.clusters.doctor.words import format_bytes, join_names, per_second
 
 SLOW_FRACTION = 0.75
-"""A share of its like's median below which a node is named."""
+"""Below this fraction of the median of its kind, a node is slow."""
 
 MAX_DRIVER_MEMORY_FRACTION = 0.05
-"""Share of a GPU's memory that a driver takes for itself, at most."""
+"""Fraction of a GPU's memory that the driver itself may use."""
 
 
 class GpuHealth:
-    """Ray, torch and the driver agree on the GPUs, and each computes."""
+    """Ray, torch and the driver agree on the GPUs, and each GPU computes correctly."""
 
     name = "GPUs"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """A line for each fault; that none are there is well unless the job wants them."""
+        """One result per fault; no GPUs at all is a fault only if the job requires them."""
         found = [finding for node in facts.nodes for finding in self._check_node(node)]
         if found:
             return found
@@ -30,8 +30,8 @@ class GpuHealth:
         if not count and job is not None and any(group.gpus for group in job.scale.nodes):
             return [CheckResult(self.name, "ok", "none yet: nodes with GPUs start when a job asks")]
         if not count and job is not None and job.scale.device == "gpu":
-            mend = "add nodes with GPUs, or set scale.device=cpu"
-            return [CheckResult(self.name, "fail", "none, and the job asks for them", mend)]
+            hint = "add nodes with GPUs, or set scale.device=cpu"
+            return [CheckResult(self.name, "fail", "none, and the job asks for them", hint)]
         if not count:
             return [CheckResult(self.name, "ok", "none, and none asked for: the cores compute")]
         kinds = sorted({gpu.name for node in facts.nodes for gpu in node.gpu_list})
@@ -55,26 +55,27 @@ class GpuHealth:
         for gpu in node.gpu_list:
             where = f"{node.name}, GPU {gpu.index}"
             if gpu.error:
-                mend = "drain the node and reset the GPU; a torch built for CPUs sees none at all"
-                yield CheckResult(self.name, "fail", f"{where}: {gpu.error}", mend)
+                hint = "drain the node and reset the GPU; a torch built for CPUs sees none at all"
+                yield CheckResult(self.name, "fail", f"{where}: {gpu.error}", hint)
             if gpu.uncorrected_ecc_errors:
                 count = gpu.uncorrected_ecc_errors
                 text = f"{where}: {count} memory errors that could not be corrected"
                 yield CheckResult(self.name, "fail", text, "drain the node and reset or replace it")
             if gpu.used > MAX_DRIVER_MEMORY_FRACTION * gpu.memory:
-                text = f"{where}: other processes hold {size(gpu.used)} of {size(gpu.memory)}"
+                used, memory = format_bytes(gpu.used), format_bytes(gpu.memory)
+                text = f"{where}: other processes hold {used} of {memory}"
                 yield CheckResult(
                     self.name, "warn", text, "end them, or wait: nvidia-smi shows them"
                 )
 
 
 class MatmulSpeed:
-    """What each node computes, beside others of its kind."""
+    """No node is much slower at matrix products than others of its kind."""
 
     name = "matrix rate"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """The slow ones by name: one holds all others up."""
+        """Warn of slow nodes by name: all ranks wait for the slowest."""
         groups: dict[str, dict[str, float]] = defaultdict(dict)
         for node in facts.nodes:
             for gpu in node.gpu_list:
@@ -86,8 +87,8 @@ class MatmulSpeed:
         for kind, rates in groups.items():
             text = describe_slow(rates, lambda value: per_second(value, "FLOP"))
             if text:
-                mend = "see what else runs there, and its clock and cooling; or leave the node out"
-                found.append(CheckResult(self.name, "warn", f"{kind}: {text}", mend))
+                hint = "see what else runs there, and its clock and cooling; or leave the node out"
+                found.append(CheckResult(self.name, "warn", f"{kind}: {text}", hint))
         if found:
             return found
         each = "; ".join(
@@ -98,33 +99,33 @@ class MatmulSpeed:
 
 
 class AllReduceSpeed:
-    """What nodes add up together, and the one that the others wait for."""
+    """The nodes can all-reduce with each other, and none is much slower at it."""
 
     name = "all-reduce"
 
     def run(self, facts: ClusterFacts) -> list[CheckResult]:
-        """Its rate over all nodes; nodes that are slow with both neighbours."""
+        """Report the rate over all nodes; warn of nodes that are slow with both neighbours."""
         network = facts.network
         if network is None:
-            return [CheckResult(self.name, "ok", "one node computes: nothing goes between nodes")]
+            return [CheckResult(self.name, "ok", "one node computes: no traffic between nodes")]
         if network.error:
-            mend = (
+            hint = (
                 "name the network between the nodes by GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
                 " (a profile's env; `ip addr` lists them), and open its ports"
             )
             text = f"the nodes do not meet over {network.backend}: {network.error}"
-            return [CheckResult(self.name, "fail", text, mend)]
+            return [CheckResult(self.name, "fail", text, hint)]
         slow = describe_slow(network.per_node, lambda value: per_second(value, "B"))
         if slow:
-            mend = "look at its cable, its switch port and what else uses its network"
-            return [CheckResult(self.name, "warn", f"{network.backend}: {slow}", mend)]
+            hint = "look at its cable, its switch port and what else uses its network"
+            return [CheckResult(self.name, "warn", f"{network.backend}: {slow}", hint)]
         whole = per_second(network.over_all_nodes or 0.0, "B")
         text = f"{whole} a node over {len(network.per_node)} nodes by {network.backend}"
         return [CheckResult(self.name, "ok", text)]
 
 
 def describe_slow(rates: dict[str, float], show: Callable[[float], str]) -> str:
-    """Those far below the median, in words; empty where there are none."""
+    """Describe the rates far below the median; empty if there are none."""
     usual = upper_median(rates)
     slow = [
         f"{name} {show(value)}" for name, value in rates.items() if value < SLOW_FRACTION * usual
@@ -133,5 +134,5 @@ def describe_slow(rates: dict[str, float], show: Callable[[float], str]) -> str:
 
 
 def upper_median(rates: dict[str, float]) -> float:
-    """The upper one of an even number: of two, the slower is the outlier."""
+    """The median, the larger of the middle two: of two nodes the slower is the outlier."""
     return sorted(rates.values())[len(rates) // 2]
