@@ -42,6 +42,8 @@ class RenamedModuleFinder:
         if new is None and fullname not in NEW_NAMES:
             return None
         spec = PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.origin is None and new is not None:
+            spec = None  # a folder without modules, which an earlier version left
         if spec is None and new is not None:
             is_package = any(old.startswith(f"{fullname}.") for old in NEW_PATHS)
             # A subclass of importlib.abc.Loader would double the time of `import orchestrator`.

@@ -11,7 +11,7 @@ MODULES = {
     "clusters.leave": "clusters.prestop_hook",
     "data.augment": "data.loader.augment",
     "data.batch": "data.loader.batch",
-    "data.clips": "data.store.clip_reader",
+    "data.clips": "data.loader.clip_reader",
     "data.dataset": "data.packing.dataset",
     "data.decode": "data.codec.decode",
     "data.encode": "data.codec.encode",
@@ -120,7 +120,8 @@ NAMES = {
     ),
     "data.index": "Index=DatasetIndex",
     "data.inputs": (
-        "clips_of_file=read_clips identity_of=file_identity key_of=clip_key_prefix "
+        "clips_of_file=data.sources.raw_clips:read_clips identity_of=file_identity "
+        "key_of=data.sources.raw_clips:clip_key_prefix "
         "open_file=open_buffered"
     ),
     "data.lerobot": "check_times=check_episode_frames cut_out=encode_episode",
@@ -134,7 +135,7 @@ NAMES = {
         "Keep=ClipPredicate longer_than=filter_by_duration mark=split_fraction "
         "some_clips=write_subset"
     ),
-    "data.tars": "expand=data.sources.patterns:expand_braces",
+    "data.tars": "expand=expand_braces",
     "data.transcode": (
         "Encoder=SegmentEncoder Piece=EncodedSegment Shape=FrameConverter "
         "transcode=transcode_segments"

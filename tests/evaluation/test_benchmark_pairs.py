@@ -342,7 +342,7 @@ def test_a_context_that_is_no_part_of_the_clip_is_refused_before_the_folder_is_r
         ({"kind": "intphys2", "split": "Debug"}, "'Debug' is what is chosen on"),
         ({"kind": "clevrer", "choose": "validation"}, "'validation' is for scoring"),
         ({"kind": "clevrer", "choose": "test"}, "'test' is for scoring"),
-        ({"kind": "grasp", "choose_share": 1.0}, "choose_share"),
+        ({"kind": "grasp", "choose_share": 1.0}, "selection_fraction"),
     ],
 )
 def test_what_is_scored_is_never_chosen_on(benchmark: dict[str, Any], said: str) -> None:
@@ -362,7 +362,7 @@ def test_every_key_of_a_benchmark_is_listed() -> None:
     kinds = {line.value for line in lines if line.key == "kind"}
     assert {*made.BENCHMARK_WRITERS, "moving-mnist", "clevrer"} < kinds
     keys = {line.key: line.text for line in lines}
-    for key in ("folder", "choose_share", "bad_limit", "properties", "priming", "fps"):
+    for key in ("folder", "selection_fraction", "bad_limit", "properties", "priming", "fps"):
         assert len(keys[key]) > 20
 
 

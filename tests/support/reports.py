@@ -138,7 +138,7 @@ def planning_facts() -> tuple[dict[str, Any], Any]:
         episodes=lambda name: ended if name == "model" else ended[1:],
         success=lambda name: np.array([one.steps_to_goal is not None for one in ended]),
         environment=SimpleNamespace(
-            picture=lambda state: draw.integers(0, 255, (32, 32, 3)).astype(np.uint8)
+            render_state=lambda state: draw.integers(0, 255, (32, 32, 3)).astype(np.uint8)
         ),
         context=SimpleNamespace(
             tasks=SimpleNamespace(

@@ -7,15 +7,19 @@ gate of each of the block's two parts. The gates begin at zero, so every block b
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.errors import RequestError
-from orchestrator.jepa.objectives.lewm.config import StateSupervision
 from orchestrator.jepa.rope import Rotation
 from orchestrator.jepa.transformer import MLP, NORM_EPS, Attention, KVCache, ResidualStreamBlock
 from orchestrator.job import Actions, ActionStatistics
+
+if TYPE_CHECKING:
+    from orchestrator.jepa.objectives.lewm.config import StateSupervision
 
 ACTION_MLP_RATIO = 4
 """Width inside an action's embedder, over the width that it gives."""
