@@ -440,7 +440,7 @@ def test_callbacks_are_no_part_of_a_run_s_identity(hooks: str) -> None:
         ("mylab_absent:Mine", "No module named 'mylab_absent'"),
         ({"kind": "mylab_hooks:Mine", "evry": 2}, "did you mean 'every'?"),
         ({"kind": "mylab_hooks:Failing", "every": 2}, "every"),
-        ("gradient-norms", "unknown callback 'gradient-norms'"),
+        ("weight-norms", "unknown callback 'weight-norms'"),
         ({"every": 3}, "kind: this key is required"),
         (3, "callbacks.0"),
     ],
