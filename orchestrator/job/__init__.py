@@ -31,6 +31,7 @@ from orchestrator.job.fingerprint import (
     fingerprint,
     identity,
     job_dict,
+    present_names,
 )
 from orchestrator.job.loading.custom_components import component_config, import_component
 from orchestrator.job.loading.load import Job, build_job, load_job, require_kind
@@ -112,6 +113,7 @@ __all__ = [
     "load_job",
     "mask_counts",
     "objective_config",
+    "present_names",
     "require_kind",
     "require_single_clip_spec",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.job.config.former_names import former_dict
@@ -70,10 +72,19 @@ def fingerprint(job: Job) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lines that say what changed between two identities."""
+def present_names(job: Job) -> dict[str, str]:
+    """The key that a file gives, by the key in the job's identity: they differ where it was
+    renamed."""
+    present = job_dict(job)
+    return dict(zip(flatten(former_dict(job, present)), flatten(present), strict=True))
+
+
+def differences(
+    old: dict[str, Any], new: dict[str, Any], names: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Lines that say what changed between two identities; `names` are those to show keys under."""
     return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        f"{names.get(key, key)}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orchestrator.errors import RequestError
-from orchestrator.job import PipelineJob, Stage, differences, identity
+from orchestrator.job import PipelineJob, Stage, differences, identity, present_names
 from orchestrator.kinds import archive_folders, kind_named
 from orchestrator.outcome import Outcome
 from orchestrator.storage import Storage
@@ -97,7 +97,8 @@ class StageStore:
         """
         for stage in job.stages:
             entry = self.read(stage)
-            changes = differences(entry.identity, _plain(stage)) if entry else []
+            names = present_names(stage.job)
+            changes = differences(entry.identity, _plain(stage), names) if entry else []
             if entry and changes:
                 raise RequestError(
                     f"stage '{stage.name}' is {entry.state} with other values; it differs in:\n    "

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.errors import RequestError
 from orchestrator.jepa.model_files import ModelConfig, load_folder, randomly_initialized_model
-from orchestrator.job import StudyJob, TrainJob, differences, fingerprint, identity
+from orchestrator.job import StudyJob, TrainJob, differences, fingerprint, identity, present_names
 from orchestrator.job.config.study import StudyCell
 from orchestrator.progress import Progress
 from orchestrator.storage import Storage
@@ -143,7 +143,7 @@ def _check_same_study(job: StudyJob, folder: Storage) -> None:
     if not folder.exists(path):
         folder.write_json(path, mine)
         return
-    changed = differences(folder.read_json(path), mine)
+    changed = differences(folder.read_json(path), mine, present_names(job))
     if changed:
         raise RequestError(
             f"study '{job.name}' exists with other values: {'; '.join(changed[:3])}",

@@ -7,7 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import TrainJob, build_job, differences, fingerprint, identity, job_dict
+from orchestrator.job import (
+    TrainJob,
+    build_job,
+    differences,
+    fingerprint,
+    identity,
+    job_dict,
+    present_names,
+)
 from orchestrator.job.loading.former_keys import with_present_names
 from orchestrator.storage import Storage, with_retries
 
@@ -97,7 +105,9 @@ def check_not_taken_over(folder: Storage, launch: int) -> None:
 
 
 def _check_same_job(job: TrainJob, old: RunRecord, dataset: str, folder: Storage) -> None:
-    changes = differences(_recorded_identity(old), _json_roundtrip(identity(job)))
+    changes = differences(
+        _recorded_identity(old), _json_roundtrip(identity(job)), present_names(job)
+    )
     if old.dataset != dataset and not changes:
         changes = [f"the data behind data.source: {old.dataset} -> {dataset}"]
     if changes:

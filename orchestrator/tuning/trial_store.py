@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orchestrator.errors import RequestError
-from orchestrator.job import TuneJob, differences, identity
+from orchestrator.job import TuneJob, differences, identity, present_names
 from orchestrator.job.loading.search_space import Point
 from orchestrator.storage import Storage, with_retries
 
@@ -127,7 +127,7 @@ def check_same_sweep(job: TuneJob, folder: Storage) -> None:
     if not folder.exists(SWEEP_FILE):
         folder.write_json(SWEEP_FILE, mine)
         return
-    changed = differences(folder.read_json(SWEEP_FILE), mine)
+    changed = differences(folder.read_json(SWEEP_FILE), mine, present_names(job))
     if changed:
         raise RequestError(
             f"sweep '{job.name}' exists with other values: {'; '.join(changed[:3])}",

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import RequestError
-from orchestrator.job import build_job, fingerprint, identity, job_dict, load_job
+from orchestrator.job import (
+    build_job,
+    differences,
+    fingerprint,
+    identity,
+    job_dict,
+    load_job,
+    present_names,
+)
 from orchestrator.job.config.data import Data
 from orchestrator.job.config.former_names import former_dump
 from orchestrator.job.config.planning import CEM
@@ -128,3 +136,11 @@ def test_digests_hash_the_former_names() -> None:
     dumped = former_dump(CEM(), without=("kind",))
     assert {"spread", "smooth", "carried"} <= dumped.keys()
     assert not {"init_std", "kind"} & dumped.keys()
+
+
+def test_a_difference_is_shown_under_the_present_name() -> None:
+    one = build_job(acting(actions={"frameskip": 5}))
+    other = build_job(acting(actions={"frameskip": 6}))
+    assert differences(identity(one), identity(other), present_names(other)) == [
+        "data.actions.frameskip: 5 -> 6"
+    ]

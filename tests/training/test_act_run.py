@@ -191,7 +191,7 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
 
     other = job_dict(job)
     other["data"]["actions"] = {"representation": "change"}
-    with pytest.raises(RequestError, match=r"data\.actions\.actions: 'given' -> 'change'"):
+    with pytest.raises(RequestError, match=r"data\.actions\.representation: 'given' -> 'change'"):
         run(build_job(other), local=True)
     other["data"]["actions"] = {"frameskip": 2, "statistics": dict(began["statistics"])}
     other["data"]["actions"]["statistics"]["action_mean"] = [0.0, 0.0, 0.0]
