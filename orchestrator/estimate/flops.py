@@ -36,7 +36,7 @@ class FlopEstimate:
     recomputed: float
     """What activation checkpointing would add; no part of the sum."""
     statistic: float = 0.0
-    """SIGReg, forward and backward."""
+    """Of a statistic over sets of clips (SIGReg), forward and backward."""
     first_pass: float = 0.0
     """A statistic's first pass, where a rank accumulates; computed again, so no part of the sum."""
 
@@ -71,7 +71,8 @@ def estimate_flops(job: TrainJob) -> FlopEstimate:
     attention = 3 * sum(encoder.attention(n) for n in read)
     attention += 3 * sum(predictor.attention(n) for n in predicted)
     attention += teacher.attention(clip) if teacher else 0.0
-    twice = cost.sigreg_projections and BatchSizes.from_scale(job.scale).accum > 1
+    statistic = _sigreg_flops(cost) + cost.extra_statistic_flops()
+    twice = statistic and BatchSizes.from_scale(job.scale).accum > 1
     return FlopEstimate(
         encoder_forward=clips * (student_embed + student_blocks + projected),
         encoder_backward=clips * (student_embed + 2 * (student_blocks + projected)),
@@ -80,7 +81,7 @@ def estimate_flops(job: TrainJob) -> FlopEstimate:
         predictor_backward=clips * (2 * predicting - cost.flops_without_input_gradient()),
         attention=clips * attention,
         recomputed=clips * again,
-        statistic=clips * _sigreg_flops(cost),
+        statistic=clips * statistic,
         first_pass=clips * (embed * clip + encoder.flops(clip) + projected) if twice else 0.0,
     )
 

@@ -205,6 +205,11 @@ class ObjectiveCost:
         batch = self.job.scale.global_batch
         return batch // (self.keys.statistic_clips or batch)
 
+    def extra_statistic_flops(self) -> float:
+        """FLOPs of a clip, forward and backward, in a statistic over sets of clips that is not
+        SIGReg; where there is one, a rank that accumulates runs a first pass."""
+        return 0.0
+
     def extra_activations(self, b: int) -> float:
         """Bytes of a clip that the forward keeps beside blocks and predictions, in a compute dtype
         of `b` bytes."""

@@ -136,6 +136,6 @@ def collapse_warning(
         " at"
     )
     if objective.features_start_collapsed:
-        return f"{signs} {drive}. SIGReg may still pull them apart; else {first}, or {second}"
+        return f"{signs} {drive}. Training may still pull them apart; else {first}, or {second}"
     again = "begin anew (--fresh): it does not come back"
     return f"{signs} {drive}. Stop it; {first}, or {second}; {again}"

@@ -27,6 +27,7 @@ CAPABILITIES = {
     "vjepa21": (True, False, False, "ema", False, False),
     "lejepa": (True, False, False, "none", False, True),
     "lewm": (False, True, True, "none", True, True),
+    "vicreg": (False, True, True, "none", True, True),
     "frozen": (True, False, False, "frozen", False, False),
     "pixels": (True, False, False, "none", False, True),
     "supervised": (False, False, False, "none", False, False),

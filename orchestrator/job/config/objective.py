@@ -26,6 +26,7 @@ OBJECTIVES = {
     "vjepa21": "orchestrator.jepa.objectives.vjepa21.config:VJEPA21",
     "lejepa": "orchestrator.jepa.objectives.lejepa.config:LeJEPA",
     "lewm": "orchestrator.jepa.objectives.lewm.config:LeWM",
+    "vicreg": "orchestrator.jepa.objectives.vicreg.config:VICReg",
     "frozen": "orchestrator.jepa.objectives.frozen.config:FrozenTeacher",
     "pixels": "orchestrator.jepa.objectives.pixels.config:PixelPrediction",
     "supervised": "orchestrator.jepa.objectives.supervised.config:Supervised",

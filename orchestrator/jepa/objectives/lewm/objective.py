@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from orchestrator.jepa.action_batch import ActionBatch
@@ -66,20 +64,10 @@ class LeWMObjective(SIGRegObjective):
         pool = targets if isinstance(targets, ClipSets) else ClipSets.single_set(video)
         z = self.encoder(video)
         done = None if motion is None else motion.actions
-        loss = self._prediction_loss(z, done) + self.sigreg_weight * self.sigreg_loss(z, pool)
+        loss = self.predictor.rollout_loss(z, done, self.rollout)
+        loss = loss + self.sigreg_weight * self.sigreg_loss(z, pool)
         if self.done is not None and motion is not None:
             loss = loss + self.inverse_dynamics_weight * self.done(z, motion.actions)
         if self.told is not None and motion is not None:
             loss = loss + self.state_weight * self.told(z, motion.states)
         return ObjectiveOutput(loss, z.detach())
-
-    def _prediction_loss(self, z: Tensor, actions: Tensor | None) -> Tensor:
-        """Mean square of what is predicted one moment ahead and, from those predictions, further
-        ahead, up to `rollout`: [B]."""
-        known, steps = z, []
-        for ahead in range(1, self.rollout + 1):
-            done = None if actions is None else actions[:, ahead - 1 :]
-            known = self.predictor.predict_one_step(known[:, :-1], done)
-            apart = F.mse_loss(known.float(), z[:, ahead:].float(), reduction="none")
-            steps.append(apart.mean((1, 2)))
-        return torch.stack(steps).mean(0)

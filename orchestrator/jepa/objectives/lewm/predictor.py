@@ -128,6 +128,23 @@ class LeWMPredictor(Transformer):
         out: Tensor = self.projection(self.norm(self.run_blocks(x, rotation, *done)))
         return out
 
+    def rollout_loss(self, z: Tensor, actions: Tensor | None, steps: int) -> Tensor:
+        """Mean square error of what is predicted one moment ahead and, from those predictions,
+        further ahead, up to `steps`: float32 [B].
+
+        Args:
+            z: embeddings of a clip's moments, [B, n, encoder_dim]; gradients flow into all.
+            actions: what is done between them, [B, n - 1, D], where the model acts.
+            steps: moments ahead, fewer than n.
+        """
+        known, losses = z, []
+        for ahead in range(1, steps + 1):
+            done = None if actions is None else actions[:, ahead - 1 :]
+            known = self.predict_one_step(known[:, :-1], done)
+            apart = F.mse_loss(known.float(), z[:, ahead:].float(), reduction="none")
+            losses.append(apart.mean((1, 2)))
+        return torch.stack(losses).mean(0)
+
     def rollout(self, z: Tensor, actions: Tensor, history: int) -> Tensor:
         """What follows moment by moment, each from the last `history` moments and predictions.
 
