@@ -174,7 +174,7 @@ def test_trained_resumed_audited_and_exported_whole(tmp_path: Path) -> None:
     began = record.job["data"]["actions"]
     assert began["frameskip"] == 2
     assert len(began["statistics"]["state_mean"]) == 3
-    assert record.identity["data.actions.block"] == 2
+    assert record.identity["data.act.block"] == 2
     # Measured differently meanwhile: it is not looked at again.
     kept = Path(index.uri, "motion.json")
     facts = json.loads(kept.read_text())

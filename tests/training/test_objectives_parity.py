@@ -59,7 +59,7 @@ def naive_gaussian(objective: Any, batch: Any, sets: int, seed: int) -> torch.Te
     latents = model.encoder(video)
     prediction = naive_prediction(model, video, latents, batch.masks)
     weight = batch.weight.double()
-    rest = 1 if isinstance(model, LeWMObjective) else 1 - objective.weight
+    rest = 1 if isinstance(model, LeWMObjective) else 1 - objective.sigreg_weight
     total = (prediction * weight).sum() / weight.sum() * rest
     draw = torch.Generator().manual_seed(seed)
     directions = torch.randn(
@@ -77,7 +77,7 @@ def naive_gaussian(objective: Any, batch: Any, sets: int, seed: int) -> torch.Te
             gap = (phi - normal).abs() ** 2 * normal
             statistic = statistic + len(rows) * torch.trapezoid(gap, t, dim=-1).mean()
         share = len(rows) / weight.sum()
-        total = total + objective.weight * share * statistic / latents.shape[1]
+        total = total + objective.sigreg_weight * share * statistic / latents.shape[1]
     return total
 
 
