@@ -50,7 +50,7 @@ class MaskSampler(Protocol):
     n_target: int
     """Tokens to predict."""
 
-    fixed_counts: bool
+    fixed: bool
     """Whether every clip has these counts; if not, `truncate_to_minimum` evens out a batch."""
 
     def __call__(self, rng: np.random.Generator) -> tuple[Ids, Ids]:
@@ -63,7 +63,7 @@ class MultiBlockSampler:
     def __init__(self, mask: MultiBlock, grid: TokenGrid) -> None:
         check_mask(mask, grid)
         self.mask, self.grid = mask, grid
-        self.fixed_counts = not mask.truncate
+        self.fixed = not mask.truncate
         self.n_context, self.n_target = mask_counts(mask, math.prod(grid))
 
     def __call__(self, rng: np.random.Generator) -> tuple[Ids, Ids]:
@@ -108,7 +108,7 @@ class MultiBlockSampler:
 class FutureSampler:
     """The first tubelets are seen, tokens of the later ones are predicted."""
 
-    fixed_counts = True
+    fixed = True
 
     def __init__(self, mask: Future, grid: TokenGrid) -> None:
         check_mask(mask, grid)

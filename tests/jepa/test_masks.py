@@ -163,7 +163,7 @@ def test_future_hides_what_follows() -> None:
 @pytest.mark.parametrize("mask", VJEPA2_MASKS)
 def test_truncation_cuts_a_batch_from_the_end_of_time(mask: MultiBlock) -> None:
     sampler = MultiBlockSampler(mask.model_copy(update={"truncate": True}), GRID)
-    assert not sampler.fixed_counts
+    assert not sampler.fixed
     drawn = [sampler(rng(i)) for i in range(24)]
     cut = truncate_to_minimum(drawn)
     assert len({(len(c), len(t)) for c, t in cut}) == 1

@@ -54,7 +54,7 @@ class BatchAssembler:
     ) -> None:
         self._specs, self._micro = spec_lookup, micro
         self._fixed_size_masks = [
-            [mask.fixed_counts for mask in build_mask_samplers(spec_job)]
+            [mask.fixed for mask in build_mask_samplers(spec_job)]
             for spec_job in jobs_by_clip_spec(job)
         ]
         self._decoder: ClipDecoder
