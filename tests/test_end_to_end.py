@@ -26,33 +26,20 @@ from orchestrator.ray_session import ray_session
 from orchestrator.runner import run
 from orchestrator.storage import Storage
 from orchestrator.training.checkpoints.manager import read_full_tensors
+from tests.support.jobs import tiny_train_job
 
 STEPS, BATCH = 6, 4
 
 
 def train_job_dict(storage: Path, **scale: Any) -> dict[str, Any]:
-    return {
-        "kind": "train",
-        "name": "tiny",
-        "storage": str(storage),
-        "data": {
-            "source": "physics://mixed?clips=12&size=48&fps=8&seconds=2",
-            "frames": 4,
-            "fps": 4.0,
-            "size": 32,
-            "decode_threads": 1,
-        },
-        "model": {
-            "encoder": {"kind": "vit", "dim": 48, "depth": 2, "heads": 2},
-            "patch": 8,
-            "predictor": {"depth": 1, "dim": 24, "heads": 2},
-        },
-        "objective": {"kind": "vjepa2", "ema": 0.9, "masks": [{"targets": 0.5, "context": 0.25}]},
-        "optim": {"steps": STEPS, "lr": 1e-3, "warmup": 1},
-        "scale": {"global_batch": BATCH, "micro_batch": 2, "precision": "fp32", **scale},
-        "checkpoint": {"every": 2, "keep_last": 2},
-        "track": {"experiment": "tests", "register": "tiny", "every": 1, "pictures": 0},
-    }
+    return tiny_train_job(
+        storage=str(storage),
+        data={"source": "physics://mixed?clips=12&size=48&fps=8&seconds=2"},
+        model={"encoder": {"kind": "vit", "dim": 48, "depth": 2, "heads": 2}},
+        optim={"steps": STEPS},
+        scale={"global_batch": BATCH, **scale},
+        checkpoint={"keep_last": 2},
+    )
 
 
 class RecordingProgress(SilentProgress):

@@ -18,30 +18,11 @@ from orchestrator import storage
 from orchestrator.cli import main
 from orchestrator.errors import JobFailed, RequestError
 from orchestrator.unexpected import error_context, one_line, save_traceback, to_orchestrator_error
+from tests.support.jobs import tiny_train_job
 
 Call = Callable[..., tuple[int, str, str]]
 
-TRAIN = {
-    "kind": "train",
-    "name": "tiny",
-    "data": {
-        "source": "physics://mixed?clips=8&size=48&fps=8&seconds=2",
-        "frames": 4,
-        "fps": 4.0,
-        "size": 32,
-        "decode_threads": 1,
-    },
-    "model": {
-        "encoder": {"kind": "vit", "dim": 24, "depth": 1, "heads": 2},
-        "patch": 8,
-        "predictor": {"depth": 1, "dim": 24, "heads": 2},
-    },
-    "objective": {"kind": "vjepa2", "ema": 0.9, "masks": [{"targets": 0.5, "context": 0.25}]},
-    "optim": {"steps": 2, "lr": 1e-3, "warmup": 1},
-    "scale": {"workers": 1, "global_batch": 2, "micro_batch": 2, "precision": "fp32"},
-    "checkpoint": {"every": 1},
-    "track": {"experiment": "tests", "register": "tiny", "every": 1, "pictures": 0},
-}
+TRAIN = tiny_train_job(optim={"steps": 2}, checkpoint={"every": 1})
 MODEL = "models:/tiny@candidate"
 SOURCE = {"source": "physics://mixed?clips=2&size=48&fps=8&seconds=2"}
 OTHERS: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from orchestrator.job import TrainJob, build_job
 from orchestrator.runner import run
 from orchestrator.tracking.server import mlflow_client
 from orchestrator.training.callbacks.gradient_norms import PREFIX, GradientNorms, layer_of
+from tests.support.jobs import tiny_train_job
 from tests.support.ranks import (
     make_engine,
     random_batch,
@@ -91,28 +92,8 @@ def test_only_due_steps_are_logged_and_norms_are_after_clipping() -> None:
 
 @pytest.mark.integration
 def test_a_run_logs_them_to_mlflow(tmp_path: Path) -> None:
-    job = build_job(
-        {
-            "kind": "train",
-            "name": "tiny",
-            "storage": str(tmp_path),
-            "data": {
-                "source": "physics://mixed?clips=8&size=48&fps=8&seconds=2",
-                "frames": 4,
-                "fps": 4.0,
-                "size": 32,
-            },
-            "model": {
-                "encoder": {"dim": 24, "depth": 1, "heads": 2},
-                "patch": 8,
-                "predictor": {"depth": 1, "dim": 24, "heads": 2},
-            },
-            "objective": {"kind": "vjepa2", "ema": 0.9},
-            "optim": {"steps": 4, "lr": 1e-3, "warmup": 1},
-            "scale": {"global_batch": 2, "micro_batch": 2, "precision": "fp32"},
-            "callbacks": [{"kind": "gradient-norms", "every": 2}],
-        }
-    )
+    callbacks = [{"kind": "gradient-norms", "every": 2}]
+    job = build_job(tiny_train_job(storage=str(tmp_path), callbacks=callbacks))
     outcome = run(job, local=True)
     client = mlflow_client(outcome.tracking_uri)
     rows = client.get_metric_history(outcome.run_id, f"{PREFIX}encoder.blocks.0")

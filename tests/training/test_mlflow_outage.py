@@ -23,31 +23,12 @@ from orchestrator.tracking.server import mlflow_client, tracking_uri
 from orchestrator.training.callbacks import recorder
 from orchestrator.training.control.coordinator import LocalCoordinator
 from orchestrator.training.run_record import RunTakenOver
+from tests.support.jobs import tiny_train_job
 
 pytestmark = pytest.mark.integration
 
 STEPS = 4
-JOB = {
-    "kind": "train",
-    "name": "tiny",
-    "data": {
-        "source": "physics://mixed?clips=8&size=48&fps=8&seconds=2",
-        "frames": 4,
-        "fps": 4.0,
-        "size": 32,
-        "decode_threads": 1,
-    },
-    "model": {
-        "encoder": {"kind": "vit", "dim": 24, "depth": 1, "heads": 2},
-        "patch": 8,
-        "predictor": {"depth": 1, "dim": 24, "heads": 2},
-    },
-    "objective": {"kind": "vjepa2", "ema": 0.9, "masks": [{"targets": 0.5, "context": 0.25}]},
-    "optim": {"steps": STEPS, "lr": 1e-3, "warmup": 1},
-    "scale": {"workers": 1, "global_batch": 2, "micro_batch": 2, "precision": "fp32"},
-    "checkpoint": {"every": 2},
-    "track": {"experiment": "tests", "register": "tiny", "every": 1, "pictures": 2},
-}
+JOB = tiny_train_job(optim={"steps": STEPS}, track={"pictures": 2})
 
 Call = Callable[[], tuple[int, str, str]]
 
