@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KIND_PATHS: dict[str, str] = {
     "pack": "orchestrator.data.packing.kind:PackKind",
-    "train": "orchestrator.training.kind:TrainKind",
+    "train": "orchestrator.train_kind:TrainKind",
     "embed": "orchestrator.features.kind:EmbedKind",
     "evaluate": "orchestrator.evaluation.kind:EvaluateKind",
     "study": "orchestrator.study.kind:StudyKind",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ray_local
-from orchestrator.bench.fault_injection import LocalRayCluster
+from orchestrator.bench.local_ray_cluster import LocalRayCluster
 from orchestrator.errors import RequestError
 from orchestrator.ray_session import cluster_address, ray_session
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, rankdata
 
-from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
-
 RESAMPLES = 2000
 
 ScoreFunction = Callable[[np.ndarray], np.ndarray]
@@ -173,10 +171,8 @@ __all__ = [
     "holm_adjust",
     "localisation_chance",
     "localisation_errors",
-    "pair_accuracy",
     "paired_difference",
     "quad_auroc",
-    "quad_correct",
     "sign_flip_test",
     "wilson_interval",
 ]

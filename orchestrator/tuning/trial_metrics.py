@@ -20,7 +20,8 @@ from orchestrator.evaluation.measures.surprise import BATCH_SIZE, ContextSpec, e
 from orchestrator.evaluation.suite.protocol import ScoringRule, protocol_of
 from orchestrator.evaluation.suite.units import QuadUnit, QuadUnitResult
 from orchestrator.job.config.evaluate import EvaluateJob
-from orchestrator.report.statistics import ScoreFunction, pair_accuracy, quad_correct
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
+from orchestrator.report.statistics import ScoreFunction
 
 Scores = dict[str, float]
 

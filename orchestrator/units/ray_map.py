@@ -6,46 +6,18 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from ray.data import DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from orchestrator.data.packing.unit import PackUnitReport, pack_unit
-from orchestrator.data.sources.base import InPlaceSource, Source, WorkUnit
 from orchestrator.errors import JobFailed, RequestError
-from orchestrator.job import TranscodeConfig
 from orchestrator.ray_session import ray_session
-from orchestrator.storage import Storage
 from orchestrator.unexpected import format_traceback, one_line
 
 _MOST_BLOCKS = 10_000
 _RETRIES = 3
 """Ray Data would repeat a task whose process dies for ever."""
-
-
-def pack_on_ray(
-    storage: Storage,
-    source: Source | InPlaceSource,
-    units: list[WorkUnit],
-    encode: TranscodeConfig,
-    cpus: float,
-) -> Iterator[PackUnitReport]:
-    """Reports as units finish, in any order, each task with `cpus` cores.
-
-    Raises:
-        RequestError: the cluster has fewer cores than one task asks for.
-        JobFailed: a task's process died again and again.
-    """
-
-    def work(row: dict[str, Any]) -> dict[str, str]:
-        unit = WorkUnit(str(row["id"]), tuple(row["inputs"]), str(row["identity"]))
-        return {"report": pack_unit(storage, source, unit, encode).encode()}
-
-    rows = [asdict(unit) for unit in units]
-    for row in map_on_ray(work, rows, "packing", source.uri, cpus):
-        yield PackUnitReport.decode(str(row["report"]))
 
 
 def map_on_ray(

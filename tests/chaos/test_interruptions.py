@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bench.fault_injection import RunHarness, local_ray_cluster
+from orchestrator.bench.fault_injection import RunHarness
+from orchestrator.bench.local_ray_cluster import local_ray_cluster
 from orchestrator.training.audit import audit_run
 from orchestrator.training.checkpoints.manager import checkpoint_step, list_complete_checkpoints
 from tests.support.audit_objective import FORWARD_DELAY_VARIABLE

@@ -19,7 +19,7 @@ from orchestrator.errors import JobFailed, RequestError
 from orchestrator.job import Job, build_job
 from orchestrator.outcome import Outcome
 from orchestrator.progress import Progress
-from orchestrator.training.kind import metric_rows, next_steps, train_headline
+from orchestrator.train_kind import metric_rows, next_steps, train_headline
 from orchestrator.training.run_record import RunRecord
 from tests.support.waiting import cpu_seconds
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bench.fault_injection import LocalRayCluster
+from orchestrator.bench.local_ray_cluster import LocalRayCluster
 from orchestrator.clusters.doctor import diagnose
 from orchestrator.job import build_job
 from orchestrator.progress import SilentProgress

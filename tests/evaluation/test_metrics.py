@@ -9,15 +9,14 @@ import pytest
 
 from orchestrator.errors import RequestError
 from orchestrator.evaluation.promotion_gate import compare
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 from orchestrator.report.statistics import (
     bootstrap_macro_mean,
     bootstrap_mean,
     holm_adjust,
     localisation_chance,
     localisation_errors,
-    pair_accuracy,
     quad_auroc,
-    quad_correct,
     sign_flip_test,
 )
 

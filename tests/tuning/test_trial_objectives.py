@@ -24,8 +24,8 @@ from orchestrator.jepa.model_files import ModelConfig, WorldModel, randomly_init
 from orchestrator.jepa.pixel_normalization import normalise
 from orchestrator.job import TrainJob, TuneJob, build_job, job_dict
 from orchestrator.job.loading.search_space import trial_job_data
+from orchestrator.physics.suite.scoring import quad_correct
 from orchestrator.progress import SilentProgress
-from orchestrator.report.statistics import quad_correct
 from orchestrator.storage import Storage
 from orchestrator.tuning import trial_metrics as objectives
 from orchestrator.tuning.trial_metrics import ProbeClips

@@ -167,7 +167,7 @@ def _pack_units(
     if todo:
         work = _pack_in_process(storage, source, todo, encode)
         if not local:
-            from orchestrator.units.ray_map import pack_on_ray
+            from orchestrator.data.packing.pack_on_ray import pack_on_ray
 
             work = pack_on_ray(storage, source, todo, encode, cpus)
         for report in work:

@@ -17,9 +17,9 @@ from orchestrator.evaluation.suite.measure import SuiteRawResults, measure_suite
 from orchestrator.evaluation.suite.report import suite_report
 from orchestrator.evaluation.suite.summary import summarize
 from orchestrator.job import EvaluateJob
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
-from orchestrator.report.statistics import pair_accuracy, quad_correct
 from orchestrator.storage import Storage
 from orchestrator.tracking.model_uri import pin_version
 from orchestrator.tracking.results.physics import record_physics

@@ -19,8 +19,8 @@ from orchestrator.evaluation.suite.protocol import ScoringRule, SuiteProtocol, p
 from orchestrator.evaluation.suite.tiers import TIERS, TierScores, TierUnit, merge_tier_scores
 from orchestrator.evaluation.suite.units import QuadUnit, QuadUnitResult, SuiteUnit
 from orchestrator.job.config.evaluate import EvaluateJob
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 from orchestrator.progress import Progress
-from orchestrator.report.statistics import pair_accuracy, quad_correct
 
 __all__ = [
     "QuadUnit",

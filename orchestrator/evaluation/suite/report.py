@@ -11,9 +11,9 @@ from orchestrator.evaluation.evaluable import Evaluable
 from orchestrator.evaluation.suite.measure import SuiteRawResults
 from orchestrator.evaluation.suite.predicted_frames import predicted_frames
 from orchestrator.physics.suite.baselines import LEGITIMATE_CUES
+from orchestrator.physics.suite.scoring import quad_correct
 from orchestrator.report.figures import bar_chart, filmstrip, gif, skill_chart, surprise_curve
 from orchestrator.report.page import format_percent, format_points, format_share, render_page
-from orchestrator.report.statistics import quad_correct
 
 _HEALTH_NAMES = {"rankme": "RankMe", "feature_std": "standard deviation", "lidar": "LiDAR"}
 

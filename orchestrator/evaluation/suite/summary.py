@@ -15,6 +15,7 @@ from orchestrator.evaluation.suite.measure import QuadUnitResult, ScoringRule, S
 from orchestrator.evaluation.suite.tiers import tier_table
 from orchestrator.job.config.evaluate import EvaluateJob
 from orchestrator.physics.suite.quads import PROTOCOL_VERSION
+from orchestrator.physics.suite.scoring import pair_accuracy, quad_correct
 from orchestrator.report.statistics import (
     bootstrap_macro_mean,
     bootstrap_mean,
@@ -23,9 +24,7 @@ from orchestrator.report.statistics import (
     holm_adjust,
     localisation_chance,
     localisation_errors,
-    pair_accuracy,
     quad_auroc,
-    quad_correct,
     sign_flip_test,
 )
 from orchestrator.training.health import feature_std, rankme
